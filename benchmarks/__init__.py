@@ -1,0 +1,1 @@
+"""Speed and memory, measured as ratios against plain peers in the same run."""

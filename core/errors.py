@@ -1,0 +1,43 @@
+"""The errors DermSlim raises on purpose; each message says what was expected, then what came.
+
+DermSlimError
+├── SpecError          a run's parameters cannot be used
+├── DatasetError       a folder cannot be read as a data set, or lies outside the allowed roots
+├── ImageError         one file cannot be decoded or encoded
+├── StoreError         the database cannot be used
+│   └── StoreBusy      another process holds it; trying again later may work
+├── QueueUnavailable   the Redis server does not answer
+└── Cancelled          the user asked the run to stop
+"""
+
+
+class DermSlimError(Exception):
+    """Base of every error whose message is meant for the user."""
+
+
+class SpecError(DermSlimError, ValueError):
+    """A run's parameters cannot be used."""
+
+
+class DatasetError(DermSlimError):
+    """A folder cannot be read as a data set, or lies outside the allowed data roots."""
+
+
+class ImageError(DermSlimError):
+    """One image cannot be decoded or encoded."""
+
+
+class StoreError(DermSlimError):
+    """The database cannot be used."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the database; trying again later may work."""
+
+
+class QueueUnavailable(DermSlimError):
+    """The Redis server does not answer."""
+
+
+class Cancelled(DermSlimError):
+    """The user asked the run to stop."""

@@ -1,0 +1,74 @@
+"""Where DermSlim keeps its state and what it may read, taken once from the environment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_ROOTS = ("/data", "/mnt", "/media", "/srv")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One process's configuration.
+
+    data_dir: folder of all state (`DATA_DIR`, default `./data`).
+    data_roots: folders that images may be read from (`DATA_ROOTS`, separated as in `PATH`). Default:
+        `data_dir`, the home folder, the folder around the working directory, the folder for temporary
+        files, and the usual mount points.
+    data_roots_given: whether `DATA_ROOTS` was set, so that even the command line is confined.
+    given_redis_url: `REDIS_URL`, or None for the embedded server of `make up`.
+    """
+
+    data_dir: Path
+    data_roots: tuple[Path, ...]
+    data_roots_given: bool = False
+    given_redis_url: str | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read `DATA_DIR`, `DATA_ROOTS` and `REDIS_URL`; empty values count as unset."""
+        environ = os.environ if environ is None else environ
+        data_dir = Path(environ.get("DATA_DIR") or "data").expanduser().resolve()
+        given = [Path(part).expanduser().resolve() for part in environ.get("DATA_ROOTS", "").split(os.pathsep) if part]
+        roots = given or [
+            Path.home(),
+            Path.cwd().parent,
+            Path(tempfile.gettempdir()),
+            *(Path(root) for root in DEFAULT_ROOTS),
+        ]
+        unique = tuple(dict.fromkeys(root.resolve() for root in (data_dir, *roots)))
+        return cls(data_dir, unique, bool(given), environ.get("REDIS_URL") or None)
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file."""
+        return self.data_dir / "dermslim.duckdb"
+
+    @property
+    def redis_url_file(self) -> Path:
+        """Where `make up` leaves the address of its embedded server, readable by its owner only."""
+        return self.data_dir / "valkey" / "url"
+
+    @property
+    def redis_url(self) -> str | None:
+        """The server's URL: `REDIS_URL`, else the embedded server's, else None when none was started."""
+        if self.given_redis_url:
+            return self.given_redis_url
+        try:
+            return self.redis_url_file.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the processes' log files."""
+        return self.data_dir / "logs"
+
+    @property
+    def reconstructed(self) -> Path:
+        """Folder that reconstructed data sets are written below."""
+        return self.data_dir / "reconstructed"

@@ -1,0 +1,1 @@
+"""The Streamlit dashboard; imports `jobs.queues` and `core`, never RQ, Redis or Keras."""

@@ -1,0 +1,1 @@
+"""Jobs: what is submitted, queued, run by workers and recorded; never imports Streamlit."""
