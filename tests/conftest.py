@@ -1,0 +1,55 @@
+"""What tests share: settings that point to a temporary folder, and a real Valkey server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from core.settings import Settings
+from jobs.server import running_server
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests away from the folders and the server of whoever runs them."""
+    for name in ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run one real Valkey server on a free loopback port for the whole session; give its URL."""
+    folder = tmp_path_factory.mktemp("valkey")
+    with running_server(Settings(folder, (folder,))) as url:
+        yield url
+
+
+@pytest.fixture
+def valkey_url(valkey_server: str) -> str:
+    """Give the URL of a real Valkey server that holds nothing."""
+    with Redis.from_url(valkey_server) as client:
+        client.flushall()
+    return valkey_server
+
+
+@pytest.fixture
+def settings(tmp_path: Path, valkey_url: str) -> Settings:
+    """Settings whose state lies in `tmp_path`/data, whose roots are `tmp_path`, whose server is `valkey_url`."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    return Settings(data_dir, (data_dir, tmp_path), given_redis_url=valkey_url)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with `ham10000/` and `negatives/`: `DERMSLIM_REAL_DATA`, else `../shared/data` beside the project."""
+    folder = Path(os.environ.get("DERMSLIM_REAL_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "ham10000").is_dir():
+        pytest.skip(f"no real originals: expected {folder}/ham10000, or set DERMSLIM_REAL_DATA")
+    return folder
