@@ -1,0 +1,305 @@
+"""Starts everything on one machine: `python -m dashboard`, which is `make up`; with `--demo`, `make demo`.
+
+The embedded Valkey server unless `REDIS_URL` names another, one `record` worker, `svd` workers for the cores, one
+`train` worker and the dashboard. Whatever dies is started again; Ctrl-C ends all of it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets a sentence instead of a syntax error further down
+    sys.exit(f"DermSlim needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}")
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from core.errors import DermSlimError, QueueUnavailable
+from core.settings import Settings
+from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
+from jobs.server import forget_server, ping, prepare_server, wait_until_answering
+
+ROOT = Path(__file__).resolve().parents[1]
+MINIMUM_FREE = 500_000_000  # bytes; the demo's images alone take some 110 MB
+PAUSE = 0.2  # seconds between two looks at the processes
+
+Programs = Callable[[Settings, argparse.Namespace], list[Program]]
+
+
+class LaunchError(DermSlimError):
+    """Something outside has to change before DermSlim can start here."""
+
+
+class Signals:
+    """The signals that came in: the first asks for a clean stop, a second for a quick one."""
+
+    def __init__(self) -> None:
+        """Take over Ctrl-C, termination and a closed terminal (unless `nohup` said to ignore that)."""
+        self.received: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+
+    def in_a_hurry(self) -> bool:
+        """Whether the user asked a second time."""
+        return len(self.received) > 1
+
+
+def main(arguments: Sequence[str] | None = None, programs: Programs | None = None) -> int:
+    """Run until a signal comes; return 0 (130 after Ctrl-C), or 1 with one sentence when it cannot start."""
+    options = parse(arguments)
+    settings = Settings.from_environment()
+    signals = Signals()
+    try:
+        check_data_dir(settings)
+        with only_launcher(settings):
+            check_port(options.host, options.port)
+            return run(settings, options, (programs or all_programs)(settings, options), signals)
+    except (DermSlimError, OSError) as error:
+        print(f"DermSlim cannot start: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options; `PORT` and `SVD_WORKERS` in the environment set the defaults of theirs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dashboard", description="Start DermSlim on this machine: queue server, workers and dashboard."
+    )
+    parser.add_argument("--demo", action="store_true", help="make the synthetic demo data set and queue its sweep")
+    parser.add_argument(
+        "--port", type=_number(1, 65535), default=os.environ.get("PORT") or "8501", help="default: PORT, else 8501"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; there is no login, so think before opening it"
+    )
+    parser.add_argument(
+        "--svd-workers",
+        type=_number(0, 1024),
+        default=os.environ.get("SVD_WORKERS") or str(usable_cores()),
+        help="default: SVD_WORKERS, else one a usable core",
+    )
+    return parser.parse_args(arguments)
+
+
+def all_programs(settings: Settings, options: argparse.Namespace) -> list[Program]:
+    """Everything that has to run on this machine, in the order of starting."""
+    environment = {"DATA_DIR": str(settings.data_dir)}
+    python = sys.executable
+
+    def worker(name: str, queue: str) -> Program:
+        return Program(name, (python, "-m", "jobs.worker", queue), environment)
+
+    workers = [
+        worker("record", "record"),
+        *(worker(f"svd-{number}", "svd") for number in range(1, options.svd_workers + 1)),
+        worker("train", "train"),
+    ]
+    demo = [Program("demo", (python, "-m", "dashboard.demo"), environment, task=True)] if options.demo else []
+    return [*server_program(settings), dashboard_program(settings, options), *workers, *demo]
+
+
+def server_program(settings: Settings) -> list[Program]:
+    """The embedded Valkey server, or nothing when the user named a server, which has to answer."""
+    if settings.given_redis_url:
+        try:
+            ping(settings.given_redis_url)
+        except QueueUnavailable as error:
+            raise LaunchError(f"REDIS_URL is set, but {error}; unset it to use the embedded server") from error
+        return []
+    server = prepare_server(settings)
+    return [
+        Program("valkey", server.command, before_start=lambda: prepare_server(settings), serves_others=True),
+    ]
+
+
+def dashboard_program(settings: Settings, options: argparse.Namespace) -> Program:
+    """Streamlit over `dashboard/app.py`; on a loopback address it answers to this machine's own names only."""
+    command = [
+        *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
+        *("--server.address", options.host),
+        *("--server.port", str(options.port)),
+        *("--server.headless", "true"),
+        *("--server.fileWatcherType", "none"),
+        *("--browser.gatherUsageStats", "false"),
+    ]
+    if is_loopback(options.host):
+        # Without it a page elsewhere could reach the dashboard through a host name that it points here (DNS rebinding).
+        for name in dict.fromkeys(("localhost", "127.0.0.1", "[::1]", options.host)):
+            command += ["--server.allowedHosts", name]
+    return Program("dashboard", tuple(command), {"DATA_DIR": str(settings.data_dir)})
+
+
+def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Program], signals: Signals) -> int:
+    """Start the programs, look after them until a signal comes, and stop them."""
+    adopt_orphans()
+    children = [Child(program, settings.logs) for program in programs]
+    address = page_url(options.host, options.port)
+    say(f"state in {settings.data_dir}, logs in {settings.logs}; Ctrl-C stops everything")
+    if not is_loopback(options.host):
+        say(f"listening on {options.host}: there is no login, and whoever reaches this address can use the dashboard")
+    try:
+        for child in children:
+            if child.program.serves_others:
+                start_server(child, settings)
+        ready = False
+        while not signals.received:
+            for sentence in look_after(children, folder=ROOT):
+                say(sentence)
+            if not ready and answers(children, address):
+                ready = True
+                say(f"ready: {address}")
+            time.sleep(PAUSE)
+    finally:
+        if signals.received:
+            say("stopping")
+        stop(children, in_a_hurry=signals.in_a_hurry)
+        if not settings.given_redis_url:
+            forget_server(settings)
+    say("stopped")
+    return 130 if signals.received[0] == signal.SIGINT else 0
+
+
+def start_server(child: Child, settings: Settings) -> None:
+    """Start the embedded server and wait for its first answer, since all others need it."""
+    start(child, folder=ROOT)
+    url = settings.redis_url
+    if child.process is None or url is None:
+        raise LaunchError(f"the Valkey server left no address in {settings.redis_url_file}")
+    try:
+        wait_until_answering(url, child.process)
+    except QueueUnavailable as error:
+        raise LaunchError(f"{error}; the end of {child.log}:\n{tail(child.log)}") from error
+
+
+def check_data_dir(settings: Settings) -> None:
+    """Make the data folder, try to write there, and see that the disk has room."""
+    folder = settings.data_dir
+    try:
+        settings.logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LaunchError(f"the disk of {folder} is full; free some space or set DATA_DIR elsewhere") from error
+        raise LaunchError(
+            f"the data folder {folder} cannot be written ({error.strerror or error}); "
+            "set DATA_DIR to a folder that you may write to"
+        ) from error
+    if free < MINIMUM_FREE:
+        raise LaunchError(
+            f"expected at least {MINIMUM_FREE // 10**6} MB free on the disk of {folder}, found {free // 10**6} MB; "
+            "free some space or set DATA_DIR elsewhere"
+        )
+
+
+@contextlib.contextmanager
+def only_launcher(settings: Settings) -> Iterator[None]:
+    """Hold the data folder's launcher lock; a second launcher would run two writers of one database."""
+    with (settings.data_dir / "launcher.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise LaunchError(
+                f"it already runs on {settings.data_dir} (process {holder}); stop that one first, or set DATA_DIR"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def check_port(host: str, port: int, *, patience: float = 3.0) -> None:
+    """See that the dashboard's port is free; what a killed launcher left may hold it for a moment longer."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+                listener.listen(1)
+            return
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                if time.monotonic() < deadline:
+                    time.sleep(PAUSE)
+                    continue
+                other = port + 100 if port + 100 < 65536 else port - 100
+                raise LaunchError(
+                    f"port {port} on {host} is taken; stop what uses it, or choose another: PORT={other} make demo "
+                    f"(python -m dashboard --port {other})"
+                ) from error
+            reason = "it may only be opened by root" if error.errno == errno.EACCES else error.strerror or str(error)
+            raise LaunchError(f"nothing can listen on {host}:{port}: {reason}") from error
+
+
+def answers(children: Sequence[Child], address: str) -> bool:
+    """Whether the dashboard's server and its page answer."""
+    if not any(child.program.name == "dashboard" and child.running for child in children):
+        return False
+    try:
+        for path in ("/_stcore/health", "/"):
+            with urllib.request.urlopen(address + path, timeout=2) as answer:  # noqa: S310 - our own http address
+                if answer.status != 200:
+                    return False
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
+
+
+def page_url(host: str, port: int) -> str:
+    """Address of the page as this machine's browser reaches it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def say(sentence: str) -> None:
+    """Tell the user at once, also through a pipe; a terminal that is gone is no reason to stop badly."""
+    with contextlib.suppress(OSError):
+        print(sentence, flush=True)
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main())

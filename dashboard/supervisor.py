@@ -1,0 +1,231 @@
+"""Starts programs, starts them again when they die, and ends them with everything that they started.
+
+Three nets keep processes from outliving the launcher: a clean stop ends each program and its descendants; a program
+whose launcher was killed is killed by the kernel; what a dead program leaves behind is adopted and ended here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside when its program starts
+OLD_LOGS = 2
+TAIL_LINES = 12
+STEADY_SECONDS = 60.0  # a program that ran this long starts again as if it had never died
+LONGEST_DELAY = 30.0
+TAIL_AFTER = 3  # deaths in a row before the log's end is shown
+TRIES_OF_A_TASK = 3
+
+# <linux/prctl.h>
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is to be kept running.
+
+    before_start: called before every start. task: ends by itself, and exit code 0 means that it is done.
+    serves_others: stopped after all others have ended, since they need it to say goodbye.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    before_start: Callable[[], object] | None = None
+    task: bool = False
+    serves_others: bool = False
+
+
+@dataclass
+class Child:
+    """A program and its process: `failures` in a row, the next start `due` on the monotonic clock."""
+
+    program: Program
+    logs: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    due: float | None = 0.0
+
+    @property
+    def log(self) -> Path:
+        """File that the program's output goes to."""
+        return self.logs / f"{self.program.name}.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self.process is not None and self.process.poll() is None
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent dies, where the system can do that (Linux)."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def start(child: Child, *, folder: Path) -> None:
+    """Start a child's process in `folder`, its output appended to its log.
+
+    Call it from the main thread only: the kernel ties the death of a child to the thread that started it.
+    """
+    program = child.program
+    if program.before_start is not None:
+        program.before_start()
+    child.logs.mkdir(parents=True, exist_ok=True)
+    rotate(child.log)
+    with child.log.open("ab") as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {program.name} starts\n".encode())
+        log.flush()
+        child.process = subprocess.Popen(
+            program.command,
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **program.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends the others in order
+            preexec_fn=_die_with(os.getpid()),  # safe, since the launcher has one thread
+        )
+    child.started = time.monotonic()
+    child.due = None
+
+
+def look_after(children: Sequence[Child], *, folder: Path) -> Iterator[str]:
+    """Start what is due and note what died; yield a sentence about each death."""
+    for child in children:
+        if child.due is None and not child.running:
+            yield from _died(child)
+            end_orphans(children)
+        if child.due is not None and time.monotonic() >= child.due:
+            try:
+                start(child, folder=folder)
+            except OSError as error:
+                yield f"{child.program.name} cannot be started: {error}; {_try_again(child)}"
+
+
+def stop(children: Sequence[Child], *, patience: float = 3.0, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
+    """End every child and all descendants: asked first, asked again after `patience` seconds, then killed.
+
+    The second request is what makes a worker give up the job it is in.
+    """
+    servers = [child for child in children if child.program.serves_others]
+    others = [child for child in children if not child.program.serves_others]
+    for group in (others, servers):
+        for seconds in (patience, 1.0):
+            for child in group:
+                if child.process is not None and child.running:
+                    child.process.terminate()
+            _wait_for(group, seconds, in_a_hurry)
+        spared = set() if group is servers else {server.process.pid for server in servers if server.process}
+        _kill_descendants(children, spared)
+
+
+def end_orphans(children: Sequence[Child]) -> None:
+    """Kill what a dead child left behind: the processes that were adopted from it."""
+    _kill_descendants(children, {child.process.pid for child in children if child.process and child.running})
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> str:
+    """The last lines of a log, indented."""
+    with contextlib.suppress(OSError), log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - 20_000))
+        text = stream.read().decode(errors="replace").splitlines()[-lines:]
+        return "\n".join(f"    {line}" for line in text)
+    return "    (no log)"
+
+
+def rotate(log: Path, limit: int = LOG_LIMIT) -> None:
+    """Move a log longer than `limit` bytes aside, as NAME.log.1, the one before as NAME.log.2."""
+    if not log.exists() or log.stat().st_size <= limit:
+        return
+    for number in range(OLD_LOGS, 0, -1):
+        older = log if number == 1 else log.with_name(f"{log.name}.{number - 1}")
+        if older.exists():
+            older.replace(log.with_name(f"{log.name}.{number}"))
+
+
+def _died(child: Child) -> Iterator[str]:
+    name, process = child.program.name, child.process
+    code = process.returncode if process is not None else 1
+    child.process = None
+    if child.program.task and code == 0:
+        child.due = float("inf")
+        yield f"{name} is done"
+        return
+    if time.monotonic() - child.started >= STEADY_SECONDS:
+        child.failures = 0
+    sentence = f"{name} ended ({_how(code)}); {_try_again(child)}"
+    if child.failures >= TAIL_AFTER or child.due == float("inf"):
+        sentence += f"; the end of {child.log}:\n{tail(child.log)}"
+    yield sentence
+
+
+def _try_again(child: Child) -> str:
+    child.failures += 1
+    if child.program.task and child.failures >= TRIES_OF_A_TASK:
+        child.due = float("inf")
+        return "it is not tried again until the next start"
+    delay = min(LONGEST_DELAY, 0.5 * 2 ** (child.failures - 1))
+    child.due = time.monotonic() + delay
+    return f"it is started again in {delay:g} s"
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Give a function for the new process that has the kernel kill it when its parent dies, however that happens."""
+
+    def in_the_new_process() -> None:
+        if LIBC is None:
+            return
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the kernel was told
+            os._exit(errno.ECHILD)
+
+    return in_the_new_process
+
+
+def _wait_for(children: Sequence[Child], seconds: float, in_a_hurry: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while any(child.running for child in children) and time.monotonic() < deadline and not in_a_hurry():
+        time.sleep(0.05)
+
+
+def _kill_descendants(children: Sequence[Child], spared: set[int]) -> None:
+    """Kill all descendants of this process but the spared ones and their descendants, and wait until they are gone."""
+    started = {child.process.pid: child.process for child in children if child.process is not None}
+    doomed = [process for process in psutil.Process().children() if process.pid not in spared]
+    with_descendants = list(doomed)
+    for process in doomed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            with_descendants += process.children(recursive=True)
+    for process in with_descendants:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    for process in doomed:
+        if process.pid in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                started[process.pid].wait(2)
+    psutil.wait_procs([process for process in with_descendants if process.pid not in started], timeout=2)

@@ -1,0 +1,361 @@
+"""The launcher with real processes: what it starts, starts again, ends, and refuses in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.settings import Settings
+from dashboard import __main__ as launcher
+from dashboard.supervisor import rotate, tail
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Stands in for the dashboard: answers every path with 200.
+PAGE = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
+"""
+
+# A worker that does not listen to SIGTERM, in a job that went into a session of its own, as RQ's work-horse does.
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+print("working", flush=True)
+time.sleep(600)
+"""
+
+# The launcher with a process table of the test's own: the real Valkey server, the page, and what the test adds.
+SCRIPT = """
+import sys
+from dashboard.__main__ import main, server_program
+from dashboard.supervisor import Program
+def programs(settings, options):
+    return [
+        *server_program(settings),
+        Program("dashboard", (sys.executable, "-c", {page!r}, str(options.port))),
+        *(Program(name, (sys.executable, "-c", code), task=task) for name, code, task in {others!r}),
+    ]
+sys.exit(main(programs=programs))
+"""
+
+
+@dataclass
+class Launched:
+    process: subprocess.Popen[str]
+    port: int
+    data_dir: Path
+    output: Path
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, text: str, seconds: float = 20) -> str:
+        until(lambda: text in self.said() or self.process.poll() is not None, seconds)
+        assert text in self.said()
+        return self.said()
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def child(self, text: str) -> psutil.Process:
+        """The launcher's own child whose command holds `text`."""
+        for one in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it just died
+                if text in " ".join(one.cmdline()):
+                    return one
+        raise LookupError(text)
+
+
+Launch = Callable[..., Launched]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
+    with contextlib.suppress(AssertionError):
+        until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes), seconds)
+    return not [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    started: list[Launched] = []
+
+    def start(*others: tuple[str, str, bool], data_dir: Path | None = None, port: int = 0, **env: str) -> Launched:
+        data_dir, port = data_dir or tmp_path / "data", port or free_port()
+        output = tmp_path / f"output-{len(started)}"
+        with output.open("w") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT.format(page=PAGE, others=others), "--port", str(port)],
+                cwd=ROOT,
+                env={**os.environ, "DATA_DIR": str(data_dir), **env},
+                stdout=stream,
+                stderr=stream,
+                text=True,
+                start_new_session=True,
+            )
+        started.append(Launched(process, port, data_dir, output))
+        return started[-1]
+
+    yield start
+    for one in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left = one.descendants()
+            one.process.kill()
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        one.process.wait()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
+def test_a_signal_ends_every_process_also_those_that_do_not_listen(
+    launch: Launch, number: signal.Signals, code: int
+) -> None:
+    launched = launch(("svd-1", STUBBORN, False))
+    launched.wait_for(f"ready: http://127.0.0.1:{launched.port}")
+    until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") == 2)
+    processes = launched.descendants()
+    assert len(processes) == 4, "server, page, worker and its job"
+
+    begin = time.monotonic()
+    os.kill(launched.process.pid, number)
+    assert launched.process.wait(15) == code
+    assert time.monotonic() - begin < 8
+    assert all_gone(processes, 0.1)
+    assert not (launched.data_dir / "valkey" / "url").exists(), "nobody looks for a server that was stopped"
+    assert "Traceback" not in launched.said()
+
+
+def test_a_second_signal_hurries_the_stop(launch: Launch) -> None:
+    launched = launch(("svd-1", STUBBORN, False))
+    launched.wait_for("ready")
+    until(lambda: "working" in (launched.data_dir / "logs" / "svd-1.log").read_text())
+    processes, begin = launched.descendants(), time.monotonic()
+    os.kill(launched.process.pid, signal.SIGINT)
+    launched.wait_for("stopping")
+    os.kill(launched.process.pid, signal.SIGINT)
+    assert launched.process.wait(15) == 130
+    assert time.monotonic() - begin < 2
+    assert all_gone(processes, 0.1)
+
+
+def test_a_killed_launcher_leaves_no_child_behind_and_can_be_started_again_at_once(launch: Launch) -> None:
+    launched = launch(("svd-1", "import time; time.sleep(600)", False))
+    launched.wait_for("ready")
+    processes = launched.descendants()
+    assert len(processes) == 3
+    launched.process.kill()
+    launched.process.wait()
+    again = launch(port=launched.port)
+    again.wait_for("ready")
+    assert all_gone(processes, 0.1)
+
+
+def test_a_dead_worker_is_started_again_and_what_it_left_is_ended(launch: Launch) -> None:
+    launched = launch(("svd-1", STUBBORN, False))
+    launched.wait_for("ready")
+    until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") == 2)
+    worker = launched.child("SIG_IGN")
+    left = worker.children(recursive=True)
+    assert len(left) == 1
+    worker.kill()
+    said = launched.wait_for("svd-1 ended")
+    assert "svd-1 ended (killed by SIGKILL); it is started again in 0.5 s" in said
+    assert all_gone(left, 2)
+    until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("svd-1 starts") == 2)
+    assert launched.child("SIG_IGN").pid != worker.pid
+
+
+def test_a_dead_server_and_a_dead_dashboard_are_started_again(launch: Launch) -> None:
+    launched = launch()
+    launched.wait_for("ready")
+    url = (launched.data_dir / "valkey" / "url").read_text()
+    for process in (launched.child("valkey-server"), launched.child("HTTPServer")):
+        process.kill()
+    launched.wait_for("valkey ended")
+    launched.wait_for("dashboard ended")
+
+    def both_answer() -> bool:
+        with contextlib.suppress(OSError, LookupError):
+            urllib.request.urlopen(f"http://127.0.0.1:{launched.port}/").close()
+            return launched.child("valkey-server").is_running()
+        return False
+
+    until(both_answer)
+    assert (launched.data_dir / "valkey" / "url").read_text() == url
+
+
+def test_a_worker_that_dies_at_once_waits_longer_each_time_and_shows_its_log(launch: Launch) -> None:
+    launched = launch(("svd-1", "import sys; sys.exit('the image library is missing')", False))
+    said = launched.wait_for("started again in 2 s")
+    assert said.index("again in 0.5 s") < said.index("again in 1 s") < said.index("again in 2 s")
+    assert "the image library is missing" not in said.partition("again in 1 s")[0]
+    assert "    the image library is missing" in said.partition("again in 2 s")[2]
+
+
+def test_a_task_is_done_once_and_a_failing_one_is_given_up(launch: Launch) -> None:
+    launched = launch(("demo", "print('made')", True), ("other", "raise SystemExit('no room')", True))
+    said = launched.wait_for("not tried again")
+    assert "demo is done" in said
+    assert said.count("other ended (exit code 1)") == 3
+    assert "    no room" in said
+    assert (launched.data_dir / "logs" / "demo.log").read_text().count("made") == 1
+
+
+def refusal(launched: Launched) -> str:
+    """The one sentence that a launcher that cannot start leaves."""
+    assert launched.process.wait(20) == 1
+    sentence = launched.said().strip()
+    assert sentence.startswith("DermSlim cannot start: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_a_taken_port_is_named_with_the_way_out(launch: Launch) -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        port = squatter.getsockname()[1]
+        sentence = refusal(launch(port=port))
+    assert f"port {port} on 127.0.0.1 is taken" in sentence
+    assert "make demo" in sentence
+    assert "PORT=" in sentence
+
+
+def test_a_second_launcher_on_the_same_data_is_refused_and_the_first_goes_on(launch: Launch) -> None:
+    first = launch()
+    first.wait_for("ready")
+    sentence = refusal(launch())
+    assert f"already runs on {first.data_dir} (process {first.process.pid})" in sentence
+    assert first.process.poll() is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for folder in (Path("/proc/dermslim"), tmp_path / "file"):
+        sentence = refusal(launch(data_dir=folder))
+        assert f"the data folder {folder} cannot be written" in sentence
+        assert "set DATA_DIR" in sentence
+
+
+def test_a_full_disk_is_named_with_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "MINIMUM_FREE", 10**18)
+    with pytest.raises(launcher.LaunchError, match=r"expected at least \d+ MB free on the disk of .*, found \d+ MB"):
+        launcher.check_data_dir(Settings(tmp_path, ()))
+
+
+def test_a_silent_server_of_the_user_is_named_without_its_password(launch: Launch) -> None:
+    port = free_port()
+    launched = launch(REDIS_URL=f"redis://:geheim@127.0.0.1:{port}/0")
+    sentence = refusal(launched)
+    assert f"REDIS_URL is set, but no Redis server answers at 127.0.0.1:{port}" in sentence
+    assert "geheim" not in sentence
+
+
+def test_a_server_of_the_user_is_used_instead_of_the_embedded_one(launch: Launch, valkey_url: str) -> None:
+    launched = launch(REDIS_URL=valkey_url)
+    launched.wait_for("ready")
+    assert not [one for one in launched.descendants() if "valkey" in one.name()]
+    assert not (launched.data_dir / "valkey").exists()
+
+
+def test_an_embedded_server_that_cannot_start_ends_the_launch_with_its_log(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "data" / "valkey" / "appendonlydir").mkdir(parents=True)
+    manifest = tmp_path / "data" / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_text("nonsense\n")
+    launched = launch()
+    assert launched.process.wait(20) == 1
+    assert "the Valkey server ended at its start" in launched.said()
+    assert "manifest" in launched.said()
+    assert "Traceback" not in launched.said()
+
+
+@pytest.mark.parametrize("arguments", [["--port", "0"], ["--port", "many"], ["--svd-workers", "-1"]])
+def test_an_option_out_of_range_says_what_was_expected(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        launcher.parse(arguments)
+    assert "expected a whole number from" in capsys.readouterr().err
+
+
+def test_the_environment_sets_port_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launcher.parse([]).port == 8501
+    assert launcher.parse([]).svd_workers == launcher.usable_cores()
+    monkeypatch.setenv("PORT", "8601")
+    monkeypatch.setenv("SVD_WORKERS", "3")
+    assert (launcher.parse([]).port, launcher.parse([]).svd_workers) == (8601, 3)
+
+
+def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(settings: Settings) -> None:
+    options = launcher.parse(["--svd-workers", "3", "--demo"])
+    names = [program.name for program in launcher.all_programs(settings, options)]
+    assert names == ["dashboard", "record", "svd-1", "svd-2", "svd-3", "train", "demo"]
+    assert "demo" not in [program.name for program in launcher.all_programs(settings, launcher.parse([]))]
+
+
+def test_an_older_python_gets_a_sentence() -> None:
+    code = "import runpy, sys; sys.version_info = (3, 10, 4); runpy.run_module('dashboard', run_name='__main__')"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("DermSlim needs Python 3.11, 3.12 or 3.13; this is")
+    assert "Traceback" not in answer.stderr
+
+
+def test_page_addresses_are_ones_that_a_browser_opens() -> None:
+    assert launcher.page_url("0.0.0.0", 80) == "http://127.0.0.1:80"  # noqa: S104
+    assert launcher.page_url("::", 80) == "http://[::1]:80"
+    assert launcher.page_url("clinic.example", 8501) == "http://clinic.example:8501"
+    assert [launcher.is_loopback(host) for host in ("127.0.0.1", "localhost", "::1")] == [True] * 3
+    assert [launcher.is_loopback(host) for host in ("0.0.0.0", "clinic.example")] == [False] * 2  # noqa: S104
+
+
+def test_long_logs_are_moved_aside_and_only_the_last_ones_are_kept(tmp_path: Path) -> None:
+    log = tmp_path / "svd-1.log"
+    for number in range(5):
+        log.write_text(f"{number}" * 200)
+        rotate(log, limit=100)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["svd-1.log.1", "svd-1.log.2"]
+    assert (tmp_path / "svd-1.log.1").read_text()[0] == "4"
+    log.write_text("short")
+    rotate(log, limit=100)
+    assert log.read_text() == "short"
+
+
+def test_the_tail_is_the_last_lines_also_of_a_log_that_is_not_text(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"\xff\n" + b"".join(b"line %d\n" % number for number in range(5000)))
+    assert tail(log, 2) == "    line 4998\n    line 4999"
+    assert tail(tmp_path / "none.log") == "    (no log)"
