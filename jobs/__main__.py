@@ -1,0 +1,407 @@
+"""The command line: submit, watch, stop and export the same runs as the dashboard, or measure here with --local.
+
+  python -m jobs svd-sweep FOLDER --k 100,350 --codec jpeg --quality 95 --local --export rows.csv
+  python -m jobs svd-sweep FOLDER            submit to the workers of `make up`, print the run's id
+  python -m jobs status                      a line a run
+
+FOLDER is a folder of images or the name of a registered data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from core.datasets import Dataset, confine, load_dataset
+from core.errors import Cancelled, DermSlimError, SpecError
+from core.images import CODECS
+from core.metrics import MetricParameters
+from core.outcomes import outcome
+from core.settings import Settings
+from core.store import Store
+from core.svd import MODES
+from core.sweeps import (
+    DEFAULT_KS,
+    DEFAULT_RIVALS,
+    DEFAULT_SIZES,
+    MEASUREMENT_COLUMNS,
+    ImageResult,
+    ReconstructSpec,
+    ResizeSpec,
+    RivalsSpec,
+    Spec,
+    SweepSpec,
+)
+from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
+from jobs.queues import Queues, RunState
+from jobs.records import complete_folder
+
+MOST_NAMED = 20  # left-out files named one by one; the rest are counted by reason
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Parse `100,200,350`."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers such as 100,200,350; got {text}") from None
+
+
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Parse `200x100,256x256`, rows by columns."""
+    try:
+        pairs = [part.lower().split("x") for part in text.split(",")]
+        return tuple((int(rows), int(columns)) for rows, columns in pairs)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected rows x columns such as 200x100,256x256; got {text}") from None
+
+
+def rivals(text: str) -> tuple[tuple[str, int | None], ...]:
+    """Parse `jpeg:75,webp:85,png`."""
+    try:
+        parts = [part.partition(":") for part in text.split(",")]
+        return tuple((codec, int(quality) if quality else None) for codec, _, quality in parts)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected codec:quality pairs such as jpeg:75,png; got {text}") from None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command; each subcommand sets `act`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    sweep = _measuring(commands, "svd-sweep", "measure an SVD sweep over k", sweep_spec)
+    sweep.add_argument(
+        "--k", type=numbers, default=DEFAULT_KS, help="singular values kept (default: the article's six)"
+    )
+    _storing(sweep)
+
+    reconstruct = _measuring(commands, "reconstruct", "write a data set at one k as a new data set", reconstruct_spec)
+    reconstruct.add_argument("--name", help="name of the new data set (default: FOLDER's name, k, mode and codec)")
+    reconstruct.add_argument("--output", type=Path, help="with --local: the new data set's folder")
+    reconstruct.add_argument("--k", type=int, default=350, help="singular values kept (default 350)")
+    _storing(reconstruct)
+
+    resize = _measuring(commands, "resize-study", "compare after resizing original and reconstruction", resize_spec)
+    resize.add_argument(
+        "--sizes", type=sizes, default=DEFAULT_SIZES, help="rows x columns (default: the article's five)"
+    )
+    resize.add_argument("--k", type=int, default=350, help="singular values kept (default 350)")
+    _storing(resize)
+
+    rival = _measuring(commands, "rivals", "measure other codecs and qualities without SVD", rivals_spec)
+    rival.add_argument(
+        "--rivals", type=rivals, default=DEFAULT_RIVALS, help="codec:quality pairs, as jpeg:75,webp:85,png"
+    )
+
+    register = _command(commands, "register", "register a folder as a data set", act_register)
+    register.add_argument("folder", help="folder of images")
+    register.add_argument("--name", help="the data set's name (default: the folder's)")
+
+    _command(commands, "status", "print a line a run", act_status)
+    for name, text, act in (
+        ("cancel", "stop a run after the images being measured now", act_cancel),
+        ("retry", "measure what a cancelled, failed or incomplete run left out", act_retry),
+    ):
+        _command(commands, name, text, act).add_argument("run", metavar="RUN", help="the run's id, from `status`")
+    export = _command(commands, "export", "write a run's rows as CSV or Parquet", act_export)
+    export.add_argument("run", metavar="RUN", help="the run's id, from `status`")
+    export.add_argument("--output", type=Path, help="file ending in .csv or .parquet (default: RUN.csv)")
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, act: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(act=act)
+    return parser
+
+
+def _measuring(
+    commands: Any, name: str, text: str, make_spec: Callable[[argparse.Namespace, str], Spec]
+) -> argparse.ArgumentParser:
+    parser = _command(commands, name, text, act_measure)
+    parser.set_defaults(make_spec=make_spec)
+    parser.add_argument("folder", metavar="FOLDER", help="folder of images, or a registered data set's name")
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images drawn at random (default: all)")
+    parser.add_argument("--seed", type=int, default=1, help="of that draw and of the bootstrap (default 1)")
+    standard = MetricParameters()
+    parser.add_argument(
+        "--changed-threshold",
+        type=int,
+        default=standard.changed_threshold,
+        help=f"grey levels above which a pixel counts as changed (default {standard.changed_threshold})",
+    )
+    parser.add_argument(
+        "--radial-cutoff",
+        type=float,
+        default=standard.radial_cutoff,
+        help=f"cycles a pixel between low and high frequencies (default {standard.radial_cutoff})",
+    )
+    parser.add_argument("--local", action="store_true", help="measure here, without Redis or a queue")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="CSV of a row an (image, k); waits for the run")
+    parser.add_argument("--workers", type=int, help="with --local: processes (default: one a core)")
+    parser.add_argument("--wait", action="store_true", help="without --local: show progress until the run has ended")
+    parser.add_argument("--again", action="store_true", help="measure even where an identical run has finished")
+    return parser
+
+
+def _storing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mode", choices=MODES, default="per_channel", help="matrices that are decomposed")
+    parser.add_argument("--codec", choices=tuple(CODECS), default="jpeg", help="how a reconstruction is stored")
+    parser.add_argument("--quality", type=int, help="of the codec (default: 95 for jpeg)")
+
+
+def _common(options: argparse.Namespace, dataset: str) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "sample_size": options.limit,
+        "seed": options.seed,
+        "metrics": MetricParameters(options.changed_threshold, options.radial_cutoff),
+    }
+
+
+def _stored(options: argparse.Namespace) -> dict[str, Any]:
+    return {"mode": options.mode, "codec": options.codec, "quality": options.quality}
+
+
+def sweep_spec(options: argparse.Namespace, dataset: str) -> Spec:
+    """Return the spec that the options of `svd-sweep` describe."""
+    return SweepSpec(ks=options.k, **_common(options, dataset), **_stored(options))
+
+
+def rivals_spec(options: argparse.Namespace, dataset: str) -> Spec:
+    """Return the spec that the options of `rivals` describe."""
+    return RivalsSpec(rivals=options.rivals, **_common(options, dataset))
+
+
+def resize_spec(options: argparse.Namespace, dataset: str) -> Spec:
+    """Return the spec that the options of `resize-study` describe."""
+    return ResizeSpec(sizes=options.sizes, k=options.k, **_common(options, dataset), **_stored(options))
+
+
+def reconstruct_spec(options: argparse.Namespace, dataset: str) -> Spec:
+    """Return the spec that the options of `reconstruct` describe."""
+    name = options.name or (options.output.name if options.output else None)
+    name = name or f"{dataset}-k{options.k}-{options.mode}-{options.codec}"
+    return ReconstructSpec(name=name, k=options.k, **_common(options, dataset), **_stored(options))
+
+
+def act_measure(options: argparse.Namespace) -> int:
+    """Measure here or submit, as the options say."""
+    settings = Settings.from_environment()
+    if options.local:
+        return _measure_here(options, settings)
+    queues = Queues(settings)
+    queues.ping()
+    with _bar("reading images") as bar:
+        dataset = queues.resolve(options.folder, progress=_advance(bar))
+    _name_left_out(dataset)
+    spec = options.make_spec(options, dataset.name)
+    spec.check(dataset)
+    queues.register(dataset)
+    submission = queues.submit(spec, dataset, again=options.again)
+    print(submission.run_id)
+    if submission.identical:
+        print("This run measures the same thing on the same images; --again measures anew.", file=sys.stderr)
+    if not (options.wait or options.export):
+        return 0
+    state = _watch(queues, submission.run_id)
+    if options.export:
+        _write_table(queues.store, submission.run_id, options.export)
+    return 0 if state.status == "finished" and state.failed == 0 else 1
+
+
+def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
+    with _bar("reading images") as bar:
+        dataset = _local_dataset(options.folder, settings, _advance(bar))
+    _name_left_out(dataset)
+    spec = options.make_spec(options, dataset.name)
+    spec.check(dataset)
+    output = None
+    if isinstance(spec, ReconstructSpec):
+        output = options.output or settings.reconstructed / spec.name
+        if output.exists() and any(output.iterdir()):
+            raise SpecError(f"output: expected a new or empty folder; {output} has files")
+    records = dataset.sample(spec.sample_size, spec.seed)
+    workers = options.workers or min(len(records), len(os.sched_getaffinity(0)))
+    if workers < 1:
+        raise SpecError(f"workers: expected at least 1; got {workers}")
+    results: Iterable[ImageResult] = measure_all(dataset, records, spec, workers=workers, output=output)
+    if options.export:
+        results = write_rows(options.export, results)
+    with _bar("measuring", len(records)) as bar:
+        measured = []
+        for result in results:
+            measured.append(result)
+            bar.update()
+            if result.reason:
+                bar.write(f"{result.image_id}: {result.reason}", file=sys.stderr)
+    failed = [result for result in measured if result.status == "failed"]
+    _print_outcome(spec, measured)
+    if isinstance(spec, ReconstructSpec) and output is not None:
+        _complete(dataset, spec, output, measured)
+        print(f"written to {output}")
+    rows_missing = [row for result in measured for row in result.rows if row["reason"]]
+    for reason, count in Counter(row["reason"] for row in rows_missing).items():
+        print(f"{count} rows not measured: {reason}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(records)} images could not be measured", file=sys.stderr)
+    return 1 if failed or rows_missing or _unreadable(dataset) else 0
+
+
+def _local_dataset(folder_or_name: str, settings: Settings, progress: Callable[[int, int], None]) -> Dataset:
+    known = Store(settings.database).dataset(folder_or_name)
+    if known is not None:
+        return known
+    folder = Path(folder_or_name).expanduser()
+    # Whoever has the command line may read what the account may read, unless DATA_ROOTS says otherwise.
+    root = confine(folder, settings.data_roots if settings.data_roots_given else [Path("/")])
+    return load_dataset(root, progress=progress)
+
+
+def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:
+    from dataclasses import replace
+
+    from core.datasets import Record
+
+    files = tuple(Record(**result.file) for result in results if result.file)
+    complete_folder(replace(dataset, name=spec.name, root=output, records=files, source=dataset.name))
+
+
+def _print_outcome(spec: Spec, results: Sequence[ImageResult]) -> None:
+    import pandas as pd
+
+    rows = [row for result in results for row in result.rows]
+    if not any(row["reason"] is None for row in rows):
+        return
+    found = outcome(spec, pd.DataFrame(rows, columns=list(MEASUREMENT_COLUMNS)), len(results))
+    means = found.statistics.pivot_table(index="variant", columns="metric", values="mean", sort=False)
+    table = found.storage.set_index("variant")[["ratio", "control_ratio"]].join(
+        means[["psnr", "ssim", "haralick_distance"]]
+    )
+    print(table.dropna(axis="columns", how="all").to_string(float_format=lambda value: f"{value:.4f}"))
+    for rule in found.optimal_k.itertuples():
+        print(f"{rule.rule}: {rule.reason}")
+
+
+def _unreadable(dataset: Dataset) -> bool:
+    """Return whether a file of the data set could not be used, as opposed to a CSV row without a file."""
+    return any((dataset.root / each.name).is_file() for each in dataset.left_out)
+
+
+def _name_left_out(dataset: Dataset) -> None:
+    by_reason = Counter(each.reason for each in dataset.left_out)
+    for each in dataset.left_out[:MOST_NAMED] if len(dataset.left_out) <= MOST_NAMED else ():
+        print(f"left out: {each.name}: {each.reason}", file=sys.stderr)
+    if len(dataset.left_out) > MOST_NAMED:
+        for each in dataset.left_out:
+            if by_reason[each.reason] <= MOST_NAMED:
+                print(f"left out: {each.name}: {each.reason}", file=sys.stderr)
+        for reason, count in by_reason.items():
+            if count > MOST_NAMED:
+                first = next(each.name for each in dataset.left_out if each.reason == reason)
+                print(f"left out: {count:,} such as {first}: {reason}", file=sys.stderr)
+
+
+def _watch(queues: Queues, run_id: str) -> RunState:
+    with _bar("measuring") as bar:
+        for state in queues.wait(run_id):
+            bar.total = state.total
+            bar.update(state.done + state.failed - bar.n)
+    for row in queues.store.images(run_id, "failed").itertuples():
+        print(f"{row.image_id}: {row.reason}", file=sys.stderr)
+    if state.status != "finished":
+        print(f"{run_id} {state.status}: {state.error or ''}".rstrip(": "), file=sys.stderr)
+    return state
+
+
+def act_register(options: argparse.Namespace) -> int:
+    """Register a folder."""
+    queues = Queues(Settings.from_environment())
+    queues.ping()
+    with _bar("reading images") as bar:
+        dataset = queues.resolve(options.folder, name=options.name, progress=_advance(bar))
+    queues.register(dataset)
+    _name_left_out(dataset)
+    print(f"{dataset.name}: {len(dataset.records):,} images, {len(dataset.left_out):,} left out")
+    return 0
+
+
+def act_status(options: argparse.Namespace) -> int:
+    """Print id, kind, data set, status and progress of every run, newest first."""
+    for state in Queues(Settings.from_environment()).runs():
+        progress = f"{state.done + state.failed}/{state.total}" + (f" ({state.failed} failed)" if state.failed else "")
+        print("\t".join((state.run_id, state.kind, state.dataset, state.status, progress)))
+    return 0
+
+
+def act_cancel(options: argparse.Namespace) -> int:
+    """Stop a run."""
+    Queues(Settings.from_environment()).cancel(options.run)
+    return 0
+
+
+def act_retry(options: argparse.Namespace) -> int:
+    """Continue a run with what is missing."""
+    Queues(Settings.from_environment()).retry(options.run)
+    return 0
+
+
+def act_export(options: argparse.Namespace) -> int:
+    """Write a run's rows."""
+    store = Store(Settings.from_environment().database)
+    if store.run(options.run) is None:
+        raise SpecError(f"expected a recorded run; got {options.run}")
+    path = options.output or Path(f"{options.run}.csv")
+    print(f"{_write_table(store, options.run, path):,} rows written to {path}")
+    return 0
+
+
+def _write_table(store: Store, run_id: str, path: Path) -> int:
+    frame = store.measurements(run_id, columns=EXPORT_COLUMNS)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    return len(frame)
+
+
+def _bar(text: str, total: int | None = None) -> tqdm[Any]:
+    return tqdm(desc=text, total=total, unit=" images", file=sys.stderr, disable=None, leave=False)
+
+
+def _advance(bar: tqdm[Any]) -> Callable[[int, int], None]:
+    def advance(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return advance
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 only when everything asked for was done, 1 with a sentence otherwise."""
+    options = build_parser().parse_args(arguments)
+    try:
+        code: int = options.act(options)
+    except Cancelled:
+        return 130
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except (DermSlimError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What is known of a run while it is under way: counts, pace, tries and the wish to cancel, in Redis.
+
+The store is the truth about everything that has been recorded; this is what has not been recorded yet, and is
+forgotten a while after the run has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+import redis
+
+PREFIX = "dermslim"
+RUNS = f"{PREFIX}:runs"  # sorted set of runs that have not ended, by time of submission
+PACE = 200  # images that the pace is taken over
+LOG_LINES = 1000
+KEPT = 24 * 3600  # seconds that an ended run's keys stay
+MAX_TRIES = 3  # times that an image may end its process before it is given up
+
+
+def spec_key(spec_hash: str) -> str:
+    """Return the key that holds the run which is measuring this spec now."""
+    return f"{PREFIX}:spec:{spec_hash}"
+
+
+def active_runs(connection: redis.Redis) -> list[str]:
+    """Return the runs that have not ended, in order of submission."""
+    return [run_id.decode() for run_id in connection.zrange(RUNS, 0, -1)]
+
+
+class LiveRun:
+    """One run's keys."""
+
+    def __init__(self, connection: redis.Redis, run_id: str) -> None:
+        self.connection = connection
+        self.run_id = run_id
+        self.key = f"{PREFIX}:run:{run_id}"
+
+    def _keys(self) -> tuple[str, ...]:
+        parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log")
+        return (self.key, *(f"{self.key}:{part}" for part in parts))
+
+    def create(self, facts: Mapping[str, str | int], done: Iterable[str] = ()) -> None:
+        """Begin an attempt; `done` are the images that earlier attempts measured."""
+        done = list(done)
+        with self.connection.pipeline() as pipe:
+            pipe.delete(*(key for key in self._keys() if not key.endswith(":log")))
+            pipe.hset(self.key, mapping=dict(facts))
+            if done:
+                pipe.sadd(f"{self.key}:done", *done)
+            pipe.zadd(RUNS, {self.run_id: time.time()})
+            for key in self._keys():
+                pipe.persist(key)
+            pipe.execute()
+
+    def facts(self) -> dict[str, str]:
+        """Return what `create` was given, and `started_at` once a worker has begun; empty when unknown."""
+        return {name.decode(): value.decode() for name, value in self.connection.hgetall(self.key).items()}
+
+    def begin(self) -> bool:
+        """Note that a worker has begun; True for the first."""
+        return bool(self.connection.hsetnx(self.key, "started_at", datetime.now(UTC).isoformat()))
+
+    def stopped(self, attempt: int) -> bool:
+        """Return whether the user cancelled this attempt, or a newer one has taken its place."""
+        cancelled, current = self.connection.pipeline().get(f"{self.key}:cancelled").hget(self.key, "attempt").execute()
+        return (cancelled is not None and int(cancelled) >= attempt) or current is None or int(current) > attempt
+
+    def cancel(self, attempt: int) -> None:
+        """Ask every worker to stop after the image it is at."""
+        self.connection.set(f"{self.key}:cancelled", attempt)
+
+    def try_image(self, image_id: str) -> int:
+        """Note that an image is begun; return how often it was, without having ended."""
+        return int(self.connection.hincrby(f"{self.key}:tries", image_id, 1))
+
+    def end_image(self, image_id: str, failed: bool) -> None:
+        """Note that an image has ended."""
+        with self.connection.pipeline() as pipe:
+            pipe.hdel(f"{self.key}:tries", image_id)
+            pipe.sadd(f"{self.key}:{'failed' if failed else 'done'}", image_id)
+            pipe.lpush(f"{self.key}:pace", time.time())
+            pipe.ltrim(f"{self.key}:pace", 0, PACE - 1)
+            pipe.execute()
+
+    def progress(self) -> tuple[int, int, float | None]:
+        """Return images done, images failed, and images a second over the last ones, None before two have ended."""
+        pipe = self.connection.pipeline()
+        pipe.scard(f"{self.key}:done").scard(f"{self.key}:failed").lrange(f"{self.key}:pace", 0, -1)
+        done, failed, pace = pipe.execute()
+        times = sorted(float(each) for each in pace)
+        elapsed = time.time() - times[0] if len(times) > 1 else 0.0
+        return int(done), int(failed), (len(times) - 1) / elapsed if elapsed > 0 else None
+
+    def log(self, line: str) -> None:
+        """Add a line, with the time, to the run's log."""
+        with self.connection.pipeline() as pipe:
+            pipe.rpush(f"{self.key}:log", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}")
+            pipe.ltrim(f"{self.key}:log", -LOG_LINES, -1)
+            pipe.execute()
+
+    def log_lines(self) -> list[str]:
+        """Return the log, oldest line first."""
+        return [line.decode() for line in self.connection.lrange(f"{self.key}:log", 0, -1)]
+
+    def add_jobs(self, job_ids: Iterable[str]) -> None:
+        """Remember the jobs that this attempt consists of."""
+        self.connection.sadd(f"{self.key}:jobs", *job_ids)
+
+    def job_ids(self) -> list[str]:
+        """Return the jobs that this attempt consists of."""
+        return sorted(job_id.decode() for job_id in self.connection.smembers(f"{self.key}:jobs"))
+
+    def end(self, spec_hash: str | None) -> None:
+        """Take the run off the active ones; its keys fade later, so that the page can still show its log."""
+        with self.connection.pipeline() as pipe:
+            pipe.zrem(RUNS, self.run_id)
+            if spec_hash:
+                pipe.delete(spec_key(spec_hash))
+            for key in self._keys():
+                pipe.expire(key, KEPT)
+            pipe.execute()

@@ -1,0 +1,61 @@
+"""Measure here and now, without Redis or a queue: what `--local` runs."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+from core.datasets import Dataset, Record
+from core.errors import DermSlimError
+from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, Spec, measure
+
+# The export's columns: what names the row, the metrics, the sizes, then what the row was measured with.
+EXPORT_COLUMNS = (
+    "image_id",
+    "k",
+    *METRIC_COLUMNS,
+    *SIZE_COLUMNS,
+    *(name for name in MEASUREMENT_COLUMNS if name not in ("image_id", "k", *METRIC_COLUMNS, *SIZE_COLUMNS)),
+)
+
+
+def measure_all(
+    dataset: Dataset, records: Sequence[Record], spec: Spec, *, workers: int, output: Path | None = None
+) -> Iterator[ImageResult]:
+    """Yield each image's result in order, measured by `workers` processes (1: by this one)."""
+    one = partial(measure, root=dataset.root, spec=spec, output=output)
+    if workers == 1:
+        yield from map(one, records)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
+        try:
+            yield from pool.map(one, records)
+        except BrokenProcessPool as error:
+            raise DermSlimError(
+                "expected every image to leave its process alive; one ended it. Submit the run to workers instead, "
+                "which go on without that image"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    from jobs.worker import prepare_measuring
+
+    prepare_measuring()
+
+
+def write_rows(path: Path, results: Iterable[ImageResult]) -> Iterator[ImageResult]:
+    """Write a row a variant of each image as it comes, and hand the result on; NULL is an empty field."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, EXPORT_COLUMNS)
+        writer.writeheader()
+        for result in results:
+            writer.writerows(result.rows)
+            yield result

@@ -1,0 +1,486 @@
+"""All that the dashboard and the command line know of the queue: submit, watch, cancel, retry."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis
+from rq import Queue, Retry, Worker
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from core.datasets import Dataset, Record, confine, load_dataset
+from core.errors import DatasetError, QueueUnavailable, SpecError
+from core.settings import Settings
+from core.store import ENDED, NewRun, Store, plain_rows
+from core.sweeps import ReconstructSpec, Spec, spec_from_dict, spec_hash, variants
+from jobs.connection import QUEUES, RECORD, SVD, connect, queue
+from jobs.environment import code_revision, command_line, user, versions
+from jobs.live import LiveRun, active_runs, spec_key
+from jobs.records import dataset_to_dict, send
+
+LARGEST_CHUNK = 16  # images a job
+CHUNKS = 64  # that a small run is split into at least, as far as its images go
+PIXELS = 450 * 600  # of HAM10000's images, for which LARGEST_CHUNK is meant
+CHUNK_TRIES = 12  # a chunk is begun again when its process dies; an image is given up after `live.MAX_TRIES`
+LATE = 45.0  # seconds without a sign of life after which a worker counts as dead
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a submission came to: a new run, or the one that has measured the same thing already."""
+
+    run_id: str
+    identical: bool
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as the store and the queue together see it.
+
+    rate: images a second. seconds_left: until the last image at that rate. position: runs submitted before it that
+    have not ended, for a queued run.
+    """
+
+    run_id: str
+    kind: str
+    dataset: str
+    status: str
+    total: int
+    done: int
+    failed: int
+    attempt: int
+    submitted_at: datetime
+    submitted_by: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    rate: float | None = None
+    seconds_left: float | None = None
+    position: int | None = None
+    error: str | None = None
+    synthetic: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the run by itself."""
+        return self.status in ENDED
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker that is alive. kind: the queue it serves. state: idle, busy, starting or suspended."""
+
+    name: str
+    kind: str
+    host: str
+    pid: int
+    state: str
+    current_run: str | None
+    last_seen: datetime
+    started_at: datetime | None
+    jobs_done: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a run may take. seconds: None where nothing is known. basis: what the figure rests on, a sentence."""
+
+    seconds: float | None
+    basis: str
+
+
+class Queues:
+    """The queue and the store behind it, for one process."""
+
+    def __init__(self, settings: Settings, connection: redis.Redis | None = None) -> None:
+        self.settings = settings
+        self.store = Store(settings.database)
+        self._given = connection
+
+    @contextmanager
+    def _connected(self) -> Iterator[redis.Redis]:
+        connection = self._given or connect(self.settings)
+        try:
+            yield connection
+        except redis.RedisError as error:
+            raise QueueUnavailable(f"expected the Redis server to answer; {error}") from error
+        finally:
+            if self._given is None:
+                connection.close()
+
+    def ping(self) -> None:
+        """Raise QueueUnavailable unless the server answers."""
+        with self._connected() as connection:
+            connection.ping()
+
+    # -- data sets ---------------------------------------------------------------------------------------------
+
+    def resolve(
+        self, folder_or_name: str, *, name: str | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Dataset:
+        """Return the registered data set of that name, or read the folder of that path.
+
+        A folder that is registered already keeps its name. DatasetError when it is neither, or lies outside the data
+        roots, or when the name is taken by another folder.
+        """
+        known = self.store.dataset(folder_or_name)
+        if known is not None:
+            return known
+        folder = Path(folder_or_name).expanduser()
+        if not folder.exists() and os.sep not in folder_or_name:
+            names = ", ".join(self.store.datasets()["name"]) or "none is registered"
+            raise DatasetError(f"expected a folder or a registered data set ({names}); got {folder_or_name}")
+        root = confine(folder, self.settings.data_roots)
+        registered = self.store.datasets()
+        same = registered[registered["root"] == str(root)]
+        chosen = name or (str(same["name"].iloc[0]) if len(same) else root.name)
+        taken = registered[(registered["name"] == chosen) & (registered["root"] != str(root))]
+        if len(taken):
+            raise DatasetError(
+                f"expected a name that is free; {chosen} is registered for {taken['root'].iloc[0]}. Give another name"
+            )
+        return load_dataset(root, name=chosen, progress=progress)
+
+    def register(self, dataset: Dataset) -> None:
+        """Record a data set under its name."""
+        confine(dataset.root, self.settings.data_roots)
+        with self._connected() as connection:
+            send(
+                queue(RECORD, connection),
+                "dataset",
+                values=dataset_to_dict(dataset),
+                at=datetime.now(UTC).isoformat(),
+            )
+
+    def remove_dataset(self, name: str) -> None:
+        """Forget a registration; files and runs stay."""
+        with self._connected() as connection:
+            send(queue(RECORD, connection), "remove_dataset", name=name)
+
+    # -- submitting --------------------------------------------------------------------------------------------
+
+    def find_identical(self, spec: Spec, dataset: Dataset) -> str | None:
+        """Return the run that has measured, or is measuring, the same thing on the same images, or None."""
+        wanted = spec_hash(spec, dataset.fingerprint)
+        finished = self.store.finished_run(wanted)
+        if finished is not None:
+            return finished
+        with self._connected() as connection:
+            running = connection.get(spec_key(wanted))
+        return running.decode() if running else None
+
+    def submit(
+        self, spec: Spec, dataset: Dataset, *, again: bool = False, submitted_by: str | None = None
+    ) -> Submission:
+        """Queue a run, split into jobs over all `svd` workers.
+
+        again: measure even where an identical run has finished. Two submissions of the same thing at once give one
+        run. SpecError where the data set cannot be measured so.
+        """
+        spec.check(dataset)
+        if isinstance(spec, ReconstructSpec) and self.store.dataset(spec.name) is not None:
+            raise SpecError(f"name: expected one that is free; {spec.name} is a registered data set")
+        if not again and (identical := self.find_identical(spec, dataset)) is not None:
+            return Submission(identical, True)
+        run_id = f"{spec.kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        wanted = spec_hash(spec, dataset.fingerprint)
+        with self._connected() as connection:
+            if not connection.set(spec_key(wanted), run_id, nx=True, ex=7 * 24 * 3600) and not again:
+                other = connection.get(spec_key(wanted))
+                if other is not None:
+                    return Submission(other.decode(), True)
+            records = dataset.sample(spec.sample_size, spec.seed)
+            run = NewRun(
+                run_id=run_id,
+                kind=spec.kind,
+                dataset=dataset.name,
+                dataset_fingerprint=dataset.fingerprint,
+                synthetic=dataset.synthetic,
+                spec=json.dumps(spec.to_dict()),
+                spec_hash=wanted,
+                total=len(records),
+                submitted_at=datetime.now(UTC),
+                submitted_by=submitted_by or user(),
+                code_revision=code_revision(),
+                versions=versions(),
+                command=command_line(spec),
+            )
+            live = LiveRun(connection, run_id)
+            live.create(_facts(run, attempt=1))
+            values = {**asdict(run), "submitted_at": run.submitted_at.isoformat()}
+            send(queue(RECORD, connection), "run", values=values)
+            self._enqueue(live, spec, dataset.root, records, attempt=1)
+        return Submission(run_id, False)
+
+    def _enqueue(self, live: LiveRun, spec: Spec, root: Path, records: Sequence[Record], attempt: int) -> None:
+        output = str(self.settings.reconstructed / spec.name) if isinstance(spec, ReconstructSpec) else None
+        chunks = list(_chunks(records))
+        jobs = [
+            Queue.prepare_data(
+                "jobs.tasks.measure_chunk",
+                kwargs={
+                    "run_id": live.run_id,
+                    "attempt": attempt,
+                    "spec": spec.to_dict(),
+                    "root": str(root),
+                    "records": [asdict(record) for record in chunk],
+                    "output": output,
+                },
+                timeout=_timeout(chunk, len(variants(spec))),
+                result_ttl=3600,
+                failure_ttl=7 * 24 * 3600,
+                retry=Retry(max=CHUNK_TRIES),
+                job_id=f"{live.run_id}--{attempt}-{number}",
+                description=f"{live.run_id}, chunk {number + 1} of {len(chunks)}",
+            )
+            for number, chunk in enumerate(chunks)
+        ]
+        live.add_jobs(job.job_id for job in jobs)
+        queue(SVD, live.connection).enqueue_many(jobs)
+        live.connection.hdel(live.key, "submitting")
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str) -> None:
+        """Stop a run after the images that are being measured now; what was measured stays."""
+        state = self.run(run_id)
+        if state is None:
+            raise SpecError(f"expected a known run; got {run_id}")
+        if state.ended:
+            raise SpecError(f"expected a run that is queued or running; {run_id} is {state.status}")
+        with self._connected() as connection:
+            live = LiveRun(connection, run_id)
+            live.cancel(state.attempt)
+            live.log("cancelled by the user")
+            for job in _fetch(live):
+                if job.get_status(refresh=False) == JobStatus.QUEUED:
+                    job.delete()
+            send(
+                queue(RECORD, connection),
+                "cancelled",
+                run_id=run_id,
+                attempt=state.attempt,
+                at=datetime.now(UTC).isoformat(),
+            )
+
+    def retry(self, run_id: str) -> None:
+        """Measure what a cancelled, failed or incomplete run has left out; measured images are kept."""
+        run = self.store.run(run_id)
+        if run is None:
+            raise SpecError(f"expected a run that is in the store; got {run_id}")
+        if run["status"] not in ENDED:
+            raise SpecError(f"expected a run that has ended; {run_id} is {run['status']}")
+        if run["measured"] == run["total"] and run["status"] == "finished":
+            raise SpecError(f"expected a run with images left to measure; {run_id} has measured all {run['total']}")
+        spec = spec_from_dict(json.loads(run["spec"]))
+        dataset = self.store.dataset(run["dataset"])
+        if dataset is None:
+            raise SpecError(f"expected data set {run['dataset']} to be registered; it was removed")
+        if dataset.fingerprint != run["dataset_fingerprint"]:
+            raise SpecError(
+                f"expected data set {run['dataset']} as it was when {run_id} was submitted; it has changed since. "
+                "Submit a new run"
+            )
+        attempt = int(run["attempt"]) + 1
+        measured = set(self.store.images(run_id, "measured")["image_id"])
+        missing = [r for r in dataset.sample(spec.sample_size, spec.seed) if r.image_id not in measured]
+        new = NewRun(**{name: run[name] for name in NewRun.__dataclass_fields__})
+        with self._connected() as connection:
+            live = LiveRun(connection, run_id)
+            live.create(_facts(new, attempt), done=measured)
+            live.log(f"retried: {len(missing)} images to measure")
+            send(queue(RECORD, connection), "retried", run_id=run_id, attempt=attempt)
+            if missing:
+                self._enqueue(live, spec, dataset.root, missing, attempt)
+            else:
+                send(queue(RECORD, connection), "complete", run_id=run_id)
+
+    # -- watching ----------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[RunState]:
+        """Return every run, newest first: the store's, with what the queue knows of those under way."""
+        recorded = {row["run_id"]: _recorded(row) for row in plain_rows(self.store.runs())}
+        with self._connected() as connection:
+            active = active_runs(connection)
+            for position, run_id in enumerate(active):
+                state = _merged(LiveRun(connection, run_id), recorded.get(run_id), position)
+                if state is not None:
+                    recorded[run_id] = state
+        return sorted(recorded.values(), key=lambda state: (state.submitted_at, state.run_id), reverse=True)
+
+    def run(self, run_id: str) -> RunState | None:
+        """Return one run's state, or None when neither store nor queue knows it."""
+        row = self.store.run(run_id)
+        recorded = _recorded(row) if row else None
+        with self._connected() as connection:
+            active = active_runs(connection)
+            if run_id not in active:
+                return recorded
+            return _merged(LiveRun(connection, run_id), recorded, active.index(run_id)) or recorded
+
+    def log(self, run_id: str) -> list[str]:
+        """Return the run's log, oldest line first; it fades a day after the run has ended."""
+        with self._connected() as connection:
+            return LiveRun(connection, run_id).log_lines()
+
+    def workers(self) -> list[WorkerState]:
+        """Return the workers that are alive, by queue and name."""
+        with self._connected() as connection:
+            found = [_worker(each) for each in Worker.all(connection=connection, serializer=JSONSerializer)]
+        alive = [each for each in found if each is not None]
+        return sorted(alive, key=lambda each: (QUEUES.index(each.kind), each.name))
+
+    def records_waiting(self) -> int:
+        """Return how many records have not been written yet."""
+        with self._connected() as connection:
+            return queue(RECORD, connection).count
+
+    def record_worker_alive(self) -> bool:
+        """Return whether a record worker is there to write the store."""
+        return any(worker.kind == RECORD for worker in self.workers())
+
+    def estimate(self, spec: Spec, dataset: Dataset) -> Estimate:
+        """Guess a run's length from the newest finished run of its kind."""
+        images = len(dataset.sample(spec.sample_size, spec.seed))
+        rows = images * len(variants(spec))
+        past = self.store.runs(kind=spec.kind, status="finished")
+        past = past[past["work_seconds"].notna() & (past["measured"] > 0)]
+        if past.empty:
+            return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
+        latest = past.iloc[0]
+        latest_rows = int(latest["measured"]) * len(variants(spec_from_dict(json.loads(latest["spec"]))))
+        workers = sum(worker.kind == SVD for worker in self.workers()) or 1
+        seconds = float(latest["work_seconds"]) / latest_rows * rows / workers
+        basis = f"from {latest['run_id']}, {float(latest['work_seconds']) / latest_rows:.3f} s a row, {workers} workers"
+        return Estimate(seconds, basis)
+
+    def wait(self, run_id: str, *, pause: float = 0.3) -> Iterator[RunState]:
+        """Yield the run's state again and again until it has ended."""
+        while True:
+            state = self.run(run_id)
+            if state is None:
+                raise SpecError(f"expected a known run; got {run_id}")
+            yield state
+            if state.ended:
+                return
+            time.sleep(pause)
+
+
+def _facts(run: NewRun, attempt: int) -> dict[str, str | int]:
+    return {
+        "kind": run.kind,
+        "dataset": run.dataset,
+        "total": run.total,
+        "attempt": attempt,
+        "spec": run.spec,
+        "submitted_at": run.submitted_at.isoformat(),
+        "submitted_by": run.submitted_by or "",
+        "synthetic": int(run.synthetic),
+        "submitting": str(time.time()),
+    }
+
+
+def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Split images into jobs of like size: fewer a job where they are large or few."""
+    if not records:
+        return
+    pixels = sum(record.height * record.width for record in records) / len(records)
+    size = min(LARGEST_CHUNK, int(LARGEST_CHUNK * PIXELS / max(pixels, 1.0)), -(-len(records) // CHUNKS))
+    for start in range(0, len(records), max(1, size)):
+        yield records[start : start + max(1, size)]
+
+
+def _timeout(chunk: Sequence[Record], rows: int) -> int:
+    """Return seconds that a chunk may take: some hundred times what it takes on an ordinary core."""
+    cost = sum((record.height * record.width / PIXELS) ** 1.5 for record in chunk)
+    return int(300 + 10 * cost * max(rows, 1))
+
+
+def _fetch(live: LiveRun) -> list[Job]:
+    try:
+        jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
+    except NoSuchJobError:
+        return []
+    return [job for job in jobs if job is not None]
+
+
+def _recorded(row: dict[str, Any]) -> RunState:
+    return RunState(
+        run_id=row["run_id"],
+        kind=row["kind"],
+        dataset=row["dataset"],
+        status=row["status"],
+        total=row["total"],
+        done=row["measured"],
+        failed=row["failed"],
+        attempt=row["attempt"],
+        submitted_at=row["submitted_at"],
+        submitted_by=row["submitted_by"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        error=row["error"],
+        synthetic=row["synthetic"],
+    )
+
+
+def _merged(live: LiveRun, recorded: RunState | None, position: int) -> RunState | None:
+    """Return what the queue adds to the store's view of an active run; None when the queue has nothing newer."""
+    facts = live.facts()
+    if not facts or (recorded is not None and recorded.ended and recorded.attempt >= int(facts["attempt"])):
+        return None
+    done, failed, rate = live.progress()
+    started = facts.get("started_at")
+    total = int(facts["total"])
+    return RunState(
+        run_id=live.run_id,
+        kind=facts["kind"],
+        dataset=facts["dataset"],
+        status="running" if started else "queued",
+        total=total,
+        done=done,
+        failed=failed,
+        attempt=int(facts["attempt"]),
+        submitted_at=datetime.fromisoformat(facts["submitted_at"]),
+        submitted_by=facts["submitted_by"] or None,
+        started_at=datetime.fromisoformat(started) if started else None,
+        rate=rate,
+        seconds_left=(total - done - failed) / rate if rate else None,
+        position=None if started else position,
+        synthetic=facts["synthetic"] == "1",
+    )
+
+
+def _worker(worker: Worker) -> WorkerState | None:
+    kind = next((name for name in worker.queue_names() if name in QUEUES), None)
+    if kind is None or worker.last_heartbeat is None:
+        return None
+    seen = worker.last_heartbeat.replace(tzinfo=UTC)
+    host, pid = worker.hostname or "unknown", int(worker.pid or 0)
+    if (datetime.now(UTC) - seen).total_seconds() > LATE or (
+        host == socket.gethostname() and not psutil.pid_exists(pid)
+    ):
+        return None
+    job_id = worker.get_current_job_id()
+    return WorkerState(
+        name=worker.name,
+        kind=kind,
+        host=host,
+        pid=pid,
+        state=worker.get_state(),
+        current_run=job_id.split("--")[0] if job_id and "--" in job_id else None,
+        last_seen=seen,
+        started_at=worker.birth_date.replace(tzinfo=UTC) if worker.birth_date else None,
+        jobs_done=int(worker.successful_job_count),
+    )

@@ -1,0 +1,152 @@
+"""A worker: `python -m jobs.worker svd|train|record`.
+
+`svd` measures images, `train` trains networks (one at a time, on the accelerator where there is one), `record`
+writes the store; of the last there is exactly one, beside the store's file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+
+import redis
+from rq import Queue, SimpleWorker, Worker
+from rq.exceptions import DuplicateJobError
+from rq.job import Job
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from core.errors import DermSlimError
+from core.settings import Settings
+from jobs.connection import QUEUES, RECORD, SVD, connect, queue
+
+WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
+HEARTBEAT = 5  # seconds between two signs of life while a job runs
+RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent ends (Linux), so that no orphan keeps a core or a GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the call
+            os._exit(1)
+
+
+class MeasuringWorker(Worker):
+    """RQ's forking worker; a job's process ends with it."""
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """Run the job in the forked process."""
+        die_with_parent(int(self.pid or 0))
+        super().main_work_horse(job, queue)
+
+
+class RecordWorker(SimpleWorker):
+    """The one writer: runs records in its own process, one after the other."""
+
+    def requeue_interrupted(self) -> None:
+        """Put back the record that a former record worker was at when it died; there is no other to run it."""
+        for each in self.queues:
+            registry = StartedJobRegistry(queue=each)
+            for job_id in registry.get_job_ids(cleanup=False):
+                job = Job.fetch(job_id, connection=self.connection, serializer=JSONSerializer)
+                self.log.warning("record %s was interrupted; begun again", job_id)
+                registry.remove_executions(job)
+                each.enqueue_job(job, at_front=True)
+
+
+def prepare_measuring() -> None:
+    """Import and compile once, before jobs are forked, what every job needs."""
+    import cv2
+
+    from core.metrics import warm_up
+
+    cv2.setNumThreads(1)
+    warm_up()
+    __import__("jobs.tasks")
+
+
+def _reconcile_regularly(settings: Settings) -> None:
+    """Enqueue `reconcile` behind the waiting records, whenever none waits already."""
+    connection = connect(settings, patient=True)
+    while True:
+        time.sleep(RECONCILE)
+        try:
+            queue(RECORD, connection).enqueue(
+                "jobs.records.reconcile", job_id="reconcile", unique=True, job_timeout=600, result_ttl=0, failure_ttl=60
+            )
+        except DuplicateJobError:
+            continue  # the last one still waits behind other records
+        except redis.RedisError as error:
+            logging.getLogger(__name__).warning("reconcile not enqueued: %s", error)
+
+
+def _only_record_worker(settings: Settings) -> int:
+    """Hold the file that says a record worker runs; DermSlimError when another holds it."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    handle = os.open(settings.data_dir / "record-worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DermSlimError(f"expected no other record worker on {settings.data_dir}; one is running") from None
+    return handle
+
+
+def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
+    """Serve one queue until asked to stop; burst: until it is empty."""
+    connection = connect(settings, patient=True)
+    name = f"{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    options = {
+        "name": name,
+        "connection": connection,
+        "serializer": JSONSerializer,
+        "worker_ttl": WORKER_TTL,
+        "maintenance_interval": WORKER_TTL // 2,
+        "job_monitoring_interval": HEARTBEAT,
+        "log_job_description": False,
+    }
+    if kind == RECORD:
+        lock = _only_record_worker(settings)
+        from core.store import Store
+
+        Store(settings.database, timeout=60.0).migrate()
+        __import__("jobs.records")
+        recorder = RecordWorker([queue(RECORD, connection)], **options)
+        recorder.requeue_interrupted()
+        threading.Thread(target=_reconcile_regularly, args=(settings,), daemon=True).start()
+        recorder.work(burst=burst, logging_level="WARNING")
+        os.close(lock)
+        return
+    if kind == SVD:
+        prepare_measuring()
+    MeasuringWorker([queue(kind, connection)], **options).work(burst=burst, logging_level="WARNING")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and serve; 1 with one sentence when that cannot begin."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.worker", description=__doc__)
+    parser.add_argument("kind", choices=QUEUES, help="the queue to serve")
+    parser.add_argument("--burst", action="store_true", help="end when the queue is empty")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        work(options.kind, Settings.from_environment(), burst=options.burst)
+    except (DermSlimError, redis.RedisError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
