@@ -113,7 +113,7 @@ class Store:
         if not self.path.exists():
             with duckdb.connect(":memory:") as empty:
                 _migrate(empty)
-                return empty.execute(query, list(parameters)).df()
+                return _frame(empty, query, parameters)
         with self._open(read_only=True) as connection:
             found = _schema_version(connection)
             if found != VERSION:
@@ -121,7 +121,7 @@ class Store:
                     f"expected a store of version {VERSION}; {self.path.name} has version {found}"
                     + (": start the record worker, which brings it forwards" if found < VERSION else "")
                 )
-            return connection.execute(query, list(parameters)).df()
+            return _frame(connection, query, parameters)
 
     def migrate(self) -> None:
         """Create the file, or bring an older one to this version."""
@@ -165,7 +165,7 @@ class Store:
         given = {"kind": kind, "status": status, "dataset": dataset}
         filters = {column: value for column, value in given.items() if value is not None}
         where = " AND ".join(f"{column} = ?" for column in filters) or "TRUE"
-        query = f"SELECT * FROM runs WHERE {where} ORDER BY submitted_at DESC, run_id DESC"  # noqa: S608 column names only
+        query = f"SELECT * FROM runs WHERE {where} ORDER BY submitted_at DESC, run_id DESC"
         return self._read(query, list(filters.values()))
 
     def run(self, run_id: str) -> dict[str, Any] | None:
@@ -190,7 +190,7 @@ class Store:
         _check_columns(chosen, MEASUREMENT_KEYS)
         where, parameters = ("AND variant = ?", [run_id, variant]) if variant is not None else ("", [run_id])
         return self._read(
-            f"SELECT {', '.join(chosen)} FROM measurements WHERE run_id = ? {where} "  # noqa: S608 checked names
+            f"SELECT {', '.join(chosen)} FROM measurements WHERE run_id = ? {where} "
             "ORDER BY image_id, k, quality, variant",
             parameters,
         )
@@ -223,7 +223,7 @@ class Store:
         _check_columns([metric], METRIC_COLUMNS)
         order = "ASC" if METRICS_BY_NAME[metric].better == "high" else "DESC"
         return self._read(
-            f"SELECT m.image_id, m.{metric} AS value, d.path FROM measurements m "  # noqa: S608 checked name
+            f"SELECT m.image_id, m.{metric} AS value, d.path FROM measurements m "
             "JOIN runs r ON r.run_id = m.run_id "
             "LEFT JOIN dataset_images d ON d.dataset = r.dataset AND d.image_id = m.image_id "
             f"WHERE m.run_id = ? AND m.variant = ? AND m.{metric} IS NOT NULL "
@@ -242,7 +242,7 @@ class Store:
         """Forget a registration; files and the runs measured on it stay."""
         with self._transaction() as connection:
             for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
-                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [name])  # noqa: S608 fixed names
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [name])
 
     def record_run(self, run: NewRun) -> None:
         """Record a submitted run as queued; one that is there already stays as it is."""
@@ -276,7 +276,7 @@ class Store:
                 return
             connection.execute("DELETE FROM images WHERE run_id = ? AND status = 'failed'", [run_id])
             for table in ("statistics", "storage", "optimal_k"):
-                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])  # noqa: S608 fixed names
+                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
             connection.execute(
                 "UPDATE runs SET status = 'queued', attempt = ?, error = NULL, finished_at = NULL, failed = 0 "
                 "WHERE run_id = ?",
@@ -289,10 +289,11 @@ class Store:
         Results of an attempt that a newer one has replaced are dropped. StoreError for an unknown run.
         """
         with self._transaction() as connection:
-            run = connection.execute("SELECT attempt, total FROM runs WHERE run_id = ?", [run_id]).fetchone()
-            if run is None:
+            runs = connection.execute("SELECT attempt, total FROM runs WHERE run_id = ?", [run_id]).fetchall()
+            if not runs:
                 raise StoreError(f"expected run {run_id} in the store; it is not recorded yet")
-            if attempt < run[0]:
+            current, total = runs[0]
+            if attempt < current:
                 return False
             images = pd.DataFrame([_image_row(run_id, attempt, result, worker) for result in results])
             rows = pd.DataFrame(
@@ -308,14 +309,14 @@ class Store:
                 "UPDATE runs SET measured = ?, failed = ? WHERE run_id = ?",
                 [measured, failed, run_id],
             )
-            return bool(measured + failed >= run[1])
+            return bool(measured + failed >= total)
 
     def record_outcome(self, run_id: str, outcome: Outcome, at: datetime, *, dataset: Dataset | None = None) -> None:
         """Finish a run: its statistics, sizes and rules, and the data set that it wrote, in one transaction."""
         with self._transaction() as connection:
             frames = {"statistics": outcome.statistics, "storage": outcome.storage, "optimal_k": outcome.optimal_k}
             for table, frame in frames.items():
-                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])  # noqa: S608 fixed names
+                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
                 if not frame.empty:
                     _insert(connection, table, frame.assign(run_id=run_id))
             if dataset is not None:
@@ -362,16 +363,20 @@ def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
     return int(_one(connection, "SELECT version FROM schema_version", [])) if tables else 0
 
 
+def _frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> pd.DataFrame:
+    return connection.sql(query, params=list(parameters)).to_arrow_table().to_pandas()
+
+
 def _one(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[object]) -> Any:
-    row = connection.execute(query, parameters).fetchone()
-    if row is None:
-        raise StoreError(f"expected a row for: {query}; got none")
-    return row[0]
+    rows = connection.execute(query, parameters).fetchall()  # all: DuckDB goes on only once a result is read out
+    if len(rows) != 1:
+        raise StoreError(f"expected one row for: {query}; got {len(rows)}")
+    return rows[0][0]
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pd.DataFrame) -> None:
     connection.register("incoming", frame)
-    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # noqa: S608 fixed names
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
     connection.unregister("incoming")
 
 
@@ -398,7 +403,7 @@ def _replace_images(
     if known:  # delivered again, or an image whose failure is replaced
         for table in ("images", "measurements"):
             connection.execute(
-                f"DELETE FROM {table} WHERE run_id = ? AND list_contains(?, image_id)",  # noqa: S608 fixed names
+                f"DELETE FROM {table} WHERE run_id = ? AND list_contains(?, image_id)",
                 [run_id, ids],
             )
     _insert(connection, "images", images)
@@ -410,7 +415,7 @@ def _replace_images(
 
 def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, registered_at: datetime) -> None:
     for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
-        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [dataset.name])  # noqa: S608 fixed names
+        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [dataset.name])
     summary = {
         "name": dataset.name,
         "root": str(dataset.root),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
@@ -14,8 +16,11 @@ from core.settings import Settings
 SVD, TRAIN, RECORD = "svd", "train", "record"
 QUEUES = (SVD, TRAIN, RECORD)
 
+# A redis.Redis: its type hints are unions with its asynchronous twin, and fit neither use.
+Connection = Any
 
-def connect(settings: Settings, *, patient: bool = False) -> redis.Redis:
+
+def connect(settings: Settings, *, patient: bool = False) -> Connection:
     """Return a client of the server that `settings` names; nothing is sent yet.
 
     patient: keep trying for some minutes when the server is away (workers), instead of failing at once (pages).
@@ -39,6 +44,6 @@ def connect(settings: Settings, *, patient: bool = False) -> redis.Redis:
         raise QueueUnavailable(f"REDIS_URL: expected redis://, rediss:// or unix://; {error}") from error
 
 
-def queue(name: str, connection: redis.Redis) -> Queue:
+def queue(name: str, connection: Connection) -> Queue:
     """Return an RQ queue that carries JSON and nothing else."""
     return Queue(name, connection=connection, serializer=JSONSerializer)

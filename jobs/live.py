@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-import redis
+from jobs.connection import Connection
 
 PREFIX = "dermslim"
 RUNS = f"{PREFIX}:runs"  # sorted set of runs that have not ended, by time of submission
@@ -25,7 +25,7 @@ def spec_key(spec_hash: str) -> str:
     return f"{PREFIX}:spec:{spec_hash}"
 
 
-def active_runs(connection: redis.Redis) -> list[str]:
+def active_runs(connection: Connection) -> list[str]:
     """Return the runs that have not ended, in order of submission."""
     return [run_id.decode() for run_id in connection.zrange(RUNS, 0, -1)]
 
@@ -33,7 +33,7 @@ def active_runs(connection: redis.Redis) -> list[str]:
 class LiveRun:
     """One run's keys."""
 
-    def __init__(self, connection: redis.Redis, run_id: str) -> None:
+    def __init__(self, connection: Connection, run_id: str) -> None:
         self.connection = connection
         self.run_id = run_id
         self.key = f"{PREFIX}:run:{run_id}"

@@ -26,7 +26,7 @@ from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.settings import Settings
 from core.store import ENDED, NewRun, Store, plain_rows
 from core.sweeps import ReconstructSpec, Spec, spec_from_dict, spec_hash, variants
-from jobs.connection import QUEUES, RECORD, SVD, connect, queue
+from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, user, versions
 from jobs.live import LiveRun, active_runs, spec_key
 from jobs.records import dataset_to_dict, send
@@ -104,13 +104,13 @@ class Estimate:
 class Queues:
     """The queue and the store behind it, for one process."""
 
-    def __init__(self, settings: Settings, connection: redis.Redis | None = None) -> None:
+    def __init__(self, settings: Settings, connection: Connection | None = None) -> None:
         self.settings = settings
         self.store = Store(settings.database)
         self._given = connection
 
     @contextmanager
-    def _connected(self) -> Iterator[redis.Redis]:
+    def _connected(self) -> Iterator[Connection]:
         connection = self._given or connect(self.settings)
         try:
             yield connection
@@ -345,7 +345,7 @@ class Queues:
     def records_waiting(self) -> int:
         """Return how many records have not been written yet."""
         with self._connected() as connection:
-            return queue(RECORD, connection).count
+            return int(queue(RECORD, connection).count)
 
     def record_worker_alive(self) -> bool:
         """Return whether a record worker is there to write the store."""

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from core.datasets import Dataset, LeftOut, Record, write_metadata
 from core.outcomes import outcome
 from core.settings import Settings
-from core.store import ENDED, NewRun, Store
+from core.store import ENDED, NewRun, Store, plain_rows
 from core.sweeps import ImageResult, ReconstructSpec, spec_from_dict
 from jobs.connection import RECORD, queue
 from jobs.live import LiveRun, active_runs
@@ -134,7 +134,7 @@ def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Datase
         name=spec.name,
         root=settings.reconstructed / spec.name,
         records=tuple(store.files(run_id)),
-        left_out=tuple(LeftOut(row.image_id, row.reason) for row in failures.itertuples()),
+        left_out=tuple(LeftOut(row["image_id"], row["reason"]) for row in plain_rows(failures)),
         source=spec.dataset,
         settings=spec.settings,
     )
@@ -172,8 +172,8 @@ def reconcile() -> None:
     for run_id in sorted(active - set(unfinished["run_id"])):
         if run_id in set(runs["run_id"]):
             _forget(store, run_id)
-    for facts in unfinished.itertuples():
-        _reconcile_run(store, LiveRun(job.connection, facts.run_id), facts.run_id, int(facts.attempt))
+    for facts in plain_rows(unfinished):
+        _reconcile_run(store, LiveRun(job.connection, facts["run_id"]), facts["run_id"], facts["attempt"])
 
 
 def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:

@@ -1,0 +1,254 @@
+"""The store: whole rows in, whole rows out, each written once however often it is delivered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from core.datasets import Dataset, LeftOut, Record
+from core.errors import StoreBusy, StoreError
+from core.outcomes import outcome
+from core.store import SECTIONS, VERSION, NewRun, Store, schema_sections
+from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult, SweepSpec
+
+NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
+SPEC = SweepSpec(dataset="moles", ks=(2, 4), codec="png")
+RUN = NewRun("svd-sweep-1", "svd-sweep", "moles", "f1", False, "{}", "h1", 2, NOW, submitted_by="ann@lab")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store.duckdb", timeout=1.0)
+
+
+def dataset() -> Dataset:
+    records = (
+        Record("a", "a.jpg", 100, 4, 5, "0a", "melanoma", "mel", "L1", 50.0, "male", "back"),
+        Record("b", "sub/b.jpg", 200, 4, 5, "0b", None, None, None, None, None, None),
+    )
+    return Dataset("moles", Path("/images/moles"), "ham10000", records, (LeftOut("c.jpg", "truncated"),))
+
+
+def result(image_id: str, *, psnr: float | None = 40.0, status: str = "measured") -> ImageResult:
+    if status == "failed":
+        return ImageResult(image_id, "failed", "no such file", 0.1)
+    rows = tuple(
+        {
+            **dict.fromkeys(MEASUREMENT_COLUMNS),
+            **dict.fromkeys(METRIC_COLUMNS, 0.5 + k),
+            "image_id": image_id,
+            "variant": f"k={k}",
+            "k": k,
+            "codec": "png",
+            "height": 4,
+            "width": 5,
+            "source_bytes": 100,
+            "stored_bytes": 10 * k,
+            "control_bytes": 50,
+            "factor_bytes": 7,
+            "psnr": psnr,
+        }
+        for k in (2, 4)
+    )
+    return ImageResult(image_id, "measured", None, 0.5, rows)
+
+
+def test_a_missing_file_is_an_empty_store(store: Store) -> None:
+    assert store.runs().empty
+    assert store.datasets().empty
+    assert store.run("none") is None
+    assert store.schema_version() == 0
+    assert not store.path.exists()
+
+
+def test_the_measurements_table_has_the_columns_that_measuring_gives(store: Store) -> None:
+    store.migrate()
+    assert tuple(store.measurements("none").columns) == ("run_id", *MEASUREMENT_COLUMNS)
+
+
+def test_a_data_set_comes_back_as_it_was_registered(store: Store) -> None:
+    store.record_dataset(dataset(), NOW)
+    assert store.dataset("moles") == dataset()
+    row = store.datasets().iloc[0]
+    assert (row["images"], row["left_out"], row["bytes"]) == (2, 1, 300)
+
+
+def test_registering_again_replaces_the_former_registration(store: Store) -> None:
+    store.record_dataset(dataset(), NOW)
+    smaller = replace(dataset(), records=dataset().records[:1], left_out=())
+    store.record_dataset(smaller, NOW)
+    assert store.dataset("moles") == smaller
+    assert len(store.datasets()) == 1
+
+
+def test_a_removed_data_set_is_gone_and_its_runs_stay(store: Store) -> None:
+    store.record_dataset(dataset(), NOW)
+    store.record_run(RUN)
+    store.remove_dataset("moles")
+    assert store.dataset("moles") is None
+    assert store.run(RUN.run_id) is not None
+
+
+def test_results_delivered_twice_are_recorded_once(store: Store) -> None:
+    store.record_run(RUN)
+    store.record_run(RUN)
+    for _ in range(2):
+        assert not store.record_images(RUN.run_id, 1, [result("a", psnr=None)], "svd-1")
+    assert store.record_images(RUN.run_id, 1, [result("b", status="failed")], "svd-1")
+    rows = store.measurements(RUN.run_id)
+    assert rows[["image_id", "variant", "stored_bytes"]].values.tolist() == [["a", "k=2", 20], ["a", "k=4", 40]]
+    assert rows["psnr"].isna().all()
+    assert rows["ssim"].tolist() == [2.5, 4.5]
+    run = store.run(RUN.run_id)
+    assert run is not None
+    assert (run["measured"], run["failed"], run["total"], run["attempt"]) == (1, 1, 2, 1)
+
+
+def test_a_record_of_an_attempt_that_was_replaced_is_dropped(store: Store) -> None:
+    store.record_run(RUN)
+    store.record_images(RUN.run_id, 1, [result("a"), result("b", status="failed")], "svd-1")
+    store.record_retry(RUN.run_id, 2)
+    assert store.images(RUN.run_id)["image_id"].tolist() == ["a"]
+    assert not store.record_images(RUN.run_id, 1, [result("b")], "svd-1")
+    assert store.images(RUN.run_id)["image_id"].tolist() == ["a"]
+    assert store.record_images(RUN.run_id, 2, [result("b")], "svd-2")
+    store.record_retry(RUN.run_id, 2)  # delivered again: changes nothing
+    assert store.images(RUN.run_id)["image_id"].tolist() == ["a", "b"]
+
+
+def test_results_of_an_unknown_run_are_an_error_so_that_they_are_tried_again(store: Store) -> None:
+    with pytest.raises(StoreError, match="svd-sweep-9"):
+        store.record_images("svd-sweep-9", 1, [result("a")], "svd-1")
+
+
+def test_a_finished_run_keeps_its_statistics_sizes_and_rules(store: Store) -> None:
+    store.record_dataset(dataset(), NOW)
+    store.record_run(RUN)
+    store.record_started(RUN.run_id, 1, NOW)
+    store.record_images(RUN.run_id, 1, [result("a", psnr=30.0), result("b")], "svd-1")
+    found = outcome(SPEC, store.measurements(RUN.run_id), 2)
+    store.record_outcome(RUN.run_id, found, NOW)
+    store.record_outcome(RUN.run_id, found, NOW)
+    statistics = store.statistics(RUN.run_id)
+    psnr = statistics[(statistics["metric"] == "psnr") & (statistics["variant"] == "k=4")].iloc[0]
+    assert (psnr["mean"], psnr["count"], psnr["undefined"]) == (35.0, 2, 0)
+    assert store.storage(RUN.run_id)["variant"].tolist() == ["k=2", "k=4"]
+    assert store.storage(RUN.run_id)["stored_bytes"].tolist() == [40, 80]
+    assert store.optimal_k(RUN.run_id)["rule"].tolist() == ["plateau", "knee", "threshold", "budget"]
+    assert store.finished_run("h1") == RUN.run_id
+    run = store.run(RUN.run_id)
+    assert run is not None
+    assert (run["status"], run["work_seconds"], run["workers"], run["seconds"]) == ("finished", 1.0, "svd-1", 0.0)
+
+
+def test_the_worst_images_are_the_lowest_where_high_is_better_and_the_highest_where_low_is(store: Store) -> None:
+    store.record_dataset(dataset(), NOW)
+    store.record_run(RUN)
+    worse = result("b", psnr=20.0)
+    store.record_images(RUN.run_id, 1, [result("a"), worse], "svd-1")
+    by_psnr = store.worst_images(RUN.run_id, "psnr", "k=2", n=1)
+    assert by_psnr.values.tolist() == [["b", 20.0, "sub/b.jpg"]]
+    assert store.worst_images(RUN.run_id, "mse", "k=2")["image_id"].tolist() == ["a", "b"]
+    with pytest.raises(StoreError, match="mse"):
+        store.worst_images(RUN.run_id, "mse; DROP TABLE runs", "k=2")
+
+
+def test_a_cancelled_run_is_not_revived_by_a_late_start(store: Store) -> None:
+    store.record_run(RUN)
+    store.record_cancelled(RUN.run_id, 1, NOW)
+    store.record_started(RUN.run_id, 1, NOW)
+    run = store.run(RUN.run_id)
+    assert run is not None
+    assert run["status"] == "cancelled"
+
+
+def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.record_run(RUN)
+    later = [*SECTIONS, (VERSION + 1, "ALTER TABLE runs ADD COLUMN mood VARCHAR;")]
+    with monkeypatch.context() as patched:
+        patched.setattr("core.store.SECTIONS", later)
+        patched.setattr("core.store.VERSION", VERSION + 1)
+        with pytest.raises(StoreError, match=f"expected a store of version {VERSION + 1}"):
+            store.runs()
+        store.migrate()
+        assert store.schema_version() == VERSION + 1
+        assert store.runs()["mood"].isna().all()
+        assert store.runs()["run_id"].tolist() == [RUN.run_id]
+    with pytest.raises(StoreError, match="expected a store of version"):
+        store.migrate()
+
+
+def test_schema_sections_come_in_order() -> None:
+    assert schema_sections("head\n-- version 1\nA;\n-- version 2\nB;") == [(1, "\nA;\n"), (2, "\nB;")]
+    assert [version for version, _ in SECTIONS] == list(range(1, VERSION + 1))
+
+
+def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
+    store.record_run(RUN)
+    broken = replace(result("b"), rows=({**result("b").rows[0], "height": 10**12},))
+    with pytest.raises(duckdb.Error):
+        store.record_images(RUN.run_id, 1, [result("a"), broken], "svd-1")
+    assert store.images(RUN.run_id).empty
+    assert store.measurements(RUN.run_id).empty
+
+
+def test_a_process_from_outside_that_holds_the_file_is_waited_for_and_then_named(store: Store) -> None:
+    store.record_run(RUN)
+    code = f"import duckdb, time; c = duckdb.connect({str(store.path)!r}); print('open', flush=True); time.sleep(30)"
+    stranger = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert stranger.stdout is not None
+    assert stranger.stdout.readline() == b"open\n"
+    try:
+        with pytest.raises(StoreBusy, match="outside DermSlim"):
+            store.runs()
+    finally:
+        stranger.kill()
+        stranger.wait()
+    assert len(store.runs()) == 1
+
+
+def test_readers_and_a_writer_at_once_all_get_through(store: Store) -> None:
+    store.record_run(replace(RUN, total=100))
+    code = (
+        "import sys, time; from pathlib import Path; from core.store import Store\n"
+        "store = Store(Path(sys.argv[1]), timeout=20); print('ready', flush=True); sys.stdin.read()\n"
+        "for _ in range(20): assert len(store.runs()) == 1"
+    )
+    command = [sys.executable, "-c", code, str(store.path)]
+    readers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"ready\n"
+    for reader in readers:
+        assert reader.stdin is not None
+        reader.stdin.close()
+    writer = Store(store.path, timeout=20)
+    for number in range(10):
+        writer.record_images(RUN.run_id, 1, [result(f"i{number}")], "svd-1")
+    assert [reader.wait(60) for reader in readers] == [0, 0, 0]
+    assert len(store.images(RUN.run_id)) == 10
+
+
+def test_times_are_kept_to_the_microsecond_and_zone(store: Store) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    store.record_run(replace(RUN, submitted_at=at))
+    run = store.run(RUN.run_id)
+    assert run is not None
+    assert run["submitted_at"] == at
+
+
+def test_frames_have_the_types_that_pages_compute_with(store: Store) -> None:
+    store.record_run(RUN)
+    store.record_images(RUN.run_id, 1, [result("a")], "svd-1")
+    rows = store.measurements(RUN.run_id, columns=["k", "ssim", "stored_bytes"], variant="k=4")
+    assert pd.api.types.is_numeric_dtype(rows["k"])
+    assert rows.values.tolist() == [[4, 4.5, 40]]
