@@ -1,0 +1,222 @@
+"""The layer records, the four specs, and the walk that gives every layer its shape."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from core.architectures import (
+    ALEXNET,
+    CUSTOM1,
+    CUSTOM2,
+    LENET5,
+    METADATA_BRANCH,
+    NETWORKS,
+    BatchNorm,
+    Concatenate,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    NetworkError,
+    NetworkSpec,
+    Residual,
+    ZeroPad,
+    from_dict,
+    output_shape,
+    to_dict,
+    walk,
+)
+from core.errors import SpecError
+
+
+def shapes(spec: NetworkSpec, height: int, width: int) -> dict[str, tuple[int, ...]]:
+    return {step.name: step.output_shape for step in walk(spec, height, width)}
+
+
+def sizes(spec: NetworkSpec, kind: type) -> list[int]:
+    return [layer.filters if kind is Conv else layer.units for layer in spec.image if isinstance(layer, kind)]
+
+
+def test_the_four_networks_have_the_articles_filters_and_units() -> None:
+    assert list(NETWORKS) == ["lenet5", "alexnet", "custom1", "custom2"]
+    assert sizes(LENET5, Conv) == [6, 16]
+    assert sizes(LENET5, Dense) == [84, 120]
+    assert sizes(ALEXNET, Conv) == [64, 192, 384, 384, 256]
+    assert sizes(ALEXNET, Dense) == [1024, 1024, 512]
+    assert sizes(CUSTOM1, Conv) == [16, 48, 92, 192, 192, 256]
+    assert sizes(CUSTOM1, Dense) == [1024, 1024, 512]
+    assert sizes(CUSTOM2, Conv) == [16, 32, 64, 96, 192]
+    assert [layer.filters for layer in CUSTOM2.image if isinstance(layer, Residual)] == [192, 256]
+    assert sizes(CUSTOM2, Dense) == [1024, 512]
+    for spec in NETWORKS.values():
+        assert [layer.units for layer in spec.metadata if isinstance(layer, Dense)] == [4, 6, 2, 1]
+        assert [layer.units for layer in spec.head] == ([16, 4] if spec is LENET5 else [8, 4])
+
+
+def test_each_network_names_its_source_and_the_readings_taken() -> None:
+    for spec in NETWORKS.values():
+        assert spec.source
+        assert all(reading.endswith(".") for reading in spec.readings)
+    assert "Table 3" in ALEXNET.source
+    assert any("pooling" in reading for reading in ALEXNET.readings)
+    for spec in (CUSTOM1, CUSTOM2):
+        assert any("same padding" in reading for reading in spec.readings)
+    assert any("1024 and 512" in reading for reading in CUSTOM2.readings)
+
+
+def test_alexnets_feature_maps_at_200x100_are_those_worked_out_by_hand() -> None:
+    assert [
+        step.output_shape for step in walk(ALEXNET, 200, 100) if isinstance(step.layer, Conv | MaxPool | Flatten)
+    ] == [
+        (98, 48, 64),
+        (48, 23, 64),
+        (48, 23, 192),
+        (23, 11, 192),
+        (23, 11, 384),
+        (23, 11, 384),
+        (23, 11, 256),
+        (11, 5, 256),
+        (14080,),
+    ]
+
+
+def test_the_head_starts_with_the_images_and_the_metadatas_output_side_by_side() -> None:
+    steps = list(walk(LENET5, 200, 100))
+    joined = next(step for step in steps if isinstance(step.layer, Concatenate))
+    assert joined.output_shape == (120 + 1,)
+    assert steps[-1].output_shape == (4,)
+    assert [step.branch for step in steps] == sorted(
+        (step.branch for step in steps), key=["image", "metadata", "head"].index
+    )
+
+
+def test_layer_names_are_unique_and_say_where_they_sit() -> None:
+    for spec in NETWORKS.values():
+        steps = list(walk(spec, 200, 100))
+        assert len({step.name for step in steps}) == len(steps)
+        assert all(step.name.startswith(f"{step.branch}_") for step in steps)
+    assert "image_conv2" in shapes(LENET5, 200, 100)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [
+        (Conv(7, 3), (10, 9, 2), (8, 7, 7)),
+        (Conv(7, 3, stride=2), (10, 9, 2), (4, 4, 7)),
+        (Conv(7, 3, stride=2, padding="same"), (10, 9, 2), (5, 5, 7)),
+        (MaxPool(2), (5, 4, 3), (2, 2, 3)),
+        (MaxPool(3, 2), (5, 4, 3), (2, 1, 3)),
+        (ZeroPad(2), (5, 4, 3), (9, 8, 3)),
+        (BatchNorm(), (5, 4, 3), (5, 4, 3)),
+        (Dropout(0.5), (7,), (7,)),
+        (Flatten(), (5, 4, 3), (60,)),
+        (GlobalAveragePool(), (5, 4, 3), (3,)),
+        (Dense(6), (60,), (6,)),
+        (Residual(8), (5, 4, 3), (5, 4, 8)),
+    ],
+)
+def test_a_layer_changes_the_shape_as_its_definition_says(layer, shape, expected) -> None:
+    assert output_shape(layer, shape) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "height", "width", "layer"),
+    [
+        (LENET5, 8, 8, "image_conv2"),
+        (LENET5, 4, 100, "image_conv1"),
+        (ALEXNET, 20, 20, "image_max_pool3"),
+        (CUSTOM1, 63, 100, "image_max_pool6"),
+        (CUSTOM2, 200, 31, "image_max_pool5"),
+    ],
+)
+def test_a_size_too_small_names_the_layer_where_nothing_is_left(spec, height, width, layer) -> None:
+    with pytest.raises(SpecError, match=rf"{spec.name}.*{height}×{width} leaves nothing at {layer}, which needs"):
+        list(walk(spec, height, width))
+
+
+def test_the_smallest_size_that_leaves_one_pixel_is_accepted() -> None:
+    assert shapes(CUSTOM1, 64, 64)["image_max_pool6"] == (1, 1, 256)
+    assert shapes(LENET5, 16, 16)["image_max_pool2"] == (1, 1, 16)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "200"])
+def test_an_impossible_input_size_is_refused(size) -> None:
+    with pytest.raises(SpecError, match="expected height to be a whole number of at least 1, got"):
+        list(walk(LENET5, size, 100))
+
+
+def test_networks_survive_the_way_to_json_and_back() -> None:
+    for spec in NETWORKS.values():
+        assert from_dict(json.loads(json.dumps(to_dict(spec)))) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "path"),
+    [
+        ({"image": None}, "image: expected a list of layers, got None", ("image",)),
+        ({"colour": 1}, "got the unknown field 'colour'", ("colour",)),
+        ({"name": "my net"}, "expected a name of 1 to 40 letters, digits, - and _, got 'my net'", ("name",)),
+        ({"title": 3}, "expected title to be text, got 3", ("title",)),
+        ({"readings": "one"}, "expected readings to be a list of sentences, got 'one'", ("readings",)),
+        (
+            {"image": [{"layer": "cnov"}]},
+            "layer 1: expected layer to be one of conv, .* got 'cnov'",
+            ("image", 0, "layer"),
+        ),
+        ({"image": [{"layer": "conv", "filters": 4}]}, "conv: expected kernel, got none", ("image", 0)),
+        (
+            {"image": [{"layer": "flatten", "size": 2}]},
+            "flatten: expected no fields, got the unknown",
+            ("image", 0, "size"),
+        ),
+        ({"image": [{"layer": "flatten"}, {"layer": "dense", "units": 0}]}, "layer 2: .* got 0", ("image", 1, "units")),
+        ({"image": [{"layer": "dropout", "rate": 1}]}, "rate from 0 to below 1, got 1", ("image", 0, "rate")),
+        ({"image": [{"layer": "zero_pad", "pad": "2"}]}, "got '2'", ("image", 0, "pad")),
+        ({"image": [{"layer": "max_pool", "size": 2, "stride": 0}]}, "stride .* got 0", ("image", 0, "stride")),
+        (
+            {"image": [{"layer": "conv", "filters": 4, "kernel": 3, "padding": "full"}]},
+            "padding",
+            ("image", 0, "padding"),
+        ),
+        ({"image": ["flatten"]}, "expected a layer such as .* got 'flatten'", ("image", 0)),
+        ({"image": [{"layer": "concatenate"}]}, "got 'concatenate'", ("image", 0, "layer")),
+        ({"image": [{"layer": "conv", "filters": 4, "kernel": 3}]}, "expected a flatten or", ("image",)),
+        ({"image": [{"layer": "dense", "units": 4}]}, "expected a flatten before the first dense", ("image", 0)),
+        ({"image": [{"layer": "flatten"}, {"layer": "flatten"}]}, "no flatten after .* flat", ("image", 1)),
+        ({"metadata": []}, "metadata: expected at least one layer", ("metadata",)),
+        ({"head": [{"layer": "flatten"}]}, "head: expected dense, dropout or batch_norm, got flatten", ("head", 0)),
+        ({"head": [{"layer": "dense", "units": 5}]}, "dense of 4 units, one a class", ("head", 0)),
+    ],
+)
+def test_a_description_that_cannot_be_used_says_what_was_expected_and_where(change, message, path) -> None:
+    with pytest.raises(NetworkError, match=message) as error:
+        from_dict(to_dict(LENET5) | change)
+    assert error.value.path == path
+
+
+def test_metadata_branch_and_head_default_to_the_articles() -> None:
+    spec = from_dict({"name": "small", "image": [{"layer": "flatten"}]})
+    assert spec.metadata == METADATA_BRANCH
+    assert spec.head == LENET5.head
+    assert spec.title == "small"
+
+
+def test_values_cannot_be_changed_in_place_and_equal_specs_are_one_key() -> None:
+    with pytest.raises(AttributeError):
+        LENET5.image[0].filters = 3
+    assert len({LENET5, replace(LENET5)}) == 1
+
+
+def test_counting_needs_neither_keras_nor_pandas_nor_scipy() -> None:
+    code = (
+        "import sys; from core.architectures import NETWORKS; from core.parameters import count_parameters;"
+        "print(count_parameters(NETWORKS['alexnet'], 200, 100));"
+        "print([m for m in ('keras', 'tensorflow', 'pandas', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["19186227", "[]"]
