@@ -1,0 +1,58 @@
+# The two commands of the README are `make demo` and `make test`; `make help` lists the others.
+
+VENV ?= .venv
+# The first Python on the path that the pinned packages have wheels for.
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
+	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 \
+	&& echo $$each && break; done)
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet
+
+.PHONY: help demo up setup test lint types tests benchmarks clean
+.DELETE_ON_ERROR:
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/installed  ## start everything with a synthetic data set and its sweep: http://127.0.0.1:8501
+	@exec $(RUN) -m dashboard --demo
+
+up: $(VENV)/installed  ## the same without demo data
+	@exec $(RUN) -m dashboard
+
+setup: $(VENV)/installed  ## only make the environment
+
+test: lint types tests  ## install what tests need, then lint, types and tests
+
+lint: $(VENV)/installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/installed-dev
+	$(RUN) -m mypy core jobs dashboard
+
+tests: $(VENV)/installed-dev
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+benchmarks: $(VENV)/installed-dev  ## measure speed and memory against the plain loops
+	$(RUN) -m benchmarks
+
+clean:  ## remove the environment and caches; the data folder stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are newer than the lists they were installed from, so that only a changed list installs again.
+$(VENV)/installed: requirements.txt
+	@test -n "$(PYTHON)" || { echo "DermSlim needs Python 3.11, 3.12 or 3.13, and none is on the path;" \
+		"name one: make PYTHON=/path/to/python3.12 setup" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "DermSlim needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another" >&2; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "Python's venv module is missing or broken; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "installing what requirements.txt lists into $(VENV); the first time takes some minutes"
+	@$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
