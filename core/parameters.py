@@ -27,7 +27,7 @@ from core.architectures import (
     walk,
 )
 from core.errors import SpecError
-from core.pruning import Factor, iterations
+from core.pruning import Factor, iterations, kept_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +203,7 @@ def curve_points(
 
     Factors are in percent. Raises SpecError for an unknown scope, an impossible factor or too small an image.
     """
-    factors, scopes = tuple(dict.fromkeys(factors)), tuple(dict.fromkeys(scopes))
+    factors, scopes = {kept_share(factor): factor for factor in factors}.values(), tuple(dict.fromkeys(scopes))
     for spec in networks:
         for factor in factors:
             for scope in scopes:

@@ -1,0 +1,195 @@
+"""Users' own networks: what a file may say, and errors that name its line."""
+
+from pathlib import Path
+
+import pytest
+
+from core.architectures import ALEXNET, NETWORKS, Conv, Dense, Residual, to_dict
+from core.errors import SpecError
+from core.network_files import (
+    EXAMPLE_TOML,
+    EXAMPLE_YAML,
+    MAX_BYTES,
+    all_networks,
+    load_network,
+    load_networks,
+    toml_line,
+)
+from core.parameters import count_parameters, curve_table, layer_table
+
+
+def written(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_both_examples_describe_the_same_network(tmp_path) -> None:
+    one = load_network(written(tmp_path, "small.yaml", EXAMPLE_YAML))
+    other = load_network(written(tmp_path, "small.toml", EXAMPLE_TOML))
+    assert one.name == other.name == "small"
+    assert one.source == "file small.yaml"
+    assert (one.image, one.metadata, one.head) == (other.image, other.metadata, other.head)
+    assert one.title == other.title == "A small network"
+    assert one.readings == other.readings
+    assert one.image[0] == Conv(16, 5, stride=2)
+    assert one.image[3] == Residual(32)
+    assert one.image[-1] == Dense(32)
+
+
+def test_a_users_network_appears_beside_the_four_and_is_counted_like_them(tmp_path) -> None:
+    (tmp_path / "networks").mkdir()
+    written(tmp_path / "networks", "small.yaml", EXAMPLE_YAML)
+    found = all_networks(tmp_path)
+    assert list(found.networks) == [*NETWORKS, "small"]
+    assert found.left_out == {}
+    small = found.networks["small"]
+    assert layer_table(small, 200, 100)["parameters"].sum() == count_parameters(small, 200, 100)
+    assert len(curve_table([small], [50], ["first"], 3, 200, 100)) == 4
+
+
+def test_without_a_folder_there_are_the_four_networks(tmp_path) -> None:
+    assert all_networks(tmp_path / "nothing").networks == NETWORKS
+
+
+def test_an_article_network_can_be_written_to_yaml_and_read_back(tmp_path) -> None:
+    yaml = pytest.importorskip("yaml")
+    path = written(tmp_path, "own.yaml", yaml.safe_dump(to_dict(ALEXNET) | {"name": "own"}, allow_unicode=True))
+    own = load_network(path)
+    assert own.image == ALEXNET.image
+    assert own.readings == ALEXNET.readings
+
+
+YAML = """\
+image:
+  - layer: conv
+    filters: 8
+    kernel: 3
+  - {layer: flatten}
+  - layer: dense
+    units: 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("filters: 8", "filters: 0", 3, "image, layer 1: conv: expected filters .* got 0"),
+        ("filters: 8", "filters: eight", 3, "got 'eight'"),
+        ("filters: 8", "filters: 8.5", 3, "got 8.5"),
+        ("filters: 8", "filters: yes", 3, "got True"),
+        ("filters: 8", "filters:", 3, "got None"),
+        ("filters: 8", "filtres: 8", 3, "expected filters, kernel, stride, padding, got the unknown field 'filtres'"),
+        ("    kernel: 3\n", "", 2, "conv: expected kernel, got none"),
+        ("layer: dense", "layer: danse", 6, "expected layer to be one of .* got 'danse'"),
+        ("  - {layer: flatten}\n", "", 5, "image: expected a flatten before the first dense"),
+        ("    kernel: 3", "    kernel: 3\n    filters: 9", 5, "expected each field once, got filters again"),
+        ("    kernel: 3", "  kernel: 3", 4, "expected YAML, got: "),
+        ("units: 16", "units: [16", 8, "expected YAML, got: "),
+        ("units: 16", "units: 2026-99-99", 7, "expected a number or text, got '2026-99-99'"),
+        ("units: 16", "units: !!python/object:os.system x", 7, "expected YAML, got: could not determine a constructor"),
+        ("units: 16", "units: &a 16\n  - {layer: dense, units: *a}", 8, r"every layer written out, got the alias \*a"),
+        ("units: 16", "units: 16\nhead:\n  - {layer: dense, units: 5}", 9, "dense of 4 units"),
+        ("units: 16", "units: 16\nname: my net", 8, "expected a name of 1 to 40 letters"),
+        ("units: 16", "units: 16\n? [a]\n: 1", 8, "expected a word before the colon"),
+        ("units: 16", "units: 1\x006", 7, "expected text, got the character"),
+        ("image:", "picture:", 1, "unknown field 'picture'"),
+    ],
+)  # fmt: skip
+def test_an_error_in_yaml_names_file_and_line(tmp_path, old, new, line, message) -> None:
+    assert old in YAML
+    path = written(tmp_path, "mine.yaml", YAML.replace(old, new))
+    with pytest.raises(SpecError, match=rf"(?s)^mine.yaml, line {line}: .*{message}"):
+        load_network(path)
+
+
+TOML = """\
+title = "Mine"
+
+[[image]]
+layer = "conv"
+filters = 8
+kernel = 3
+
+[[image]]
+layer = "flatten"
+
+[[image]]
+layer = "dense"
+units = 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("filters = 8", "filters = 0", 5, "image, layer 1: conv: expected filters .* got 0"),
+        ("filters = 8", "filtres = 8", 5, "unknown field 'filtres'"),
+        ("kernel = 3\n", "", 3, "conv: expected kernel, got none"),
+        ('"flatten"', '"flat"', 9, "got 'flat'"),
+        ("units = 16", "units = 1979-05-27", 13, "got datetime.date"),
+        ("units = 16", "units = 16\n[[head]]\nlayer = 'dense'\nunits = 5", 14, "dense of 4 units"),
+        ("filters = 8", "filters = ", 5, "expected TOML, got: Invalid value"),
+        ("units = 16", "units = [16", 13, "expected TOML, got: Unclosed array"),
+        ("units = 16", 'units = 16\n[more]\ntext = """\nlong\n"""', 14, "unknown field 'more'"),
+        ('title = "Mine"', "title = 5", 1, "expected title to be text, got 5"),
+        ("kernel = 3", "kernel = 3\n[[image]]\nlayer = 'dense'\nunits = 2", 7, "a flatten before the first dense"),
+    ],
+)
+def test_an_error_in_toml_names_file_and_line(tmp_path, old, new, line, message) -> None:
+    assert old in TOML
+    path = written(tmp_path, "mine.toml", TOML.replace(old, new))
+    with pytest.raises(SpecError, match=rf"^mine.toml, line {line}: .*{message}"):
+        load_network(path)
+
+
+def test_a_line_is_found_within_an_array_of_several_lines() -> None:
+    for index in range(8):
+        line = toml_line(EXAMPLE_TOML, ("image", index, "layer"))
+        assert EXAMPLE_TOML.split("\n")[line - 1].startswith("  {layer")
+        assert line == 5 + index
+    assert toml_line(EXAMPLE_TOML, ("image", 99, "layer")) == 4
+    assert toml_line(EXAMPLE_TOML, ("head", 0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.yaml", "", "line 1: expected fields such as image, got None"),
+        ("list.yml", "- 1", r"line 1: expected fields such as image, got \[1\]"),
+        ("none.toml", "", "line 1: expected an image branch"),
+        ("deep.yaml", "a: " + "[" * 3000 + "]" * 3000, "nested without end"),
+        ("deep.toml", "a = " + "[" * 3000 + "]" * 3000, "nested without end"),
+        ("latin.yaml", "image: []\ntitle: M\xfcnchen".encode("latin-1"), "line 2: expected UTF-8 text"),
+        ("large.yaml", b"#" * (MAX_BYTES + 1), f"expected at most {MAX_BYTES} bytes, got {MAX_BYTES + 1}"),
+        ("a b.yaml", YAML, "expected a name of 1 to 40 letters, digits, - and _, got 'a b'"),
+        ("net.json", "{}", "expected a file ending in .yaml, .yml, .toml, got .json"),
+    ],
+)
+def test_a_file_that_is_no_network_says_what_was_expected(tmp_path, name, content, message) -> None:
+    with pytest.raises(SpecError, match=f"^{name}.*{message}"):
+        load_network(written(tmp_path, name, content))
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path) -> None:
+    plain = load_network(written(tmp_path, "mine.toml", TOML))
+    path = written(tmp_path, "mine.toml", b"\xef\xbb\xbf" + TOML.replace("\n", "\r\n").encode())
+    assert load_network(path) == plain
+
+
+def test_one_broken_file_is_left_out_with_its_reason_and_stops_no_other(tmp_path) -> None:
+    written(tmp_path, "broken.yaml", YAML.replace("filters: 8", "filters: 0"))
+    written(tmp_path, "good.yaml", YAML)
+    written(tmp_path, "lenet5.yaml", YAML)
+    written(tmp_path, "other.toml", 'name = "good"\n' + TOML)
+    written(tmp_path, "notes.txt", "nothing")
+    (tmp_path / "folder.yaml").mkdir()
+    found = load_networks(tmp_path)
+    assert list(found.networks) == ["good"]
+    assert found.left_out == {
+        "broken.yaml": "broken.yaml, line 3: image, layer 1: conv: "
+        "expected filters to be a whole number of at least 1, got 0",
+        "folder.yaml": "folder.yaml: expected a readable file, got: Is a directory",
+        "lenet5.yaml": "lenet5.yaml: expected a name of its own, got lenet5, which is that of the article's network",
+        "other.toml": "other.toml: expected a name of its own, got good, which is that of file good.yaml",
+    }
