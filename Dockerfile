@@ -1,0 +1,36 @@
+# One image for the dashboard and all workers; docker-compose.yml says which is which.
+FROM python:3.11-slim AS base
+
+ENV PYTHONUNBUFFERED=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    DATA_DIR=/state \
+    DATA_ROOTS=/images \
+    NUMBA_CACHE_DIR=/tmp/numba \
+    STREAMLIT_SERVER_ADDRESS=0.0.0.0 \
+    STREAMLIT_SERVER_FILE_WATCHER_TYPE=none
+
+WORKDIR /app
+COPY requirements.txt ./
+RUN pip install -r requirements.txt
+
+# Volumes mounted over these folders take their owner from here.
+RUN useradd --create-home --uid 1000 dermslim && mkdir /state /images && chown dermslim:dermslim /state /images
+COPY .streamlit .streamlit
+COPY core core
+COPY jobs jobs
+COPY dashboard dashboard
+RUN python -m compileall -q core jobs dashboard
+
+USER dermslim
+EXPOSE 8501
+CMD ["python", "-m", "streamlit", "run", "dashboard/app.py"]
+
+# The same with NVIDIA's libraries, for the `train` worker of a host with a GPU.
+FROM base AS gpu
+USER root
+RUN pip install "tensorflow[and-cuda]==$(sed -n 's/^tensorflow==\([0-9.]*\).*/\1/p' requirements.txt)"
+USER dermslim
+
+# What `docker build .` makes without a target.
+FROM base AS cpu

