@@ -186,6 +186,14 @@ def test_knee_between_two_measured_k_takes_the_smaller():
     assert rule(sweep({"mse": early, "spectral_loss": late}, ks=ks), "knee").k == 200
 
 
+def test_one_late_knee_does_not_move_the_median():
+    ks = (100, 200, 300, 400, 500, 600)
+    early, late = (10, 1, 0.5, 0.3, 0.1, 0), (10, 8, 6, 1, 0.5, 0)
+    measurements = sweep({"mse": early, "mse_low": early, "spectral_loss": late}, ks=ks)
+    assert list(arrivals(measurements)["knee_k"].dropna()) == [200, 200, 400]
+    assert rule(measurements, "knee").k == 200
+
+
 def test_straight_and_constant_curves_have_no_knee():
     choice = rule(sweep({"mse": (6, 5, 4, 3, 2, 1), "ssim": [0.9] * 6}, ks=(1, 2, 3, 4, 5, 6)), "knee")
     assert choice.k is None
@@ -252,12 +260,14 @@ def test_equal_images_choose_the_same_k_in_every_resample():
 
 
 def test_stability_is_the_share_of_resamples_that_repeat_the_choice():
-    # two images, of which one alone meets the floor at 200: it does where it is drawn twice, 1 in 4 resamples
-    measurements = sweep({"ssim": (0.0, 0.9, 1, 1, 1, 1)}, images=2)
-    measurements.loc[(measurements["image_id"] == "ISIC_0") & (measurements["k"] == 200), "ssim"] = 1.0
+    # of two images, one alone meets the floor at 100, both together at 200, the other alone at 300
+    measurements = sweep({"ssim": (1.0, 1.0, 1, 1, 1, 1)}, images=2)
+    other = measurements["image_id"] == "ISIC_1"
+    measurements.loc[other & (measurements["k"] == 100), "ssim"] = 0.0
+    measurements.loc[other & (measurements["k"] == 200), "ssim"] = 0.95
     choice = rule(measurements, "threshold", floors={"ssim": 0.96}, resamples=20_000)
-    assert choice.k == 300
-    assert choice.stability == pytest.approx(0.75, abs=0.02)
+    assert choice.k == 200
+    assert choice.stability == pytest.approx(0.5, abs=0.02)
 
 
 def test_one_image_has_no_stability():
