@@ -22,6 +22,7 @@ from core.errors import SpecError
 FOLDER = "networks"  # below DATA_DIR
 SUFFIXES = (".yaml", ".yml", ".toml")
 MAX_BYTES = 20_000
+MAX_DEPTH = 20
 
 ValuePath = tuple[str | int, ...]  # such as ("image", 3, "filters")
 Lines = Callable[[ValuePath], int]  # a value's path → its 1-based line
@@ -102,11 +103,15 @@ def read_yaml(text: str) -> tuple[object, Lines]:
             raise LineError(f"expected a number or text, got {node.value!r} ({error})", line) from error
 
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.AliasEvent):
                 # Aliases of aliases can make a small file describe billions of layers.
-                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise LineError(f"expected every layer written out, got the alias *{event.anchor}", line)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # the library's time grows with the depth squared
+                raise LineError(f"expected a list of layers, got lists {depth} deep", line)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = plain(node, (), 1) if node is not None else None
     except yaml.MarkedYAMLError as error:

@@ -1,0 +1,213 @@
+"""Keras models from the records: Keras's own counts, shapes, bytes and arithmetic are the oracle."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings are no test output
+
+import keras
+import numpy as np
+import pytest
+
+from core.architectures import (
+    CUSTOM1,
+    CUSTOM2,
+    LENET5,
+    NETWORKS,
+    BatchNorm,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    NetworkSpec,
+    Residual,
+    ZeroPad,
+    walk,
+)
+from core.errors import SpecError
+from core.models import build_model, trainable_count
+from core.parameters import count_parameters, network_cost
+from core.pruning import FACTORS, SCOPES, iterations, prune
+
+SIZES = ((200, 100), (101, 75), (300, 300))
+STEPS = 4  # beyond the unpruned network
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    yield
+    keras.utils.clear_session()
+
+
+def keras_count(spec: NetworkSpec, height: int, width: int) -> int:
+    # Within a stateless scope Keras gives every weight its shape, but fills none: no gigabytes for a count.
+    with keras.StatelessScope():
+        return trainable_count(build_model(spec, height, width))
+
+
+def pruned_networks(name: str, scopes, factors, count: int) -> set[NetworkSpec]:
+    return {spec for scope in scopes for factor in factors for spec in iterations(NETWORKS[name], factor, scope, count)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_counts_equal_keras_for_each_scope_and_each_factor(name) -> None:
+    specs = pruned_networks(name, SCOPES, FACTORS[:1], 1) | pruned_networks(name, ["all"], FACTORS[1:], 1)
+    for spec in specs:
+        assert count_parameters(spec, 101, 75) == keras_count(spec, 101, 75)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_counts_equal_keras_over_all_scopes_factors_iterations_and_sizes(name, size) -> None:
+    for spec in pruned_networks(name, SCOPES, FACTORS, STEPS):
+        assert count_parameters(spec, *size) == keras_count(spec, *size), spec
+
+
+def test_a_stateless_count_is_that_of_a_model_with_weights() -> None:
+    model = build_model(CUSTOM2, 64, 64)
+    assert trainable_count(model) == keras_count(CUSTOM2, 64, 64)
+    assert trainable_count(model) == sum(weight.numpy().size for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_layer_has_kerass_output_shape_and_the_walks_name(name) -> None:
+    with keras.StatelessScope():
+        model = build_model(NETWORKS[name], 200, 100)
+    layers = {layer.name: layer for layer in model.layers}
+    for step in walk(NETWORKS[name], 200, 100):
+        if not isinstance(step.layer, Residual):
+            assert layers[step.name].output.shape[1:] == step.output_shape, step.name
+        else:
+            assert layers[f"{step.name}_relu2"].output.shape[1:] == step.output_shape
+            assert (f"{step.name}_projection" in layers) == (step.input_shape != step.output_shape)
+
+
+def test_odd_layers_of_users_networks_are_counted_and_shaped_as_keras_does() -> None:
+    spec = NetworkSpec(
+        name="odd",
+        title="odd",
+        source="test",
+        readings=(),
+        image=(
+            Conv(5, 4, stride=3, padding="same"),
+            ZeroPad(1),
+            Residual(7, kernel=2),
+            MaxPool(3, 1),
+            GlobalAveragePool(),
+            BatchNorm(),
+            Dense(9),
+        ),
+        metadata=(BatchNorm(), Dense(3)),
+        head=(Dense(4),),
+    )
+    with keras.StatelessScope():
+        model = build_model(spec, 41, 38)
+    assert trainable_count(model) == count_parameters(spec, 41, 38)
+    for step in walk(spec, 41, 38):
+        if not isinstance(step.layer, Residual):
+            assert model.get_layer(step.name).output.shape[1:] == step.output_shape
+
+
+def test_the_bytes_are_those_of_keras_weights_and_of_adam() -> None:
+    model = build_model(prune(CUSTOM1, 50), 64, 64)
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    cost = network_cost(prune(CUSTOM1, 50), 64, 64)
+    assert sum(weight.numpy().nbytes for weight in model.weights) == cost.bytes_weights
+    moments = sum(variable.numpy().nbytes for variable in optimizer.variables if variable.numpy().ndim)
+    assert cost.bytes_weights + moments == cost.bytes_with_optimizer
+
+
+def test_a_saved_weights_file_is_as_large_as_said_but_for_its_headers(tmp_path: Path) -> None:
+    spec = prune(CUSTOM1, 50)
+    path = tmp_path / "custom1.weights.h5"
+    build_model(spec, 64, 64).save_weights(path)
+    assert 0 <= path.stat().st_size - network_cost(spec, 64, 64).bytes_weights < 200_000
+
+
+def test_the_output_is_a_softmax_over_the_four_classes() -> None:
+    model = build_model(LENET5, 40, 30)
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 40, 30, 3), dtype=np.uint8)
+    chances = keras.ops.convert_to_numpy(model({"image": pixels, "metadata": np.zeros((5, 3))}))
+    assert chances.shape == (5, 4)
+    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+    assert (chances >= 0).all()
+
+
+def test_pixels_are_scaled_to_one_inside_the_network() -> None:
+    model = build_model(LENET5, 40, 30)
+    scaled = keras.Model(model.inputs[0], model.get_layer("image_scaling").output)
+    white = np.full((1, 40, 30, 3), 255, np.uint8)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(scaled(white)), 1, rtol=1e-6)
+
+
+def test_a_residual_block_adds_its_input_before_the_last_relu() -> None:
+    spec = NetworkSpec("block", "block", "test", (), (Residual(3), Flatten()), (Dense(1),), (Dense(4),))
+    model = build_model(spec, 4, 4)
+    for layer in model.layers:
+        if layer.name.startswith("image_residual1_batch_norm2"):
+            layer.gamma.assign(np.zeros(3))  # the convolutions' side of the sum becomes 0
+    block = keras.Model(model.inputs[0], model.get_layer("image_residual1_relu2").output)
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(block(pixels)), pixels / 255, rtol=1e-5)
+
+
+def test_every_branch_reaches_the_output() -> None:
+    keras.utils.set_random_seed(3)
+    model = build_model(LENET5, 40, 30)
+    generator = np.random.default_rng(3)
+    for weight in model.trainable_weights:  # positive weights, so that no ReLU is dead
+        weight.assign(generator.uniform(0.01, 0.1, weight.shape))
+    grey, white = np.full((1, 40, 30, 3), 100, np.uint8), np.full((1, 40, 30, 3), 255, np.uint8)
+    young, old = np.array([[0.1, 1, 1]]), np.array([[9.0, 1, 1]])
+
+    def output(pixels, metadata):
+        head = keras.Model(model.inputs, model.get_layer("head_dense1").output)
+        return keras.ops.convert_to_numpy(head({"image": pixels, "metadata": metadata}))
+
+    assert not np.allclose(output(grey, young), output(white, young))
+    assert not np.array_equal(output(grey, young), output(grey, old))
+
+
+def test_a_network_learns_to_tell_dark_from_bright() -> None:
+    keras.utils.set_random_seed(1)
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 4, 64)
+    pixels = np.clip(generator.normal(30 + 60 * labels[:, None, None, None], 5, (64, 24, 24, 3)), 0, 255)
+    model = build_model(LENET5, 24, 24)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    inputs = {"image": pixels.astype(np.uint8), "metadata": np.zeros((64, 3))}
+    losses = model.fit(inputs, labels, epochs=15, batch_size=16, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_size_too_small_is_refused_before_any_layer_is_built() -> None:
+    with pytest.raises(SpecError, match="leaves nothing at image_max_pool6"):
+        build_model(CUSTOM1, 63, 63)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_builds_the_same_networks_without_tensorflow(backend) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; TensorFlow is the default backend")
+    code = (
+        "import sys, numpy as np; from core.models import build_model, trainable_count;"
+        "from core.architectures import CUSTOM2; from core.parameters import count_parameters;"
+        "model = build_model(CUSTOM2, 64, 64);"
+        "model({'image': np.zeros((1, 64, 64, 3), 'uint8'), 'metadata': np.zeros((1, 3))});"
+        "print(trainable_count(model) == count_parameters(CUSTOM2, 64, 64), 'tensorflow' in sys.modules)"
+    )
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_building_calls_keras_only() -> None:
+    source = (Path(__file__).resolve().parents[1] / "core" / "models.py").read_text()
+    imports = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
+    assert not any(name in line for line in imports for name in ("tensorflow", "jax", "torch"))
