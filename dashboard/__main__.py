@@ -226,6 +226,7 @@ def only_launcher(settings: Settings) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+        lock.truncate(0)
 
 
 def check_port(host: str, port: int, *, patience: float = 3.0) -> None:

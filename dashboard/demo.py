@@ -25,7 +25,7 @@ def prepare_demo(settings: Settings) -> None:
     queues = Queues(settings)
     queues.register(dataset)
     known = {run.kind for run in queues.runs() if run.dataset == NAME and run.status in UNDER_WAY_OR_DONE}
-    for spec in (SweepSpec(NAME), RivalsSpec(NAME), ResizeSpec(NAME)):
+    for spec in (SweepSpec(dataset=NAME), RivalsSpec(dataset=NAME), ResizeSpec(dataset=NAME)):
         if spec.kind in known:
             print(f"{spec.kind}: queued before")
         else:

@@ -14,12 +14,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import psutil
 import pytest
 
+from core.datasets import load_dataset
 from core.settings import Settings
+from core.sweeps import SweepSpec
 from dashboard import __main__ as launcher
 from dashboard.supervisor import rotate, tail
+from jobs.queues import Queues
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -359,3 +364,74 @@ def test_the_tail_is_the_last_lines_also_of_a_log_that_is_not_text(tmp_path: Pat
     log.write_bytes(b"\xff\n" + b"".join(b"line %d\n" % number for number in range(5000)))
     assert tail(log, 2) == "    line 4998\n    line 4999"
     assert tail(tmp_path / "none.log") == "    (no log)"
+
+
+def submit_sweep(data_dir: Path, images: int) -> tuple[Queues, str]:
+    """Queue a sweep over noise images in the running stack of `data_dir`."""
+    folder = data_dir.parent / "images"
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(1)
+    for number in range(images):
+        image = random.integers(0, 255, (180, 240, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"noise_{number:04}.jpg"), image)
+    queues = Queues(Settings(data_dir, (data_dir.parent,)))
+    dataset = load_dataset(folder)
+    queues.register(dataset)
+    return queues, queues.submit(SweepSpec(dataset=dataset.name, ks=(20, 60)), dataset).run_id
+
+
+def state(queues: Queues, run_id: str) -> tuple[str, int, int]:
+    run = queues.run(run_id)
+    return (run.status, run.done, run.failed) if run is not None else ("unknown", 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_whole_stack_stops_within_seconds_and_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
+    data_dir, port, images = tmp_path / "data", free_port(), 400
+    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "1"]
+    environment = {**os.environ, "DATA_DIR": str(data_dir)}
+    launched: list[subprocess.Popen[bytes]] = []
+    left: list[psutil.Process] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        launched.append(subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True))
+        health = f"http://127.0.0.1:{port}/_stcore/health"
+
+        def ready() -> bool:
+            with contextlib.suppress(OSError), urllib.request.urlopen(health) as answer:
+                return bool(answer.status == 200)
+            return False
+
+        until(ready, 90)
+        return launched[-1]
+
+    try:
+        first = start()
+        queues, run_id = submit_sweep(data_dir, images)
+        until(lambda: state(queues, run_id)[1] > 0, 90)
+        left = psutil.Process(first.pid).children(recursive=True)
+        assert state(queues, run_id)[1] < images, "it is stopped in the middle"
+        begin = time.monotonic()
+        os.kill(first.pid, number)
+        assert first.wait(20) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert all_gone(left, 3)
+        assert time.monotonic() - begin < 8
+
+        second = start()
+        again = Queues(Settings(data_dir, (data_dir.parent,)))
+        until(lambda: state(again, run_id)[0] not in ("queued", "running"), 180)
+        assert state(again, run_id) == ("finished", images, 0)
+        left = psutil.Process(second.pid).children(recursive=True)
+        os.kill(second.pid, signal.SIGTERM)
+        assert second.wait(20) == 0
+        assert all_gone(left, 0.1)
+    finally:
+        for process in launched:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left += psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+        for one in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
