@@ -31,6 +31,7 @@ from jobs.connection import QUEUES, RECORD, SVD, connect, queue
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
+LOST = 30  # seconds without a sign of life after which another worker takes the job over
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 PR_SET_PDEATHSIG = 1
 
@@ -45,6 +46,10 @@ def die_with_parent(parent: int) -> None:
 
 class MeasuringWorker(Worker):
     """RQ's forking worker; a job's process ends with it."""
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Return seconds without a sign of life after which a job counts as abandoned and is begun again."""
+        return LOST
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Run the job in the forked process."""

@@ -34,7 +34,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def valkey_url(valkey_server: str) -> str:
     """Give the URL of a real Valkey server that holds nothing."""
     with Redis.from_url(valkey_server) as client:
-        client.flushall()
+        client.flushdb()
     return valkey_server
 
 

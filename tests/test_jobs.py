@@ -1,0 +1,380 @@
+"""Runs from submission to recorded result: a real Valkey, real workers in their own processes, a real store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from redis import Redis
+
+from core.datasets import Dataset, load_dataset
+from core.errors import DatasetError, QueueUnavailable, SpecError
+from core.settings import Settings
+from core.sweeps import METRIC_COLUMNS, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, measure
+from jobs.live import LiveRun
+from jobs.queues import Queues, RunState
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_images(folder: Path, count: int, *, height: int = 40, width: int = 56, seed: int = 0) -> Path:
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        coarse = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"mole{number:03}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    return folder
+
+
+@contextmanager
+def workers(settings: Settings, *kinds: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    environment = {
+        **os.environ,
+        "DATA_DIR": str(settings.data_dir),
+        "DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
+        "REDIS_URL": str(settings.redis_url),
+    }
+    started = [
+        subprocess.Popen([sys.executable, "-m", "jobs.worker", kind], cwd=ROOT, env=environment) for kind in kinds
+    ]
+    try:
+        queues = Queues(settings)
+        wait_for(lambda: len(queues.workers()) == len(kinds), 60)
+        yield started
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.05)
+
+
+def ended(queues: Queues, run_id: str, seconds: float = 120) -> RunState:
+    deadline = time.monotonic() + seconds
+    for state in queues.wait(run_id, pause=0.1):
+        assert time.monotonic() < deadline, f"still {state}"
+    return state
+
+
+@pytest.fixture(scope="module")
+def lab(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
+    """One lab with a record worker and two `svd` workers, shared by the tests that disturb nothing."""
+    folder = tmp_path_factory.mktemp("lab")
+    url = valkey_server.rsplit("/", 1)[0] + "/3" if valkey_server.count("/") > 2 else valkey_server + "/3"
+    settings = Settings(folder / "data", (folder,), given_redis_url=url)
+    settings.data_dir.mkdir()
+    with workers(settings, "record", "svd", "svd"):
+        yield Queues(settings)
+
+
+def registered(queues: Queues, folder: Path) -> Dataset:
+    dataset = queues.resolve(str(folder))
+    queues.register(dataset)
+    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 20)
+    return dataset
+
+
+@pytest.fixture
+def folder(lab: Queues, request: pytest.FixtureRequest) -> Path:
+    return lab.settings.data_roots[0] / request.node.name[:60]
+
+
+def test_every_image_and_k_is_recorded_as_measured_directly(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 9))
+    spec = SweepSpec(dataset=dataset.name, ks=(3, 10, 40))
+    state = ended(lab, lab.submit(spec, dataset).run_id)
+    assert (state.status, state.done, state.failed) == ("finished", 9, 0)
+    rows = lab.store.measurements(state.run_id).drop(columns="run_id")
+    expected = pd.DataFrame([row for record in dataset.records for row in measure(record, dataset.root, spec).rows])
+    pd.testing.assert_frame_equal(rows, expected[rows.columns], check_dtype=False, check_exact=True)
+    assert lab.store.optimal_k(state.run_id)["rule"].tolist() == ["plateau", "knee", "threshold", "budget"]
+    assert lab.store.storage(state.run_id)["variant"].tolist() == ["k=3", "k=10", "k=40"]
+    run = lab.store.run(state.run_id)
+    assert run is not None
+    assert run["dataset_fingerprint"] == dataset.fingerprint
+    assert run["command"].startswith("python -m jobs svd-sweep")
+    assert "svd-" in run["workers"]
+
+
+def test_a_finished_sweep_is_offered_instead_of_measuring_again(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 2, seed=1))
+    spec = SweepSpec(dataset=dataset.name, ks=(3,))
+    first = lab.submit(spec, dataset)
+    ended(lab, first.run_id)
+    assert lab.submit(spec, dataset) == replace(first, identical=True)
+    assert lab.find_identical(replace(spec, ks=(4,)), dataset) is None
+    again = lab.submit(spec, dataset, again=True)
+    assert not again.identical
+    assert ended(lab, again.run_id).status == "finished"
+
+
+def test_two_submissions_of_the_same_sweep_at_once_give_one_run(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 30, seed=2))
+    spec = SweepSpec(dataset=dataset.name, ks=(3, 20))
+    first, second = lab.submit(spec, dataset), lab.submit(spec, dataset)
+    assert second == replace(first, identical=True)
+    assert ended(lab, first.run_id).done == 30
+
+
+def test_images_that_cannot_be_measured_are_listed_and_the_rest_is_measured(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 6, seed=3))
+    (folder / "mole001.jpg").unlink()
+    whole = (folder / "mole004.jpg").read_bytes()
+    (folder / "mole004.jpg").write_bytes(whole[: len(whole) // 2])
+    state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
+    assert (state.status, state.done, state.failed) == ("finished", 4, 2)
+    failures = lab.store.images(state.run_id, "failed").set_index("image_id")["reason"]
+    assert failures.index.tolist() == ["mole001", "mole004"]
+    assert "mole001.jpg" in failures["mole001"]
+    assert "No such file" in failures["mole001"]
+    assert lab.store.storage(state.run_id)["unmeasured"].tolist() == [2]
+    assert any("mole001" in line for line in lab.log(state.run_id))
+    cv2.imwrite(str(folder / "mole001.jpg"), np.full((40, 56, 3), 90, np.uint8))
+    (folder / "mole004.jpg").write_bytes(whole)
+    lab.retry(state.run_id)
+    state = ended(lab, state.run_id)
+    assert (state.status, state.done, state.failed, state.attempt) == ("finished", 6, 0, 2)
+    assert len(lab.store.measurements(state.run_id)) == 6
+
+
+def test_a_folder_that_vanishes_fails_the_run_with_the_reason(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 3, seed=4))
+    folder.rename(folder.with_name(folder.name + "-moved"))
+    state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
+    assert state.status == "failed"
+    assert state.error is not None
+    assert "No such file" in state.error
+
+
+def test_small_black_and_constant_images_give_null_where_a_metric_is_undefined(lab: Queues, folder: Path) -> None:
+    write_images(folder, 1, seed=5)
+    cv2.imwrite(str(folder / "black.png"), np.zeros((40, 56, 3), np.uint8))
+    cv2.imwrite(str(folder / "constant.png"), np.full((40, 56, 3), 77, np.uint8))
+    cv2.imwrite(str(folder / "dot.png"), np.full((1, 1, 3), 200, np.uint8))
+    dataset = registered(lab, folder)
+    state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(1, 20), codec="png"), dataset).run_id)
+    assert (state.status, state.done, state.failed) == ("finished", 4, 0)
+    rows = lab.store.measurements(state.run_id).set_index(["image_id", "k"])
+    assert rows.loc[("black", 20), ["mse", "changed_percent"]].tolist() == [0, 0]
+    assert rows.loc[("black", 20), ["psnr", "hu_correlation", "explained_variance"]].isna().all()
+    assert np.isnan(rows.loc[("dot", 1), "ssim"])
+    assert rows.loc[("dot", 20), "reason"] == "k = 20: expected at most 1, the rank of this 1×1 image"
+    statistics = lab.store.statistics(state.run_id).set_index(["variant", "metric"])
+    assert statistics.loc[("k=20", "psnr"), "count"] + statistics.loc[("k=20", "psnr"), "undefined"] == 3
+    storage = lab.store.storage(state.run_id).set_index("variant")
+    assert storage.loc["k=20", "unmeasured"] == 1
+    assert storage.loc["k=1", "identical"] >= 3
+
+
+def test_a_reconstruction_becomes_a_data_set_of_the_same_labels(lab: Queues, folder: Path) -> None:
+    write_images(folder / "melanoma", 3, seed=6)
+    write_images(folder / "nevus", 2, seed=7)
+    for each in (folder / "nevus").iterdir():
+        each.rename(each.with_name("n" + each.name))
+    dataset = registered(lab, folder)
+    spec = ReconstructSpec(dataset=dataset.name, name="smaller", k=10)
+    state = ended(lab, lab.submit(spec, dataset).run_id)
+    assert state.status == "finished", state.error
+    made = lab.store.dataset("smaller")
+    assert made is not None
+    assert (made.source, made.settings) == (dataset.name, "k=10 per_channel jpeg 95")
+    assert made.class_counts() == dataset.class_counts()
+    read = load_dataset(lab.settings.reconstructed / "smaller", name="smaller")
+    assert read.records == made.records
+    storage = lab.store.storage(state.run_id).iloc[0]
+    assert storage["stored_bytes"] == sum(record.bytes for record in made.records)
+    assert storage["source_bytes"] == sum(record.bytes for record in dataset.records)
+    with pytest.raises(SpecError, match="smaller is a registered data set"):
+        lab.submit(spec, dataset, again=True)
+
+
+def test_the_resize_study_and_the_rivals_use_the_same_machinery(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 3, seed=8))
+    resize = ended(lab, lab.submit(ResizeSpec(dataset=dataset.name, sizes=((20, 28), (10, 10)), k=9), dataset).run_id)
+    rivals = RivalsSpec(dataset=dataset.name, rivals=(("jpeg", 50), ("jpeg", 95), ("png", None)))
+    rival = ended(lab, lab.submit(rivals, dataset).run_id)
+    assert lab.store.storage(resize.run_id)["variant"].tolist() == ["20x28", "10x10"]
+    sizes = lab.store.storage(rival.run_id).set_index("variant")
+    assert sizes.index.tolist() == ["jpeg 50", "jpeg 95", "png"]
+    assert sizes.loc["jpeg 50", "stored_bytes"] < sizes.loc["jpeg 95", "stored_bytes"]
+    assert sizes.loc["png", "identical"] == 3
+    assert set(lab.store.statistics(rival.run_id)["metric"]) <= set(METRIC_COLUMNS)
+
+
+def test_a_sample_measures_that_many_images_and_the_seed_decides_which(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 12, seed=9))
+    drawn = []
+    for seed in (1, 1, 2):
+        spec = SweepSpec(dataset=dataset.name, ks=(3,), sample_size=4, seed=seed)
+        state = ended(lab, lab.submit(spec, dataset, again=True).run_id)
+        drawn.append(lab.store.images(state.run_id)["image_id"].tolist())
+    assert len(drawn[0]) == 4
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_queued(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 2, seed=10))
+    before = len(lab.runs())
+    with pytest.raises(SpecError, match="expected at most 40, the rank of the largest image"):
+        lab.submit(SweepSpec(dataset=dataset.name, ks=(3, 41)), dataset)
+    with pytest.raises(SpecError, match="3"):
+        lab.submit(SweepSpec(dataset=dataset.name, ks=(3,), sample_size=3), dataset)
+    with pytest.raises(DatasetError):
+        lab.resolve("/etc")
+    with pytest.raises(DatasetError, match="expected a folder or a registered data set"):
+        lab.resolve("nowhere")
+    assert len(lab.runs()) == before
+
+
+def test_an_estimate_rests_on_the_newest_run_of_its_kind(lab: Queues, folder: Path) -> None:
+    dataset = registered(lab, write_images(folder, 4, seed=11))
+    ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3, 5)), dataset).run_id)
+    one = lab.estimate(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).seconds
+    three = lab.estimate(SweepSpec(dataset=dataset.name, ks=(3, 5, 7)), dataset).seconds
+    assert one is not None
+    assert three == pytest.approx(3 * one)
+
+
+def test_workers_are_listed_with_host_and_queue(lab: Queues) -> None:
+    assert [worker.kind for worker in lab.workers()] == ["svd", "svd", "record"]
+    assert lab.record_worker_alive()
+    assert all(psutil.pid_exists(worker.pid) for worker in lab.workers())
+
+
+def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missing(settings: Settings) -> None:
+    folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
+    queues = Queues(settings)
+    with workers(settings, "record", "svd"):
+        dataset = registered(queues, folder)
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(100, 200, 300, 400)), dataset).run_id
+        wait_for(lambda: (state := queues.run(run_id)) and state.done >= 3, 60)
+        queues.cancel(run_id)
+        asked = time.monotonic()
+        state = ended(queues, run_id)
+        wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 3 - time.monotonic() + asked)
+        assert state.status == "cancelled"
+        wait_for(lambda: queues.records_waiting() == 0, 10)
+        measured = queues.store.images(run_id)
+        assert 3 <= len(measured) < 40
+        time.sleep(1)
+        assert len(queues.store.images(run_id)) == len(measured)
+        with pytest.raises(SpecError, match="cancelled"):
+            queues.cancel(run_id)
+        queues.retry(run_id)
+        state = ended(queues, run_id)
+        assert (state.status, state.done, state.attempt) == ("finished", 40, 2)
+        attempts = queues.store.images(run_id).set_index("image_id")["attempt"]
+        assert (attempts.loc[measured["image_id"]] == 1).all()
+        assert (attempts == 2).sum() == 40 - len(measured)
+        assert len(queues.store.measurements(run_id)) == 160
+
+
+def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(settings: Settings) -> None:
+    folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
+    queues = Queues(settings)
+    with workers(settings, "record", "svd", "svd") as (_, first, second):
+        dataset = registered(queues, folder)
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(100, 200, 300, 400)), dataset).run_id
+        wait_for(lambda: (state := queues.run(run_id)) and state.done >= 2, 60)
+        wait_for(lambda: psutil.Process(second.pid).children(), 10)
+        psutil.Process(second.pid).children()[0].send_signal(signal.SIGKILL)
+        wait_for(lambda: psutil.Process(first.pid).children(), 10)
+        orphan = psutil.Process(first.pid).children()[0]
+        first.kill()
+        wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 5)
+        state = ended(queues, run_id, 150)
+        assert (state.status, state.done, state.failed) == ("finished", 40, 0)
+        assert len(queues.store.measurements(run_id)) == 160
+
+
+def test_an_image_that_ends_its_process_each_time_is_given_up_and_the_rest_is_measured(settings: Settings) -> None:
+    """The file becomes a named pipe: reading it never ends, so the test itself plays the fault and kills the job."""
+    folder = write_images(settings.data_roots[1] / "poison", 3)
+    queues = Queues(settings)
+    with workers(settings, "record", "svd") as (_, worker):
+        dataset = registered(queues, folder)
+        (folder / "mole001.jpg").unlink()
+        os.mkfifo(folder / "mole001.jpg")
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id
+        live = LiveRun(Redis.from_url(str(settings.redis_url)), run_id)
+        for tries in (1, 2, 3):
+            wait_for(lambda tries=tries: live.connection.hget(f"{live.key}:tries", "mole001") == b"%d" % tries, 30)
+            psutil.Process(worker.pid).children()[0].kill()
+        state = ended(queues, run_id)
+        assert (state.status, state.done, state.failed) == ("finished", 2, 1)
+        reason = queues.store.images(run_id, "failed")["reason"].iloc[0]
+        assert "the process died 3 times" in reason
+
+
+def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(settings: Settings) -> None:
+    folder = write_images(settings.data_roots[1] / "lost", 3)
+    queues = Queues(settings)
+    with workers(settings, "record"):
+        dataset = registered(queues, folder)
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id
+        wait_for(lambda: queues.store.run(run_id), 20)
+    with Redis.from_url(str(settings.redis_url)) as connection:
+        connection.flushdb()
+    with workers(settings, "record", "svd"):
+        state = ended(queues, run_id, 40)
+        assert state.status == "failed"
+        assert "its jobs are gone" in str(state.error)
+        queues.retry(run_id)
+        assert ended(queues, run_id).done == 3
+
+
+def test_records_wait_for_the_record_worker_and_none_is_lost_when_it_is_killed(settings: Settings) -> None:
+    folder = write_images(settings.data_roots[1] / "waiting", 20)
+    queues = Queues(settings)
+    dataset = queues.resolve(str(folder))
+    queues.register(dataset)
+    run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3, 9)), dataset).run_id
+    with workers(settings, "svd"):
+        wait_for(lambda: (state := queues.run(run_id)) and state.done == 20, 60)
+    assert not queues.record_worker_alive()
+    assert queues.records_waiting() >= 3
+    with workers(settings, "record") as (recorder,):
+        recorder.kill()
+    with workers(settings, "record"):
+        assert ended(queues, run_id).done == 20
+    assert len(queues.store.measurements(run_id)) == 40
+
+
+def test_a_second_record_worker_is_refused(settings: Settings) -> None:
+    with workers(settings, "record"):
+        environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": str(settings.redis_url)}
+        command = [sys.executable, "-m", "jobs.worker", "record"]
+        second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "expected no other record worker" in second.stderr
+
+
+def test_a_server_that_does_not_answer_is_a_plain_error(tmp_path: Path) -> None:
+    away = Queues(Settings(tmp_path, (tmp_path,), given_redis_url="redis://127.0.0.1:1/0"))
+    with pytest.raises(QueueUnavailable, match="expected the Redis server to answer"):
+        away.ping()
+    with pytest.raises(QueueUnavailable, match="make up"):
+        Queues(Settings(tmp_path, (tmp_path,))).ping()
