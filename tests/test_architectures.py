@@ -108,7 +108,7 @@ def test_layer_names_are_unique_and_say_where_they_sit() -> None:
     [
         (Conv(7, 3), (10, 9, 2), (8, 7, 7)),
         (Conv(7, 3, stride=2), (10, 9, 2), (4, 4, 7)),
-        (Conv(7, 3, stride=2, padding="same"), (10, 9, 2), (5, 5, 7)),
+        (Conv(7, 3, stride=2, padding="same"), (9, 10, 2), (5, 5, 7)),
         (MaxPool(2), (5, 4, 3), (2, 2, 3)),
         (MaxPool(3, 2), (5, 4, 3), (2, 1, 3)),
         (ZeroPad(2), (5, 4, 3), (9, 8, 3)),

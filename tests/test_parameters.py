@@ -214,6 +214,13 @@ def test_a_straight_line_is_best_described_by_the_simplest_model_that_meets_it()
     assert best_models(fit_points(X, 10 - X)) == dict.fromkeys(CRITERIA, "linear")
 
 
+def test_a_curvature_that_explains_a_billionth_does_not_make_the_polynomial_best() -> None:
+    y = 10 - X + 0.1 * np.array([1, -2, 1, -1, 2, -1]) + 1e-5 * (X - 2.5) ** 2  # the noise has no curvature of its own
+    linear, polynomial = fit_model(LINEAR, X, y), fit_model(POLYNOMIAL, X, y)
+    assert 0 < polynomial.r2 - linear.r2 < 1e-9
+    assert best_models([linear, polynomial])["r2"] == "linear"
+
+
 def test_too_few_points_for_a_model_leave_it_unfitted_and_say_so() -> None:
     linear, exponential, polynomial = fit_points([0, 1], [4.0, 3.0])
     assert polynomial.coefficients == ()
@@ -257,6 +264,11 @@ def test_a_curve_that_stops_shrinking_says_since_when() -> None:
     (curve,) = fit_curves(curves)
     last = curves.loc[curves["parameters"].diff() < 0, "iteration"].max()
     assert any(f"nothing shrinks after iteration {last};" in warning for warning in curve.warnings)
+
+
+def test_a_curve_that_shrinks_to_its_end_and_has_a_clear_best_model_carries_no_warning() -> None:
+    for curve in fit_curves(curve_table([ALEXNET], STEEP, ["all"], 5, 200, 100)):
+        assert curve.warnings == ()
 
 
 def test_models_that_the_points_cannot_tell_apart_are_named() -> None:
