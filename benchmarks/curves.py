@@ -19,6 +19,7 @@ ITERATIONS = 8
 HEIGHT, WIDTH = 200, 100
 COUNT_BOUND = 0.1  # seconds, issue 3
 PAGE_BOUND = 0.2  # seconds, curves and fits together
+SLOW_PACKAGES = ("tensorflow", "keras", "pandas", "scipy")
 
 
 def best_of(repeats: int, work: Callable[[], object]) -> float:
@@ -33,7 +34,7 @@ def best_of(repeats: int, work: Callable[[], object]) -> float:
 
 def heavy_imports() -> list[str]:
     """Return which slow packages counting has loaded in a fresh process."""
-    code = "import sys, core.parameters; print(*[m for m in ('tensorflow', 'keras', 'pandas', 'scipy') if m in sys.modules])"
+    code = f"import sys, core.parameters; print(*[name for name in {SLOW_PACKAGES} if name in sys.modules])"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
