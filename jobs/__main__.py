@@ -207,7 +207,8 @@ def act_measure(options: argparse.Namespace) -> int:
     _name_left_out(dataset)
     spec = options.make_spec(options, dataset.name)
     spec.check(dataset)
-    queues.register(dataset)
+    if queues.store.dataset(dataset.name) != dataset:
+        queues.register(dataset)
     submission = queues.submit(spec, dataset, again=options.again)
     print(submission.run_id)
     if submission.identical:
@@ -232,7 +233,7 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
         if output.exists() and any(output.iterdir()):
             raise SpecError(f"output: expected a new or empty folder; {output} has files")
     records = dataset.sample(spec.sample_size, spec.seed)
-    workers = options.workers or min(len(records), len(os.sched_getaffinity(0)))
+    workers = min(len(records), usable_cores()) if options.workers is None else options.workers
     if workers < 1:
         raise SpecError(f"workers: expected at least 1; got {workers}")
     results: Iterable[ImageResult] = measure_all(dataset, records, spec, workers=workers, output=output)
@@ -256,6 +257,11 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
     if failed:
         print(f"{len(failed)} of {len(records)} images could not be measured", file=sys.stderr)
     return 1 if failed or rows_missing or _unreadable(dataset) else 0
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _local_dataset(folder_or_name: str, settings: Settings, progress: Callable[[int, int], None]) -> Dataset:

@@ -1,0 +1,191 @@
+"""The command line, as a person types it: exit codes, sentences, and the exported rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from laboratory import ROOT, wait_for, workers, write_images
+
+from core.datasets import load_dataset
+from core.settings import Settings
+from core.sweeps import METRIC_COLUMNS, SIZE_COLUMNS, ReconstructSpec, ResizeSpec, RivalsSpec, Spec, SweepSpec
+from jobs.__main__ import build_parser, main
+from jobs.environment import command_line
+
+
+@pytest.fixture(autouse=True)
+def here(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+
+
+def test_a_local_sweep_exports_a_row_an_image_and_k_in_the_promised_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 3)
+    rows = tmp_path / "rows.csv"
+    command = ["svd-sweep", str(folder), "--k", "3,10", "--codec", "jpeg", "--quality", "95", "--mode", "unfolded"]
+    assert main([*command, "--local", "--workers", "1", "--export", str(rows)]) == 0
+    frame = pd.read_csv(rows)
+    assert list(frame.columns)[: 2 + len(METRIC_COLUMNS) + 4] == ["image_id", "k", *METRIC_COLUMNS, *SIZE_COLUMNS]
+    assert frame[["image_id", "k"]].values.tolist() == [[f"mole{n:03}", k] for n in range(3) for k in (3, 10)]
+    assert (frame["factor_bytes"] == 2 * frame["k"] * (40 + 3 * 56 + 1)).all()
+    assert "plateau: " in capsys.readouterr().out
+
+
+def test_local_runs_need_no_server_and_more_processes_give_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    folder = write_images(tmp_path / "moles", 5)
+    for count in (1, 2):
+        arguments = ["svd-sweep", str(folder), "--k", "4", "--limit", "4", "--local", "--workers", str(count)]
+        assert main([*arguments, "--export", str(tmp_path / f"{count}.csv")]) == 0
+    assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
+    assert len(pd.read_csv(tmp_path / "1.csv")) == 4
+
+
+def test_files_left_out_are_named_and_the_exit_code_says_that_not_everything_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 2)
+    whole = (folder / "mole000.jpg").read_bytes()
+    (folder / "mole009.jpg").write_bytes(whole[: len(whole) // 2])
+    rows = tmp_path / "rows.csv"
+    assert main(["svd-sweep", str(folder), "--k", "3", "--local", "--workers", "1", "--export", str(rows)]) == 1
+    assert "mole009.jpg" in capsys.readouterr().err
+    assert pd.read_csv(rows)["image_id"].tolist() == ["mole000", "mole001"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--k", "0"], "k: expected a whole number of at least 1; got 0"),
+        (["--k", "-5"], "got -5"),
+        (["--k", "3,3"], "expected each value once"),
+        (["--k", "41"], "expected at most 40, the rank"),
+        (["--quality", "101"], "quality of jpeg"),
+        (["--limit", "9"], "9"),
+        (["--workers", "0"], "workers: expected at least 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 2)
+    standard = [] if "--k" in arguments else ["--k", "3"]
+    joined = [f"{name}={value}" for name, value in zip(arguments[::2], arguments[1::2], strict=True)]
+    assert main(["svd-sweep", str(folder), "--local", *standard, *joined]) == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_empty_missing_and_forbidden_folders_are_one_sentence_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["svd-sweep", str(tmp_path / "empty"), "--local"]) == 1
+    assert "expected" in capsys.readouterr().err.lower()
+    assert main(["svd-sweep", str(tmp_path / "missing"), "--local"]) == 1
+    assert "missing" in capsys.readouterr().err
+    monkeypatch.setenv("DATA_ROOTS", str(tmp_path / "empty"))
+    folder = write_images(tmp_path / "moles", 1)
+    assert main(["svd-sweep", str(folder), "--k", "3", "--local"]) == 1
+    assert "moles" in capsys.readouterr().err
+
+
+def test_a_local_reconstruction_is_a_folder_that_loads_as_a_data_set(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "moles", 2)
+    output = tmp_path / "smaller"
+    command = ["reconstruct", str(folder), "--k", "5", "--local", "--workers", "1", "--output", str(output)]
+    assert main(command) == 0
+    assert [record.image_id for record in load_dataset(output).records] == ["mole000", "mole001"]
+    assert main(command) == 1  # the folder has files now
+
+
+def test_submitting_prints_the_run_and_status_export_cancel_and_retry_know_it(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 3)
+    with workers(settings, "record", "svd"):
+        assert main(["svd-sweep", str(folder), "--k", "3,10"]) == 0
+        run_id = capsys.readouterr().out.strip()
+        assert main(["svd-sweep", str(folder), "--k", "3,10", "--wait"]) == 0
+        assert capsys.readouterr().out.strip() == run_id
+        wait_for(lambda: main(["status"]) == 0 and "finished" in capsys.readouterr().out, 20)
+        assert main(["status"]) == 0
+        assert capsys.readouterr().out == f"{run_id}\tsvd-sweep\tmoles\tfinished\t3/3\n"
+        local, exported = tmp_path / "local.csv", tmp_path / "exported.csv"
+        assert main(["export", run_id, "--output", str(exported)]) == 0
+        assert main(["svd-sweep", "moles", "--k", "3,10", "--local", "--workers", "1", "--export", str(local)]) == 0
+        pd.testing.assert_frame_equal(pd.read_csv(exported), pd.read_csv(local))
+        assert main(["export", run_id, "--output", str(tmp_path / "rows.parquet")]) == 0
+        assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 6
+        capsys.readouterr()
+        assert main(["cancel", run_id]) == 1
+        assert main(["retry", run_id]) == 1
+        assert main(["export", "nothing"]) == 1
+        errors = capsys.readouterr().err.splitlines()
+        assert [error.split(";")[0] for error in errors] == [
+            "expected a run that is queued or running",
+            "expected a run with images left to measure",
+            "expected a recorded run",
+        ]
+        assert main(["register", str(write_images(tmp_path / "more", 1, seed=9)), "--name", "other"]) == 0
+        wait_for(lambda: main(["register", "other"]) == 0, 20)
+        assert main(["register", str(folder), "--name", "other"]) == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SweepSpec(dataset="my moles", ks=(3, 10), mode="unfolded", codec="webp", quality=80, sample_size=7, seed=3),
+        RivalsSpec(dataset="d", rivals=(("jpeg", 75), ("png", None))),
+        ResizeSpec(dataset="d", sizes=((10, 20), (30, 30)), k=3),
+        ReconstructSpec(dataset="d", name="e", k=3, codec="png"),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_the_command_that_a_run_records_describes_the_same_run(spec: Spec) -> None:
+    import shlex
+
+    words = shlex.split(command_line(spec))
+    assert words[:3] == ["python", "-m", "jobs"]
+    options = build_parser().parse_args(words[3:])
+    assert options.make_spec(options, options.folder) == spec
+
+
+def test_help_teaches_every_command() -> None:
+    python = [sys.executable, "-m", "jobs"]
+    shown = subprocess.run([*python, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for command in ("svd-sweep", "reconstruct", "resize-study", "rivals", "status", "cancel", "retry", "export"):
+        assert command in shown.stdout
+        assert subprocess.run([*python, command, "--help"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_a_server_that_is_away_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    assert main(["svd-sweep", str(write_images(tmp_path / "moles", 1)), "--k", "3"]) == 1
+    assert "expected the Redis server to answer" in capsys.readouterr().err
+
+
+def test_an_image_of_one_pixel_is_measured_and_a_k_above_its_rank_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 1)
+    cv2.imwrite(str(folder / "dot.png"), np.full((1, 1, 3), 9, np.uint8))
+    rows = tmp_path / "rows.csv"
+    assert main(["svd-sweep", str(folder), "--k", "1,3", "--local", "--workers", "1", "--export", str(rows)]) == 1
+    frame = pd.read_csv(rows).set_index(["image_id", "k"])
+    assert frame.loc[("dot", 3), "reason"] == "k = 3: expected at most 1, the rank of this 1×1 image"
+    assert frame.loc[("dot", 1), "mse"] == 0
+    assert "1 rows not measured" in capsys.readouterr().err
