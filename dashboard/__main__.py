@@ -111,7 +111,7 @@ def all_programs(settings: Settings, options: argparse.Namespace) -> list[Progra
         *(worker(f"svd-{number}", "svd") for number in range(1, options.svd_workers + 1)),
         worker("train", "train"),
     ]
-    demo = [Program("demo", (python, "-m", "dashboard.demo"), environment, task=True)] if options.demo else []
+    demo = [Program("demo-data", (python, "-m", "dashboard.demo"), environment, task=True)] if options.demo else []
     return [*server_program(settings), dashboard_program(settings, options), *workers, *demo]
 
 
@@ -141,7 +141,7 @@ def dashboard_program(settings: Settings, options: argparse.Namespace) -> Progra
     ]
     if is_loopback(options.host):
         # Without it a page elsewhere could reach the dashboard through a host name that it points here (DNS rebinding).
-        for name in dict.fromkeys(("localhost", "127.0.0.1", "[::1]", options.host)):
+        for name in dict.fromkeys(("localhost", "127.0.0.1", "::1", options.host)):
             command += ["--server.allowedHosts", name]
     return Program("dashboard", tuple(command), {"DATA_DIR": str(settings.data_dir)})
 

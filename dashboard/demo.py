@@ -6,9 +6,11 @@ Doing it again is harmless: a finished data set stays, and a run that waits, run
 from __future__ import annotations
 
 import os
+import sys
 
 from core.datasets import load_dataset
 from core.demo_data import create_demo_dataset
+from core.errors import DermSlimError
 from core.settings import Settings
 from core.sweeps import ResizeSpec, RivalsSpec, SweepSpec
 from jobs.queues import Queues
@@ -25,7 +27,7 @@ def prepare_demo(settings: Settings) -> None:
     queues = Queues(settings)
     queues.register(dataset)
     known = {run.kind for run in queues.runs() if run.dataset == NAME and run.status in UNDER_WAY_OR_DONE}
-    for spec in (SweepSpec(dataset=NAME), RivalsSpec(dataset=NAME), ResizeSpec(dataset=NAME)):
+    for spec in (SweepSpec(dataset=NAME), ResizeSpec(dataset=NAME), RivalsSpec(dataset=NAME)):
         if spec.kind in known:
             print(f"{spec.kind}: queued before")
         else:
@@ -34,4 +36,7 @@ def prepare_demo(settings: Settings) -> None:
 
 if __name__ == "__main__":
     os.nice(10)  # the dashboard comes up at the same time, and goes first
-    prepare_demo(Settings.from_environment())
+    try:
+        prepare_demo(Settings.from_environment())
+    except (DermSlimError, OSError) as error:
+        sys.exit(f"the demo data set could not be prepared: {error}")

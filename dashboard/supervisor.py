@@ -23,9 +23,10 @@ import psutil
 LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside when its program starts
 OLD_LOGS = 2
 TAIL_LINES = 12
+HEADER = "---"  # begins the line that each start leaves in the log
 STEADY_SECONDS = 60.0  # a program that ran this long starts again as if it had never died
 LONGEST_DELAY = 30.0
-TAIL_AFTER = 3  # deaths in a row before the log's end is shown
+TAIL_AT = 3  # the death in a row at which the log's end is shown, once
 TRIES_OF_A_TASK = 3
 
 # <linux/prctl.h>
@@ -89,7 +90,7 @@ def start(child: Child, *, folder: Path) -> None:
     child.logs.mkdir(parents=True, exist_ok=True)
     rotate(child.log)
     with child.log.open("ab") as log:
-        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {program.name} starts\n".encode())
+        log.write(f"{HEADER} {time.strftime('%Y-%m-%d %H:%M:%S')} {program.name} starts\n".encode())
         log.flush()
         child.process = subprocess.Popen(
             program.command,
@@ -141,11 +142,13 @@ def end_orphans(children: Sequence[Child]) -> None:
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log, indented."""
+    """The last lines that a program wrote since its last start, indented."""
     with contextlib.suppress(OSError), log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 20_000))
-        text = stream.read().decode(errors="replace").splitlines()[-lines:]
-        return "\n".join(f"    {line}" for line in text)
+        text = stream.read().decode(errors="replace").splitlines()
+        starts = [number for number, line in enumerate(text) if line.startswith(HEADER)]
+        text = text[starts[-1] + 1 :] if starts else text
+        return "\n".join(f"    {line}" for line in text[-lines:])
     return "    (no log)"
 
 
@@ -170,7 +173,7 @@ def _died(child: Child) -> Iterator[str]:
     if time.monotonic() - child.started >= STEADY_SECONDS:
         child.failures = 0
     sentence = f"{name} ended ({_how(code)}); {_try_again(child)}"
-    if child.failures >= TAIL_AFTER or child.due == float("inf"):
+    if child.failures == TAIL_AT or child.due == float("inf"):
         sentence += f"; the end of {child.log}:\n{tail(child.log)}"
     yield sentence
 

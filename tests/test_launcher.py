@@ -327,8 +327,8 @@ def test_the_environment_sets_port_and_workers(monkeypatch: pytest.MonkeyPatch) 
 def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(settings: Settings) -> None:
     options = launcher.parse(["--svd-workers", "3", "--demo"])
     names = [program.name for program in launcher.all_programs(settings, options)]
-    assert names == ["dashboard", "record", "svd-1", "svd-2", "svd-3", "train", "demo"]
-    assert "demo" not in [program.name for program in launcher.all_programs(settings, launcher.parse([]))]
+    assert names == ["dashboard", "record", "svd-1", "svd-2", "svd-3", "train", "demo-data"]
+    assert "demo-data" not in [program.name for program in launcher.all_programs(settings, launcher.parse([]))]
 
 
 def test_an_older_python_gets_a_sentence() -> None:
@@ -364,6 +364,8 @@ def test_the_tail_is_the_last_lines_also_of_a_log_that_is_not_text(tmp_path: Pat
     log.write_bytes(b"\xff\n" + b"".join(b"line %d\n" % number for number in range(5000)))
     assert tail(log, 2) == "    line 4998\n    line 4999"
     assert tail(tmp_path / "none.log") == "    (no log)"
+    log.write_text("--- monday svd-1 starts\nold\n--- tuesday svd-1 starts\nnew\n")
+    assert tail(log) == "    new", "what an earlier start left would mislead"
 
 
 def submit_sweep(data_dir: Path, images: int) -> tuple[Queues, str]:
@@ -383,6 +385,17 @@ def submit_sweep(data_dir: Path, images: int) -> tuple[Queues, str]:
 def state(queues: Queues, run_id: str) -> tuple[str, int, int]:
     run = queues.run(run_id)
     return (run.status, run.done, run.failed) if run is not None else ("unknown", 0, 0)
+
+
+def upgrade(port: int, host: str) -> str:
+    """First line of the dashboard's answer to a browser that reached it under the name `host`."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(
+            f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        return connection.recv(100).decode(errors="replace").splitlines()[0]
 
 
 @pytest.mark.slow
@@ -408,6 +421,9 @@ def test_the_whole_stack_stops_within_seconds_and_goes_on_where_it_was(tmp_path:
 
     try:
         first = start()
+        assert "101" in upgrade(port, "localhost")
+        assert "101" in upgrade(port, "[::1]")
+        assert "403" in upgrade(port, "elsewhere.example"), "DNS rebinding"
         queues, run_id = submit_sweep(data_dir, images)
         until(lambda: state(queues, run_id)[1] > 0, 90)
         left = psutil.Process(first.pid).children(recursive=True)
