@@ -1,0 +1,60 @@
+"""The dashboard's entry point: pages, and what stands above each of them. Run it with `python -m dashboard`."""
+
+import streamlit as st
+
+from dashboard import components
+
+st.set_page_config(page_title="DermSlim", page_icon=":material/dermatology:", layout="wide")
+
+page = st.navigation(
+    {
+        "": [
+            st.Page(
+                "app_pages/overview.py",
+                title="Overview",
+                icon=":material/home:",
+                default=True,
+                help="What runs, what finished last, and the headline figures.",
+            ),
+            st.Page(
+                "app_pages/datasets.py",
+                title="Data sets",
+                icon=":material/photo_library:",
+                help="Register folders of images; classes, sizes, metadata, and what was left out and why.",
+            ),
+        ],
+        "Compression": [
+            st.Page(
+                "app_pages/sweeps.py",
+                title="SVD sweeps",
+                icon=":material/query_stats:",
+                help="Measure a data set at several k, and decide how many singular values to keep.",
+            ),
+            st.Page(
+                "app_pages/resize.py",
+                title="Resize study",
+                icon=":material/aspect_ratio:",
+                help="Compare original and reconstruction at the input sizes of the networks.",
+            ),
+            st.Page(
+                "app_pages/inspector.py",
+                title="Image inspector",
+                icon=":material/compare:",
+                help="One image, original beside reconstruction, at any k.",
+            ),
+        ],
+        "Work": [
+            st.Page(
+                "app_pages/jobs.py",
+                title="Jobs",
+                icon=":material/view_list:",
+                help="Everything queued, running and done; logs, workers, cancel and retry.",
+            ),
+        ],
+    }
+)
+
+components.health_banner()
+st.title(page.title)
+components.show_problem()
+page.run()

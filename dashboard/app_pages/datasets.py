@@ -1,0 +1,308 @@
+"""Data sets: register a folder, see what is in it and what was left out, measure it, write it anew."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.datasets import Dataset
+from core.errors import DermSlimError
+from dashboard import charts, components, data, forms, words
+
+SAMPLES = 12
+VARIABLES = {"age": "Age", "sex": "Sex", "localization": "Localisation"}
+
+
+def registration() -> None:
+    """Draw the form that registers a folder, and follow the reading of its files."""
+    with st.form("register", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        typed = st.text_input(
+            "Folder", placeholder="/data/ham10000", help="A folder on the machine that runs the dashboard."
+        )
+        name = st.text_input("Name", placeholder="the folder's name", width=260)
+        asked = st.form_submit_button("Register", type="primary", icon=":material/create_new_folder:")
+    roots = ", ".join(f"`{root}`" for root in data.settings().data_roots)
+    st.caption(f"Every file is decoded once, to find the damaged ones. Folders may lie in {roots}.")
+    if not asked:
+        return
+    if not typed.strip():
+        st.error("Expected the path of a folder; got nothing.", icon=":material/error:")
+        return
+    bar = st.progress(0.0, text="Looking for images")
+
+    def progress(done: int, total: int) -> None:
+        if done % max(1, total // 200) == 0 or done == total:
+            bar.progress(done / total, text=f"{done:,} of {words.count_of(total, 'file')} read")
+
+    try:
+        found = data.queues().resolve(
+            str(Path(typed.strip()).expanduser()), name=name.strip() or None, progress=progress
+        )
+        data.queues().register(found)
+    except DermSlimError as error:
+        bar.empty()
+        st.error(words.escaped(error), icon=":material/error:")
+        return
+    bar.empty()
+    st.session_state["registering"] = (found.name, found.fingerprint)
+    st.query_params["dataset"] = found.name
+
+
+@st.fragment(run_every=1)
+def awaited() -> None:
+    """Wait for a registration to be recorded, then draw the page with it."""
+    name, fingerprint = st.session_state["registering"]
+    known = data.datasets()
+    if ((known["name"] == name) & (known["fingerprint"] == fingerprint)).any():
+        del st.session_state["registering"]
+        st.rerun(scope="app")
+    st.info(f"{words.escaped(name)} has been read and is being recorded.", icon=":material/hourglass_top:")
+
+
+def listing(known: pd.DataFrame) -> None:
+    """List the registered data sets."""
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Name": known["name"],
+                "Kind": ["synthetic" if each else "" for each in known["synthetic"]],
+                "Images": known["images"],
+                "Size": [words.bytes_text(each) for each in known["bytes"]],
+                "Left out": known["left_out"],
+                "Layout": [words.LAYOUTS.get(each, each) for each in known["layout"]],
+                "Made from": [
+                    f"{row.source}, {row.settings}" if words.known(row.source) else "" for row in known.itertuples()
+                ],
+                "Registered": [components.moment(each) for each in known["registered_at"]],
+                "Folder": known["root"],
+            }
+        ),
+        hide_index=True,
+        column_config={
+            "Name": st.column_config.TextColumn(width="medium", pinned=True),
+            "Images": st.column_config.NumberColumn(format="localized"),
+            "Left out": st.column_config.NumberColumn(format="localized"),
+            "Made from": st.column_config.TextColumn(width="medium"),
+            "Folder": st.column_config.TextColumn(width="medium"),
+        },
+        alt="Registered data sets",
+    )
+
+
+def facts(row: dict[str, Any]) -> None:
+    """Show what identifies the chosen data set, and the figures about it."""
+    badges = f":blue-badge[{words.LAYOUTS.get(row['layout'], row['layout'])}]"
+    if row["synthetic"]:
+        badges += f" {components.SYNTHETIC}"
+    if row["source"]:
+        badges += (
+            f" :orange-badge[:material/compress: reconstruction of {words.escaped(words.shortened(row['source']))}]"
+        )
+    st.markdown(badges)
+    if row["synthetic"]:
+        st.caption("These images were made by a program. They show no patient, and no figure from them is a finding.")
+    left_out = words.count_text(row["left_out"])
+    with st.container(horizontal=True):
+        st.metric("Images", words.count_text(row["images"]), border=True)
+        st.metric("On disk", words.bytes_text(row["bytes"]), border=True)
+        st.metric("A file, mean", words.bytes_text(row["bytes"] / max(1, row["images"])), border=True)
+        st.metric("Left out, with reasons", left_out, border=True)
+    st.caption(
+        f"Folder {words.escaped(row['root'])} · registered {components.moment(row['registered_at'])} · "
+        f"fingerprint `{row['fingerprint'][:16]}`"
+    )
+    if row["source"]:
+        before_and_after(row)
+
+
+def before_and_after(row: dict[str, Any]) -> None:
+    """Say what a reconstruction saved, from the run that wrote it."""
+    made = data.runs("reconstruct", "finished", row["source"])
+    made = made[[json.loads(spec)["name"] == row["name"] for spec in made["spec"]]]
+    if made.empty:
+        return
+    run = data.plain_row(made.iloc[0])
+    sizes = data.storage(run)
+    if sizes.empty:
+        return
+    sizes_row, spec = data.plain_row(sizes.iloc[0]), data.spec_of(run)
+    with st.container(border=True):
+        st.markdown(
+            f"**{words.bytes_text(sizes_row['source_bytes'])} before, {words.bytes_text(sizes_row['stored_bytes'])} "
+            f"after.** {' '.join(words.storage_sentences(sizes_row, spec)[:2])}"
+        )
+        components.run_facts(run)
+
+
+def classes(dataset: Dataset) -> None:
+    """Show the classes: a chart, and the table behind it."""
+    table = data.class_table(dataset)
+    chart, rows = st.columns([3, 2])
+    with chart:
+        st.plotly_chart(charts.class_counts(table, theme=components.theme()), alt="Images a class", key="classes")
+    with rows:
+        st.dataframe(
+            table.assign(bytes=[words.bytes_text(each) for each in table["bytes"]]),
+            hide_index=True,
+            column_config={
+                "label": "Class",
+                "dx": "dx",
+                "images": st.column_config.NumberColumn("Images", format="localized"),
+                "lesions": st.column_config.NumberColumn("Lesions", format="localized"),
+                "bytes": "Size",
+            },
+            alt="Images, lesions and bytes a class",
+        )
+
+
+def distributions(dataset: Dataset) -> None:
+    """Show how age, sex and localisation are distributed over the classes."""
+    frame = data.metadata_table(dataset)
+    if (frame["value"] == "unknown").all():
+        st.caption("This data set comes without metadata: age, sex and localisation are unknown.")
+        return
+    for column, (variable, label) in zip(st.columns(3), VARIABLES.items(), strict=True):
+        with column:
+            chosen = frame[frame["variable"] == variable]
+            st.plotly_chart(
+                charts.distribution(chosen, label, theme=components.theme()),
+                alt=f"Images by {label.lower()}",
+                key=f"by_{variable}",
+            )
+
+
+def sizes(dataset: Dataset) -> None:
+    """Say how large the images are."""
+    table = data.size_table(dataset)
+    if len(table) == 1:
+        row = table.iloc[0]
+        st.markdown(f"All images have {words.size_text(row['height'], row['width'])} pixels (rows × columns).")
+        return
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=min(300, 38 + 35 * len(table)),
+        column_config={
+            "height": st.column_config.NumberColumn("Rows", format="localized"),
+            "width": st.column_config.NumberColumn("Columns", format="localized"),
+            "images": st.column_config.NumberColumn("Images", format="localized"),
+        },
+        alt="Image sizes and how many images have each",
+    )
+
+
+def sample_images(dataset: Dataset) -> None:
+    """Show images drawn at random, each of which opens in the inspector."""
+    count = min(SAMPLES, len(dataset.records))
+    seed = st.session_state.setdefault("sample_images_seed", 1)
+    with st.grid("auto", min_column_width=150, gap="small"):
+        for record in dataset.sample(count, seed):
+            with st.container(gap="xsmall"):
+                components.thumbnail(dataset.root / record.path, record.sha256, record.image_id)
+                components.inspector_link(dataset.name, record.image_id, words.shortened(record.image_id, 22))
+                st.caption(words.escaped(record.label or "unlabelled"))
+
+    def others() -> None:
+        st.session_state["sample_images_seed"] = seed + 1
+
+    st.button("Show others", icon=":material/shuffle:", on_click=others)
+
+
+def left_out(dataset: Dataset) -> None:
+    """List what was left out, with reasons."""
+    if not dataset.left_out:
+        st.caption("Nothing was left out: every file and every row of the metadata is in use.")
+        return
+    frame = pd.DataFrame([vars(item) for item in dataset.left_out])
+    st.dataframe(
+        frame,
+        hide_index=True,
+        height=min(420, 38 + 35 * len(frame)),
+        column_config={
+            "name": st.column_config.TextColumn("File or row", width="medium"),
+            "reason": st.column_config.TextColumn("Reason", width="large"),
+        },
+        alt="Files and metadata rows that were left out, with reasons",
+    )
+    components.downloads(f"{dataset.name}-left-out", {"Left out": lambda: frame}, key="left_out")
+
+
+def rebuild(dataset: Dataset) -> None:
+    """Write the data set anew at one k, and follow that."""
+    st.markdown(
+        "Every image is reconstructed from its k largest singular values and stored; files and metadata make a new "
+        "data set."
+    )
+    run_id = st.query_params.get("rebuild")
+    state = data.run_state(run_id) if run_id else None
+    if state is not None and state.dataset == dataset.name:
+        if not state.ended:
+            components.live_progress(state.run_id)
+            return
+        if state.status == "finished":
+            run = data.run(state.run_id)
+            made = data.spec_of(run)["name"] if run else ""
+            st.success(f"Done: **{words.escaped(made)}** is registered.", icon=":material/check_circle:")
+            st.page_link(
+                "app_pages/datasets.py", label=f"Open {words.shortened(made, 48)}", query_params={"dataset": made},
+                icon=":material/photo_library:", help="",
+            )  # fmt: skip
+            components.left_out_images(state)
+        else:
+            components.ended_without_results(state)
+    forms.reconstruct_form(dataset)
+
+
+known = data.datasets() if not (problem := data.health().store) else pd.DataFrame()
+if problem:
+    st.stop()
+if "registering" in st.session_state:
+    awaited()
+if known.empty:
+    st.info("No data set is registered yet.", icon=":material/folder_off:")
+    registration()
+    with st.container(border=True):
+        components.how_to_get_ham10000()
+    st.stop()
+
+listing(known)
+with st.expander("Register another folder", icon=":material/create_new_folder:"):
+    registration()
+with st.expander("How to get HAM10000", icon=":material/download:"):
+    components.how_to_get_ham10000()
+
+dataset = forms.choose_dataset()
+if dataset is None:
+    st.stop()
+row = data.plain_row(known[known["name"] == dataset.name].iloc[0])
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.subheader(words.escaped(words.shortened(dataset.name, 60)))
+    st.page_link(
+        "app_pages/sweeps.py",
+        label="Start a sweep on it",
+        icon=":material/query_stats:",
+        query_params={"tab": "New sweep", "dataset": dataset.name},
+        help="",
+    )
+facts(row)
+views = {
+    "Images": sample_images,
+    "Classes": classes,
+    "Metadata": distributions,
+    "Sizes": sizes,
+    f"Left out ({len(dataset.left_out):,})": left_out,
+    "Reconstruct": rebuild,
+}
+names = {label.split(" (")[0]: label for label in views}
+view = components.url_choice(
+    st.segmented_control,
+    "View",
+    list(names),
+    param="view",
+    format_func=names.__getitem__,
+    label_visibility="collapsed",
+    required=True,
+)
+views[names[view]](dataset)

@@ -1,0 +1,247 @@
+"""One image at any k: original and reconstruction, where they differ, the spectrum, and every metric."""
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import DermSlimError
+from core.images import CODECS
+from core.metrics import METRICS
+from core.svd import MODES, break_even_k, factor_bytes
+from dashboard import charts, components, data, forms, words
+from dashboard.compare import Pane, compare
+
+MATCHES = 12
+UPLOADED = "An uploaded image"
+
+
+def find_image(name: str) -> tuple[bytes, str, str] | None:
+    """Return the chosen image of a data set: its file, its name, and a line about it."""
+    records = data.records(name)
+    ids = list(records)
+    if not ids:
+        st.info("This data set has no readable image.", icon=":material/broken_image:")
+        return None
+
+    def choose(image_id: str) -> None:
+        st.session_state["image"] = image_id
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        typed = st.text_input(
+            f"Image, of {len(ids):,}",
+            key="image",
+            bind="query-params",
+            placeholder="an id, or a part of one",
+            type="search",
+        ).strip()
+        current = typed if typed in records else ids[0] if not typed else None
+        place = ids.index(current) if current else 0
+        st.button("Previous", icon=":material/chevron_left:", on_click=choose, args=(ids[place - 1],))
+        st.button(
+            "Next", icon=":material/chevron_right:", icon_position="right", on_click=choose,
+            args=(ids[(place + 1) % len(ids)],),
+        )  # fmt: skip
+        st.button("Any", icon=":material/shuffle:", on_click=choose, args=(random.choice(ids),))
+    if current is None:
+        wanted = typed.lower()
+        found = [image_id for image_id in ids if wanted in image_id.lower()]
+        if not found:
+            st.warning(f"Expected an id of {words.escaped(name)}, or a part of one; got {words.escaped(typed)}")
+            return None
+        more = f", the first {MATCHES} of them" if len(found) > MATCHES else ""
+        st.caption(f"{words.count_of(len(found), 'image')} match{'es' if len(found) == 1 else ''}{more}:")
+        root = data.dataset(name).root
+        with st.grid("auto", min_column_width=130, gap="small"):
+            for image_id in found[:MATCHES]:
+                with st.container(gap="xsmall"):
+                    components.thumbnail(root / records[image_id].path, records[image_id].sha256, image_id)
+                    st.button(words.shortened(image_id, 22), key=f"match_{image_id}", on_click=choose, args=(image_id,))
+        return None
+    record = records[current]
+    facts = [record.label, record.dx, record.localization, record.sex, f"{record.age:g} years" if record.age else None]
+    about = " · ".join(dict.fromkeys(fact for fact in facts if fact))
+    return data.read_file(Path(data.dataset(name).root) / record.path), current, about
+
+
+def uploaded_image() -> tuple[bytes, str, str] | None:
+    """Return an uploaded image; it stays in this session and is stored nowhere."""
+    file = st.file_uploader(
+        "Image", type=["jpg", "jpeg", "png", "webp", "avif", "tif", "tiff", "bmp"], key="upload", max_upload_size=50
+    )
+    if file is None:
+        st.caption("The image stays in this session: nothing is stored, and the address of this view does not name it.")
+        return None
+    return file.getvalue(), file.name, "uploaded"
+
+
+def settings_fields() -> tuple[str, str, int | None]:
+    """Return mode, codec and quality."""
+    with st.container(horizontal=True):
+        mode = st.selectbox("Mode", list(MODES), key="mode", bind="query-params")
+        codec = st.selectbox("Codec", list(CODECS), key="codec", bind="query-params")
+        qualities = CODECS[codec].qualities
+        if qualities is None:
+            st.text_input("Quality", value="lossless", disabled=True, key="lossless")
+            return mode, codec, None
+        quality = st.number_input(
+            "Quality",
+            min_value=qualities[0],
+            max_value=qualities[-1],
+            value=CODECS[codec].default_quality,
+            key=f"quality_{codec}",
+            bind="query-params",
+        )
+    return mode, codec, int(quality)
+
+
+@st.fragment
+def inspected(image: data.Decomposed, mode: str, codec: str, quality: int | None) -> None:
+    """Draw everything that depends on k; only this part runs again when the slider moves."""
+    rank = image.factors.rank
+    if rank == 1:
+        k = 1
+        st.caption("This image has rank 1: the only k is 1.")
+    else:
+        st.session_state.setdefault("k", min(350, rank))
+        if not 1 <= st.session_state["k"] <= rank:
+            st.session_state["k"] = rank
+        k = st.slider("k, singular values kept", 1, rank, key="k", bind="query-params")
+    try:
+        step = data.step(image.digest, mode, k, codec, quality, image)
+    except DermSlimError as error:
+        st.error(words.escaped(error), icon=":material/error:")
+        return
+    sizes(image, step, mode, k, codec, quality)
+    pictures(image, step, k, codec, quality)
+    left, right = st.columns(2)
+    with left:
+        st.plotly_chart(
+            charts.spectrum(data.singular_values(image.digest, mode, image), mode, k, theme=components.theme()),
+            alt=f"Singular values, the first {k} kept",
+            key="spectrum",
+        )
+    with right:
+        st.plotly_chart(
+            charts.histograms(*step.histograms, theme=components.theme()),
+            alt="Histograms of the channels, original and reconstruction",
+            key="histograms",
+        )
+    metric_table(step)
+
+
+def sizes(image: data.Decomposed, step: data.Step, mode: str, k: int, codec: str, quality: int | None) -> None:
+    """Show the four sizes of this image at this k."""
+    height, width = image.shape
+    stored_as = words.codec_text(codec, quality)
+    factors = factor_bytes(k, height, width, mode)
+    even = break_even_k(height, width, mode)
+    with st.grid(4, min_column_width=150):
+        st.metric("Source file", words.bytes_text(image.source_bytes), border=True, height="stretch")
+        st.metric(f"Stored as {stored_as}", words.bytes_text(step.stored_bytes), border=True, height="stretch")
+        st.metric(f"{stored_as} without SVD", words.bytes_text(step.control_bytes), border=True, height="stretch")
+        st.metric(
+            "As factors, float16",
+            words.bytes_text(factors),
+            border=True,
+            height="stretch",
+            help=f"k(H+W+1) numbers a matrix. Above k = {even:.1f} they are more numbers than the image has.",
+        )
+    gain = step.control_bytes / step.stored_bytes - 1
+    verdict = (
+        f"SVD makes it {100 * gain:.2f} % smaller than that"
+        if gain > 0
+        else f"with SVD it is {100 * (1 / (1 + gain) - 1):.2f} % larger than that"
+        if gain < 0
+        else "SVD changes nothing about that"
+    )
+    st.caption(
+        f"Source to stored: {words.smaller_text(image.source_bytes / step.stored_bytes)}; {stored_as} alone: "
+        f"{words.smaller_text(image.source_bytes / step.control_bytes)}; {verdict}."
+    )
+
+
+def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, quality: int | None) -> None:
+    """Show original and reconstruction, as a swipe or side by side with the maps."""
+    layout = st.segmented_control(
+        "Layout", ["Swipe", "Side by side"], default="Swipe", key="layout", bind="query-params", required=True,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    stored_as = words.codec_text(codec, quality)
+    panes = [
+        Pane(step.original, "Original", f"{words.size_text(*image.shape)} pixels"),
+        Pane(step.stored, f"k = {k}, {stored_as}", "reconstructed, stored and decoded"),
+        Pane(
+            step.difference,
+            "Difference",
+            f"largest channel difference of each pixel, at most {step.largest_difference}; white is 40 or more",
+        ),
+    ]
+    if step.ssim is not None:
+        note = f"1 − SSIM around each pixel, SSIM at least {words.number_text(step.lowest_ssim, 3)}; dark is alike"
+        panes.append(Pane(step.ssim, "SSIM map", note))
+    if layout == "Swipe":
+        compare(panes[:2], image.shape, "swipe", key="swipe")
+        with st.expander("Difference and SSIM maps", icon=":material/gradient:", expanded=True):
+            compare(panes[2:], image.shape, "side", key="maps")
+    else:
+        compare(panes, image.shape, "side", key="side")
+
+
+def metric_table(step: data.Step) -> None:
+    """List every metric with its value, unit, direction and definition."""
+    st.subheader("All metrics")
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Metric": [metric.label for metric in METRICS],
+                "Value": [words.metric_text(metric, step.metrics[metric.name]) for metric in METRICS],
+                "Better": [metric.better for metric in METRICS],
+                "Definition": [metric.definition for metric in METRICS],
+            }
+        ),
+        hide_index=True,
+        height=38 + 35 * len(METRICS),
+        column_config={
+            "Metric": st.column_config.TextColumn(width="medium", pinned=True),
+            "Value": st.column_config.TextColumn(width="small"),
+            "Better": st.column_config.TextColumn(width="small"),
+            "Definition": st.column_config.TextColumn(width="large"),
+        },
+        alt="All metrics of this image at this k",
+    )
+
+
+st.caption(
+    "The original is compared with the stored and decoded reconstruction, exactly as a sweep does it for every image."
+)
+names = list(data.datasets()["name"]) if not data.health().store else []
+source = components.url_choice(
+    st.segmented_control,
+    "Source",
+    ["registered", "upload"] if names else ["upload"],
+    param="source",
+    format_func={"registered": "Of a data set", "upload": UPLOADED}.__getitem__,
+    label_visibility="collapsed",
+    required=True,
+)
+with components.sentences():
+    found = None
+    if source == "upload":
+        found = uploaded_image()
+    elif (dataset := forms.choose_dataset()) is not None:
+        found = find_image(dataset.name)
+        if found and dataset.synthetic:
+            st.markdown(components.SYNTHETIC)
+    if found is None:
+        st.stop()
+    content, title, about = found
+    st.subheader(words.escaped(words.shortened(title, 60)), anchor=False)
+    if about:
+        st.caption(words.escaped(about))
+    mode, codec, quality = settings_fields()
+    with st.spinner("Decomposing"):
+        data.compiled()
+        image = data.decomposed(content, data.digest_of(content), mode)
+    inspected(image, mode, codec, quality)

@@ -1,0 +1,125 @@
+"""What runs, what finished last, and the headline figures with the run behind each."""
+
+import streamlit as st
+
+from core.optimal_k import DEFAULT_RULE
+from dashboard import components, data, words
+from jobs.queues import RunState
+
+RECENT = 6
+
+
+def next_steps(has_dataset: bool) -> None:
+    """Say what to do where nothing has been measured."""
+    with st.container(border=True):
+        st.subheader("Next steps")
+        st.markdown(
+            "DermSlim measures what keeping only the *k* largest singular values does to photographs of skin "
+            "lesions, and to the space that they take."
+        )
+        mark = ":material/check_circle:" if has_dataset else ":material/counter_1:"
+        st.markdown(f"{mark} **Register a data set**: HAM10000, a folder a class, or any folder of images.")
+        st.page_link("app_pages/datasets.py", label="Data sets", icon=":material/photo_library:", help="")
+        st.markdown(
+            ":material/counter_2: **Start an SVD sweep** on it. The quick preset takes a few minutes; watch it being "
+            "measured, then read which k it chooses and why."
+        )
+        st.page_link("app_pages/sweeps.py", label="SVD sweeps", icon=":material/query_stats:", help="")
+        st.markdown(":material/counter_3: **Look at single images** at any k, also before a sweep.")
+        st.page_link("app_pages/inspector.py", label="Image inspector", icon=":material/compare:", help="")
+        st.caption("No images at hand? `make demo` creates a synthetic data set and measures it.")
+
+
+@st.fragment(run_every=2)
+def under_way(known: tuple[str, ...]) -> None:
+    """Show what runs; draw the page anew when something starts or ends."""
+    active = [state for state in components.run_states() if not state.ended]
+    if tuple(state.run_id for state in active) != known:
+        st.rerun(scope="app")
+    if not active:
+        return
+    st.subheader("Running now")
+    for state in active:
+        with st.container(border=True):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(
+                    f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** of "
+                    f"{words.escaped(words.shortened(state.dataset, 48))}"
+                    + (f" {components.SYNTHETIC}" if state.synthetic else "")
+                )
+                components.run_link(state.run_id, state.kind, "Watch it", icon=":material/visibility:")
+            components.progress_bar(state)
+
+
+def headline(state: RunState) -> None:
+    """Show the figures of the sweep that finished last."""
+    row = data.run(state.run_id)
+    if row is None:
+        return
+    rules = data.optimal_k(row)
+    storage = data.storage(row)
+    chosen = rules[rules["rule"] == DEFAULT_RULE]
+    rule = data.plain_row(chosen.iloc[0]) if len(chosen) else None
+    k = rule["k"] if rule else None
+    at = storage[storage["k"] == k] if k is not None else storage.tail(1)
+    if at.empty:
+        return
+    sizes = data.plain_row(at.iloc[0])
+    spec = data.spec_of(row)
+    st.subheader("Headline figures")
+    st.markdown(
+        f"The sweep that finished last, {words.ago_text(state.finished_at)}, measured "
+        f"{words.count_of(int(sizes['images']), 'image')} of **{words.escaped(words.shortened(row['dataset'], 60))}**"
+        + (f" {components.SYNTHETIC}" if row["synthetic"] else "")
+    )
+    codec = words.codec_text(spec["codec"], spec.get("quality"))
+    k_text = f"at k = {int(sizes['k'])}"
+    figures = [
+        ("k\\*, plateau rule", words.NONE if k is None else f"{int(k):,}", (rule or {}).get("reason", "")),
+        (f"Source / stored, {k_text}", _ratio(sizes["ratio"]), "Bytes of the files as they came over bytes as stored."),
+        (f"{codec} alone", _ratio(sizes["control_ratio"]), "The same files re-encoded without SVD."),
+        ("SVD adds", words.gain_text(sizes["svd_gain"]), "The ratio with SVD over the ratio without it, minus one."),
+        (f"Storage saved, {k_text}", words.percent_text(sizes["saved_percent"]), "1 − stored/source."),
+    ]
+    with st.grid(5, min_column_width=150):
+        for label, value, explanation in figures:
+            with st.container(border=True):
+                st.metric(label, value, help=explanation)
+                components.run_link(state.run_id, state.kind, "The run behind it", icon=":material/arrow_forward:")
+    for sentence in words.storage_sentences(sizes, spec)[:2]:
+        st.markdown(sentence)
+
+
+def _ratio(value: object) -> str:
+    return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
+
+
+def finished_last(ended: list[RunState]) -> None:
+    """List the runs that ended last."""
+    st.subheader("Finished last")
+    for state in ended[:RECENT]:
+        with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
+            failed = f" · {words.count_text(state.failed)} failed" if state.failed else ""
+            st.markdown(
+                f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** of "
+                f"{words.escaped(words.shortened(state.dataset, 48))}"
+                + (f" {components.SYNTHETIC}" if state.synthetic else "")
+                + f" · {words.count_of(state.done, 'image')}{failed} · {words.ago_text(state.finished_at)}"
+            )
+            components.run_link(state.run_id, state.kind, "Open", icon=":material/arrow_forward:")
+    if len(ended) > RECENT:
+        st.page_link("app_pages/jobs.py", label=f"All {words.count_of(len(ended), 'run')}", help="")
+
+
+states = components.run_states()
+ended = sorted((state for state in states if state.ended), key=lambda state: state.finished_at or state.submitted_at)
+ended.reverse()
+sweep = next((state for state in ended if state.kind == "svd-sweep" and state.status == "finished"), None)
+with components.sentences():
+    if sweep is not None:
+        headline(sweep)
+    under_way(tuple(state.run_id for state in states if not state.ended))
+    if ended:
+        finished_last(ended)
+    if sweep is None:
+        next_steps(not data.datasets().empty)

@@ -1,0 +1,196 @@
+"""Resize study: what a reconstruction still differs by when it is made small, and what networks cost there."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.architectures import NETWORKS
+from core.errors import SpecError
+from core.metrics import METRICS, METRICS_BY_NAME
+from core.parameters import count_parameters
+from dashboard import charts, components, data, forms, words
+
+MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
+ARTICLE_SIZE = (200, 100)
+
+
+def pick_study() -> str | None:
+    """Return the study that the reader chooses, or None (and what to do) where there is none."""
+    states = components.run_states("resize-study")
+    if not states:
+        st.info("No resize study has been measured yet.", icon=":material/aspect_ratio:")
+        st.button("New study", type="primary", icon=":material/add:", on_click=show_form)
+        return None
+    rows = components.recorded_rows("resize-study")
+    by_id = {state.run_id: state for state in states}
+    finished = next((state.run_id for state in states if state.status == "finished"), states[0].run_id)
+    return components.url_choice(
+        st.selectbox,
+        "Study",
+        list(by_id),
+        param="study",
+        default=finished,
+        format_func=lambda run_id: components.state_label(by_id[run_id], rows),
+    )
+
+
+def show_form() -> None:
+    """Turn to the form."""
+    st.query_params["tab"] = "New study"
+
+
+def parameter_counts(sizes: list[tuple[int, int]]) -> tuple[pd.DataFrame, list[str]]:
+    """Return each network's learnable parameters at each size, and why some cannot be built there."""
+    rows, reasons = [], []
+    for network in NETWORKS.values():
+        for height, width in sizes:
+            try:
+                count = count_parameters(network, height, width)
+            except SpecError as error:
+                count = None
+                reasons.append(str(error))
+            rows.append({"network": network.title, "variant": f"{height}x{width}", "parameters": count})
+    return pd.DataFrame(rows), reasons
+
+
+def answer(row: dict[str, Any], spec: dict[str, Any], statistics: pd.DataFrame, counts: pd.DataFrame) -> None:
+    """Say at which size the reconstruction is closest, and at which the networks are smallest."""
+    ssim = statistics[(statistics["metric"] == "ssim") & statistics["mean"].notna()].sort_values("mean")
+    stored_as = words.codec_text(spec["codec"], spec.get("quality"))
+    with st.container(border=True):
+        if len(ssim):
+            best, worst = ssim.iloc[-1], ssim.iloc[0]
+            st.markdown(
+                f"Resized to **{_size(best['variant'])}**, original and reconstruction (k = {spec['k']}, {stored_as}) "
+                f"are most alike: mean SSIM {words.number_text(best['mean'])}. They differ most at "
+                f"{_size(worst['variant'])}, with {words.number_text(worst['mean'])}. Shrinking averages neighbouring "
+                "pixels, so a smaller image hides more of what the compression changed."
+            )
+        totals = counts.dropna().groupby("variant", sort=False)["parameters"].sum()
+        complete = counts.groupby("variant")["parameters"].apply(lambda column: column.notna().all())
+        totals = totals[complete.reindex(totals.index)]
+        if len(totals):
+            smallest = str(totals.idxmin())
+            st.markdown(
+                f"All {len(NETWORKS)} networks together have fewest parameters at **{_size(smallest)}**: "
+                f"{words.number_text(totals[smallest] / 1e6, 3)} million. The article takes "
+                f"{ARTICLE_SIZE[0]} × {ARTICLE_SIZE[1]}."
+            )
+    components.run_facts(row)
+
+
+def _size(variant: str) -> str:
+    return variant.replace("x", " × ")
+
+
+def metrics(statistics: pd.DataFrame) -> None:
+    """Chart the metrics by size: the main ones large, all others small."""
+    st.subheader("Quality by size")
+    st.caption("Point: mean over the images. Whisker: one standard deviation either way. Sizes are rows × columns.")
+    for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
+        for column, name in zip(st.columns(2), names, strict=True):
+            with column:
+                metric = METRICS_BY_NAME[name]
+                st.plotly_chart(
+                    charts.metric_by_size(statistics, name, theme=components.theme()),
+                    alt=f"{metric.label} by size",
+                    key=f"metric_{name}",
+                )
+                st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}."))
+
+
+def networks(counts: pd.DataFrame, reasons: list[str]) -> None:
+    """Show what each network costs at each size."""
+    st.subheader("Learnable parameters by size")
+    st.plotly_chart(
+        charts.parameters_by_size(counts, theme=components.theme()),
+        alt="Learnable parameters of each network by size",
+        key="cost",
+    )
+    wide = counts.pivot(index="network", columns="variant", values="parameters")
+    wide = wide.loc[list(dict.fromkeys(counts["network"])), list(dict.fromkeys(counts["variant"]))]
+    frame = wide.map(lambda count: words.count_text(count) if words.known(count) else "too small")
+    frame.columns = [_size(variant) for variant in frame.columns]
+    st.dataframe(
+        frame.reset_index().rename(columns={"network": "Network"}),
+        hide_index=True,
+        column_config={"Network": st.column_config.TextColumn(pinned=True, width="medium")},
+        alt="Learnable parameters of each network at each size",
+    )
+    for reason in reasons:
+        st.caption(f":material/info: {words.escaped(reason)}")
+    st.caption("Counted from the layers, as Keras counts trainable parameters; no network is built.")
+
+
+def table(row: dict[str, Any], statistics: pd.DataFrame) -> None:
+    """Show every metric at every size, and offer the figures as files."""
+    st.subheader("Table")
+    by = statistics.set_index(["metric", "variant"])
+    variants = list(dict.fromkeys(statistics["variant"]))
+    names = [
+        metric for metric in METRICS if metric.name in set(statistics["metric"]) and metric.name != "explained_variance"
+    ]
+    columns: dict[str, list[str]] = {"Metric (mean ± standard deviation)": [metric.label for metric in names]}
+    for variant in variants:
+        columns[_size(variant)] = [
+            words.mean_and_std(metric, data.plain_row(by.loc[(metric.name, variant)])) for metric in names
+        ]
+    st.dataframe(
+        pd.DataFrame(columns),
+        hide_index=True,
+        height=38 + 35 * len(names),
+        column_config={"Metric (mean ± standard deviation)": st.column_config.TextColumn(pinned=True, width="medium")},
+        alt="Mean and standard deviation of every metric at each size",
+    )
+    run_id = row["run_id"]
+    components.downloads(
+        run_id,
+        {"Statistics": lambda: data.statistics(row), "Every image and size": lambda: data.store().measurements(run_id)},
+        key="table",
+    )
+
+
+def results(run_id: str) -> None:
+    """Show a finished study."""
+    row = data.run(run_id)
+    if row is None:
+        st.info("This run is being recorded.", icon=":material/hourglass_top:")
+        return
+    spec = data.spec_of(row)
+    statistics = data.statistics(row)
+    st.markdown(
+        f"**{words.escaped(words.shortened(row['dataset'], 60))}**"
+        + (f" {components.SYNTHETIC}" if row["synthetic"] else "")
+    )
+    state = data.run_state(run_id)
+    if state is not None and state.failed:
+        components.left_out_images(state)
+        components.retry_button(state)
+    counts, reasons = parameter_counts([(rows, columns) for rows, columns in spec["sizes"]])
+    answer(row, spec, statistics, counts)
+    metrics(statistics)
+    networks(counts, reasons)
+    table(row, statistics)
+
+
+view = components.url_choice(
+    st.segmented_control, "View", ["Results", "New study"], param="tab", label_visibility="collapsed", required=True
+)
+with components.sentences():
+    if view == "New study":
+        st.caption("The original and the stored reconstruction are both resized to each size, then compared.")
+        with st.container(border=True):
+            forms.resize_form()
+        st.stop()
+    run_id = pick_study()
+    state = data.run_state(run_id) if run_id else None
+    if state is None:
+        st.stop()
+    if not state.ended:
+        st.markdown(f"{components.status_text(state.status)} `{state.run_id}`")
+        components.live_progress(state.run_id)
+    elif state.status == "finished":
+        results(state.run_id)
+    else:
+        components.ended_without_results(state)

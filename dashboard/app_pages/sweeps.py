@@ -1,0 +1,380 @@
+"""SVD sweeps: start one, watch it, and read what it found, from the answer down to single images."""
+
+import json
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import SpecError
+from core.metrics import METRICS, METRICS_BY_NAME
+from core.optimal_k import DEFAULT_RULE
+from core.rivals import rate_points
+from core.svd import break_even_k
+from core.sweeps import RivalsSpec, spec_from_dict
+from dashboard import charts, components, data, forms, words
+
+MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
+VIEWS = ("Results", "New sweep")
+
+
+def pick_sweep() -> str | None:
+    """Return the sweep that the reader chooses, or None (and what to do) where there is none."""
+    states = components.run_states("svd-sweep")
+    if not states:
+        st.info("No sweep has been measured yet.", icon=":material/query_stats:")
+        st.button("New sweep", type="primary", icon=":material/add:", on_click=show_form)
+        return None
+    rows = components.recorded_rows("svd-sweep")
+    by_id = {state.run_id: state for state in states}
+    finished = next((state.run_id for state in states if state.status == "finished"), states[0].run_id)
+    return components.url_choice(
+        st.selectbox,
+        "Sweep",
+        list(by_id),
+        param="run",
+        default=finished,
+        format_func=lambda run_id: components.state_label(by_id[run_id], rows),
+    )
+
+
+def show_form() -> None:
+    """Turn to the form."""
+    st.query_params["tab"] = "New sweep"
+
+
+def copy_settings(spec: dict[str, Any]) -> None:
+    """Turn to the form with a run's settings in its fields."""
+    forms.set_draft("sweep", forms.draft_of(spec) | {"quality_of": spec["codec"]})
+    st.query_params["dataset"] = spec["dataset"]
+    show_form()
+
+
+def answer(row: dict[str, Any], spec: dict[str, Any], storage: pd.DataFrame, rule: dict[str, Any] | None) -> None:
+    """Say which k, what it saves, and how much of that is SVD's doing."""
+    largest = storage.iloc[-1]
+    k = rule["k"] if rule and words.known(rule["k"]) else None
+    at = storage[storage["k"] == k].iloc[0] if k is not None else largest
+    sizes = data.plain_row(at)
+    with st.container(border=True):
+        if rule:
+            st.markdown(words.k_sentence(rule))
+        for sentence in words.storage_sentences(sizes, spec):
+            st.markdown(sentence)
+        if sizes["identical"]:
+            st.markdown(
+                f"{words.count_of(int(sizes['identical']), 'image')} of them equal their original exactly; "
+                "PSNR is undefined for those."
+            )
+    codec = words.codec_text(spec["codec"], spec.get("quality"))
+    with st.grid(5, min_column_width=140):
+        st.metric("k\\*" if k is not None else "Largest k", f"{int(sizes['k']):,}", border=True)
+        st.metric("Source / stored", _ratio(sizes["ratio"]), border=True)
+        st.metric(f"{codec} alone", _ratio(sizes["control_ratio"]), border=True)
+        st.metric("SVD adds", words.gain_text(sizes["svd_gain"]), border=True)
+        st.metric("Storage saved", words.percent_text(sizes["saved_percent"]), border=True)
+    components.run_facts(row)
+
+
+def _ratio(value: object) -> str:
+    return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
+
+
+def metrics(statistics: pd.DataFrame, k: int | None) -> None:
+    """Chart every metric against k: the main ones large, all others small."""
+    st.subheader("Quality against k")
+    st.caption("Line: mean over the images. Band: one standard deviation either way.")
+    for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
+        for column, name in zip(st.columns(2), names, strict=True):
+            with column:
+                metric_chart(statistics, name, k)
+    with st.expander("All other metrics", icon=":material/grid_view:", on_change="rerun", key="all_metrics") as others:
+        if others.open:
+            rest = [metric.name for metric in METRICS if metric.name not in MAIN_METRICS]
+            st.plotly_chart(
+                charts.small_multiples(statistics, rest, k, theme=components.theme()),
+                alt="All other metrics against k",
+                key="small",
+            )
+
+
+def metric_chart(statistics: pd.DataFrame, name: str, k: int | None) -> None:
+    """Chart one metric with its definition."""
+    metric = METRICS_BY_NAME[name]
+    st.plotly_chart(
+        charts.metric_against_k(statistics, name, k, theme=components.theme()),
+        alt=f"{metric.label} against k",
+        key=f"metric_{name}",
+    )
+    undefined = int(statistics.loc[statistics["metric"] == name, "undefined"].max())
+    missing = f" Undefined for up to {words.count_of(undefined, 'image')} at a k." if undefined else ""
+    st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}.{missing}"))
+
+
+def storage_section(storage: pd.DataFrame, spec: dict[str, Any], k: int | None) -> None:
+    """Chart the four sizes against k."""
+    st.subheader("Storage against k")
+    row = storage.iloc[-1]
+    even = None
+    if words.known(row["height"]) and words.known(row["width"]):
+        even = break_even_k(int(row["height"]), int(row["width"]), spec["mode"])
+    st.plotly_chart(
+        charts.storage_against_k(storage, even, k, theme=components.theme()),
+        alt="Source, stored, control and factor bytes against k",
+        key="storage",
+    )
+    codec = words.codec_text(spec["codec"], spec.get("quality"))
+    note = (
+        f"Source: the files as they came. Stored: the reconstructions as {codec}. Control: the same files as {codec} "
+        "without SVD. Factors: U, Σ and V in float16."
+    )
+    if even is not None:
+        note += f" Above the break-even of k = {even:.1f} the factors hold more numbers than the image."
+    st.caption(note)
+
+
+def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> None:
+    """Put the sweep beside the same images through other codecs, or offer to measure those."""
+    st.subheader("Rivals without SVD")
+    state = rivals_of(row, spec)
+    if state is None:
+        st.markdown("How do plain JPEG, WebP and AVIF do on the same images, at what size and quality?")
+        st.button(
+            "Measure the rivals",
+            icon=":material/compress:",
+            on_click=components.attempt,
+            args=(submit_rivals, spec),
+            kwargs={"done": "Queued"},
+        )
+        return
+    if not state.ended:
+        components.live_progress(state.run_id)
+        return
+    if state.status != "finished":
+        components.ended_without_results(state)
+        return
+    rivals = data.run(state.run_id)
+    if rivals is None:
+        return
+    metric = st.segmented_control(
+        "Quality by", ["ssim", "psnr", "haralick_distance"], default="ssim", key="rate_metric", bind="query-params",
+        format_func=words.metric_label, required=True,
+    )  # fmt: skip
+    ours = rate_points(data.statistics(row), data.storage(row))
+    theirs = rate_points(data.statistics(rivals), data.storage(rivals))
+    if k is not None:
+        for sentence in data.rivals_sentences(row, rivals, k, metric):
+            st.markdown(words.escaped(sentence))
+    st.plotly_chart(
+        charts.rate_distortion(ours, theirs, metric, k, theme=components.theme()),
+        alt=f"Bytes a pixel against {words.metric_label(metric)}, SVD and rivals",
+        key="rivals",
+    )
+    components.run_facts(rivals, "How the rivals were measured")
+
+
+def rivals_of(row: dict[str, Any], spec: dict[str, Any]) -> Any:
+    """Return the newest rivals run over the same images with the same metrics' parameters, or None."""
+    by_id = {state.run_id: state for state in components.run_states("rivals")}
+    recorded = data.runs("rivals")
+    for _, each in recorded[recorded["dataset_fingerprint"] == row["dataset_fingerprint"]].iterrows():
+        other = json.loads(each["spec"])
+        same_images = other["sample_size"] == spec["sample_size"] and (
+            spec["sample_size"] is None or other["seed"] == spec["seed"]
+        )
+        state = by_id.get(each["run_id"])
+        if same_images and other["metrics"] == spec["metrics"] and state and state.status != "cancelled":
+            return state
+    return None
+
+
+def submit_rivals(spec: dict[str, Any]) -> None:
+    """Start the rivals run that belongs to a sweep."""
+    sweep = spec_from_dict(spec)
+    dataset = data.dataset(sweep.dataset)
+    if dataset is None:
+        raise SpecError(f"expected data set {sweep.dataset} to be registered; it was removed")
+    data.queues().submit(
+        RivalsSpec(dataset=sweep.dataset, sample_size=sweep.sample_size, seed=sweep.seed, metrics=sweep.metrics),
+        dataset,
+    )
+
+
+def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
+    """Show all rules side by side, each with its k, its reason and its stability."""
+    st.subheader("Which k, by which rule")
+    with st.grid(max(1, len(rules)), min_column_width=220):
+        for _, each in rules.iterrows():
+            rule = data.plain_row(each)
+            with st.container(border=True, height="stretch"):
+                st.metric(
+                    words.RULES.get(rule["rule"], rule["rule"]),
+                    words.NONE if rule["k"] is None else f"k = {rule['k']:.0f}",
+                )
+                if rule["stability"] is not None:
+                    st.caption(f"{100 * rule['stability']:.0f} % of the bootstrap resamples choose the same k")
+                st.markdown(rule["reason"])
+    with st.expander("Where each metric arrives", icon=":material/flag:", on_change="rerun", key="arrivals") as opened:
+        if opened.open:
+            arrivals_table(statistics, storage)
+
+
+def arrivals_table(statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
+    """List the k at which each metric arrives on its plateau, and its knee."""
+    table = data.arrivals(statistics, storage)
+    described = [METRICS_BY_NAME[name] for name in table["metric"]]
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Metric": table["label"],
+                "Votes": ["yes" if each else "no" for each in table["votes"]],
+                "Plateau at k": table["plateau_k"],
+                "Knee at k": table["knee_k"],
+                "Best at k": table["best_k"],
+                "At the smallest k": [words.metric_text(*pair) for pair in zip(described, table["first"], strict=True)],
+                "Best": [words.metric_text(*pair) for pair in zip(described, table["best"], strict=True)],
+            }
+        ),
+        hide_index=True,
+        height=38 + 35 * len(table),
+        alt="The k at which each metric arrives on its plateau",
+    )
+
+
+def table_section(row: dict[str, Any], statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
+    """Show the figures as a table, and offer them and every row as files."""
+    st.subheader("Table")
+    by = statistics.set_index(["metric", "variant"])
+    names = [metric for metric in METRICS if metric.name in set(statistics["metric"])]
+    columns: dict[str, list[str]] = {"Metric (mean ± standard deviation)": [metric.label for metric in names]}
+    for variant in storage["variant"]:
+        columns[variant.replace("=", " = ")] = [
+            words.mean_and_std(metric, data.plain_row(by.loc[(metric.name, variant)])) for metric in names
+        ]
+    sizes = {
+        "Source": "source_bytes",
+        "Stored": "stored_bytes",
+        "Control, no SVD": "control_bytes",
+        "Factors, float16": "factor_bytes",
+    }
+    for label, column in sizes.items():
+        _add_row(columns, label, [words.bytes_text(each) for each in storage[column]])
+    _add_row(columns, "Source / stored", [words.number_text(each) for each in storage["ratio"]])
+    _add_row(columns, "SVD adds", [words.gain_text(each) for each in storage["svd_gain"]])
+    _add_row(columns, "Images measured", [words.count_text(each) for each in storage["images"]])
+    _add_row(columns, "Identical images", [words.count_text(each) for each in storage["identical"]])
+    _add_row(columns, "Not measured", [words.count_text(each) for each in storage["unmeasured"]])
+    frame = pd.DataFrame(columns)
+    st.dataframe(
+        frame,
+        hide_index=True,
+        height=38 + 35 * len(frame),
+        column_config={frame.columns[0]: st.column_config.TextColumn(pinned=True, width="medium")},
+        alt="Mean and standard deviation of every metric, and the sizes, at each k",
+    )
+    run_id = row["run_id"]
+    components.downloads(
+        run_id,
+        {
+            "Statistics": lambda: data.statistics(row),
+            "Sizes": lambda: data.storage(row),
+            "Every image and k": lambda: data.store().measurements(run_id),
+        },
+        key="table",
+    )
+
+
+def _add_row(columns: dict[str, list[str]], label: str, values: list[str]) -> None:
+    for column, value in zip(columns, [label, *values], strict=True):
+        columns[column].append(value)
+
+
+@st.fragment
+def worst_section(row: dict[str, Any], storage: pd.DataFrame, default_k: int) -> None:
+    """Show the images that a metric judges worst at a k; each opens in the inspector."""
+    st.subheader("Worst images")
+    ks = [int(k) for k in storage["k"]]
+    if st.session_state.get("k") not in (None, *ks):
+        st.session_state["k"] = default_k
+    with st.container(horizontal=True):
+        metric = st.selectbox(
+            "By", [metric.name for metric in METRICS], index=[metric.name for metric in METRICS].index("ssim"),
+            format_func=words.metric_label, key="metric", persist_state="session",
+        )  # fmt: skip
+        k = st.segmented_control("At k", ks, default=default_k, key="k", bind="query-params", required=True)
+    worst = data.worst_images(row, metric, f"k={k}")
+    if worst.empty:
+        st.caption("This metric is undefined for every image at this k.")
+        return
+    dataset = data.dataset(row["dataset"])
+    records = data.records(row["dataset"])
+    with st.grid("auto", min_column_width=150, gap="small"):
+        for each in worst.itertuples():
+            with st.container(gap="xsmall"):
+                record = records.get(each.image_id)
+                if dataset is not None and record is not None:
+                    components.thumbnail(dataset.root / record.path, record.sha256, each.image_id)
+                components.inspector_link(row["dataset"], each.image_id, words.shortened(each.image_id, 20), k)
+                st.caption(words.escaped(words.metric_text(METRICS_BY_NAME[metric], each.value)))
+
+
+def results(run_id: str) -> None:
+    """Show a finished sweep, from the answer down to single images."""
+    row = data.run(run_id)
+    if row is None:
+        st.info("This run is being recorded.", icon=":material/hourglass_top:")
+        return
+    spec = data.spec_of(row)
+    storage, statistics, rules = data.storage(row), data.statistics(row), data.optimal_k(row)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = words.escaped(words.shortened(row["dataset"], 60))
+        st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if row["synthetic"] else ""))
+        st.button(
+            "Use these settings in a new sweep", icon=":material/edit:", type="tertiary", on_click=copy_settings,
+            args=(spec,),
+        )  # fmt: skip
+    state = data.run_state(run_id)
+    if state is not None and state.failed:
+        components.left_out_images(state)
+        components.retry_button(state)
+    rule = None
+    if len(rules):
+        chosen = st.segmented_control(
+            "Rule that chooses k",
+            list(rules["rule"]),
+            default=DEFAULT_RULE,
+            key="rule",
+            bind="query-params",
+            format_func=lambda name: words.RULES.get(name, name),
+            required=True,
+        )
+        rule = data.plain_row(rules[rules["rule"] == chosen].iloc[0])
+    k = int(rule["k"]) if rule and rule["k"] is not None else None
+    answer(row, spec, storage, rule)
+    metrics(statistics, k)
+    storage_section(storage, spec, k)
+    rivals_section(row, spec, k)
+    rules_section(rules, statistics, storage)
+    table_section(row, statistics, storage)
+    worst_section(row, storage, k or int(storage["k"].iloc[-1]))
+
+
+view = components.url_choice(
+    st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
+)
+with components.sentences():
+    if view == "New sweep":
+        with st.container(border=True):
+            forms.sweep_form()
+        st.stop()
+    run_id = pick_sweep()
+    state = data.run_state(run_id) if run_id else None
+    if state is None:
+        st.stop()
+    if not state.ended:
+        st.markdown(f"{components.status_text(state.status)} `{state.run_id}`")
+        components.live_progress(state.run_id)
+    elif state.status == "finished":
+        results(state.run_id)
+    else:
+        components.ended_without_results(state)

@@ -1,0 +1,360 @@
+"""Parts that several pages share: banners, progress, links to runs, the facts behind a figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import tzinfo
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import DermSlimError
+from core.sweeps import spec_from_dict
+from dashboard import data, words
+from jobs.queues import RunState
+
+PAGES = {  # where a run of each kind is shown, and the query parameter that names it there
+    "svd-sweep": ("app_pages/sweeps.py", "run"),
+    "resize-study": ("app_pages/resize.py", "study"),
+    "rivals": ("app_pages/jobs.py", "job"),
+    "reconstruct": ("app_pages/jobs.py", "job"),
+}
+SYNTHETIC = ":violet-badge[:material/science: synthetic]"
+
+
+def reader_zone() -> tzinfo | None:
+    """Return the time zone of the reader's browser; None means this machine's."""
+    try:
+        return ZoneInfo(st.context.timezone) if st.context.timezone else None
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
+
+
+def moment(value: object) -> str:
+    """Return a moment in the reader's time zone."""
+    return words.moment_text(value, reader_zone())
+
+
+def theme() -> str | None:
+    """Return the page's theme, light or dark, for the charts' palette."""
+    return st.context.theme.type
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Show an error that is meant for the user as the sentence that it is."""
+    try:
+        yield
+    except DermSlimError as error:
+        st.error(words.escaped(error), icon=":material/error:")
+
+
+def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
+    """Do something from a button: say that it is done, or keep the reason for `show_problem`."""
+    try:
+        action(*arguments)
+    except DermSlimError as error:
+        st.session_state["problem"] = str(error)
+    else:
+        st.toast(done, icon=":material/check:")
+    data.forget_states()
+
+
+def show_problem() -> None:
+    """Show why the last button did nothing, once."""
+    if problem := st.session_state.pop("problem", None):
+        st.error(words.escaped(problem), icon=":material/error:")
+
+
+@st.fragment(run_every=5)
+def health_banner() -> None:
+    """Say what is down, on every page and for as long as it is; silent while all is well."""
+    health = data.health()
+    if health.store:
+        st.error(words.escaped(health.store), title="The store cannot be read", icon=":material/database_off:")
+    if health.redis:
+        st.error(
+            f"{words.escaped(health.redis)}. Recorded results can still be read; nothing new can be started. "
+            "`make up` starts the queue and its workers.",
+            title="The queue does not answer",
+            icon=":material/cloud_off:",
+        )
+        return
+    if not health.recorder:
+        waiting = f"{words.count_of(health.waiting, 'record')} waiting. " if health.waiting else ""
+        st.warning(
+            f"{waiting}What the workers measure is kept in the queue and appears here once one runs: "
+            "`python -m jobs.worker record`, or `make up` for everything.",
+            title="No record worker is running",
+            icon=":material/warning:",
+        )
+    if not any(worker.kind == "svd" for worker in health.workers):
+        st.warning(
+            "Runs that are started stay queued until one runs: `python -m jobs.worker svd`, on any machine that "
+            "reaches the queue and the images.",
+            title="No svd worker is running",
+            icon=":material/warning:",
+        )
+
+
+def url_choice(
+    widget: Callable[..., Any],
+    label: str,
+    options: Sequence[str],
+    *,
+    param: str,
+    default: str | None = None,
+    **arguments: Any,
+) -> str:
+    """Return the option that the URL's `param` names, chosen with `widget`, which writes it there.
+
+    For choices that the program makes too (a run just started) and whose labels are not what the URL should show;
+    Streamlit's own binding serves the others.
+    """
+    wanted = st.query_params.get(param)
+    chosen = wanted if wanted in options else default if default in options else options[0]
+    key = f"choice_{param}"
+    if st.session_state.get(key) != chosen:
+        st.session_state[key] = chosen
+
+    def changed() -> None:
+        if st.session_state[key] is not None:
+            st.query_params[param] = st.session_state[key]
+
+    if wanted is not None and wanted not in options:
+        st.warning(f"Expected {param} to be one that is known here; got {words.escaped(words.shortened(wanted, 80))}")
+    widget(label, options, key=key, on_change=changed, **arguments)
+    return chosen
+
+
+def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **arguments: Any) -> None:
+    """Show a link to the page of a run."""
+    page, param = PAGES[kind]
+    st.page_link(page, label=label, icon=icon, query_params={param: run_id}, help="", **arguments)
+
+
+def inspector_link(dataset: str, image_id: str, label: str, k: int | None = None) -> None:
+    """Show a link that opens an image in the inspector."""
+    params = {"dataset": dataset, "image": image_id} | ({} if k is None else {"k": str(k)})
+    st.page_link("app_pages/inspector.py", label=label, icon="", query_params=params, help="")
+
+
+def status_text(status: str) -> str:
+    """Return a run's status as a badge."""
+    return f":{words.STATUS_COLOURS[status]}-badge[{words.STATUS_ICONS[status]} {status}]"
+
+
+def run_states(kind: str | None = None) -> list[RunState]:
+    """Return the runs of a kind, newest first; a sentence and none where the store cannot be read."""
+    with sentences():
+        return [state for state in data.run_states() if kind in (None, state.kind)]
+    return []
+
+
+def state_label(state: RunState, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a run's name in lists; its settings are known once it is recorded."""
+    if state.run_id in rows:
+        return words.run_label({**rows[state.run_id], "status": state.status}, reader_zone())
+    synthetic = " (synthetic)" if state.synthetic else ""
+    return f"{moment(state.submitted_at)} · {words.shortened(state.dataset, 32)}{synthetic} · {state.status}"
+
+
+def recorded_rows(kind: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the recorded runs of a kind by id."""
+    return {row["run_id"]: data.plain_row(row) for _, row in data.runs(kind).iterrows()}
+
+
+# -- progress ------------------------------------------------------------------------------------------------------
+
+
+def live_progress(run_id: str) -> None:
+    """Show a run's progress while it lasts, then the page as it is with the results."""
+    st.fragment(_progress, run_every=1)(run_id)
+
+
+def _progress(run_id: str) -> None:
+    state = data.run_state(run_id)
+    if state is None or state.ended:
+        st.rerun(scope="app")
+        return
+    show_problem()
+    progress_bar(state)
+    st.button(
+        "Cancel",
+        key=f"cancel_{run_id}",
+        icon=":material/stop_circle:",
+        on_click=attempt,
+        args=(cancel_run, run_id),
+        kwargs={"done": "Cancelling: the images being measured now are the last ones"},
+    )
+
+
+def progress_bar(state: RunState) -> None:
+    """Show how far a run is, at which rate, and how long it will still take."""
+    finished = state.done + state.failed
+    if state.status == "queued":
+        before = f", {words.count_of(state.position, 'run')} before it" if state.position else ""
+        st.progress(0.0, text=f"Queued{before}: {words.count_of(state.total, 'image')} to measure")
+        return
+    parts = [f"{finished:,} of {words.count_of(state.total, 'image')}"]
+    if state.rate:
+        parts.append(f"{words.number_text(state.rate, 3)} images/s")
+    if state.seconds_left is not None:
+        parts.append(f"{words.duration_text(state.seconds_left)} left" if finished < state.total else "recording")
+    if state.failed:
+        parts.append(f"{words.count_of(state.failed, 'image')} failed")
+    st.progress(min(1.0, finished / max(1, state.total)), text=" · ".join(parts))
+
+
+def cancel_run(run_id: str) -> None:
+    """Stop a run after the images that are being measured now."""
+    data.queues().cancel(run_id)
+
+
+def retry_run(run_id: str) -> None:
+    """Measure what a run has left out."""
+    data.queues().retry(run_id)
+
+
+def retry_button(state: RunState) -> None:
+    """Offer to measure what an ended run has left out."""
+    if state.ended and state.done < state.total:
+        st.button(
+            f"Retry the {words.count_of(state.total - state.done, 'missing image')}",
+            key=f"retry_{state.run_id}",
+            icon=":material/replay:",
+            on_click=attempt,
+            args=(retry_run, state.run_id),
+            kwargs={"done": "Queued again: measured images are kept"},
+        )
+
+
+def ended_without_results(state: RunState) -> None:
+    """Say why a run that has ended has nothing to show, and what can be done."""
+    measured = f"{state.done:,} of {words.count_of(state.total, 'image')} measured"
+    if state.status == "cancelled":
+        st.warning(f"This run was cancelled with {measured}. What was measured is kept.", icon=":material/cancel:")
+    else:
+        st.error(
+            words.escaped(state.error or "No reason was recorded."),
+            title=f"This run failed with {measured}",
+            icon=":material/error:",
+        )
+    retry_button(state)
+    left_out_images(state)
+
+
+def left_out_images(state: RunState) -> None:
+    """List the images that a run could not measure, with their reasons."""
+    if not state.failed:
+        return
+    failures = data.failed_images(state.run_id)
+    title = f"{words.count_of(state.failed, 'image')} could not be measured"
+    with st.expander(title, icon=":material/report:"):
+        st.dataframe(
+            failures[["image_id", "reason", "worker"]],
+            hide_index=True,
+            column_config={
+                "image_id": st.column_config.TextColumn("Image", width="medium"),
+                "reason": st.column_config.TextColumn("Reason", width="large"),
+                "worker": "Worker",
+            },
+            alt=f"Images that run {state.run_id} could not measure, with reasons",
+        )
+
+
+# -- facts ---------------------------------------------------------------------------------------------------------
+
+
+def run_facts(row: Mapping[str, Any], title: str = "How this was measured") -> None:
+    """Show where a figure comes from: run, data set, settings, versions, and the command that repeats it."""
+    with st.expander(title, icon=":material/fact_check:"):
+        spec = json.loads(row["spec"])
+        st.table(_facts(row, spec), border="horizontal", width="stretch", alt="Facts of the run")
+        if row["command"]:
+            st.caption("Repeat it from the project's folder with")
+            st.code(row["command"], language="bash", wrap_lines=True)
+
+
+def _facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+    parameters = spec_from_dict(spec).metrics
+    versions = json.loads(row["versions"]) if row["versions"] else {}
+    workers = (row["workers"] or "").split(", ") if row["workers"] else []
+    synthetic = f" {SYNTHETIC}" if row["synthetic"] else ""
+    seconds = words.duration_text(row["seconds"])
+    work = f"; {words.duration_text(row['work_seconds'])} of work" if words.known(row["work_seconds"]) else ""
+    facts = {
+        "Run": f"`{row['run_id']}`" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
+        "Data set": f"{words.escaped(row['dataset'])}{synthetic}",
+        "Fingerprint of its images": f"`{row['dataset_fingerprint'][:16]}`",
+        "Settings": words.escaped(words.spec_text(spec)),
+        "Seed": str(spec["seed"]),
+        "Changed pixels": f"differ by more than {parameters.changed_threshold} levels",
+        "Low frequencies": f"up to {parameters.radial_cutoff:g} cycles a pixel",
+        "Images": f"{words.count_text(row['measured'])} measured of {words.count_text(row['total'])}"
+        + (f", {words.count_text(row['failed'])} failed" if row["failed"] else ""),
+        "Submitted": f"{moment(row['submitted_at'])} by {words.escaped(row['submitted_by'] or 'unknown')}",
+        "Finished": f"{moment(row['finished_at'])}, after {seconds}{work}",
+        "Workers": words.escaped(", ".join(workers)) or words.NONE,
+        "Code": f"`{row['code_revision']}`" if row["code_revision"] else "not a git checkout",
+        "Versions": words.escaped(", ".join(f"{name} {version}" for name, version in versions.items())) or words.NONE,
+    }
+    return facts
+
+
+def downloads(name: str, choices: Mapping[str, Callable[[], pd.DataFrame]], key: str) -> None:
+    """Offer frames as CSV and Parquet; each is read and written only when its button is pressed."""
+    kinds = {"csv": ("CSV", "text/csv"), "parquet": ("Parquet", "application/vnd.apache.parquet")}
+    with st.container(horizontal=True):
+        for title, frame in choices.items():
+            for kind, (label, mime) in kinds.items():
+                st.download_button(
+                    f"{title}, {label}",
+                    data=lambda frame=frame, kind=kind: data.table_file(frame(), kind),
+                    file_name=f"{name}-{title.lower().replace(' ', '-')}.{kind}",
+                    mime=mime,
+                    key=f"{key}_{title}_{kind}",
+                    on_click="ignore",
+                    icon=":material/download:",
+                )
+
+
+def thumbnail(path: Path, digest: str, image_id: str) -> None:
+    """Show an image small, or why it cannot be shown."""
+    picture = data.thumbnail(str(path), digest)
+    if isinstance(picture, str):
+        st.caption(f":material/broken_image: {words.escaped(picture)}")
+    else:
+        st.image(picture, width="stretch", alt=image_id)
+
+
+def how_to_get_ham10000() -> None:
+    """Say where HAM10000 comes from and which folder layout is expected."""
+    st.markdown(
+        """
+**HAM10000** (10,015 dermatoscopic images, CC BY-NC 4.0) comes from one of two places:
+
+- **Harvard Dataverse**, [doi:10.7910/DVN/DBW86T](https://doi.org/10.7910/DVN/DBW86T): download
+  `HAM10000_images_part_1.zip`, `HAM10000_images_part_2.zip` and `HAM10000_metadata.tab` (as CSV), and unpack them.
+- **ISIC Archive**, collection 212, with its own tool:
+  `pip install isic-cli`, then `isic image download --collections 212 ham10000/images` and
+  `isic metadata download --collections 212 -o ham10000/HAM10000_metadata.csv`.
+
+The folder to register then looks like this; `negatives/`, images without a lesion, is optional:
+"""
+    )
+    st.code(
+        "ham10000/\n├── HAM10000_metadata.csv      lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        "├── images/                    ISIC_0024306.jpg …, in one folder or several\n"
+        "└── negatives/                 optional",
+        language=None,
+    )
+    st.markdown(
+        "A folder with one sub-folder per class, or a plain folder of images, works too. "
+        "Without any download: `make demo` creates a **synthetic** data set."
+    )

@@ -1,0 +1,460 @@
+"""What the pages read: the store through caches, the queue, and images decoded once for the inspector."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import streamlit as st
+
+from core import datasets as datasets_module
+from core.datasets import Dataset, Record
+from core.errors import DermSlimError, ImageError, QueueUnavailable
+from core.images import decode, encode, resize
+from core.metrics import MetricParameters, Reference, difference_map, ssim_map, warm_up
+from core.optimal_k import arrivals as arrivals_of
+from core.rivals import rivals_sentences as rivals_in_words
+from core.settings import Settings
+from core.store import Store
+from core.svd import SVDFactors, decompose
+from jobs.queues import Queues, RunState, WorkerState
+
+Pixels = npt.NDArray[np.uint8]
+
+STORE_TIMEOUT = 5.0  # seconds that a page waits for a database that another process holds
+INSPECTED_PIXELS = 12_000_000  # above it a decomposition takes minutes and gigabytes
+SHOWN_SIDE = 1600  # pixels of the longer side of an image that is sent to the browser
+
+Stamp = tuple[str, int, int]
+
+
+def settings() -> Settings:
+    """Return the settings of this process."""
+    return Settings.from_environment()
+
+
+def store() -> Store:
+    """Return the store; opening happens at each read."""
+    return Store(settings().database, timeout=STORE_TIMEOUT)
+
+
+def stamp() -> Stamp:
+    """Return what tells one state of the database file from the next: cached reads go by it."""
+    database = settings().database
+    try:
+        facts = database.stat()
+    except FileNotFoundError:
+        return (str(database), 0, 0)
+    return (str(database), facts.st_mtime_ns, facts.st_size)
+
+
+def queues() -> Queues:
+    """Return the queue as the pages use it."""
+    return Queues(settings())
+
+
+# -- the store -----------------------------------------------------------------------------------------------------
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _runs(_stamp: Stamp, kind: str | None, status: str | None, dataset: str | None) -> pd.DataFrame:
+    return store().runs(kind, status, dataset)
+
+
+def runs(kind: str | None = None, status: str | None = None, dataset: str | None = None) -> pd.DataFrame:
+    """Return a row a recorded run, newest first."""
+    return _runs(stamp(), kind, status, dataset)
+
+
+def run(run_id: str) -> dict[str, Any] | None:
+    """Return one recorded run with None for NULL."""
+    found = runs()
+    found = found[found["run_id"] == run_id]
+    return plain_row(found.iloc[0]) if len(found) else None
+
+
+def plain_row(row: pd.Series[Any]) -> dict[str, Any]:
+    """Return a data frame's row as a dict, None for whatever is missing."""
+    return {str(name): None if pd.isna(value) else value for name, value in row.items()}
+
+
+@st.cache_data(max_entries=10, show_spinner=False)
+def _datasets(_stamp: Stamp) -> pd.DataFrame:
+    return store().datasets()
+
+
+def datasets() -> pd.DataFrame:
+    """Return a row a registered data set, by name."""
+    return _datasets(stamp())
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _dataset(database: str, name: str, fingerprint: str, registered_at: str) -> Dataset | None:
+    return store().dataset(name)
+
+
+def dataset(name: str) -> Dataset | None:
+    """Return a registered data set with its records; shared between sessions, so not to be changed."""
+    found = datasets()
+    found = found[found["name"] == name]
+    if found.empty:
+        return None
+    row = found.iloc[0]
+    return _dataset(str(settings().database), name, row["fingerprint"], str(row["registered_at"]))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _records(database: str, name: str, fingerprint: str, registered_at: str) -> dict[str, Record]:
+    found = _dataset(database, name, fingerprint, registered_at)
+    return {record.image_id: record for record in found.records} if found else {}
+
+
+def records(name: str) -> dict[str, Record]:
+    """Return a registered data set's records by image id."""
+    row = datasets()
+    row = row[row["name"] == name]
+    if row.empty:
+        return {}
+    return _records(str(settings().database), name, row["fingerprint"].iloc[0], str(row["registered_at"].iloc[0]))
+
+
+@st.cache_data(max_entries=30, show_spinner=False)
+def _class_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
+    return datasets_module.class_table(_dataset)
+
+
+def class_table(found: Dataset) -> pd.DataFrame:
+    """Return images, lesions and bytes a class."""
+    return _class_table(found.fingerprint, found)
+
+
+@st.cache_data(max_entries=30, show_spinner=False)
+def _metadata_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
+    return datasets_module.age_sex_localization(_dataset)
+
+
+def metadata_table(found: Dataset) -> pd.DataFrame:
+    """Return the distributions of age, sex and localisation in long form."""
+    return _metadata_table(found.fingerprint, found)
+
+
+@st.cache_data(max_entries=30, show_spinner=False)
+def _size_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
+    return datasets_module.size_counts(_dataset)
+
+
+def size_table(found: Dataset) -> pd.DataFrame:
+    """Return how many images have each size."""
+    return _size_table(found.fingerprint, found)
+
+
+def _result_key(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Return what a run's results depend on: they stay as they are until the run is tried again."""
+    return (str(settings().database), row["run_id"], f"{row['attempt']} {row['status']} {row['finished_at']}")
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _statistics(key: tuple[str, str, str]) -> pd.DataFrame:
+    return store().statistics(key[1])
+
+
+def statistics(row: dict[str, Any]) -> pd.DataFrame:
+    """Return a finished run's statistics; `row` is the run's."""
+    return _statistics(_result_key(row))
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _storage(key: tuple[str, str, str]) -> pd.DataFrame:
+    return store().storage(key[1])
+
+
+def storage(row: dict[str, Any]) -> pd.DataFrame:
+    """Return a finished run's sizes; `row` is the run's."""
+    return _storage(_result_key(row))
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _optimal_k(key: tuple[str, str, str]) -> pd.DataFrame:
+    return store().optimal_k(key[1])
+
+
+def optimal_k(row: dict[str, Any]) -> pd.DataFrame:
+    """Return a finished run's rules; `row` is the run's."""
+    return _optimal_k(_result_key(row))
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _worst_images(key: tuple[str, str, str], metric: str, variant: str, n: int) -> pd.DataFrame:
+    return store().worst_images(key[1], metric, variant, n)
+
+
+def worst_images(row: dict[str, Any], metric: str, variant: str, n: int = 12) -> pd.DataFrame:
+    """Return the images that a metric judges worst at one variant."""
+    return _worst_images(_result_key(row), metric, variant, n)
+
+
+RIVAL_COLUMNS = ("image_id", "variant", "k", "codec", "quality", "stored_bytes", "reason", "mse")
+
+
+@st.cache_data(max_entries=60, show_spinner=False)
+def _rivals_sentences(sweep: tuple[str, str, str], rivals: tuple[str, str, str], k: int, metric: str) -> list[str]:
+    columns = (*RIVAL_COLUMNS, metric)
+    ours = store().measurements(sweep[1], columns=columns, variant=f"k={k}")
+    return list(rivals_in_words(ours, store().measurements(rivals[1], columns=columns), k, (metric,)))
+
+
+def rivals_sentences(sweep: dict[str, Any], rivals: dict[str, Any], k: int, metric: str) -> list[str]:
+    """Return in words how the codecs of a rivals run compare with a sweep's k, by one metric."""
+    return _rivals_sentences(_result_key(sweep), _result_key(rivals), k, metric)
+
+
+def arrivals(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
+    """Return where each metric's mean curve arrives, from the precomputed means.
+
+    A sweep's means, taken as those of one image, have the same mean curves as its rows.
+    """
+    means = statistics.pivot(index="variant", columns="metric", values="mean")
+    rows = storage[["variant", "k", "source_bytes", "stored_bytes", "control_bytes"]].merge(
+        means, left_on="variant", right_index=True
+    )
+    return arrivals_of(rows.assign(image_id="mean", reason=None))
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def _failed_images(_stamp: Stamp, run_id: str) -> pd.DataFrame:
+    return store().images(run_id, "failed")
+
+
+def failed_images(run_id: str) -> pd.DataFrame:
+    """Return the images that a run could not measure, with their reasons."""
+    return _failed_images(stamp(), run_id)
+
+
+def table_file(frame: pd.DataFrame, kind: str) -> bytes:
+    """Return a frame as a CSV or Parquet file."""
+    if kind == "csv":
+        return frame.to_csv(index=False).encode()
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+# -- the queue -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether what the pages depend on is there. redis, store: a sentence when it is not, else None."""
+
+    redis: str | None
+    store: str | None
+    recorder: bool
+    workers: tuple[WorkerState, ...]
+    waiting: int
+
+
+@st.cache_data(ttl=3, show_spinner=False)
+def _health(redis_url: str | None, database: str) -> Health:
+    trouble = None
+    try:
+        store().schema_version()
+    except DermSlimError as error:
+        trouble = str(error)
+    try:
+        workers = tuple(queues().workers())
+        waiting = queues().records_waiting()
+    except QueueUnavailable as error:
+        return Health(str(error), trouble, False, (), 0)
+    return Health(None, trouble, any(worker.kind == "record" for worker in workers), workers, waiting)
+
+
+def health() -> Health:
+    """Return the state of Redis, store and workers, at most three seconds old."""
+    return _health(settings().redis_url, str(settings().database))
+
+
+@st.cache_data(ttl=1, show_spinner=False)
+def _run_states(redis_url: str | None, _stamp: Stamp) -> list[RunState]:
+    try:
+        return queues().runs()
+    except QueueUnavailable:
+        return [_recorded_state(row) for _, row in runs().iterrows()]
+
+
+def run_states() -> list[RunState]:
+    """Return every run, newest first; what the store alone knows when Redis does not answer."""
+    return _run_states(settings().redis_url, stamp())
+
+
+def run_state(run_id: str) -> RunState | None:
+    """Return one run's state."""
+    return next((state for state in run_states() if state.run_id == run_id), None)
+
+
+def forget_states() -> None:
+    """Read the runs anew at the next call: something was submitted, cancelled or retried."""
+    _run_states.clear()
+    _health.clear()
+
+
+def _recorded_state(row: pd.Series[Any]) -> RunState:
+    values = plain_row(row)
+    names = set(RunState.__dataclass_fields__) & set(values)
+    return RunState(**{name: values[name] for name in names}, done=values["measured"])
+
+
+# -- images --------------------------------------------------------------------------------------------------------
+
+
+@st.cache_data(max_entries=600, show_spinner=False)
+def thumbnail(path: str, digest: str, side: int = 240) -> bytes | str:
+    """Return an image file made small, as WebP; a sentence where it cannot be read."""
+    try:
+        return encode(_limited(decode(read_file(Path(path))), side), "webp", 85)
+    except ImageError as error:
+        return str(error)
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes, or raise ImageError in a sentence."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"expected to read {path.name}; {error.strerror or error}") from error
+
+
+def _limited(image: Pixels, side: int) -> Pixels:
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    return image if scale >= 1 else resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """An image under inspection: pixels, what the metrics need of it, and its decomposition."""
+
+    digest: str
+    image: Pixels
+    reference: Reference
+    factors: SVDFactors
+    source_bytes: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return (self.image.shape[0], self.image.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one k, codec and quality makes of the inspected image.
+
+    original, stored, difference, ssim: PNG files for the browser, ssim None for images below 7 pixels.
+    histograms: pixels at each level (2, 3, 256), of the original and of the stored image, blue first.
+    """
+
+    original: bytes
+    stored: bytes
+    difference: bytes
+    ssim: bytes | None
+    largest_difference: int
+    lowest_ssim: float | None
+    metrics: dict[str, float | None]
+    stored_bytes: int
+    control_bytes: int
+    histograms: npt.NDArray[np.int64]
+
+
+NUMBA = threading.Lock()
+
+
+@st.cache_resource(show_spinner=False)
+def compiled() -> bool:
+    """Compile the metrics' loops once a process."""
+    with NUMBA:
+        warm_up()
+    return True
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def decomposed(_data: bytes, digest: str, mode: str) -> Decomposed:
+    """Decode and decompose an image once for every k. Raises ImageError."""
+    image = decode(_data)
+    if image.shape[0] * image.shape[1] > INSPECTED_PIXELS:
+        raise ImageError(
+            f"expected at most {INSPECTED_PIXELS // 10**6} million pixels to inspect; "
+            f"this image has {image.shape[0]} × {image.shape[1]}"
+        )
+    return Decomposed(digest, image, Reference(image, MetricParameters()), decompose(image, mode), len(_data))
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def singular_values(digest: str, mode: str, _inspected: Decomposed) -> npt.NDArray[np.float64]:
+    """Return the inspected image's singular values (matrices, rank)."""
+    return _inspected.factors.singular_values
+
+
+@st.cache_resource(max_entries=60, show_spinner=False)
+def step(digest: str, mode: str, k: int, codec: str, quality: int | None, _inspected: Decomposed) -> Step:
+    """Reconstruct, store, decode and compare the inspected image at one k. Raises SpecError, ImageError."""
+    image = _inspected.image
+    encoded = encode(_inspected.factors.reconstruct(k), codec, quality)
+    stored = decode(encoded)
+    difference = difference_map(image, stored)
+    similarity = ssim_map(image, stored)
+    return Step(
+        original=shown(image),
+        stored=shown(stored),
+        difference=shown(coloured(np.minimum(difference / 40, 1))),
+        ssim=None if similarity is None else shown(coloured(np.clip(1 - similarity, 0, 1))),
+        largest_difference=int(difference.max()),
+        lowest_ssim=None if similarity is None else float(similarity.min()),
+        metrics={
+            **_inspected.reference.compare(stored),
+            "explained_variance": _inspected.factors.explained_variance(k),
+        },
+        stored_bytes=len(encoded),
+        control_bytes=len(encode(image, codec, quality)),
+        histograms=np.stack([channel_histograms(image), channel_histograms(stored)]),
+    )
+
+
+def channel_histograms(image: Pixels) -> npt.NDArray[np.int64]:
+    """Return the pixels at each of the 256 levels of each channel (3, 256), blue first."""
+    return np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)])
+
+
+# Dark violet over orange to pale yellow: no difference is dark, a large one is light, readable without colour vision.
+RAMP = np.array([[16, 8, 4], [110, 24, 58], [90, 50, 160], [40, 110, 235], [60, 200, 250], [220, 250, 253]], float)
+
+
+def coloured(share: npt.NDArray[np.float64]) -> Pixels:
+    """Return shares 0..1 (H, W) as BGR pixels of one perceptually rising ramp."""
+    levels = np.linspace(0, 1, 256)
+    stops = np.linspace(0, 1, len(RAMP))
+    table = np.stack([np.interp(levels, stops, RAMP[:, channel]) for channel in range(3)], axis=1).round()
+    return table.astype(np.uint8)[np.round(share * 255).astype(np.uint8)]
+
+
+def shown(image: Pixels) -> bytes:
+    """Return an image as the PNG file that the browser gets, its longer side limited to `SHOWN_SIDE`."""
+    return encode(_limited(image, SHOWN_SIDE), "png", None)
+
+
+def digest_of(data: bytes) -> str:
+    """Return what tells one file from another."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def spec_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's parameters as they were submitted."""
+    values: dict[str, Any] = json.loads(row["spec"])
+    return values

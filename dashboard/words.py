@@ -1,0 +1,321 @@
+"""How the pages put numbers, times and findings into words; pure functions, no Streamlit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+import pandas as pd
+
+from core.metrics import METRICS_BY_NAME, Metric
+from core.svd import break_even_k
+
+NONE = "–"
+KINDS = {
+    "svd-sweep": "SVD sweep",
+    "rivals": "Rivals",
+    "resize-study": "Resize study",
+    "reconstruct": "Reconstruction",
+}
+STATUS_COLOURS = {"queued": "gray", "running": "blue", "finished": "green", "failed": "red", "cancelled": "orange"}
+STATUS_ICONS = {
+    "queued": ":material/schedule:",
+    "running": ":material/play_circle:",
+    "finished": ":material/check_circle:",
+    "failed": ":material/error:",
+    "cancelled": ":material/cancel:",
+}
+RULES = {
+    "plateau": "Plateau",
+    "knee": "Knee",
+    "threshold": "Threshold",
+    "budget": "Budget",
+}
+MODES = {"per_channel": "per channel", "unfolded": "unfolded"}
+LAYOUTS = {"ham10000": "HAM10000", "class_folders": "a folder a class", "plain": "plain folder, no labels"}
+NEGLIGIBLE_GAIN = 0.005  # half a percent: below it, what SVD adds to the ratio is not called a saving
+
+
+def known(value: object) -> bool:
+    """Return whether a value from a data frame or row is there: not None, NaN or NaT."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value)) and value is not pd.NaT
+
+
+def count_text(number: object) -> str:
+    """Return a whole number with thousands separators: 10,015."""
+    return f"{int(number):,}" if known(number) else NONE  # type: ignore[call-overload]
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 image`, `10,015 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def bytes_text(size: object) -> str:
+    """Return a size in decimal units with three digits: 82.8 MB."""
+    if not known(size):
+        return NONE
+    value = float(size)  # type: ignore[arg-type]
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:,.0f} bytes" if unit == "bytes" else f"{_digits(value)} {unit}"
+        value /= 1000
+    return f"{_digits(value)} TB"
+
+
+def number_text(value: object, digits: int = 4) -> str:
+    """Return a number with `digits` significant digits and thousands separators, never as 1e+06."""
+    if not known(value):
+        return NONE
+    number = float(value)  # type: ignore[arg-type]
+    if number == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(number)))
+    if magnitude < -4:
+        return f"{number:.{digits - 1}g}"
+    return f"{number:,.{max(0, digits - 1 - magnitude)}f}"
+
+
+def percent_text(value: object, digits: int = 1) -> str:
+    """Return a percentage that is already times 100: 73.9 %."""
+    return f"{float(value):,.{digits}f} %" if known(value) else NONE  # type: ignore[arg-type]
+
+
+def _digits(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def duration_text(seconds: object) -> str:
+    """Return a duration in the two largest units that matter: 2 h 5 min, 3 min 20 s, 0.4 s."""
+    if not known(seconds):
+        return NONE
+    value = float(seconds)  # type: ignore[arg-type]
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    for size, name, below, below_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {name}" + (f" {rest} {below_name}" if rest else "")
+    return f"{whole} s"
+
+
+def as_moment(value: object) -> datetime | None:
+    """Return a moment with its time zone from a datetime, pandas Timestamp or ISO text; None where there is none."""
+    if not known(value):
+        return None
+    moment = pd.Timestamp(value)  # type: ignore[arg-type]
+    return (moment.tz_localize(UTC) if moment.tzinfo is None else moment).to_pydatetime()
+
+
+def moment_text(value: object, zone: tzinfo | None = None) -> str:
+    """Return a moment in the reader's time zone: 22 Nov 2026, 21:45."""
+    moment = as_moment(value)
+    return NONE if moment is None else f"{moment.astimezone(zone):%-d %b %Y, %H:%M}"
+
+
+def ago_text(value: object, now: datetime | None = None) -> str:
+    """Return how long ago a moment was: just now, 4 min ago, 3 h ago, 2 days ago."""
+    moment = as_moment(value)
+    if moment is None:
+        return NONE
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    if seconds < 45:
+        return "just now"
+    if seconds < 3570:
+        return f"{round(seconds / 60)} min ago"
+    if seconds < 84_600:
+        return f"{round(seconds / 3600)} h ago"
+    return f"{count_of(max(1, round(seconds / 86_400)), 'day')} ago"
+
+
+def shortened(text: str, length: int = 40) -> str:
+    """Return a long name with its middle left out, so that both ends stay readable."""
+    if len(text) <= length:
+        return text
+    kept = length - 1
+    return f"{text[: kept - kept // 2]}…{text[-(kept // 2) :]}"
+
+
+def escaped(text: object) -> str:
+    """Return text that Markdown shows as it is: names of files and data sets are not markup."""
+    return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|~$<>:" else each for each in str(text))
+
+
+def codec_text(codec: object, quality: object) -> str:
+    """Return a codec as it is written everywhere: JPEG 95, PNG."""
+    name = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP", "avif": "AVIF"}.get(str(codec), str(codec))
+    return f"{name} {int(quality)}" if known(quality) else name  # type: ignore[call-overload]
+
+
+def size_text(height: object, width: object) -> str:
+    """Return rows × columns."""
+    return f"{int(height)} × {int(width)}" if known(height) and known(width) else NONE  # type: ignore[call-overload]
+
+
+def numbers_text(values: Sequence[int]) -> str:
+    """Return a list of whole numbers as it is typed: 100, 200, 350."""
+    return ", ".join(map(str, values))
+
+
+def spec_text(spec: Mapping[str, Any]) -> str:
+    """Return a run's settings in one line."""
+    sample = "all images" if spec.get("sample_size") is None else count_of(spec["sample_size"], "image")
+    stored = codec_text(spec["codec"], spec.get("quality")) if "codec" in spec else ""
+    mode = MODES.get(spec.get("mode", ""), "")
+    match spec["kind"]:
+        case "svd-sweep":
+            parts = [f"k {numbers_text(spec['ks'])}", mode, stored, sample]
+        case "rivals":
+            parts = [", ".join(codec_text(*pair) for pair in spec["rivals"]), sample]
+        case "resize-study":
+            sizes = ", ".join(f"{rows}×{columns}" for rows, columns in spec["sizes"])
+            parts = [sizes, f"k {spec['k']}", mode, stored, sample]
+        case _:
+            parts = [f"to {spec['name']}", f"k {spec['k']}", mode, stored]
+    return " · ".join(part for part in parts if part)
+
+
+def run_label(run: Mapping[str, Any], zone: tzinfo | None = None) -> str:
+    """Return a run's name in lists: when, on what, with which settings."""
+    spec = json.loads(run["spec"])
+    synthetic = " (synthetic)" if run["synthetic"] else ""
+    when = moment_text(run["submitted_at"], zone)
+    return f"{when} · {shortened(run['dataset'], 32)}{synthetic} · {spec_text(spec)} · {run['status']}"
+
+
+def metric_text(metric: Metric, value: object, undefined: int = 0) -> str:
+    """Return a metric's value with its unit; `undefined (n)` where no image has one."""
+    if not known(value):
+        return f"undefined ({undefined:,})" if undefined else "undefined"
+    if metric.name == "explained_variance":
+        return f"{number_text(100 * float(value), 5)} %"  # type: ignore[arg-type]
+    unit = metric.unit if metric.unit not in ("", "1") else ""
+    return f"{number_text(value)} {unit}".strip()
+
+
+def mean_and_std(metric: Metric, row: Mapping[str, Any]) -> str:
+    """Return a row of the statistics as mean ± standard deviation, with how many images have no value."""
+    missing = int(row["undefined"])
+    text = metric_text(metric, row["mean"], missing)
+    if not known(row["mean"]):
+        return text
+    if known(row["std"]):
+        scale = 100 if metric.name == "explained_variance" else 1
+        text = f"{text} ± {number_text(scale * row['std'], 2)}"
+    return f"{text}, undefined ({missing:,})" if missing else text
+
+
+def direction_text(metric: Metric) -> str:
+    """Return which way a metric improves."""
+    return "higher is better" if metric.better == "high" else "lower is better"
+
+
+def smaller_text(ratio: object) -> str:
+    """Return what a ratio of source to stored bytes means: 3.83 times smaller, 1.20 times larger."""
+    if not known(ratio):
+        return NONE
+    value = float(ratio)  # type: ignore[arg-type]
+    if abs(value - 1) < 0.0005:
+        return "the same size"
+    return f"{number_text(value, 3)} times smaller" if value > 1 else f"{number_text(1 / value, 3)} times larger"
+
+
+def gain_text(svd_gain: object) -> str:
+    """Return what SVD adds to re-encoding, in percent with its sign."""
+    return f"{100 * (float(svd_gain) - 1):+.2f} %" if known(svd_gain) else NONE  # type: ignore[arg-type]
+
+
+def k_sentence(rule: Mapping[str, Any]) -> str:
+    """Return which k a rule chooses and how firmly."""
+    name = RULES.get(rule["rule"], rule["rule"])
+    if not known(rule["k"]):
+        return f"**The {name.lower()} rule chooses no k.** {rule['reason']}"
+    text = f"**k\\* = {int(rule['k'])}** by the {name.lower()} rule. {rule['reason']}"
+    if known(rule["stability"]):
+        text += f" {100 * rule['stability']:.0f} % of the bootstrap resamples of the images choose the same k."
+    return text
+
+
+def storage_sentences(row: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
+    """Return what storing at one k saves, split into what re-encoding alone gives and what SVD adds.
+
+    row: of the storage table. The saving is never put down to SVD where the control without SVD explains it.
+    """
+    codec = codec_text(spec["codec"], spec.get("quality"))
+    k = int(row["k"])
+    images = count_of(int(row["images"]), "image")
+    if not known(row["ratio"]):
+        return [f"No image could be measured at k = {k}."]
+    sentences = [
+        f"At k = {k}, {images} stored as {codec} take {bytes_text(row['stored_bytes'])} instead of "
+        f"{bytes_text(row['source_bytes'])}: **{smaller_text(row['ratio'])}**"
+        + (f", {percent_text(row['saved_percent'])} saved." if row["ratio"] > 1 else ".")
+    ]
+    if known(row["control_ratio"]):
+        gain = float(row["svd_gain"]) - 1
+        alone = f"Re-encoding alone, {codec} without SVD, gives {smaller_text(row['control_ratio'])}; "
+        if abs(gain) < NEGLIGIBLE_GAIN:
+            verb = "adds" if gain >= 0 else "takes away"
+            explained = f"SVD {verb} {abs(100 * gain):.2f} %. The change of size is the codec's, not SVD's."
+        elif gain > 0:
+            explained = f"SVD adds {100 * gain:.1f} % to that."
+        else:
+            larger = 100 * (float(row["control_ratio"]) / float(row["ratio"]) - 1)
+            explained = f"with SVD the files are {larger:.1f} % larger than without it."
+        sentences.append(alone + explained)
+    if known(row["factor_bytes"]) and known(row["height"]) and known(row["width"]):
+        even = break_even_k(int(row["height"]), int(row["width"]), spec["mode"])
+        place = "below" if k < even else "above"
+        fewer = "fewer" if k < even else "more"
+        sentences.append(
+            f"Kept as factors in float16 instead, they would take {bytes_text(row['factor_bytes'])}; k = {k} lies "
+            f"{place} the break-even of {even:.1f}, so the factors hold {fewer} numbers than the image."
+        )
+    return sentences
+
+
+def estimate_sentence(seconds: float | None, basis: str) -> str:
+    """Return how long a run will take, and what that is taken from."""
+    if seconds is None:
+        return f"No estimate of the time yet: {basis}"
+    return f"About {duration_text(seconds)}: {basis}"
+
+
+def parse_ks(text: str) -> tuple[int, ...] | str:
+    """Return the k list that was typed, or a sentence that says what was expected and what came."""
+    return _parse_numbers(text, "k")
+
+
+def _parse_numbers(text: str, name: str) -> tuple[int, ...] | str:
+    numbers = []
+    for part in text.replace(";", ",").replace(" ", ",").split(","):
+        if not part:
+            continue
+        try:
+            numbers.append(int(part))
+        except ValueError:
+            return f"{name}: expected whole numbers separated by commas; got {part!r}"
+    return tuple(numbers) if numbers else f"{name}: expected at least one whole number; got none"
+
+
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...] | str:
+    """Return the sizes that were typed as rows×columns, or a sentence that says what was expected and what came."""
+    sizes = []
+    for part in text.replace(";", ",").split(","):
+        word = part.strip().lower().replace("×", "x").replace(" ", "")
+        if not word:
+            continue
+        pieces = word.split("x")
+        if len(pieces) != 2 or not all(piece.isdecimal() for piece in pieces):
+            return f"sizes: expected rows×columns pairs such as 200×100, separated by commas; got {part.strip()!r}"
+        sizes.append((int(pieces[0]), int(pieces[1])))
+    return tuple(sizes) if sizes else "sizes: expected at least one rows×columns pair; got none"
+
+
+def metric_label(name: str) -> str:
+    """Return a metric's label."""
+    return METRICS_BY_NAME[name].label
