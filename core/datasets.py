@@ -585,10 +585,14 @@ def clean_ham10000(cells: dict[str, str]) -> Row:
     """Clean a row in HAM10000's columns."""
     image_id = without_extension(cells["image_id"])
     age, doubts = clean_age(cells["age"], image_id)
-    dx = cells["dx"].lower() or None
-    label = cells.get(LABEL_COLUMN) or LABEL_OF_DX.get(dx or "")
+    found = cells["dx"].lower() or None
+    # A class's name instead of a code, as "negative", is a label without a diagnosis
+    label, dx = known_class(found or "") or (None, found)
+    label = cells.get(LABEL_COLUMN) or label
     if label is None and LABEL_COLUMN not in cells:
-        reason = f"Expected a diagnosis (dx) of {', '.join(LABEL_OF_DX)}; found {dx!r}. The image is kept unlabelled."
+        reason = (
+            f"Expected a diagnosis (dx) of {', '.join(LABEL_OF_DX)}; found {found!r}. The image is kept unlabelled."
+        )
         doubts += (LeftOut(f"{image_id}, dx", reason),)
     sex, localization = known_value(cells["sex"]), known_value(cells["localization"])
     return Row(image_id, label, dx, cells["lesion_id"] or None, age, sex, localization, doubts)

@@ -157,6 +157,12 @@ def encode(image: Pixels, codec: str, quality: int | None = None) -> bytes:
     return encoded.tobytes()
 
 
+def encode_original(image: Pixels) -> bytes:
+    """Encode as HAM10000's originals are: JPEG quality 100, colour not subsampled (4:4:4)."""
+    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100, *full_colour])[1].tobytes()
+
+
 def check_codec(codec: str, quality: int | None) -> None:
     """Raise SpecError unless the codec exists and the quality is one it takes, or None."""
     if codec not in CODECS:
