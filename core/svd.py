@@ -20,6 +20,8 @@ import scipy.linalg
 from core.errors import SpecError
 
 MODES = ("per_channel", "unfolded")
+# Singular triples added up at once; the article's k are multiples of it, below a rank of 450.
+BLOCK = 50
 
 Image = npt.NDArray[np.uint8]
 
@@ -168,18 +170,31 @@ def _left_vectors(matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float
 
 
 def _truncations(matrix: npt.NDArray[np.float32], vectors: npt.NDArray[np.float64], ks: list[int]) -> list[Image]:
-    """Return the 8-bit matrix truncated at each of the ascending ks."""
-    # (rows, rank − k) and its product with the matrix, only for what is cut off at the smallest k
-    cut = vectors[:, ks[0] :].astype(np.float32)
-    weights = cut.T @ matrix
+    """Return the 8-bit matrix truncated at each of the ascending ks.
+
+    What is cut off is added up in blocks that lie the same for every list of ks, so a k gives the same pixels
+    alone and in a sweep.
+    """
     remainder = np.zeros_like(matrix)
     planes: list[Image] = []
-    upper = cut.shape[1]
-    for k in reversed(ks):
-        lower = k - ks[0]
-        if lower < upper:
-            cv2.add(remainder, cut[:, lower:upper] @ weights[lower:upper], dst=remainder)
-            upper = lower
-        # one pass: subtract, round half to even, clip
-        planes.append(cast("Image", cv2.subtract(matrix, remainder, dtype=cv2.CV_8U)))
+    wanted = list(ks)
+    for upper in range(len(vectors), 0, -BLOCK):
+        if wanted and wanted[-1] == upper:
+            planes.append(_rounded(matrix, remainder))
+            wanted.pop()
+        if not wanted:
+            break
+        lower = max(upper - BLOCK, 0)
+        left = vectors[:, lower:upper].astype(np.float32)  # (rows, block)
+        right = left.T @ matrix  # (block, columns)
+        while wanted and wanted[-1] > lower:
+            inside = wanted.pop() - lower
+            planes.append(_rounded(matrix, remainder + left[:, inside:] @ right[inside:]))
+        if wanted:
+            remainder += left @ right
     return planes[::-1]
+
+
+def _rounded(matrix: npt.NDArray[np.float32], remainder: npt.NDArray[np.float32]) -> Image:
+    """Return matrix − remainder, rounded half to even and clipped to 0–255, in OpenCV's one pass."""
+    return cast("Image", cv2.subtract(matrix, remainder, dtype=cv2.CV_8U))
