@@ -26,12 +26,17 @@ PALETTES = {
 }
 TEMPLATES = {"light": "plotly_white", "dark": "plotly_dark"}
 MARK = "#82909A"  # lines that mark a place, on either page
-CODECS = {"jpeg": ("JPEG", 0, "circle"), "webp": ("WebP", 2, "square"), "avif": ("AVIF", 3, "triangle-up")}
+CODECS = {
+    "jpeg": ("JPEG", 0, "circle"),
+    "webp": ("WebP", 2, "square"),
+    "avif": ("AVIF", 3, "triangle-up"),
+    "png": ("PNG", 6, "x"),
+}
 CLASSES = ("melanoma", "nevus", "non_melanoma", "negative")
 CHANNELS = (("blue", 0), ("green", 2), ("red", 1))  # BGR
 SIZES = (
     ("source_bytes", "source files", 6, "circle", "dot"),
-    ("control_bytes", "re-encoded without SVD", 1, "diamond", "dash"),
+    ("control_bytes", "re-encoded without SVD", 1, "diamond-open", "dash"),
     ("stored_bytes", "stored reconstructions", 0, "square", "solid"),
     ("factor_bytes", "SVD factors (float16)", 2, "triangle-up", "dashdot"),
 )
@@ -148,7 +153,7 @@ def storage_against_k(
                 name=name,
                 mode="lines+markers",
                 line={"color": _palette(theme)[colour], "dash": dash},
-                marker={"symbol": symbol, "size": 8},
+                marker={"symbol": symbol, "size": 12 if "open" in symbol else 8},
                 hovertemplate=f"{name}: %{{y:.4g}} {unit} (%{{customdata:,.0f}} bytes)<extra>k = %{{x}}</extra>",
             )
         )
@@ -158,8 +163,8 @@ def storage_against_k(
         figure.add_vline(
             x=break_even,
             line={"color": MARK, "dash": "dot", "width": 1.5},
-            annotation={"text": f"factors break even, k = {break_even:.1f}", "textangle": -90, "xanchor": "right"},
-            annotation_position="bottom left",
+            annotation={"text": f"factors break even, k = {break_even:.1f} "},
+            annotation_position="top left",
         )
     _mark_k(figure, chosen_k)
     return figure
@@ -178,7 +183,7 @@ def rate_distortion(
     sweep, rivals: points as `core.rivals.rate_points` makes them; either may be empty.
     """
     described = METRICS_BY_NAME[metric]
-    figure = _figure(f"{described.label} against size, {_direction(described)}, smaller is better", theme)
+    figure = _figure(f"{described.label} ({_direction(described)}) against bytes a pixel (lower is better)", theme)
     palette = _palette(theme)
     drawn = [points[points["bytes_per_pixel"].notna()] for points in (rivals, sweep) if metric in points]
     everything = pd.concat(drawn) if drawn else pd.DataFrame(columns=[metric, "label", "bytes_per_pixel"])
@@ -194,7 +199,7 @@ def rate_distortion(
         trace = _rate_line(rows, metric, f"SVD, stored as {_stored_as(rows)}", palette[1], "diamond")
         sizes = [15 if k == chosen_k else 10 for k in rows["k"]]
         figure.add_trace(trace.update(marker={"size": sizes}, line={"dash": "dot"}))
-    figure.update_xaxes(title="bytes a pixel, logarithmic", type="log", tickformat=".2~g", nticks=10)
+    figure.update_xaxes(title="bytes a pixel, logarithmic", type="log", tickformat="~g", dtick="D2")
     figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
     if len(missing):
         _subtitle(figure, f"Not drawn, because {described.label} is undefined there: {', '.join(missing)}.")
@@ -274,8 +279,10 @@ def spectrum(
         secondary_y=True,
     )
     figure.update_xaxes(title="number of the singular value")
-    figure.update_yaxes(title="singular value, logarithmic", type="log", exponentformat="power", secondary_y=False)
-    figure.update_yaxes(title="energy held, %", showgrid=False, secondary_y=True)
+    figure.update_yaxes(
+        title="singular value, logarithmic", type="log", dtick=1, exponentformat="power", secondary_y=False
+    )
+    figure.update_yaxes(title="energy held, %", tickmode="auto", tickformat=".5~g", showgrid=False, secondary_y=True)
     _mark_k(figure, k)
     return figure
 
@@ -338,7 +345,8 @@ def class_counts(classes: pd.DataFrame, *, theme: str | None = None) -> go.Figur
                 text=[f"{diagnosis} {count:,}".strip() for count in rows["images"]],
                 textposition="inside",
                 insidetextanchor="middle",
-                customdata=["unknown" if pd.isna(count) else f"{count:,}" for count in rows["lesions"]],
+                textangle=0,
+                customdata=["unknown" if pd.isna(count) else f"{int(count):,}" for count in rows["lesions"]],
                 marker={"color": _palette(theme)[position % 8]},
                 hovertemplate="%{y}, %{fullData.name}: %{x:,} images of %{customdata} lesions<extra></extra>",
             )
@@ -351,6 +359,7 @@ def class_counts(classes: pd.DataFrame, *, theme: str | None = None) -> go.Figur
     figure.update_yaxes(categoryorder="array", categoryarray=order)
     figure.update_xaxes(title="images", range=[0, 1.12 * totals.max()])
     figure.update_layout(barmode="stack", height=150 + 50 * len(labels), showlegend=False)
+    figure.update_layout(uniformtext={"minsize": 11, "mode": "hide"})
     return figure
 
 
@@ -435,19 +444,19 @@ def parameters_by_size(counts: pd.DataFrame, *, theme: str | None = None) -> go.
     order = _by_pixels(counts["variant"].drop_duplicates())
     for position, (network, each) in enumerate(rows.groupby("network", sort=False)):
         figure.add_trace(
-            go.Bar(
+            go.Scatter(
                 x=each["variant"].map(order),
                 y=each["parameters"].astype("int64"),
                 name=str(network),
-                marker={"color": _palette(theme)[position % 8]},
+                mode="markers",
+                marker={"color": _palette(theme)[position % 8], "symbol": position, "size": 12},
                 hovertemplate=f"{network} at %{{x}}: %{{y:,}} parameters<extra></extra>",
             )
         )
     figure.update_xaxes(
         title="size, rows × columns", type="category", categoryorder="array", categoryarray=list(order.values())
     )
-    figure.update_yaxes(title="learnable parameters, logarithmic", type="log", dtick=1, exponentformat="SI")
-    figure.update_layout(barmode="group")
+    figure.update_yaxes(title="learnable parameters, logarithmic", type="log", dtick="D2", tickformat="~s")
     return figure
 
 
@@ -490,11 +499,20 @@ def _figure(title: str, theme: str | None) -> go.Figure:
 
 def _dress(figure: go.Figure, title: str, theme: str | None) -> None:
     figure.update_layout(
-        title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 16}},
+        title={
+            "text": title,
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 12},
+            "font": {"size": 16},
+        },
+        height=400,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 20, "t": 90, "b": 10},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 10, "r": 20, "t": 95, "b": 10},
+        legend={"orientation": "h", "x": 0, "y": 1.07, "yanchor": "bottom", "traceorder": "normal"},
         hovermode="closest",
     )
     if theme is not None:
@@ -600,7 +618,9 @@ def _axis_title(metric: Metric) -> str:
 
 def _short_title(metric: Metric) -> str:
     unit = f" ({metric.unit})" if metric.unit else ""
-    return f"{metric.label}{unit} {'↑' if metric.better == 'high' else '↓'}"
+    arrow = "↑" if metric.better == "high" else "↓"
+    text = f"{metric.label}{unit}"
+    return "<br>".join(textwrap.wrap(text, 32)) + f" {arrow}"
 
 
 def _ticks(metric: str) -> dict[str, Any]:
@@ -615,7 +635,7 @@ def _by_pixels(variants: pd.Series[str]) -> dict[str, str]:
 
 def _thinned(ks: pd.Series[int]) -> list[int]:
     """Return few enough of the k to be read below a small chart, the first and the last among them."""
-    chosen = np.unique(np.linspace(0, len(ks) - 1, min(len(ks), 4)).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(ks) - 1, min(len(ks), 3)).round().astype(int))
     return [int(k) for k in ks.iloc[chosen]]
 
 
