@@ -38,6 +38,8 @@ CSS = """
 .hint { opacity: 0.65; }
 .panes { display: grid; gap: 0.75rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr)); }
 .panes.one { grid-template-columns: minmax(0, 1fr); }
+.panes.four { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+@media (max-width: 640px) { .panes.four { grid-template-columns: minmax(0, 1fr); } }
 figure { margin: 0; min-width: 0; }
 figcaption { margin-top: 0.25rem; overflow-wrap: anywhere; }
 figcaption small { opacity: 0.7; }
@@ -117,6 +119,7 @@ export default function (component) {
     state.views = []
     const groups = swipe ? [data.panes] : data.panes.map((pane) => [pane])
     panes.classList.toggle("one", swipe)
+    panes.classList.toggle("four", groups.length === 4)
     for (const group of groups) {
       const figure = document.createElement("figure")
       const view = document.createElement("div")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -117,7 +118,7 @@ def url_choice(
     Streamlit's own binding serves the others.
     """
     wanted = st.query_params.get(param)
-    chosen = wanted if wanted in options else default if default in options else options[0]
+    chosen = next(option for option in (wanted, default, options[0]) if option is not None and option in options)
     key = f"choice_{param}"
     if st.session_state.get(key) != chosen:
         st.session_state[key] = chosen
@@ -151,9 +152,11 @@ def status_text(status: str) -> str:
 
 def run_states(kind: str | None = None) -> list[RunState]:
     """Return the runs of a kind, newest first; a sentence and none where the store cannot be read."""
-    with sentences():
+    try:
         return [state for state in data.run_states() if kind in (None, state.kind)]
-    return []
+    except DermSlimError as error:
+        st.error(words.escaped(error), icon=":material/error:")
+        return []
 
 
 def state_label(state: RunState, rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -181,7 +184,6 @@ def _progress(run_id: str) -> None:
     state = data.run_state(run_id)
     if state is None or state.ended:
         st.rerun(scope="app")
-        return
     show_problem()
     progress_bar(state)
     st.button(
@@ -307,6 +309,10 @@ def _facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
+def _file(frame: Callable[[], pd.DataFrame], kind: str) -> bytes:
+    return data.table_file(frame(), kind)
+
+
 def downloads(name: str, choices: Mapping[str, Callable[[], pd.DataFrame]], key: str) -> None:
     """Offer frames as CSV and Parquet; each is read and written only when its button is pressed."""
     kinds = {"csv": ("CSV", "text/csv"), "parquet": ("Parquet", "application/vnd.apache.parquet")}
@@ -315,7 +321,7 @@ def downloads(name: str, choices: Mapping[str, Callable[[], pd.DataFrame]], key:
             for kind, (label, mime) in kinds.items():
                 st.download_button(
                     f"{title}, {label}",
-                    data=lambda frame=frame, kind=kind: data.table_file(frame(), kind),
+                    data=partial(_file, frame, kind),
                     file_name=f"{name}-{title.lower().replace(' ', '-')}.{kind}",
                     mime=mime,
                     key=f"{key}_{title}_{kind}",

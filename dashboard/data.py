@@ -33,6 +33,9 @@ STORE_TIMEOUT = 5.0  # seconds that a page waits for a database that another pro
 INSPECTED_PIXELS = 12_000_000  # above it a decomposition takes minutes and gigabytes
 SHOWN_SIDE = 1600  # pixels of the longer side of an image that is sent to the browser
 
+DIFFERENCE_SCALE = 20  # levels that are drawn lightest; the same at every k, so that maps can be compared
+SSIM_SCALE = 0.3  # loss of SSIM that is drawn lightest
+
 Stamp = tuple[str, int, int]
 
 
@@ -413,8 +416,8 @@ def step(digest: str, mode: str, k: int, codec: str, quality: int | None, _inspe
     return Step(
         original=shown(image),
         stored=shown(stored),
-        difference=shown(coloured(np.minimum(difference / 40, 1))),
-        ssim=None if similarity is None else shown(coloured(np.clip(1 - similarity, 0, 1))),
+        difference=shown(coloured(np.minimum(difference / DIFFERENCE_SCALE, 1))),
+        ssim=None if similarity is None else shown(coloured(np.clip((1 - similarity) / SSIM_SCALE, 0, 1))),
         largest_difference=int(difference.max()),
         lowest_ssim=None if similarity is None else float(similarity.min()),
         metrics={

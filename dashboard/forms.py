@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import streamlit as st
@@ -190,7 +189,7 @@ def sweep_form() -> None:
         )
     with second:
         mode = mode_field(prefix)
-    with st.container(horizontal=True):
+    with st.grid(5, min_column_width=130):
         codec, quality = codec_fields(prefix)
         size = sample_fields(prefix, dataset)
         seed = seed_field(prefix)
@@ -227,10 +226,11 @@ def resize_form() -> None:
         persist_state=KEPT,
         help="Pairs such as 200×100, separated by commas. The original and the reconstruction are both resized.",
     )
-    with st.container(horizontal=True):
+    with st.grid(4, min_column_width=130):
         k = st.number_input("k", min_value=1, step=1, key="resize_k", persist_state=KEPT)
         mode = mode_field(prefix)
         codec, quality = codec_fields(prefix)
+    with st.grid(4, min_column_width=130):
         size = sample_fields(prefix, dataset)
         seed = seed_field(prefix)
     try:
@@ -257,7 +257,7 @@ def reconstruct_form(dataset: Dataset) -> None:
     """Draw the form that writes a data set anew at one k."""
     prefix = "rebuild"
     st.session_state.setdefault("rebuild_k", 350)
-    with st.container(horizontal=True):
+    with st.grid(4, min_column_width=130):
         k = st.number_input("k", min_value=1, step=1, key="rebuild_k", persist_state=KEPT)
         mode = mode_field(prefix)
         codec, quality = codec_fields(prefix)
@@ -320,13 +320,3 @@ def start_panel(spec: Spec, dataset: Dataset, label: str, *, param: str, results
         return
     st.caption(f":material/timer: {words.escaped(words.estimate_sentence(estimate.seconds, estimate.basis))}")
     st.button(label, on_click=start, args=(False,), type="primary", icon=":material/play_arrow:", key="start")
-
-
-def start_quietly(make: Callable[[], Spec], dataset: Dataset) -> None:
-    """Submit a run from a button on a page that shows its progress itself."""
-    components.attempt(lambda: data.queues().submit(make(), dataset), done="Queued")
-
-
-def chosen_of(options: Sequence[str], wanted: str | None) -> str:
-    """Return the wanted option where it exists, else the first."""
-    return wanted if wanted in options else options[0]

@@ -187,25 +187,52 @@ def run_label(run: Mapping[str, Any], zone: tzinfo | None = None) -> str:
     return f"{when} · {shortened(run['dataset'], 32)}{synthetic} · {spec_text(spec)} · {run['status']}"
 
 
-def metric_text(metric: Metric, value: object, undefined: int = 0) -> str:
-    """Return a metric's value with its unit; `undefined (n)` where no image has one."""
+def metric_text(metric: Metric, value: object, undefined: int = 0, *, unit: bool = True) -> str:
+    """Return a metric's value, with its unit unless that stands elsewhere; `undefined (n)` where no image has one."""
     if not known(value):
         return f"undefined ({undefined:,})" if undefined else "undefined"
-    if metric.name == "explained_variance":
-        return f"{number_text(100 * float(value), 5)} %"  # type: ignore[arg-type]
-    unit = metric.unit if metric.unit not in ("", "1") else ""
-    return f"{number_text(value)} {unit}".strip()
+    scaled = float(value) * _scale(metric)  # type: ignore[arg-type]
+    return f"{_telling(scaled)} {_unit(metric) if unit else ''}".strip()
+
+
+def _scale(metric: Metric) -> int:
+    return 100 if metric.name == "explained_variance" else 1
+
+
+def _unit(metric: Metric) -> str:
+    return "%" if metric.name == "explained_variance" else metric.unit
+
+
+def _telling(value: float) -> str:
+    """Return four significant digits, or as many more as tell 0.9999998 from 1."""
+    texts = (number_text(value, digits) for digits in range(4, 10))
+    whole = round(value)
+    if whole == 0 or value == whole:
+        return next(texts)
+    return next((text for text in texts if float(text.replace(",", "")) != whole), number_text(value, 10))
+
+
+def metric_title(metric: Metric) -> str:
+    """Return a metric's label with its unit, for the head of a row."""
+    return f"{metric.label} ({_unit(metric)})" if _unit(metric) else metric.label
 
 
 def mean_and_std(metric: Metric, row: Mapping[str, Any]) -> str:
-    """Return a row of the statistics as mean ± standard deviation, with how many images have no value."""
+    """Return a row of the statistics as mean ± standard deviation, both to the second digit of the deviation.
+
+    `undefined (n)` says how many images have no value.
+    """
     missing = int(row["undefined"])
-    text = metric_text(metric, row["mean"], missing)
     if not known(row["mean"]):
-        return text
+        return metric_text(metric, None, missing)
+    mean, text = _scale(metric) * float(row["mean"]), metric_text(metric, row["mean"], unit=False)
     if known(row["std"]):
-        scale = 100 if metric.name == "explained_variance" else 1
-        text = f"{text} ± {number_text(scale * row['std'], 2)}"
+        deviation = _scale(metric) * float(row["std"])
+        if deviation > 0:
+            decimals = min(9, max(0, 1 - math.floor(math.log10(deviation))))
+            text = f"{mean:,.{decimals}f} ± {deviation:,.{decimals}f}"
+        else:
+            text = f"{text} ± 0"
     return f"{text}, undefined ({missing:,})" if missing else text
 
 
@@ -257,7 +284,7 @@ def storage_sentences(row: Mapping[str, Any], spec: Mapping[str, Any]) -> list[s
     ]
     if known(row["control_ratio"]):
         gain = float(row["svd_gain"]) - 1
-        alone = f"Re-encoding alone, {codec} without SVD, gives {smaller_text(row['control_ratio'])}; "
+        alone = f"Re-encoding alone, {codec} without SVD, makes them {smaller_text(row['control_ratio'])}; "
         if abs(gain) < NEGLIGIBLE_GAIN:
             verb = "adds" if gain >= 0 else "takes away"
             explained = f"SVD {verb} {abs(100 * gain):.2f} %. The change of size is the codec's, not SVD's."

@@ -81,7 +81,7 @@ def listing(known: pd.DataFrame) -> None:
         ),
         hide_index=True,
         column_config={
-            "Name": st.column_config.TextColumn(width="medium", pinned=True),
+            "Name": st.column_config.TextColumn(width="medium"),
             "Images": st.column_config.NumberColumn(format="localized"),
             "Left out": st.column_config.NumberColumn(format="localized"),
             "Made from": st.column_config.TextColumn(width="medium"),

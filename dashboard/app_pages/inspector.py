@@ -1,11 +1,11 @@
 """One image at any k: original and reconstruction, where they differ, the spectrum, and every metric."""
 
 import random
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from core.datasets import Dataset
 from core.errors import DermSlimError
 from core.images import CODECS
 from core.metrics import METRICS
@@ -17,9 +17,9 @@ MATCHES = 12
 UPLOADED = "An uploaded image"
 
 
-def find_image(name: str) -> tuple[bytes, str, str] | None:
+def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
     """Return the chosen image of a data set: its file, its name, and a line about it."""
-    records = data.records(name)
+    records = data.records(dataset.name)
     ids = list(records)
     if not ids:
         st.info("This data set has no readable image.", icon=":material/broken_image:")
@@ -48,21 +48,20 @@ def find_image(name: str) -> tuple[bytes, str, str] | None:
         wanted = typed.lower()
         found = [image_id for image_id in ids if wanted in image_id.lower()]
         if not found:
-            st.warning(f"Expected an id of {words.escaped(name)}, or a part of one; got {words.escaped(typed)}")
+            st.warning(f"Expected an id of {words.escaped(dataset.name)}, or a part of one; got {words.escaped(typed)}")
             return None
         more = f", the first {MATCHES} of them" if len(found) > MATCHES else ""
         st.caption(f"{words.count_of(len(found), 'image')} match{'es' if len(found) == 1 else ''}{more}:")
-        root = data.dataset(name).root
         with st.grid("auto", min_column_width=130, gap="small"):
             for image_id in found[:MATCHES]:
                 with st.container(gap="xsmall"):
-                    components.thumbnail(root / records[image_id].path, records[image_id].sha256, image_id)
+                    components.thumbnail(dataset.root / records[image_id].path, records[image_id].sha256, image_id)
                     st.button(words.shortened(image_id, 22), key=f"match_{image_id}", on_click=choose, args=(image_id,))
         return None
     record = records[current]
     facts = [record.label, record.dx, record.localization, record.sex, f"{record.age:g} years" if record.age else None]
     about = " · ".join(dict.fromkeys(fact for fact in facts if fact))
-    return data.read_file(Path(data.dataset(name).root) / record.path), current, about
+    return data.read_file(dataset.root / record.path), current, about
 
 
 def uploaded_image() -> tuple[bytes, str, str] | None:
@@ -89,11 +88,11 @@ def settings_fields() -> tuple[str, str, int | None]:
             "Quality",
             min_value=qualities[0],
             max_value=qualities[-1],
-            value=CODECS[codec].default_quality,
+            value=CODECS[codec].default_quality or qualities[-1],
             key=f"quality_{codec}",
             bind="query-params",
         )
-    return mode, codec, int(quality)
+    return mode, codec, quality
 
 
 @st.fragment
@@ -175,11 +174,15 @@ def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, qualit
         Pane(
             step.difference,
             "Difference",
-            f"largest channel difference of each pixel, at most {step.largest_difference}; white is 40 or more",
+            f"largest channel difference of each pixel, at most {step.largest_difference}; "
+            f"lightest from {data.DIFFERENCE_SCALE}",
         ),
     ]
     if step.ssim is not None:
-        note = f"1 − SSIM around each pixel, SSIM at least {words.number_text(step.lowest_ssim, 3)}; dark is alike"
+        note = (
+            f"SSIM around each pixel, at least {words.number_text(step.lowest_ssim, 3)}; "
+            f"darkest 1, lightest up to {1 - data.SSIM_SCALE:g}"
+        )
         panes.append(Pane(step.ssim, "SSIM map", note))
     if layout == "Swipe":
         compare(panes[:2], image.shape, "swipe", key="swipe")
@@ -192,23 +195,18 @@ def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, qualit
 def metric_table(step: data.Step) -> None:
     """List every metric with its value, unit, direction and definition."""
     st.subheader("All metrics")
-    st.dataframe(
+    values = {metric: words.metric_text(metric, step.metrics[metric.name]) for metric in METRICS}
+    st.table(
         pd.DataFrame(
             {
-                "Metric": [metric.label for metric in METRICS],
-                "Value": [words.metric_text(metric, step.metrics[metric.name]) for metric in METRICS],
-                "Better": [metric.better for metric in METRICS],
-                "Definition": [metric.definition for metric in METRICS],
+                "Metric": [words.escaped(metric.label) for metric in values],
+                "Value": [f"**{words.escaped(value)}**" for value in values.values()],
+                "Better": [metric.better for metric in values],
+                "Definition": [words.escaped(metric.definition) for metric in values],
             }
         ),
         hide_index=True,
-        height=38 + 35 * len(METRICS),
-        column_config={
-            "Metric": st.column_config.TextColumn(width="medium", pinned=True),
-            "Value": st.column_config.TextColumn(width="small"),
-            "Better": st.column_config.TextColumn(width="small"),
-            "Definition": st.column_config.TextColumn(width="large"),
-        },
+        border="horizontal",
         alt="All metrics of this image at this k",
     )
 
@@ -231,7 +229,7 @@ with components.sentences():
     if source == "upload":
         found = uploaded_image()
     elif (dataset := forms.choose_dataset()) is not None:
-        found = find_image(dataset.name)
+        found = find_image(dataset)
         if found and dataset.synthetic:
             st.markdown(components.SYNTHETIC)
     if found is None:

@@ -73,13 +73,12 @@ def headline(state: RunState) -> None:
         + (f" {components.SYNTHETIC}" if row["synthetic"] else "")
     )
     codec = words.codec_text(spec["codec"], spec.get("quality"))
-    k_text = f"at k = {int(sizes['k'])}"
     figures = [
         ("k\\*, plateau rule", words.NONE if k is None else f"{int(k):,}", (rule or {}).get("reason", "")),
-        (f"Source / stored, {k_text}", _ratio(sizes["ratio"]), "Bytes of the files as they came over bytes as stored."),
+        ("Source / stored", _ratio(sizes["ratio"]), "Bytes of the files as they came over bytes as stored."),
         (f"{codec} alone", _ratio(sizes["control_ratio"]), "The same files re-encoded without SVD."),
         ("SVD adds", words.gain_text(sizes["svd_gain"]), "The ratio with SVD over the ratio without it, minus one."),
-        (f"Storage saved, {k_text}", words.percent_text(sizes["saved_percent"]), "1 − stored/source."),
+        ("Storage saved", words.percent_text(sizes["saved_percent"]), "1 − stored/source."),
     ]
     with st.grid(5, min_column_width=150):
         for label, value, explanation in figures:

@@ -131,7 +131,7 @@ def table(row: dict[str, Any], statistics: pd.DataFrame) -> None:
     names = [
         metric for metric in METRICS if metric.name in set(statistics["metric"]) and metric.name != "explained_variance"
     ]
-    columns: dict[str, list[str]] = {"Metric (mean ± standard deviation)": [metric.label for metric in names]}
+    columns: dict[str, list[str]] = {"Mean ± standard deviation": [words.metric_title(metric) for metric in names]}
     for variant in variants:
         columns[_size(variant)] = [
             words.mean_and_std(metric, data.plain_row(by.loc[(metric.name, variant)])) for metric in names
@@ -139,8 +139,8 @@ def table(row: dict[str, Any], statistics: pd.DataFrame) -> None:
     st.dataframe(
         pd.DataFrame(columns),
         hide_index=True,
-        height=38 + 35 * len(names),
-        column_config={"Metric (mean ± standard deviation)": st.column_config.TextColumn(pinned=True, width="medium")},
+        height="content",
+        column_config={"Mean ± standard deviation": st.column_config.TextColumn(pinned=True, width=270)},
         alt="Mean and standard deviation of every metric at each size",
     )
     run_id = row["run_id"]

@@ -236,7 +236,7 @@ def arrivals_table(statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
             }
         ),
         hide_index=True,
-        height=38 + 35 * len(table),
+        height="content",
         alt="The k at which each metric arrives on its plateau",
     )
 
@@ -246,7 +246,7 @@ def table_section(row: dict[str, Any], statistics: pd.DataFrame, storage: pd.Dat
     st.subheader("Table")
     by = statistics.set_index(["metric", "variant"])
     names = [metric for metric in METRICS if metric.name in set(statistics["metric"])]
-    columns: dict[str, list[str]] = {"Metric (mean ± standard deviation)": [metric.label for metric in names]}
+    columns: dict[str, list[str]] = {"Mean ± standard deviation": [words.metric_title(metric) for metric in names]}
     for variant in storage["variant"]:
         columns[variant.replace("=", " = ")] = [
             words.mean_and_std(metric, data.plain_row(by.loc[(metric.name, variant)])) for metric in names
@@ -268,8 +268,8 @@ def table_section(row: dict[str, Any], statistics: pd.DataFrame, storage: pd.Dat
     st.dataframe(
         frame,
         hide_index=True,
-        height=38 + 35 * len(frame),
-        column_config={frame.columns[0]: st.column_config.TextColumn(pinned=True, width="medium")},
+        height="content",
+        column_config={frame.columns[0]: st.column_config.TextColumn(pinned=True, width=270)},
         alt="Mean and standard deviation of every metric, and the sizes, at each k",
     )
     run_id = row["run_id"]
@@ -294,28 +294,28 @@ def worst_section(row: dict[str, Any], storage: pd.DataFrame, default_k: int) ->
     """Show the images that a metric judges worst at a k; each opens in the inspector."""
     st.subheader("Worst images")
     ks = [int(k) for k in storage["k"]]
-    if st.session_state.get("k") not in (None, *ks):
+    if st.session_state.get("k") not in ks:
         st.session_state["k"] = default_k
     with st.container(horizontal=True):
         metric = st.selectbox(
             "By", [metric.name for metric in METRICS], index=[metric.name for metric in METRICS].index("ssim"),
             format_func=words.metric_label, key="metric", persist_state="session",
         )  # fmt: skip
-        k = st.segmented_control("At k", ks, default=default_k, key="k", bind="query-params", required=True)
+        k = st.segmented_control("At k", ks, key="k", bind="query-params", required=True)
     worst = data.worst_images(row, metric, f"k={k}")
     if worst.empty:
         st.caption("This metric is undefined for every image at this k.")
         return
     dataset = data.dataset(row["dataset"])
     records = data.records(row["dataset"])
-    with st.grid("auto", min_column_width=150, gap="small"):
-        for each in worst.itertuples():
+    with st.grid("auto", min_column_width=130, gap="small"):
+        for image_id, value in zip(worst["image_id"].astype(str), worst["value"], strict=True):
             with st.container(gap="xsmall"):
-                record = records.get(each.image_id)
+                record = records.get(image_id)
                 if dataset is not None and record is not None:
-                    components.thumbnail(dataset.root / record.path, record.sha256, each.image_id)
-                components.inspector_link(row["dataset"], each.image_id, words.shortened(each.image_id, 20), k)
-                st.caption(words.escaped(words.metric_text(METRICS_BY_NAME[metric], each.value)))
+                    components.thumbnail(dataset.root / record.path, record.sha256, image_id)
+                components.inspector_link(row["dataset"], image_id, words.shortened(image_id, 20), k)
+                st.caption(words.escaped(words.metric_text(METRICS_BY_NAME[metric], value)))
 
 
 def results(run_id: str) -> None:
