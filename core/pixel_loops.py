@@ -55,7 +55,8 @@ def joint_histogram(mine: Image, theirs: Image) -> npt.NDArray[np.int64]:
 @compiled
 def entropies(joint: npt.NDArray[np.int64]) -> tuple[float, float, float]:
     """Return H(I), H(J) and H(I,J) in bits."""
-    joint_sum = 0.0
+    total = joint.sum()
+    joint_entropy = 0.0
     rows = np.zeros(LEVELS, np.int64)
     columns = np.zeros(LEVELS, np.int64)
     for i in range(LEVELS):
@@ -64,19 +65,18 @@ def entropies(joint: npt.NDArray[np.int64]) -> tuple[float, float, float]:
             if count:
                 rows[i] += count
                 columns[j] += count
-                joint_sum += count * math.log2(count)
-    total = rows.sum()
-    return _entropy(rows, total), _entropy(columns, total), math.log2(total) - joint_sum / total
+                joint_entropy -= count / total * math.log2(count / total)
+    return entropy(rows, total), entropy(columns, total), joint_entropy
 
 
 @compiled
-def _entropy(counts: npt.NDArray[np.int64], total: int) -> float:
-    """Return the entropy in bits of counts with this total: log2 T − Σ c·log2 c / T."""
-    weighted = 0.0
+def entropy(counts: npt.NDArray[np.int64], total: int) -> float:
+    """Return the entropy in bits of counts with this total, −Σ p·log2 p; 0 to the bit where one holds all."""
+    bits = 0.0
     for count in counts:
         if count:
-            weighted += count * math.log2(count)
-    return float(math.log2(total) - weighted / total)
+            bits -= count / total * math.log2(count / total)
+    return float(bits)
 
 
 @compiled
@@ -205,8 +205,13 @@ def haralick_features(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         marginal = np.zeros(LEVELS, np.int64)
         plus = np.zeros(2 * LEVELS, np.int64)
         minus = np.zeros(LEVELS, np.int64)
+        pairs = 0
+        for i in range(levels):
+            for j in range(i + 1):
+                pairs += counts[direction, i, j]
+        total = 2 * pairs
         squares = 0.0
-        weighted = 0.0
+        joint_entropy = 0.0
         for i in range(levels):
             for j in range(i + 1):
                 count = counts[direction, i, j]
@@ -220,8 +225,7 @@ def haralick_features(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
                 plus[i + j] += 2 * count
                 minus[i - j] += 2 * count
                 squares += float(cells) * cell * cell
-                weighted += cells * cell * math.log2(cell)
-        total = marginal.sum()
+                joint_entropy -= cells * (cell / total) * math.log2(cell / total)
         mean = 0.0
         mean_square = 0.0
         contrast = 0.0
@@ -241,8 +245,7 @@ def haralick_features(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         mean /= total
         sum_mean /= total
         variance = mean_square / total - mean * mean
-        entropy = math.log2(total) - weighted / total
-        marginal_entropy = _entropy(marginal, total)
+        marginal_entropy = entropy(marginal, total)
         # (i + j)² − (i − j)² = 4ij
         covariance = (sum_square - contrast) / 4 / total - mean * mean
         features[0] += squares / (float(total) * total)
@@ -252,11 +255,11 @@ def haralick_features(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         features[4] += homogeneity / total
         features[5] += sum_mean
         features[6] += sum_square / total - sum_mean * sum_mean
-        features[7] += _entropy(plus, total)
-        features[8] += entropy
+        features[7] += entropy(plus, total)
+        features[8] += joint_entropy
         features[9] += difference_square / levels
-        features[10] += _entropy(minus, total)
-        shared = entropy - 2 * marginal_entropy
+        features[10] += entropy(minus, total)
+        shared = joint_entropy - 2 * marginal_entropy
         features[11] += shared / marginal_entropy if marginal_entropy > 0 else shared
         features[12] += math.sqrt(max(0.0, 1 - math.exp(2 * shared)))
     return features / 4

@@ -321,6 +321,17 @@ def test_a_constant_image_agrees_with_the_libraries_where_they_are_defined(level
     assert values["normalized_mutual_information"] == pytest.approx(1, rel=1e-9)
 
 
+@pytest.mark.parametrize("size", [(2, 3), (3, 11), (5, 7), (7, 7), (19, 23)])
+def test_an_image_of_one_level_has_an_entropy_of_exactly_zero(size: tuple[int, int]) -> None:
+    # a rounding of 1e-16 in its place would make the mutual information 2 and the texture's correlation noise
+    image, other = np.zeros((*size, 3), np.uint8), np.full((*size, 3), 5, np.uint8)
+    values = compare(image, other)
+    assert values["variation_of_information"] == 0
+    assert values["normalized_mutual_information"] is None
+    textures = [mahotas.features.haralick(each[:, :, 0], return_mean=True) for each in (image, other)]
+    assert values["haralick_distance"] == pytest.approx(np.linalg.norm(textures[0] - textures[1]), rel=1e-12)
+
+
 def test_a_spectrum_of_equal_magnitudes_has_no_correlation() -> None:
     # one lit pixel: |F| is the same at every frequency
     image = np.zeros((9, 12, 3), np.uint8)
