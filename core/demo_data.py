@@ -35,8 +35,9 @@ SENTENCE = (
 )
 
 # Absorption of blue, green and red light by a unit of pigment and of blood
-MELANIN = np.array([1.0, 0.72, 0.42], np.float32)
+MELANIN = np.array([1.0, 0.7, 0.47], np.float32)
 BLOOD = np.array([0.72, 0.95, 0.14], np.float32)
+HAIR = np.array([0.9, 0.86, 0.76], np.float32)  # what a dark hair takes of the light
 VEIL_COLOUR = np.array([142, 112, 112], np.float32)  # blue-white veil over deep pigment
 WHITE_COLOUR = np.array([214, 214, 232], np.float32)  # scale, scar, cysts
 
@@ -285,7 +286,7 @@ def draw(photograph: Photograph, seed: int) -> images.Pixels:
         light = 248 * as_field(cv2.exp(-(MELANIN[channel] * melanin + BLOOD[channel] * blood)))
         light += veil * (VEIL_COLOUR[channel] - light)
         light += white * (WHITE_COLOUR[channel] - light)
-        light *= hair * shade * balance[channel]
+        light *= (1 - HAIR[channel] * hair) * shade * balance[channel]
         light += glints * (245 - light)
         planes.append(light)
     return camera(planes, of_view)
@@ -322,15 +323,18 @@ def lesion(recipe: Recipe, rng: Generator) -> list[Field]:
     variation = np.exp(v["variegation"] * fractal(rng, 120, 5, 0.75) - 0.5 * v["variegation"] ** 2)
     grain = 1 + 0.2 * fractal(rng, 16, 2, 0.35)
     melanin = v["melanin"] * variation * grain * (0.75 + 0.4 * middle) * (1 - v["rim"] * middle)
-    net = cells(rng, rng.uniform(7, 12), 4.5)
-    patches = smoothstep(0.45 + 0.7 * fractal(rng, 120, 30, 0.5))
-    melanin *= 1 + v["network"] * patches * (1.5 * net - 0.8)
+    if v["network"] > 0:
+        net = cells(rng, rng.uniform(7, 12), 4.5)
+        patches = smoothstep(0.45 + 0.7 * fractal(rng, 120, 30, 0.5))
+        melanin *= 1 + v["network"] * patches * (1.5 * net - 0.8)
     melanin += 0.8 * v["globules"] * dots(rng, 90, (1.2, 4.0)) * smoothstep(0.3 + fractal(rng, 90, 30, 0.5))
 
     blood = v["blood"] * np.exp(0.6 * v["variegation"] * fractal(rng, 90, 4, 0.7))
-    blood += 0.5 * v["vessels"] * vessels(rng)
-    lagoons = 1 - cells(rng, rng.uniform(20, 42), 5.0)
-    blood *= 1 - v["lacunae"] + 1.35 * v["lacunae"] * lagoons
+    if v["vessels"] > 0:
+        blood += 0.5 * v["vessels"] * vessels(rng)
+    if v["lacunae"] > 0:
+        lagoons = 1 - cells(rng, rng.uniform(20, 42), 5.0)
+        blood *= 1 - v["lacunae"] + 1.35 * v["lacunae"] * lagoons
 
     veil = v["veil"] * smoothstep(0.1 + 0.7 * fractal(rng, 130, 15, 0.8)) * smoothstep(depth / 0.9)
     flakes = smoothstep(fractal(rng, 40, 3, 0.35) - 0.6)
@@ -376,7 +380,7 @@ def freckles(rng: Generator) -> Field:
 
 
 def hairs(rng: Generator) -> Field:
-    """What hair lets through of the light, 0 to 1: curved strands of one direction, some fading out of focus."""
+    """Where hair covers the skin, 0 to 1: curved strands of one direction, some fading out of focus."""
     count = int(rng.integers(4, 26)) if rng.random() < 0.45 else int(rng.integers(0, 4))
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     direction = rng.uniform(0, np.pi)
@@ -392,7 +396,7 @@ def hairs(rng: Generator) -> Field:
         cv2.polylines(mask, [np.rint(points * 16).astype(np.int32)], False, shade, thickness, cv2.LINE_AA, 4)
     strength = as_field(cv2.GaussianBlur(mask, (0, 0), 0.6)) / 255
     focus = np.clip(0.8 + 0.35 * fractal(rng, 200, 60, 0.5), 0, 1)
-    return as_field(1 - 0.85 * strength * focus)
+    return as_field(strength * focus)
 
 
 def lamp(rng: Generator) -> tuple[Field, Field, Field]:
