@@ -467,4 +467,5 @@ def _value(metric: str, value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.4g} %"
+    text = f"{100 * share:.4g}"
+    return "over 99.99 %" if text == "100" and share < 1 else f"{text} %"

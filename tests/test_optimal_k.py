@@ -142,6 +142,11 @@ def test_plateau_without_enough_explained_variance_says_what_was_reached():
     assert "k, 450, 1 of 1 metrics have arrived and explained variance is 95.1 %" in choice.reason
 
 
+def test_nearly_all_of_the_variance_is_not_called_all():
+    assert "explained variance, over 99.99 %, is" in rule(sweep({"ssim": SSIM}, explained=0.99999), "plateau").reason
+    assert "explained variance, 100 %, is" in rule(sweep({"ssim": SSIM}, explained=1.0), "plateau").reason
+
+
 def test_plateau_at_the_largest_k_says_that_more_could_follow():
     choice = rule(sweep({"mse": (60, 50, 40, 30, 20, 10)}), "plateau")
     assert choice.k == 450
