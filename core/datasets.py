@@ -409,11 +409,14 @@ def check_files(
         except ImageError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    threads = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
         for done, (path, outcome) in enumerate(zip(paths, threads.map(check, paths), strict=True), start=1):
             yield path, outcome
             if progress:
                 progress(done, len(paths))
+    finally:  # an interrupted run does not read the rest first
+        threads.shutdown(cancel_futures=True)
 
 
 def as_record(path: str, row: Row, checked: Checked) -> Record:

@@ -205,10 +205,13 @@ def write_photographs(
     def write(photograph: Photograph) -> None:
         (root / photograph.path).write_bytes(images.encode_original(draw(photograph, seed)))
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    threads = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
         for done, _ in enumerate(threads.map(write, photographs), start=1):
             if progress:
                 progress(done, len(photographs))
+    finally:  # an interrupted run does not draw the rest first
+        threads.shutdown(cancel_futures=True)
 
 
 def write_table(path: Path, photographs: list[Photograph]) -> None:
