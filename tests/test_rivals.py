@@ -64,7 +64,8 @@ def test_the_smallest_quality_that_is_good_enough_is_compared():
 
 def test_an_equal_mean_is_good_enough():
     rivals = rows("jpeg 85", quality=85, ssim=0.9559)
-    assert compared("ssim", "jpeg", rivals=rivals).quality == 85
+    comparison = compared("ssim", "jpeg", rivals=rivals)
+    assert (comparison.quality, comparison.reached) == (85, True)
 
 
 def test_interpolation_lies_on_the_line_between_two_measured_qualities():
