@@ -19,6 +19,7 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 
 from core.datasets import Dataset, LeftOut, Record
 from core.errors import StoreBusy, StoreError
@@ -29,6 +30,13 @@ from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult
 SCHEMA = Path(__file__).with_name("schema.sql")
 ENDED = ("finished", "failed", "cancelled")
 MEASUREMENT_KEYS = ("run_id", *MEASUREMENT_COLUMNS)
+TEXT = ("run_id", "image_id", "variant", "codec", "reason")
+MEASUREMENT_TYPES = pa.schema(
+    [
+        (name, pa.string() if name in TEXT else pa.float64() if name in METRIC_COLUMNS else pa.int64())
+        for name in MEASUREMENT_KEYS
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,16 @@ class NewRun:
     code_revision: str | None = None
     versions: str | None = None
     command: str | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one job sends: the results of some images of a run's attempt, and the worker that measured them."""
+
+    run_id: str
+    attempt: int
+    worker: str
+    results: Sequence[ImageResult]
 
 
 def schema_sections(text: str) -> list[tuple[int, str]]:
@@ -79,6 +97,8 @@ class Store:
             connection = self._connect(read_only, deadline)
             try:
                 yield connection
+            except duckdb.Error as error:
+                raise StoreError(f"expected DuckDB to take what it was given; {error}") from error
             finally:
                 connection.close()
 
@@ -283,33 +303,36 @@ class Store:
                 [attempt, run_id],
             )
 
-    def record_images(self, run_id: str, attempt: int, results: Sequence[ImageResult], worker: str) -> bool:
-        """Replace the rows of these images; return whether every image of the run is now recorded.
+    def record_images(self, chunks: Sequence[Chunk]) -> set[str]:
+        """Replace the rows of these images in one transaction; return the runs whose every image is now recorded.
 
         Results of an attempt that a newer one has replaced are dropped. StoreError for an unknown run.
         """
         with self._transaction() as connection:
-            runs = connection.execute("SELECT attempt, total FROM runs WHERE run_id = ?", [run_id]).fetchall()
-            if not runs:
-                raise StoreError(f"expected run {run_id} in the store; it is not recorded yet")
-            current, total = runs[0]
-            if attempt < current:
-                return False
-            images = pd.DataFrame([_image_row(run_id, attempt, result, worker) for result in results])
-            rows = pd.DataFrame(
-                [row for result in results for row in result.rows], columns=list(MEASUREMENT_COLUMNS), dtype=object
-            )
-            _replace_images(connection, run_id, images, rows)
-            measured, failed = connection.execute(
-                "SELECT count(*) FILTER (status = 'measured'), count(*) FILTER (status = 'failed') "
-                "FROM images WHERE run_id = ?",
-                [run_id],
-            ).fetchall()[0]
-            connection.execute(
-                "UPDATE runs SET measured = ?, failed = ? WHERE run_id = ?",
-                [measured, failed, run_id],
-            )
-            return bool(measured + failed >= total)
+            known = {
+                row[0]: row[1:] for row in connection.execute("SELECT run_id, attempt, total FROM runs").fetchall()
+            }
+            unknown = sorted({chunk.run_id for chunk in chunks} - set(known))
+            if unknown:
+                raise StoreError(f"expected run {unknown[0]} in the store; it is not recorded yet")
+            current = [chunk for chunk in chunks if chunk.attempt >= known[chunk.run_id][0]]
+            # Delivered twice in one go: the last one counts.
+            latest = {(chunk.run_id, each.image_id): (chunk, each) for chunk in current for each in chunk.results}
+            if latest:
+                _replace_images(connection, list(latest.values()))
+            complete = set()
+            for run_id in {chunk.run_id for chunk in current}:
+                measured, failed = connection.execute(
+                    "SELECT count(*) FILTER (status = 'measured'), count(*) FILTER (status = 'failed') "
+                    "FROM images WHERE run_id = ?",
+                    [run_id],
+                ).fetchall()[0]
+                connection.execute(
+                    "UPDATE runs SET measured = ?, failed = ? WHERE run_id = ?", [measured, failed, run_id]
+                )
+                if measured + failed >= known[run_id][1]:
+                    complete.add(run_id)
+            return complete
 
     def record_outcome(self, run_id: str, outcome: Outcome, at: datetime, *, dataset: Dataset | None = None) -> None:
         """Finish a run: its statistics, sizes and rules, and the data set that it wrote, in one transaction."""
@@ -359,12 +382,15 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
-    tables = _one(connection, "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_version'", [])
-    return int(_one(connection, "SELECT version FROM schema_version", [])) if tables else 0
+    try:
+        return int(_one(connection, "SELECT version FROM schema_version", []))
+    except duckdb.CatalogException:  # a new file
+        return 0
 
 
 def _frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> pd.DataFrame:
-    return connection.sql(query, params=list(parameters)).to_arrow_table().to_pandas()
+    frame: pd.DataFrame = connection.sql(query, params=list(parameters)).to_arrow_table().to_pandas()
+    return frame
 
 
 def _one(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[object]) -> Any:
@@ -380,37 +406,31 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pd.DataFra
     connection.unregister("incoming")
 
 
-def _image_row(run_id: str, attempt: int, result: ImageResult, worker: str) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "image_id": result.image_id,
-        "attempt": attempt,
-        "status": result.status,
-        "reason": result.reason,
-        "seconds": result.seconds,
-        "worker": worker,
-        "file": None if result.file is None else json.dumps(result.file),
-    }
-
-
-def _replace_images(
-    connection: duckdb.DuckDBPyConnection, run_id: str, images: pd.DataFrame, rows: pd.DataFrame
-) -> None:
-    ids = images["image_id"].tolist()
-    known = _one(
-        connection, "SELECT count(*) FROM images WHERE run_id = ? AND list_contains(?, image_id)", [run_id, ids]
-    )
-    if known:  # delivered again, or an image whose failure is replaced
-        for table in ("images", "measurements"):
-            connection.execute(
-                f"DELETE FROM {table} WHERE run_id = ? AND list_contains(?, image_id)",
-                [run_id, ids],
-            )
-    _insert(connection, "images", images)
-    if not rows.empty:
-        for column in rows.columns.difference(["image_id", "variant", "codec", "reason"]):
-            rows[column] = pd.to_numeric(rows[column])
-        _insert(connection, "measurements", rows.assign(run_id=run_id))
+def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tuple[Chunk, ImageResult]]) -> None:
+    images = [
+        {
+            "run_id": chunk.run_id,
+            "image_id": result.image_id,
+            "attempt": chunk.attempt,
+            "status": result.status,
+            "reason": result.reason,
+            "seconds": result.seconds,
+            "worker": chunk.worker,
+            "file": None if result.file is None else json.dumps(result.file),
+        }
+        for chunk, result in results
+    ]
+    connection.register("incoming", pa.Table.from_pylist(images))
+    same = "EXISTS (FROM incoming i WHERE i.run_id = old.run_id AND i.image_id = old.image_id)"
+    if _one(connection, f"SELECT count(*) FROM images old WHERE {same}", []):
+        for table in ("images", "measurements"):  # delivered again, or a failure that a retry replaces
+            connection.execute(f"DELETE FROM {table} AS old WHERE {same}")
+    connection.execute("INSERT INTO images BY NAME SELECT * FROM incoming")
+    rows = [{**row, "run_id": chunk.run_id} for chunk, result in results for row in result.rows]
+    if rows:
+        connection.register("incoming", pa.Table.from_pylist(rows, schema=MEASUREMENT_TYPES))
+        connection.execute("INSERT INTO measurements BY NAME SELECT * FROM incoming")
+    connection.unregister("incoming")
 
 
 def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, registered_at: datetime) -> None:

@@ -292,13 +292,9 @@ class ImageResult:
     rows: tuple[dict[str, Any], ...] = ()
     file: dict[str, Any] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON-ready values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ImageResult:
-        """Return the result that `to_dict` described."""
+        """Return the result that `dataclasses.asdict` and JSON described."""
         return cls(**{**values, "rows": tuple(values["rows"])})
 
 

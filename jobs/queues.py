@@ -29,7 +29,7 @@ from core.sweeps import ReconstructSpec, Spec, spec_from_dict, spec_hash, varian
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, user, versions
 from jobs.live import LiveRun, active_runs, spec_key
-from jobs.records import dataset_to_dict, send
+from jobs.records import dataset_to_dict, send, waiting
 
 LARGEST_CHUNK = 16  # images a job
 CHUNKS = 64  # that a small run is split into at least, as far as its images go
@@ -158,7 +158,7 @@ class Queues:
         confine(dataset.root, self.settings.data_roots)
         with self._connected() as connection:
             send(
-                queue(RECORD, connection),
+                connection,
                 "dataset",
                 values=dataset_to_dict(dataset),
                 at=datetime.now(UTC).isoformat(),
@@ -167,7 +167,7 @@ class Queues:
     def remove_dataset(self, name: str) -> None:
         """Forget a registration; files and runs stay."""
         with self._connected() as connection:
-            send(queue(RECORD, connection), "remove_dataset", name=name)
+            send(connection, "removed_dataset", name=name)
 
     # -- submitting --------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Queues:
             live = LiveRun(connection, run_id)
             live.create(_facts(run, attempt=1))
             values = {**asdict(run), "submitted_at": run.submitted_at.isoformat()}
-            send(queue(RECORD, connection), "run", values=values)
+            send(connection, "run", values=values)
             self._enqueue(live, spec, dataset.root, records, attempt=1)
         return Submission(run_id, False)
 
@@ -268,7 +268,7 @@ class Queues:
                 if job.get_status(refresh=False) == JobStatus.QUEUED:
                     job.delete()
             send(
-                queue(RECORD, connection),
+                connection,
                 "cancelled",
                 run_id=run_id,
                 attempt=state.attempt,
@@ -301,11 +301,9 @@ class Queues:
             live = LiveRun(connection, run_id)
             live.create(_facts(new, attempt), done=measured)
             live.log(f"retried: {len(missing)} images to measure")
-            send(queue(RECORD, connection), "retried", run_id=run_id, attempt=attempt)
+            send(connection, "retried", run_id=run_id, attempt=attempt, complete=not missing)
             if missing:
                 self._enqueue(live, spec, dataset.root, missing, attempt)
-            else:
-                send(queue(RECORD, connection), "complete", run_id=run_id)
 
     # -- watching ----------------------------------------------------------------------------------------------
 
@@ -345,7 +343,7 @@ class Queues:
     def records_waiting(self) -> int:
         """Return how many records have not been written yet."""
         with self._connected() as connection:
-            return int(queue(RECORD, connection).count)
+            return waiting(connection)
 
     def record_worker_alive(self) -> bool:
         """Return whether a record worker is there to write the store."""

@@ -1,105 +1,166 @@
-"""What goes to the record queue, and what the record worker does with it.
+"""Records: what workers and submitters have to tell the store, and what the record worker does with them.
 
-Every record is idempotent and carries its run's attempt; see `core.store`. The record worker is the only process
-that writes the store, so its functions run one after the other.
+Records wait in one Redis list and are taken in order by the record worker, the only process that writes the store; an
+RQ job on the record queue is no more than the bell that calls it. Every record is idempotent and carries its run's
+attempt (see `core.store`), and is taken off the list only once it has been written.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from rq import Queue, Retry, get_current_job
+from rq import Retry, get_current_job
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from core.datasets import Dataset, LeftOut, Record, write_metadata
+from core.errors import StoreBusy, StoreError
 from core.outcomes import outcome
 from core.settings import Settings
-from core.store import ENDED, NewRun, Store, plain_rows
+from core.store import ENDED, Chunk, NewRun, Store, plain_rows
 from core.sweeps import ImageResult, ReconstructSpec, spec_from_dict
-from jobs.connection import RECORD, queue
-from jobs.live import LiveRun, active_runs
+from jobs.connection import RECORD, Connection, queue
+from jobs.live import PREFIX, LiveRun, active_runs
 
 WAIT_FOR_STORE = 600.0  # seconds that a record waits for a store that another process holds
 LONGEST_SUBMISSION = 300.0  # seconds; a submitter that needs longer has died half-way
+MOST_AT_ONCE = 64  # chunks recorded in one transaction
+LONGEST_TURN = 60.0  # seconds that one bell keeps the record worker at the list
+RECORDS = f"{PREFIX}:records"  # records that have not been written yet, oldest first
+REJECTED = f"{PREFIX}:rejected"  # records that could not be
+UNUSABLE = (StoreError, TypeError, KeyError, ValueError)  # what a malformed record raises
 UNDER_WAY = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 
 
-def send(record_queue: Queue, kind: str, **values: Any) -> None:
-    """Enqueue a record; `kind` names one of the functions below."""
-    record_queue.enqueue(
-        f"jobs.records.{kind}",
-        kwargs=values,
-        job_timeout=int(WAIT_FOR_STORE) + 300,
-        result_ttl=0,
-        failure_ttl=30 * 24 * 3600,
-        retry=Retry(max=10),
-        description=f"{kind} {values.get('run_id', '')}",
-    )
+def send(connection: Connection, kind: str, **values: Any) -> None:
+    """Leave a record for the record worker and ring for it; `kind` is a key of WRITERS."""
+    if kind not in WRITERS:
+        raise ValueError(f"expected one of {', '.join(WRITERS)}; got {kind}")
+    connection.rpush(RECORDS, json.dumps({"kind": kind, "values": values}))
+    ring(connection)
+
+
+def ring(connection: Connection) -> None:
+    """Enqueue the job that has the record worker look at the list."""
+    queue(RECORD, connection).enqueue(
+        "jobs.records.write_waiting", job_timeout=int(WAIT_FOR_STORE + LONGEST_TURN) + 300, result_ttl=0,
+        failure_ttl=24 * 3600, retry=Retry(max=3), description="records wait",
+    )  # fmt: skip
+
+
+def waiting(connection: Connection) -> int:
+    """Return how many records have not been written yet."""
+    return int(connection.llen(RECORDS))
+
+
+def write_waiting() -> None:
+    """Write the records that wait, in order; chunks that follow each other go into one transaction.
+
+    A record that cannot be written is put aside in REJECTED, so that it does not stand in the way of the others.
+    """
+    store, connection = _store(), _connection()
+    started = time.monotonic()
+    while texts := connection.lrange(RECORDS, 0, MOST_AT_ONCE - 1):
+        taken = _leading_chunks(texts) or texts[:1]
+        try:
+            _write(store, taken)
+        except StoreBusy:
+            raise
+        except UNUSABLE:
+            for text in taken:
+                _write_or_reject(store, connection, text)
+        connection.ltrim(RECORDS, len(taken), -1)
+        if time.monotonic() - started > LONGEST_TURN:
+            ring(connection)
+            return
+
+
+def _leading_chunks(texts: Sequence[bytes]) -> Sequence[bytes]:
+    return list(takewhile(lambda text: json.loads(text)["kind"] == "chunk", texts))
+
+
+def _write(store: Store, texts: Sequence[bytes]) -> None:
+    records = [json.loads(text) for text in texts]
+    if records[0]["kind"] == "chunk":
+        for run_id in sorted(store.record_images([_chunk(record["values"]) for record in records])):
+            finish(store, run_id)
+    else:
+        WRITERS[records[0]["kind"]](store, **records[0]["values"])
+
+
+def _write_or_reject(store: Store, connection: Connection, text: bytes) -> None:
+    try:
+        _write(store, [text])
+    except StoreBusy:
+        raise
+    except UNUSABLE:
+        logging.getLogger(__name__).exception("a record could not be written; put aside in %s", REJECTED)
+        connection.rpush(REJECTED, text)
+
+
+def _chunk(values: dict[str, Any]) -> Chunk:
+    return Chunk(**{**values, "results": [ImageResult.from_dict(each) for each in values["results"]]})
 
 
 def _store() -> Store:
     return Store(Settings.from_environment().database, timeout=WAIT_FOR_STORE)
 
 
-def _live(run_id: str) -> LiveRun:
+def _connection() -> Connection:
     job = get_current_job()
     if job is None:
         raise RuntimeError("expected to be called by the record worker; got a direct call")
-    return LiveRun(job.connection, run_id)
+    return job.connection
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def _write_dataset(store: Store, values: dict[str, Any], at: str) -> None:
+    store.record_dataset(dataset_from_dict(values), datetime.fromisoformat(at))
 
 
-def dataset(values: dict[str, Any], at: str) -> None:
-    """Register a data set; `values` as `dataset_to_dict` made them."""
-    _store().record_dataset(dataset_from_dict(values), _time(at))
+def _write_removed_dataset(store: Store, name: str) -> None:
+    store.remove_dataset(name)
 
 
-def remove_dataset(name: str) -> None:
-    """Forget a data set's registration."""
-    _store().remove_dataset(name)
+def _write_run(store: Store, values: dict[str, Any]) -> None:
+    store.record_run(NewRun(**{**values, "submitted_at": datetime.fromisoformat(values["submitted_at"])}))
 
 
-def run(values: dict[str, Any]) -> None:
-    """Record a submitted run."""
-    _store().record_run(NewRun(**{**values, "submitted_at": _time(values["submitted_at"])}))
+def _write_started(store: Store, run_id: str, attempt: int, at: str) -> None:
+    store.record_started(run_id, attempt, datetime.fromisoformat(at))
 
 
-def started(run_id: str, attempt: int, at: str) -> None:
-    """Record that a worker has begun."""
-    _store().record_started(run_id, attempt, _time(at))
-
-
-def cancelled(run_id: str, attempt: int, at: str) -> None:
-    """Record that the user stopped the run."""
-    store = _store()
-    store.record_cancelled(run_id, attempt, _time(at))
+def _write_cancelled(store: Store, run_id: str, attempt: int, at: str) -> None:
+    store.record_cancelled(run_id, attempt, datetime.fromisoformat(at))
     _forget(store, run_id)
 
 
-def retried(run_id: str, attempt: int) -> None:
-    """Record that a new attempt has been submitted."""
-    _store().record_retry(run_id, attempt)
-
-
-def images(run_id: str, attempt: int, worker: str, results: list[dict[str, Any]]) -> None:
-    """Record what a chunk of images gave; finish the run with its last one."""
-    store = _store()
-    if store.record_images(run_id, attempt, [ImageResult.from_dict(each) for each in results], worker):
+def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> None:
+    store.record_retry(run_id, attempt)
+    if complete:  # nothing was missing
         finish(store, run_id)
 
 
-def complete(run_id: str) -> None:
-    """Finish a run whose retry found nothing missing."""
-    finish(_store(), run_id)
+def _write_chunk(store: Store, **values: Any) -> None:
+    _write(store, [json.dumps({"kind": "chunk", "values": values}).encode()])
+
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "dataset": _write_dataset,
+    "removed_dataset": _write_removed_dataset,
+    "run": _write_run,
+    "started": _write_started,
+    "cancelled": _write_cancelled,
+    "retried": _write_retried,
+    "chunk": _write_chunk,
+}
 
 
 def finish(store: Store, run_id: str) -> None:
@@ -107,6 +168,17 @@ def finish(store: Store, run_id: str) -> None:
     facts = store.run(run_id)
     if facts is None or facts["status"] in ENDED:
         return
+    try:
+        _conclude(store, run_id, facts)
+    except Exception as error:
+        reason = f"expected to conclude the run from its measurements; {type(error).__name__}: {error}"
+        store.record_failed(run_id, facts["attempt"], reason, datetime.now(UTC))
+        raise
+    finally:
+        _forget(store, run_id)
+
+
+def _conclude(store: Store, run_id: str, facts: dict[str, Any]) -> None:
     spec = spec_from_dict(json.loads(facts["spec"]))
     now = datetime.now(UTC)
     if facts["measured"] == 0:
@@ -119,7 +191,6 @@ def finish(store: Store, run_id: str) -> None:
         result = outcome(spec, store.measurements(run_id), total=int(facts["total"]))
         written = _written_dataset(store, run_id, spec) if isinstance(spec, ReconstructSpec) else None
         store.record_outcome(run_id, result, now, dataset=written)
-    _forget(store, run_id)
 
 
 def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Dataset:
@@ -153,27 +224,25 @@ def complete_folder(made: Dataset) -> None:
 def _forget(store: Store, run_id: str) -> None:
     facts = store.run(run_id)
     if facts is not None and facts["status"] in ENDED:
-        _live(run_id).end(facts["spec_hash"])
+        LiveRun(_connection(), run_id).end(facts["spec_hash"])
 
 
 def reconcile() -> None:
     """Bring runs to an end whose jobs have all ended or vanished without recording every image.
 
-    Enqueued by the record worker itself every few seconds, behind the records that wait, so that whatever the
-    workers sent has been recorded by then.
+    Enqueued by the record worker itself every few seconds. Writes what waits first, so that whatever the workers
+    sent has been recorded by then.
     """
-    store = _store()
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("expected to be called by the record worker; got a direct call")
-    active = set(active_runs(job.connection))
+    write_waiting()
+    store, connection = _store(), _connection()
+    active = set(active_runs(connection))
     runs = store.runs()
     unfinished = runs[~runs["status"].isin(ENDED)]
     for run_id in sorted(active - set(unfinished["run_id"])):
         if run_id in set(runs["run_id"]):
             _forget(store, run_id)
     for facts in plain_rows(unfinished):
-        _reconcile_run(store, LiveRun(job.connection, facts["run_id"]), facts["run_id"], facts["attempt"])
+        _reconcile_run(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
 
 
 def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
@@ -189,8 +258,8 @@ def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> No
     jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
     if any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs):
         return
-    if queue(RECORD, live.connection).count:
-        return  # what the last job sent may still wait
+    if waiting(live.connection):
+        return  # what the last job sent may be among them
     reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
     recorded = set(store.images(run_id)["image_id"])
     spec = spec_from_dict(json.loads(known["spec"]))
@@ -202,7 +271,7 @@ def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> No
     lost = [ImageResult(record.image_id, "failed", reason, 0.0) for record in missing]
     if lost:
         live.log(f"{len(lost)} images given up: {reason}")
-    if not lost or store.record_images(run_id, attempt, lost, "record worker"):
+    if not lost or store.record_images([Chunk(run_id, attempt, "record worker", lost)]):
         finish(store, run_id)
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from rq import get_current_job
 
 from core.datasets import Record, confine
 from core.settings import Settings
+from core.store import Chunk
 from core.sweeps import ImageResult, Spec, measure, spec_from_dict
-from jobs.connection import RECORD, queue
 from jobs.live import MAX_TRIES, LiveRun
 from jobs.records import send
 
@@ -44,21 +45,13 @@ def measure_chunk(
     live = LiveRun(job.connection, run_id)
     if live.stopped(attempt):
         return
-    record_queue = queue(RECORD, job.connection)
     if live.begin():
-        send(record_queue, "started", run_id=run_id, attempt=attempt, at=datetime.now(UTC).isoformat())
+        send(job.connection, "started", run_id=run_id, attempt=attempt, at=datetime.now(UTC).isoformat())
     folder = confine(Path(root), Settings.from_environment().data_roots)
     started = time.perf_counter()
     results = list(_measured(live, attempt, spec_from_dict(spec), folder, [Record(**each) for each in records], output))
     if results:
-        send(
-            record_queue,
-            "images",
-            run_id=run_id,
-            attempt=attempt,
-            worker=worker_name(),
-            results=[result.to_dict() for result in results],
-        )
+        send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), results)))
     failed = sum(result.status == "failed" for result in results)
     live.log(
         f"{worker_name()}: {len(results) - failed} images measured"
