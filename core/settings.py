@@ -11,6 +11,11 @@ from pathlib import Path
 DEFAULT_ROOTS = ("/data", "/mnt", "/media", "/srv")
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Settings:
     """One process's configuration.

@@ -242,12 +242,12 @@ def spec_from_dict(values: Mapping[str, Any]) -> Spec:
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise SpecError(f"{kind}: expected only {', '.join(known)}; got {', '.join(unknown)}")
-    if isinstance(arguments.get("metrics"), Mapping):
-        arguments["metrics"] = MetricParameters(**arguments["metrics"])
     for name, value in arguments.items():
         if isinstance(value, list):
             arguments[name] = tuple(tuple(each) if isinstance(each, list) else each for each in value)
     try:
+        if isinstance(arguments.get("metrics"), Mapping):
+            arguments["metrics"] = MetricParameters(**arguments["metrics"])
         return cls(**arguments)
     except TypeError as error:
         raise SpecError(f"{kind}: {error}") from error

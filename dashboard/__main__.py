@@ -29,7 +29,7 @@ from pathlib import Path
 from types import FrameType
 
 from core.errors import DermSlimError, QueueUnavailable
-from core.settings import Settings
+from core.settings import Settings, usable_cores
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
 from jobs.server import forget_server, ping, prepare_server, wait_until_answering
 
@@ -280,11 +280,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def say(sentence: str) -> None:

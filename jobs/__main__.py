@@ -10,7 +10,6 @@ FOLDER is a folder of images or the name of a registered data set.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,7 @@ from core.errors import Cancelled, DermSlimError, SpecError
 from core.images import CODECS
 from core.metrics import MetricParameters
 from core.outcomes import outcome
-from core.settings import Settings
+from core.settings import Settings, usable_cores
 from core.store import Store
 from core.svd import MODES
 from core.sweeps import (
@@ -257,11 +256,6 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
     if failed:
         print(f"{len(failed)} of {len(records)} images could not be measured", file=sys.stderr)
     return 1 if failed or rows_missing or _unreadable(dataset) else 0
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _local_dataset(folder_or_name: str, settings: Settings, progress: Callable[[int, int], None]) -> Dataset:

@@ -87,6 +87,7 @@ def test_a_sweep_that_cannot_be_measured_is_refused_with_what_was_expected(
         lambda: spec_from_dict({"kind": "walk"}),
         lambda: spec_from_dict({"kind": "svd-sweep", "dataset": "d", "speed": 3}),
         lambda: spec_from_dict({"kind": "svd-sweep"}),
+        lambda: spec_from_dict({"kind": "svd-sweep", "dataset": "d", "metrics": {"speed": 3}}),
     ],
 )
 def test_other_specs_refuse_too(make: object) -> None:
