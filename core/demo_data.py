@@ -72,36 +72,36 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "nv": Recipe(
-        radius=(50, 125), blobs=(1, 2), spread=(0.05, 0.35), warp=(3, 14), softness=(0.18, 0.5),
-        melanin=(0.45, 1.3), blood=(0.05, 0.3), variegation=(0.1, 0.4), network=(0.1, 0.6), globules=(0.0, 0.5),
+        radius=(65, 125), blobs=(1, 2), spread=(0.05, 0.35), warp=(3, 14), softness=(0.18, 0.5),
+        melanin=(0.7, 1.4), blood=(0.03, 0.2), variegation=(0.1, 0.4), network=(0.1, 0.6), globules=(0.0, 0.5),
     ),
     "mel": Recipe(
-        radius=(85, 185), blobs=(3, 6), spread=(0.35, 0.75), warp=(10, 34), softness=(0.12, 0.45),
-        melanin=(0.7, 1.9), blood=(0.1, 0.55), variegation=(0.35, 0.85), network=(0.1, 0.8), globules=(0.1, 0.9),
-        veil=(0.0, 0.65), white=(0.0, 0.25),
+        radius=(110, 190), blobs=(3, 6), spread=(0.35, 0.75), warp=(10, 34), softness=(0.12, 0.45),
+        melanin=(1.1, 2.3), blood=(0.1, 0.5), variegation=(0.35, 0.8), network=(0.1, 0.8), globules=(0.1, 0.9),
+        veil=(0.1, 0.7), white=(0.0, 0.2),
     ),
     "bkl": Recipe(
-        radius=(70, 165), blobs=(1, 4), spread=(0.2, 0.6), warp=(6, 24), softness=(0.06, 0.3),
-        melanin=(0.3, 1.2), blood=(0.05, 0.4), variegation=(0.2, 0.6), network=(0.0, 0.25), globules=(0.0, 0.6),
-        white=(0.05, 0.4),
+        radius=(85, 165), blobs=(1, 4), spread=(0.2, 0.6), warp=(6, 24), softness=(0.06, 0.3),
+        melanin=(0.25, 0.8), blood=(0.15, 0.45), variegation=(0.2, 0.6), network=(0.0, 0.25), globules=(0.0, 0.6),
+        white=(0.1, 0.45),
     ),
     "bcc": Recipe(
-        radius=(60, 150), blobs=(1, 4), spread=(0.2, 0.6), warp=(6, 22), softness=(0.25, 0.6),
-        melanin=(0.02, 0.3), blood=(0.25, 0.75), variegation=(0.3, 0.7), globules=(0.0, 0.5), veil=(0.0, 0.4),
+        radius=(80, 155), blobs=(1, 4), spread=(0.2, 0.6), warp=(6, 22), softness=(0.25, 0.6),
+        melanin=(0.02, 0.3), blood=(0.4, 0.9), variegation=(0.3, 0.7), globules=(0.0, 0.5), veil=(0.0, 0.4),
         white=(0.05, 0.4), vessels=(0.4, 1.0),
     ),
     "akiec": Recipe(
-        radius=(70, 160), blobs=(1, 4), spread=(0.2, 0.6), warp=(8, 28), softness=(0.25, 0.7),
-        melanin=(0.05, 0.4), blood=(0.3, 0.8), variegation=(0.3, 0.7), network=(0.0, 0.2), white=(0.2, 0.7),
+        radius=(85, 165), blobs=(1, 4), spread=(0.2, 0.6), warp=(8, 28), softness=(0.25, 0.7),
+        melanin=(0.05, 0.4), blood=(0.4, 0.9), variegation=(0.3, 0.7), network=(0.0, 0.2), white=(0.2, 0.7),
         vessels=(0.0, 0.5),
     ),
     "df": Recipe(
-        radius=(60, 130), blobs=(1, 2), spread=(0.05, 0.3), warp=(4, 14), softness=(0.4, 0.9),
+        radius=(75, 140), blobs=(1, 2), spread=(0.05, 0.3), warp=(4, 14), softness=(0.4, 0.9),
         melanin=(0.25, 0.7), blood=(0.1, 0.4), variegation=(0.1, 0.4), network=(0.1, 0.4), white=(0.1, 0.3),
         rim=(0.6, 1.0),
     ),
     "vasc": Recipe(
-        radius=(40, 120), blobs=(1, 4), spread=(0.2, 0.6), warp=(3, 12), softness=(0.06, 0.25),
+        radius=(60, 130), blobs=(1, 4), spread=(0.2, 0.6), warp=(3, 12), softness=(0.06, 0.25),
         melanin=(0.0, 0.3), blood=(0.9, 1.9), variegation=(0.1, 0.4), veil=(0.0, 0.35), lacunae=(0.4, 1.0),
     ),
 }  # fmt: skip
@@ -297,7 +297,7 @@ def draw(photograph: Photograph, seed: int) -> images.Pixels:
 
 def skin(of_lesion: Generator, of_view: Generator) -> tuple[Field, Field]:
     """Melanin and blood of the skin around a lesion: uneven, mottled, finely lined and veined."""
-    tone, flush = of_lesion.uniform(0.05, 0.34), of_lesion.uniform(0.1, 0.42)
+    tone, flush = of_lesion.uniform(0.06, 0.24), of_lesion.uniform(0.14, 0.34)
     mottle = of_lesion.uniform(0.5, 1.3)
     melanin = tone * (0.9 + 0.09 * mottle * fractal(of_view, 220, 4, 0.35)) + 0.026 * mottle * fractal(
         of_view, 16, 2, 0.2
@@ -370,13 +370,13 @@ def view(layers: list[Field], rng: Generator) -> list[Field]:
     """The lesion as one photograph shows it: turned, nearer or farther, off the middle."""
     turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), rng.uniform(0, 360), rng.uniform(0.85, 1.2))
     shift = np.zeros((2, 3))
-    shift[:, 2] = rng.normal(0, (32, 24))
+    shift[:, 2] = rng.normal(0, (22, 16))
     return [as_field(cv2.warpAffine(layer, turn + shift, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)) for layer in layers]
 
 
 def freckles(rng: Generator) -> Field:
     """Melanin of the small spots that healthy skin may have."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.65:
         return np.zeros((HEIGHT, WIDTH), np.float32)
     spots = smoothstep(fractal(rng, 60, 8, 0.6) - rng.uniform(1.2, 2.2))
     return as_field(rng.uniform(0.1, 0.35) * spots)
@@ -384,7 +384,7 @@ def freckles(rng: Generator) -> Field:
 
 def hairs(rng: Generator) -> Field:
     """Where hair covers the skin, 0 to 1: curved strands of one direction, some fading out of focus."""
-    count = int(rng.integers(4, 26)) if rng.random() < 0.45 else int(rng.integers(0, 4))
+    count = int(rng.integers(4, 22)) if rng.random() < 0.3 else int(rng.integers(0, 4))
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     direction = rng.uniform(0, np.pi)
     steps = np.linspace(0, 1, 24)[:, None]
@@ -408,10 +408,10 @@ def lamp(rng: Generator) -> tuple[Field, Field, Field]:
     ys, xs = ys - np.float32(rng.normal(0, 25)), xs - np.float32(rng.normal(0, 25))
     distance = np.sqrt(ys * ys + xs * xs) / 375  # 1 in the corners
     shade = 1 - rng.uniform(0.05, 0.25) * distance**2 + (rng.normal(0, 0.03) / 300) * xs
-    shade *= rng.uniform(0.88, 1.04)
+    shade *= rng.uniform(0.93, 1.03)
     if rng.random() < 0.16:
         shade = shade * smoothstep(as_field((rng.uniform(0.86, 1.0) - distance) / 0.06 + 0.5))
-    balance = as_field(rng.normal((1.0, 1.0, 1.0), (0.05, 0.015, 0.03)))
+    balance = as_field(rng.normal((1.0, 1.0, 1.0), (0.035, 0.012, 0.02)))
     glints = np.zeros((HEIGHT, WIDTH), np.float32)
     if rng.random() < 0.35:
         glints = 0.75 * dots(rng, int(rng.integers(3, 20)), (0.7, 2.2))
