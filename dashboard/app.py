@@ -56,5 +56,5 @@ page = st.navigation(
 
 components.health_banner()
 st.title(page.title)
-components.show_problem()
+components.show_outcome()
 page.run()

@@ -56,20 +56,22 @@ def sentences() -> Iterator[None]:
 
 
 def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
-    """Do something from a button: say that it is done, or keep the reason for `show_problem`."""
+    """Do something from a button; `show_outcome` then says that it is done, or why it is not."""
     try:
         action(*arguments)
     except DermSlimError as error:
         st.session_state["problem"] = str(error)
     else:
-        st.toast(done, icon=":material/check:")
+        st.session_state["done"] = done
     data.forget_states()
 
 
-def show_problem() -> None:
-    """Show why the last button did nothing, once."""
+def show_outcome() -> None:
+    """Say once what the last button did, or why it did nothing."""
     if problem := st.session_state.pop("problem", None):
         st.error(words.escaped(problem), icon=":material/error:")
+    if done := st.session_state.pop("done", None):
+        st.toast(done, icon=":material/check:")
 
 
 @st.fragment(run_every=5)
@@ -124,11 +126,13 @@ def url_choice(
         st.session_state[key] = chosen
 
     def changed() -> None:
-        if st.session_state[key] is not None:
+        if st.session_state[key] in options:  # a label that has changed since comes back as it is
             st.query_params[param] = st.session_state[key]
 
     if wanted is not None and wanted not in options:
-        st.warning(f"Expected {param} to be one that is known here; got {words.escaped(words.shortened(wanted, 80))}")
+        st.warning(
+            f"{label}: expected one of those listed here; there is no {words.escaped(words.shortened(wanted, 80))}."
+        )
     widget(label, options, key=key, on_change=changed, **arguments)
     return chosen
 
@@ -162,9 +166,9 @@ def run_states(kind: str | None = None) -> list[RunState]:
 def state_label(state: RunState, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a run's name in lists; its settings are known once it is recorded."""
     if state.run_id in rows:
-        return words.run_label({**rows[state.run_id], "status": state.status}, reader_zone())
+        return words.run_label(rows[state.run_id], reader_zone())
     synthetic = " (synthetic)" if state.synthetic else ""
-    return f"{moment(state.submitted_at)} · {words.shortened(state.dataset, 32)}{synthetic} · {state.status}"
+    return f"{moment(state.submitted_at)} · {words.shortened(state.dataset, 32)}{synthetic}"
 
 
 def recorded_rows(kind: str | None = None) -> dict[str, dict[str, Any]]:
@@ -184,7 +188,8 @@ def _progress(run_id: str) -> None:
     state = data.run_state(run_id)
     if state is None or state.ended:
         st.rerun(scope="app")
-    show_problem()
+    show_outcome()
+    st.markdown(f"{status_text(state.status)} `{state.run_id}`")
     progress_bar(state)
     st.button(
         "Cancel",

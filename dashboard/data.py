@@ -36,7 +36,7 @@ SHOWN_SIDE = 1600  # pixels of the longer side of an image that is sent to the b
 DIFFERENCE_SCALE = 20  # levels that are drawn lightest; the same at every k, so that maps can be compared
 SSIM_SCALE = 0.3  # loss of SSIM that is drawn lightest
 
-Stamp = tuple[str, int, int]
+Stamp = tuple[str, int, int]  # a cache's key must not begin with an underscore: Streamlit leaves those out
 
 
 def settings() -> Settings:
@@ -68,7 +68,7 @@ def queues() -> Queues:
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
-def _runs(_stamp: Stamp, kind: str | None, status: str | None, dataset: str | None) -> pd.DataFrame:
+def _runs(at: Stamp, kind: str | None, status: str | None, dataset: str | None) -> pd.DataFrame:
     return store().runs(kind, status, dataset)
 
 
@@ -90,7 +90,7 @@ def plain_row(row: pd.Series[Any]) -> dict[str, Any]:
 
 
 @st.cache_data(max_entries=10, show_spinner=False)
-def _datasets(_stamp: Stamp) -> pd.DataFrame:
+def _datasets(at: Stamp) -> pd.DataFrame:
     return store().datasets()
 
 
@@ -232,7 +232,7 @@ def arrivals(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
 
 
 @st.cache_data(max_entries=20, show_spinner=False)
-def _failed_images(_stamp: Stamp, run_id: str) -> pd.DataFrame:
+def _failed_images(at: Stamp, run_id: str) -> pd.DataFrame:
     return store().images(run_id, "failed")
 
 
@@ -285,7 +285,7 @@ def health() -> Health:
 
 
 @st.cache_data(ttl=1, show_spinner=False)
-def _run_states(redis_url: str | None, _stamp: Stamp) -> list[RunState]:
+def _run_states(redis_url: str | None, at: Stamp) -> list[RunState]:
     try:
         return queues().runs()
     except QueueUnavailable:
@@ -342,10 +342,11 @@ def _limited(image: Pixels, side: int) -> Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """An image under inspection: pixels, what the metrics need of it, and its decomposition."""
+    """An image under inspection: its pixels, the PNG file of them, what the metrics need, and its decomposition."""
 
     digest: str
     image: Pixels
+    picture: bytes
     reference: Reference
     factors: SVDFactors
     source_bytes: int
@@ -360,11 +361,10 @@ class Decomposed:
 class Step:
     """What one k, codec and quality makes of the inspected image.
 
-    original, stored, difference, ssim: PNG files for the browser, ssim None for images below 7 pixels.
+    stored, difference, ssim: PNG files for the browser, ssim None for images below 7 pixels.
     histograms: pixels at each level (2, 3, 256), of the original and of the stored image, blue first.
     """
 
-    original: bytes
     stored: bytes
     difference: bytes
     ssim: bytes | None
@@ -396,7 +396,9 @@ def decomposed(_data: bytes, digest: str, mode: str) -> Decomposed:
             f"expected at most {INSPECTED_PIXELS // 10**6} million pixels to inspect; "
             f"this image has {image.shape[0]} × {image.shape[1]}"
         )
-    return Decomposed(digest, image, Reference(image, MetricParameters()), decompose(image, mode), len(_data))
+    return Decomposed(
+        digest, image, shown(image), Reference(image, MetricParameters()), decompose(image, mode), len(_data)
+    )
 
 
 @st.cache_data(max_entries=20, show_spinner=False)
@@ -414,7 +416,6 @@ def step(digest: str, mode: str, k: int, codec: str, quality: int | None, _inspe
     difference = difference_map(image, stored)
     similarity = ssim_map(image, stored)
     return Step(
-        original=shown(image),
         stored=shown(stored),
         difference=shown(coloured(np.minimum(difference / DIFFERENCE_SCALE, 1))),
         ssim=None if similarity is None else shown(coloured(np.clip((1 - similarity) / SSIM_SCALE, 0, 1))),

@@ -81,7 +81,7 @@ def number_text(value: object, digits: int = 4) -> str:
 
 def percent_text(value: object, digits: int = 1) -> str:
     """Return a percentage that is already times 100: 73.9 %."""
-    return f"{float(value):,.{digits}f} %" if known(value) else NONE  # type: ignore[arg-type]
+    return f"{float(value):,.{digits}f} %".replace("-", "−") if known(value) else NONE  # type: ignore[arg-type]
 
 
 def _digits(value: float) -> str:
@@ -180,11 +180,14 @@ def spec_text(spec: Mapping[str, Any]) -> str:
 
 
 def run_label(run: Mapping[str, Any], zone: tzinfo | None = None) -> str:
-    """Return a run's name in lists: when, on what, with which settings."""
+    """Return a run's name in lists: when, on what, with which settings.
+
+    Nothing that changes while it runs: a select box knows its options by their labels.
+    """
     spec = json.loads(run["spec"])
     synthetic = " (synthetic)" if run["synthetic"] else ""
     when = moment_text(run["submitted_at"], zone)
-    return f"{when} · {shortened(run['dataset'], 32)}{synthetic} · {spec_text(spec)} · {run['status']}"
+    return f"{when} · {shortened(run['dataset'], 32)}{synthetic} · {spec_text(spec)}"
 
 
 def metric_text(metric: Metric, value: object, undefined: int = 0, *, unit: bool = True) -> str:
@@ -253,7 +256,7 @@ def smaller_text(ratio: object) -> str:
 
 def gain_text(svd_gain: object) -> str:
     """Return what SVD adds to re-encoding, in percent with its sign."""
-    return f"{100 * (float(svd_gain) - 1):+.2f} %" if known(svd_gain) else NONE  # type: ignore[arg-type]
+    return f"{100 * (float(svd_gain) - 1):+.2f} %".replace("-", "−") if known(svd_gain) else NONE  # type: ignore[arg-type]
 
 
 def k_sentence(rule: Mapping[str, Any]) -> str:
@@ -308,7 +311,7 @@ def storage_sentences(row: Mapping[str, Any], spec: Mapping[str, Any]) -> list[s
 def estimate_sentence(seconds: float | None, basis: str) -> str:
     """Return how long a run will take, and what that is taken from."""
     if seconds is None:
-        return f"No estimate of the time yet: {basis}"
+        return basis
     return f"About {duration_text(seconds)}: {basis}"
 
 

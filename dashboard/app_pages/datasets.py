@@ -47,7 +47,7 @@ def registration() -> None:
         return
     bar.empty()
     st.session_state["registering"] = (found.name, found.fingerprint)
-    st.query_params["dataset"] = found.name
+    st.rerun()
 
 
 @st.fragment(run_every=1)
@@ -57,6 +57,7 @@ def awaited() -> None:
     known = data.datasets()
     if ((known["name"] == name) & (known["fingerprint"] == fingerprint)).any():
         del st.session_state["registering"]
+        st.query_params["dataset"] = name
         st.rerun(scope="app")
     st.info(f"{words.escaped(name)} has been read and is being recorded.", icon=":material/hourglass_top:")
 

@@ -169,7 +169,7 @@ def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, qualit
     )  # fmt: skip
     stored_as = words.codec_text(codec, quality)
     panes = [
-        Pane(step.original, "Original", f"{words.size_text(*image.shape)} pixels"),
+        Pane(image.picture, "Original", f"{words.size_text(*image.shape)} pixels"),
         Pane(step.stored, f"k = {k}, {stored_as}", "reconstructed, stored and decoded"),
         Pane(
             step.difference,

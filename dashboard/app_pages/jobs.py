@@ -22,7 +22,7 @@ def under_way(known: tuple[str, ...]) -> None:
         st.metric("Queued", sum(state.status == "queued" for state in active), border=True)
         st.metric("Records waiting", words.count_text(health.waiting) if not health.redis else words.NONE, border=True)
         st.metric("Workers", len(health.workers) if not health.redis else words.NONE, border=True)
-    components.show_problem()
+    components.show_outcome()
     for state in active:
         with st.container(border=True):
             name, buttons = st.columns([4, 1], vertical_alignment="center")

@@ -188,7 +188,6 @@ with components.sentences():
     if state is None:
         st.stop()
     if not state.ended:
-        st.markdown(f"{components.status_text(state.status)} `{state.run_id}`")
         components.live_progress(state.run_id)
     elif state.status == "finished":
         results(state.run_id)

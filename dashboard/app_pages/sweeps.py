@@ -63,7 +63,7 @@ def answer(row: dict[str, Any], spec: dict[str, Any], storage: pd.DataFrame, rul
             st.markdown(sentence)
         if sizes["identical"]:
             st.markdown(
-                f"{words.count_of(int(sizes['identical']), 'image')} of them equal their original exactly; "
+                f"{words.count_text(sizes['identical'])} of them equal their original exactly; "
                 "PSNR is undefined for those."
             )
     codec = words.codec_text(spec["codec"], spec.get("quality"))
@@ -372,7 +372,6 @@ with components.sentences():
     if state is None:
         st.stop()
     if not state.ended:
-        st.markdown(f"{components.status_text(state.status)} `{state.run_id}`")
         components.live_progress(state.run_id)
     elif state.status == "finished":
         results(state.run_id)
