@@ -1,0 +1,476 @@
+"""The pages, run as Streamlit runs them, against a real store and a real Valkey; and the words they use."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from laboratory import ROOT, write_images
+from redis import Redis
+from streamlit.testing.v1 import AppTest
+
+from core.datasets import Dataset, load_dataset
+from core.metrics import METRICS_BY_NAME
+from core.optimal_k import arrivals
+from core.outcomes import outcome
+from core.settings import Settings
+from core.store import Chunk, NewRun, Store
+from core.sweeps import ResizeSpec, RivalsSpec, Spec, SweepSpec, measure, spec_hash
+from dashboard import data, words
+from jobs.queues import Queues
+
+PAGES = ("overview", "datasets", "sweeps", "resize", "inspector", "jobs")
+KS = (5, 10, 20, 40)
+NOW = datetime(2026, 11, 22, 21, 45, tzinfo=UTC)
+
+OpenPage = Callable[..., AppTest]
+
+
+def record(store: Store, run_id: str, spec: Spec, dataset: Dataset, at: datetime = NOW) -> None:
+    """Measure here and record as the record worker does."""
+    records = dataset.sample(spec.sample_size, spec.seed)
+    store.record_run(
+        NewRun(
+            run_id=run_id,
+            kind=spec.kind,
+            dataset=dataset.name,
+            dataset_fingerprint=dataset.fingerprint,
+            synthetic=dataset.synthetic,
+            spec=json.dumps(spec.to_dict()),
+            spec_hash=spec_hash(spec, dataset.fingerprint),
+            total=len(records),
+            submitted_at=at,
+            submitted_by="tester",
+            versions='{"python": "3.11"}',
+            command="python -m jobs again",
+        )
+    )
+    results = [measure(each, dataset.root, spec) for each in records]
+    store.record_images([Chunk(run_id, 1, "svd-1 on here", results)])
+    store.record_outcome(run_id, outcome(spec, store.measurements(run_id), len(records)), at)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a data folder: a data set (one image constant, one lost since), a sweep, its rivals, a resize study."""
+    folder = tmp_path_factory.mktemp("full")
+    images = write_images(folder / "moles_*with*_a_[strange]_name", 6)
+    cv2.imwrite(str(images / "constant.png"), np.full((40, 56, 3), 90, np.uint8))
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
+    dataset = load_dataset(images, name="moles")
+    (images / "mole000.jpg").unlink()
+    store = Store(folder / "data" / "dermslim.duckdb")
+    store.record_dataset(dataset, NOW)
+    record(store, "svd-sweep-1", SweepSpec(dataset="moles", ks=KS), dataset)
+    record(store, "rivals-1", RivalsSpec(dataset="moles", rivals=(("jpeg", 75), ("jpeg", 95))), dataset)
+    record(store, "resize-study-1", ResizeSpec(dataset="moles", sizes=((20, 28), (40, 56), (200, 100)), k=20), dataset)
+    return folder
+
+
+def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str) -> OpenPage:
+    monkeypatch.setenv("DATA_DIR", str(data_dir))
+    monkeypatch.setenv("DATA_ROOTS", str(data_dir.parent))
+    monkeypatch.setenv("REDIS_URL", url)
+
+    def open_page(page: str = "overview", **params: str) -> AppTest:
+        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+        test.switch_page(f"app_pages/{page}.py")
+        for name, value in params.items():
+            test.query_params[name] = value
+        return ran(test)
+
+    return open_page
+
+
+def ran(part: Any) -> AppTest:
+    """Run the page, after a change to a part of it, and see that nothing was raised."""
+    test: AppTest = part.run()
+    assert not test.exception, [each.message for each in test.exception]
+    return test
+
+
+@pytest.fixture
+def open_page(full: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    """Open pages over the folder `full`."""
+    return opener(monkeypatch, full / "data", valkey_url)
+
+
+@pytest.fixture
+def open_empty(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    """Open pages over an empty folder."""
+    return opener(monkeypatch, tmp_path / "data", valkey_url)
+
+
+@pytest.fixture
+def queues(open_page: OpenPage) -> Queues:
+    """Give the queue that the pages of `open_page` use."""
+    return Queues(Settings.from_environment())
+
+
+def text(test: AppTest) -> str:
+    """Return what a reader reads on the page, as one text."""
+    kinds = ("title", "header", "subheader", "markdown", "caption", "error", "warning", "info", "success", "text")
+    parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
+    parts += [f"{each.label} {each.value}" for each in test.metric]
+    parts += [each.label for each in (*test.button, *test.expander, *test.page_link)]
+    parts += [str(each.proto.text) for each in test.get("progress")]
+    return "\n".join(parts)
+
+
+def alerts(test: AppTest) -> list[str]:
+    return [str(each.value) for each in (*test.error, *test.warning)]
+
+
+# -- empty, broken, unreachable ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_on_an_empty_store(open_empty: OpenPage, page: str) -> None:
+    open_empty(page)
+
+
+def test_an_empty_overview_names_the_next_steps(open_empty: OpenPage) -> None:
+    shown = text(open_empty())
+    assert "Register a data set" in shown
+    assert "make demo" in shown
+
+
+def test_an_empty_list_of_data_sets_says_how_to_get_ham10000(open_empty: OpenPage) -> None:
+    shown = text(open_empty("datasets"))
+    assert "10.7910/DVN/DBW86T" in shown
+    assert "isic image download" in shown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_says_when_redis_is_down_and_still_shows_what_is_recorded(
+    full: Path, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    shown = opener(monkeypatch, full / "data", f"redis://127.0.0.1:{port}/0")(page)
+    assert any("nothing new can be started" in alert for alert in alerts(shown))
+    if page in ("overview", "datasets", "sweeps", "resize"):
+        assert "moles" in text(shown)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_says_when_no_record_worker_runs(open_page: OpenPage, page: str) -> None:
+    assert any("python -m jobs.worker record" in alert for alert in alerts(open_page(page)))
+
+
+def test_a_store_that_is_no_database_gives_a_sentence(
+    tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dermslim.duckdb").write_text("not a database")
+    for page in PAGES:
+        shown = opener(monkeypatch, tmp_path / "data", valkey_url)(page)
+        assert any("expected a DuckDB file" in alert for alert in alerts(shown)), page
+
+
+# -- results -------------------------------------------------------------------------------------------------------
+
+
+def test_the_overview_shows_the_figures_of_the_last_sweep_with_the_run_behind_each(open_page: OpenPage) -> None:
+    shown = open_page()
+    labels = [metric.label for metric in shown.metric]
+    assert {"Source / stored", "JPEG 95 alone", "SVD adds", "Storage saved"} <= set(labels)
+    assert sum(link.label == "The run behind it" for link in shown.page_link) == len(labels)
+
+
+def test_a_deep_link_opens_the_sweep_with_its_rule(open_page: OpenPage) -> None:
+    shown = open_page("sweeps", run="svd-sweep-1", rule="Knee", metric="PSNR")
+    assert "knee rule" in text(shown)
+    assert shown.session_state["rule"] == "knee"
+    assert shown.session_state["metric"] == "psnr"
+
+
+def test_the_sweep_page_shows_answer_curves_rivals_rules_table_and_worst_images(open_page: OpenPage) -> None:
+    shown = open_page("sweeps")
+    words_shown = text(shown)
+    for heading in ("Quality against k", "Storage against k", "Rivals without SVD", "Which k, by which rule", "Table"):
+        assert heading in words_shown
+    assert "Re-encoding alone, JPEG 95 without SVD" in words_shown
+    assert "At the SSIM of k" in words_shown
+    assert len(shown.get("plotly_chart")) == 6
+    assert [rule for rule in words.RULES.values() if rule not in words_shown] == []
+    opened = [link.label for link in shown.page_link if link.label.startswith(("mole", "constant"))]
+    assert len(opened) == 6  # of 7 images one could not be measured
+
+
+def test_undefined_values_are_counted_and_never_shown_as_nan(open_page: OpenPage) -> None:
+    table = next(frame.value for frame in open_page("sweeps").dataframe if "Mean ± standard deviation" in frame.value)
+    row = table.set_index("Mean ± standard deviation").loc["Normalised mutual information"]
+    assert row["k = 40"].endswith("undefined (1)")
+    assert not table.map(lambda cell: "nan" in str(cell).lower()).any(axis=None)
+
+
+def test_an_image_that_could_not_be_measured_is_listed_with_its_reason(open_page: OpenPage) -> None:
+    shown = open_page("sweeps")
+    assert "1 image could not be measured" in text(shown)
+    failures = next(frame.value for frame in shown.dataframe if "reason" in frame.value)
+    assert failures["image_id"].tolist() == ["mole000"]
+    assert "expected to read mole000.jpg" in failures["reason"].iloc[0]
+
+
+def test_a_run_that_the_store_does_not_know_gives_a_sentence(open_page: OpenPage) -> None:
+    assert any("there is no svd-sweep-9" in alert for alert in alerts(open_page("sweeps", run="svd-sweep-9")))
+
+
+def test_the_facts_behind_a_figure_name_run_data_set_seed_and_command(open_page: OpenPage) -> None:
+    shown = open_page("sweeps")
+    facts = " ".join(
+        str(each) for table in shown.table for each in [*table.value.index, *table.value.to_numpy().ravel()]
+    )
+    for fact in ("svd-sweep-1", "moles", "Seed", "per channel", "svd-1 on here", "Python".lower()):
+        assert fact in facts
+    assert "python -m jobs again" in [code.value for code in shown.code]
+
+
+def test_the_resize_study_names_the_layer_at_which_a_network_no_longer_fits(open_page: OpenPage) -> None:
+    shown = text(open_page("resize"))
+    assert "Learnable parameters by size" in shown
+    assert "alexnet: expected an input large enough for every layer" in shown.replace("\\", "")
+
+
+def test_what_was_left_out_of_a_data_set_is_listed_with_its_reason(open_page: OpenPage) -> None:
+    shown = open_page("datasets", dataset="moles", view="Left out")
+    left_out = next(frame.value for frame in shown.dataframe if "reason" in frame.value)
+    assert left_out["name"].tolist() == ["broken.jpg"]
+
+
+@pytest.mark.parametrize("view", ["Images", "Classes", "Metadata", "Sizes", "Left out", "Reconstruct"])
+def test_every_view_of_a_data_set_opens_by_its_link(open_page: OpenPage, view: str) -> None:
+    shown = open_page("datasets", dataset="moles", view=view)
+    assert shown.session_state["choice_view"] == view
+
+
+# -- the inspector -------------------------------------------------------------------------------------------------
+
+
+def test_the_inspector_shows_the_values_that_the_sweep_recorded(open_page: OpenPage, full: Path) -> None:
+    shown = open_page("inspector", dataset="moles", image="mole003", k="20")
+    table = next(each.value for each in shown.table if "Definition" in each.value).set_index("Metric")
+    rows = Store(full / "data" / "dermslim.duckdb").measurements("svd-sweep-1", variant="k=20")
+    recorded = rows[rows["image_id"] == "mole003"].iloc[0]
+    for name in ("psnr", "ssim", "haralick_distance", "mse_high", "explained_variance"):
+        metric = METRICS_BY_NAME[name]
+        value = table.loc[words.escaped(metric.label), "Value"]
+        assert value == f"**{words.escaped(words.metric_text(metric, recorded[name]))}**"
+
+
+def test_a_part_of_an_id_offers_the_images_that_match(open_page: OpenPage) -> None:
+    shown = open_page("inspector", dataset="moles", image="MOLE00")
+    offered = [button.label for button in shown.button if button.label.startswith("mole")]
+    assert offered == ["mole000", "mole001", "mole002", "mole003", "mole004", "mole005"]
+    next(button for button in shown.button if button.label == "mole002").click().run()
+    assert shown.session_state["image"] == "mole002"
+
+
+def test_an_image_whose_file_is_gone_gives_a_sentence(open_page: OpenPage) -> None:
+    shown = open_page("inspector", dataset="moles", image="mole000")
+    assert any("expected to read mole000.jpg" in alert.replace("\\", "") for alert in alerts(shown))
+
+
+def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open_page: OpenPage, full: Path) -> None:
+    shown = open_page("inspector", source="upload")
+    image = next((full).glob("moles*/mole001.jpg")).read_bytes()
+    ran(shown.file_uploader[0].upload("mine.jpg", image))
+    assert "mine.jpg" in text(shown)
+    assert "All metrics" in text(shown)
+    other = open_page("inspector", source="upload")
+    ran(other.file_uploader[0].upload("mine.jpg", b"just words"))
+    assert len(other.error) == 1
+
+
+# -- forms ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("", "k: expected at least one whole number; got none"),
+        ("10, abc", "k: expected whole numbers separated by commas; got 'abc'"),
+        ("0", "k: expected a whole number of at least 1; got 0"),
+        ("-5, 10", "k: expected a whole number of at least 1; got -5"),
+        ("10, 10", "k: expected each value once; got 10 more than once"),
+        ("10, 41", "k: expected at most 40, the rank of the largest image of moles; got 41"),
+    ],
+)
+def test_a_bad_k_list_is_refused_in_a_sentence(open_page: OpenPage, typed: str, sentence: str) -> None:
+    shown = open_page("sweeps", tab="New sweep")
+    ran(shown.text_input(key="sweep_ks").set_value(typed))
+    assert sentence in [str(error.value).replace("\\", "") for error in shown.error]
+    assert shown.button(key="refused").disabled
+
+
+def test_a_sweep_is_started_from_the_form_and_shown_as_queued(open_page: OpenPage, queues: Queues) -> None:
+    shown = open_page("sweeps", tab="New sweep")
+    ran(shown.text_input(key="sweep_ks").set_value("3, 6"))
+    ran(shown.button(key="start").click())
+    state = next(state for state in queues.runs() if state.status == "queued")
+    assert state.total == 7
+    assert shown.query_params["run"] == state.run_id
+    assert "Queued: 7 images to measure" in text(shown)
+    ran(shown.button(key=f"cancel_{state.run_id}").click())
+    with Redis.from_url(str(queues.settings.redis_url)) as client:
+        assert client.get(f"run:{state.run_id}:cancelled") or client.keys(f"*{state.run_id}:cancelled")
+
+
+def test_a_sweep_measured_before_is_offered_instead_of_measured_again(
+    open_page: OpenPage, full: Path, queues: Queues
+) -> None:
+    store = Store(full / "data" / "dermslim.duckdb")
+    dataset = store.dataset("moles")
+    assert dataset is not None
+    whole = SweepSpec(dataset="moles", ks=(7,), sample_size=2, seed=3)
+    record(store, "svd-sweep-0", whole, dataset, NOW - timedelta(days=1))
+    shown = open_page("sweeps", tab="New sweep")
+    shown.text_input(key="sweep_ks").set_value("7")
+    ran(shown.selectbox(key="sweep_images").select("A random sample"))
+    shown.number_input(key="sweep_sample").set_value(2)
+    ran(shown.number_input(key="sweep_seed").set_value(3))
+    assert "exactly these settings" in text(shown)
+    ran(shown.button(key="open_identical").click())
+    assert shown.query_params["run"] == "svd-sweep-0"
+    assert [state for state in queues.runs() if not state.ended] == []
+
+
+def test_the_presets_fill_the_form(open_page: OpenPage) -> None:
+    shown = open_page("sweeps", tab="New sweep")
+    preset = shown.get_by_key("sweep_preset")
+    ran(preset.set_value("Quick"))
+    assert shown.text_input(key="sweep_ks").value == "100, 200, 350"
+    assert shown.number_input(key="sweep_sample").value == 7
+    ran(shown.get_by_key("sweep_preset").set_value("Article"))
+    assert shown.text_input(key="sweep_ks").value == "100, 200, 300, 350, 400, 450"
+    assert shown.selectbox(key="sweep_images").value == "All images"
+
+
+def test_a_folder_outside_the_roots_is_refused_in_a_sentence(open_page: OpenPage) -> None:
+    shown = open_page("datasets")
+    next(field for field in shown.text_input if field.label == "Folder").set_value("/etc")
+    ran(next(button for button in shown.button if button.label == "Register").click())
+    assert any("inside the allowed data roots" in alert for alert in alerts(shown))
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def test_cached_reads_follow_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    assert data.datasets().empty
+    dataset = load_dataset(write_images(tmp_path / "moles", 2))
+    store = Store(tmp_path / "data" / "dermslim.duckdb")
+    store.record_dataset(dataset, NOW)
+    assert data.datasets()["name"].tolist() == ["moles"]
+    assert data.dataset("moles") == dataset
+    assert data.runs().empty
+    record(store, "svd-sweep-1", SweepSpec(dataset="moles", ks=KS), dataset)
+    assert data.runs()["run_id"].tolist() == ["svd-sweep-1"]
+
+
+def test_arrivals_of_the_means_are_those_of_the_images(full: Path) -> None:
+    store = Store(full / "data" / "dermslim.duckdb")
+    rows = arrivals(store.measurements("svd-sweep-1"))
+    means = data.arrivals(store.statistics("svd-sweep-1"), store.storage("svd-sweep-1"))
+    columns = ["metric", "plateau_k", "knee_k", "best_k", "votes"]
+    pd.testing.assert_frame_equal(means[columns], rows[columns])
+
+
+@pytest.mark.parametrize(("kind", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
+def test_a_downloaded_table_reads_back(kind: str, read: Callable[[io.BytesIO], pd.DataFrame]) -> None:
+    frame = pd.DataFrame({"image_id": ["a", "b"], "ssim": [0.5, None]})
+    pd.testing.assert_frame_equal(read(io.BytesIO(data.table_file(frame, kind))), frame, check_dtype=False)
+
+
+def test_maps_are_darkest_where_nothing_differs() -> None:
+    shades = data.coloured(np.linspace(0, 1, 256)[None, :]).sum(axis=2)[0]
+    assert (np.diff(shades.astype(int)) >= 0).mean() > 0.99
+
+
+# -- words ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.42, "0.4 s"), (59.6, "1 min"), (200, "3 min 20 s"), (7_500, "2 h 5 min"), (180_000, "2 d 2 h"), (None, "–")],
+)
+def test_durations_are_said_in_the_units_that_matter(seconds: float | None, said: str) -> None:
+    assert words.duration_text(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(999, "999 bytes"), (82_800_000, "82.8 MB"), (999_950, "1.00 MB"), (3.2e12, "3.20 TB")]
+)
+def test_sizes_have_three_digits(size: float, said: str) -> None:
+    assert words.bytes_text(size) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(12_345.678, "12,346"), (0.95231, "0.9523"), (0, "0"), (-3.5, "-3.500"), (float("nan"), "–")]
+)
+def test_numbers_have_four_digits_and_separators(value: float, said: str) -> None:
+    assert words.number_text(value) == said
+
+
+def test_a_correlation_just_below_one_is_not_shown_as_one() -> None:
+    metric = METRICS_BY_NAME["spectral_correlation"]
+    assert words.metric_text(metric, 0.99999987) == "0.9999999"
+    assert words.metric_text(metric, 1.0) == "1.000"
+
+
+def test_a_mean_is_shown_to_the_digits_of_its_deviation() -> None:
+    row = {"mean": 41.5512, "std": 1.234, "undefined": 2}
+    assert words.mean_and_std(METRICS_BY_NAME["psnr"], row) == "41.6 ± 1.2, undefined (2)"
+
+
+def test_times_are_told_from_now() -> None:
+    assert words.ago_text(NOW - timedelta(seconds=20), NOW) == "just now"
+    assert words.ago_text(NOW - timedelta(hours=5), NOW) == "5 h ago"
+    assert words.ago_text(NOW - timedelta(days=2), NOW) == "2 days ago"
+
+
+def sizes(stored: int, control: int) -> dict[str, float]:
+    source = 3_833_000
+    return {
+        "k": 350, "images": 80, "source_bytes": source, "stored_bytes": stored, "control_bytes": control,
+        "factor_bytes": 9_000_000, "ratio": source / stored, "control_ratio": source / control,
+        "svd_gain": control / stored, "saved_percent": 100 * (1 - stored / source), "height": 450, "width": 600,
+    }  # fmt: skip
+
+
+SPEC = {"kind": "svd-sweep", "codec": "jpeg", "quality": 95, "mode": "per_channel"}
+
+
+def test_a_saving_that_the_codec_explains_is_not_put_down_to_svd() -> None:
+    said = " ".join(words.storage_sentences(sizes(1_000_000, 1_000_500), SPEC))
+    assert "3.83 times smaller" in said
+    assert "SVD adds 0.05 %. The change of size is the codec's, not SVD's." in said
+    assert "compress" not in said
+
+
+def test_files_that_svd_makes_larger_are_called_larger() -> None:
+    said = " ".join(words.storage_sentences(sizes(1_100_000, 1_000_000), SPEC))
+    assert "with SVD the files are 10.0 % larger than without it" in said
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    name = "HAM10000_" + "x" * 100 + "_part_2"
+    assert len(words.shortened(name, 40)) == 40
+    assert words.shortened(name, 40).startswith("HAM10000_")
+    assert words.shortened(name, 40).endswith("_part_2")
+
+
+def test_names_are_not_taken_for_markup() -> None:
+    assert words.escaped("a*b_[c](d)") == r"a\*b\_\[c\]\(d\)"
