@@ -348,11 +348,12 @@ def test_a_sweep_measured_before_is_offered_instead_of_measured_again(
 
 def test_the_presets_fill_the_form(open_page: OpenPage) -> None:
     shown = open_page("sweeps", tab="New sweep")
-    preset = shown.get_by_key("sweep_preset")
+    preset: Any = shown.get_by_key("sweep_preset")
     ran(preset.set_value("Quick"))
     assert shown.text_input(key="sweep_ks").value == "100, 200, 350"
     assert shown.number_input(key="sweep_sample").value == 7
-    ran(shown.get_by_key("sweep_preset").set_value("Article"))
+    preset = shown.get_by_key("sweep_preset")
+    ran(preset.set_value("Article"))
     assert shown.text_input(key="sweep_ks").value == "100, 200, 300, 350, 400, 450"
     assert shown.selectbox(key="sweep_images").value == "All images"
 

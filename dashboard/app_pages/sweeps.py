@@ -299,7 +299,7 @@ def worst_section(row: dict[str, Any], storage: pd.DataFrame, default_k: int) ->
     with st.container(horizontal=True):
         metric = st.selectbox(
             "By", [metric.name for metric in METRICS], index=[metric.name for metric in METRICS].index("ssim"),
-            format_func=words.metric_label, key="metric", persist_state="session",
+            format_func=words.metric_label, key="metric", bind="query-params",
         )  # fmt: skip
         k = st.segmented_control("At k", ks, key="k", bind="query-params", required=True)
     worst = data.worst_images(row, metric, f"k={k}")
