@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from core.errors import DermSlimError
@@ -135,6 +136,21 @@ def url_choice(
         )
     widget(label, options, key=key, on_change=changed, **arguments)
     return chosen
+
+
+def chart(figure: go.Figure, *, alt: str, key: str) -> None:
+    """Show a figure: its title as text, which wraps where the page is narrow, and its legend below."""
+    title = figure.layout.title
+    if title.text:
+        st.markdown(f"**{words.escaped(title.text)}**")
+    if title.subtitle.text:
+        st.caption(words.escaped(title.subtitle.text))
+    figure.update_layout(
+        title={"text": None, "subtitle": {"text": None}},
+        legend={"orientation": "h", "x": 0, "y": 0, "xref": "container", "yref": "container", "yanchor": "bottom"},
+        margin={"t": 30},
+    )
+    st.plotly_chart(figure, alt=alt, key=key, config={"displaylogo": False})
 
 
 def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **arguments: Any) -> None:

@@ -212,7 +212,7 @@ def _telling(value: float) -> str:
     whole = round(value)
     if whole == 0 or value == whole:
         return next(texts)
-    return next((text for text in texts if float(text.replace(",", "")) != whole), number_text(value, 10))
+    return next((text for text in texts if float(text.replace(",", "")) != whole), number_text(value))
 
 
 def metric_title(metric: Metric) -> str:

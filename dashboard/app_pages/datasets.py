@@ -142,7 +142,7 @@ def classes(dataset: Dataset) -> None:
     table = data.class_table(dataset)
     chart, rows = st.columns([3, 2])
     with chart:
-        st.plotly_chart(charts.class_counts(table, theme=components.theme()), alt="Images a class", key="classes")
+        components.chart(charts.class_counts(table, theme=components.theme()), alt="Images a class", key="classes")
     with rows:
         st.dataframe(
             table.assign(bytes=[words.bytes_text(each) for each in table["bytes"]]),
@@ -167,7 +167,7 @@ def distributions(dataset: Dataset) -> None:
     for column, (variable, label) in zip(st.columns(3), VARIABLES.items(), strict=True):
         with column:
             chosen = frame[frame["variable"] == variable]
-            st.plotly_chart(
+            components.chart(
                 charts.distribution(chosen, label, theme=components.theme()),
                 alt=f"Images by {label.lower()}",
                 key=f"by_{variable}",

@@ -116,13 +116,13 @@ def inspected(image: data.Decomposed, mode: str, codec: str, quality: int | None
     pictures(image, step, k, codec, quality)
     left, right = st.columns(2)
     with left:
-        st.plotly_chart(
+        components.chart(
             charts.spectrum(data.singular_values(image.digest, mode, image), mode, k, theme=components.theme()),
             alt=f"Singular values, the first {k} kept",
             key="spectrum",
         )
     with right:
-        st.plotly_chart(
+        components.chart(
             charts.histograms(*step.histograms, theme=components.theme()),
             alt="Histograms of the channels, original and reconstruction",
             key="histograms",

@@ -84,7 +84,7 @@ def headline(state: RunState) -> None:
         for label, value, explanation in figures:
             with st.container(border=True):
                 st.metric(label, value, help=explanation)
-                components.run_link(state.run_id, state.kind, "The run behind it", icon=":material/arrow_forward:")
+                components.run_link(state.run_id, state.kind, "Open the run", icon=":material/arrow_forward:")
     for sentence in words.storage_sentences(sizes, spec)[:2]:
         st.markdown(sentence)
 

@@ -92,7 +92,7 @@ def metrics(statistics: pd.DataFrame) -> None:
         for column, name in zip(st.columns(2), names, strict=True):
             with column:
                 metric = METRICS_BY_NAME[name]
-                st.plotly_chart(
+                components.chart(
                     charts.metric_by_size(statistics, name, theme=components.theme()),
                     alt=f"{metric.label} by size",
                     key=f"metric_{name}",
@@ -103,7 +103,7 @@ def metrics(statistics: pd.DataFrame) -> None:
 def networks(counts: pd.DataFrame, reasons: list[str]) -> None:
     """Show what each network costs at each size."""
     st.subheader("Learnable parameters by size")
-    st.plotly_chart(
+    components.chart(
         charts.parameters_by_size(counts, theme=components.theme()),
         alt="Learnable parameters of each network by size",
         key="cost",

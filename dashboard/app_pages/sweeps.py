@@ -91,7 +91,7 @@ def metrics(statistics: pd.DataFrame, k: int | None) -> None:
     with st.expander("All other metrics", icon=":material/grid_view:", on_change="rerun", key="all_metrics") as others:
         if others.open:
             rest = [metric.name for metric in METRICS if metric.name not in MAIN_METRICS]
-            st.plotly_chart(
+            components.chart(
                 charts.small_multiples(statistics, rest, k, theme=components.theme()),
                 alt="All other metrics against k",
                 key="small",
@@ -101,7 +101,7 @@ def metrics(statistics: pd.DataFrame, k: int | None) -> None:
 def metric_chart(statistics: pd.DataFrame, name: str, k: int | None) -> None:
     """Chart one metric with its definition."""
     metric = METRICS_BY_NAME[name]
-    st.plotly_chart(
+    components.chart(
         charts.metric_against_k(statistics, name, k, theme=components.theme()),
         alt=f"{metric.label} against k",
         key=f"metric_{name}",
@@ -118,7 +118,7 @@ def storage_section(storage: pd.DataFrame, spec: dict[str, Any], k: int | None) 
     even = None
     if words.known(row["height"]) and words.known(row["width"]):
         even = break_even_k(int(row["height"]), int(row["width"]), spec["mode"])
-    st.plotly_chart(
+    components.chart(
         charts.storage_against_k(storage, even, k, theme=components.theme()),
         alt="Source, stored, control and factor bytes against k",
         key="storage",
@@ -165,7 +165,7 @@ def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> 
     if k is not None:
         for sentence in data.rivals_sentences(row, rivals, k, metric):
             st.markdown(words.escaped(sentence))
-    st.plotly_chart(
+    components.chart(
         charts.rate_distortion(ours, theirs, metric, k, theme=components.theme()),
         alt=f"Bytes a pixel against {words.metric_label(metric)}, SVD and rivals",
         key="rivals",
