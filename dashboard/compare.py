@@ -246,7 +246,7 @@ def compare(panes: list[Pane], shape: tuple[int, int], mode: str, *, key: str) -
             "mode": mode,
             "height": shape[0],
             "width": shape[1],
-            "maxWidth": max(480, min(900, round(620 * shape[1] / shape[0]))),
+            "maxWidth": max(360, min(900, round(540 * shape[1] / shape[0]))),
             "panes": [
                 {
                     "label": pane.label,

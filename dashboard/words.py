@@ -145,7 +145,7 @@ def escaped(text: object) -> str:
     return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|~$<>:" else each for each in str(text))
 
 
-def codec_text(codec: object, quality: object) -> str:
+def codec_text(codec: object, quality: object = None) -> str:
     """Return a codec as it is written everywhere: JPEG 95, PNG."""
     name = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP", "avif": "AVIF"}.get(str(codec), str(codec))
     return f"{name} {int(quality)}" if known(quality) else name  # type: ignore[call-overload]
@@ -257,6 +257,15 @@ def smaller_text(ratio: object) -> str:
 def gain_text(svd_gain: object) -> str:
     """Return what SVD adds to re-encoding, in percent with its sign."""
     return f"{100 * (float(svd_gain) - 1):+.2f} %".replace("-", "−") if known(svd_gain) else NONE  # type: ignore[arg-type]
+
+
+def beside_control(stored: int, control: int) -> str:
+    """Return how one stored reconstruction compares with the same image stored without SVD."""
+    if stored == control:
+        return "SVD changes nothing about that"
+    if stored < control:
+        return f"SVD makes it {100 * (1 - stored / control):.2f} % smaller than that"
+    return f"with SVD it is {100 * (stored / control - 1):.2f} % larger than that"
 
 
 def k_sentence(rule: Mapping[str, Any]) -> str:

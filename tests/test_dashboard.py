@@ -428,7 +428,8 @@ def test_numbers_have_four_digits_and_separators(value: float, said: str) -> Non
 def test_a_correlation_just_below_one_is_not_shown_as_one() -> None:
     metric = METRICS_BY_NAME["spectral_correlation"]
     assert words.metric_text(metric, 0.99999987) == "0.9999999"
-    assert words.metric_text(metric, 1 - 1e-13) == words.metric_text(metric, 1.0) == "1.000"
+    assert words.metric_text(metric, 1 - 1e-13) == "1.0000"
+    assert words.metric_text(metric, 1.0) == "1.000"
 
 
 def test_a_mean_is_shown_to_the_digits_of_its_deviation() -> None:
@@ -464,6 +465,11 @@ def test_a_saving_that_the_codec_explains_is_not_put_down_to_svd() -> None:
 def test_files_that_svd_makes_larger_are_called_larger() -> None:
     said = " ".join(words.storage_sentences(sizes(1_100_000, 1_000_000), SPEC))
     assert "with SVD the files are 10.0 % larger than without it" in said
+
+
+def test_smaller_is_told_in_parts_of_what_it_is_smaller_than() -> None:
+    assert words.beside_control(75, 100) == "SVD makes it 25.00 % smaller than that"
+    assert words.beside_control(125, 100) == "with SVD it is 25.00 % larger than that"
 
 
 def test_a_long_name_keeps_both_ends() -> None:

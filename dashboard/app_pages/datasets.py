@@ -230,6 +230,12 @@ def left_out(dataset: Dataset) -> None:
     components.downloads(f"{dataset.name}-left-out", {"Left out": lambda: frame}, key="left_out")
 
 
+def open_dataset(name: str) -> None:
+    """Turn to another data set."""
+    st.query_params["dataset"] = name
+    st.query_params["view"] = "Images"
+
+
 def rebuild(dataset: Dataset) -> None:
     """Write the data set anew at one k, and follow that."""
     st.markdown(
@@ -246,10 +252,12 @@ def rebuild(dataset: Dataset) -> None:
             run = data.run(state.run_id)
             made = data.spec_of(run)["name"] if run else ""
             st.success(f"Done: **{words.escaped(made)}** is registered.", icon=":material/check_circle:")
-            st.page_link(
-                "app_pages/datasets.py", label=f"Open {words.shortened(made, 48)}", query_params={"dataset": made},
-                icon=":material/photo_library:", help="",
-            )  # fmt: skip
+            st.button(
+                f"Open {words.shortened(made, 48)}",
+                on_click=open_dataset,
+                args=(made,),
+                icon=":material/photo_library:",
+            )
             components.left_out_images(state)
         else:
             components.ended_without_results(state)

@@ -78,8 +78,8 @@ def uploaded_image() -> tuple[bytes, str, str] | None:
 def settings_fields() -> tuple[str, str, int | None]:
     """Return mode, codec and quality."""
     with st.container(horizontal=True):
-        mode = st.selectbox("Mode", list(MODES), key="mode", bind="query-params")
-        codec = st.selectbox("Codec", list(CODECS), key="codec", bind="query-params")
+        mode = st.selectbox("Mode", list(MODES), format_func=words.MODES.__getitem__, key="mode", bind="query-params")
+        codec = st.selectbox("Codec", list(CODECS), format_func=words.codec_text, key="codec", bind="query-params")
         qualities = CODECS[codec].qualities
         if qualities is None:
             st.text_input("Quality", value="lossless", disabled=True, key="lossless")
@@ -147,14 +147,7 @@ def sizes(image: data.Decomposed, step: data.Step, mode: str, k: int, codec: str
             height="stretch",
             help=f"k(H+W+1) numbers a matrix. Above k = {even:.1f} they are more numbers than the image has.",
         )
-    gain = step.control_bytes / step.stored_bytes - 1
-    verdict = (
-        f"SVD makes it {100 * gain:.2f} % smaller than that"
-        if gain > 0
-        else f"with SVD it is {100 * (1 / (1 + gain) - 1):.2f} % larger than that"
-        if gain < 0
-        else "SVD changes nothing about that"
-    )
+    verdict = words.beside_control(step.stored_bytes, step.control_bytes)
     st.caption(
         f"Source to stored: {words.smaller_text(image.source_bytes / step.stored_bytes)}; {stored_as} alone: "
         f"{words.smaller_text(image.source_bytes / step.control_bytes)}; {verdict}."
