@@ -53,7 +53,7 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except DermSlimError as error:
-        st.error(words.escaped(error), icon=":material/error:")
+        st.error(words.sentence(error), icon=":material/error:")
 
 
 def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
@@ -70,7 +70,7 @@ def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
 def show_outcome() -> None:
     """Say once what the last button did, or why it did nothing."""
     if problem := st.session_state.pop("problem", None):
-        st.error(words.escaped(problem), icon=":material/error:")
+        st.error(words.sentence(problem), icon=":material/error:")
     if done := st.session_state.pop("done", None):
         st.toast(done, icon=":material/check:")
 
@@ -80,10 +80,10 @@ def health_banner() -> None:
     """Say what is down, on every page and for as long as it is; silent while all is well."""
     health = data.health()
     if health.store:
-        st.error(words.escaped(health.store), title="The store cannot be read", icon=":material/database_off:")
+        st.error(words.sentence(health.store), title="The store cannot be read", icon=":material/database_off:")
     if health.redis:
         st.error(
-            f"{words.escaped(health.redis)}. Recorded results can still be read; nothing new can be started. "
+            f"{words.sentence(health.redis)} Recorded results can still be read; nothing new can be started. "
             "`make up` starts the queue and its workers.",
             title="The queue does not answer",
             icon=":material/cloud_off:",
@@ -175,7 +175,7 @@ def run_states(kind: str | None = None) -> list[RunState]:
     try:
         return [state for state in data.run_states() if kind in (None, state.kind)]
     except DermSlimError as error:
-        st.error(words.escaped(error), icon=":material/error:")
+        st.error(words.sentence(error), icon=":material/error:")
         return []
 
 
@@ -264,7 +264,7 @@ def ended_without_results(state: RunState) -> None:
         st.warning(f"This run was cancelled with {measured}. What was measured is kept.", icon=":material/cancel:")
     else:
         st.error(
-            words.escaped(state.error or "No reason was recorded."),
+            words.sentence(state.error or "No reason was recorded"),
             title=f"This run failed with {measured}",
             icon=":material/error:",
         )
@@ -355,7 +355,7 @@ def thumbnail(path: Path, digest: str, image_id: str) -> None:
     """Show an image small, or why it cannot be shown."""
     picture = data.thumbnail(str(path), digest)
     if isinstance(picture, str):
-        st.caption(f":material/broken_image: {words.escaped(picture)}")
+        st.caption(f":material/broken_image: {words.sentence(picture)}")
     else:
         st.image(picture, width="stretch", alt=image_id)
 

@@ -279,7 +279,7 @@ def reconstruct_form(dataset: Dataset) -> None:
 
 def refused(error: DermSlimError) -> None:
     """Show why nothing can be started as the fields stand."""
-    st.error(words.escaped(error), icon=":material/error:")
+    st.error(words.sentence(error), icon=":material/error:")
     st.button("Start", disabled=True, icon=":material/play_arrow:", key="refused")
 
 

@@ -145,6 +145,14 @@ def escaped(text: object) -> str:
     return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|~$<>:" else each for each in str(text))
 
 
+def sentence(error: object) -> str:
+    """Return an error's message as a sentence for Markdown: a capital first (unless it is a name), one full stop."""
+    text = str(error).strip().rstrip(".")
+    first = text.partition(" ")[0]
+    named = first.endswith(":") or not first.isalpha()
+    return escaped(text if named else text[:1].upper() + text[1:]) + "."
+
+
 def codec_text(codec: object, quality: object = None) -> str:
     """Return a codec as it is written everywhere: JPEG 95, PNG."""
     name = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP", "avif": "AVIF"}.get(str(codec), str(codec))

@@ -175,7 +175,7 @@ def test_a_store_that_is_no_database_gives_a_sentence(
     (tmp_path / "data" / "dermslim.duckdb").write_text("not a database")
     for page in PAGES:
         shown = opener(monkeypatch, tmp_path / "data", valkey_url)(page)
-        assert any("expected a DuckDB file" in alert for alert in alerts(shown)), page
+        assert any("Expected a DuckDB file" in alert for alert in alerts(shown)), page
 
 
 # -- results -------------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_a_part_of_an_id_offers_the_images_that_match(open_page: OpenPage) -> No
 
 def test_an_image_whose_file_is_gone_gives_a_sentence(open_page: OpenPage) -> None:
     shown = open_page("inspector", dataset="moles", image="mole000")
-    assert any("expected to read mole000.jpg" in alert.replace("\\", "") for alert in alerts(shown))
+    assert any("Expected to read mole000.jpg" in alert.replace("\\", "") for alert in alerts(shown))
 
 
 def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open_page: OpenPage, full: Path) -> None:
@@ -310,7 +310,7 @@ def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open
 def test_a_bad_k_list_is_refused_in_a_sentence(open_page: OpenPage, typed: str, sentence: str) -> None:
     shown = open_page("sweeps", tab="New sweep")
     ran(shown.text_input(key="sweep_ks").set_value(typed))
-    assert sentence in [str(error.value).replace("\\", "") for error in shown.error]
+    assert f"{sentence}." in [str(error.value).replace("\\", "") for error in shown.error]
     assert shown.button(key="refused").disabled
 
 
@@ -344,6 +344,30 @@ def test_a_sweep_measured_before_is_offered_instead_of_measured_again(
     ran(shown.button(key="open_identical").click())
     assert shown.query_params["run"] == "svd-sweep-0"
     assert [state for state in queues.runs() if not state.ended] == []
+
+
+def test_a_sweeps_settings_are_carried_over_into_the_form(open_page: OpenPage) -> None:
+    shown = open_page("sweeps", run="svd-sweep-1")
+    ran(next(button for button in shown.button if button.label.startswith("Use these settings")).click())
+    assert shown.text_input(key="sweep_ks").value == words.numbers_text(KS)
+    assert shown.selectbox(key="sweep_codec").value == "jpeg"
+    assert shown.number_input(key="sweep_quality").value == 95
+    assert "exactly these settings" in text(shown) or shown.button(key="start")
+
+
+def test_a_lossless_codec_takes_no_quality_and_another_its_own_default(open_page: OpenPage) -> None:
+    shown = open_page("sweeps", tab="New sweep")
+    shown.text_input(key="sweep_ks").set_value("4")
+    ran(shown.selectbox(key="sweep_codec").select("png"))
+    assert "sweep_quality" not in [each.key for each in shown.number_input]
+    ran(shown.selectbox(key="sweep_codec").select("webp"))
+    assert shown.number_input(key="sweep_quality").value == 90
+    assert not shown.error
+
+
+def test_a_k_from_elsewhere_that_the_sweep_did_not_measure_is_replaced(open_page: OpenPage) -> None:
+    shown = open_page("sweeps", k="17")
+    assert shown.session_state["k"] in KS
 
 
 def test_the_presets_fill_the_form(open_page: OpenPage) -> None:
@@ -477,6 +501,11 @@ def test_a_long_name_keeps_both_ends() -> None:
     assert len(words.shortened(name, 40)) == 40
     assert words.shortened(name, 40).startswith("HAM10000_")
     assert words.shortened(name, 40).endswith("_part_2")
+
+
+def test_errors_are_shown_as_sentences() -> None:
+    assert words.sentence("expected a file; got none..") == "Expected a file; got none."
+    assert words.sentence("k: expected one") == r"k\: expected one."
 
 
 def test_names_are_not_taken_for_markup() -> None:

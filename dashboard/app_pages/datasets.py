@@ -43,7 +43,7 @@ def registration() -> None:
         data.queues().register(found)
     except DermSlimError as error:
         bar.empty()
-        st.error(words.escaped(error), icon=":material/error:")
+        st.error(words.sentence(error), icon=":material/error:")
         return
     bar.empty()
     st.session_state["registering"] = (found.name, found.fingerprint)

@@ -110,7 +110,7 @@ def inspected(image: data.Decomposed, mode: str, codec: str, quality: int | None
     try:
         step = data.step(image.digest, mode, k, codec, quality, image)
     except DermSlimError as error:
-        st.error(words.escaped(error), icon=":material/error:")
+        st.error(words.sentence(error), icon=":material/error:")
         return
     sizes(image, step, mode, k, codec, quality)
     pictures(image, step, k, codec, quality)

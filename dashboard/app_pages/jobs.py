@@ -78,7 +78,7 @@ def details(state: RunState, row: dict[str, object] | None) -> None:
         f"{components.status_text(state.status)} `{state.run_id}` " + (components.SYNTHETIC if state.synthetic else "")
     )
     if state.error:
-        st.error(words.escaped(state.error), icon=":material/error:")
+        st.error(words.sentence(state.error), icon=":material/error:")
     lines = [
         f"{words.count_text(state.done)} of {words.count_of(state.total, 'image')} measured",
         f"{words.count_text(state.failed)} failed",
