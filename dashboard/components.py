@@ -368,9 +368,8 @@ def how_to_get_ham10000() -> None:
 
 - **Harvard Dataverse**, [doi:10.7910/DVN/DBW86T](https://doi.org/10.7910/DVN/DBW86T): download
   `HAM10000_images_part_1.zip`, `HAM10000_images_part_2.zip` and `HAM10000_metadata.tab` (as CSV), and unpack them.
-- **ISIC Archive**, collection 212, with its own tool:
-  `pip install isic-cli`, then `isic image download --collections 212 ham10000/images` and
-  `isic metadata download --collections 212 -o ham10000/HAM10000_metadata.csv`.
+- **ISIC Archive**, with its own tool [isic-cli](https://github.com/ImageMarkup/isic-cli): `isic collection list` names
+  the id of "HAM10000", and `isic image download --collections ID ham10000/` fetches its images and metadata.
 
 The folder to register then looks like this; `negatives/`, images without a lesion, is optional:
 """
