@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 from core.architectures import NETWORKS
-from core.parameters import curve_points, curve_table, fit_table
+from core.fits import fit_curves, fit_table
+from core.parameters import curve_points, curve_table
 from core.pruning import SCOPES
 
 FACTORS = (50, 33.33)
@@ -43,7 +44,7 @@ def main() -> int:
     networks = NETWORKS.values()
     points = len(list(curve_points(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)))
     counting = best_of(5, lambda: list(curve_points(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)))
-    page = best_of(5, lambda: fit_table(curve_table(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)))
+    page = best_of(5, lambda: fit_table(fit_curves(curve_table(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH))))
     loaded = heavy_imports()
     print(f"counting {points} networks: {counting:.3f} s (bound {COUNT_BOUND} s)")
     print(f"counting and fitting them:  {page:.3f} s (bound {PAGE_BOUND} s)")

@@ -212,11 +212,11 @@ def test_values_cannot_be_changed_in_place_and_equal_specs_are_one_key() -> None
     assert len({LENET5, replace(LENET5)}) == 1
 
 
-def test_counting_needs_neither_keras_nor_pandas_nor_scipy() -> None:
+def test_counting_needs_neither_keras_nor_numpy_nor_pandas() -> None:
     code = (
         "import sys; from core.architectures import NETWORKS; from core.parameters import count_parameters;"
         "print(count_parameters(NETWORKS['alexnet'], 200, 100));"
-        "print([m for m in ('keras', 'tensorflow', 'pandas', 'scipy') if m in sys.modules])"
+        "print([m for m in ('keras', 'tensorflow', 'numpy', 'pandas', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["19186227", "[]"]

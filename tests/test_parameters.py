@@ -1,34 +1,24 @@
-"""Counts against closed forms, fits against NumPy and SciPy, and the figures that the article's claims rest on."""
+"""Counts against closed forms, and the tables and curves made of them."""
 
 import numpy as np
 import pytest
-from scipy.optimize import curve_fit
-from scipy.stats import t as student
 
 from core.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Residual, Step
 from core.errors import SpecError
 from core.parameters import (
-    CRITERIA,
     CURVE_COLUMNS,
-    FIT_COLUMNS,
-    FIT_MODELS_BY_NAME,
     LAYER_COLUMNS,
-    best_models,
+    QUANTITIES,
+    SIZE_COLUMNS,
+    compare_layers,
     count_parameters,
     curve_table,
-    fit_curves,
-    fit_model,
-    fit_points,
-    fit_table,
     layer_cost,
     layer_table,
     network_cost,
+    size_table,
 )
 from core.pruning import FACTORS, SCOPES, prune
-
-STEEP = (50, 33.33)
-PARTIAL = ("first", "first_two", "first_three")
-LINEAR, EXPONENTIAL, POLYNOMIAL = (FIT_MODELS_BY_NAME[name] for name in ("linear", "exponential", "polynomial"))
 
 
 def test_alexnet_has_19_19_million_parameters_of_which_three_halvings_leave_1_9_percent() -> None:
@@ -47,24 +37,6 @@ def test_the_four_networks_have_these_many_parameters_at_200x100() -> None:
         "custom1": 3_362_871,
         "custom2": 7_263_571,
     }
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("factor", STEEP)
-def test_an_exponential_describes_the_shrinking_of_all_convolutions(network, factor) -> None:
-    (curve,) = fit_curves(curve_table([NETWORKS[network]], [factor], ["all"], 5, 200, 100))
-    r2 = {fit.model.name: fit.r2 for fit in curve.fits}
-    assert r2["exponential"] >= 0.999
-    assert curve.best == {"r2": "exponential", "adjusted_r2": "exponential", "aicc": "exponential"}
-
-
-@pytest.mark.parametrize("spec", [CUSTOM1, CUSTOM2], ids=lambda spec: spec.name)
-@pytest.mark.parametrize("factor", STEEP)
-@pytest.mark.parametrize("scope", PARTIAL)
-def test_a_polynomial_describes_the_custom_networks_best_when_few_convolutions_shrink(spec, factor, scope) -> None:
-    (curve,) = fit_curves(curve_table([spec], [factor], [scope], 5, 200, 100))
-    assert curve.best["r2"] == "polynomial"
-    assert curve.best["adjusted_r2"] == "polynomial"
 
 
 @pytest.mark.parametrize(
@@ -143,159 +115,21 @@ def test_a_curve_that_cannot_be_counted_says_why(factors, scopes, size, message)
         curve_table([LENET5], factors, scopes, 2, size, size)
 
 
-X = np.arange(6.0)
-Y = np.array([19.2, 9.7, 5.3, 2.4, 1.5, 0.6])  # not on any of the models
+def test_pruned_layers_stand_beside_what_they_were() -> None:
+    table = compare_layers(ALEXNET, prune(ALEXNET, 50, "first"), 200, 100).set_index("name")
+    assert table.loc["image_conv1", ["size_before", "size"]].tolist() == [64, 32]
+    assert table.loc["image_conv2", ["size_before", "size"]].tolist() == [192, 192]
+    assert table["parameters_before"].sum() == count_parameters(ALEXNET, 200, 100)
+    assert table["parameters"].sum() == count_parameters(prune(ALEXNET, 50, "first"), 200, 100)
 
 
-def test_linear_and_polynomial_fits_equal_numpys() -> None:
-    linear, _, polynomial = fit_points(X, Y)
-    np.testing.assert_allclose(linear.coefficients, np.polyfit(X, Y, 1)[::-1], rtol=1e-9)
-    np.testing.assert_allclose(polynomial.coefficients, np.polyfit(X, Y, 2)[::-1], rtol=1e-9)
-
-
-@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
-def test_the_exponential_fit_and_its_covariance_equal_scipys_in_any_unit(unit) -> None:
-    fit = fit_model(EXPONENTIAL, X, Y * unit)
-    expected, covariance = curve_fit(lambda x, a, b: a * np.exp(b * x), X, Y, p0=(20, -0.5), xtol=1e-14, ftol=1e-14)
-    units = np.array([unit, 1])
-    np.testing.assert_allclose(fit.coefficients, expected * units, rtol=1e-6)
-    np.testing.assert_allclose(fit.covariance, covariance * np.outer(units, units), rtol=1e-4)
-
-
-def test_figures_of_merit_follow_their_definitions() -> None:
-    for fit in fit_points(X, Y):
-        residuals = Y - fit.predict(X)
-        np.testing.assert_allclose(fit.residuals, residuals, atol=1e-12)
-        rss, tss, n, k = (residuals**2).sum(), ((Y - Y.mean()) ** 2).sum(), 6, fit.model.size
-        assert fit.r2 == pytest.approx(1 - rss / tss, rel=1e-12)
-        assert fit.adjusted_r2 == pytest.approx(1 - (rss / (n - k)) / (tss / (n - 1)), rel=1e-12)
-        likelihood = n * np.log(rss / n)
-        aic = likelihood + 2 * (k + 1)
-        assert fit.aicc == pytest.approx(aic + 2 * (k + 1) * (k + 2) / (n - k - 2), rel=1e-12)
-        assert fit.warnings == ()
-
-
-def test_aicc_charges_the_polynomial_for_its_third_coefficient() -> None:
-    best = best_models(fit_points(X, Y))
-    polynomial, linear = fit_model(POLYNOMIAL, X, Y), fit_model(LINEAR, X, Y)
-    assert polynomial.r2 > linear.r2
-    assert best["aicc"] == "exponential"
-
-
-def test_the_linear_band_is_the_textbooks_confidence_band_of_the_mean() -> None:
-    fit = fit_model(LINEAR, X, Y)
-    low, high = fit.band([0.0, 2.5, 9.0])
-    at = np.array([0.0, 2.5, 9.0])
-    deviation = np.sqrt((np.array(fit.residuals) ** 2).sum() / 4)
-    half = student.ppf(0.975, 4) * deviation * np.sqrt(1 / 6 + (at - 2.5) ** 2 / ((X - 2.5) ** 2).sum())
-    np.testing.assert_allclose(high - fit.predict(at), half, rtol=1e-9)
-    np.testing.assert_allclose(fit.predict(at) - low, half, rtol=1e-9)
-
-
-def test_the_bands_hold_the_true_curve_about_95_times_in_100() -> None:
-    noise = np.random.default_rng(4)
-    truth, inside = 20 * np.exp(-0.3 * X), 0
-    for _ in range(400):
-        low, high = fit_model(EXPONENTIAL, X, truth + noise.normal(0, 0.1, 6)).band([2.0])
-        inside += bool(low[0] <= truth[2] <= high[0])
-    assert 0.92 <= inside / 400 <= 0.98
-
-
-@pytest.mark.parametrize("rate", [-8.0, -0.7, -1e-3, 0.5])
-def test_an_exact_exponential_is_found_whatever_its_rate(rate) -> None:
-    fit = fit_model(EXPONENTIAL, X, 3e7 * np.exp(rate * X))
-    assert fit.coefficients == pytest.approx((3e7, rate), rel=1e-6)
-    assert fit.exact
-    assert fit.aicc is None
-    assert any("every point is met" in warning for warning in fit.warnings)
-
-
-def test_a_straight_line_is_best_described_by_the_simplest_model_that_meets_it() -> None:
-    assert best_models(fit_points(X, 10 - X)) == dict.fromkeys(CRITERIA, "linear")
-
-
-def test_a_curvature_that_explains_a_billionth_does_not_make_the_polynomial_best() -> None:
-    y = 10 - X + 0.1 * np.array([1, -2, 1, -1, 2, -1]) + 1e-5 * (X - 2.5) ** 2  # the noise has no curvature of its own
-    linear, polynomial = fit_model(LINEAR, X, y), fit_model(POLYNOMIAL, X, y)
-    assert 0 < polynomial.r2 - linear.r2 < 1e-9
-    assert best_models([linear, polynomial])["r2"] == "linear"
-
-
-def test_too_few_points_for_a_model_leave_it_unfitted_and_say_so() -> None:
-    linear, exponential, polynomial = fit_points([0, 1], [4.0, 3.0])
-    assert polynomial.coefficients == ()
-    assert polynomial.predict([1]) is None
-    assert polynomial.warnings == ("polynomial: expected at least 3 points, got 2; not fitted",)
-    for fit in (linear, exponential):
-        assert fit.r2 == pytest.approx(1)
-        assert fit.adjusted_r2 is None
-        assert fit.band([1]) is None
-        assert any("R² says nothing; expected 3 or more" in warning for warning in fit.warnings)
-    assert best_models((linear, exponential, polynomial)) == {}
-
-
-@pytest.mark.parametrize(
-    ("points", "defined"), [(4, []), (5, ["linear", "exponential"]), (6, ["linear", "exponential", "polynomial"])]
-)
-def test_aicc_is_undefined_up_to_two_points_more_than_coefficients(points, defined) -> None:
-    fits = fit_points(X[:points], Y[:points])
-    assert [fit.model.name for fit in fits if fit.aicc is not None] == defined
-    for fit in fits:
-        assert any("AICc is undefined" in warning for warning in fit.warnings) == (fit.model.name not in defined)
-
-
-def test_a_curve_without_any_change_has_no_r2_and_no_best_model() -> None:
-    fits = fit_points(X, np.full(6, 7.0))
-    for fit in fits:
-        assert (fit.r2, fit.adjusted_r2, fit.aicc) == (None, None, None)
-        assert any("R² is undefined" in warning for warning in fit.warnings)
-        np.testing.assert_allclose(fit.predict(X), 7)
-    assert best_models(fits) == {}
-
-
-@pytest.mark.parametrize("y", [[1.0, 0.0], [1.0, -2.0], [1.0, float("nan")], [1.0, 2.0, 3.0], []])
-def test_points_that_no_curve_of_counts_has_are_refused(y) -> None:
-    with pytest.raises(SpecError, match="expected"):
-        fit_points([0.0, 1.0][: max(len(y), 1)], y)
-
-
-def test_a_curve_that_stops_shrinking_says_since_when() -> None:
-    curves = curve_table([LENET5], [50], ["all"], 12, 200, 100)
-    (curve,) = fit_curves(curves)
-    last = curves.loc[curves["parameters"].diff() < 0, "iteration"].max()
-    assert any(f"nothing shrinks after iteration {last};" in warning for warning in curve.warnings)
-
-
-def test_a_curve_that_shrinks_to_its_end_and_has_a_clear_best_model_carries_no_warning() -> None:
-    for curve in fit_curves(curve_table([ALEXNET], STEEP, ["all"], 5, 200, 100)):
-        assert curve.warnings == ()
-
-
-def test_models_that_the_points_cannot_tell_apart_are_named() -> None:
-    curves = curve_table([LENET5], [8.25], ["all"], 5, 200, 100)
-    curves["parameters"] = (1e6 * (100 - X + 0.05 * np.array([1, -1, 1, -1, 1, -1]))).astype(int)
-    (curve,) = fit_curves(curves)
-    assert any("cannot tell them apart" in warning for warning in curve.warnings)
-
-
-def test_the_fit_table_has_a_row_for_each_model_and_names_what_it_is_best_by() -> None:
-    table = fit_table(curve_table(NETWORKS.values(), STEEP, SCOPES, 5, 200, 100))
-    assert tuple(table.columns) == FIT_COLUMNS
-    assert len(table) == 4 * 2 * 4 * 3
-    row = table.query("network == 'alexnet' and factor == 50 and scope == 'all'").set_index("model")["best"]
-    assert dict(row) == {"linear": "", "exponential": "r2 adjusted_r2 aicc", "polynomial": ""}
-    named = table["best"].str.split().explode().dropna()
-    assert (named.value_counts() == 4 * 2 * 4).all()
-
-
-def test_an_unfitted_model_is_a_row_of_missing_figures() -> None:
-    table = fit_table(curve_table([LENET5], [50], ["all"], 1, 200, 100)).set_index("model")
-    assert table.loc["polynomial", ["r2", "adjusted_r2", "aicc"]].isna().all()
-    assert table.loc["linear", "r2"] == pytest.approx(1)
-    assert (table["best"] == "").all()
-
-
-def test_an_empty_curve_table_gives_an_empty_fit_table() -> None:
-    table = fit_table(curve_table([], [50], ["all"], 5, 200, 100))
-    assert tuple(table.columns) == FIT_COLUMNS
-    assert len(table) == 0
+def test_the_size_table_counts_each_size_once_and_says_why_one_is_too_small() -> None:
+    table = size_table([LENET5, CUSTOM1], [(200, 100), (40, 40), (200, 100)])
+    assert tuple(table.columns) == SIZE_COLUMNS
+    assert table[["network", "height", "width"]].to_numpy().tolist() == [
+        ["lenet5", 200, 100], ["lenet5", 40, 40], ["custom1", 200, 100], ["custom1", 40, 40]
+    ]  # fmt: skip
+    cost = network_cost(LENET5, 40, 40)
+    assert table.loc[1, list(QUANTITIES)].tolist() == [getattr(cost, name) for name in QUANTITIES]
+    assert "leaves nothing at image_max_pool6" in table.loc[3, "reason"]
+    assert table.loc[3, list(QUANTITIES)].isna().all()
