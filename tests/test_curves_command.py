@@ -1,0 +1,133 @@
+"""The command `curves` as a person types it: its tables, its sentences, and how little it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from laboratory import ROOT
+
+from core.architectures import ALEXNET, CUSTOM1, NETWORKS
+from core.fits import FIT_COLUMNS, fit_curves, fit_table
+from core.network_files import EXAMPLE_YAML
+from core.parameters import CURVE_COLUMNS, curve_table, network_cost
+from core.pruning import SCOPES, prune
+from jobs import __main__ as jobs_command
+from jobs.curves import main
+
+
+@pytest.fixture(autouse=True)
+def networks_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    folder = tmp_path / "networks"
+    folder.mkdir()
+    return folder
+
+
+def test_the_exported_curves_have_the_promised_columns_and_every_iteration(tmp_path: Path) -> None:
+    path = tmp_path / "curves.csv"
+    options = ["--size", "200x100", "--factors", "50,33.33", "--scopes", "all,first", "--iterations", "6"]
+    assert main(["alexnet", *options, "--export", str(path)]) == 0
+    assert path.read_text().splitlines()[:2] == [
+        "network,factor,scope,iteration,parameters,macs,bytes_weights,bytes_with_optimizer",
+        "alexnet,50,all,0,19186227,1105197146,76744908,230234724",
+    ]
+    expected = curve_table([ALEXNET], [50, "33.33"], ["all", "first"], 6, 200, 100)
+    pd.testing.assert_frame_equal(pd.read_csv(path), expected, check_dtype=False)
+
+
+def test_the_exported_fits_have_the_promised_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    curves, fits = tmp_path / "curves.csv", tmp_path / "fits.csv"
+    assert main(["all", "--scopes", ",".join(SCOPES), "--export", str(curves), "--fits", str(fits)]) == 0
+    frame = pd.read_csv(fits, keep_default_na=False, na_values={name: [""] for name in ("r2", "adjusted_r2", "aicc")})
+    assert fits.read_text().startswith("network,factor,scope,model,r2,adjusted_r2,aicc,best\nlenet5,50,all,linear,0.")
+    assert tuple(frame.columns) == FIT_COLUMNS
+    table = fit_table(fit_curves(curve_table(NETWORKS.values(), [50, 33.33], SCOPES, 5, 200, 100)))
+    pd.testing.assert_frame_equal(frame, table, check_dtype=False)
+    assert "It holds here for 8 of 8 curves." in capsys.readouterr().out
+
+
+def test_undefined_figures_are_empty_cells(tmp_path: Path) -> None:
+    path = tmp_path / "fits.csv"
+    assert main(["lenet5", "--factors", "50", "--iterations", "1", "--fits", str(path)]) == 0
+    assert path.read_text().splitlines()[-1] == "lenet5,50,all,polynomial,,,,"
+
+
+def test_without_a_file_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["alexnet,lenet5", "--factors", "50", "--iterations", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["network", "alexnet", "alexnet", "lenet5", "lenet5"]
+    assert " ".join(lines[1].split()) == "alexnet 50 % all 0 19,186,227 1,105,197,146 76,744,908 230,234,724"
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_factors_are_taken_as_the_decimals_that_were_typed(tmp_path: Path) -> None:
+    path = tmp_path / "curves.csv"
+    assert main(["custom1", "--factors", "90", "--iterations", "3", "--export", str(path)]) == 0
+    spec = CUSTOM1
+    for parameters in pd.read_csv(path)["parameters"]:
+        assert parameters == network_cost(spec, 200, 100).parameters
+        spec = prune(spec, "90")
+
+
+def test_a_users_network_is_counted_by_its_name_and_a_broken_one_says_where(
+    networks_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (networks_folder / "small.yaml").write_text(EXAMPLE_YAML)
+    (networks_folder / "broken.yaml").write_text(EXAMPLE_YAML.replace("filters: 16", "filters: 0"))
+    assert main(["small", "--iterations", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("small")
+    assert main(["broken"]) == 1
+    assert capsys.readouterr().err.startswith("broken.yaml, line 6: image, layer 1: conv: expected filters")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nope"], "networks: expected all or lenet5, alexnet, custom1, custom2; got nope"),
+        ([","], "networks: expected at least one value; got none"),
+        (["alexnet", "--factors", "50,x"], "factors: expected percentages such as 50,33.33; got 50,x"),
+        (["alexnet", "--factors", "nan"], "factors: expected percentages such as 50,33.33; got nan"),
+        (["alexnet", "--factors=-5"], "expected a pruning factor above 0 and below 100 percent, got -5"),
+        (["alexnet", "--factors", "100"], "expected a pruning factor above 0 and below 100 percent, got 100"),
+        (["alexnet", "--scopes", "some"], "expected a scope of all, first, first_two, first_three, got 'some'"),
+        (["alexnet", "--size", "200"], "size: expected rows x columns such as 200x100; got 200"),
+        (["alexnet", "--size", "0x5"], "alexnet's input: expected height to be a whole number of at least 1, got 0"),
+        (["alexnet", "--size", "10x10"], "10×10 leaves nothing at image_max_pool2"),
+        (["alexnet", "--iterations", "six"], "iterations: expected a whole number from 0 to 50; got six"),
+        (["alexnet", "--iterations=-1"], "iterations: expected a whole number from 0 to 50; got -1"),
+        (["alexnet", "--export", "/nowhere/curves.csv"], "No such file or directory: '/nowhere/curves.csv'"),
+    ],
+)
+def test_what_cannot_be_counted_is_one_sentence_and_exit_code_1(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (main, lambda words: jobs_command.main(["curves", *words])):
+        assert command(arguments) == 1
+        shown = capsys.readouterr()
+        assert sentence in shown.err
+        assert shown.err.count("\n") == 1
+        assert shown.out == ""
+
+
+def test_the_command_imports_neither_tensorflow_nor_what_the_others_need(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['jobs', 'curves', 'alexnet'];\n"
+        "try: runpy.run_module('jobs', run_name='__main__')\n"
+        "except SystemExit as end: print(end.code)\n"
+        "heavy = ('tensorflow', 'keras', 'numpy', 'scipy', 'pandas', 'cv2', 'rq', 'redis', 'duckdb')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["0", "[]"]
+    assert CURVE_COLUMNS[-1] in done.stdout
+
+
+def test_its_help_is_found_both_ways() -> None:
+    for words in (["--help"], ["curves", "--help"]):
+        done = subprocess.run([sys.executable, "-m", "jobs", *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0
+        assert "curves" in done.stdout
