@@ -98,7 +98,7 @@ def memory(queues: Queues, dataset: Dataset) -> tuple[float, float, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
     parser.add_argument("--memory", action="store_true", help="measure memory over --images (default 2,000) instead")
-    parser.add_argument("--images", type=int, help="images of the sweep (default 120)")
+    parser.add_argument("--images", type=int, help="images of the sweep (default 200)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -107,7 +107,7 @@ def main() -> int:
         with running_server(settings) as url:
             settings = Settings(folder / "data", (folder,), given_redis_url=url)
             queues = Queues(settings)
-            dataset = write_images(folder / "images", options.images or (2000 if options.memory else 120))
+            dataset = write_images(folder / "images", options.images or (2000 if options.memory else 200))
             queues.register(dataset)
             if options.memory:
                 most, first, last = memory(queues, dataset)

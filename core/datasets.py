@@ -640,3 +640,11 @@ def without_extension(image_id: str) -> str:
     """The id, without the extension that some lists carry."""
     stem, dot, extension = image_id.rpartition(".")
     return stem if dot and f".{extension.lower()}" in images.EXTENSIONS else image_id
+
+
+def complete_folder(made: Dataset) -> None:
+    """Write what a reconstruction's folder needs besides its images, so that it can be registered again."""
+    if made.layout == "ham10000":
+        write_metadata(made, made.root / "HAM10000_metadata.csv")
+    if made.synthetic:
+        (made.root / "SYNTHETIC.txt").write_text("These images are synthetic; they show no patient.\n")

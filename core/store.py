@@ -25,7 +25,7 @@ from core.datasets import Dataset, LeftOut, Record
 from core.errors import StoreBusy, StoreError
 from core.file_lock import file_lock
 from core.outcomes import Outcome
-from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult
+from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 ENDED = ("finished", "failed", "cancelled")
@@ -56,16 +56,6 @@ class NewRun:
     code_revision: str | None = None
     versions: str | None = None
     command: str | None = None
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What one job sends: the results of some images of a run's attempt, and the worker that measured them."""
-
-    run_id: str
-    attempt: int
-    worker: str
-    results: Sequence[ImageResult]
 
 
 def schema_sections(text: str) -> list[tuple[int, str]]:

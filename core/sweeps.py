@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -296,6 +296,16 @@ class ImageResult:
     def from_dict(cls, values: Mapping[str, Any]) -> ImageResult:
         """Return the result that `dataclasses.asdict` and JSON described."""
         return cls(**{**values, "rows": tuple(values["rows"])})
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one job sends: the results of some images of a run's attempt, and the worker that measured them."""
+
+    run_id: str
+    attempt: int
+    worker: str
+    results: Sequence[ImageResult]
 
 
 def measure(record: Record, root: Path, spec: Spec, output: Path | None = None) -> ImageResult:

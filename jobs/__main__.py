@@ -25,7 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core.datasets import Dataset, confine, load_dataset
+from core.datasets import Dataset, complete_folder, confine, load_dataset
 from core.errors import Cancelled, DermSlimError, SpecError
 from core.images import CODECS
 from core.metrics import MetricParameters
@@ -47,7 +47,6 @@ from core.sweeps import (
 )
 from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
 from jobs.queues import Queues, RunState
-from jobs.records import complete_folder
 
 MOST_NAMED = 20  # left-out files named one by one; the rest are counted by reason
 

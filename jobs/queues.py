@@ -32,7 +32,7 @@ from jobs.live import LiveRun, active_runs, spec_key
 from jobs.records import dataset_to_dict, send, waiting
 
 LARGEST_CHUNK = 16  # images a job
-CHUNKS = 64  # that a small run is split into at least, as far as its images go
+CHUNKS = 24  # that a small run is split into at least, as far as its images go
 PIXELS = 450 * 600  # of HAM10000's images, for which LARGEST_CHUNK is meant
 CHUNK_TRIES = 12  # a chunk is begun again when its process dies; an image is given up after `live.MAX_TRIES`
 LATE = 45.0  # seconds without a sign of life after which a worker counts as dead
@@ -320,13 +320,14 @@ class Queues:
 
     def run(self, run_id: str) -> RunState | None:
         """Return one run's state, or None when neither store nor queue knows it."""
-        row = self.store.run(run_id)
-        recorded = _recorded(row) if row else None
         with self._connected() as connection:
             active = active_runs(connection)
-            if run_id not in active:
-                return recorded
-            return _merged(LiveRun(connection, run_id), recorded, active.index(run_id)) or recorded
+            position = active.index(run_id) if run_id in active else None
+            live = None if position is None else _merged(LiveRun(connection, run_id), None, position)
+        if live is not None:  # the record worker takes a run off the active ones once the store has its end
+            return live
+        row = self.store.run(run_id)
+        return _recorded(row) if row else None
 
     def log(self, run_id: str) -> list[str]:
         """Return the run's log, oldest line first; it fades a day after the run has ended."""
@@ -364,7 +365,7 @@ class Queues:
         basis = f"from {latest['run_id']}, {float(latest['work_seconds']) / latest_rows:.3f} s a row, {workers} workers"
         return Estimate(seconds, basis)
 
-    def wait(self, run_id: str, *, pause: float = 0.3) -> Iterator[RunState]:
+    def wait(self, run_id: str, *, pause: float = 0.2) -> Iterator[RunState]:
         """Yield the run's state again and again until it has ended."""
         while True:
             state = self.run(run_id)

@@ -1,49 +1,33 @@
-"""Records: what workers and submitters have to tell the store, and what the record worker does with them.
+"""Records: what workers and submitters have to tell the store.
 
-Records wait in one Redis list and are taken in order by the record worker, the only process that writes the store; an
-RQ job on the record queue is no more than the bell that calls it. Every record is idempotent and carries its run's
-attempt (see `core.store`), and is taken off the list only once it has been written.
+Records wait in one Redis list and are taken in order by the record worker (`jobs.recorder`), the only process that
+writes the store; an RQ job on the record queue is no more than the bell that calls it. Every record is idempotent and
+carries its run's attempt, so that one delivered twice, or late, changes nothing.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from itertools import takewhile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rq import Retry, get_current_job
-from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
+from rq import Retry
 
-from core.datasets import Dataset, LeftOut, Record, write_metadata
-from core.errors import StoreBusy, StoreError
-from core.outcomes import outcome
-from core.settings import Settings
-from core.store import ENDED, Chunk, NewRun, Store, plain_rows
-from core.sweeps import ImageResult, ReconstructSpec, spec_from_dict
+from core.datasets import Dataset, LeftOut, Record
 from jobs.connection import RECORD, Connection, queue
-from jobs.live import PREFIX, LiveRun, active_runs
+from jobs.live import PREFIX
 
-WAIT_FOR_STORE = 600.0  # seconds that a record waits for a store that another process holds
-LONGEST_SUBMISSION = 300.0  # seconds; a submitter that needs longer has died half-way
-MOST_AT_ONCE = 64  # chunks recorded in one transaction
-LONGEST_TURN = 60.0  # seconds that one bell keeps the record worker at the list
+KINDS = ("dataset", "removed_dataset", "run", "started", "cancelled", "retried", "chunk")
 RECORDS = f"{PREFIX}:records"  # records that have not been written yet, oldest first
 REJECTED = f"{PREFIX}:rejected"  # records that could not be
-UNUSABLE = (StoreError, TypeError, KeyError, ValueError)  # what a malformed record raises
-UNDER_WAY = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
+LONGEST = 1200  # seconds that one bell may keep the record worker, waiting for the store included
 
 
 def send(connection: Connection, kind: str, **values: Any) -> None:
-    """Leave a record for the record worker and ring for it; `kind` is a key of WRITERS."""
-    if kind not in WRITERS:
-        raise ValueError(f"expected one of {', '.join(WRITERS)}; got {kind}")
+    """Leave a record for the record worker and ring for it; `kind` is one of KINDS."""
+    if kind not in KINDS:
+        raise ValueError(f"expected one of {', '.join(KINDS)}; got {kind}")
     connection.rpush(RECORDS, json.dumps({"kind": kind, "values": values}))
     ring(connection)
 
@@ -51,234 +35,18 @@ def send(connection: Connection, kind: str, **values: Any) -> None:
 def ring(connection: Connection) -> None:
     """Enqueue the job that has the record worker look at the list."""
     queue(RECORD, connection).enqueue(
-        "jobs.records.write_waiting", job_timeout=int(WAIT_FOR_STORE + LONGEST_TURN) + 300, result_ttl=0,
-        failure_ttl=24 * 3600, retry=Retry(max=3), description="records wait",
-    )  # fmt: skip
+        "jobs.recorder.write_waiting",
+        job_timeout=LONGEST,
+        result_ttl=0,
+        failure_ttl=24 * 3600,
+        retry=Retry(max=3),
+        description="records wait",
+    )
 
 
 def waiting(connection: Connection) -> int:
     """Return how many records have not been written yet."""
     return int(connection.llen(RECORDS))
-
-
-def write_waiting() -> None:
-    """Write the records that wait, in order; chunks that follow each other go into one transaction.
-
-    A record that cannot be written is put aside in REJECTED, so that it does not stand in the way of the others.
-    """
-    store, connection = _store(), _connection()
-    started = time.monotonic()
-    while texts := connection.lrange(RECORDS, 0, MOST_AT_ONCE - 1):
-        taken = _leading_chunks(texts) or texts[:1]
-        try:
-            _write(store, taken)
-        except StoreBusy:
-            raise
-        except UNUSABLE:
-            for text in taken:
-                _write_or_reject(store, connection, text)
-        connection.ltrim(RECORDS, len(taken), -1)
-        if time.monotonic() - started > LONGEST_TURN:
-            ring(connection)
-            return
-
-
-def _leading_chunks(texts: Sequence[bytes]) -> Sequence[bytes]:
-    return list(takewhile(lambda text: json.loads(text)["kind"] == "chunk", texts))
-
-
-def _write(store: Store, texts: Sequence[bytes]) -> None:
-    records = [json.loads(text) for text in texts]
-    if records[0]["kind"] == "chunk":
-        for run_id in sorted(store.record_images([_chunk(record["values"]) for record in records])):
-            finish(store, run_id)
-    else:
-        WRITERS[records[0]["kind"]](store, **records[0]["values"])
-
-
-def _write_or_reject(store: Store, connection: Connection, text: bytes) -> None:
-    try:
-        _write(store, [text])
-    except StoreBusy:
-        raise
-    except UNUSABLE:
-        logging.getLogger(__name__).exception("a record could not be written; put aside in %s", REJECTED)
-        connection.rpush(REJECTED, text)
-
-
-def _chunk(values: dict[str, Any]) -> Chunk:
-    return Chunk(**{**values, "results": [ImageResult.from_dict(each) for each in values["results"]]})
-
-
-def _store() -> Store:
-    return Store(Settings.from_environment().database, timeout=WAIT_FOR_STORE)
-
-
-def _connection() -> Connection:
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("expected to be called by the record worker; got a direct call")
-    return job.connection
-
-
-def _write_dataset(store: Store, values: dict[str, Any], at: str) -> None:
-    store.record_dataset(dataset_from_dict(values), datetime.fromisoformat(at))
-
-
-def _write_removed_dataset(store: Store, name: str) -> None:
-    store.remove_dataset(name)
-
-
-def _write_run(store: Store, values: dict[str, Any]) -> None:
-    store.record_run(NewRun(**{**values, "submitted_at": datetime.fromisoformat(values["submitted_at"])}))
-
-
-def _write_started(store: Store, run_id: str, attempt: int, at: str) -> None:
-    store.record_started(run_id, attempt, datetime.fromisoformat(at))
-
-
-def _write_cancelled(store: Store, run_id: str, attempt: int, at: str) -> None:
-    store.record_cancelled(run_id, attempt, datetime.fromisoformat(at))
-    _forget(store, run_id)
-
-
-def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> None:
-    store.record_retry(run_id, attempt)
-    if complete:  # nothing was missing
-        finish(store, run_id)
-
-
-def _write_chunk(store: Store, **values: Any) -> None:
-    _write(store, [json.dumps({"kind": "chunk", "values": values}).encode()])
-
-
-WRITERS: dict[str, Callable[..., None]] = {
-    "dataset": _write_dataset,
-    "removed_dataset": _write_removed_dataset,
-    "run": _write_run,
-    "started": _write_started,
-    "cancelled": _write_cancelled,
-    "retried": _write_retried,
-    "chunk": _write_chunk,
-}
-
-
-def finish(store: Store, run_id: str) -> None:
-    """Compute what follows from a run's measurements and mark it finished, or failed when there are none."""
-    facts = store.run(run_id)
-    if facts is None or facts["status"] in ENDED:
-        return
-    try:
-        _conclude(store, run_id, facts)
-    except Exception as error:
-        reason = f"expected to conclude the run from its measurements; {type(error).__name__}: {error}"
-        store.record_failed(run_id, facts["attempt"], reason, datetime.now(UTC))
-        raise
-    finally:
-        _forget(store, run_id)
-
-
-def _conclude(store: Store, run_id: str, facts: dict[str, Any]) -> None:
-    spec = spec_from_dict(json.loads(facts["spec"]))
-    now = datetime.now(UTC)
-    if facts["measured"] == 0:
-        reasons = store.images(run_id, "failed")["reason"]
-        error = (
-            f"expected at least one image to be measured; all {len(reasons)} failed, the first so: {reasons.iloc[0]}"
-        )
-        store.record_failed(run_id, facts["attempt"], error, now)
-    else:
-        result = outcome(spec, store.measurements(run_id), total=int(facts["total"]))
-        written = _written_dataset(store, run_id, spec) if isinstance(spec, ReconstructSpec) else None
-        store.record_outcome(run_id, result, now, dataset=written)
-
-
-def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Dataset:
-    """Complete the folder of a reconstruction (metadata, the note on synthetic data) and describe it."""
-    settings = Settings.from_environment()
-    original = store.dataset(spec.dataset)
-    if original is None:
-        raise RuntimeError(f"expected data set {spec.dataset} in the store; it was removed")
-    failures = store.images(run_id, "failed")
-    made = replace(
-        original,
-        name=spec.name,
-        root=settings.reconstructed / spec.name,
-        records=tuple(store.files(run_id)),
-        left_out=tuple(LeftOut(row["image_id"], row["reason"]) for row in plain_rows(failures)),
-        source=spec.dataset,
-        settings=spec.settings,
-    )
-    complete_folder(made)
-    return made
-
-
-def complete_folder(made: Dataset) -> None:
-    """Write what a reconstruction's folder needs besides its images, so that it can be registered again."""
-    if made.layout == "ham10000":
-        write_metadata(made, made.root / "HAM10000_metadata.csv")
-    if made.synthetic:
-        (made.root / "SYNTHETIC.txt").write_text("These images are synthetic; they show no patient.\n")
-
-
-def _forget(store: Store, run_id: str) -> None:
-    facts = store.run(run_id)
-    if facts is not None and facts["status"] in ENDED:
-        LiveRun(_connection(), run_id).end(facts["spec_hash"])
-
-
-def reconcile() -> None:
-    """Bring runs to an end whose jobs have all ended or vanished without recording every image.
-
-    Enqueued by the record worker itself every few seconds. Writes what waits first, so that whatever the workers
-    sent has been recorded by then.
-    """
-    write_waiting()
-    store, connection = _store(), _connection()
-    active = set(active_runs(connection))
-    runs = store.runs()
-    unfinished = runs[~runs["status"].isin(ENDED)]
-    for run_id in sorted(active - set(unfinished["run_id"])):
-        if run_id in set(runs["run_id"]):
-            _forget(store, run_id)
-    for facts in plain_rows(unfinished):
-        _reconcile_run(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
-
-
-def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
-    known = live.facts()
-    if not known:
-        error = "expected the queue to know this run; its jobs are gone. Retry measures what is missing"
-        store.record_failed(run_id, attempt, error, datetime.now(UTC))
-        return
-    if int(known["attempt"]) != attempt:
-        return  # the record of a retry is on its way
-    if known.get("submitting") and time.time() - float(known["submitting"]) < LONGEST_SUBMISSION:
-        return
-    jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
-    if any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs):
-        return
-    if waiting(live.connection):
-        return  # what the last job sent may be among them
-    reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
-    recorded = set(store.images(run_id)["image_id"])
-    spec = spec_from_dict(json.loads(known["spec"]))
-    source = store.dataset(spec.dataset)
-    missing = (
-        [] if source is None else [r for r in source.sample(spec.sample_size, spec.seed) if r.image_id not in recorded]
-    )
-    reason = reasons[0] if reasons else "expected a job to measure this image; its job is gone"
-    lost = [ImageResult(record.image_id, "failed", reason, 0.0) for record in missing]
-    if lost:
-        live.log(f"{len(lost)} images given up: {reason}")
-    if not lost or store.record_images([Chunk(run_id, attempt, "record worker", lost)]):
-        finish(store, run_id)
-
-
-def _reason(job: Job) -> str:
-    latest = job.latest_result()
-    text = (latest.exc_string if latest else None) or "no reason was left"
-    return f"expected the job to end; {text.strip().splitlines()[-1]}"
 
 
 def dataset_to_dict(source: Dataset) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from rq import get_current_job
 
 from core.datasets import Record, confine
 from core.settings import Settings
-from core.store import Chunk
-from core.sweeps import ImageResult, Spec, measure, spec_from_dict
+from core.sweeps import Chunk, ImageResult, Spec, measure, spec_from_dict
 from jobs.live import MAX_TRIES, LiveRun
 from jobs.records import send
 

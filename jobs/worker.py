@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import fcntl
+import gc
 import logging
 import os
 import secrets
@@ -28,6 +29,7 @@ from rq.serializers import JSONSerializer
 from core.errors import DermSlimError
 from core.settings import Settings
 from jobs.connection import QUEUES, RECORD, SVD, connect, queue
+from jobs.records import LONGEST
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
@@ -80,6 +82,8 @@ def prepare_measuring() -> None:
     cv2.setNumThreads(1)
     warm_up()
     __import__("jobs.tasks")
+    gc.collect()
+    gc.freeze()  # a collection in a forked job would touch, and so copy, every object that it shares with the worker
 
 
 def _reconcile_regularly(settings: Settings) -> None:
@@ -89,7 +93,12 @@ def _reconcile_regularly(settings: Settings) -> None:
         time.sleep(RECONCILE)
         try:
             queue(RECORD, connection).enqueue(
-                "jobs.records.reconcile", job_id="reconcile", unique=True, job_timeout=600, result_ttl=0, failure_ttl=60
+                "jobs.recorder.reconcile",
+                job_id="reconcile",
+                unique=True,
+                job_timeout=LONGEST,
+                result_ttl=0,
+                failure_ttl=60,
             )
         except DuplicateJobError:
             continue  # the last one still waits behind other records
@@ -126,7 +135,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         from core.store import Store
 
         Store(settings.database, timeout=60.0).migrate()
-        __import__("jobs.records")
+        __import__("jobs.recorder")
         recorder = RecordWorker([queue(RECORD, connection)], **options)
         recorder.requeue_interrupted()
         threading.Thread(target=_reconcile_regularly, args=(settings,), daemon=True).start()
@@ -136,6 +145,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     if kind == SVD:
         prepare_measuring()
     MeasuringWorker([queue(kind, connection)], **options).work(burst=burst, logging_level="WARNING")
+    gc.unfreeze()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,8 +14,8 @@ import pytest
 from core.datasets import Dataset, LeftOut, Record
 from core.errors import StoreBusy, StoreError
 from core.outcomes import outcome
-from core.store import SECTIONS, VERSION, Chunk, NewRun, Store, schema_sections
-from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult, SweepSpec
+from core.store import SECTIONS, VERSION, NewRun, Store, schema_sections
+from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult, SweepSpec
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
 SPEC = SweepSpec(dataset="moles", ks=(2, 4), codec="png")
