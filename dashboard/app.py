@@ -43,6 +43,20 @@ page = st.navigation(
                 help="One image, original beside reconstruction, at any k.",
             ),
         ],
+        "Networks": [
+            st.Page(
+                "app_pages/networks.py",
+                title="Networks",
+                icon=":material/account_tree:",
+                help="The four networks and your own: layers, parameters, and what each image size does to them.",
+            ),
+            st.Page(
+                "app_pages/curves.py",
+                title="Parameter curves",
+                icon=":material/trending_down:",
+                help="What pruning leaves, iteration by iteration, and which model describes it.",
+            ),
+        ],
         "Work": [
             st.Page(
                 "app_pages/jobs.py",

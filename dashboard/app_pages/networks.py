@@ -1,0 +1,206 @@
+"""Networks: their layers as the article's tables print them, drawn, counted, and at every size."""
+
+import pandas as pd
+import streamlit as st
+
+from core.architectures import NETWORKS, NetworkSpec
+from core.errors import SpecError
+from core.network_files import EXAMPLE_TOML, EXAMPLE_YAML, Networks
+from core.parameters import layer_table, network_cost, size_table
+from core.sweeps import DEFAULT_SIZES
+from dashboard import charts, components, network_charts, network_choices, words
+
+BRANCHES = {
+    "image": ("Image model (CNN)", "From the pixels to the units that meet the text model."),
+    "metadata": ("Text model (MLP)", "From age, sex and localisation."),
+    "head": ("Combined model", "From both outputs side by side to the softmax over the four classes."),
+}
+
+
+def pick_network(found: Networks) -> NetworkSpec:
+    """Return the network that the reader chooses."""
+
+    def label(name: str) -> str:
+        own = "" if name in NETWORKS else " (yours)"
+        return words.shortened(f"{name} · {found.networks[name].title}", 70) + own
+
+    names = list(found.networks)
+    return found.networks[
+        components.url_choice(st.selectbox, "Network", names, param="network", default="alexnet", format_func=label)
+    ]
+
+
+def answer(spec: NetworkSpec, height: int, width: int) -> None:
+    """Say what the network costs at this size."""
+    cost = network_cost(spec, height, width)
+    with st.grid(4, min_column_width=150):
+        st.metric("Learnable parameters", words.count_text(cost.parameters), border=True)
+        st.metric("MACs an image", f"{words.number_text(cost.macs / 1e6)} M", border=True)
+        st.metric("Size as weights", words.bytes_text(cost.bytes_weights), border=True)
+        st.metric("With Adam's state", words.bytes_text(cost.bytes_with_optimizer), border=True)
+    st.caption(
+        "Counted from the layers as Keras counts trainable parameters; no network is built. MACs: multiply-accumulates "
+        "of convolutions and dense layers. Sizes: float32, weights with batch normalisation's running statistics, and "
+        "a checkpoint that also holds Adam's two moments of each parameter."
+    )
+
+
+def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
+    """Show the layers in the form of the article's Tables 1 to 3, a table a branch."""
+    st.subheader("Layers")
+    source = f"{spec.source[:1].upper()}{spec.source[1:]}" or "No source is named"
+    st.caption(f"{words.escaped(source)}. Sizes are rows × columns × channels.")
+    for branch, (title, text) in BRANCHES.items():
+        rows = table[table["branch"] == branch]
+        st.markdown(f"**{title}**: {words.count_text(rows['parameters'].sum())} parameters")
+        st.caption(text)
+        st.dataframe(
+            pd.DataFrame(
+                {
+                    "Layer": rows["type"],
+                    "Filters or units": rows["size"],
+                    "Kernel": rows["kernel"],
+                    "Stride": rows["stride"],
+                    "Output shape": rows["output_shape"],
+                    "Parameters": rows["parameters"].map(words.count_text),
+                    "MACs": rows["macs"].map(words.count_text),
+                    "Note": rows["detail"],
+                    "Name": rows["name"],
+                }
+            ),
+            hide_index=True,
+            height="content",
+            column_config={
+                "Layer": st.column_config.TextColumn(pinned=True, width="medium"),
+                "Parameters": st.column_config.TextColumn(alignment="right"),
+                "MACs": st.column_config.TextColumn(alignment="right"),
+                "Note": st.column_config.TextColumn(width="medium"),
+            },
+            key=f"layers_{branch}",
+            alt=f"Layers of the {title.lower()} of {spec.name}",
+        )
+    components.downloads(spec.name, {"Layers": lambda: table}, key="layers")
+
+
+def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) -> None:
+    """Show what each size does to this network, and to all of them."""
+    st.subheader("What each size does")
+    wanted = [*DEFAULT_SIZES, *([chosen] if chosen else [])]
+    table = size_table(found.networks.values(), wanted)
+    table["variant"] = table["height"].astype(str) + "x" + table["width"].astype(str)
+    rows = table[table["network"] == spec.name].astype(object)
+    rows = rows.where(rows.notna(), None)
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Size": [words.size_text(*pair) for pair in zip(rows["height"], rows["width"], strict=True)],
+                "Parameters": [words.count_text(value) if value else "too small" for value in rows["parameters"]],
+                "MACs": rows["macs"].map(words.count_text),
+                "As weights": rows["bytes_weights"].map(words.bytes_text),
+                "With Adam's state": rows["bytes_with_optimizer"].map(words.bytes_text),
+            }
+        ),
+        hide_index=True,
+        column_config={
+            name: st.column_config.TextColumn(alignment="right")
+            for name in ("Parameters", "MACs", "As weights", "With Adam's state")
+        },
+        alt=f"Parameters, MACs and bytes of {spec.name} at each size",
+    )
+    for reason in table["reason"].dropna():
+        st.caption(f":material/info: {words.sentence(reason)}")
+    components.chart(
+        charts.parameters_by_size(table, theme=components.theme()),
+        alt="Learnable parameters of every network by size",
+        key="sizes",
+    )
+    st.caption(
+        "Convolutions weigh the same at every size; what grows is the first dense layer after flatten, which has a "
+        "weight for every pixel and channel that reaches it. The article takes 200 × 100."
+    )
+    components.downloads("networks", {"Sizes": lambda: table.drop(columns="variant")}, key="sizes")
+
+
+def readings(spec: NetworkSpec) -> None:
+    """Say what was chosen where the source leaves something open."""
+    st.subheader("Readings taken")
+    if not spec.readings:
+        st.caption("None are named.")
+        return
+    st.caption("Where the source leaves something open, this was chosen:")
+    st.markdown("\n".join(f"- {words.escaped(reading)}" for reading in spec.readings))
+
+
+def own_networks(found: Networks) -> None:
+    """Say how a user adds a network."""
+    st.subheader("Your own networks")
+    st.markdown(
+        "A YAML or TOML file that lists the layers, put into the folder below, appears here, on the page of parameter "
+        "curves and on the command line; its name is the file's. A file that cannot be used is named at the top of "
+        "this page with the line to look at."
+    )
+    st.code(str(network_choices.folder()), language=None, wrap_lines=True)
+    own = [name for name in found.networks if name not in NETWORKS]
+    if own:
+        st.caption(f"There now: {words.escaped(', '.join(own))}.")
+    with st.container(horizontal=True):
+        for name, text, mime in (
+            ("small.yaml", EXAMPLE_YAML, "application/yaml"),
+            ("small.toml", EXAMPLE_TOML, "application/toml"),
+        ):
+            st.download_button(
+                f"Example, {name}",
+                text,
+                name,
+                mime,
+                key=f"example_{name}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+    with st.expander("The example", icon=":material/code:"):
+        st.code(EXAMPLE_YAML, language="yaml", wrap_lines=True)
+
+
+def network(spec: NetworkSpec, height: int, width: int) -> None:
+    """Show the network at one size: cost, drawing, layers, where its parameters are."""
+    answer(spec, height, width)
+    table = layer_table(spec, height, width)
+    components.chart(
+        network_charts.network_drawing(spec, height, width, theme=components.theme()),
+        alt=f"The layers of {spec.name} as blocks, image branch above, text branch below, both joining",
+        key="drawing",
+    )
+    st.caption(
+        "Left to right: depth. Height: the side of the feature map, or the units where it is flat; width: the channels "
+        "of convolutions; all logarithmic. Point at a block for its shape and parameters."
+    )
+    layers(spec, table)
+    components.chart(
+        network_charts.parameters_by_layer(table, theme=components.theme()),
+        alt=f"Learnable parameters of each layer of {spec.name}",
+        key="by_layer",
+    )
+
+
+def pick_size() -> tuple[int, int] | None:
+    """Return the size that the reader chooses; a sentence and None where what was typed is no size."""
+    try:
+        return network_choices.size_choice()
+    except SpecError as error:
+        st.error(words.sentence(error), icon=":material/error:")
+        return None
+
+
+found = network_choices.networks()
+network_choices.broken_files(found)
+left, right = st.columns([2, 1])
+with left:
+    spec = pick_network(found)
+with right:
+    size = pick_size()
+if size:
+    with components.sentences():
+        network(spec, *size)
+sizes(found, spec, size)
+readings(spec)
+own_networks(found)
