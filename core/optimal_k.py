@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from kneed import KneeLocator
 
 from core.errors import SpecError
 from core.metrics import METRICS, METRICS_BY_NAME
@@ -239,6 +238,8 @@ def _knee(ks: Integers, curve: Floats, form: str, direction: str) -> float:
     ks, curve = ks[defined], curve[defined]
     if len(ks) < 3 or np.ptp(curve) <= ROUNDING * np.abs(curve).max():
         return float("nan")
+    from kneed import KneeLocator  # here, because its import takes half a second that few processes need
+
     knee = KneeLocator(ks, curve, curve=form, direction=direction).knee
     return float("nan") if knee is None else float(knee)
 

@@ -5,6 +5,7 @@ import streamlit as st
 from dashboard import components
 
 st.set_page_config(page_title="DermSlim", page_icon=":material/dermatology:", layout="wide")
+st.logo("dashboard/logo.svg", size="large")
 
 page = st.navigation(
     {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
@@ -138,19 +139,40 @@ def url_choice(
     return chosen
 
 
-def chart(figure: go.Figure, *, alt: str, key: str) -> None:
-    """Show a figure: its title as text, which wraps where the page is narrow, and its legend below."""
+@dataclass(frozen=True)
+class Chart:
+    """A figure as it is shown: its title as text, which wraps where the page is narrow, and its legend below."""
+
+    title: str | None
+    subtitle: str | None
+    figure: go.Figure
+
+
+def dressed(figure: go.Figure) -> Chart:
+    """Take the title out of a figure and put its legend below."""
     title = figure.layout.title
-    if title.text:
-        st.markdown(f"**{words.escaped(title.text)}**")
-    if title.subtitle.text:
-        st.caption(words.escaped(title.subtitle.text))
+    taken = (title.text, title.subtitle.text)
     figure.update_layout(
         title={"text": None, "subtitle": {"text": None}},
         legend={"orientation": "h", "x": 0, "y": 0, "xref": "container", "yref": "container", "yanchor": "bottom"},
         margin={"t": 30},
     )
-    st.plotly_chart(figure, alt=alt, key=key, config={"displaylogo": False})
+    return Chart(*taken, figure)
+
+
+@st.cache_resource(max_entries=500, show_spinner=False)
+def _drawn(depends: tuple[object, ...], _draw: Callable[[], go.Figure]) -> Chart:
+    return dressed(_draw())
+
+
+def chart(figure: go.Figure | Callable[[], go.Figure], *, alt: str, key: str, depends: tuple[object, ...] = ()) -> None:
+    """Show a figure; one given as a function is drawn once for what it `depends` on, and kept."""
+    shown = dressed(figure) if isinstance(figure, go.Figure) else _drawn((key, *depends), figure)
+    if shown.title:
+        st.markdown(f"**{words.escaped(shown.title)}**")
+    if shown.subtitle:
+        st.caption(words.escaped(shown.subtitle))
+    st.plotly_chart(shown.figure, alt=alt, key=key, config={"displaylogo": False})
 
 
 def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **arguments: Any) -> None:

@@ -80,48 +80,56 @@ def _ratio(value: object) -> str:
     return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
 
 
-def metrics(statistics: pd.DataFrame, k: int | None) -> None:
+def drawn_from(row: dict[str, Any], k: int | None) -> tuple[object, ...]:
+    """Return what a chart of a finished run depends on: the run, when it finished, the marked k, and the theme."""
+    return (row["run_id"], str(row["finished_at"]), k, components.theme())
+
+
+def metrics(row: dict[str, Any], statistics: pd.DataFrame, k: int | None) -> None:
     """Chart every metric against k: the main ones large, all others small."""
     st.subheader("Quality against k")
     st.caption("Line: mean over the images. Band: one standard deviation either way.")
     for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
         for column, name in zip(st.columns(2), names, strict=True):
             with column:
-                metric_chart(statistics, name, k)
+                metric_chart(row, statistics, name, k)
     with st.expander("All other metrics", icon=":material/grid_view:", on_change="rerun", key="all_metrics") as others:
         if others.open:
             rest = [metric.name for metric in METRICS if metric.name not in MAIN_METRICS]
             components.chart(
-                charts.small_multiples(statistics, rest, k, theme=components.theme()),
+                lambda: charts.small_multiples(statistics, rest, k, theme=components.theme()),
                 alt="All other metrics against k",
                 key="small",
+                depends=drawn_from(row, k),
             )
 
 
-def metric_chart(statistics: pd.DataFrame, name: str, k: int | None) -> None:
+def metric_chart(row: dict[str, Any], statistics: pd.DataFrame, name: str, k: int | None) -> None:
     """Chart one metric with its definition."""
     metric = METRICS_BY_NAME[name]
     components.chart(
-        charts.metric_against_k(statistics, name, k, theme=components.theme()),
+        lambda: charts.metric_against_k(statistics, name, k, theme=components.theme()),
         alt=f"{metric.label} against k",
         key=f"metric_{name}",
+        depends=drawn_from(row, k),
     )
     undefined = int(statistics.loc[statistics["metric"] == name, "undefined"].max())
     missing = f" Undefined for up to {words.count_of(undefined, 'image')} at a k." if undefined else ""
     st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}.{missing}"))
 
 
-def storage_section(storage: pd.DataFrame, spec: dict[str, Any], k: int | None) -> None:
+def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, Any], k: int | None) -> None:
     """Chart the four sizes against k."""
     st.subheader("Storage against k")
-    row = storage.iloc[-1]
+    size = storage.iloc[-1]
     even = None
-    if words.known(row["height"]) and words.known(row["width"]):
-        even = break_even_k(int(row["height"]), int(row["width"]), spec["mode"])
+    if words.known(size["height"]) and words.known(size["width"]):
+        even = break_even_k(int(size["height"]), int(size["width"]), spec["mode"])
     components.chart(
-        charts.storage_against_k(storage, even, k, theme=components.theme()),
+        lambda: charts.storage_against_k(storage, even, k, theme=components.theme()),
         alt="Source, stored, control and factor bytes against k",
         key="storage",
+        depends=drawn_from(row, k),
     )
     codec = words.codec_text(spec["codec"], spec.get("quality"))
     note = (
@@ -351,8 +359,8 @@ def results(run_id: str) -> None:
         rule = data.plain_row(rules[rules["rule"] == chosen].iloc[0])
     k = int(rule["k"]) if rule and rule["k"] is not None else None
     answer(row, spec, storage, rule)
-    metrics(statistics, k)
-    storage_section(storage, spec, k)
+    metrics(row, statistics, k)
+    storage_section(row, storage, spec, k)
     rivals_section(row, spec, k)
     rules_section(rules, statistics, storage)
     table_section(row, statistics, storage)
