@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from laboratory import ROOT, write_images
+from laboratory import ROOT, workers, write_images
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
@@ -23,8 +23,8 @@ from core.metrics import METRICS_BY_NAME
 from core.optimal_k import arrivals
 from core.outcomes import outcome
 from core.settings import Settings
-from core.store import Chunk, NewRun, Store
-from core.sweeps import ResizeSpec, RivalsSpec, Spec, SweepSpec, measure, spec_hash
+from core.store import NewRun, Store
+from core.sweeps import Chunk, ResizeSpec, RivalsSpec, Spec, SweepSpec, measure, spec_hash
 from dashboard import data, words
 from jobs.queues import Queues
 
@@ -510,3 +510,18 @@ def test_errors_are_shown_as_sentences() -> None:
 
 def test_names_are_not_taken_for_markup() -> None:
     assert words.escaped("a*b_[c](d)") == r"a\*b\_\[c\]\(d\)"
+
+
+def test_a_removed_registration_leaves_the_page_and_its_files_stay(
+    settings: Settings, valkey_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = write_images(tmp_path / "moles", 2)
+    Store(settings.database).record_dataset(load_dataset(folder, name="moles"), NOW)
+    open_page = opener(monkeypatch, settings.data_dir, valkey_url)
+    with workers(settings, "record"):
+        test = open_page("datasets", dataset="moles")
+        remove = next(button for button in test.button if button.label == "Remove the registration")
+        test = ran(remove.click())
+    assert Store(settings.database).dataset("moles") is None
+    assert any("No data set is registered yet" in each.value for each in test.info)
+    assert len(list(folder.iterdir())) == 2

@@ -1,6 +1,7 @@
 """Data sets: register a folder, see what is in it and what was left out, measure it, write it anew."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from core.errors import DermSlimError
 from dashboard import charts, components, data, forms, words
 
 SAMPLES = 12
+RECORDED_WITHIN = 3  # seconds that a removal is waited for
 VARIABLES = {"age": "Age", "sex": "Sex", "localization": "Localisation"}
 
 
@@ -116,6 +118,16 @@ def facts(row: dict[str, Any]) -> None:
     )
     if row["source"]:
         before_and_after(row)
+
+
+def remove(name: str) -> None:
+    """Forget a registration, and wait until that is recorded, so that the page is drawn without it."""
+    data.queues().remove_dataset(name)
+    st.query_params.pop("dataset", None)
+    for _ in range(RECORDED_WITHIN * 10):
+        if name not in set(data.datasets()["name"]):
+            return
+        time.sleep(0.1)
 
 
 def before_and_after(row: dict[str, Any]) -> None:
@@ -295,6 +307,12 @@ with st.container(horizontal=True, vertical_alignment="center"):
         query_params={"tab": "New sweep", "dataset": dataset.name},
         help="",
     )
+    with st.popover("Remove", icon=":material/delete:", type="tertiary"):
+        st.markdown("Its files and the runs measured on it stay. Registering the folder again brings it back.")
+        st.button(
+            "Remove the registration", on_click=components.attempt, args=(remove, dataset.name),
+            kwargs={"done": "Removed"},
+        )  # fmt: skip
 facts(row)
 views = {
     "Images": sample_images,
