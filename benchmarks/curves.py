@@ -1,6 +1,7 @@
-"""Counting every network × two factors × four scopes × 8 iterations, without TensorFlow, against its bound of 0.1 s.
+"""Counting without TensorFlow, and what the page of parameter curves computes at every change, against their bounds.
 
-The fits of the same curves are timed beside it: a page recomputes both at every change.
+Every network × two factors × four scopes × 8 iterations are counted in under 0.1 s. The page's own view counts, fits,
+judges and draws in under 0.2 s of processor time: `python -m benchmarks.curves`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 
-from core.architectures import NETWORKS
-from core.fits import fit_curves, fit_table
-from core.parameters import curve_points, curve_table
-from core.pruning import SCOPES
+from core.architectures import ALEXNET, NETWORKS
+from core.fits import claim_sentences, fit_curves, fit_table
+from core.parameters import compare_layers, curve_points, curve_table
+from core.pruning import SCOPES, prune
+from dashboard import network_charts
 
 FACTORS = (50, 33.33)
 ITERATIONS = 8
 HEIGHT, WIDTH = 200, 100
-COUNT_BOUND = 0.1  # seconds, issue 3
-PAGE_BOUND = 0.2  # seconds, curves and fits together
-SLOW_PACKAGES = ("tensorflow", "keras", "pandas", "scipy")
+COUNT_BOUND = 0.1  # seconds
+PAGE_BOUND = 0.2
+START_BOUND = 0.5  # of the command, which imports no heavy package
+SLOW_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scipy")
 
 
 def best_of(repeats: int, work: Callable[[], object]) -> float:
@@ -33,10 +36,32 @@ def best_of(repeats: int, work: Callable[[], object]) -> float:
     return min(seconds)
 
 
+def recompute() -> None:
+    """Compute everything that the page of parameter curves shows when it opens, and its residuals and files too."""
+    table = curve_table(NETWORKS.values(), FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)
+    curves = tuple(fit_curves(table))
+    list(claim_sentences(curves))
+    shown = [curve for curve in curves if curve.network == ALEXNET.name]
+    for figure in (
+        network_charts.curves_chart(curves),
+        network_charts.fits_chart(shown),
+        network_charts.residuals_chart(shown),
+    ):
+        figure.to_json()
+    compare_layers(ALEXNET, prune(ALEXNET, 50), HEIGHT, WIDTH)
+    fit_table(curves).to_csv()
+    table.to_csv()
+
+
 def heavy_imports() -> list[str]:
     """Return which slow packages counting has loaded in a fresh process."""
     code = f"import sys, core.parameters; print(*[name for name in {SLOW_PACKAGES} if name in sys.modules])"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def command() -> None:
+    """Run the command line once."""
+    subprocess.run([sys.executable, "-m", "jobs", "curves", "alexnet"], capture_output=True, check=True)
 
 
 def main() -> int:
@@ -44,12 +69,14 @@ def main() -> int:
     networks = NETWORKS.values()
     points = len(list(curve_points(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)))
     counting = best_of(5, lambda: list(curve_points(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)))
-    page = best_of(5, lambda: fit_table(fit_curves(curve_table(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH))))
+    page = best_of(5, recompute)
+    start = best_of(3, command)
     loaded = heavy_imports()
     print(f"counting {points} networks: {counting:.3f} s (bound {COUNT_BOUND} s)")
-    print(f"counting and fitting them:  {page:.3f} s (bound {PAGE_BOUND} s)")
+    print(f"all that the page computes: {page:.3f} s (bound {PAGE_BOUND} s)")
+    print(f"the command, from its start: {start:.3f} s (bound {START_BOUND} s)")
     print(f"slow packages loaded by counting: {', '.join(loaded) or 'none'} (bound none)")
-    return int(counting > COUNT_BOUND or page > PAGE_BOUND or bool(loaded))
+    return int(counting > COUNT_BOUND or page > PAGE_BOUND or start > START_BOUND or bool(loaded))
 
 
 if __name__ == "__main__":

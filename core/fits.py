@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from core.errors import SpecError
 from core.parameters import QUANTITIES
-from core.pruning import SCOPE_LABELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,8 +255,8 @@ class CurveFits:
 
     @property
     def name(self) -> str:
-        """The curve in words: alexnet, 33.33 %, the first convolution."""
-        return f"{self.network}, {self.factor:g} %, {SCOPE_LABELS[self.scope]}"
+        """The curve in words: alexnet 33.33 % first two."""
+        return f"{self.network} {self.factor:g} % {self.scope.replace('_', ' ')}"
 
 
 def curve_warnings(x: Floats, y: Floats, fits: Iterable[Fit]) -> Iterator[str]:
@@ -326,12 +325,12 @@ def claim_sentences(curves: Iterable[CurveFits]) -> Iterator[str]:
     coincide = [curve.name for curve in partial if whole.get((curve.network, curve.factor)) == curve.values]
     if coincide:
         yield (
-            "These scopes reach every convolution of their network, so that their curves are those of “all” and the "
+            "Some networks have no more convolutions than a scope takes, so that its curve is that of “all” and the "
             f"article's two claims exclude each other: {listed(coincide)}."
         )
     other = [curve for curve in curves if curve.best.get("aicc", "") not in ("", curve.best.get("r2"))]
     if other:
-        named = [f"{curve.name}: {curve.best['aicc']} instead of {curve.best['r2']}" for curve in other]
+        named = [f"{curve.name} ({curve.best['aicc']}, not {curve.best['r2']})" for curve in other]
         yield (
             "AICc, which charges the polynomial for its third coefficient, names another model than R² for "
             f"{len(other)} of {len(curves)} {plural(len(curves))}: {listed(named)}."
@@ -340,6 +339,8 @@ def claim_sentences(curves: Iterable[CurveFits]) -> Iterator[str]:
 
 def verdict_text(curves: tuple[CurveFits, ...]) -> str:
     """Return for how many curves the claim holds, and for which it does not."""
+    if all(curve.claim.holds is None for curve in curves):
+        return f"Too few or too flat points to judge that here, {len(curves)} {plural(len(curves))}."
     holding = sum(curve.claim.holds is True for curve in curves)
     text = f"It holds here for {holding} of {len(curves)} {plural(len(curves))}"
     failing = [curve.name for curve in curves if curve.claim.holds is False]
@@ -359,7 +360,7 @@ def plural(count: int) -> str:
 def listed(names: list[str]) -> str:
     """Return at most `MOST_NAMED` names in a row, and how many more there are."""
     more = len(names) - MOST_NAMED
-    return "; ".join(names[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 FIT_COLUMNS = ("network", "factor", "scope", "model", *CRITERIA, "best")

@@ -29,7 +29,7 @@ from core.architectures import (
 )
 from core.fits import CurveFits, Fit
 from core.parameters import layer_row
-from core.pruning import SCOPE_LABELS, SCOPES
+from core.pruning import SCOPES
 from dashboard.charts import MARK, PALETTES, _empty, _figure
 
 Floats = npt.NDArray[np.float64]
@@ -82,6 +82,11 @@ class Block:
     text: str
 
 
+def scope_text(scope: str) -> str:
+    """Return a scope in a word or two, for where room is short: all, first two."""
+    return scope.replace("_", " ")
+
+
 def block_height(shape: Shape) -> float:
     """Return how tall a block is: the mean side of a feature map, half that for flat units, both logarithmic."""
     return math.log2(1 + math.sqrt(shape[0] * shape[1])) if len(shape) == 3 else 0.5 * math.log2(1 + shape[0])
@@ -132,19 +137,17 @@ def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | 
     placed = blocks(spec, height, width)
     lanes = sorted({block.y for block in placed})
     joint = next(block for block in placed if block.kind == "Concatenate")
+    links = [(joint.x, joint.y, placed[-1].x, joint.y)]
     for lane in (lanes[0], lanes[2]):
         of_lane = [block for block in placed if block.y == lane]
-        figure.add_scatter(
-            x=[of_lane[0].x, of_lane[-1].x + THIN, joint.x],
-            y=[lane, lane, joint.y],
-            mode="lines",
-            line={"color": MARK, "width": 1},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    figure.add_scatter(
-        x=[joint.x, placed[-1].x], y=[joint.y, joint.y], mode="lines", line={"color": MARK, "width": 1},
-        hoverinfo="skip", showlegend=False,
+        end = of_lane[-1].x + THIN
+        links += [(of_lane[0].x, lane, end, lane), (end, lane, joint.x, joint.y)]
+    figure.update_layout(
+        shapes=[
+            {"type": "line", "x0": x0, "y0": y0, "x1": x1, "y1": y1, "line": {"color": MARK, "width": 1},
+             "layer": "below"}
+            for x0, y0, x1, y1 in links
+        ]
     )  # fmt: skip
     for kind, colour in KINDS.items():
         of_kind = [block for block in placed if block.kind == kind]
@@ -168,9 +171,9 @@ def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | 
         )
     top = max(block.y + block.height / 2 for block in placed)
     bottom = min(block.y - block.height / 2 for block in placed)
-    figure.update_layout(barmode="overlay", height=430, bargap=0)
+    figure.update_layout(barmode="overlay", height=480, bargap=0)
     figure.update_xaxes(visible=False, range=[-GAP, max(block.x for block in placed) + 2 * GAP])
-    figure.update_yaxes(visible=False, range=[bottom - 0.3, top + 4])
+    figure.update_yaxes(visible=False, range=[bottom - 0.3, top + 4.5])
     return figure
 
 
@@ -193,7 +196,7 @@ def parameters_by_layer(table: pd.DataFrame, *, theme: str | None = None) -> go.
             x=each["parameters"],
             orientation="h",
             name=name,
-            text=[f"{count:,} ({100 * count / total:.3g} %)" for count in each["parameters"]],
+            text=[f"{count:,} ({_share_text(count / total)})" for count in each["parameters"]],
             textposition="outside",
             textangle=0,
             cliponaxis=False,
@@ -202,10 +205,15 @@ def parameters_by_layer(table: pd.DataFrame, *, theme: str | None = None) -> go.
             marker={"color": PALETTES[theme or "light"][colour]},
             hovertemplate="%{y}, %{customdata[0]}, output %{customdata[1]}: %{x:,} parameters<extra></extra>",
         )
-    figure.update_xaxes(title="learnable parameters", range=[0, 1.45 * rows["parameters"].max()], nticks=5)
-    figure.update_yaxes(categoryorder="array", categoryarray=list(rows["name"])[::-1], automargin=True)
+    figure.update_xaxes(title="learnable parameters", range=[0, 1.6 * rows["parameters"].max()], nticks=5)
+    order = list(rows["name"])[::-1]
+    figure.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4], automargin=True)
     figure.update_layout(height=150 + 24 * len(rows), bargap=0.25)
     return figure
+
+
+def _share_text(share: float) -> str:
+    return "below 0.01 %" if share < 0.0001 else f"{100 * share:.3g} %"
 
 
 def curves_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, theme: str | None = None) -> go.Figure:
@@ -218,7 +226,7 @@ def curves_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, them
         for curve in curves:
             if curve.network != network:
                 continue
-            name = f"{curve.factor:g} %, {SCOPE_LABELS[curve.scope]}"
+            name = _panel_title(curve)
             yield {
                 "type": "scatter",
                 "x": curve.iterations,
@@ -294,7 +302,7 @@ def residuals_chart(curves: Sequence[CurveFits], *, theme: str | None = None) ->
 
 
 def _panel_title(curve: CurveFits) -> str:
-    return f"{curve.factor:g} %, {SCOPE_LABELS[curve.scope]}"
+    return f"{curve.factor:g} %, {scope_text(curve.scope)}"
 
 
 def _model_line(fit: Fit, shown: bool, theme: str | None) -> dict[str, Any]:
@@ -365,7 +373,6 @@ def _panels(
         layout[f"xaxis{number}"] = {
             "domain": [left, left + wide],
             "anchor": f"y{number}",
-            "title": {"text": "iteration", "standoff": 4},
             "dtick": max(1, -(-last // 6)),
         }
         layout[f"yaxis{number}"] = {
@@ -382,5 +389,5 @@ def _panels(
     figure.add_traces(data)
     figure.update_layout(layout)
     label = QUANTITY_LABELS[curves[0].quantity] + (", logarithmic" if logarithmic else "")
-    figure.update_layout(title={"subtitle": {"text": label[0].upper() + label[1:]}})
+    figure.update_layout(title={"subtitle": {"text": f"{label[0].upper()}{label[1:]}, against the iteration"}})
     return figure

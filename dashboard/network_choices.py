@@ -53,13 +53,13 @@ def networks() -> Networks:
 def size_choice() -> tuple[int, int]:
     """Return rows and columns of the images: one of the article's sizes, or what was typed. Raises SpecError."""
     typed = st.selectbox(
-        "Image size, rows x columns",
+        "Image size",
         SIZES,
         index=SIZES.index(DEFAULT_SIZE),
         key="size",
         bind="query-params",
         accept_new_options=True,
-        help="One of the article's sizes, or type another, such as 128x128.",
+        help="Rows x columns: one of the article's sizes, or type another, such as 128x128.",
     )
     sizes = words.parse_sizes(typed or "")
     if isinstance(sizes, str):
@@ -97,7 +97,7 @@ def chart(figure: go.Figure, *, alt: str, key: str, kind: str = "png") -> None:
     figure.update_layout(
         title={"text": None, "subtitle": {"text": None}},
         legend={"orientation": "h", "x": 0, "y": 0, "xref": "container", "yref": "container", "yanchor": "bottom"},
-        margin={"t": 30},
+        margin={"t": 55},  # the camera and its neighbours stand above the panels
         paper_bgcolor=background,
     )
     st.plotly_chart(

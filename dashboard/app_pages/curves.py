@@ -76,6 +76,7 @@ def choices(found: Networks) -> View:
                 key="scopes",
                 bind="query-params",
                 format_func=SCOPE_LABELS.__getitem__,
+                wrap=True,
             )
         with right:
             count = st.slider(
@@ -84,7 +85,7 @@ def choices(found: Networks) -> View:
             )  # fmt: skip
             quantity = st.segmented_control(
                 "What is counted", QUANTITIES, default="parameters", key="quantity", bind="query-params",
-                format_func=QUANTITY_NAMES.__getitem__, required=True,
+                format_func=QUANTITY_NAMES.__getitem__, required=True, wrap=True,
             )  # fmt: skip
             logarithmic = st.toggle("Logarithmic axis", key="log", bind="query-params")
             size = network_choices.size_choice()
@@ -99,9 +100,12 @@ def _factors(typed: Sequence[str]) -> tuple[Decimal, ...]:
     factors = []
     for text in typed:
         try:
-            factors.append(Decimal(text.strip().rstrip("%").strip().replace(",", ".")))
+            factor = Decimal(text.strip().rstrip("%").strip().replace(",", "."))
         except InvalidOperation:
-            raise SpecError(f"expected a pruning factor in percent, such as 33.33, got {text!r}") from None
+            factor = Decimal("nan")
+        if not factor.is_finite():
+            raise SpecError(f"expected a pruning factor in percent, such as 33.33, got {text!r}")
+        factors.append(factor)
     return tuple(factors)
 
 
@@ -109,8 +113,7 @@ def answer(view: View, curves: Sequence[CurveFits]) -> None:
     """Say whether the article's claims hold for these curves."""
     height, width = view.size
     with st.container(border=True):
-        for sentence in claim_sentences(curves):
-            st.markdown(words.escaped(sentence))
+        st.markdown("\n".join(f"- {words.escaped(sentence)}" for sentence in claim_sentences(curves)))
         unlike = [] if view.quantity == "parameters" else ["what is counted"]
         unlike += [] if view.size == (200, 100) else [f"images of {height} × {width}"]
         st.caption(
@@ -163,7 +166,7 @@ def figures(curves: Sequence[CurveFits]) -> None:
         row: dict[str, Any] = {
             "Network": curve.network,
             "Factor": f"{curve.factor:g} %",
-            "Scope": curve.scope,
+            "Scope": network_charts.scope_text(curve.scope),
             "Article": curve.claim.model + (", R² > 0.9" if curve.scope == "all" else ""),
             "Holds here": {True: "yes", False: "no", None: "cannot be said"}[curve.claim.holds],
         }
@@ -228,10 +231,10 @@ def steps(spec: NetworkSpec, view: View) -> None:
                 "Layer": table["name"],
                 "Type": table["type"],
                 "Filters or units": [
-                    None if pd.isna(now) else f"{was} → {now}" if was != now else f"{now}"
+                    "" if pd.isna(now) else f"{was} → {now}" if was != now else f"{now}"
                     for was, now in zip(table["size_before"], table["size"], strict=True)
                 ],
-                "Kernel": table["kernel"],
+                "Kernel": table["kernel"].fillna(""),
                 "Output shape": table["output_shape"],
                 "Parameters before": table["parameters_before"].map(words.count_text),
                 "Parameters": table["parameters"].map(words.count_text),

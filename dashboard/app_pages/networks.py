@@ -34,14 +34,14 @@ def answer(spec: NetworkSpec, height: int, width: int) -> None:
     """Say what the network costs at this size."""
     cost = network_cost(spec, height, width)
     with st.grid(4, min_column_width=150):
-        st.metric("Learnable parameters", words.count_text(cost.parameters), border=True)
+        st.metric("Parameters", words.count_text(cost.parameters), border=True)
         st.metric("MACs an image", f"{words.number_text(cost.macs / 1e6)} M", border=True)
         st.metric("Size as weights", words.bytes_text(cost.bytes_weights), border=True)
         st.metric("With Adam's state", words.bytes_text(cost.bytes_with_optimizer), border=True)
     st.caption(
-        "Counted from the layers as Keras counts trainable parameters; no network is built. MACs: multiply-accumulates "
-        "of convolutions and dense layers. Sizes: float32, weights with batch normalisation's running statistics, and "
-        "a checkpoint that also holds Adam's two moments of each parameter."
+        "Learnable parameters, counted from the layers as Keras counts trainable ones; no network is built. MACs: "
+        "multiply-accumulates of convolutions and dense layers. Sizes: float32, weights with batch normalisation's "
+        "running statistics, and a checkpoint that also holds Adam's two moments of each parameter."
     )
 
 
@@ -58,9 +58,9 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
             pd.DataFrame(
                 {
                     "Layer": rows["type"],
-                    "Filters or units": rows["size"],
-                    "Kernel": rows["kernel"],
-                    "Stride": rows["stride"],
+                    "Filters or units": rows["size"].astype("string").fillna(""),
+                    "Kernel": rows["kernel"].fillna(""),
+                    "Stride": rows["stride"].fillna(""),
                     "Output shape": rows["output_shape"],
                     "Parameters": rows["parameters"].map(words.count_text),
                     "MACs": rows["macs"].map(words.count_text),
@@ -72,6 +72,7 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
             height="content",
             column_config={
                 "Layer": st.column_config.TextColumn(pinned=True, width="medium"),
+                "Filters or units": st.column_config.TextColumn(alignment="right"),
                 "Parameters": st.column_config.TextColumn(alignment="right"),
                 "MACs": st.column_config.TextColumn(alignment="right"),
                 "Note": st.column_config.TextColumn(width="medium"),

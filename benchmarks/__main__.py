@@ -1,0 +1,55 @@
+"""Every benchmark of this folder, one after the other, each in a process of its own: `python -m benchmarks`.
+
+  python -m benchmarks                     all, some minutes on an idle machine
+  python -m benchmarks curves sweep_speed  only these
+
+Each prints its own figures; below stands a line a benchmark. Exit status 1 when one missed what it promises.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> tuple[str, ...]:
+    """Return the modules that can be run, by name: those that are no more than parts of others have no `main`."""
+    found = (path for path in sorted(FOLDER.glob("*.py")) if not path.stem.startswith("__"))
+    return tuple(path.stem for path in found if '__name__ == "__main__"' in path.read_text())
+
+
+def run(name: str) -> tuple[int, float]:
+    """Run one benchmark; return its exit status and its seconds."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=FOLDER.parent, check=False)
+    return done.returncode, time.perf_counter() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that are named, or all; return 1 when a promise is not kept."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())} (default: all)")
+    wanted = parser.parse_args(arguments).names or names()
+    if unknown := set(wanted) - set(names()):
+        parser.error(f"expected names of {', '.join(names())}; got {', '.join(sorted(unknown))}")
+    lines, kept = [], True
+    for name in dict.fromkeys(wanted):
+        print(f"== {name}", flush=True)
+        status, seconds = run(name)
+        verdict = "kept" if status == 0 else "NOT KEPT" if status == 1 else f"failed with exit status {status}"
+        lines.append(f"{name:16} {verdict} ({seconds:.0f} s)")
+        kept &= status == 0
+    print("\n".join(["", *lines]))
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

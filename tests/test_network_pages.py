@@ -1,0 +1,198 @@
+"""The pages about networks, run as Streamlit runs them, over a folder with the user's own files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from laboratory import ROOT
+from streamlit.testing.v1 import AppTest
+
+from core.architectures import ALEXNET, LENET5, NETWORKS
+from core.network_files import EXAMPLE_YAML
+from core.parameters import count_parameters, network_cost
+from core.pruning import prune
+
+OpenPage = Callable[..., AppTest]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give the folder of the user's own networks: a good file, and one whose sixth line is wrong."""
+    found = tmp_path / "data" / "networks"
+    found.mkdir(parents=True)
+    (found / "small.yaml").write_text(EXAMPLE_YAML)
+    (found / "broken.yaml").write_text(EXAMPLE_YAML.replace("filters: 16", "filters: 0"))
+    return found
+
+
+@pytest.fixture
+def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    monkeypatch.setenv("DATA_DIR", str(folder.parent))
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+
+    def open_page(page: str, **params: str | list[str]) -> AppTest:
+        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+        test.switch_page(f"app_pages/{page}.py")
+        for name, value in params.items():
+            test.query_params[name] = value
+        return ran(test)
+
+    return open_page
+
+
+def ran(part: Any) -> AppTest:
+    test: AppTest = part.run()
+    assert not test.exception, [each.message for each in test.exception]
+    return test
+
+
+def text(test: AppTest) -> str:
+    kinds = ("title", "subheader", "markdown", "caption", "error", "warning")
+    parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
+    parts += [f"{each.label} {each.value}" for each in test.metric]
+    return "\n".join(parts).replace("\\", "")
+
+
+def table(test: AppTest, column: str) -> pd.DataFrame:
+    return next(frame.value for frame in test.dataframe if column in frame.value)
+
+
+def metrics(test: AppTest) -> dict[str, str]:
+    return {each.label: each.value for each in test.metric}
+
+
+# -- networks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "small"])
+def test_every_network_opens_by_its_link_with_tables_drawing_and_readings(open_page: OpenPage, name: str) -> None:
+    shown = open_page("networks", network=name, size="256x256")
+    said = text(shown)
+    for part in ("Image model (CNN)", "Text model (MLP)", "Combined model", "Readings taken", "What each size does"):
+        assert part in said
+    assert len(shown.get("plotly_chart")) == 3
+    assert len([frame for frame in shown.dataframe if "Filters or units" in frame.value]) == 3
+    assert said.count("- ") >= 1
+
+
+def test_the_tables_and_figures_are_those_of_the_network(open_page: OpenPage) -> None:
+    shown = open_page("networks", network="lenet5")
+    assert metrics(shown)["Parameters"] == f"{count_parameters(LENET5, 200, 100):,}"
+    layers = table(shown, "Filters or units")
+    assert layers["Layer"].tolist()[:3] == ["Conv2D", "MaxPooling2D", "BatchNormalization"]
+    first = layers.iloc[0]
+    assert (first["Filters or units"], first["Kernel"], first["Stride"]) == ("6", "5×5", "1×1")
+    assert (first["Output shape"], first["Parameters"]) == ("196×96×6", "456")
+    assert not layers.map(lambda cell: str(cell) in ("None", "nan", "<NA>")).any(axis=None)
+
+
+def test_a_size_too_small_names_the_layer_and_leaves_the_rest_of_the_page(open_page: OpenPage) -> None:
+    shown = open_page("networks", network="custom1", size="40x40")
+    assert "leaves nothing at image_max_pool6" in text(shown)
+    sizes = table(shown, "Size").set_index("Size")["Parameters"]
+    assert sizes["40 × 40"] == "too small"
+    assert sizes["200 × 100"] == "3,362,871"
+    assert "Readings taken" in text(shown)
+
+
+@pytest.mark.parametrize("size", ["abc", "0x5", "10x20,30x40", "99999x2"])
+def test_what_is_no_size_is_a_sentence(open_page: OpenPage, size: str) -> None:
+    for page in ("networks", "curves"):
+        shown = open_page(page, size=size)
+        assert any("xpected" in error.value and "rows" in error.value for error in shown.error), page
+
+
+def test_a_broken_file_is_named_with_its_line_on_both_pages(open_page: OpenPage) -> None:
+    for page in ("networks", "curves"):
+        assert "broken.yaml, line 6: image, layer 1" in text(open_page(page))
+
+
+def test_a_file_put_into_the_folder_appears_without_a_restart(open_page: OpenPage, folder: Path) -> None:
+    shown = open_page("networks")
+    (folder / "another.yaml").write_text(EXAMPLE_YAML)
+    (folder / "broken.yaml").unlink()
+    ran(shown)
+    assert "another" in " ".join(shown.selectbox[0].options)
+    assert "broken.yaml" not in text(shown)
+    assert str(folder) in [code.value for code in shown.code]
+
+
+# -- curves --------------------------------------------------------------------------------------------------------
+
+
+def test_the_curves_open_with_the_articles_view_and_say_how_its_claims_fare(open_page: OpenPage) -> None:
+    shown = open_page("curves")
+    assert shown.multiselect(key="networks").value == list(NETWORKS)
+    assert shown.multiselect(key="factors").value == ["50", "33.33"]
+    assert shown.slider(key="iterations").value == 5
+    assert "It holds here for 8 of 8 curves." in text(shown)
+    assert "AICc, which charges the polynomial" in text(shown)
+    figures = table(shown, "Holds here")
+    assert len(figures) == 4 * 2 * 4
+    whole = figures[figures["Scope"] == "all"]
+    assert (whole["Holds here"] == "yes").all()
+    assert (whole["R² exponential"].astype(float) >= 0.999).all()
+    assert len(shown.get("plotly_chart")) == 2
+
+
+def test_a_deep_link_opens_the_same_view(open_page: OpenPage) -> None:
+    shown = open_page(
+        "curves", networks=["small", "alexnet"], factors=["16.5", "7.25"], scopes=["the first convolution"],
+        size="256x256", iterations="7", quantity="MACs", log="true", shown="small", image="SVG", iteration="3",
+    )  # fmt: skip
+    assert table(shown, "Holds here")[["Network", "Factor", "Scope"]].to_numpy().tolist() == [
+        [network, factor, "first"] for network in ("small", "alexnet") for factor in ("16.5 %", "7.25 %")
+    ]
+    command = next(code.value for code in shown.code if "jobs curves" in code.value)
+    assert "curves small,alexnet --size 256x256 --factors 16.5,7.25 --scopes first --iterations 7" in command
+    assert "Multiply-accumulates, millions, logarithmic" in text(shown)
+    assert "Step by step: small" in text(shown)
+    assert shown.slider(key="iteration").value == 3
+    config = json.loads(shown.get("plotly_chart")[0].proto.config)
+    assert config["toImageButtonOptions"]["format"] == "svg"
+
+
+def test_a_step_shows_the_layers_that_are_left(open_page: OpenPage) -> None:
+    shown = open_page("curves", networks=["alexnet"], factors=["50"], scopes=["all convolutions"])
+    ran(shown.slider(key="iteration").set_value(3))
+    spec = ALEXNET
+    for _ in range(3):
+        spec = prune(spec, 50)
+    before, after = network_cost(ALEXNET, 200, 100), network_cost(spec, 200, 100)
+    assert metrics(shown)["Parameters left"] == f"{100 * after.parameters / before.parameters:.2f} %" == "1.89 %"
+    layers = table(shown, "Parameters before").set_index("Layer")
+    assert layers.loc["image_conv1", "Filters or units"] == "64 → 8"
+    assert layers.loc["image_dense3", "Filters or units"] == "512"
+
+
+def test_fewer_iterations_take_the_step_back_with_them(open_page: OpenPage) -> None:
+    shown = open_page("curves", iterations="8", iteration="7")
+    ran(shown.slider(key="iterations").set_value(4))
+    assert shown.slider(key="iteration").value == 4
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"factors": ["abc"]}, "Expected a pruning factor in percent, such as 33.33, got 'abc'."),
+        ({"factors": ["120"]}, "Expected a pruning factor above 0 and below 100 percent, got 120."),
+        ({"factors": ["nan"]}, "Expected a pruning factor in percent"),
+        ({"networks": ["alexnet"], "size": "10x10"}, "leaves nothing at image_max_pool2"),
+        ({"networks": [""]}, "Expected at least one network, got none."),
+    ],
+)
+def test_what_cannot_be_counted_is_a_sentence(open_page: OpenPage, params: dict[str, Any], sentence: str) -> None:
+    shown = open_page("curves", **params)
+    assert sentence in text(shown)
+    assert not shown.get("plotly_chart")
+
+
+def test_points_that_cannot_tell_are_warned_of(open_page: OpenPage) -> None:
+    shown = open_page("curves", networks=["lenet5"], iterations="2")
+    assert "Too few or too flat points to judge" in text(shown)
+    assert any("Where these points cannot tell" in each.label for each in shown.expander)
