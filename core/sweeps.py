@@ -337,16 +337,19 @@ def _row(record: Record, variant: str, **values: Any) -> dict[str, Any]:
     return {**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": record.image_id, "variant": variant, **values}
 
 
-def _sweep_rows(record: Record, data: bytes, spec: SweepSpec) -> Iterator[dict[str, Any]]:
+def _reconstructions(
+    record: Record, data: bytes, ks: tuple[int, ...], spec: SweepSpec | ReconstructSpec
+) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield a row and the stored file for each k; a k above the rank gives a row with that reason and no bytes."""
     image = decode(data)
     height, width = image.shape[:2]
     control = len(encode(image, spec.codec, spec.quality))
     reference = Reference(image, spec.metrics)
     factors = decompose(image, spec.mode)
     common = {"codec": spec.codec, "quality": spec.quality, "height": height, "width": width}
-    for k, reconstruction in factors.reconstructions(k for k in spec.ks if k <= factors.rank):
+    for k, reconstruction in factors.reconstructions(k for k in ks if k <= factors.rank):
         stored = encode(reconstruction, spec.codec, spec.quality)
-        yield _row(
+        row = _row(
             record,
             f"k={k}",
             k=k,
@@ -358,9 +361,15 @@ def _sweep_rows(record: Record, data: bytes, spec: SweepSpec) -> Iterator[dict[s
             **reference.compare(decode(stored)),
             explained_variance=factors.explained_variance(k),
         )
-    for k in (k for k in spec.ks if k > factors.rank):
+        yield row, stored
+    for k in (k for k in ks if k > factors.rank):
         reason = f"k = {k}: expected at most {factors.rank}, the rank of this {height}×{width} image"
-        yield _row(record, f"k={k}", k=k, **common, reason=reason)
+        yield _row(record, f"k={k}", k=k, **common, reason=reason), b""
+
+
+def _sweep_rows(record: Record, data: bytes, spec: SweepSpec) -> Iterator[dict[str, Any]]:
+    for row, _ in _reconstructions(record, data, spec.ks, spec):
+        yield row
 
 
 def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[str, Any]]:
@@ -408,35 +417,19 @@ _ROWS: dict[type[Spec], Any] = {SweepSpec: _sweep_rows, RivalsSpec: _rival_rows,
 def _reconstruct(
     record: Record, data: bytes, spec: ReconstructSpec, output: Path
 ) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
-    image = decode(data)
-    height, width = image.shape[:2]
-    factors = decompose(image, spec.mode)
-    stored = encode(factors.reconstruct(spec.k), spec.codec, spec.quality)
+    row, stored = next(_reconstructions(record, data, (spec.k,), spec))
+    if row["reason"]:
+        raise SpecError(row["reason"])
     path = Path(record.path).with_suffix(CODECS[spec.codec].extension)
     write_whole(output / path, stored)
     file = {
         **asdict(record),
         "path": path.as_posix(),
         "bytes": len(stored),
-        "height": height,
-        "width": width,
+        "height": row["height"],
+        "width": row["width"],
         "sha256": hashlib.sha256(stored).hexdigest(),
     }
-    row = _row(
-        record,
-        f"k={spec.k}",
-        k=spec.k,
-        codec=spec.codec,
-        quality=spec.quality,
-        height=height,
-        width=width,
-        source_bytes=len(data),
-        stored_bytes=len(stored),
-        control_bytes=len(encode(image, spec.codec, spec.quality)),
-        factor_bytes=factor_bytes(spec.k, height, width, spec.mode),
-        **Reference(image, spec.metrics).compare(decode(stored)),
-        explained_variance=factors.explained_variance(spec.k),
-    )
     return (row,), file
 
 

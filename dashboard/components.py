@@ -139,6 +139,39 @@ def url_choice(
     return chosen
 
 
+def pick_run(kind: str, noun: str, *, param: str, icon: str, new: Callable[[], None]) -> str | None:
+    """Return the run of this kind that the reader chooses, or None (and what to do) where there is none."""
+    states = run_states(kind)
+    if not states:
+        st.info(f"No {noun} has been measured yet.", icon=icon)
+        st.button(f"New {noun}", type="primary", icon=":material/add:", on_click=new)
+        return None
+    rows = recorded_rows(kind)
+    by_id = {state.run_id: state for state in states}
+    finished = next((state.run_id for state in states if state.status == "finished"), states[0].run_id)
+    return url_choice(
+        st.selectbox,
+        noun.capitalize(),
+        list(by_id),
+        param=param,
+        default=finished,
+        format_func=lambda run_id: state_label(by_id[run_id], rows),
+    )
+
+
+def show_run(run_id: str | None, results: Callable[[str], None]) -> None:
+    """Show a run as far as it has come: its progress, its results, or why there are none."""
+    state = data.run_state(run_id) if run_id else None
+    if state is None:
+        return
+    if not state.ended:
+        live_progress(state.run_id)
+    elif state.status == "finished":
+        results(state.run_id)
+    else:
+        ended_without_results(state)
+
+
 @dataclass(frozen=True)
 class Chart:
     """A figure as it is shown: its title as text, which wraps where the page is narrow, and its legend below."""

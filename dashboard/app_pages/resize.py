@@ -15,26 +15,6 @@ MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
 ARTICLE_SIZE = (200, 100)
 
 
-def pick_study() -> str | None:
-    """Return the study that the reader chooses, or None (and what to do) where there is none."""
-    states = components.run_states("resize-study")
-    if not states:
-        st.info("No resize study has been measured yet.", icon=":material/aspect_ratio:")
-        st.button("New study", type="primary", icon=":material/add:", on_click=show_form)
-        return None
-    rows = components.recorded_rows("resize-study")
-    by_id = {state.run_id: state for state in states}
-    finished = next((state.run_id for state in states if state.status == "finished"), states[0].run_id)
-    return components.url_choice(
-        st.selectbox,
-        "Study",
-        list(by_id),
-        param="study",
-        default=finished,
-        format_func=lambda run_id: components.state_label(by_id[run_id], rows),
-    )
-
-
 def show_form() -> None:
     """Turn to the form."""
     st.query_params["tab"] = "New study"
@@ -183,13 +163,5 @@ with components.sentences():
         with st.container(border=True):
             forms.resize_form()
         st.stop()
-    run_id = pick_study()
-    state = data.run_state(run_id) if run_id else None
-    if state is None:
-        st.stop()
-    if not state.ended:
-        components.live_progress(state.run_id)
-    elif state.status == "finished":
-        results(state.run_id)
-    else:
-        components.ended_without_results(state)
+    run_id = components.pick_run("resize-study", "study", param="study", icon=":material/aspect_ratio:", new=show_form)
+    components.show_run(run_id, results)

@@ -18,26 +18,6 @@ MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
 VIEWS = ("Results", "New sweep")
 
 
-def pick_sweep() -> str | None:
-    """Return the sweep that the reader chooses, or None (and what to do) where there is none."""
-    states = components.run_states("svd-sweep")
-    if not states:
-        st.info("No sweep has been measured yet.", icon=":material/query_stats:")
-        st.button("New sweep", type="primary", icon=":material/add:", on_click=show_form)
-        return None
-    rows = components.recorded_rows("svd-sweep")
-    by_id = {state.run_id: state for state in states}
-    finished = next((state.run_id for state in states if state.status == "finished"), states[0].run_id)
-    return components.url_choice(
-        st.selectbox,
-        "Sweep",
-        list(by_id),
-        param="run",
-        default=finished,
-        format_func=lambda run_id: components.state_label(by_id[run_id], rows),
-    )
-
-
 def show_form() -> None:
     """Turn to the form."""
     st.query_params["tab"] = "New sweep"
@@ -375,13 +355,5 @@ with components.sentences():
         with st.container(border=True):
             forms.sweep_form()
         st.stop()
-    run_id = pick_sweep()
-    state = data.run_state(run_id) if run_id else None
-    if state is None:
-        st.stop()
-    if not state.ended:
-        components.live_progress(state.run_id)
-    elif state.status == "finished":
-        results(state.run_id)
-    else:
-        components.ended_without_results(state)
+    run_id = components.pick_run("svd-sweep", "sweep", param="run", icon=":material/query_stats:", new=show_form)
+    components.show_run(run_id, results)
