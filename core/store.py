@@ -214,6 +214,17 @@ class Store:
             parameters,
         )
 
+    def source_pixels(self, run_id: str) -> int:
+        """Return the pixels of the originals that the run measured; 0 where its data set is gone."""
+        rows = self._read(
+            "SELECT coalesce(sum(d.height::BIGINT * d.width), 0) AS pixels FROM images i "
+            "JOIN runs r ON r.run_id = i.run_id "
+            "JOIN dataset_images d ON d.dataset = r.dataset AND d.image_id = i.image_id "
+            "WHERE i.run_id = ? AND i.status = 'measured'",
+            [run_id],
+        )
+        return int(rows["pixels"].iloc[0])
+
     def statistics(self, run_id: str) -> pd.DataFrame:
         """Return the finished run's statistics, a row a (variant, metric)."""
         return self._read("SELECT * EXCLUDE run_id FROM statistics WHERE run_id = ? ORDER BY rowid", [run_id])

@@ -25,7 +25,7 @@ from core.datasets import Dataset, Record, confine, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.settings import Settings
 from core.store import ENDED, NewRun, Store, plain_rows
-from core.sweeps import ReconstructSpec, Spec, spec_from_dict, spec_hash, variants
+from core.sweeps import ReconstructSpec, Spec, SweepSpec, spec_from_dict, spec_hash, variants
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, user, versions
 from jobs.live import LiveRun, active_runs, spec_key
@@ -115,7 +115,7 @@ class Queues:
         try:
             yield connection
         except redis.RedisError as error:
-            raise QueueUnavailable(f"expected the Redis server to answer; {error}") from error
+            raise QueueUnavailable(f"expected the Redis server to answer; {str(error).rstrip('.')}") from error
         finally:
             if self._given is None:
                 connection.close()
@@ -351,19 +351,24 @@ class Queues:
         return any(worker.kind == RECORD for worker in self.workers())
 
     def estimate(self, spec: Spec, dataset: Dataset) -> Estimate:
-        """Guess a run's length from the newest finished run of its kind."""
-        images = len(dataset.sample(spec.sample_size, spec.seed))
-        rows = images * len(variants(spec))
-        past = self.store.runs(kind=spec.kind, status="finished")
-        past = past[past["work_seconds"].notna() & (past["measured"] > 0)]
-        if past.empty:
+        """Guess a run's length from the newest finished run of its kind, else from the newest sweep.
+
+        The cost is taken to follow pixels of the originals × rows an image.
+        """
+        for kind in dict.fromkeys((spec.kind, SweepSpec.kind)):
+            past = self.store.runs(kind=kind, status="finished")
+            past = past[past["work_seconds"].notna()]
+            pixels = self.store.source_pixels(str(past["run_id"].iloc[0])) if len(past) else 0
+            if pixels:
+                break
+        else:
             return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
         latest = past.iloc[0]
-        latest_rows = int(latest["measured"]) * len(variants(spec_from_dict(json.loads(latest["spec"]))))
+        cost = float(latest["work_seconds"]) / (pixels * len(variants(spec_from_dict(json.loads(latest["spec"])))))
+        asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
         workers = sum(worker.kind == SVD for worker in self.workers()) or 1
-        seconds = float(latest["work_seconds"]) / latest_rows * rows / workers
-        basis = f"from {latest['run_id']}, {float(latest['work_seconds']) / latest_rows:.3f} s a row, {workers} workers"
-        return Estimate(seconds, basis)
+        basis = f"from {latest['run_id']}, {cost * 1e6:.2f} s a megapixel and row, {workers} workers"
+        return Estimate(cost * asked * len(variants(spec)) / workers, basis)
 
     def wait(self, run_id: str, *, pause: float = 0.2) -> Iterator[RunState]:
         """Yield the run's state again and again until it has ended."""

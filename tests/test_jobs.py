@@ -211,6 +211,10 @@ def test_an_estimate_rests_on_the_newest_run_of_its_kind(lab: Queues, folder: Pa
     three = lab.estimate(SweepSpec(dataset=dataset.name, ks=(3, 5, 7)), dataset).seconds
     assert one is not None
     assert three == pytest.approx(3 * one)
+    first = ReconstructSpec(dataset=dataset.name, name="estimated", k=3)  # none has finished yet on this data set
+    assert lab.estimate(first, dataset).seconds is not None
+    wide = registered(lab, write_images(folder.with_name("wide"), 2, height=80, width=112, seed=12))
+    assert lab.estimate(SweepSpec(dataset="wide", ks=(3,)), wide).seconds == pytest.approx(2 * one)
 
 
 def test_workers_are_listed_with_host_and_queue(lab: Queues) -> None:
