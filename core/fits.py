@@ -325,7 +325,7 @@ def claim_sentences(curves: Iterable[CurveFits]) -> Iterator[str]:
     coincide = [curve.name for curve in partial if whole.get((curve.network, curve.factor)) == curve.values]
     if coincide:
         yield (
-            "Some networks have no more convolutions than a scope takes, so that its curve is that of “all” and the "
+            "Some networks have no more convolutions than a scope takes; their curves are those of “all” then, and the "
             f"article's two claims exclude each other: {listed(coincide)}."
         )
     other = [curve for curve in curves if curve.best.get("aicc", "") not in ("", curve.best.get("r2"))]

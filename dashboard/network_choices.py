@@ -87,8 +87,8 @@ def image_format() -> str:
     ).lower()
 
 
-def chart(figure: go.Figure, *, alt: str, key: str, kind: str = "png") -> None:
-    """Show a figure whose camera button keeps it as a file named by `key`; its title stands above as text."""
+def chart(figure: go.Figure, *, alt: str, key: str, file_name: str, kind: str) -> None:
+    """Show a figure whose camera button keeps it as a file of that kind, png or svg; its title stands above as text."""
     title = figure.layout.title
     st.markdown(f"**{words.escaped(title.text)}**")
     if title.subtitle.text:
@@ -107,6 +107,6 @@ def chart(figure: go.Figure, *, alt: str, key: str, kind: str = "png") -> None:
         config={
             "displaylogo": False,
             "displayModeBar": True,
-            "toImageButtonOptions": {"format": kind, "filename": key, "scale": 1 if kind == "svg" else 3},
+            "toImageButtonOptions": {"format": kind, "filename": file_name, "scale": 1 if kind == "svg" else 3},
         },
     )

@@ -137,10 +137,12 @@ def shown_network(view: View) -> NetworkSpec:
 
 def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     """Draw the fits of one network's curves, and what they leave over."""
+    name = f"{curves[0].network}-{view.quantity}"
     network_choices.chart(
         network_charts.fits_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
         alt="The curves with linear, exponential and polynomial fit and their 95 % bands",
         key="fits",
+        file_name=f"fits-{name}",
         kind=kind,
     )
     st.caption(
@@ -154,6 +156,7 @@ def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
                 network_charts.residuals_chart(curves, theme=components.theme()),
                 alt="What each fit leaves over at each iteration",
                 key="residuals_chart",
+                file_name=f"residuals-{name}",
                 kind=kind,
             )
 
@@ -285,6 +288,7 @@ def results(found: Networks) -> None:
         network_charts.curves_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
         alt=f"{QUANTITY_NAMES[view.quantity]} of each network against the iteration",
         key="curves",
+        file_name=f"curves-{view.quantity}",
         kind=kind,
     )
     spec = shown_network(view)
