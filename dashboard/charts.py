@@ -58,9 +58,9 @@ def metric_against_k(
     """
     described = METRICS_BY_NAME[metric]
     rows = _against_k(statistics, metric)
-    figure = _figure(f"{described.label} against k, {_direction(described)}", theme)
+    figure = titled_figure(f"{described.label} against k, {_direction(described)}", theme)
     if rows["mean"].isna().all():
-        return _empty(figure, f"{described.label}: no value at any k.")
+        return empty_figure(figure, f"{described.label}: no value at any k.")
     palette = _palette(theme)
     for trace in _band(rows, "mean − deviation", "mean + deviation", "mean ± standard deviation", palette[0]):
         figure.add_trace(trace)
@@ -97,7 +97,7 @@ def small_multiples(
     found = [(name, rows) for name in metrics if (rows := _against_k(statistics, name))["mean"].notna().any()]
     title = "Every metric against k: mean and standard deviation over the images"
     if not found:
-        return _empty(_figure(title, theme), "No metric has a value at any k.")
+        return empty_figure(titled_figure(title, theme), "No metric has a value at any k.")
     rows_count = -(-len(found) // columns)
     figure = make_subplots(
         rows=rows_count,
@@ -138,9 +138,9 @@ def storage_against_k(
     """
     rows = storage[storage["k"].notna()].sort_values("k")
     sizes = rows[[column for column, *_ in SIZES]].astype("float64")
-    figure = _figure("Size of the data set against k, lower is better", theme)
+    figure = titled_figure("Size of the data set against k, lower is better", theme)
     if sizes.isna().all(axis=None):
-        return _empty(figure, "No sizes were measured at any k.")
+        return empty_figure(figure, "No sizes were measured at any k.")
     unit, scale = _byte_unit(float(np.nanmax(sizes.to_numpy())))
     for column, name, colour, symbol, dash in SIZES:
         if sizes[column].isna().all():
@@ -183,13 +183,15 @@ def rate_distortion(
     sweep, rivals: points as `core.rivals.rate_points` makes them; either may be empty.
     """
     described = METRICS_BY_NAME[metric]
-    figure = _figure(f"{described.label} ({_direction(described)}) against bytes a pixel (lower is better)", theme)
+    figure = titled_figure(
+        f"{described.label} ({_direction(described)}) against bytes a pixel (lower is better)", theme
+    )
     palette = _palette(theme)
     drawn = [points[points["bytes_per_pixel"].notna()] for points in (rivals, sweep) if metric in points]
     everything = pd.concat(drawn) if drawn else pd.DataFrame(columns=[metric, "label", "bytes_per_pixel"])
     missing = everything.loc[everything[metric].isna(), "label"]
     if len(missing) == len(everything):
-        return _empty(figure, f"No measured point has a {described.label}.")
+        return empty_figure(figure, f"No measured point has a {described.label}.")
     if len(drawn) and len(rivals):
         for position, (codec, rows) in enumerate(_defined(rivals, metric).groupby("codec", sort=False)):
             name, colour, symbol = CODECS.get(str(codec), (str(codec).upper(), 4 + position % 4, "x"))
@@ -206,41 +208,6 @@ def rate_distortion(
     return figure
 
 
-def rules_chart(optimal_k: pd.DataFrame, *, theme: str | None = None) -> go.Figure:
-    """Draw the k that each rule chooses, with the share of bootstrap resamples that choose it too.
-
-    optimal_k: columns rule, k, reason, stability.
-    """
-    figure = _figure("k chosen by each rule, and the share of resamples that agree", theme)
-    if optimal_k.empty:
-        return _empty(figure, "No rule has been applied yet.")
-    names = [RULE_LABELS.get(rule, rule) for rule in optimal_k["rule"]]
-    found = optimal_k["k"].notna().to_numpy()
-    rows = optimal_k[found]
-    figure.add_trace(
-        go.Scatter(
-            x=rows["k"].astype("int64"),
-            y=[name for name, some in zip(names, found, strict=True) if some],
-            mode="markers+text",
-            text=[_stability_text(k, share) for k, share in zip(rows["k"], rows["stability"], strict=True)],
-            textposition="top center",
-            customdata=[_wrapped(reason) for reason in rows["reason"]],
-            marker={"color": _palette(theme)[0], "size": 14, "symbol": "diamond"},
-            hovertemplate="%{customdata}<extra></extra>",
-            cliponaxis=False,
-        )
-    )
-    for name, reason, some in zip(names, optimal_k["reason"], found, strict=True):
-        if not some:
-            figure.add_annotation(
-                x=0.5, xref="paper", y=name, text="no measured k will do", hovertext=_wrapped(reason), showarrow=False
-            )
-    figure.update_xaxes(title="k, singular values kept", **_padded(rows["k"].astype("float64")))
-    figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], range=[-0.5, len(names) - 0.2])
-    figure.update_layout(height=130 + 65 * len(names), showlegend=False)
-    return figure
-
-
 def spectrum(
     singular_values: npt.NDArray[np.float64], mode: str, k: int | None = None, *, theme: str | None = None
 ) -> go.Figure:
@@ -251,7 +218,7 @@ def spectrum(
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     _dress(figure, "Singular values and the energy they hold", theme)
     if not singular_values.size or not singular_values.any():
-        return _empty(figure, "All singular values are zero: the image is black.")
+        return empty_figure(figure, "All singular values are zero: the image is black.")
     order = np.arange(1, singular_values.shape[1] + 1)
     palette = _palette(theme)
     names = ["all channels"] if mode == "unfolded" else [name for name, _ in CHANNELS]
@@ -304,7 +271,7 @@ def histograms(
 
     original, reconstruction: pixels at each of the 256 levels (3, 256), blue first.
     """
-    figure = _figure("Colour histograms", theme)
+    figure = titled_figure("Colour histograms", theme)
     pictures = [(original, "original", "solid")]
     if reconstruction is not None:
         pictures.append((reconstruction, "reconstruction", "dash"))
@@ -330,9 +297,9 @@ def class_counts(classes: pd.DataFrame, *, theme: str | None = None) -> go.Figur
 
     classes: columns label, dx ('' where unknown), images, lesions.
     """
-    figure = _figure("Images a class", theme)
+    figure = titled_figure("Images a class", theme)
     if classes.empty:
-        return _empty(figure, "The data set has no images.")
+        return empty_figure(figure, "The data set has no images.")
     labels = list(dict.fromkeys(classes["label"]))
     totals = classes.groupby("label")["images"].sum()
     for position, (diagnosis, rows) in enumerate(classes.groupby("dx", sort=False)):
@@ -369,9 +336,9 @@ def distribution(counts: pd.DataFrame, variable: str, *, theme: str | None = Non
     counts: columns value, label, images, in the order to be drawn. variable: its name as shown, such as 'Age'.
     Many long names lie on their side.
     """
-    figure = _figure(f"Images by {variable.lower()}", theme)
+    figure = titled_figure(f"Images by {variable.lower()}", theme)
     if counts.empty:
-        return _empty(figure, f"{variable} is not known for any image.")
+        return empty_figure(figure, f"{variable} is not known for any image.")
     values = list(dict.fromkeys(counts["value"]))
     sideways = len(values) > 4 and max(map(len, values)) > 4 and not _numeric(values)
     classes = [*CLASSES, *sorted(set(counts["label"]) - set(CLASSES))]
@@ -408,10 +375,10 @@ def metric_by_size(statistics: pd.DataFrame, metric: str, *, theme: str | None =
     statistics: of a resize study, variants named '200x100' (rows x columns).
     """
     described = METRICS_BY_NAME[metric]
-    figure = _figure(f"{described.label} after resizing, {_direction(described)}", theme)
+    figure = titled_figure(f"{described.label} after resizing, {_direction(described)}", theme)
     rows = statistics[(statistics["metric"] == metric) & statistics["mean"].notna()].copy()
     if rows.empty:
-        return _empty(figure, f"{described.label}: no value at any size.")
+        return empty_figure(figure, f"{described.label}: no value at any size.")
     order = _by_pixels(rows["variant"])
     rows = rows.set_index("variant").loc[list(order)].reset_index()
     rows["size"] = rows["variant"].map(order)
@@ -437,10 +404,10 @@ def parameters_by_size(counts: pd.DataFrame, *, theme: str | None = None) -> go.
 
     counts: columns network, variant ('200x100', rows x columns), parameters (NULL where it cannot be built).
     """
-    figure = _figure("Learnable parameters by image size, lower is better", theme)
+    figure = titled_figure("Learnable parameters by image size, lower is better", theme)
     rows = counts[counts["parameters"].notna()] if len(counts) else counts
     if rows.empty:
-        return _empty(figure, "No network can be built at these sizes.")
+        return empty_figure(figure, "No network can be built at these sizes.")
     order = _by_pixels(counts["variant"].drop_duplicates())
     for position, (network, each) in enumerate(rows.groupby("network", sort=False)):
         figure.add_trace(
@@ -460,38 +427,12 @@ def parameters_by_size(counts: pd.DataFrame, *, theme: str | None = None) -> go.
     return figure
 
 
-def throughput(rates: pd.DataFrame, *, theme: str | None = None) -> go.Figure:
-    """Draw how many images a second were measured, higher is better.
-
-    rates: columns at (time), images_per_second, name (what is compared, such as the kind of run), and optionally
-    label (shown when pointed at).
-    """
-    figure = _figure("Images measured a second, higher is better", theme)
-    if rates.empty:
-        return _empty(figure, "Nothing has been measured yet.")
-    for position, (name, rows) in enumerate(rates.groupby("name", sort=False)):
-        ordered = rows.sort_values("at")
-        figure.add_trace(
-            go.Scatter(
-                x=ordered["at"],
-                y=ordered["images_per_second"],
-                customdata=ordered["label"] if "label" in ordered else ordered["name"],
-                name=str(name),
-                mode="lines+markers",
-                line={"color": _palette(theme)[position % 8]},
-                hovertemplate="%{customdata}: %{y:.3g} images a second, %{x}<extra></extra>",
-            )
-        )
-    figure.update_yaxes(title="images a second", rangemode="tozero")
-    figure.update_xaxes(title="time")
-    return figure
-
-
 def _palette(theme: str | None) -> tuple[str, ...]:
     return PALETTES[theme or "light"]
 
 
-def _figure(title: str, theme: str | None) -> go.Figure:
+def titled_figure(title: str, theme: str | None) -> go.Figure:
+    """Return an empty figure with the title, the margins and the theme that all charts share."""
     figure = go.Figure()
     _dress(figure, title, theme)
     return figure
@@ -523,7 +464,7 @@ def _subtitle(figure: go.Figure, text: str) -> None:
     figure.update_layout(title={"subtitle": {"text": text}})
 
 
-def _empty(figure: go.Figure, note: str) -> go.Figure:
+def empty_figure(figure: go.Figure, note: str) -> go.Figure:
     """Turn the figure into its layout with a note instead of data."""
     figure.add_annotation(text=note, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 14})
     figure.update_xaxes(visible=False)

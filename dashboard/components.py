@@ -27,6 +27,8 @@ PAGES = {  # where a run of each kind is shown, and the query parameter that nam
     "rivals": ("app_pages/jobs.py", "job"),
     "reconstruct": ("app_pages/jobs.py", "job"),
 }
+# The page's own backgrounds, as in .streamlit/config.toml.
+BACKGROUNDS = {"light": "#FFFFFF", "dark": "#11191E"}
 SYNTHETIC = ":violet-badge[:material/science: synthetic]"
 
 
@@ -198,14 +200,31 @@ def _drawn(depends: tuple[object, ...], _draw: Callable[[], go.Figure]) -> Chart
     return dressed(_draw())
 
 
-def chart(figure: go.Figure | Callable[[], go.Figure], *, alt: str, key: str, depends: tuple[object, ...] = ()) -> None:
-    """Show a figure; one given as a function is drawn once for what it `depends` on, and kept."""
+def chart(
+    figure: go.Figure | Callable[[], go.Figure],
+    *,
+    alt: str,
+    key: str,
+    depends: tuple[object, ...] = (),
+    save_as: tuple[str, str] | None = None,
+) -> None:
+    """Show a figure; one given as a function is drawn once for what it `depends` on, and kept.
+
+    save_as: name and kind, png or svg, of the file that the chart's camera button then gives.
+    """
     shown = dressed(figure) if isinstance(figure, go.Figure) else _drawn((key, *depends), figure)
     if shown.title:
         st.markdown(f"**{words.escaped(shown.title)}**")
     if shown.subtitle:
         st.caption(words.escaped(shown.subtitle))
-    st.plotly_chart(shown.figure, alt=alt, key=key, config={"displaylogo": False})
+    config: dict[str, Any] = {"displaylogo": False}
+    if save_as:
+        name, kind = save_as
+        config["displayModeBar"] = True
+        config["toImageButtonOptions"] = {"format": kind, "filename": name, "scale": 1 if kind == "svg" else 3}
+        # The camera and its neighbours stand above the panels; a file from a dark page stays readable elsewhere.
+        shown.figure.update_layout(margin={"t": 55}, paper_bgcolor=BACKGROUNDS.get(theme() or "", "rgba(0,0,0,0)"))
+    st.plotly_chart(shown.figure, alt=alt, key=key, config=config)
 
 
 def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **arguments: Any) -> None:

@@ -30,7 +30,7 @@ from core.architectures import (
 from core.fits import CurveFits, Fit
 from core.parameters import layer_row
 from core.pruning import SCOPES
-from dashboard.charts import MARK, PALETTES, _empty, _figure
+from dashboard.charts import MARK, PALETTES, empty_figure, titled_figure
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,7 +132,7 @@ def blocks(spec: NetworkSpec, height: int, width: int) -> list[Block]:
 
 def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | None = None) -> go.Figure:
     """Draw a network for images of height × width along its depth; raises SpecError where the size is too small."""
-    figure = _figure(f"{spec.title} for images of {height} × {width}", theme)
+    figure = titled_figure(f"{spec.title} for images of {height} × {width}", theme)
     palette = PALETTES[theme or "light"]
     placed = blocks(spec, height, width)
     lanes = sorted({block.y for block in placed})
@@ -182,10 +182,10 @@ def parameters_by_layer(table: pd.DataFrame, *, theme: str | None = None) -> go.
 
     table: as `core.parameters.layer_table` makes it.
     """
-    figure = _figure("Learnable parameters by layer, lower is better", theme)
+    figure = titled_figure("Learnable parameters by layer, lower is better", theme)
     rows = table[table["parameters"] > 0]
     if rows.empty:
-        return _empty(figure, "No layer has anything to learn.")
+        return empty_figure(figure, "No layer has anything to learn.")
     total = int(rows["parameters"].sum())
     for branch, (name, colour) in BRANCHES.items():
         each = rows[rows["branch"] == branch]
@@ -356,9 +356,9 @@ def _panels(
     theme: str | None = None,
 ) -> go.Figure:
     """Return a grid of panels, one a name; built as plain dictionaries, which is many times as fast as subplots."""
-    figure = _figure(title, theme)
+    figure = titled_figure(title, theme)
     if not names:
-        return _empty(figure, "No curve is chosen.")
+        return empty_figure(figure, "No curve is chosen.")
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
     height = rows * (PANEL_HEIGHT + PANEL_GAP)

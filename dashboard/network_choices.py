@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from core.errors import SpecError
 from core.network_files import FOLDER, SUFFIXES, Networks, all_networks
 from core.sweeps import DEFAULT_SIZES
-from dashboard import components, data, words
+from dashboard import data, words
 
 SIZES = tuple(f"{height}x{width}" for height, width in DEFAULT_SIZES)
 DEFAULT_SIZE = "200x100"
 LARGEST_SIDE = 10_000
 IMAGE_FORMATS = ("PNG", "SVG")
-# The page's own backgrounds (.streamlit/config.toml): a chart kept from a dark page stays readable elsewhere.
-BACKGROUNDS = {"light": "#FFFFFF", "dark": "#11191E"}
 
 FileStamp = tuple[str, int, int]
 
@@ -85,28 +82,3 @@ def image_format() -> str:
         bind="query-params",
         required=True,
     ).lower()
-
-
-def chart(figure: go.Figure, *, alt: str, key: str, file_name: str, kind: str) -> None:
-    """Show a figure whose camera button keeps it as a file of that kind, png or svg; its title stands above as text."""
-    title = figure.layout.title
-    st.markdown(f"**{words.escaped(title.text)}**")
-    if title.subtitle.text:
-        st.caption(words.escaped(title.subtitle.text))
-    background = BACKGROUNDS.get(components.theme() or "", "rgba(0,0,0,0)")
-    figure.update_layout(
-        title={"text": None, "subtitle": {"text": None}},
-        legend={"orientation": "h", "x": 0, "y": 0, "xref": "container", "yref": "container", "yanchor": "bottom"},
-        margin={"t": 55},  # the camera and its neighbours stand above the panels
-        paper_bgcolor=background,
-    )
-    st.plotly_chart(
-        figure,
-        alt=alt,
-        key=key,
-        config={
-            "displaylogo": False,
-            "displayModeBar": True,
-            "toImageButtonOptions": {"format": kind, "filename": file_name, "scale": 1 if kind == "svg" else 3},
-        },
-    )

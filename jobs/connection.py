@@ -28,7 +28,7 @@ def connect(settings: Settings, *, patient: bool = False) -> Connection:
     url = settings.redis_url
     if url is None:
         raise QueueUnavailable(
-            f"expected REDIS_URL, or the embedded server of `make up` at {settings.redis_url_file}; found neither"
+            f"expected REDIS_URL, or the embedded server of make up at {settings.redis_url_file}; found neither"
         )
     retry = Retry(ExponentialWithJitterBackoff(cap=5, base=0.1), 60 if patient else 1)
     try:

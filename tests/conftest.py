@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the folders and the server of whoever runs them."""
+    """Keep tests away from the folders and the server of whoever runs them, and from each other's `__main__`.
+
+    A page that AppTest runs becomes `__main__`, which processes that later tests start would import.
+    """
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     for name in ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS"):
         monkeypatch.delenv(name, raising=False)
 

@@ -178,29 +178,6 @@ def test_a_sweep_alone_can_be_drawn_among_no_rivals():
     assert [each.name for each in figure.data] == ["SVD, stored as JPEG 95"]
 
 
-def test_rules_are_points_with_their_reasons():
-    rules = pd.DataFrame(
-        {
-            "rule": ["plateau", "knee", "threshold"],
-            "k": [350, 200, None],
-            "reason": ["long enough", "bent", "nothing reached 0.99"],
-            "stability": [0.93, None, None],
-        }
-    )
-    figure = charts.rules_chart(rules)
-    assert list(figure.data[0].x) == [350, 200]
-    assert list(figure.data[0].y) == ["Plateau", "Knee"]
-    assert list(figure.data[0].text) == ["k = 350, 93 % agree", "k = 200"]
-    assert list(figure.data[0].customdata) == ["long enough", "bent"]
-    (note,) = figure.layout.annotations
-    assert (note.y, note.hovertext) == ("Threshold", "nothing reached 0.99")
-
-
-def test_rules_that_find_nothing_are_still_shown():
-    rules = pd.DataFrame({"rule": ["knee"], "k": [None], "reason": ["straight"], "stability": [None]})
-    assert notes(charts.rules_chart(rules)) == ["no measured k will do"]
-
-
 def test_the_spectrum_shows_singular_values_and_the_energy_they_hold():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     factors = decompose(image)
@@ -310,19 +287,6 @@ def test_parameters_are_drawn_for_every_network_that_can_be_built():
     assert list(figure.layout.xaxis.categoryarray) == ["20 × 10", "300 × 300"]
 
 
-def test_throughput_is_drawn_in_time_order():
-    rates = pd.DataFrame(
-        {
-            "at": pd.to_datetime(["2026-03-02", "2026-03-01", "2026-03-01"]),
-            "images_per_second": [6.0, 5.0, 9.0],
-            "name": ["SVD sweep", "SVD sweep", "Rivals"],
-        }
-    )
-    figure = charts.throughput(rates)
-    assert list(trace(figure, "SVD sweep").y) == [5.0, 6.0]
-    assert list(trace(figure, "Rivals").y) == [9.0]
-
-
 @pytest.mark.parametrize(
     "draw",
     [
@@ -331,12 +295,10 @@ def test_throughput_is_drawn_in_time_order():
         lambda theme: charts.storage_against_k(STORAGE.iloc[:0], 256.9, 100, theme=theme),
         lambda theme: charts.rate_distortion(SWEEP_POINTS.iloc[:0], RIVAL_POINTS.iloc[:0], "ssim", theme=theme),
         lambda theme: charts.rate_distortion(EMPTY, EMPTY, "ssim", theme=theme),
-        lambda theme: charts.rules_chart(EMPTY, theme=theme),
         lambda theme: charts.class_counts(EMPTY, theme=theme),
         lambda theme: charts.distribution(EMPTY, "Age", theme=theme),
         lambda theme: charts.metric_by_size(STATISTICS.iloc[:0], "ssim", theme=theme),
         lambda theme: charts.parameters_by_size(EMPTY, theme=theme),
-        lambda theme: charts.throughput(EMPTY, theme=theme),
         lambda theme: charts.spectrum(np.zeros((1, 0)), "unfolded", theme=theme),
     ],
 )

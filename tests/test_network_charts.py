@@ -14,7 +14,7 @@ from core.fits import fit_curves
 from core.parameters import curve_table, layer_table
 from core.pruning import SCOPES
 from dashboard import network_charts
-from dashboard.network_choices import BACKGROUNDS
+from dashboard.components import BACKGROUNDS
 
 CURVES = list(fit_curves(curve_table([LENET5, ALEXNET], [50, 33.33], SCOPES, 5, 200, 100)))
 ALEXNETS = [curve for curve in CURVES if curve.network == "alexnet"]

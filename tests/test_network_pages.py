@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,6 @@ def folder(tmp_path: Path) -> Path:
 def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
     monkeypatch.setenv("DATA_DIR", str(folder.parent))
     monkeypatch.setenv("REDIS_URL", valkey_url)
-    # A page that runs becomes `__main__`, which processes that other tests start would import.
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
     def open_page(page: str, **params: str | list[str]) -> AppTest:
         test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)

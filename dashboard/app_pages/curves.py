@@ -138,12 +138,11 @@ def shown_network(view: View) -> NetworkSpec:
 def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     """Draw the fits of one network's curves, and what they leave over."""
     name = f"{curves[0].network}-{view.quantity}"
-    network_choices.chart(
+    components.chart(
         network_charts.fits_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
         alt="The curves with linear, exponential and polynomial fit and their 95 % bands",
         key="fits",
-        file_name=f"fits-{name}",
-        kind=kind,
+        save_as=(f"fits-{name}", kind),
     )
     st.caption(
         "Least squares on the counts themselves, no logarithm taken: linear a + b·x, exponential a·e^(b·x), polynomial "
@@ -152,12 +151,11 @@ def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     )
     with st.expander("Residuals", icon=":material/bar_chart:", on_change="rerun", key="residuals") as opened:
         if opened.open:
-            network_choices.chart(
+            components.chart(
                 network_charts.residuals_chart(curves, theme=components.theme()),
                 alt="What each fit leaves over at each iteration",
                 key="residuals_chart",
-                file_name=f"residuals-{name}",
-                kind=kind,
+                save_as=(f"residuals-{name}", kind),
             )
 
 
@@ -284,12 +282,11 @@ def results(found: Networks) -> None:
     answer(view, curves)
     st.subheader("Curves")
     kind = network_choices.image_format()
-    network_choices.chart(
+    components.chart(
         network_charts.curves_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
         alt=f"{QUANTITY_NAMES[view.quantity]} of each network against the iteration",
         key="curves",
-        file_name=f"curves-{view.quantity}",
-        kind=kind,
+        save_as=(f"curves-{view.quantity}", kind),
     )
     spec = shown_network(view)
     fits(view, [curve for curve in curves if curve.network == spec.name], kind)
