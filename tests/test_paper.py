@@ -1,0 +1,76 @@
+"""The article's figures, against its tables where they are at hand, and against each other."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.architectures import NETWORKS
+from core.paper import CLAIM_COLUMNS, TABLE_METRICS, claims, table4, table5, table6
+
+# The article's own tables, no part of the product.
+FOLDER = Path(os.environ.get("DERMSLIM_REAL_DATA", "../shared/data")).parent / "paper"
+TABLES = {4: table4, 5: table5, 6: table6}
+
+
+def original(name: str) -> pd.DataFrame:
+    file = FOLDER / f"{name}.csv"
+    if not file.exists():
+        pytest.skip(f"the article's {name}.csv is not beside the real images")
+    return pd.read_csv(file, keep_default_na=False)
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_a_table_holds_the_articles_figures(number) -> None:
+    printed = original(f"table{number}").rename(
+        columns={"architecture": "network", "dataset": "version", "model": "name"}
+    )
+    table = TABLES[number]()
+    assert set(table["source"]) == {f"Table {number}"}
+    pd.testing.assert_frame_equal(table.drop(columns="source"), printed)
+
+
+def test_the_claims_are_the_articles() -> None:
+    printed = original("claims")
+    same = ["id", "area", "printed_value"]
+    pd.testing.assert_frame_equal(claims()[same], printed[same])
+
+
+@pytest.mark.parametrize(("number", "rows"), [(4, 8), (5, 8), (6, 18)])
+def test_a_table_has_a_percentage_in_every_cell_of_each_of_the_four_networks(number, rows) -> None:
+    table = TABLES[number]()
+    assert len(table) == rows
+    assert list(table["network"].unique()) == list(NETWORKS)
+    figures = table[list(TABLE_METRICS[number])]
+    assert figures.stack().between(60, 100).all()
+    assert not table.drop(columns=list(TABLE_METRICS[number])).duplicated().any()
+
+
+def test_every_claim_is_numbered_and_says_where_it_stands() -> None:
+    table = claims()
+    assert tuple(table.columns) == CLAIM_COLUMNS
+    assert list(table["id"]) == [f"C{number:02}" for number in range(1, 24)]
+    assert (table[["source", "claim", "printed_value"]] != "").all(axis=None)
+
+
+def test_a_caller_cannot_change_the_figures() -> None:
+    mine, other = claims(), table6()
+    mine["claim"], other["test_accuracy"] = "", 0
+    assert (claims()["claim"] != "").all()
+    assert (table6()["test_accuracy"] > 0).all()
+
+
+def test_the_contradictions_told_of_follow_from_the_tables() -> None:
+    five = table5().pivot_table(index="network", columns="version", values="test_accuracy")
+    drop = (five["original"] - five["reconstructed"]).round(2)
+    assert drop[["lenet5", "custom1"]].tolist() == [2.50, 2.78]
+    six = table6().set_index(["network", "name"])["test_accuracy"]
+    alexnet = five.loc["alexnet", "reconstructed"]
+    assert six["alexnet", "Original"] != alexnet
+    assert (six["alexnet"].drop("Original") < alexnet - 2).all()
+    limits = table6().set_index(["network", "name"])[list(TABLE_METRICS[6])]
+    assert (limits.loc["alexnet", "R5: 50%"] >= limits.loc["alexnet", "Original"] - 2).all()
+    lost = (limits.loc["custom1", "Original"] - limits.loc["custom1", "R1, R2: 50%, 33%"]).round(2)
+    assert lost.tolist() == [2.22, 2.35, 2.28]
+    assert six["custom2", "R1: 33%"] < six["custom2", "Original"] - 2 <= six["custom2", "R2: 33%"]
