@@ -1,0 +1,260 @@
+"""Splits: no lesion in two sets whatever the labels and lesions, quotas kept, and what a random split would leak."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.architectures import CLASSES
+from core.datasets import LABEL_OF_DX, Record
+from core.errors import SpecError
+from core.splits import SPLITS, Split, Targets, epoch_indices, leak, reached, shared_lesions, split_records
+
+
+def record(image_id: str, label: str | None, lesion: str | None = None, sha256: str | None = None) -> Record:
+    return Record(image_id, f"{image_id}.jpg", 1, 1, 1, sha256 or f"bytes of {image_id}", label, lesion_id=lesion)
+
+
+def of_class(label: str, images: int, per_lesion: int = 1) -> list[Record]:
+    return [record(f"{label}_{i:04}", label, f"{label}_lesion_{i // per_lesion}") for i in range(images)]
+
+
+@st.composite
+def record_sets(draw: st.DrawFn) -> list[Record]:
+    """Any tangle of labels, lesions and repeated files, lesions of several labels and unlabelled images included."""
+    lesions = st.one_of(st.none(), st.integers(0, 25).map("lesion_{}".format))
+    files = st.one_of(st.none(), st.none(), st.integers(0, 10).map("file_{}".format))
+    labels = st.sampled_from([*CLASSES, None, "rash"])
+    rows = draw(st.lists(st.tuples(labels, lesions, files), min_size=2, max_size=60))
+    found = [record(f"i{place:02}", *row) for place, row in enumerate(rows)]
+    return [record("first", "melanoma"), record("second", "nevus"), *found]
+
+
+unhurried = settings(deadline=None)  # shared cores
+small_targets = st.builds(Targets, st.integers(4, 60), st.integers(4, 30), st.integers(4, 20))
+
+
+def lesions_by_plain_loops(records: list[Record]) -> list[set[int]]:
+    """Merge records one pair at a time until nothing more merges."""
+    groups: list[set[int]] = []
+    for i, one in enumerate(records):
+        linked = [
+            group
+            for group in groups
+            if any(
+                one.sha256 == records[j].sha256 or (one.lesion_id and one.lesion_id == records[j].lesion_id)
+                for j in group
+            )
+        ]
+        groups = [group for group in groups if group not in linked] + [{i}.union(*linked)]
+    return groups
+
+
+def sets(split: Split) -> list[set[int]]:
+    return [set(getattr(split, name)) for name in SPLITS]
+
+
+@unhurried
+@given(record_sets(), small_targets, st.integers(0, 99))
+def test_no_lesion_stands_in_two_splits(records: list[Record], targets: Targets, seed: int) -> None:
+    split = split_records(records, targets, seed=seed)
+    for lesion in lesions_by_plain_loops(records):
+        assert sum(not lesion.isdisjoint(images) for images in sets(split)) <= 1
+    assert shared_lesions(records, split).sentence.startswith("0 of")
+
+
+@unhurried
+@given(record_sets(), small_targets, st.integers(0, 99), st.booleans())
+def test_every_record_is_in_at_most_one_split_and_has_a_class(
+    records: list[Record], targets: Targets, seed: int, leaky: bool
+) -> None:
+    split = split_records(records, targets, seed=seed, leaky_split=leaky)
+    counts = Counter(index for name in SPLITS for index in getattr(split, name))
+    assert set(counts.values()) <= {1}
+    assert all(records[index].label in split.classes for index in counts)
+    assert all(list(getattr(split, name)) == sorted(getattr(split, name)) for name in SPLITS)
+
+
+@unhurried
+@given(record_sets(), small_targets, st.integers(0, 99), st.booleans())
+def test_quotas_are_never_exceeded(records: list[Record], targets: Targets, seed: int, leaky: bool) -> None:
+    split = split_records(records, targets, seed=seed, leaky_split=leaky)
+    for name in SPLITS:
+        counts = Counter(records[index].label for index in getattr(split, name))
+        assert max(counts.values(), default=0) <= getattr(targets, name) // len(split.classes)
+
+
+@unhurried
+@given(record_sets(), small_targets, st.integers(0, 99), st.randoms(use_true_random=False))
+def test_the_split_follows_from_seed_and_ids_whatever_the_order(records, targets, seed, random) -> None:
+    split = split_records(records, targets, seed=seed)
+    assert split == split_records(records, targets, seed=seed)
+    shuffled = list(records)
+    random.shuffle(shuffled)
+    other = split_records(shuffled, targets, seed=seed)
+    for name in SPLITS:
+        ids = {records[index].image_id for index in getattr(split, name)}
+        assert ids == {shuffled[index].image_id for index in getattr(other, name)}
+
+
+@unhurried
+@given(record_sets(), small_targets, st.integers(0, 99))
+def test_oversampling_evens_the_classes_out_and_takes_from_training_only(records, targets, seed) -> None:
+    split = split_records(records, targets, seed=seed)
+    assert set(split.oversampled) == set(split.train)
+    originals = [index for index, copy in zip(split.oversampled, split.augmented, strict=True) if not copy]
+    assert originals == list(split.train)
+    counts = Counter(records[index].label for index in split.oversampled)
+    assert len(set(counts.values())) <= 1
+    times = Counter(split.oversampled)
+    for label in counts:
+        each = [times[index] for index in split.train if records[index].label == label]
+        assert max(each) - min(each) <= 1
+
+
+@unhurried
+@given(st.integers(1, 200), st.integers(0, 20))
+def test_a_small_class_of_single_images_is_divided_in_the_quotas_proportions_and_used_up(
+    images: int, seed: int
+) -> None:
+    records = of_class("melanoma", 476) + of_class("nevus", images)
+    split = split_records(records, Targets(660, 220, 72), seed=seed)  # quotas of one class: 330, 110, 36
+    exact = [images * quota / 476 for quota in (330, 110, 36)]
+    counts = [sum(records[index].label == "nevus" for index in images_of) for images_of in sets(split)]
+    assert sum(counts) == images
+    assert all(abs(count - share) < 1 for count, share in zip(counts, exact, strict=True))
+    assert [len(images_of) - count for images_of, count in zip(sets(split), counts, strict=True)] == [330, 110, 36]
+
+
+def test_a_class_whose_lesions_are_larger_than_some_shares_is_still_used_up() -> None:
+    records = of_class("melanoma", 100) + of_class("nevus", 12, per_lesion=6)
+    split = split_records(records, Targets(60, 20, 10))  # shares of nevus: 8, 3, 1
+    nevi = [[index for index in images if records[index].label == "nevus"] for images in sets(split)]
+    assert sorted(len(images) for images in nevi) == [0, 6, 6]
+
+
+def test_another_seed_gives_another_split() -> None:
+    records = of_class("melanoma", 40) + of_class("nevus", 40)
+    assert (
+        split_records(records, Targets(20, 10, 6), seed=1).train
+        != split_records(records, Targets(20, 10, 6), seed=2).train
+    )
+
+
+def test_one_image_less_moves_few_others() -> None:
+    records = of_class("melanoma", 200, per_lesion=2) + of_class("nevus", 200)
+    targets = Targets(120, 40, 20)
+    whole, without = split_records(records, targets), split_records(records[1:], targets)
+    moved = sum(
+        len({records[i].image_id for i in ours} ^ {records[1:][i].image_id for i in theirs})
+        for ours, theirs in zip(sets(whole), sets(without), strict=True)
+    )
+    assert moved <= 8
+
+
+def test_files_of_the_same_bytes_and_chains_of_lesions_count_as_one_lesion() -> None:
+    chain = [
+        record("a", "melanoma", "L1"),
+        record("b", "melanoma", "L1", "same"),
+        record("c", "nevus", "L2", "same"),
+        record("d", None, "L2", "other"),
+        record("e", "nevus", None, "other"),  # linked by way of an unlabelled image
+    ]
+    for seed in range(20):
+        records = chain + of_class("melanoma", 30) + of_class("nevus", 30)
+        split = split_records(records, Targets(30, 16, 16), seed=seed)
+        assert sum(bool(images & {0, 1, 2, 4}) for images in sets(split)) <= 1
+
+
+def test_unreadable_and_unlabelled_images_stay_out() -> None:
+    records = [*of_class("melanoma", 10), *of_class("nevus", 10), record("x", None), record("y", "rash")]
+    split = split_records(records, Targets(100, 50, 20), unreadable=(0, 15))
+    assert set().union(*sets(split)) == set(range(20)) - {0, 15}
+    assert split.classes == ("melanoma", "nevus")
+
+
+def test_impossible_wishes_are_refused_in_words() -> None:
+    with pytest.raises(SpecError, match=r"at least two classes.*Found: nevus"):
+        split_records(of_class("nevus", 9))
+    with pytest.raises(SpecError, match="at least 2 images, one for each class"):
+        split_records(of_class("nevus", 9) + of_class("melanoma", 9), Targets(test=1))
+    with pytest.raises(SpecError, match="Received: 0"):
+        Targets(validation=0)
+    with pytest.raises(SpecError, match="seed of at least 0"):
+        split_records(of_class("nevus", 9) + of_class("melanoma", 9), seed=-1)
+
+
+def test_a_leaky_split_is_random_by_image_and_labelled_so() -> None:
+    records = of_class("melanoma", 200, per_lesion=4) + of_class("nevus", 200, per_lesion=4)
+    targets = Targets(120, 60, 40)
+    leaky = split_records(records, targets, leaky_split=True)
+    assert leaky.leaky
+    assert leaky.label.startswith("leaky")
+    assert split_records(records, targets).label == "by lesion"
+    found = leak(records, targets)
+    trained = {records[index].lesion_id for index in leaky.train}
+    assert found == shared_lesions(records, leaky)
+    assert found.test_shared == sum(records[index].lesion_id in trained for index in leaky.test)
+    assert found.validation_shared == sum(records[index].lesion_id in trained for index in leaky.validation)
+    assert found.test_shared > 10
+    assert found.sentence.startswith(f"{found.test_shared} of 40 test images and")
+
+
+def test_the_table_counts_lesions_images_and_repeats() -> None:
+    records = of_class("melanoma", 100, per_lesion=2) + of_class("negative", 10)
+    table = reached(records, split_records(records, Targets(60, 20, 10))).set_index(["label", "split"])
+    assert table.loc[("melanoma", "train")].tolist() == [30, 15, 30, 30]
+    assert table.loc[("melanoma", "test")].tolist() == [5, 2, 4, 4]  # five do not come in pairs
+    assert table.loc[("negative", "train")].tolist() == [30, 7, 7, 30]
+    assert table.loc[("negative", "validation")].tolist() == [10, 2, 2, 2]
+
+
+def test_an_epochs_order_follows_from_seed_and_epoch_and_holds_every_image() -> None:
+    split = split_records(of_class("melanoma", 40) + of_class("nevus", 9), Targets(20, 10, 6))
+    indices, augmented = epoch_indices(split, 7, 3)
+    again, _ = epoch_indices(split, 7, 3)
+    assert indices.tolist() == again.tolist()
+    assert indices.tolist() != epoch_indices(split, 7, 4)[0].tolist()
+    assert indices.tolist() != epoch_indices(split, 8, 3)[0].tolist()
+    pairs = Counter(zip(indices.tolist(), augmented.tolist(), strict=True))
+    assert pairs == Counter(zip(split.oversampled, split.augmented, strict=True))
+    assert (indices.dtype, augmented.dtype) == (np.int64, np.bool_)
+
+
+def ham10000(real_data: Path) -> list[Record]:
+    same = {"ISIC_0029861": "ISIC_0024366", "ISIC_0029938": "ISIC_0024777"}
+    with (real_data / "ham10000" / "HAM10000_metadata.csv").open(newline="") as file:
+        lesions = [
+            replace(record(row["image_id"], LABEL_OF_DX[row["dx"]], row["lesion_id"]), dx=row["dx"])
+            for row in csv.DictReader(file)
+        ]
+    lesions = [replace(one, sha256=same.get(one.image_id, one.image_id)) for one in lesions]
+    return lesions + [record(f"arm_{number}", "negative") for number in range(164)]
+
+
+@pytest.mark.real_data
+def test_the_whole_of_ham10000_meets_the_articles_quotas_quickly_and_would_leak_at_random(real_data: Path) -> None:
+    records = ham10000(real_data)
+    started = time.perf_counter()
+    split = split_records(records)
+    assert time.perf_counter() - started < 2
+    table = reached(records, split).set_index(["label", "split"])
+    for label in ("nevus", "non_melanoma"):
+        assert table.loc[label, "images"].tolist() == [825, 275, 90]
+    # 1,113 melanomas are fewer than 825 + 275 + 90, and so are 164 negatives: all of them are used
+    assert table.loc["melanoma", "images"].tolist() == [772, 257, 84]
+    assert table.loc["negative", "images"].tolist() == [114, 38, 12]
+    assert set(table.xs("train", level="split")["oversampled"]) == {825}
+    assert shared_lesions(records, split).test_shared == 0
+    random = leak(records)
+    assert random.test_images == 276
+    assert random.test_shared > 60
+    assert random.validation_shared > 180
