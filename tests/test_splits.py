@@ -141,6 +141,13 @@ def test_a_class_whose_lesions_are_larger_than_some_shares_is_still_used_up() ->
     assert sorted(len(images) for images in nevi) == [0, 6, 6]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_small_classs_large_lesions_find_their_place_before_small_ones_take_it(seed: int) -> None:
+    nevi = [record(f"nevus_{i:02}", "nevus", "large" if i < 8 else None) for i in range(12)]
+    split = split_records([*nevi, *of_class("melanoma", 45)], Targets(60, 20, 10), seed=seed)
+    assert [len([index for index in images if index < 12]) for images in sets(split)] == [8, 3, 1]
+
+
 def test_another_seed_gives_another_split() -> None:
     records = of_class("melanoma", 40) + of_class("nevus", 40)
     assert (
