@@ -31,6 +31,10 @@ VISITS = 5
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 IDLE = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
+DRAWN = (
+    "[...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => chart.querySelector('svg.main-svg'))"
+)
+READING = 1000  # milliseconds between a page's last chart and a visitor's first click
 BELOW_HEADING = (
     "(() => { const blocks = document.querySelectorAll('[data-testid=stMain] [data-testid=stElementContainer]');"
     " return document.querySelector('[data-testid=stMain] h1') && blocks.length > 1 })()"
@@ -50,6 +54,8 @@ PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "resize study": ("resize", {}),
     "inspector": ("inspector", {}),
     "jobs": ("jobs", {}),
+    "networks": ("networks", {}),
+    "curves": ("curves", {"MACs": choose("MACs")}),
 }
 
 
@@ -68,7 +74,9 @@ def visit(browser: Browser, url: str, interactions: dict[str, Callable[[Page], N
         page.wait_for_function(BELOW_HEADING, timeout=30_000)
         found = {"first content": time.perf_counter() - started}
         wait_for_run(page)
+        page.wait_for_function(DRAWN, timeout=30_000)
         found["complete"] = time.perf_counter() - started
+        page.wait_for_timeout(READING)
         for name, act in interactions.items():
             started = time.perf_counter()
             act(page)

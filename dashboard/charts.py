@@ -46,7 +46,7 @@ RULE_LABELS = {"plateau": "Plateau", "knee": "Knee", "threshold": "Threshold", "
 def metric_against_k(
     statistics: pd.DataFrame,
     metric: str,
-    chosen_k: int | None = None,
+    chosen_ks: Sequence[int] = (),
     *,
     percentiles: bool = False,
     theme: str | None = None,
@@ -81,14 +81,14 @@ def metric_against_k(
     figure.add_trace(_mean_line(rows, palette[0]))
     figure.update_xaxes(title="k, singular values kept", tickvals=rows["k"])
     figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
-    _mark_k(figure, chosen_k)
+    _mark_ks(figure, chosen_ks)
     return figure
 
 
 def small_multiples(
     statistics: pd.DataFrame,
     metrics: Sequence[str],
-    chosen_k: int | None = None,
+    chosen_ks: Sequence[int] = (),
     *,
     columns: int = 3,
     theme: str | None = None,
@@ -115,19 +115,20 @@ def small_multiples(
         figure.add_trace(_mean_line(rows, palette[0]).update(showlegend=False), **place)
         figure.update_xaxes(tickvals=_thinned(rows["k"]), **place)
         figure.update_yaxes(**_ticks(name), nticks=5, **place)
-        if chosen_k is not None:
-            figure.add_vline(x=chosen_k, line={"color": MARK, "dash": "dash", "width": 1}, **place)
+        for k in sorted(set(chosen_ks)):
+            figure.add_vline(x=k, line={"color": MARK, "dash": "dash", "width": 1}, **place)
     figure.update_annotations(font={"size": 13})
     figure.update_layout(height=110 + 230 * rows_count)
-    if chosen_k is not None:
-        _subtitle(figure, f"Dashed: the chosen k = {chosen_k}. ↓ lower is better, ↑ higher is better.")
+    if chosen_ks:
+        listed = ", ".join(str(k) for k in sorted(set(chosen_ks)))
+        _subtitle(figure, f"Dashed: k that a rule chooses ({listed}). ↓ lower is better, ↑ higher is better.")
     return figure
 
 
 def storage_against_k(
     storage: pd.DataFrame,
     break_even: float | None = None,
-    chosen_k: int | None = None,
+    chosen_ks: Sequence[int] = (),
     *,
     theme: str | None = None,
 ) -> go.Figure:
@@ -166,7 +167,7 @@ def storage_against_k(
             annotation={"text": f"factors break even, k = {break_even:.1f} "},
             annotation_position="top left",
         )
-    _mark_k(figure, chosen_k)
+    _mark_ks(figure, chosen_ks)
     return figure
 
 
@@ -250,7 +251,7 @@ def spectrum(
         title="singular value, logarithmic", type="log", dtick=1, exponentformat="power", secondary_y=False
     )
     figure.update_yaxes(title="energy held, %", tickmode="auto", tickformat=".5~g", showgrid=False, secondary_y=True)
-    _mark_k(figure, k)
+    _mark_ks(figure, [] if k is None else [k])
     return figure
 
 
@@ -539,12 +540,14 @@ def _stored_as(points: pd.DataFrame) -> str:
     return name if pd.isna(quality) else f"{name} {int(quality)}"
 
 
-def _mark_k(figure: go.Figure, k: int | None) -> None:
-    if k is not None:
+def _mark_ks(figure: go.Figure, ks: Sequence[int]) -> None:
+    """Draw a dashed line at each k; several are labelled by the number alone, which leaves them room."""
+    distinct = sorted(set(ks))
+    for k in distinct:
         figure.add_vline(
             x=k,
             line={"color": MARK, "dash": "dash", "width": 1.5},
-            annotation={"text": f"k = {k}", "yanchor": "bottom"},
+            annotation={"text": f"k = {k}" if len(distinct) == 1 else str(k), "yanchor": "bottom"},
             annotation_position="top",
         )
 

@@ -59,7 +59,7 @@ def vertical_lines(figure):
 
 @pytest.mark.parametrize("metric", [metric.name for metric in METRICS])
 def test_every_metric_is_drawn_with_its_exact_figures(metric):
-    figure = charts.metric_against_k(STATISTICS, metric, 200)
+    figure = charts.metric_against_k(STATISTICS, metric, [200])
     mean = trace(figure, "mean")
     assert list(mean.x) == list(KS)
     assert list(mean.y) == figures_of(metric, "mean")
@@ -83,7 +83,7 @@ def test_the_band_is_one_standard_deviation_either_way():
 
 
 def test_percentiles_are_drawn_when_asked_for():
-    figure = charts.metric_against_k(STATISTICS, "psnr", 300, percentiles=True)
+    figure = charts.metric_against_k(STATISTICS, "psnr", [300], percentiles=True)
     assert list(trace(figure, "median").y) == figures_of("psnr", "median")
     assert list(trace(figure, "5th to 95th percentile").y) == figures_of("psnr", "p95")
     assert list(trace(figure, "5th to 95th percentile, lower edge").y) == figures_of("psnr", "p05")
@@ -102,9 +102,16 @@ def test_k_is_ordered_by_number():
     assert list(trace(figure, "mean").x) == [50, 200, 1000]
 
 
+def test_the_k_of_every_rule_is_marked_once_and_told_by_its_number():
+    figure = charts.metric_against_k(STATISTICS, "ssim", [300, 200, 300])
+    assert vertical_lines(figure) == [200, 300]
+    assert notes(figure) == ["200", "300"]
+    assert notes(charts.metric_against_k(STATISTICS, "ssim", [200])) == ["k = 200"]
+
+
 def test_small_multiples_hold_every_metric_in_its_own_panel():
     names = ["rmse", "ssim", "hu_distance", "mse_high"]
-    figure = charts.small_multiples(STATISTICS, names, 200, columns=3)
+    figure = charts.small_multiples(STATISTICS, names, [200], columns=3)
     means = [each for each in figure.data if each.name == "mean"]
     assert [list(each.y) for each in means] == [figures_of(name, "mean") for name in names]
     assert len({each.yaxis for each in means}) == 4
@@ -125,7 +132,7 @@ def test_small_multiples_leave_out_what_is_undefined_everywhere():
 
 
 def test_storage_shows_the_four_sizes_in_one_unit():
-    figure = charts.storage_against_k(STORAGE, break_even=256.9, chosen_k=300)
+    figure = charts.storage_against_k(STORAGE, break_even=256.9, chosen_ks=[300])
     names = {
         "source files": "source_bytes",
         "re-encoded without SVD": "control_bytes",
@@ -290,9 +297,9 @@ def test_parameters_are_drawn_for_every_network_that_can_be_built():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda theme: charts.metric_against_k(STATISTICS.iloc[:0], "ssim", 100, theme=theme),
+        lambda theme: charts.metric_against_k(STATISTICS.iloc[:0], "ssim", [100], theme=theme),
         lambda theme: charts.small_multiples(STATISTICS.iloc[:0], ["ssim", "mse"], theme=theme),
-        lambda theme: charts.storage_against_k(STORAGE.iloc[:0], 256.9, 100, theme=theme),
+        lambda theme: charts.storage_against_k(STORAGE.iloc[:0], 256.9, [100], theme=theme),
         lambda theme: charts.rate_distortion(SWEEP_POINTS.iloc[:0], RIVAL_POINTS.iloc[:0], "ssim", theme=theme),
         lambda theme: charts.rate_distortion(EMPTY, EMPTY, "ssim", theme=theme),
         lambda theme: charts.class_counts(EMPTY, theme=theme),

@@ -60,45 +60,45 @@ def _ratio(value: object) -> str:
     return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
 
 
-def drawn_from(row: dict[str, Any], k: int | None) -> tuple[object, ...]:
-    """Return what a chart of a finished run depends on: the run, when it finished, the marked k, and the theme."""
-    return (row["run_id"], str(row["finished_at"]), k, components.theme())
+def drawn_from(row: dict[str, Any]) -> tuple[object, ...]:
+    """Return what a chart of a finished run depends on: the run, when it finished, and the theme."""
+    return (row["run_id"], str(row["finished_at"]), components.theme())
 
 
-def metrics(row: dict[str, Any], statistics: pd.DataFrame, k: int | None) -> None:
+def metrics(row: dict[str, Any], statistics: pd.DataFrame, ks: list[int]) -> None:
     """Chart every metric against k: the main ones large, all others small."""
     st.subheader("Quality against k")
-    st.caption("Line: mean over the images. Band: one standard deviation either way.")
+    st.caption("Line: mean over the images. Band: one standard deviation either way. Dashed: k that a rule chooses.")
     for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
         for column, name in zip(st.columns(2), names, strict=True):
             with column:
-                metric_chart(row, statistics, name, k)
+                metric_chart(row, statistics, name, ks)
     with st.expander("All other metrics", icon=":material/grid_view:", on_change="rerun", key="all_metrics") as others:
         if others.open:
             rest = [metric.name for metric in METRICS if metric.name not in MAIN_METRICS]
             components.chart(
-                lambda: charts.small_multiples(statistics, rest, k, theme=components.theme()),
+                lambda: charts.small_multiples(statistics, rest, ks, theme=components.theme()),
                 alt="All other metrics against k",
                 key="small",
-                depends=drawn_from(row, k),
+                depends=drawn_from(row),
             )
 
 
-def metric_chart(row: dict[str, Any], statistics: pd.DataFrame, name: str, k: int | None) -> None:
+def metric_chart(row: dict[str, Any], statistics: pd.DataFrame, name: str, ks: list[int]) -> None:
     """Chart one metric with its definition."""
     metric = METRICS_BY_NAME[name]
     components.chart(
-        lambda: charts.metric_against_k(statistics, name, k, theme=components.theme()),
+        lambda: charts.metric_against_k(statistics, name, ks, theme=components.theme()),
         alt=f"{metric.label} against k",
         key=f"metric_{name}",
-        depends=drawn_from(row, k),
+        depends=drawn_from(row),
     )
     undefined = int(statistics.loc[statistics["metric"] == name, "undefined"].max())
     missing = f" Undefined for up to {words.count_of(undefined, 'image')} at a k." if undefined else ""
     st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}.{missing}"))
 
 
-def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, Any], k: int | None) -> None:
+def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, Any], ks: list[int]) -> None:
     """Chart the four sizes against k."""
     st.subheader("Storage against k")
     size = storage.iloc[-1]
@@ -106,10 +106,10 @@ def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, 
     if words.known(size["height"]) and words.known(size["width"]):
         even = break_even_k(int(size["height"]), int(size["width"]), spec["mode"])
     components.chart(
-        lambda: charts.storage_against_k(storage, even, k, theme=components.theme()),
+        lambda: charts.storage_against_k(storage, even, ks, theme=components.theme()),
         alt="Source, stored, control and factor bytes against k",
         key="storage",
-        depends=drawn_from(row, k),
+        depends=drawn_from(row),
     )
     codec = words.codec_text(spec["codec"], spec.get("quality"))
     note = (
@@ -339,8 +339,10 @@ def results(run_id: str) -> None:
         rule = data.plain_row(rules[rules["rule"] == chosen].iloc[0])
     k = int(rule["k"]) if rule and rule["k"] is not None else None
     answer(row, spec, storage, rule)
-    metrics(row, statistics, k)
-    storage_section(row, storage, spec, k)
+    # Every rule's k is marked, so that another rule needs no chart to be drawn anew.
+    ks = [int(each) for each in rules["k"].dropna()] if len(rules) else []
+    metrics(row, statistics, ks)
+    storage_section(row, storage, spec, ks)
     rivals_section(row, spec, k)
     rules_section(rules, statistics, storage)
     table_section(row, statistics, storage)
