@@ -1,0 +1,271 @@
+"""Every claim both ways: figures that bear it out, figures that refute it, and none."""
+
+import pandas as pd
+import pytest
+
+from core.architectures import NETWORKS
+from core.claims import (
+    JUDGES,
+    NOT_MEASURED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    STATUSES,
+    Known,
+    Verdict,
+    claims_table,
+    judge,
+    judge_all,
+)
+from core.fits import fit_curves
+from core.paper import claims, table5, table6
+from core.parameters import curve_table, network_cost
+from core.pruning import FACTORS, prune
+from core.statistics import storage, summarise
+from core.tables import STEP_COLUMNS
+
+KS = (100, 200, 300, 350, 400, 450)
+ARTICLE = {
+    "psnr": (39.0, 39.5, 39.8, 40.0, 40.1, 40.2),
+    "ssim": (0.970, 0.980, 0.984, 0.986, 0.988, 0.990),
+    "hist_bhattacharyya": (0.10, 0.05, 0.02, 0.01, 0.01, 0.01),
+    "hu_correlation": (0.9990,) * 6,
+    "haralick_distance": (40.0, 20.0, 10.0, 8.0, 7.0, 9.0),
+    "spectral_correlation": (0.99,) * 6,
+    "explained_variance": (0.95, 0.97, 0.98, 0.985, 0.99, 0.995),
+}
+SIZES = ((256, 256), (200, 100), (450, 150))
+
+
+def measurements(ratio: float = 3.77, **metrics: tuple[float, ...]) -> pd.DataFrame:
+    values = ARTICLE | metrics
+    return pd.DataFrame(
+        [
+            {"image_id": image, "variant": f"k={k}", "k": k, "codec": "jpeg", "quality": 95,
+             "height": 450, "width": 600, "source_bytes": 377000, "stored_bytes": round(377000 / ratio),
+             "control_bytes": 100000, "factor_bytes": 1, "mse": 1.0, "reason": None} | {name: values[name][at] for name in values}
+            for image in ("a", "b")
+            for at, k in enumerate(KS)
+        ]
+    )  # fmt: skip
+
+
+def sweep(ratio: float = 3.77, **metrics: tuple[float, ...]) -> Known:
+    frame = measurements(ratio, **metrics)
+    return Known(storage=storage(frame), statistics=summarise(frame), runs={"sweep": ("svd-1",)})
+
+
+def chosen(**ks: int | None) -> Known:
+    return Known(optimal_k=pd.DataFrame({"rule": list(ks), "k": pd.array(list(ks.values()), dtype="Int64")}))
+
+
+def resized(**changed: dict[str, float]) -> Known:
+    rows = []
+    for height, width in SIZES:
+        best = (height, width) == (200, 100)
+        values = {"psnr": 44.0 if best else 40.0, "rmse": 1.0 if best else 2.0, "ssim": 0.99 if best else 0.98}
+        values |= changed.get(f"s{height}x{width}", {})
+        rows += [{"variant": f"{height}x{width}", "metric": name, "mean": value} for name, value in values.items()]
+    return Known(resize_statistics=pd.DataFrame(rows), runs={"resize": ("resize-1",)})
+
+
+FACTORS_OF = {"Original": (), "R1: 50%": (50,), "R2: 50%": (50, 50), "R3: 50%": (50,) * 3, "R4: 50%": (50,) * 4,
+              "R1: 33%": (33.33,), "R2: 33%": (33.33,) * 2, "R1, R2: 50%, 33%": (50, 33.33)}  # fmt: skip
+
+
+def run(network: str, *verdicts: tuple[str, bool], run_id: str = "", version: str = "reconstructed", **values: object):
+    """Return a run's steps, the unpruned network first, with the sizes that counting gives."""
+    rows = []
+    for index, (name, accepted) in enumerate([("Original", True), *verdicts]):
+        pruned = NETWORKS[network]
+        for factor in FACTORS_OF[name]:
+            pruned = prune(pruned, factor)
+        cost = network_cost(pruned, 200, 100)
+        rows.append(
+            {"run_id": run_id or f"{network}-{version}", "network": network, "dataset": "ham", "version": version,
+             "seed": 1, "step": index, "name": name, "parameters": cost.parameters, "accepted": accepted,
+             "bytes_weights": cost.bytes_weights, "bytes_with_optimizer": cost.bytes_with_optimizer,
+             "test_accuracy": 75.0, "epochs": 75, "seconds": 1500.0 if index == 0 else 500.0} | values
+        )  # fmt: skip
+    return pd.DataFrame(rows).reindex(columns=list(STEP_COLUMNS))
+
+
+def steps(*runs: pd.DataFrame) -> Known:
+    return Known(steps=pd.concat(runs, ignore_index=True))
+
+
+def four(**reconstructed: float) -> Known:
+    originals = [run(name, version="original") for name in NETWORKS]
+    return steps(*originals, *(run(name, test_accuracy=reconstructed.get(name, 75.0)) for name in NETWORKS))
+
+
+ALEXNET = (("R1: 50%", True), ("R2: 50%", True), ("R3: 50%", True), ("R4: 50%", False))
+SHRUNK = {"lenet5": ("R2: 33%", True), "alexnet": ("R2: 50%", True), "custom1": ("R1: 50%", True),
+          "custom2": ("R1: 50%", True)}  # fmt: skip
+
+CASES: dict[str, tuple[Known, Known]] = {
+    "C01": (sweep(2.8), sweep(2.7)),
+    "C02": (sweep(3.83), sweep(3.0)),
+    "C03": (sweep(3.83), sweep(3.0)),
+    "C04": (chosen(plateau=350, knee=200), chosen(plateau=300, knee=350)),
+    "C05": (sweep(), sweep(psnr=(39, 41, 39, 40, 40, 40))),
+    "C06": (sweep(), sweep(ssim=(0.94, 0.96, 0.97, 0.98, 0.985, 0.99))),
+    "C07": (sweep(), sweep(hist_bhattacharyya=(0.10, 0.08, 0.06, 0.04, 0.02, 0.0))),
+    "C08": (sweep(), sweep(hu_correlation=(0.99, *ARTICLE["hu_correlation"][1:]))),
+    "C09": (sweep(), sweep(haralick_distance=(40, 20, 10, 8, 7, 6))),
+    "C10": (sweep(), sweep(spectral_correlation=(0.98, *ARTICLE["spectral_correlation"][1:]))),
+    "C11": (sweep(), sweep(explained_variance=(0.9, 0.95, 0.96, 0.98, 0.99, 0.995))),
+    "C12": (resized(), resized(s256x256={"ssim": 0.995})),
+    "C15": (four(alexnet=73.0), four(lenet5=72.9)),
+    "C16": (steps(run("alexnet", *ALEXNET)), steps(run("alexnet", ("R1: 50%", False), ("R1: 33%", False)))),
+    "C17": (steps(run("alexnet", *ALEXNET[:2], parameters=1.0).assign(parameters=[100, 50, 5.2])),
+            steps(run("alexnet", *ALEXNET))),
+    "C18": (steps(run("alexnet", *ALEXNET).assign(bytes_with_optimizer=[440e6, 1, 1, 9e6, 1])),
+            steps(run("alexnet", *ALEXNET))),
+    "C19": (steps(*(run(name, verdict) for name, verdict in SHRUNK.items())),
+            steps(run("lenet5", ("R1: 50%", False), ("R1: 33%", False)))),
+    "C21": (steps(run("custom2", ("R1: 50%", False), ("R1: 33%", False), ("R2: 33%", True))),
+            steps(run("custom2", ("R1: 50%", False), ("R1: 33%", True), ("R2: 33%", False)))),
+    "C22": (steps(run("custom1", ("R1: 50%", True), ("R2: 50%", False), ("R1, R2: 50%, 33%", True))),
+            steps(run("custom1", ("R1: 50%", False), ("R1: 33%", True)))),
+    "C23": (steps(run("alexnet", *ALEXNET)), steps(run("alexnet", *ALEXNET, seconds=601.0))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("claim_id", CASES)
+def test_figures_decide_a_claim_either_way(claim_id) -> None:
+    bearing_out, refuting = CASES[claim_id]
+    assert judge(claim_id, bearing_out).status == REPRODUCED
+    assert judge(claim_id, refuting).status == NOT_REPRODUCED
+
+
+def test_without_figures_only_what_is_counted_is_judged() -> None:
+    verdicts = {verdict.claim_id: verdict for verdict in judge_all(Known())}
+    assert list(verdicts) == list(claims()["id"]) == list(JUDGES)
+    assert verdicts.pop("C20").status == REPRODUCED
+    assert {verdict.status for verdict in verdicts.values()} == {NOT_MEASURED}
+    assert all(verdict.measured.startswith("Needs ") for verdict in verdicts.values())
+    empty = Known(pd.DataFrame(storage(measurements()).iloc[:0]), summarise(measurements()).iloc[:0],
+                  pd.DataFrame(columns=["rule", "k"]), pd.DataFrame(columns=["variant", "metric", "mean"]), (),
+                  pd.DataFrame(columns=list(STEP_COLUMNS)))  # fmt: skip
+    assert {verdict.status for verdict in judge_all(empty) if verdict.claim_id != "C20"} == {NOT_MEASURED}
+
+
+def test_the_split_of_the_ratio_stands_beside_it() -> None:
+    verdict = judge("C02", sweep(3.83))
+    assert verdict.measured == "Ratio 3.830."
+    assert verdict.runs == ("svd-1",)
+    assert "without SVD already compresses by 3.770; SVD multiplies that by 1.016" in verdict.note
+
+
+def test_colours_that_settle_before_the_articles_k_are_told() -> None:
+    verdict = judge("C07", sweep(hist_bhattacharyya=(0.10, 0.01, 0.01, 0.01, 0.01, 0.01)))
+    assert verdict.status == REPRODUCED
+    assert "arrived before k = 350, at k = 200" in verdict.note
+
+
+def test_a_sweep_without_the_articles_k_says_nothing() -> None:
+    frame = measurements().query("k == 100")
+    known = Known(storage=storage(frame), statistics=summarise(frame))
+    for number in (1, 2, 3, *range(5, 12)):
+        assert judge(f"C{number:02}", known).status == NOT_MEASURED
+
+
+def test_curves_are_judged_by_every_one_of_them() -> None:
+    curves = tuple(fit_curves(curve_table(NETWORKS.values(), FACTORS, ("all", "first_two"), 8, 200, 100)))
+    for claim_id, every in (("C13", True), ("C14", False)):
+        group = [curve for curve in curves if (curve.scope == "all") == every]
+        holding = tuple(curve for curve in group if curve.claim.holds)
+        verdict = judge(claim_id, Known(curves=curves))
+        assert f"{len(holding)} of {len(group)} curves" in verdict.measured
+        assert verdict.status == (REPRODUCED if len(holding) == len(group) else NOT_REPRODUCED)
+        if holding:
+            assert judge(claim_id, Known(curves=holding)).status == REPRODUCED
+    assert any(curve.claim.holds for curve in curves)
+
+
+def test_the_articles_own_table_5_refutes_its_claim() -> None:
+    printed = table5().assign(run_id="printed", seed=1, step=0, name="Original", parameters=1, accepted=True)
+    verdict = judge("C15", Known(steps=printed))
+    assert verdict.status == NOT_REPRODUCED
+    assert "lenet5 69.72 reconstructed, 72.22 original" in verdict.measured
+
+
+def test_a_claim_about_all_networks_waits_for_all_unless_one_refutes_it() -> None:
+    known = four()
+    assert known.steps is not None
+    three = Known(steps=known.steps[known.steps["network"] != "custom2"])
+    assert judge("C15", three).status == NOT_MEASURED
+    assert "alexnet 75.00 reconstructed" in judge("C15", three).measured
+    assert judge("C19", steps(run("alexnet", *ALEXNET[:2]))).status == NOT_MEASURED
+
+
+def test_a_pruning_run_that_did_not_come_so_far_says_nothing() -> None:
+    for claim_id, one in (
+        ("C16", run("alexnet", *ALEXNET[:2])),
+        ("C16", run("alexnet", *ALEXNET[:3])),
+        ("C21", run("custom2", ("R1: 50%", False), ("R1: 33%", False))),
+        ("C22", run("custom1", ("R1: 50%", True), ("R2: 50%", True))),
+    ):
+        verdict = judge(claim_id, steps(one))
+        assert verdict.status == NOT_MEASURED
+        assert verdict.runs == (one["run_id"].iloc[0],)
+
+
+def test_one_seed_that_refutes_is_enough() -> None:
+    known = steps(run("alexnet", *ALEXNET), run("alexnet", ("R1: 50%", False), run_id="seed-2"))
+    verdict = judge("C16", known)
+    assert verdict.status == NOT_REPRODUCED
+    assert verdict.runs == ("alexnet-reconstructed", "seed-2")
+    assert "seed-2: accepted none, rejected R1: 50%" in verdict.measured
+
+
+def test_sizes_are_told_in_both_countings() -> None:
+    verdict = judge("C18", steps(run("alexnet", *ALEXNET)))
+    assert verdict.measured == "R3: 50%: 76.7 to 1.5 MB (weights), 230.2 to 4.4 MB (with optimiser state)."
+
+
+def test_shorter_trainings_are_not_held_against_ten_minutes() -> None:
+    verdict = judge("C23", steps(run("alexnet", *ALEXNET, epochs=30, seconds=120.0)))
+    assert verdict.status == NOT_MEASURED
+    assert "they take 5.0 minutes at most" in verdict.measured
+    assert "16.7 to 16.7 minutes less than unpruned" in judge("C23", steps(run("alexnet", *ALEXNET))).measured
+
+
+def test_the_articles_table_6_bears_its_alexnet_claim_out_by_its_words_alone() -> None:
+    names = table6().query("network == 'alexnet'")["name"].tolist()[1:]
+    by_words = [(name, int(name[1]) <= 3) for name in names[:4]]
+    assert judge("C16", steps(run("alexnet", *by_words))).status == REPRODUCED
+    assert "held against 77.50, none of R1 to R5 would be accepted" in judge("C16", Known()).note
+
+
+def test_synthetic_figures_are_called_so() -> None:
+    frame = measurements()
+    known = Known(storage=storage(frame), synthetic=frozenset({"sweep"}))
+    assert judge("C02", known).note.startswith("Measured on synthetic images")
+    assert "synthetic" not in judge("C20", known).note
+
+
+def test_the_table_has_a_row_a_claim_with_the_printed_value_beside_the_verdict() -> None:
+    table = claims_table(sweep())
+    assert list(table["id"]) == list(claims()["id"])
+    assert set(table["status"]) <= set(STATUSES)
+    row = table.set_index("id").loc["C02"]
+    assert (row["printed_value"], row["status"], row["runs"]) == ("3.77", REPRODUCED, "svd-1")
+    assert (table["measured"] != "").all()
+
+
+def test_every_contradiction_of_the_article_is_in_a_note() -> None:
+    notes = {verdict.claim_id: verdict.note for verdict in judge_all(Known())}
+    for claim_id, text in {"C15": "69.72", "C16": "77.50", "C17": "three halvings", "C19": "41 %", "C20": "3.34",
+                           "C21": "71.88", "C22": "2.22"}.items():  # fmt: skip
+        assert text.lower() in notes[claim_id].lower()
+
+
+def test_an_unknown_claim_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        judge("C99", Known())
+
+
+def test_a_verdict_is_a_value() -> None:
+    assert judge("C20", Known()) == judge("C20", Known())
+    assert isinstance(judge("C20", Known()), Verdict)
