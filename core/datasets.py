@@ -25,7 +25,7 @@ import pandas as pd
 from core import images
 from core.errors import DatasetError, ImageError, SpecError
 
-# HAM10000's diagnosis codes -> the article's classes (SPEC section 1)
+# HAM10000's diagnosis codes -> the article's classes (docs/definitions.md, data)
 LABEL_OF_DX: Mapping[str, str] = {
     "mel": "melanoma",
     "nv": "nevus",

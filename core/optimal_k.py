@@ -145,7 +145,7 @@ class _Values:
 
 
 def choose_k(measurements: pd.DataFrame, parameters: RuleParameters | None = None) -> tuple[OptimalK, ...]:
-    """Apply every rule to a sweep's measurements (SPEC section 4), in the order of `RULES`."""
+    """Apply every rule to a sweep's measurements (docs/definitions.md, the chosen k), in the order of `RULES`."""
     parameters = parameters or RuleParameters()
     values = _values(measurements)
     if not len(values.ks):

@@ -71,7 +71,7 @@ def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
 
 
 def storage(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Return the bytes of SPEC section 2 and what follows from them, one row a variant.
+    """Return the four sizes of docs/definitions.md and what follows from them, one row a variant.
 
     Columns: variant, k, codec, quality, height, width (NULL where the images differ), images (measured),
     pixels (summed), the four sizes in bytes (summed; NULL where an image lacks one), ratio (Σsource/Σstored),

@@ -138,7 +138,7 @@ class SweepSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class RivalsSpec(Spec):
-    """The same images through other codecs and qualities, without SVD (SPEC 2, rivals)."""
+    """The same images through other codecs and qualities, without SVD."""
 
     kind: ClassVar[str] = "rivals"
     rivals: tuple[tuple[str, int | None], ...] = DEFAULT_RIVALS
@@ -155,7 +155,7 @@ class RivalsSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ResizeSpec(Spec):
-    """Compare original and stored reconstruction after both are resized (section 5 of the definitions).
+    """Compare original and stored reconstruction after both are resized (docs/definitions.md, resize study).
 
     sizes: (rows, columns) pairs.
     """
