@@ -42,7 +42,8 @@ def measurements(ratio: float = 3.77, **metrics: tuple[float, ...]) -> pd.DataFr
         [
             {"image_id": image, "variant": f"k={k}", "k": k, "codec": "jpeg", "quality": 95,
              "height": 450, "width": 600, "source_bytes": 377000, "stored_bytes": round(377000 / ratio),
-             "control_bytes": 100000, "factor_bytes": 1, "mse": 1.0, "reason": None} | {name: values[name][at] for name in values}
+             "control_bytes": 100000, "factor_bytes": 1, "mse": 1.0, "reason": None}
+            | {name: values[name][at] for name in values}
             for image in ("a", "b")
             for at, k in enumerate(KS)
         ]
