@@ -1,11 +1,15 @@
 """The dashboard's entry point: pages, and what stands above each of them. Run it with `python -m dashboard`."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from dashboard import components
 
-st.set_page_config(page_title="DermSlim", page_icon=":material/dermatology:", layout="wide")
-st.logo("dashboard/logo.svg", size="large")
+HERE = Path(__file__).parent
+
+st.set_page_config(page_title="DermSlim", page_icon=str(HERE / "icon.svg"), layout="wide")
+st.logo(str(HERE / "logo.svg"), size="large")
 
 page = st.navigation(
     {
