@@ -29,7 +29,7 @@ Group = tuple[int, ...]  # records of one lesion: they go to one split together
 
 @dataclass(frozen=True)
 class Targets:
-    """How many images each split shall have, all classes together (SPEC section 1)."""
+    """How many images each split shall have, all classes together (docs/definitions.md, data)."""
 
     train: int = 3300
     validation: int = 1100
