@@ -18,15 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.large_store import DATASET, fill_store
+from benchmarks.workers import write_images
 from core.settings import Settings
+from core.store import Store
 from jobs.server import running_server
 
-FIRST_CONTENT, INTERACTION = 1.5, 0.7  # seconds, promised
+FIRST_CONTENT, INTERACTION, SLIDER_STEP = 1.5, 0.7, 0.5  # seconds, promised
+SLIDER = "a step of the slider"
+PHOTOGRAPHS = "photographs"  # a few images that are really there, for the inspector
 VISITS = 5
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -46,13 +51,20 @@ def choose(text: str) -> Callable[[Page], None]:
     return lambda page: page.get_by_role("radio", name=text, exact=True).first.click()
 
 
+def step_of_slider(page: Page) -> None:
+    """Move the inspector's slider to the next smaller k."""
+    slider = page.get_by_role("slider").first
+    slider.focus()
+    slider.press("ArrowLeft")
+
+
 # page -> path, and the interactions tried on it
 PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "overview": ("", {}),
     "data sets": (f"datasets?dataset={DATASET}", {}),
     "sweep": ("sweeps", {"another rule": choose("Knee"), "worst images at k = 100": choose("100")}),
     "resize study": ("resize", {}),
-    "inspector": ("inspector", {}),
+    "inspector": (f"inspector?dataset={PHOTOGRAPHS}", {SLIDER: step_of_slider}),
     "jobs": ("jobs", {}),
     "networks": ("networks", {}),
     "curves": ("curves", {"MACs": choose("MACs")}),
@@ -95,7 +107,7 @@ def measure(address: str, browser: Browser) -> bool:
         visits = [visit(browser, f"{address}/{path}", interactions) for _ in range(VISITS)]
         for what in visits[0]:
             seconds = statistics.median(each[what] for each in visits)
-            bound = {"first content": FIRST_CONTENT, "complete": None}.get(what, INTERACTION)
+            bound = {"first content": FIRST_CONTENT, "complete": None, SLIDER: SLIDER_STEP}.get(what, INTERACTION)
             if bound is None:
                 verdict = ""
             else:
@@ -118,11 +130,13 @@ def main() -> int:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         if not settings.database.exists():
             fill_store(settings.database, sweeps=100, images=10_000)
+        photographs = write_images(Path(name) / PHOTOGRAPHS, 2)
+        Store(settings.database).record_dataset(photographs, datetime.now(UTC))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         with running_server(settings) as url, sync_playwright() as playwright:
-            environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": url}
+            environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "DATA_ROOTS": name, "REDIS_URL": url}
             command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", f"--server.port={port}"]
             dashboard = subprocess.Popen([*command, "--server.headless=true"], cwd=ROOT, env=environment)
             try:

@@ -401,12 +401,6 @@ def decomposed(_data: bytes, digest: str, mode: str) -> Decomposed:
     )
 
 
-@st.cache_data(max_entries=20, show_spinner=False)
-def singular_values(digest: str, mode: str, _inspected: Decomposed) -> npt.NDArray[np.float64]:
-    """Return the inspected image's singular values (matrices, rank)."""
-    return _inspected.factors.singular_values
-
-
 @st.cache_resource(max_entries=60, show_spinner=False)
 def step(digest: str, mode: str, k: int, codec: str, quality: int | None, _inspected: Decomposed) -> Step:
     """Reconstruct, store, decode and compare the inspected image at one k. Raises SpecError, ImageError."""

@@ -8,7 +8,7 @@ import streamlit as st
 from core.datasets import Dataset
 from core.errors import DermSlimError
 from core.images import CODECS
-from core.metrics import METRICS
+from core.metrics import METRICS, METRICS_BY_NAME
 from core.svd import MODES, break_even_k, factor_bytes
 from dashboard import charts, components, data, forms, words
 from dashboard.compare import Pane, compare
@@ -117,10 +117,13 @@ def inspected(image: data.Decomposed, mode: str, codec: str, quality: int | None
     left, right = st.columns(2)
     with left:
         components.chart(
-            charts.spectrum(data.singular_values(image.digest, mode, image), mode, k, theme=components.theme()),
-            alt=f"Singular values, the first {k} kept",
+            lambda: charts.spectrum(image.factors.singular_values, mode, theme=components.theme()),
+            alt="Singular values, and the energy that the first of them hold",
             key="spectrum",
+            depends=(image.digest, mode, components.theme()),  # not on k: a step of the slider leaves it as it is
         )
+        held = words.metric_text(METRICS_BY_NAME["explained_variance"], step.metrics["explained_variance"])
+        st.caption(f"The first k = {k} of {rank} hold {words.escaped(held)} of the energy.")
     with right:
         components.chart(
             charts.histograms(*step.histograms, theme=components.theme()),
