@@ -1,0 +1,500 @@
+"""Trains one network: an epoch at a time, checkpointed, so that a killed process goes on where it was.
+
+With `core.models` the only code that imports Keras; nothing here calls a backend. The same seed on the same machine
+gives the same result: weights, order, dropout and augmentation follow from it (on a GPU, as far as its kernels do).
+
+Only what `Split.augmented` marks is augmented: the repeats that bring a small class up to the others. That is done by
+OpenCV on the 8-bit batch, not by Keras's preprocessing layers: these would draw other numbers on another backend, keep
+a state of their own that a resumed training must restore, and cannot leave some images of a batch as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from core.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
+from core.architectures import to_dict as network_to_dict
+from core.classification import Classification, classify
+from core.errors import DermSlimError, SpecError
+from core.models import build_model
+from core.schedule import ROUNDING, TRAINING, VALIDATION, Baseline, article_baseline
+from core.splits import SPLITS, Indices, Split, epoch_indices
+
+CHECKPOINT_NAME = "checkpoint.npz"
+KEPT_NAME = "kept-{epoch}.npz"  # written before the checkpoint that names it
+DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)  # NumPy's, of a broken file
+LEAST_CHANCE = 1e-7  # as Keras's cross-entropy clips
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot labels
+
+
+class TrainingError(DermSlimError):
+    """A network cannot be trained; the message gives a hint."""
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """One training's protocol; the defaults are the article's.
+
+    height, width: pixels the network is fed. augmentation: whether repeats are changed at random: flipped, turned by up
+    to `rotation` degrees, zoomed and brightened by up to the share `zoom` and `brightness`. mixed_precision: 16-bit
+    floats where that is safe; for GPUs. jit_compile: XLA, which JAX always uses.
+    """
+
+    epochs: int = 75
+    learning_rate: float = 0.002
+    batch_size: int = 32
+    seed: int = 1
+    height: int = 200
+    width: int = 100
+    augmentation: bool = True
+    rotation: float = 30.0
+    zoom: float = 0.1
+    brightness: float = 0.1
+    mixed_precision: bool = False
+    jit_compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can follow."""
+        least = {"epochs": 1, "batch_size": 1, "seed": 0, "height": 1, "width": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+                raise SpecError(f"Expected {name} to be a whole number of at least {bound}. Received: {value!r}.")
+        for name, top in {"learning_rate": 1.0, "rotation": 180.0, "zoom": 0.9, "brightness": 1.0}.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= top:
+                raise SpecError(f"Expected {name} to lie between 0 and {top:g}. Received: {value!r}.")
+        if not self.learning_rate:
+            raise SpecError("Expected a learning rate above 0. Received: 0.")
+        for name in ("augmentation", "mixed_precision", "jit_compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpecError(f"Expected {name} to be true or false. Received: {getattr(self, name)!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the protocol as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingSpec:
+        """Return the protocol that `to_dict` described; what is missing has its default. Raises SpecError."""
+        if unknown := set(values) - {item.name for item in fields(cls)}:
+            raise SpecError(f"Expected a training's settings. Received also: {', '.join(sorted(unknown))}.")
+        return cls(**values)
+
+
+PRESETS = {
+    "article": TrainingSpec(),
+    "laptop": TrainingSpec(epochs=30, height=75, width=100),
+    "quick": TrainingSpec(epochs=3, height=48, width=64),  # too small for custom1
+}
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch, counted from 1; figures in percent, None where undefined.
+
+    train_*: as Keras gathers them while the weights change, dropout on, repeats included. validation_*: with the
+    weights at the epoch's end, precision and recall the article's. seconds: with validation. images_per_second: in
+    training. meets_baseline: as Algorithm 2 asks of training and validation. best: this epoch's weights are the ones
+    to keep so far.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float | None
+    train_precision: float | None
+    train_recall: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    validation_precision: float | None
+    validation_recall: float | None
+    seconds: float = field(compare=False)
+    images_per_second: float = field(compare=False)
+    meets_baseline: bool = False
+    best: bool = False
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches made when they are asked for: rows of a memory-mapped array need not all be in memory."""
+
+    def __init__(self, make: Callable[[int], Any], count: int) -> None:
+        super().__init__()
+        self.make, self.count = make, count
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        """Return one batch."""
+        return self.make(index)
+
+
+def train(
+    network: NetworkSpec,
+    images: Pixels,
+    metadata: Floats,
+    labels: Indices,
+    split: Split,
+    spec: TrainingSpec,
+    folder: Path,
+    *,
+    baseline: Baseline | None = None,
+) -> Iterator[EpochResult]:
+    """Train a network and yield each epoch once its checkpoint is written; to cancel, close the generator.
+
+    images: (n, H, W, 3) uint8, BGR. metadata: (n, 3). labels: (n,) places in `CLASSES`; only the split's rows are used.
+    Epochs that `folder` has a checkpoint of are yielded from there, and the training goes on after them. The weights
+    kept are those of the best validation accuracy among epochs that meet the baseline (by default the article's for
+    the network), else of the best; of equal ones the first. Raises SpecError where the data do not fit, or the folder
+    holds another training; TrainingError where the loss is no number, or memory does not suffice.
+    """
+    check_data(images, metadata, labels, split, spec)
+    baseline = baseline or article_baseline(network.name)
+    identity = identify(network, images, metadata, labels, split, spec, baseline)
+    folder.mkdir(parents=True, exist_ok=True)
+    with explained(spec):
+        model = compiled_model(network, spec)
+        history = restore(folder, model, identity)
+    yield from history
+    for epoch in range(len(history) + 1, spec.epochs + 1):
+        began = time.perf_counter()
+        with explained(spec):
+            batches = training_batches(images, metadata, labels, split, spec, epoch)
+            logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
+            trained = time.perf_counter() - began
+            chances = probabilities(model, images, metadata, split.validation, spec.batch_size)
+        loss = float(logs["loss"][0])
+        if not (math.isfinite(loss) and np.isfinite(chances).all()):
+            raise TrainingError(
+                f"Expected finite losses and weights. Epoch {epoch} ended with a loss of {loss:g} and weights that"
+                f" give no probabilities: try a learning rate under {spec.learning_rate:g}"
+                f"{', or training without mixed precision' if spec.mixed_precision else ''}."
+            )
+        result = judged(epoch, logs, chances, labels[list(split.validation)], baseline)
+        result = replace(
+            result,
+            best=rank(result) > max(map(rank, history), default=(False, -1.0)),
+            seconds=time.perf_counter() - began,
+            images_per_second=len(split.oversampled) / trained,
+        )
+        history.append(result)
+        save(folder, model, history, identity)
+        yield result
+
+
+def check_data(images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingSpec) -> None:
+    """Raise SpecError unless the arrays fit each other, the split and the protocol."""
+    size = (len(images), spec.height, spec.width, CHANNELS)
+    if images.shape != size or images.dtype != np.uint8:
+        raise SpecError(f"Expected uint8 images of {size}. Received: {images.dtype} of {images.shape}.")
+    if metadata.shape != (len(images), len(METADATA_FEATURES)) or labels.shape != (len(images),):
+        raise SpecError(
+            f"Expected metadata and labels of {len(images)} images. Received: {metadata.shape}, {labels.shape}."
+        )
+    if not np.isfinite(metadata).all():
+        raise SpecError("Expected finite metadata. Received some that are not.")
+    used = np.array([index for name in SPLITS for index in getattr(split, name)], dtype=np.int64)
+    if not len(split.train) or used.max() >= len(images):
+        raise SpecError(f"Expected a split of {len(images)} images. Received one of other images, or without training.")
+    if not np.isin(labels[used], range(len(CLASSES))).all():
+        raise SpecError(f"Expected a label of 0 to {len(CLASSES) - 1} for every image of the split. Some have another.")
+
+
+def identify(
+    network: NetworkSpec,
+    images: Pixels,
+    metadata: Floats,
+    labels: Indices,
+    split: Split,
+    spec: TrainingSpec,
+    baseline: Baseline,
+) -> str:
+    """Return a hash of what determines a training but for the pixels, which take long to read."""
+    backend = (keras.backend.backend(), keras.__version__)
+    values = [network_to_dict(network), asdict(spec), asdict(split), asdict(baseline), images.shape, backend]
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(metadata, dtype=np.float32).tobytes())
+    digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+# The model
+
+
+def seeded_model(network: NetworkSpec, spec: TrainingSpec) -> keras.Model:
+    """Build a network whose first weights follow from the seed; it gives 32-bit probabilities at any precision."""
+    keras.utils.set_random_seed(spec.seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16" if spec.mixed_precision else "float32")
+    try:
+        model = build_model(network, spec.height, spec.width)
+    finally:
+        keras.config.set_dtype_policy(before)
+    model.layers[-1].dtype_policy = "float32"  # a 16-bit softmax has no chance under 6e-8, and no loss above 17
+    return model
+
+
+def compiled_model(network: NetworkSpec, spec: TrainingSpec) -> keras.Model:
+    """Build a network and its optimizer."""
+    model = seeded_model(network, spec)
+    model.compile(
+        keras.optimizers.Adam(spec.learning_rate),
+        keras.losses.CategoricalCrossentropy(),
+        metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.Precision(thresholds=0.5, name="precision"),
+            keras.metrics.Recall(thresholds=0.5, name="recall"),
+        ],
+        jit_compile=spec.jit_compile or keras.backend.backend() == "jax",  # which would run op by op without
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def probabilities(
+    model: keras.Model, images: Pixels, metadata: Floats, indices: Sequence[int], batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Return a network's softmax, (indices, classes)."""
+    rows = np.array(indices, dtype=np.int64)
+    if not len(rows):
+        return np.zeros((0, len(CLASSES)), dtype=np.float32)
+
+    def make(number: int) -> tuple[dict[str, npt.NDArray[Any]]]:
+        chosen = rows[number * batch_size : (number + 1) * batch_size]
+        return ({"image": images[chosen], "metadata": metadata[chosen]},)
+
+    found = model.predict(Batches(make, math.ceil(len(rows) / batch_size)), verbose=0)
+    return np.asarray(found, dtype=np.float32)
+
+
+@contextmanager
+def explained(spec: TrainingSpec) -> Iterator[None]:
+    """Turn a backend's words for too little memory into a TrainingError with a hint; all else is raised as it came."""
+    try:
+        yield
+    except Exception as error:  # each backend has a class of its own
+        if isinstance(error, DermSlimError) or not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"Expected memory for batches of {spec.batch_size} images of {spec.height}×{spec.width}; there is too"
+            " little: try a smaller batch or smaller images, or end what else uses the device."
+        ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether a backend ran out of memory."""
+    words = f"{type(error).__name__} {error}".lower()
+    signs = ("resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "failed to allocate memory")
+    return isinstance(error, MemoryError) or any(sign in words for sign in signs)
+
+
+# Batches
+
+
+def training_batches(
+    images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingSpec, epoch: int
+) -> Batches:
+    """Return one epoch's batches; they follow from the seed and the epoch alone."""
+    order, augmented = epoch_indices(split, spec.seed, epoch)
+    one_hot = np.eye(len(CLASSES), dtype=np.float32)
+
+    def make(number: int) -> Batch:
+        places = range(number * spec.batch_size, min((number + 1) * spec.batch_size, len(order)))
+        rows = order[places.start : places.stop]
+        pixels = images[rows]  # a copy
+        if spec.augmentation:
+            for row, place in enumerate(places):
+                if augmented[place]:
+                    pixels[row] = augment(pixels[row], spec, np.random.default_rng([spec.seed, epoch, place]))
+        return {"image": pixels, "metadata": metadata[rows]}, one_hot[labels[rows]]
+
+    return Batches(make, math.ceil(len(order) / spec.batch_size))
+
+
+def augment(image: Pixels, spec: TrainingSpec, generator: np.random.Generator) -> Pixels:
+    """Return an image flipped, turned about its middle, zoomed and brightened at random; the edge is mirrored."""
+    height, width = image.shape[:2]
+    across, down = generator.integers(0, 2, 2) * -2 + 1  # -1: flipped
+    angle, zoom, brightness = generator.uniform(-1, 1, 3) * (spec.rotation, spec.zoom, spec.brightness)
+    middle = ((width - 1) / 2, (height - 1) / 2)
+    turned = cv2.getRotationMatrix2D(middle, float(angle), 1 + float(zoom))
+    flipped = np.array([[across, 0, middle[0] * (1 - across)], [0, down, middle[1] * (1 - down)], [0, 0, 1]])
+    pixels = cv2.warpAffine(image, turned @ flipped, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 + float(brightness)), dtype=np.uint8)
+
+
+# Figures of an epoch
+
+
+def judged(
+    epoch: int, logs: dict[str, list[float]], chances: npt.NDArray[np.float32], labels: Indices, baseline: Baseline
+) -> EpochResult:
+    """Return an epoch's figures, and whether they meet the baseline; logs: those of Keras, one epoch."""
+    found = classify(chances, labels)
+    right = np.clip(chances[np.arange(len(labels)), labels], LEAST_CHANCE, 1)
+    result = EpochResult(
+        epoch=epoch,
+        train_loss=float(logs["loss"][0]),
+        train_accuracy=100 * float(logs["accuracy"][0]),
+        train_precision=100 * float(logs["precision"][0]),
+        train_recall=100 * float(logs["recall"][0]),
+        validation_loss=float(-np.log(right, dtype=np.float64).mean()) if len(labels) else None,
+        validation_accuracy=found.accuracy,
+        validation_precision=found.precision,
+        validation_recall=found.recall,
+        seconds=0.0,
+        images_per_second=0.0,
+    )
+    criteria = {name: getattr(result, name) for name in (*TRAINING, *VALIDATION)}
+    meets = all(value is not None and value >= getattr(baseline, name) - ROUNDING for name, value in criteria.items())
+    return replace(result, meets_baseline=meets)
+
+
+def rank(result: EpochResult) -> tuple[bool, float]:
+    """Return what decides whose weights are kept; higher is better."""
+    return result.meets_baseline, -1.0 if result.validation_accuracy is None else result.validation_accuracy
+
+
+def kept_epoch(history: Sequence[EpochResult]) -> int:
+    """Return the epoch whose weights are kept."""
+    return max(history, key=rank).epoch
+
+
+# Checkpoints
+
+
+def state(model: keras.Model) -> list[keras.Variable]:
+    """Return all that training changes: weights, running statistics, dropout's random state, the optimizer."""
+    return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
+
+
+def save(folder: Path, model: keras.Model, history: Sequence[EpochResult], identity: str) -> None:
+    """Write the checkpoint, and before it the weights to keep; whoever is killed meanwhile leaves the one before."""
+    kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
+    if history[-1].best:
+        write_arrays(kept, model.weights)
+    about = {"identity": identity, "history": [asdict(result) for result in history]}
+    write_arrays(folder / CHECKPOINT_NAME, state(model), about)
+    for other in folder.glob(KEPT_NAME.format(epoch="*")):
+        if other != kept:
+            other.unlink()
+
+
+def write_arrays(path: Path, variables: Sequence[keras.Variable], about: dict[str, Any] | None = None) -> None:
+    """Write variables, and values as JSON, to a file that is there whole or not at all."""
+    arrays = {f"{number}": keras.ops.convert_to_numpy(variable) for number, variable in enumerate(variables)}
+    half = path.with_suffix(".half")
+    try:
+        with half.open("wb") as file:
+            np.savez(file, about=np.array(json.dumps(about)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path) -> list[npt.NDArray[Any]]:
+    """Return the variables that `write_arrays` wrote. Raises one of `DAMAGED` where the file is."""
+    with np.load(path, allow_pickle=False) as file:
+        return [file[f"{number}"] for number in range(len(file.files) - 1)]
+
+
+def restore(folder: Path, model: keras.Model, identity: str) -> list[EpochResult]:
+    """Put a checkpoint's state into a model and return its epochs; none where there is no whole checkpoint."""
+    about = read_about(folder)
+    if about is None:
+        return []
+    if about["identity"] != identity:
+        raise SpecError(f"Expected {folder} to be empty or to hold this training. It holds another's checkpoint.")
+    try:
+        arrays = read_arrays(folder / CHECKPOINT_NAME)
+    except DAMAGED:
+        return []
+    for variable, array in zip(state(model), arrays, strict=True):
+        variable.assign(array)
+    return epochs(about)
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """Return a checkpoint's values; None where there is none, it is damaged, or the weights to keep are not there."""
+    try:
+        with np.load(folder / CHECKPOINT_NAME, allow_pickle=False) as file:
+            about: dict[str, Any] = json.loads(str(file["about"]))
+        kept = kept_epoch(epochs(about))
+    except DAMAGED:
+        return None
+    return about if (folder / KEPT_NAME.format(epoch=kept)).is_file() else None
+
+
+def epochs(about: dict[str, Any]) -> list[EpochResult]:
+    """Return the epochs among a checkpoint's values."""
+    return [EpochResult(**values) for values in about["history"]]
+
+
+# After training
+
+
+def history_of(folder: Path) -> tuple[EpochResult, ...]:
+    """Return the epochs that a folder has a checkpoint of."""
+    about = read_about(folder)
+    return tuple(epochs(about)) if about else ()
+
+
+def kept_model(network: NetworkSpec, spec: TrainingSpec, folder: Path) -> keras.Model:
+    """Return the network with the kept weights, without optimizer. Raises TrainingError where no epoch has ended."""
+    history = history_of(folder)
+    if not history:
+        raise TrainingError(f"Expected a trained epoch in {folder}. There is none: train first.")
+    model = seeded_model(network, spec)
+    model.set_weights(read_arrays(folder / KEPT_NAME.format(epoch=kept_epoch(history))))
+    return model
+
+
+def evaluate(
+    network: NetworkSpec,
+    images: Pixels,
+    metadata: Floats,
+    labels: Indices,
+    split: Split,
+    spec: TrainingSpec,
+    folder: Path,
+) -> dict[str, Classification]:
+    """Return the kept weights' metrics on each of `SPLITS`; in training every image once, none augmented."""
+    check_data(images, metadata, labels, split, spec)
+    with explained(spec):
+        model = kept_model(network, spec, folder)
+        rows = {name: list(getattr(split, name)) for name in SPLITS}
+        return {
+            name: classify(probabilities(model, images, metadata, indices, spec.batch_size), labels[indices])
+            for name, indices in rows.items()
+        }
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a network as a `.keras` file, there whole or not at all."""
+    half = path.with_name(f"half-{path.name}")  # Keras looks at the suffix
+    try:
+        model.save(half)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)

@@ -1,0 +1,262 @@
+"""Training: the same seed gives the same result, a killed training resumes, and the right weights are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+from core import training
+from core.architectures import LENET5
+from core.classification import classify
+from core.datasets import Record
+from core.errors import SpecError
+from core.pruning import prune
+from core.schedule import CRITERIA, Baseline
+from core.splits import Split, Targets, epoch_indices, split_records
+from core.training import EpochResult, TrainingError, TrainingSpec, augment, evaluate, train, training_batches
+
+HEIGHT, WIDTH, IMAGES = 32, 24, 24
+SPEC = TrainingSpec(epochs=4, batch_size=5, height=HEIGHT, width=WIDTH, seed=3)
+NETWORK = prune(LENET5, 50)
+LABELS = np.array([0] * 9 + [1] * 7 + [2] * 5 + [3] * 3)
+
+
+def photographs() -> tuple[np.ndarray, np.ndarray, np.ndarray, Split]:
+    generator = np.random.default_rng(1)
+    level = 30 + 60 * LABELS[:, None, None, None]
+    pixels = np.clip(generator.normal(level, 20, (IMAGES, HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
+    metadata = generator.normal(0, 1, (IMAGES, 3)).astype(np.float32)
+    names = ("melanoma", "nevus", "non_melanoma", "negative")
+    records = [Record(f"{i:02}", f"{i}.png", 1, 1, 1, f"{i}", names[label]) for i, label in enumerate(LABELS)]
+    return pixels, metadata, LABELS, split_records(records, Targets(24, 8, 4), seed=1)
+
+
+DATA = photographs()
+
+
+def final(folder: Path) -> list[np.ndarray]:
+    """The weights, the optimizer's state, and the kept weights that a training left."""
+    kept = next(folder.glob("kept-*.npz"))
+    return training.read_arrays(folder / training.CHECKPOINT_NAME) + training.read_arrays(kept)
+
+
+def same(ones: list[np.ndarray], others: list[np.ndarray]) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(ones, others, strict=True))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[EpochResult], Path]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return list(train(NETWORK, *DATA, SPEC, folder)), folder
+
+
+def test_the_split_of_these_tests_has_repeats_to_augment() -> None:
+    assert 0 < sum(DATA[3].augmented) < len(DATA[3].oversampled)
+
+
+def test_every_epoch_is_told_with_its_figures(undisturbed) -> None:
+    history, _ = undisturbed
+    assert [result.epoch for result in history] == [1, 2, 3, 4]
+    for result in history:
+        assert result.seconds > 0
+        assert result.images_per_second > 0
+        assert 0 <= result.validation_recall <= result.validation_accuracy <= 100
+        assert EpochResult(**json.loads(json.dumps(asdict(result)))) == result
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_a_training_stopped_after_two_epochs_resumes_and_ends_as_one_undisturbed(undisturbed, tmp_path: Path) -> None:
+    stopped = train(NETWORK, *DATA, SPEC, tmp_path)
+    first = [next(stopped), next(stopped)]
+    stopped.close()
+    keras.utils.set_random_seed(99)  # what else the process draws must not matter
+    assert training.history_of(tmp_path) == tuple(first)
+    resumed = list(train(NETWORK, *DATA, SPEC, tmp_path))
+    assert resumed[:2] == first
+    assert [result.seconds for result in resumed[:2]] == [result.seconds for result in first]  # not trained again
+    assert resumed == undisturbed[0]
+    assert same(final(tmp_path), final(undisturbed[1]))
+
+
+def test_another_seed_gives_another_result(undisturbed, tmp_path: Path) -> None:
+    other = next(train(NETWORK, *DATA, replace(SPEC, seed=4), tmp_path))
+    assert other.train_loss != undisturbed[0][0].train_loss
+
+
+def test_a_finished_training_is_told_again_and_nothing_is_trained(undisturbed) -> None:
+    history, folder = undisturbed
+    before = final(folder)
+    again = list(train(NETWORK, *DATA, SPEC, folder))
+    assert [result.seconds for result in again] == [result.seconds for result in history]
+    assert same(before, final(folder))
+
+
+def test_a_folder_of_another_training_is_refused(undisturbed) -> None:
+    _, folder = undisturbed
+    with pytest.raises(SpecError, match="another's checkpoint"):
+        next(train(NETWORK, *DATA, replace(SPEC, learning_rate=0.01), folder))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no archive"])
+def test_a_damaged_checkpoint_counts_as_none(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / training.CHECKPOINT_NAME).write_bytes(damage)
+    assert training.history_of(tmp_path) == ()
+    assert training.restore(tmp_path, None, "") == []
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch_on_all_three_splits(undisturbed) -> None:
+    history, folder = undisturbed
+    best = max(history, key=lambda result: (result.meets_baseline, result.validation_accuracy, -result.epoch))
+    assert [path.name for path in folder.glob("kept-*")] == [f"kept-{best.epoch}.npz"]
+    found = evaluate(NETWORK, *DATA, SPEC, folder)
+    assert found["validation"].accuracy == best.validation_accuracy
+    assert found["validation"].precision == best.validation_precision
+    assert [found[name].images for name in found] == [len(getattr(DATA[3], name)) for name in found]
+    figures = {key: value for name, each in found.items() for key, value in each.figures(name).items()}
+    assert set(CRITERIA) <= set(figures)
+
+
+def test_a_saved_network_gives_the_same_probabilities(undisturbed, tmp_path: Path) -> None:
+    model = training.kept_model(NETWORK, SPEC, undisturbed[1])
+    training.save_model(model, tmp_path / "network.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["network.keras"]
+    pixels, metadata, labels, split = DATA
+    loaded = keras.saving.load_model(tmp_path / "network.keras")
+    chances = training.probabilities(loaded, pixels, metadata, split.validation, 3)
+    ours = training.probabilities(model, pixels, metadata, split.validation, 100)
+    np.testing.assert_allclose(chances, ours, rtol=1e-4, atol=1e-6)
+    assert classify(chances, labels[list(split.validation)]).images == len(split.validation)
+
+
+def test_an_epoch_that_meets_the_baseline_is_kept_before_a_better_one_that_does_not() -> None:
+    plain = EpochResult(1, 1.0, 95.0, 95.0, 95.0, 1.0, 85.0, 85.0, 85.0, 1.0, 1.0, meets_baseline=True)
+    better = replace(plain, epoch=2, validation_accuracy=99.0, meets_baseline=False)
+    assert training.kept_epoch([plain, better]) == 1
+    assert training.kept_epoch([replace(plain, meets_baseline=False), better]) == 2
+    assert training.kept_epoch([plain, replace(plain, epoch=2)]) == 1
+    assert training.kept_epoch([replace(plain, validation_accuracy=None), replace(plain, epoch=2)]) == 2
+
+
+def test_the_baseline_asks_for_all_four_figures_and_counts_a_limit_reached_as_met() -> None:
+    labels = np.arange(4).repeat(5)
+    chances = np.eye(4, dtype=np.float32)[labels]
+    chances[:4] = chances[:4, ::-1]  # 16 of 20 are right: 80 %
+    logs = {"loss": [0.5], "accuracy": [0.9], "precision": [0.9], "recall": [0.9]}
+    result = training.judged(1, logs, chances, labels, Baseline())
+    assert result.meets_baseline
+    assert result.validation_loss == pytest.approx(-4 * np.log(1e-7) / 20)
+    for name in ("accuracy", "precision"):
+        assert not training.judged(1, logs | {name: [0.89]}, chances, labels, Baseline()).meets_baseline
+    assert not training.judged(1, logs, chances, labels, Baseline(validation_precision=81)).meets_baseline
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_a_hint(tmp_path: Path) -> None:
+    next(train(NETWORK, *DATA, SPEC, tmp_path))
+    checkpoint = tmp_path / training.CHECKPOINT_NAME
+    with np.load(checkpoint) as file:
+        arrays = dict(file)
+    count = len(training.compiled_model(NETWORK, SPEC).trainable_variables)
+    arrays[f"{count - 1}"] = np.full(4, np.nan, np.float32)  # the softmax's biases
+    np.savez(checkpoint, **arrays)
+    resumed = train(NETWORK, *DATA, SPEC, tmp_path)
+    assert next(resumed).epoch == 1
+    with pytest.raises(TrainingError, match=r"Epoch 2 .* try a learning rate under 0\.002"):
+        next(resumed)
+    assert len(training.history_of(tmp_path)) == 1
+
+
+def test_too_little_memory_is_told_with_a_hint_and_nothing_else_is_hidden() -> None:
+    with pytest.raises(TrainingError, match="smaller batch"), training.explained(SPEC):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes")
+    with pytest.raises(RuntimeError, match="the device is gone"), training.explained(SPEC):
+        raise RuntimeError("the device is gone")
+
+
+def test_mixed_precision_trains_with_32_bit_probabilities_and_leaves_the_policy_as_it_was(tmp_path: Path) -> None:
+    spec = replace(SPEC, mixed_precision=True, epochs=1)
+    (result,) = train(NETWORK, *DATA, spec, tmp_path)
+    assert np.isfinite(result.train_loss)
+    assert keras.config.dtype_policy().name == "float32"
+    model = training.kept_model(NETWORK, spec, tmp_path)
+    assert model.layers[-2].compute_dtype == "float16"
+    assert model.predict(({"image": DATA[0][:2], "metadata": DATA[1][:2]}), verbose=0).dtype == np.float32
+
+
+def test_an_epochs_batches_are_its_order_and_only_repeats_are_changed() -> None:
+    pixels, metadata, labels, split = DATA
+    order, augmented = epoch_indices(split, SPEC.seed, 2)
+    batches = [training_batches(*DATA, SPEC, 2)[number] for number in range(len(training_batches(*DATA, SPEC, 2)))]
+    images = np.concatenate([inputs["image"] for inputs, _ in batches])
+    assert np.array_equal(np.concatenate([inputs["metadata"] for inputs, _ in batches]), metadata[order])
+    assert np.array_equal(np.concatenate([one_hot for _, one_hot in batches]).argmax(axis=1), labels[order])
+    changed = np.any(images != pixels[order], axis=(1, 2, 3))
+    assert np.array_equal(changed, augmented)
+    plain = training_batches(*DATA, replace(SPEC, augmentation=False), 2)
+    assert np.array_equal(plain[0][0]["image"], pixels[order[:5]])
+
+
+def test_augmentation_without_any_range_only_flips() -> None:
+    image = DATA[0][0]
+    spec = replace(SPEC, rotation=0.0, zoom=0.0, brightness=0.0)
+    flips = {image[::down, ::across].tobytes() for down in (1, -1) for across in (1, -1)}
+    assert {augment(image, spec, np.random.default_rng(seed)).tobytes() for seed in range(40)} == flips
+
+
+def test_augmentation_brightens_within_its_share() -> None:
+    grey = np.full((8, 6, 3), 100, np.uint8)
+    levels = [augment(grey, SPEC, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(len(np.unique(level)) == 1 and 90 <= level[0, 0, 0] <= 110 for level in levels)
+    assert len({int(level[0, 0, 0]) for level in levels}) > 10
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 1.5},
+        {"seed": -1},
+        {"learning_rate": 0},
+        {"zoom": 1.0},
+        {"jit_compile": 1},
+        {"k": 1},
+    ],
+)
+def test_a_protocol_that_cannot_be_followed_is_refused(wrong) -> None:
+    with pytest.raises(SpecError, match="Expected"):
+        TrainingSpec.from_dict(wrong)
+
+
+def test_protocols_survive_json_and_the_article_is_the_default() -> None:
+    for spec in training.PRESETS.values():
+        assert TrainingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    article = training.PRESETS["article"]
+    assert (article.epochs, article.learning_rate, article.batch_size) == (75, 0.002, 32)
+
+
+def test_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    pixels, metadata, labels, split = DATA
+    for data, message in (
+        ((pixels[:, :-1], metadata, labels, split), "uint8 images"),
+        ((pixels, metadata[:, :2], labels, split), "metadata and labels"),
+        ((pixels, metadata * np.nan, labels, split), "finite metadata"),
+        ((pixels, metadata, np.where(labels == 3, -1, labels), split), "label of 0 to 3"),
+        ((pixels[:5], metadata[:5], labels[:5], split), "split of 5 images"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            next(train(NETWORK, *data, SPEC, tmp_path))
+    with pytest.raises(TrainingError, match="train first"):
+        evaluate(NETWORK, *DATA, SPEC, tmp_path)
+
+
+def test_training_calls_no_backend() -> None:
+    source = Path(training.__file__).read_text()
+    imports = [line for line in source.splitlines() if line.lstrip().startswith(("import ", "from "))]
+    assert not any(name in line for line in imports for name in ("tensorflow", "jax", "torch"))
