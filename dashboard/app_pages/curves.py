@@ -135,6 +135,18 @@ def shown_network(view: View) -> NetworkSpec:
     return by_name[components.url_choice(st.selectbox, "Fits of", list(by_name), param="shown", default=default)]
 
 
+def shown_factor(view: View) -> Decimal:
+    """Return the factor whose fits are drawn: all at once are more panels than a reader takes in."""
+    if len(view.factors) == 1:
+        return view.factors[0]
+    by_text = {f"{factor:f}": factor for factor in view.factors}
+    if st.query_params.get("factor") not in by_text:
+        st.query_params.pop("factor", None)
+    return by_text[
+        components.url_choice(st.segmented_control, "At a factor of, %", list(by_text), param="factor", required=True)
+    ]
+
+
 def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     """Draw the fits of one network's curves, and what they leave over."""
     name = f"{curves[0].network}-{view.quantity}"
@@ -289,7 +301,8 @@ def results(found: Networks) -> None:
         save_as=(f"curves-{view.quantity}", kind),
     )
     spec = shown_network(view)
-    fits(view, [curve for curve in curves if curve.network == spec.name], kind)
+    factor = shown_factor(view)
+    fits(view, [curve for curve in curves if (curve.network, curve.factor) == (spec.name, float(factor))], kind)
     figures(curves)
     components.downloads("pruning", {"Curves": lambda: table, "Fits": lambda: fit_table(curves)}, key="files")
     steps(spec, view)

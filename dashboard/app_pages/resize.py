@@ -1,15 +1,16 @@
 """Resize study: what a reconstruction still differs by when it is made small, and what networks cost there."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from core.architectures import NETWORKS
+from core.architectures import NetworkSpec
 from core.errors import SpecError
 from core.metrics import METRICS, METRICS_BY_NAME
 from core.parameters import count_parameters
-from dashboard import charts, components, data, forms, words
+from dashboard import charts, components, data, forms, network_choices, words
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
 ARTICLE_SIZE = (200, 100)
@@ -20,17 +21,17 @@ def show_form() -> None:
     st.query_params["tab"] = "New study"
 
 
-def parameter_counts(sizes: list[tuple[int, int]]) -> tuple[pd.DataFrame, list[str]]:
+def parameter_counts(known: Sequence[NetworkSpec], sizes: list[tuple[int, int]]) -> tuple[pd.DataFrame, list[str]]:
     """Return each network's learnable parameters at each size, and why some cannot be built there."""
     rows, reasons = [], []
-    for network in NETWORKS.values():
+    for network in known:
         for height, width in sizes:
             try:
                 count = count_parameters(network, height, width)
             except SpecError as error:
                 count = None
                 reasons.append(str(error))
-            rows.append({"network": network.title, "variant": f"{height}x{width}", "parameters": count})
+            rows.append({"network": network.name, "variant": f"{height}x{width}", "parameters": count})
     return pd.DataFrame(rows), reasons
 
 
@@ -53,7 +54,7 @@ def answer(row: dict[str, Any], spec: dict[str, Any], statistics: pd.DataFrame, 
         if len(totals):
             smallest = str(totals.idxmin())
             st.markdown(
-                f"All {len(NETWORKS)} networks together have fewest parameters at **{_size(smallest)}**: "
+                f"All {counts['network'].nunique()} networks together have fewest parameters at **{_size(smallest)}**: "
                 f"{words.number_text(totals[smallest] / 1e6, 3)} million. The article takes "
                 f"{ARTICLE_SIZE[0]} × {ARTICLE_SIZE[1]}."
             )
@@ -147,7 +148,9 @@ def results(run_id: str) -> None:
     if state is not None and state.failed:
         components.left_out_images(state)
         components.retry_button(state)
-    counts, reasons = parameter_counts([(rows, columns) for rows, columns in spec["sizes"]])
+    counts, reasons = parameter_counts(
+        tuple(network_choices.networks().networks.values()), [(rows, columns) for rows, columns in spec["sizes"]]
+    )
     answer(row, spec, statistics, counts)
     metrics(statistics)
     networks(counts, reasons)
