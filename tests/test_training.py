@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from core.schedule import CRITERIA, Baseline
 from core.splits import Split, Targets, epoch_indices, split_records
 from core.training import EpochResult, TrainingError, TrainingSpec, augment, evaluate, train, training_batches
 
+ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, IMAGES = 32, 24, 24
 SPEC = TrainingSpec(epochs=4, batch_size=5, height=HEIGHT, width=WIDTH, seed=3)
 NETWORK = prune(LENET5, 50)
@@ -83,6 +87,21 @@ def test_a_training_stopped_after_two_epochs_resumes_and_ends_as_one_undisturbed
     assert resumed[:2] == first
     assert [result.seconds for result in resumed[:2]] == [result.seconds for result in first]  # not trained again
     assert resumed == undisturbed[0]
+    assert same(final(tmp_path), final(undisturbed[1]))
+
+
+def test_a_killed_process_is_taken_up_by_another_to_the_same_end(undisturbed, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; sys.path.insert(0, 'tests'); import test_training as t\n"
+        "for result in t.train(t.NETWORK, *t.DATA, t.SPEC, pathlib.Path(sys.argv[1])): print(result.epoch, flush=True)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        process.send_signal(signal.SIGKILL)
+    assert 1 <= len(training.history_of(tmp_path)) <= 4
+    assert list(train(NETWORK, *DATA, SPEC, tmp_path)) == undisturbed[0]
     assert same(final(tmp_path), final(undisturbed[1]))
 
 
