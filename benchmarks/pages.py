@@ -39,7 +39,7 @@ IDLE = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState =
 DRAWN = (
     "[...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => chart.querySelector('svg.main-svg'))"
 )
-READING = 1000  # milliseconds between a page's last chart and a visitor's first click
+READING = 2500  # milliseconds between a page's last chart, which the browser still lays out, and a first click
 BELOW_HEADING = (
     "(() => { const blocks = document.querySelectorAll('[data-testid=stMain] [data-testid=stElementContainer]');"
     " return document.querySelector('[data-testid=stMain] h1') && blocks.length > 1 })()"

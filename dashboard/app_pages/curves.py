@@ -41,6 +41,11 @@ class View:
     logarithmic: bool
 
     @property
+    def drawn_from(self) -> tuple[object, ...]:
+        """What the charts depend on: the curves, what is drawn of them, the theme, and the users' files."""
+        return (self.command, self.quantity, self.logarithmic, components.theme(), network_choices.stamps())
+
+    @property
     def command(self) -> str:
         """The command that counts and fits the same."""
         names = [spec.name for spec in self.networks]
@@ -151,9 +156,10 @@ def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     """Draw the fits of one network's curves, and what they leave over."""
     name = f"{curves[0].network}-{view.quantity}"
     components.chart(
-        network_charts.fits_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
+        lambda: network_charts.fits_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
         alt="The curves with linear, exponential and polynomial fit and their 95 % bands",
         key="fits",
+        depends=(*view.drawn_from, curves[0].network, curves[0].factor),
         save_as=(f"fits-{name}", kind),
     )
     st.caption(
@@ -295,9 +301,10 @@ def results(found: Networks) -> None:
     st.subheader("Curves")
     kind = network_choices.image_format()
     components.chart(
-        network_charts.curves_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
+        lambda: network_charts.curves_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
         alt=f"{QUANTITY_NAMES[view.quantity]} of each network against the iteration",
         key="curves",
+        depends=view.drawn_from,
         save_as=(f"curves-{view.quantity}", kind),
     )
     spec = shown_network(view)
