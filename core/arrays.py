@@ -271,16 +271,20 @@ class MetadataEncoding:
         return ((self.median_age if age is None else age) - self.mean_age) / self.age_deviation
 
 
+SAME_AGE = 1e-6  # years; a smaller deviation is all of one age, and dividing by it would leave float32
+
+
 def fit_metadata(records: Iterable[Record]) -> MetadataEncoding:
     """Learn the encoding from the training records, each once, whether oversampled or not."""
     training = list(records)
     known = [record.age for record in training if record.age is not None]
     middle = median(known) if known else None
     ages = known + [middle or 0.0] * (len(training) - len(known)) or [0.0]
+    deviation = pstdev(ages)
     return MetadataEncoding(
         median_age=middle,
         mean_age=fmean(ages),
-        age_deviation=pstdev(ages) or 1.0,  # all of one age
+        age_deviation=deviation if deviation > SAME_AGE else 1.0,
         sexes=values_of(record.sex for record in training),
         localizations=values_of(record.localization for record in training),
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core import images
@@ -256,6 +256,7 @@ def test_equal_ages_stay_finite() -> None:
 
 
 @settings(deadline=None)
+@example([patient(0.0), patient(3.6e-61)], [patient(1.0)])
 @given(st.lists(patients, min_size=1, max_size=40), st.lists(patients, max_size=10))
 def test_an_encoding_survives_json_and_standardises_training(training: list[Record], others: list[Record]) -> None:
     encoding = fit_metadata(training)
