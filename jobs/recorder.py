@@ -127,10 +127,7 @@ def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> N
         finish(store, run_id)
 
 
-def _write_chunk(store: Store, **values: Any) -> None:
-    _write(store, [json.dumps({"kind": "chunk", "values": values}).encode()])
-
-
+# By kind; chunks, which share transactions, have their own way in `_write`.
 WRITERS: dict[str, Callable[..., None]] = {
     "dataset": _write_dataset,
     "removed_dataset": _write_removed_dataset,
@@ -138,7 +135,6 @@ WRITERS: dict[str, Callable[..., None]] = {
     "started": _write_started,
     "cancelled": _write_cancelled,
     "retried": _write_retried,
-    "chunk": _write_chunk,
 }
 
 
