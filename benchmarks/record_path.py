@@ -20,7 +20,8 @@ import numpy as np
 
 from benchmarks.large_store import fill_store
 from core.settings import Settings
-from core.store import SCHEMA, Store
+from core.store import Store
+from core.store_file import SCHEMA
 from core.sweeps import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from jobs.connection import RECORD, connect
 from jobs.records import send

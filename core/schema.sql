@@ -43,7 +43,7 @@ CREATE TABLE dataset_left_out (
 
 CREATE TABLE runs (
     run_id VARCHAR NOT NULL,        -- key
-    kind VARCHAR NOT NULL,          -- svd-sweep | rivals | resize-study | reconstruct
+    kind VARCHAR NOT NULL,          -- svd-sweep | rivals | resize-study | reconstruct | train | prune-train
     dataset VARCHAR NOT NULL,
     dataset_fingerprint VARCHAR NOT NULL,
     synthetic BOOLEAN NOT NULL,
@@ -157,4 +157,115 @@ CREATE TABLE optimal_k (            -- core/optimal_k.py
     reason VARCHAR NOT NULL,
     stability DOUBLE,               -- share of bootstrap resamples that choose the same k
     parameters VARCHAR NOT NULL     -- JSON
+);
+
+-- version 2: training runs, core/training_runs.py. Percentages are 0 to 100, NULL where undefined.
+
+ALTER TABLE runs ADD COLUMN dataset_source VARCHAR;  -- for a run on a reconstruction: the data set that was made from
+ALTER TABLE runs ADD COLUMN study VARCHAR;           -- what submitted several runs at once; NULL for a run of its own
+
+CREATE TABLE studies (
+    study VARCHAR NOT NULL,         -- key
+    kind VARCHAR NOT NULL,          -- grid | article
+    dataset VARCHAR NOT NULL,
+    spec VARCHAR NOT NULL,          -- JSON of what was asked for
+    status VARCHAR NOT NULL,        -- running | finished | failed | cancelled
+    error VARCHAR,                  -- why it failed
+    submitted_by VARCHAR,
+    submitted_at TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ,
+    command VARCHAR                 -- the command that repeats it
+);
+
+CREATE TABLE training_data (        -- what a run's networks were fed: core/training_runs.py, TrainingData
+    run_id VARCHAR NOT NULL,        -- key
+    attempt INTEGER NOT NULL,
+    encoding VARCHAR NOT NULL,      -- JSON of the metadata's encoding, needed to use the weights
+    notes VARCHAR NOT NULL          -- JSON list of sentences that belong beside the results
+);
+
+CREATE TABLE run_splits (           -- the sets as really reached, core/splits.py
+    run_id VARCHAR NOT NULL,        -- key, with label and split
+    label VARCHAR NOT NULL,
+    split VARCHAR NOT NULL,         -- train | validation | test
+    quota BIGINT NOT NULL,          -- images asked for
+    lesions BIGINT NOT NULL,
+    images BIGINT NOT NULL,         -- different ones
+    oversampled BIGINT NOT NULL     -- with the repeats that training adds
+);
+
+CREATE TABLE steps (                -- a training: core/training_runs.py, StepResult
+    run_id VARCHAR NOT NULL,        -- key, with step
+    step INTEGER NOT NULL,          -- 0 is the unpruned network
+    attempt INTEGER NOT NULL,
+    status VARCHAR NOT NULL,        -- training | finished | failed
+    failure VARCHAR NOT NULL,       -- why it could not be trained, else empty
+    name VARCHAR NOT NULL,          -- as in Table 6: 'Original', 'R1: 50%'
+    factors VARCHAR NOT NULL,       -- JSON list of percentages
+    network VARCHAR NOT NULL,       -- JSON of every layer
+    parameters BIGINT NOT NULL,
+    macs BIGINT NOT NULL,           -- of one image
+    bytes_weights BIGINT NOT NULL,  -- counted, float32
+    bytes_with_optimizer BIGINT NOT NULL,
+    weights VARCHAR,                -- the .keras file, on the worker's host
+    weights_bytes BIGINT,           -- its size
+    checkpoint_bytes BIGINT,        -- of the file with the optimiser's state
+    accepted BOOLEAN,
+    criterion VARCHAR,              -- the first one missed
+    value DOUBLE,                   -- percent reached
+    needed DOUBLE,                  -- percent needed
+    missed_by DOUBLE,               -- points
+    reason VARCHAR NOT NULL,        -- a sentence, empty where accepted
+    epochs INTEGER NOT NULL,        -- trained
+    kept_epoch INTEGER,             -- whose weights are kept
+    seconds DOUBLE,                 -- epochs and evaluation
+    epoch_seconds DOUBLE,           -- mean, with validation
+    images_per_second DOUBLE,       -- mean, in training
+    peak_memory BIGINT,             -- bytes, the largest resident memory of the training process
+    device VARCHAR,
+    worker VARCHAR,
+    started_at TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ,
+    train_accuracy DOUBLE,          -- the kept weights on the training split, each image once; core/classification.py
+    train_precision DOUBLE,
+    train_recall DOUBLE,
+    train_macro_precision DOUBLE,
+    train_macro_recall DOUBLE,
+    train_balanced_accuracy DOUBLE,
+    train_lesion_accuracy DOUBLE,
+    validation_accuracy DOUBLE,
+    validation_precision DOUBLE,
+    validation_recall DOUBLE,
+    validation_macro_precision DOUBLE,
+    validation_macro_recall DOUBLE,
+    validation_balanced_accuracy DOUBLE,
+    validation_lesion_accuracy DOUBLE,
+    test_accuracy DOUBLE,
+    test_precision DOUBLE,
+    test_recall DOUBLE,
+    test_macro_precision DOUBLE,
+    test_macro_recall DOUBLE,
+    test_balanced_accuracy DOUBLE,
+    test_lesion_accuracy DOUBLE,
+    classification VARCHAR NOT NULL -- JSON by split: class recalls and confusion matrix
+);
+
+CREATE TABLE epochs (               -- core/protocol.py, EpochResult
+    run_id VARCHAR NOT NULL,        -- key, with step and epoch
+    step INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,         -- from 1
+    attempt INTEGER NOT NULL,
+    train_loss DOUBLE,
+    train_accuracy DOUBLE,          -- as Keras gathers it while the weights change
+    train_precision DOUBLE,
+    train_recall DOUBLE,
+    validation_loss DOUBLE,
+    validation_accuracy DOUBLE,
+    validation_precision DOUBLE,
+    validation_recall DOUBLE,
+    seconds DOUBLE NOT NULL,        -- with validation
+    images_per_second DOUBLE NOT NULL,
+    meets_baseline BOOLEAN NOT NULL,
+    best BOOLEAN NOT NULL,          -- the weights to keep so far
+    ended_at TIMESTAMPTZ NOT NULL
 );

@@ -14,11 +14,13 @@ import hashlib
 import json
 import math
 import os
+import socket
+import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ from core.architectures import to_dict as network_to_dict
 from core.classification import Classification, classify
 from core.errors import DermSlimError, SpecError
 from core.models import build_model
+from core.protocol import EpochResult, TrainingError, TrainingSpec
 from core.schedule import ROUNDING, TRAINING, VALIDATION, Baseline, article_baseline
+from core.settings import usable_cores
 from core.splits import SPLITS, Indices, Split, epoch_indices
 
 CHECKPOINT_NAME = "checkpoint.npz"
@@ -43,93 +47,6 @@ LEAST_CHANCE = 1e-7  # as Keras's cross-entropy clips
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot labels
-
-
-class TrainingError(DermSlimError):
-    """A network cannot be trained; the message gives a hint."""
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """One training's protocol; the defaults are the article's.
-
-    height, width: pixels the network is fed. augmentation: whether repeats are changed at random: flipped, turned by up
-    to `rotation` degrees, zoomed and brightened by up to the share `zoom` and `brightness`. mixed_precision: 16-bit
-    floats where that is safe; for GPUs. jit_compile: XLA, which JAX always uses.
-    """
-
-    epochs: int = 75
-    learning_rate: float = 0.002
-    batch_size: int = 32
-    seed: int = 1
-    height: int = 200
-    width: int = 100
-    augmentation: bool = True
-    rotation: float = 30.0
-    zoom: float = 0.1
-    brightness: float = 0.1
-    mixed_precision: bool = False
-    jit_compile: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what no training can follow."""
-        least = {"epochs": 1, "batch_size": 1, "seed": 0, "height": 1, "width": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
-                raise SpecError(f"Expected {name} to be a whole number of at least {bound}. Received: {value!r}.")
-        for name, top in {"learning_rate": 1.0, "rotation": 180.0, "zoom": 0.9, "brightness": 1.0}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= top:
-                raise SpecError(f"Expected {name} to lie between 0 and {top:g}. Received: {value!r}.")
-        if not self.learning_rate:
-            raise SpecError("Expected a learning rate above 0. Received: 0.")
-        for name in ("augmentation", "mixed_precision", "jit_compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise SpecError(f"Expected {name} to be true or false. Received: {getattr(self, name)!r}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the protocol as JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingSpec:
-        """Return the protocol that `to_dict` described; what is missing has its default. Raises SpecError."""
-        if unknown := set(values) - {item.name for item in fields(cls)}:
-            raise SpecError(f"Expected a training's settings. Received also: {', '.join(sorted(unknown))}.")
-        return cls(**values)
-
-
-PRESETS = {
-    "article": TrainingSpec(),
-    "laptop": TrainingSpec(epochs=30, height=75, width=100),
-    "quick": TrainingSpec(epochs=3, height=48, width=64),  # too small for custom1
-}
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch, counted from 1; figures in percent, None where undefined.
-
-    train_*: as Keras gathers them while the weights change, dropout on, repeats included. validation_*: with the
-    weights at the epoch's end, precision and recall the article's. seconds: with validation. images_per_second: in
-    training. meets_baseline: as Algorithm 2 asks of training and validation. best: this epoch's weights are the ones
-    to keep so far.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float | None
-    train_precision: float | None
-    train_recall: float | None
-    validation_loss: float | None
-    validation_accuracy: float | None
-    validation_precision: float | None
-    validation_recall: float | None
-    seconds: float = field(compare=False)
-    images_per_second: float = field(compare=False)
-    meets_baseline: bool = False
-    best: bool = False
 
 
 class Batches(keras.utils.PyDataset):
@@ -305,6 +222,50 @@ def out_of_memory(error: Exception) -> bool:
     words = f"{type(error).__name__} {error}".lower()
     signs = ("resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "failed to allocate memory")
     return isinstance(error, MemoryError) or any(sign in words for sign in signs)
+
+
+# Devices
+
+
+def accelerators() -> list[str]:
+    """Return the accelerators that the backend sees, such as gpu:0; none where it has only the processor."""
+    try:
+        found = keras.distribution.list_devices()
+    except (AttributeError, RuntimeError):  # a backend that does not tell
+        return []
+    return [name.lower() for name in found if not name.lower().startswith("cpu")]
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """Train on 'cpu', on 'gpu', or with 'auto' on what the backend takes by itself. TrainingError without a GPU."""
+    if device == "auto":
+        yield
+        return
+    if device == "gpu" and not accelerators():
+        raise TrainingError(
+            f"Expected a GPU. The backend {keras.backend.backend()} sees none on {socket.gethostname()}: choose the"
+            " device auto or cpu, or see to the driver."
+        )
+    with keras.device(f"{device}:0"):
+        yield
+
+
+def device_name(device: str) -> str:
+    """Say what a training with this choice of device runs on: the device, its product name, host and backend."""
+    accelerator = next(iter(accelerators()), None) if device != "cpu" else None
+    what = f"{usable_cores()} CPU cores" if accelerator is None else f"{accelerator} {gpu_name()}".strip()
+    return f"{what} on {socket.gethostname()}, {keras.backend.backend()}"
+
+
+def gpu_name() -> str:
+    """Return the product name that NVIDIA's own tool gives for the first GPU; empty where there is no such tool."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.strip().partition("\n")[0]
 
 
 # Batches

@@ -24,7 +24,8 @@ from rq.serializers import JSONSerializer
 from core.datasets import Dataset, Record, confine, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.settings import Settings
-from core.store import ENDED, NewRun, Store, plain_rows
+from core.store import NewRun, Store
+from core.store_file import plain_rows
 from core.sweeps import ReconstructSpec, Spec, SweepSpec, spec_from_dict, spec_hash, variants
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, user, versions

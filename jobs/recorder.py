@@ -23,7 +23,8 @@ from core.datasets import Dataset, LeftOut, complete_folder
 from core.errors import StoreBusy, StoreError
 from core.outcomes import outcome
 from core.settings import Settings
-from core.store import ENDED, NewRun, Store, plain_rows
+from core.store import NewRun, Store
+from core.store_file import plain_rows
 from core.sweeps import Chunk, ImageResult, ReconstructSpec, spec_from_dict
 from jobs.connection import Connection
 from jobs.live import LiveRun, active_runs

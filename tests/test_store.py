@@ -14,7 +14,8 @@ import pytest
 from core.datasets import Dataset, LeftOut, Record
 from core.errors import StoreBusy, StoreError
 from core.outcomes import outcome
-from core.store import SECTIONS, VERSION, NewRun, Store, schema_sections
+from core.store import NewRun, Store
+from core.store_file import SECTIONS, VERSION, schema_sections
 from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult, SweepSpec
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
@@ -174,8 +175,8 @@ def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
     store.record_run(RUN)
     later = [*SECTIONS, (VERSION + 1, "ALTER TABLE runs ADD COLUMN mood VARCHAR;")]
     with monkeypatch.context() as patched:
-        patched.setattr("core.store.SECTIONS", later)
-        patched.setattr("core.store.VERSION", VERSION + 1)
+        patched.setattr("core.store_file.SECTIONS", later)
+        patched.setattr("core.store_file.VERSION", VERSION + 1)
         with pytest.raises(StoreError, match=f"expected a store of version {VERSION + 1}"):
             store.runs()
         store.migrate()

@@ -21,6 +21,7 @@ from core.architectures import LENET5
 from core.classification import classify
 from core.datasets import Record
 from core.errors import SpecError
+from core.protocol import PRESETS
 from core.pruning import prune
 from core.schedule import CRITERIA, Baseline
 from core.splits import Split, Targets, epoch_indices, split_records
@@ -254,9 +255,9 @@ def test_a_protocol_that_cannot_be_followed_is_refused(wrong) -> None:
 
 
 def test_protocols_survive_json_and_the_article_is_the_default() -> None:
-    for spec in training.PRESETS.values():
+    for spec in PRESETS.values():
         assert TrainingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-    article = training.PRESETS["article"]
+    article = PRESETS["article"]
     assert (article.epochs, article.learning_rate, article.batch_size) == (75, 0.002, 32)
 
 

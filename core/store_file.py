@@ -1,0 +1,162 @@
+"""The DuckDB file: opened for milliseconds under a lock file, brought forwards by schema.sql; nothing of its content.
+
+DuckDB lets one process write or many read. So each read and each transaction opens the file shortly, and only the
+record worker writes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from core.errors import StoreBusy, StoreError
+from core.file_lock import file_lock
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+
+def schema_sections(text: str) -> list[tuple[int, str]]:
+    """Split schema.sql into (version, statements), in order."""
+    parts = re.split(r"^-- version (\d+)\s*$", text, flags=re.MULTILINE)[1:]
+    return [(int(version), statements) for version, statements in zip(parts[::2], parts[1::2], strict=True)]
+
+
+SECTIONS = schema_sections(SCHEMA.read_text())
+VERSION = SECTIONS[-1][0]
+
+
+class StoreFile:
+    """Reads, and the record worker's transactions, on one DuckDB file.
+
+    timeout: seconds that an operation waits for the file before it raises StoreBusy.
+    """
+
+    def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
+        self.path = path
+        self.timeout = timeout
+
+    @contextmanager
+    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        deadline = time.monotonic() + self.timeout
+        with file_lock(self.path.with_suffix(".lock"), shared=read_only, timeout=self.timeout):
+            connection = self._connect(read_only, deadline)
+            try:
+                yield connection
+            except duckdb.Error as error:
+                raise StoreError(f"expected DuckDB to take what it was given; {error}") from error
+            finally:
+                connection.close()
+
+    def _connect(self, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
+        while True:
+            try:
+                return duckdb.connect(self.path, read_only=read_only)
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise StoreError(f"expected a DuckDB file at {self.path}; {error}") from error
+                if time.monotonic() > deadline:
+                    raise StoreBusy(
+                        f"expected {self.path.name} to be free; a process outside DermSlim holds it open"
+                    ) from error
+                time.sleep(0.05)
+
+    @contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file alone, at this version of the schema; commit at the end, roll back whatever is raised."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open(read_only=False) as connection:
+            _migrate(connection)
+            connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def read(self, query: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
+        """Run one query; an absent file answers as an empty store does."""
+        if not self.path.exists():
+            with duckdb.connect(":memory:") as empty:
+                _migrate(empty)
+                return _frame(empty, query, parameters)
+        with self._open(read_only=True) as connection:
+            found = _schema_version(connection)
+            if found != VERSION:
+                raise StoreError(
+                    f"expected a store of version {VERSION}; {self.path.name} has version {found}"
+                    + (": start the record worker, which brings it forwards" if found < VERSION else "")
+                )
+            return _frame(connection, query, parameters)
+
+    def migrate(self) -> None:
+        """Create the file, or bring an older one to this version."""
+        with self.transaction():
+            pass
+
+    def schema_version(self) -> int:
+        """Return the version that the file stands at; 0 when there is none yet."""
+        if not self.path.exists():
+            return 0
+        with self._open(read_only=True) as connection:
+            return _schema_version(connection)
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    found = _schema_version(connection)
+    if found > VERSION:
+        raise StoreError(f"expected a store of version {VERSION} or older; this one has version {found}")
+    for version, statements in SECTIONS:
+        if version > found:
+            connection.begin()
+            connection.execute(statements)
+            connection.execute("CREATE OR REPLACE TABLE schema_version AS SELECT ?::INTEGER AS version", [version])
+            connection.commit()
+
+
+def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
+    try:
+        return int(one(connection, "SELECT version FROM schema_version", []))
+    except duckdb.CatalogException:  # a new file
+        return 0
+
+
+def _frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> pd.DataFrame:
+    frame: pd.DataFrame = connection.sql(query, params=list(parameters)).to_arrow_table().to_pandas()
+    return frame
+
+
+def one(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[object]) -> Any:
+    """Return the one value that a query gives. StoreError where it gives more rows, or none."""
+    rows = connection.execute(query, parameters).fetchall()  # all: DuckDB goes on only once a result is read out
+    if len(rows) != 1:
+        raise StoreError(f"expected one row for: {query}; got {len(rows)}")
+    return rows[0][0]
+
+
+def insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pd.DataFrame) -> None:
+    """Add a frame's rows to a table, column by name."""
+    connection.register("incoming", frame)
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def plain(value: Any) -> Any:
+    """Return a cell as a Python value, None for NULL."""
+    if pd.isna(value):
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.to_pydatetime()
+    return value.item() if hasattr(value, "item") else value
+
+
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's rows as dicts of Python values, None for NULL."""
+    return [{str(name): plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
