@@ -77,3 +77,13 @@ class Settings:
     def reconstructed(self) -> Path:
         """Folder that reconstructed data sets are written below."""
         return self.data_dir / "reconstructed"
+
+    @property
+    def trained(self) -> Path:
+        """Folder of training runs: checkpoints while they train, weights afterwards; a folder a run."""
+        return self.data_dir / "trained"
+
+    @property
+    def arrays(self) -> Path:
+        """Folder of the data sets' images as arrays, which all trainings share."""
+        return self.data_dir / "arrays"

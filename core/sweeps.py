@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from core.datasets import Dataset, Record
 from core.errors import DermSlimError, SpecError
@@ -253,7 +253,14 @@ def spec_from_dict(values: Mapping[str, Any]) -> Spec:
         raise SpecError(f"{kind}: {error}") from error
 
 
-def spec_hash(spec: Spec, fingerprint: str) -> str:
+class Hashable(Protocol):
+    """What `spec_hash` needs of a spec."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON-ready values, its data set under `dataset`."""
+
+
+def spec_hash(spec: Hashable, fingerprint: str) -> str:
     """Return the SHA-256 that two submissions share when they would measure the same thing.
 
     fingerprint: the data set's, so that the hash follows the images and not the name they were registered under.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
@@ -122,9 +122,11 @@ class TrainingRows(StoreFile):
         with self.transaction() as connection:
             if not _current(connection, run_id, attempt):
                 return
-            known = connection.execute(
-                "SELECT min(started_at) FROM steps WHERE run_id = ? AND step = ?", [run_id, result.step]
-            ).fetchall()[0][0]
+            began = one(
+                connection,
+                "SELECT epoch_us(min(started_at)) FROM steps WHERE run_id = ? AND step = ?",
+                [run_id, result.step],
+            )
             connection.execute("DELETE FROM steps WHERE run_id = ? AND step = ?", [run_id, result.step])
             values = result.to_dict()
             row = {
@@ -134,7 +136,7 @@ class TrainingRows(StoreFile):
                 "run_id": run_id,
                 "attempt": attempt,
                 "worker": worker,
-                "started_at": known or started_at,
+                "started_at": started_at if began is None else datetime.fromtimestamp(began / 1e6, UTC),
                 "finished_at": finished_at,
             }
             insert(connection, "steps", pd.DataFrame([row]))

@@ -29,6 +29,7 @@ from core.datasets import Dataset, LeftOut
 from core.errors import SpecError
 from core.parameters import network_cost
 from core.protocol import EpochResult, TrainingError, TrainingSpec
+from core.pruning import iterations
 from core.schedule import (
     Baseline,
     Rules,
@@ -221,6 +222,18 @@ def next_training(spec: TrainSpec, state: State) -> Step | Stop:
         failure = state.outcomes[0].failure
         return Stop(f"The network could not be trained: {failure}" if failure else "The network is trained.")
     return next_step(state)
+
+
+LIKELY_STEPS = 3  # accepted halvings, as the article's alexnet had
+
+
+def likely_networks(spec: TrainSpec) -> list[NetworkSpec]:
+    """Return the networks that a run will probably train, for an estimate of its length."""
+    if not isinstance(spec, PruneTrainSpec):
+        return [spec.network]
+    limit = spec.rules.max_iterations
+    count = LIKELY_STEPS if limit is None else min(limit, LIKELY_STEPS)
+    return list(iterations(spec.network, spec.rules.factors[0], spec.rules.scope, count))
 
 
 # What is trained on

@@ -45,6 +45,7 @@ from core.sweeps import (
     Spec,
     SweepSpec,
 )
+from jobs import training_commands
 from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
 from jobs.queues import Queues, RunState
 
@@ -109,6 +110,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     curves.add_options(_command(commands, "curves", curves.TEXT, curves.act_curves))
+
+    train = _command(commands, "train", "train networks once", training_commands.act_train)
+    training_commands.add_training_options(train)
+    prune_train = _command(
+        commands, "prune-train", "prune and train networks by Algorithm 2", training_commands.act_prune_train
+    )
+    training_commands.add_training_options(prune_train)
+    training_commands.add_pruning_options(prune_train)
 
     register = _command(commands, "register", "register a folder as a data set", act_register)
     register.add_argument("folder", help="folder of images")
@@ -208,14 +217,8 @@ def act_measure(options: argparse.Namespace) -> int:
     if options.local:
         return _measure_here(options, settings)
     queues = Queues(settings)
-    queues.ping()
-    with _bar("reading images") as bar:
-        dataset = queues.resolve(options.folder, progress=_advance(bar))
-    _name_left_out(dataset)
+    dataset = resolve_and_register(queues, options.folder)
     spec = options.make_spec(options, dataset.name)
-    spec.check(dataset)
-    if queues.store.dataset(dataset.name) != dataset:
-        queues.register(dataset)
     submission = queues.submit(spec, dataset, again=options.again)
     print(submission.run_id)
     if submission.identical:
@@ -228,10 +231,19 @@ def act_measure(options: argparse.Namespace) -> int:
     return 0 if state.status == "finished" and state.failed == 0 else 1
 
 
-def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
+def resolve_and_register(queues: Queues, folder_or_name: str) -> Dataset:
+    """Return the data set that a folder or a name stands for, registered, and name what was left out of it."""
+    queues.ping()
     with _bar("reading images") as bar:
-        dataset = _local_dataset(options.folder, settings, _advance(bar))
+        dataset = queues.resolve(folder_or_name, progress=_advance(bar))
     _name_left_out(dataset)
+    if queues.store.dataset(dataset.name) != dataset:
+        queues.register(dataset)
+    return dataset
+
+
+def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
+    dataset = local_dataset(options.folder, settings)
     spec = options.make_spec(options, dataset.name)
     spec.check(dataset)
     output = None
@@ -266,14 +278,18 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
     return 1 if failed or rows_missing or _unreadable(dataset) else 0
 
 
-def _local_dataset(folder_or_name: str, settings: Settings, progress: Callable[[int, int], None]) -> Dataset:
+def local_dataset(folder_or_name: str, settings: Settings) -> Dataset:
+    """Return the data set that a folder or a name stands for, and name what was left out of it."""
     known = Store(settings.database).dataset(folder_or_name)
     if known is not None:
         return known
     folder = Path(folder_or_name).expanduser()
     # Whoever has the command line may read what the account may read, unless DATA_ROOTS says otherwise.
     root = confine(folder, settings.data_roots if settings.data_roots_given else [Path("/")])
-    return load_dataset(root, progress=progress)
+    with _bar("reading images") as bar:
+        dataset = load_dataset(root, progress=_advance(bar))
+    _name_left_out(dataset)
+    return dataset
 
 
 def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:

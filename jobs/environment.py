@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import platform
 import shlex
 import socket
 import subprocess
+from dataclasses import astuple
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from core.metrics import MetricParameters
+from core.protocol import TrainingSpec
+from core.run_specs import RunSpec
+from core.schedule import Rules, article_baseline
+from core.splits import Targets
 from core.sweeps import ReconstructSpec, ResizeSpec, RivalsSpec, Spec, SweepSpec, codec_name
+from core.training_runs import PruneTrainSpec, TrainSpec
 
-PACKAGES = ("numpy", "scipy", "opencv-python-headless", "scikit-image", "mahotas", "numba", "kneed", "duckdb", "rq")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "scikit-image",
+    "mahotas",
+    "numba",
+    "kneed",
+    "duckdb",
+    "rq",
+    "keras",
+    "tensorflow",
+)
 
 
 @cache
@@ -33,6 +52,11 @@ def code_revision() -> str | None:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's remarks on its own build out of logs and terminals; what goes wrong is raised all the same."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @cache
@@ -56,9 +80,48 @@ def user() -> str:
     return f"{name}@{socket.gethostname()}"
 
 
-def command_line(spec: Spec) -> str:
+def command_line(spec: RunSpec) -> str:
     """Return the command that submits this spec again."""
     words = ["python", "-m", "jobs", spec.kind, spec.dataset]
+    words += _training_options(spec) if isinstance(spec, TrainSpec) else _measuring_options(spec)
+    return shlex.join(words)
+
+
+def _training_options(spec: TrainSpec) -> list[str]:
+    training, standard = spec.training, TrainingSpec()
+    words = ["--network", spec.network.name, "--size", f"{training.height}x{training.width}"]
+    words += ["--epochs", str(training.epochs), "--seed", str(training.seed)]
+    if isinstance(spec, PruneTrainSpec):
+        rules = spec.rules
+        words += ["--factors", ",".join(f"{factor:g}" for factor in rules.factors), "--scope", rules.scope]
+        words += ["--max-failures", str(rules.max_failures)]
+        if rules.max_iterations is not None:
+            words += ["--max-iterations", str(rules.max_iterations)]
+        if rules.on_reject != Rules().on_reject:
+            words += ["--on-reject", rules.on_reject]
+    for option in ("learning_rate", "batch_size", "rotation", "zoom", "brightness"):
+        if getattr(training, option) != getattr(standard, option):
+            words += [f"--{option.replace('_', '-')}", f"{getattr(training, option):g}"]
+    for option, value in (
+        ("--no-augmentation", not training.augmentation),
+        ("--mixed-precision", training.mixed_precision),
+        ("--jit-compile", training.jit_compile),
+        ("--leaky-split", spec.leaky_split),
+    ):
+        words += [option] if value else []
+    if spec.targets != Targets():
+        words += ["--targets", f"{spec.targets.train},{spec.targets.validation},{spec.targets.test}"]
+    if spec.split_seed != 1:
+        words += ["--split-seed", str(spec.split_seed)]
+    if spec.device != "auto":
+        words += ["--device", spec.device]
+    if spec.thresholds != article_baseline(spec.network.name):
+        words += ["--baseline", ",".join(f"{value:g}" for value in astuple(spec.thresholds))]
+    return words
+
+
+def _measuring_options(spec: Spec) -> list[str]:
+    words: list[str] = []
     if isinstance(spec, SweepSpec):
         words += ["--k", ",".join(map(str, spec.ks)), "--mode", spec.mode]
     elif isinstance(spec, ResizeSpec):
@@ -80,4 +143,4 @@ def command_line(spec: Spec) -> str:
         words += ["--changed-threshold", str(spec.metrics.changed_threshold)]
     if spec.metrics.radial_cutoff != standard.radial_cutoff:
         words += ["--radial-cutoff", str(spec.metrics.radial_cutoff)]
-    return shlex.join(words)
+    return words

@@ -39,7 +39,7 @@ class LiveRun:
         self.key = f"{PREFIX}:run:{run_id}"
 
     def _keys(self) -> tuple[str, ...]:
-        parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log")
+        parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log", "states")
         return (self.key, *(f"{self.key}:{part}" for part in parts))
 
     def create(self, facts: Mapping[str, str | int], done: Iterable[str] = ()) -> None:
@@ -59,6 +59,10 @@ class LiveRun:
         """Return what `create` was given, and `started_at` once a worker has begun; empty when unknown."""
         return {name.decode(): value.decode() for name, value in self.connection.hgetall(self.key).items()}
 
+    def submitted(self) -> None:
+        """Note that every job of the attempt has been enqueued."""
+        self.connection.hdel(self.key, "submitting")
+
     def begin(self) -> bool:
         """Note that a worker has begun; True for the first."""
         return bool(self.connection.hsetnx(self.key, "started_at", datetime.now(UTC).isoformat()))
@@ -72,9 +76,9 @@ class LiveRun:
         """Ask every worker to stop after the image it is at."""
         self.connection.set(f"{self.key}:cancelled", attempt)
 
-    def try_image(self, image_id: str) -> int:
-        """Note that an image is begun; return how often it was, without having ended."""
-        return int(self.connection.hincrby(f"{self.key}:tries", image_id, 1))
+    def try_part(self, part: str) -> int:
+        """Note that an image or an epoch is begun; return how often it was, without having ended."""
+        return int(self.connection.hincrby(f"{self.key}:tries", part, 1))
 
     def end_image(self, image_id: str, failed: bool) -> None:
         """Note that an image has ended."""
@@ -93,6 +97,51 @@ class LiveRun:
         times = sorted(float(each) for each in pace)
         elapsed = time.time() - times[0] if len(times) > 1 else 0.0
         return int(done), int(failed), (len(times) - 1) / elapsed if elapsed > 0 else None
+
+    # -- training runs -----------------------------------------------------------------------------------------
+
+    def leave_state(self, step: int, state: str) -> None:
+        """Keep what is known before a step, as JSON."""
+        self.connection.hset(f"{self.key}:states", str(step), state)
+
+    def state(self, step: int) -> str | None:
+        """Return what `leave_state` kept, or None."""
+        found = self.connection.hget(f"{self.key}:states", str(step))
+        return None if found is None else str(found.decode())
+
+    def newest_state(self) -> int | None:
+        """Return the last step that has a state, or None."""
+        return max((int(step) for step in self.connection.hkeys(f"{self.key}:states")), default=None)
+
+    def hold(self) -> str:
+        """Return why the run is held: empty when it isn't, else 'paused' or the moment in ISO form it waits for."""
+        return self._fact("hold")
+
+    def set_hold(self, until: str) -> None:
+        """Hold the run, or with an empty text don't."""
+        self.connection.hset(self.key, "hold", until)
+
+    def priority(self) -> str:
+        """Return the run's priority."""
+        return self._fact("priority") or "normal"
+
+    def set_priority(self, priority: str) -> None:
+        """Change the run's priority."""
+        self.connection.hset(self.key, "priority", priority)
+
+    def _fact(self, name: str) -> str:
+        found = self.connection.hget(self.key, name)
+        return "" if found is None else str(found.decode())
+
+    def note_training(self, **facts: str | int | float) -> None:
+        """Note where a training is: `step`, `step_name`, `epoch`, `epochs_done` in all, `epoch_seconds`, `doing`."""
+        self.connection.hset(self.key, mapping=facts)
+
+    def end_epoch(self, step: int, epoch: int) -> None:
+        """Note that an epoch has ended; its tries are forgotten."""
+        self.connection.hdel(f"{self.key}:tries", f"step {step} epoch {epoch}")
+
+    # -- log ---------------------------------------------------------------------------------------------------
 
     def log(self, line: str) -> None:
         """Add a line, with the time, to the run's log."""

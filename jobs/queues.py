@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,23 @@ from typing import Any
 import psutil
 import redis
 from rq import Queue, Retry, Worker
-from rq.exceptions import NoSuchJobError
-from rq.job import Job, JobStatus
+from rq.command import send_stop_job_command
 from rq.serializers import JSONSerializer
 
+from core import sweeps
 from core.datasets import Dataset, Record, confine, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
+from core.parameters import network_cost
+from core.run_specs import RunSpec, spec_from_dict
+from core.schedule import Stop
 from core.settings import Settings
+from core.splits import split_records
 from core.store import NewRun, Store
 from core.store_file import plain_rows
-from core.sweeps import ReconstructSpec, Spec, SweepSpec, spec_from_dict, spec_hash, variants
+from core.sweeps import ReconstructSpec, Spec, SweepSpec, spec_hash, variants
+from core.training_rows import ENDED
+from core.training_runs import TRAINING_SPECS, TrainSpec, first_state, judged, likely_networks, next_training
+from jobs import training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, user, versions
 from jobs.live import LiveRun, active_runs, spec_key
@@ -51,8 +58,11 @@ class Submission:
 class RunState:
     """A run as the store and the queue together see it.
 
-    rate: images a second. seconds_left: until the last image at that rate. position: runs submitted before it that
-    have not ended, for a queued run.
+    status: 'queued', 'running', 'paused', 'scheduled' (to start at a later time), 'finished', 'failed', 'cancelled'.
+    total, done: images, or for a training run epochs, of the steps begun so far. failed: images or steps. rate: images
+    a second. seconds_left: until the last image at that rate, or until the last epoch of the step. position: runs
+    submitted before it that have not ended, for a queued run. step, step_name, epoch: where a training run is. doing:
+    what it does before its first epoch. starts_at: of a scheduled run. study: what submitted it with others.
     """
 
     run_id: str
@@ -72,6 +82,19 @@ class RunState:
     position: int | None = None
     error: str | None = None
     synthetic: bool = False
+    study: str | None = None
+    priority: str = training_jobs.NORMAL
+    starts_at: datetime | None = None
+    step: int | None = None
+    step_name: str | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    doing: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains networks: its parts are epochs then, not images."""
+        return self.kind in TRAINING_SPECS
 
     @property
     def ended(self) -> bool:
@@ -172,7 +195,7 @@ class Queues:
 
     # -- submitting --------------------------------------------------------------------------------------------
 
-    def find_identical(self, spec: Spec, dataset: Dataset) -> str | None:
+    def find_identical(self, spec: RunSpec, dataset: Dataset) -> str | None:
         """Return the run that has measured, or is measuring, the same thing on the same images, or None."""
         wanted = spec_hash(spec, dataset.fingerprint)
         finished = self.store.finished_run(wanted)
@@ -183,12 +206,21 @@ class Queues:
         return running.decode() if running else None
 
     def submit(
-        self, spec: Spec, dataset: Dataset, *, again: bool = False, submitted_by: str | None = None
+        self,
+        spec: RunSpec,
+        dataset: Dataset,
+        *,
+        again: bool = False,
+        submitted_by: str | None = None,
+        priority: str = training_jobs.NORMAL,
+        start_after: datetime | None = None,
+        study: str | None = None,
     ) -> Submission:
-        """Queue a run, split into jobs over all `svd` workers.
+        """Queue a run: split into jobs over all `svd` workers, or step by step for a `train` worker.
 
         again: measure even where an identical run has finished. Two submissions of the same thing at once give one
-        run. SpecError where the data set cannot be measured so.
+        run. priority, start_after (a moment with its time zone): of training runs. study: what submits several runs
+        together. SpecError where the data set cannot be measured so.
         """
         spec.check(dataset)
         if isinstance(spec, ReconstructSpec) and self.store.dataset(spec.name) is not None:
@@ -202,7 +234,7 @@ class Queues:
                 other = connection.get(spec_key(wanted))
                 if other is not None:
                     return Submission(other.decode(), True)
-            records = dataset.sample(spec.sample_size, spec.seed)
+            records = () if isinstance(spec, TrainSpec) else dataset.sample(spec.sample_size, spec.seed)
             run = NewRun(
                 run_id=run_id,
                 kind=spec.kind,
@@ -211,19 +243,58 @@ class Queues:
                 synthetic=dataset.synthetic,
                 spec=json.dumps(spec.to_dict()),
                 spec_hash=wanted,
-                total=len(records),
+                total=spec.training.epochs if isinstance(spec, TrainSpec) else len(records),
                 submitted_at=datetime.now(UTC),
                 submitted_by=submitted_by or user(),
                 code_revision=code_revision(),
                 versions=versions(),
                 command=command_line(spec),
+                dataset_source=dataset.source,
+                study=study,
             )
             live = LiveRun(connection, run_id)
             live.create(_facts(run, attempt=1))
             values = {**asdict(run), "submitted_at": run.submitted_at.isoformat()}
             send(connection, "run", values=values)
-            self._enqueue(live, spec, dataset.root, records, attempt=1)
+            if isinstance(spec, TrainSpec):
+                live.set_priority(priority)
+                live.set_hold(start_after.isoformat() if start_after else "")
+                training_jobs.train_queue(priority, connection)
+                training_jobs.leave_dataset(connection, dataset)
+                training_jobs.enqueue_step(live, first_state(spec), attempt=1)
+                live.submitted()
+            else:
+                self._enqueue(live, spec, dataset.root, records, attempt=1)
         return Submission(run_id, False)
+
+    def submit_together(
+        self,
+        wanted: Sequence[tuple[RunSpec, Dataset]],
+        *,
+        again: bool = False,
+        submitted_by: str | None = None,
+        priority: str = training_jobs.NORMAL,
+        start_after: datetime | None = None,
+    ) -> list[Submission]:
+        """Queue several runs; more than one carry a common study, by which pages and tables take them together.
+
+        Every one is checked before the first is queued.
+        """
+        for spec, dataset in wanted:
+            spec.check(dataset)
+        study = f"grid-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}" if len(wanted) > 1 else None
+        return [
+            self.submit(
+                spec,
+                dataset,
+                again=again,
+                submitted_by=submitted_by,
+                priority=priority,
+                start_after=start_after,
+                study=study,
+            )
+            for spec, dataset in wanted
+        ]
 
     def _enqueue(self, live: LiveRun, spec: Spec, root: Path, records: Sequence[Record], attempt: int) -> None:
         output = str(self.settings.reconstructed / spec.name) if isinstance(spec, ReconstructSpec) else None
@@ -250,24 +321,24 @@ class Queues:
         ]
         live.add_jobs(job.job_id for job in jobs)
         queue(SVD, live.connection).enqueue_many(jobs)
-        live.connection.hdel(live.key, "submitting")
+        live.submitted()
 
     # -- changing ----------------------------------------------------------------------------------------------
 
-    def cancel(self, run_id: str) -> None:
-        """Stop a run after the images that are being measured now; what was measured stays."""
-        state = self.run(run_id)
-        if state is None:
-            raise SpecError(f"expected a known run; got {run_id}")
-        if state.ended:
-            raise SpecError(f"expected a run that is queued or running; {run_id} is {state.status}")
+    def cancel(self, run_id: str, *, force: bool = False) -> None:
+        """Stop a run after the images, or the epoch, at hand; what was measured stays.
+
+        force: end a training's process at once; its last checkpoint stays.
+        """
+        state = self._active(run_id)
         with self._connected() as connection:
             live = LiveRun(connection, run_id)
             live.cancel(state.attempt)
-            live.log("cancelled by the user")
-            for job in _fetch(live):
-                if job.get_status(refresh=False) == JobStatus.QUEUED:
-                    job.delete()
+            live.log("cancelled by the user" + (", at once" if force else ""))
+            running = training_jobs.running_job(live) if force and state.trains else None
+            if running is not None:
+                send_stop_job_command(connection, running.id, serializer=JSONSerializer)
+            training_jobs.withdraw(live)
             send(
                 connection,
                 "cancelled",
@@ -276,15 +347,51 @@ class Queues:
                 at=datetime.now(UTC).isoformat(),
             )
 
+    def _active(self, run_id: str) -> RunState:
+        state = self.run(run_id)
+        if state is None:
+            raise SpecError(f"expected a known run; got {run_id}")
+        if state.ended:
+            raise SpecError(f"expected a run that is queued or running; {run_id} is {state.status}")
+        return state
+
+    def _active_training(self, run_id: str) -> RunState:
+        state = self._active(run_id)
+        if not state.trains:
+            raise SpecError(f"expected a training run; {run_id} is a {state.kind} run")
+        return state
+
+    def pause(self, run_id: str) -> None:
+        """Keep a training run from going on; a step that runs stops after its epoch and keeps its checkpoint."""
+        self._active_training(run_id)
+        with self._connected() as connection:
+            live = LiveRun(connection, run_id)
+            training_jobs.hold(live, training_jobs.PAUSED)
+            live.log("paused by the user")
+
+    def resume(self, run_id: str) -> None:
+        """Let a paused or scheduled training run go on now, where it was."""
+        state = self._active_training(run_id)
+        with self._connected() as connection:
+            live = LiveRun(connection, run_id)
+            live.log("resumed by the user")
+            training_jobs.release(live, state.attempt)
+
+    def prioritise(self, run_id: str, priority: str) -> None:
+        """Change a training run's priority, one of `jobs.training_jobs.PRIORITIES`."""
+        state = self._active_training(run_id)
+        with self._connected() as connection:
+            live = LiveRun(connection, run_id)
+            training_jobs.prioritise(live, state.attempt, priority)
+            live.log(f"priority {priority}")
+
     def retry(self, run_id: str) -> None:
-        """Measure what a cancelled, failed or incomplete run has left out; measured images are kept."""
+        """Do what a cancelled, failed or incomplete run has left out: measured images and trained steps are kept."""
         run = self.store.run(run_id)
         if run is None:
             raise SpecError(f"expected a run that is in the store; got {run_id}")
         if run["status"] not in ENDED:
             raise SpecError(f"expected a run that has ended; {run_id} is {run['status']}")
-        if run["measured"] == run["total"] and run["status"] == "finished":
-            raise SpecError(f"expected a run with images left to measure; {run_id} has measured all {run['total']}")
         spec = spec_from_dict(json.loads(run["spec"]))
         dataset = self.store.dataset(run["dataset"])
         if dataset is None:
@@ -294,17 +401,48 @@ class Queues:
                 f"expected data set {run['dataset']} as it was when {run_id} was submitted; it has changed since. "
                 "Submit a new run"
             )
+        if isinstance(spec, TrainSpec):
+            self._retry_training(run, spec, dataset)
+        else:
+            self._retry_measuring(run, spec, dataset)
+
+    def _retry_measuring(self, run: dict[str, Any], spec: Spec, dataset: Dataset) -> None:
+        run_id = run["run_id"]
+        if run["measured"] == run["total"] and run["status"] == "finished":
+            raise SpecError(f"expected a run with images left to measure; {run_id} has measured all {run['total']}")
         attempt = int(run["attempt"]) + 1
         measured = set(self.store.images(run_id, "measured")["image_id"])
         missing = [r for r in dataset.sample(spec.sample_size, spec.seed) if r.image_id not in measured]
-        new = NewRun(**{name: run[name] for name in NewRun.__dataclass_fields__})
         with self._connected() as connection:
             live = LiveRun(connection, run_id)
-            live.create(_facts(new, attempt), done=measured)
+            live.create(_facts(_new_run(run), attempt), done=measured)
             live.log(f"retried: {len(missing)} images to measure")
             send(connection, "retried", run_id=run_id, attempt=attempt, complete=not missing)
             if missing:
                 self._enqueue(live, spec, dataset.root, missing, attempt)
+
+    def _retry_training(self, run: dict[str, Any], spec: TrainSpec, dataset: Dataset) -> None:
+        """Go on with the first step that could not be trained, or the one that was never finished."""
+        run_id, attempt = run["run_id"], int(run["attempt"]) + 1
+        state = first_state(spec)
+        for result in self.store.step_results(run_id):
+            step = next_training(spec, state)
+            if result.failure or isinstance(step, Stop):
+                break
+            _, state = judged(spec, state, step, result)
+        following = next_training(spec, state)
+        if isinstance(following, Stop) and run["status"] == "finished":
+            raise SpecError(f"expected a run with steps left to train; {run_id} has ended: {following.reason}")
+        with self._connected() as connection:
+            live = LiveRun(connection, run_id)
+            priority = live.priority()
+            live.create(_facts(_new_run(run), attempt))
+            live.set_priority(priority)
+            live.log(f"retried from step {len(state.outcomes)}")
+            send(connection, "training_retried", run_id=run_id, attempt=attempt, step=len(state.outcomes))
+            training_jobs.leave_dataset(connection, dataset)
+            training_jobs.enqueue_step(live, state, attempt)
+            live.submitted()
 
     # -- watching ----------------------------------------------------------------------------------------------
 
@@ -351,8 +489,34 @@ class Queues:
         """Return whether a record worker is there to write the store."""
         return any(worker.kind == RECORD for worker in self.workers())
 
-    def estimate(self, spec: Spec, dataset: Dataset) -> Estimate:
-        """Guess a run's length from the newest finished run of its kind, else from the newest sweep.
+    def estimate(self, spec: RunSpec, dataset: Dataset) -> Estimate:
+        """Guess a run's length from what has been measured here."""
+        return self._training_estimate(spec, dataset) if isinstance(spec, TrainSpec) else self._estimate(spec, dataset)
+
+    def _training_estimate(self, spec: TrainSpec, dataset: Dataset) -> Estimate:
+        """Guess from the newest finished step of the network, else of any: cost follows MACs × training images."""
+        steps = self.store.steps()
+        steps = steps[(steps["status"] == "finished") & steps["epoch_seconds"].notna()].sort_values("finished_at")
+        if steps.empty:
+            return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
+        same = steps[[json.loads(text)["name"] == spec.network.name for text in steps["network"]]]
+        latest = (same if len(same) else steps).iloc[-1]
+        splits = self.store.run_splits(str(latest["run_id"]))
+        images = int(splits.loc[splits["split"] == "train", "oversampled"].sum())
+        if not images:
+            return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
+        cost = float(latest["epoch_seconds"]) / (float(latest["macs"]) * images)
+        networks = likely_networks(spec)
+        split = split_records(dataset.records, spec.targets, seed=spec.split_seed, leaky_split=spec.leaky_split)
+        size = spec.training.height, spec.training.width
+        work = sum(network_cost(network, *size).macs for network in networks) * len(split.oversampled)
+        basis = f"from {latest['name']} of {latest['run_id']}, {float(latest['epoch_seconds']):.1f} s an epoch"
+        if len(networks) > 1:
+            basis += f"; for the unpruned network and {len(networks) - 1} steps, as if each were accepted"
+        return Estimate(cost * work * spec.training.epochs, basis)
+
+    def _estimate(self, spec: Spec, dataset: Dataset) -> Estimate:
+        """Guess from the newest finished run of the kind, else from the newest sweep.
 
         The cost is taken to follow pixels of the originals × rows an image.
         """
@@ -365,7 +529,9 @@ class Queues:
         else:
             return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
         latest = past.iloc[0]
-        cost = float(latest["work_seconds"]) / (pixels * len(variants(spec_from_dict(json.loads(latest["spec"])))))
+        cost = float(latest["work_seconds"]) / (
+            pixels * len(variants(sweeps.spec_from_dict(json.loads(latest["spec"]))))
+        )
         asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
         workers = sum(worker.kind == SVD for worker in self.workers()) or 1
         basis = f"from {latest['run_id']}, {cost * 1e6:.2f} s a megapixel and row, {workers} workers"
@@ -383,6 +549,10 @@ class Queues:
             time.sleep(pause)
 
 
+def _new_run(row: dict[str, Any]) -> NewRun:
+    return NewRun(**{name: row[name] for name in NewRun.__dataclass_fields__})
+
+
 def _facts(run: NewRun, attempt: int) -> dict[str, str | int]:
     return {
         "kind": run.kind,
@@ -390,6 +560,8 @@ def _facts(run: NewRun, attempt: int) -> dict[str, str | int]:
         "total": run.total,
         "attempt": attempt,
         "spec": run.spec,
+        "fingerprint": run.dataset_fingerprint,
+        "study": run.study or "",
         "submitted_at": run.submitted_at.isoformat(),
         "submitted_by": run.submitted_by or "",
         "synthetic": int(run.synthetic),
@@ -413,14 +585,6 @@ def _timeout(chunk: Sequence[Record], rows: int) -> int:
     return int(300 + 10 * cost * max(rows, 1))
 
 
-def _fetch(live: LiveRun) -> list[Job]:
-    try:
-        jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
-    except NoSuchJobError:
-        return []
-    return [job for job in jobs if job is not None]
-
-
 def _recorded(row: dict[str, Any]) -> RunState:
     return RunState(
         run_id=row["run_id"],
@@ -437,6 +601,7 @@ def _recorded(row: dict[str, Any]) -> RunState:
         finished_at=row["finished_at"],
         error=row["error"],
         synthetic=row["synthetic"],
+        study=row["study"],
     )
 
 
@@ -445,25 +610,50 @@ def _merged(live: LiveRun, recorded: RunState | None, position: int) -> RunState
     facts = live.facts()
     if not facts or (recorded is not None and recorded.ended and recorded.attempt >= int(facts["attempt"])):
         return None
-    done, failed, rate = live.progress()
     started = facts.get("started_at")
-    total = int(facts["total"])
-    return RunState(
+    state = RunState(
         run_id=live.run_id,
         kind=facts["kind"],
         dataset=facts["dataset"],
         status="running" if started else "queued",
-        total=total,
-        done=done,
-        failed=failed,
+        total=int(facts["total"]),
+        done=0,
+        failed=0,
         attempt=int(facts["attempt"]),
         submitted_at=datetime.fromisoformat(facts["submitted_at"]),
         submitted_by=facts["submitted_by"] or None,
         started_at=datetime.fromisoformat(started) if started else None,
-        rate=rate,
-        seconds_left=(total - done - failed) / rate if rate else None,
         position=None if started else position,
         synthetic=facts["synthetic"] == "1",
+        study=facts.get("study") or None,
+    )
+    return _training_state(state, facts) if state.trains else _measuring_state(state, live)
+
+
+def _measuring_state(state: RunState, live: LiveRun) -> RunState:
+    done, failed, rate = live.progress()
+    left = (state.total - done - failed) / rate if rate else None
+    return replace(state, done=done, failed=failed, rate=rate, seconds_left=left)
+
+
+def _training_state(state: RunState, facts: dict[str, str]) -> RunState:
+    epochs = int(json.loads(facts["spec"])["training"]["epochs"])
+    hold, step = facts.get("hold", ""), facts.get("step")
+    done, epoch = int(facts.get("epochs_done", 0)), int(facts.get("epoch", 0))
+    pace = float(facts["epoch_seconds"]) if "epoch_seconds" in facts else None
+    return replace(
+        state,
+        status=training_jobs.PAUSED if hold == training_jobs.PAUSED else "scheduled" if hold else state.status,
+        total=done - epoch + epochs,
+        done=done,
+        seconds_left=(epochs - epoch) * pace if pace is not None else None,
+        priority=facts.get("priority", training_jobs.NORMAL),
+        starts_at=datetime.fromisoformat(hold) if hold not in ("", training_jobs.PAUSED) else None,
+        step=int(step) if step is not None else None,
+        step_name=facts.get("step_name"),
+        epoch=epoch,
+        epochs=epochs,
+        doing=facts.get("doing") or None,
     )
 
 

@@ -22,13 +22,17 @@ from rq.serializers import JSONSerializer
 from core.datasets import Dataset, LeftOut, complete_folder
 from core.errors import StoreBusy, StoreError
 from core.outcomes import outcome
+from core.protocol import EpochResult
 from core.settings import Settings
 from core.store import NewRun, Store
 from core.store_file import plain_rows
 from core.sweeps import Chunk, ImageResult, ReconstructSpec, spec_from_dict
+from core.training_rows import ENDED
+from core.training_runs import TRAINING_SPECS, StepResult
 from jobs.connection import Connection
 from jobs.live import LiveRun, active_runs
 from jobs.records import RECORDS, REJECTED, dataset_from_dict, ring, waiting
+from jobs.training_jobs import enqueue_current, is_due, release
 
 WAIT_FOR_STORE = 600.0  # seconds that a record waits for a store that another process holds
 LONGEST_SUBMISSION = 300.0  # seconds; a submitter that needs longer has died half-way
@@ -122,6 +126,47 @@ def _write_cancelled(store: Store, run_id: str, attempt: int, at: str) -> None:
     _forget(store, run_id)
 
 
+def _write_training_data(store: Store, run_id: str, attempt: int, values: dict[str, Any]) -> None:
+    store.record_training_data(run_id, attempt, values)
+
+
+def _write_step(
+    store: Store,
+    run_id: str,
+    attempt: int,
+    result: dict[str, Any],
+    worker: str,
+    started_at: str,
+    finished_at: str | None,
+) -> None:
+    ended = datetime.fromisoformat(finished_at) if finished_at else None
+    store.record_step(run_id, attempt, StepResult.from_dict(result), worker, datetime.fromisoformat(started_at), ended)
+
+
+def _write_epochs(
+    store: Store, run_id: str, attempt: int, step: int, epochs: list[dict[str, Any]], ended_at: str
+) -> None:
+    results = [EpochResult(**each) for each in epochs]
+    store.record_epochs(run_id, attempt, step, results, datetime.fromisoformat(ended_at))
+
+
+def _write_training_ended(store: Store, run_id: str, attempt: int, error: str | None, at: str) -> None:
+    store.record_training_ended(run_id, attempt, error, datetime.fromisoformat(at))
+    _forget(store, run_id)
+
+
+def _write_training_retried(store: Store, run_id: str, attempt: int, step: int) -> None:
+    store.record_training_retry(run_id, attempt, step)
+
+
+def _write_study(store: Store, values: dict[str, Any]) -> None:
+    store.record_study({**values, "submitted_at": datetime.fromisoformat(values["submitted_at"])})
+
+
+def _write_study_status(store: Store, study: str, status: str, error: str | None, at: str | None) -> None:
+    store.record_study_status(study, status, error, datetime.fromisoformat(at) if at else None)
+
+
 def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> None:
     store.record_retry(run_id, attempt)
     if complete:  # nothing was missing
@@ -136,6 +181,13 @@ WRITERS: dict[str, Callable[..., None]] = {
     "started": _write_started,
     "cancelled": _write_cancelled,
     "retried": _write_retried,
+    "training_data": _write_training_data,
+    "step": _write_step,
+    "epochs": _write_epochs,
+    "training_ended": _write_training_ended,
+    "training_retried": _write_training_retried,
+    "study": _write_study,
+    "study_status": _write_study_status,
 }
 
 
@@ -210,7 +262,8 @@ def reconcile() -> None:
         if run_id in set(runs["run_id"]):
             _forget(store, run_id)
     for facts in plain_rows(unfinished):
-        _reconcile_run(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
+        reconcile_one = _reconcile_training if facts["kind"] in TRAINING_SPECS else _reconcile_run
+        reconcile_one(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
 
 
 def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
@@ -241,6 +294,33 @@ def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> No
         live.log(f"{len(lost)} images given up: {reason}")
     if not lost or store.record_images([Chunk(run_id, attempt, "record worker", lost)]):
         finish(store, run_id)
+
+
+def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
+    """Start a run whose hour has come; fail one whose job is gone without a word."""
+    known = live.facts()
+    if not known:
+        error = "expected the queue to know this run; its job is gone. Retry goes on from the step it was at"
+        store.record_failed(run_id, attempt, error, datetime.now(UTC))
+        return
+    if int(known["attempt"]) != attempt or known.get("submitting"):
+        return  # the record of a retry is on its way, or the submission is
+    until = live.hold()
+    if is_due(until):
+        live.log(f"released: it was to start after {until}")
+        release(live, attempt)
+        return
+    jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
+    under_way = any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs)
+    if until or under_way or waiting(live.connection):
+        return
+    reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
+    if reasons:
+        store.record_failed(run_id, attempt, reasons[-1], datetime.now(UTC))
+        _forget(store, run_id)
+    else:  # the process died between a job's end and the next one's beginning
+        live.log("its job was gone; enqueued again")
+        enqueue_current(live, attempt)
 
 
 def _reason(job: Job) -> str:

@@ -18,7 +18,10 @@ from core.datasets import Dataset, LeftOut, Record
 from jobs.connection import RECORD, Connection, queue
 from jobs.live import PREFIX
 
-KINDS = ("dataset", "removed_dataset", "run", "started", "cancelled", "retried", "chunk")
+KINDS = (
+    *("dataset", "removed_dataset", "run", "started", "cancelled", "retried", "chunk"),
+    *("training_data", "step", "epochs", "training_ended", "training_retried", "study", "study_status"),
+)
 RECORDS = f"{PREFIX}:records"  # records that have not been written yet, oldest first
 REJECTED = f"{PREFIX}:rejected"  # records that could not be
 LONGEST = 1200  # seconds that one bell may keep the record worker, waiting for the store included

@@ -65,7 +65,7 @@ def _measured(
     for record in records:
         if live.stopped(attempt):
             return
-        if live.try_image(record.image_id) > MAX_TRIES:
+        if live.try_part(record.image_id) > MAX_TRIES:
             reason = f"expected to measure {record.path}; the process died {MAX_TRIES} times at it"
             result = ImageResult(record.image_id, "failed", reason, 0.0)
         else:

@@ -28,8 +28,10 @@ from rq.serializers import JSONSerializer
 
 from core.errors import DermSlimError
 from core.settings import Settings
-from jobs.connection import QUEUES, RECORD, SVD, connect, queue
+from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
+from jobs.environment import quiet_tensorflow
 from jobs.records import LONGEST
+from jobs.training_jobs import TRAIN_QUEUES
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
@@ -46,7 +48,7 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-class MeasuringWorker(Worker):
+class ForkingWorker(Worker):
     """RQ's forking worker; a job's process ends with it."""
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
@@ -84,6 +86,14 @@ def prepare_measuring() -> None:
     __import__("jobs.tasks")
     gc.collect()
     gc.freeze()  # a collection in a forked job would touch, and so copy, every object that it shares with the worker
+
+
+def prepare_training() -> None:
+    """Import what every training needs but Keras, which must not be there before a job is forked."""
+    quiet_tensorflow()
+    __import__("jobs.training_tasks")
+    gc.collect()
+    gc.freeze()
 
 
 def _reconcile_regularly(settings: Settings) -> None:
@@ -142,9 +152,13 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         recorder.work(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
-    if kind == SVD:
+    if kind == TRAIN:
+        prepare_training()
+        served = [queue(each, connection) for each in TRAIN_QUEUES]
+    else:
         prepare_measuring()
-    MeasuringWorker([queue(kind, connection)], **options).work(burst=burst, logging_level="WARNING")
+        served = [queue(kind, connection)]
+    ForkingWorker(served, **options).work(burst=burst, logging_level="WARNING")
     gc.unfreeze()
 
 

@@ -1,0 +1,163 @@
+"""How a training run moves through the queue: one job a step, held, released and moved between priorities.
+
+A step's state (what `core.schedule` knows before it) lies in Redis under the step's number, so that the job itself
+carries three small values and may be enqueued again at any time, by whoever finds that it is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from datetime import UTC, datetime
+
+from rq import Queue, Retry
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from core import schedule
+from core.datasets import Dataset
+from core.errors import DatasetError, SpecError
+from core.schedule import State
+from jobs.connection import TRAIN, Connection, queue
+from jobs.live import PREFIX, LiveRun
+from jobs.records import dataset_from_dict, dataset_to_dict
+
+HIGH, NORMAL, LOW = "high", "normal", "low"
+PRIORITIES = (HIGH, NORMAL, LOW)
+PAUSED = "paused"
+QUEUE_OF = {HIGH: f"{TRAIN}-high", NORMAL: TRAIN, LOW: f"{TRAIN}-low"}
+TRAIN_QUEUES = tuple(QUEUE_OF[priority] for priority in PRIORITIES)  # in the order that a worker empties them
+STEP_HOURS = 48  # that one step may take before it counts as hung
+STEP_TRIES = 1000  # a step is begun again when its process dies; it is given up by `live.MAX_TRIES` at one epoch
+DATASET_DAYS = 60  # that a data set's description waits for the workers of a run
+
+
+def train_queue(priority: str, connection: Connection) -> Queue:
+    """Return the queue of a priority. SpecError for an unknown one."""
+    if priority not in QUEUE_OF:
+        raise SpecError(f"priority: expected one of {', '.join(PRIORITIES)}; got {priority!r}")
+    return queue(QUEUE_OF[priority], connection)
+
+
+# -- data sets ---------------------------------------------------------------------------------------------------------
+
+
+def _dataset_key(fingerprint: str) -> str:
+    return f"{PREFIX}:dataset:{fingerprint}"
+
+
+def leave_dataset(connection: Connection, dataset: Dataset) -> None:
+    """Leave a data set's description for workers that do not see the store."""
+    text = json.dumps(dataset_to_dict(dataset)).encode()
+    connection.set(_dataset_key(dataset.fingerprint), zlib.compress(text), ex=DATASET_DAYS * 24 * 3600)
+
+
+def fetch_dataset(connection: Connection, fingerprint: str) -> Dataset:
+    """Return the data set that was left under its fingerprint. DatasetError where it is gone."""
+    text = connection.get(_dataset_key(fingerprint))
+    if text is None:
+        raise DatasetError("expected the queue to hold the data set's description; it is gone. Retry leaves it anew")
+    return dataset_from_dict(json.loads(zlib.decompress(text)))
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+def job_id(live: LiveRun, attempt: int, step: int) -> str:
+    """Return the id of a step's job: the same for whoever enqueues it."""
+    return f"{live.run_id}--{attempt}-{step}"
+
+
+def enqueue_step(live: LiveRun, state: State, attempt: int) -> None:
+    """Enqueue the training that follows a state, unless it is under way or the run is held.
+
+    The next step of a run goes before the first of others, so that runs end one after the other.
+    """
+    step = len(state.outcomes)
+    live.leave_state(step, json.dumps(schedule.to_dict(state)))
+    enqueue_current(live, attempt)
+
+
+def enqueue_current(live: LiveRun, attempt: int) -> None:
+    """Enqueue the newest step that has a state, unless it is under way or the run is held."""
+    step = live.newest_state()
+    if step is None or live.hold():
+        return
+    name = job_id(live, attempt, step)
+    if _under_way(_fetch(live.connection, name)):
+        return
+    target = train_queue(live.priority(), live.connection)
+    live.add_jobs([name])
+    live.note_training(doing="waiting for a worker")
+    target.enqueue(
+        "jobs.training_tasks.train_step",
+        kwargs={"run_id": live.run_id, "attempt": attempt, "step": step},
+        job_id=name,
+        job_timeout=STEP_HOURS * 3600,
+        result_ttl=3600,
+        failure_ttl=7 * 24 * 3600,
+        retry=Retry(max=STEP_TRIES),
+        at_front=step > 0,
+        description=f"{live.run_id}, step {step}",
+    )
+
+
+def state_of(live: LiveRun, step: int) -> State:
+    """Return the state before a step. SpecError where it is gone."""
+    text = live.state(step)
+    if text is None:
+        raise SpecError(f"expected the queue to hold the state before step {step}; it is gone. Retry makes it anew")
+    return schedule.from_dict(json.loads(text))
+
+
+def _fetch(connection: Connection, name: str) -> Job | None:
+    try:
+        return Job.fetch(name, connection=connection, serializer=JSONSerializer)
+    except NoSuchJobError:
+        return None
+
+
+def _under_way(job: Job | None) -> bool:
+    return job is not None and job.get_status() in (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED)
+
+
+def withdraw(live: LiveRun) -> None:
+    """Take a run's waiting jobs off the queue; one that runs is left to notice by itself."""
+    for job in Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer):
+        if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
+            job.delete()
+
+
+def running_job(live: LiveRun) -> Job | None:
+    """Return the run's job that a worker is at, or None."""
+    jobs = (_fetch(live.connection, name) for name in live.job_ids())
+    return next((job for job in jobs if job is not None and job.get_status() == JobStatus.STARTED), None)
+
+
+# -- holding -----------------------------------------------------------------------------------------------------------
+
+
+def hold(live: LiveRun, until: str) -> None:
+    """Keep a run from going on: `PAUSED`, or a moment in ISO form. A step that runs stops after its epoch."""
+    live.set_hold(until)
+    withdraw(live)
+
+
+def release(live: LiveRun, attempt: int) -> None:
+    """Let a held run go on where it was."""
+    live.set_hold("")
+    enqueue_current(live, attempt)
+
+
+def is_due(until: str) -> bool:
+    """Return whether a run that is held until then may start."""
+    return until not in ("", PAUSED) and datetime.now(UTC) >= datetime.fromisoformat(until)
+
+
+def prioritise(live: LiveRun, attempt: int, priority: str) -> None:
+    """Move a run to another priority; a step that runs is not interrupted."""
+    train_queue(priority, live.connection)  # refuses an unknown one
+    live.set_priority(priority)
+    withdraw(live)
+    enqueue_current(live, attempt)
