@@ -19,8 +19,9 @@ from core.metrics import METRICS_BY_NAME
 from core.optimal_k import Curves, RuleParameters, plateau_positions
 from core.paper import claims as printed_claims
 from core.parameters import Cost, network_cost
-from core.pruning import prune
+from core.pruning import SCOPES, prune
 from core.schedule import ORIGINAL
+from core.tables import markdown_escape
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured yet"
 STATUSES = (REPRODUCED, NOT_REPRODUCED, NOT_MEASURED)
@@ -46,6 +47,7 @@ SHARES_LEFT = (5.0, 35.0)  # C19: percent, both ends included
 LENET5_REDUCTION, REDUCTION_POINTS = 59.0, 1.0  # C20: percent
 ARTICLE_EPOCHS, TEN_MINUTES = 75, 600.0  # C23: seconds
 HEIGHT, WIDTH = 200, 100  # where a figure is counted without a training
+CURVES = ((50.0, 33.33), tuple(SCOPES), 5, HEIGHT, WIDTH)  # C13, C14: factors, scopes, iterations and size counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +56,10 @@ class Known:
 
     storage, statistics: of one sweep, as `core.statistics` makes them. optimal_k: rule, k, reason, stability.
     resize_statistics: `core.statistics.summarise` of a resize study. curves: `core.fits.fit_curves`.
-    steps: trained steps of finished runs, `core.tables.STEP_COLUMNS`; one run_id is one history of one network.
-    runs: the run ids behind 'sweep', 'resize' and 'curves'; steps carry their own. synthetic: the sources ('sweep',
-    'resize', 'steps') that are about synthetic images.
+    pairs: unpruned networks trained on original and on reconstructed images, with the same settings. steps: trained
+    steps of finished pruning runs; one run_id is one history of one network. Both: `core.tables.STEP_COLUMNS`.
+    runs: the run ids behind 'sweep', 'resize' and 'curves'; trainings carry their own. synthetic: the sources ('sweep',
+    'resize', 'pairs', 'steps') that are about synthetic images.
     """
 
     storage: pd.DataFrame | None = None
@@ -64,6 +67,7 @@ class Known:
     optimal_k: pd.DataFrame | None = None
     resize_statistics: pd.DataFrame | None = None
     curves: tuple[CurveFits, ...] | None = None
+    pairs: pd.DataFrame | None = None
     steps: pd.DataFrame | None = None
     runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     synthetic: frozenset[str] = frozenset()
@@ -179,6 +183,8 @@ def c04_chosen_k(known: Known) -> Finding:
         return unmeasured("a sweep and its chosen k")
     chosen = {str(rule): k for rule, k in zip(known.optimal_k["rule"], known.optimal_k["k"], strict=True)}
     measured = ", ".join(f"{rule}: {'no k' if pd.isna(k) else f'k = {int(k)}'}" for rule, k in chosen.items())
+    if known.storage is not None and ARTICLE_K not in set(known.storage["k"]):
+        return Finding(None, f"Needs {NEEDS_SWEEP}. By rule here: {measured}.", known.runs.get("sweep", ()))
     if "plateau" not in chosen:
         return Finding(None, f"The rule plateau was not applied; {measured}.", known.runs.get("sweep", ()))
     holds = bool(pd.notna(chosen["plateau"]) and int(chosen["plateau"]) == ARTICLE_K)
@@ -291,7 +297,46 @@ def curves_of(known: Known, every: bool) -> Finding:
     if failing:
         more = f"; and {len(failing) - 3} more" if len(failing) > 3 else ""
         measured += f" Not for {'; '.join(failing[:3])}{more}."
-    return Finding(not failing, measured, known.runs.get("curves", ()), "Counted, not trained.")
+    note = " ".join(filter(None, ["Counted, not trained.", by_aicc(judged)]))
+    return Finding(not failing, measured, known.runs.get("curves", ()), note)
+
+
+def by_aicc(curves: Iterable[CurveFits]) -> str:
+    """Say for which networks AICc names another model than R², the article's measure, with both figures of both.
+
+    Empty where it never does.
+    """
+    curves = tuple(curves)
+    other = [curve for curve in curves if curve.best.get("aicc", "") not in ("", curve.best.get("r2"))]
+    if not other:
+        return ""
+    groups: dict[tuple[str, str, str], list[CurveFits]] = {}
+    for curve in other:
+        groups.setdefault((curve.network, curve.best["aicc"], curve.best["r2"]), []).append(curve)
+    texts = []
+    for (network, winner, loser), group in groups.items():
+        figures = {
+            (name, criterion): span([getattr(fit, criterion) for each in group for fit in each.fits
+                                     if fit.model.name == name], digits)
+            for name in (winner, loser)
+            for criterion, digits in (("aicc", 1), ("r2", 4))
+        }  # fmt: skip
+        texts.append(
+            f"{network}, {len(group)} curves: the {winner}, AICc {figures[winner, 'aicc']} against "
+            f"{figures[loser, 'aicc']} of the {loser}, where R² has {figures[winner, 'r2']} against "
+            f"{figures[loser, 'r2']}"
+        )
+    return (
+        "R² never charges for a coefficient; AICc does, the lower the better, and names another model for "
+        f"{len(other)} of {len(curves)} curves. {'; '.join(texts)}."
+    )
+
+
+def span(values: Iterable[float], digits: int) -> str:
+    """Return the smallest and the largest of some figures, one where they print alike."""
+    values = list(values)
+    low, high = (f"{value:.{digits}f}".replace("-", "−") for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def c13_exponential(known: Known) -> Finding:
@@ -305,7 +350,7 @@ def c14_polynomial(known: Known) -> Finding:
 
 
 def steps_of(known: Known, network: str | None = None) -> pd.DataFrame:
-    """Return the trained steps of a network, or of the article's four, in the order of runs and steps."""
+    """Return the pruning runs' steps of a network, or of the article's four, in the order of runs and steps."""
     columns = ["run_id", "network", "version", "seed", "step", "name", "parameters", "accepted", "test_accuracy"]
     if known.steps is None:
         return pd.DataFrame(columns=columns)
@@ -325,20 +370,23 @@ def accepted(steps: pd.DataFrame) -> pd.DataFrame:
 
 def c15_reconstructed(known: Known) -> Finding:
     """Ask of each network whether reconstructed images train it to within two points of the originals, or better."""
-    steps = steps_of(known)
-    steps = steps[(steps["name"] == ORIGINAL) & steps["test_accuracy"].notna()]
-    if steps.empty:
-        return unmeasured("unpruned networks trained on original and on reconstructed images")
+    steps = known.pairs
+    if steps is None or steps.empty:
+        return unmeasured("the same network trained on original and on reconstructed images, with the same settings")
+    steps = steps[steps["network"].isin(NETWORKS) & (steps["name"] == ORIGINAL) & steps["test_accuracy"].notna()]
     table = steps.pivot_table(index="network", columns="version", values="test_accuracy", aggfunc="mean", sort=False)
     table = table.reindex(columns=["original", "reconstructed"]).dropna()
     if table.empty:
-        return unmeasured("the same network trained on original and on reconstructed images")
+        return unmeasured("the same network trained on original and on reconstructed images, with the same settings")
+    table = table.loc[[name for name in NETWORKS if name in table.index]]
     worse = table.index[table["reconstructed"] < table["original"] - TOLERANCE]
+    used = steps[steps["network"].isin(table.index)]
+    seeds = used.groupby("network")["seed"].nunique()
     measured = "; ".join(
         f"{network} {row['reconstructed']:.2f} reconstructed, {row['original']:.2f} original"
+        + (f" (means of {seeds[network]} seeds)" if seeds[network] > 1 else "")
         for network, row in zip(list(table.index), table.to_dict("records"), strict=True)
     )
-    used = steps[steps["network"].isin(table.index)]
     note = f"Test accuracy; as well means at most {TOLERANCE:g} points less."
     return Finding(over_networks(list(table.index), list(worse)), f"{measured}.", ids(used), note)
 
@@ -525,7 +573,7 @@ JUDGES: dict[str, tuple[Callable[[Known], Finding], str | None]] = {
     "C12": (c12_size, "resize"),
     "C13": (c13_exponential, None),
     "C14": (c14_polynomial, None),
-    "C15": (c15_reconstructed, "steps"),
+    "C15": (c15_reconstructed, "pairs"),
     "C16": (c16_alexnet, "steps"),
     "C17": (c17_best_case, "steps"),
     "C18": (c18_megabytes, "steps"),
@@ -568,3 +616,34 @@ def claims_table(known: Known) -> pd.DataFrame:
         runs=[" ".join(verdict.runs) for verdict in verdicts],
         note=[verdict.note for verdict in verdicts],
     )
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Return a `claims_table` as CSV."""
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def to_markdown(table: pd.DataFrame, basis: Iterable[str] = ()) -> str:
+    """Return a `claims_table` in Markdown. basis: sentences that say what the claims are judged by."""
+    heads = {
+        "id": "Claim",
+        "source": "Article",
+        "claim": "What it says",
+        "printed_value": "Printed",
+        "status": "Status",
+        "measured": "Measured",
+        "note": "To know beside it",
+        "runs": "Runs",
+    }
+    counts = ", ".join(f"{sum(table['status'] == status)} {status}" for status in STATUSES)
+    lines = [f"{len(table)} claims of the article: {counts}.", *(f"- {markdown_escape(text)}" for text in basis), ""]
+    lines += [f"| {' | '.join(heads.values())} |", f"|{'---|' * len(heads)}"]
+    for row in table[list(heads)].itertuples(index=False):
+        lines.append(f"| {' | '.join(markdown_escape(text) or '–' for text in row)} |")
+    return "\n".join([*lines, ""])
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Iterable[str]], str]] = {
+    "csv": lambda table, basis: to_csv(table),
+    "markdown": to_markdown,
+}

@@ -1,14 +1,14 @@
-"""Tables 4, 5 and 6 in the article's form: what was measured, what the article prints, and the difference.
+"""Tables 4, 5 and 6 in the article's form: what was measured, what the article prints, and the difference; and more.
 
-Input is one frame of trained steps, `STEP_COLUMNS`; a page filters it by runs and hands over the rest. Runs of the same
-network, images and settings are averaged over their seeds; runs that differ in data set or settings never are, and
-get rows of their own.
+Input is one frame of trained steps, `STEP_COLUMNS`; `core.results` chooses them and counts each training once. Steps of
+the same network, images and settings are averaged over their seeds; those that differ in data set or settings never
+are, and get rows of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -45,68 +45,149 @@ STEP_COLUMNS = (
     "epochs",
     "seconds",
 )
+OPTIONAL: dict[str, str | bool] = {"settings": "", "images": "", "synthetic": False}  # and what an absent column means
 NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
 VERSIONS = ("original", "reconstructed")
 DIGITS = 2  # as the article prints
+PARTS = ("measured", "printed", "difference")
+SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
 
-KEYS: dict[int, tuple[str, ...]] = {4: ("network", "version"), 5: ("network", "version"), 6: ("network", "name")}
-KEY_LABELS = {"network": "Architecture", "version": "Images", "name": "Model", "dataset": "Data set"}
-LABELS = KEY_LABELS | {
-    "settings": "Settings",
-    "runs": "Runs",
-    "train_accuracy": "Training accuracy",
-    "train_precision": "Training precision",
-    "validation_accuracy": "Validation accuracy",
-    "validation_precision": "Validation precision",
-    "test_accuracy": "Accuracy",
-    "test_precision": "Precision",
-    "test_recall": "Recall",
+ARTICLE_TABLES = (4, 5, 6)
+FURTHER = "further"  # the table of what the article does not print
+KEYS: dict[int | str, tuple[str, ...]] = {
+    4: ("network", "version"),
+    5: ("network", "version"),
+    6: ("network", "name"),
+    FURTHER: ("network", "name"),
 }
 VARYING = ("version", "dataset", "settings")  # what keeps rows apart beyond a table's keys
+LABELS = {
+    "network": "Architecture",
+    "version": "Images",
+    "name": "Model",
+    "dataset": "Data set",
+    "settings": "Settings",
+    "runs": "Runs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A column of figures: its name and label, the column of a step that it comes from, and that one's unit in it.
+
+    digits: after the point, as shown. best: whether the highest is marked as the best.
+    """
+
+    name: str
+    label: str
+    source: str
+    unit: float = 1.0
+    digits: int = DIGITS
+    best: bool = True
+
+
+PRINTED = tuple(
+    Figure(name, label, name)
+    for name, label in (
+        ("train_accuracy", "Training accuracy"),
+        ("train_precision", "Training precision"),
+        ("validation_accuracy", "Validation accuracy"),
+        ("validation_precision", "Validation precision"),
+        ("test_accuracy", "Accuracy"),
+        ("test_precision", "Precision"),
+        ("test_recall", "Recall"),
+    )
+)
+UNPRINTED = (
+    Figure("macro_precision", "Macro precision, %", "macro_precision"),
+    Figure("macro_recall", "Macro recall (balanced accuracy), %", "macro_recall"),
+    Figure("lesion_accuracy", "Lesion accuracy, %", "lesion_accuracy"),
+    *(Figure(f"recall_{label}", f"Recall {label.replace('_', '-')}, %", f"recall_{label}") for label in CLASSES),
+    Figure("parameters", "Parameters", "parameters", digits=0, best=False),
+    Figure("macs", "MACs, millions", "macs", 1e6, best=False),
+    Figure("weights", "Weights on disk, MB", "weights_bytes", 1e6, best=False),
+    Figure("checkpoint", "With optimiser state, MB", "checkpoint_bytes", 1e6, best=False),
+    Figure("epochs", "Epochs", "epochs", digits=0, best=False),
+    Figure("seconds", "Time, s", "seconds", digits=1, best=False),
+    Figure("epoch_seconds", "An epoch, s", "epoch_seconds", digits=2, best=False),
+    Figure("peak_memory", "Peak memory, MB", "peak_memory", 1e6, digits=0, best=False),
+)
+FIGURES = {figure.name: figure for figure in (*PRINTED, *UNPRINTED)}
+FURTHER_NEEDED = tuple(figure.source for figure in UNPRINTED)
 
 
 @dataclass(frozen=True, eq=False)
-class ArticleTable:
-    """One of the article's tables.
+class MeasuredTable:
+    """One of the article's tables measured again, or the further one.
 
-    rows: the table's keys, further columns of `VARYING` where the measured runs differ in them, runs (how many were
-    averaged, 0 where only printed), and for each of `metrics` its measured mean under the metric's name, and _std
-    (sample deviation, missing for fewer than two runs), _printed, _difference (measured minus printed) and _best (True
-    for the best measured of its network, where there are several to compare). Missing figures are NaN.
-    caption: a sentence or two, plain text.
+    keys: what the rows are told apart by: the article's, and those of `VARYING` in which the measured runs differ.
+    rows: the keys, runs (how many were averaged, 0 where only printed), seeds and run_ids (texts, in the same order),
+    all of `VARYING` and `OPTIONAL`, and for each of `metrics` its measured mean under the metric's name, and _std
+    (sample deviation, missing for fewer than two runs), _count (runs in which it is defined), _printed, _difference
+    (measured minus printed) and _best (True for the best measured of its network, where there are several to compare).
+    Missing figures are NaN. parts: what is shown of each metric. shortened: what is shown of a row's settings, by the whole text; what all rows share stands in
+    the caption: a sentence or two, plain text.
     """
 
-    number: int
+    number: int | str
     keys: tuple[str, ...]
     metrics: tuple[str, ...]
     rows: pd.DataFrame
     caption: str
+    parts: tuple[str, ...]
+    shortened: Mapping[str, str] = field(default_factory=dict)
 
 
-def article_table(number: int, steps: pd.DataFrame, *, images: str = "", synthetic: bool = False) -> ArticleTable:
+def article_table(number: int, steps: pd.DataFrame) -> MeasuredTable:
     """Return Table 4, 5 or 6 for measured steps, beside what the article prints.
 
-    steps: columns `NEEDED` and the table's metrics; others are not looked at but settings. Table 4 and 5 take the
-    unpruned networks. images: how many images stand behind the figures, in words, such as '3300 training, 1100
-    validation and 360 test images', for the caption. synthetic: whether the caption must say so.
+    steps: columns `NEEDED` and the table's metrics; others are not looked at but `OPTIONAL`. images: how many of them
+    stand behind a run, in words, such as '3300 training, 1100 validation and 360 test images'. Table 4 and 5 take the
+    unpruned networks.
     """
-    if number not in KEYS:
+    if number not in ARTICLE_TABLES:
         raise SpecError(f"expected table 4, 5 or 6, got {number}")
-    metrics = TABLE_METRICS[number]
-    missing = [column for column in (*NEEDED, *metrics) if column not in steps]
+    steps = _checked(steps, TABLE_METRICS[number])
+    if number != 6:
+        steps = steps[steps["name"] == ORIGINAL]
+    title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
+    return _table(number, steps, TABLE_METRICS[number], title, PARTS)
+
+
+def further_table(steps: pd.DataFrame) -> MeasuredTable:
+    """Return what the article does not print of each step: `UNPRINTED`, test figures by class, sizes and times.
+
+    steps: columns `NEEDED` and `FURTHER_NEEDED`, and those of `OPTIONAL` that there are.
+    """
+    steps = _checked(steps, FURTHER_NEEDED)
+    steps = steps.assign(**{figure.name: steps[figure.source] / figure.unit for figure in UNPRINTED})
+    title = "Test figures by class, sizes and times, which the article does not print"
+    return _table(FURTHER, steps, tuple(figure.name for figure in UNPRINTED), title, PARTS[:1])
+
+
+def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
+    """Return the steps that have any of the figures, as numbers, with `OPTIONAL` filled in."""
+    missing = [column for column in (*NEEDED, *figures) if column not in steps]
     if missing:
-        raise SpecError(f"expected steps with the columns {', '.join((*NEEDED, *metrics))}, got none of {missing}")
+        raise SpecError(f"expected steps with the columns {', '.join((*NEEDED, *figures))}, got none of {missing}")
     unknown = set(steps["version"].dropna()) - set(VERSIONS)
     if unknown:
         raise SpecError(f"expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}")
-    steps = steps.assign(settings=steps["settings"].fillna("") if "settings" in steps else "")
-    if number != 6:
-        steps = steps[steps["name"] == ORIGINAL]
-    steps = steps[steps[list(metrics)].notna().any(axis=1)]
+    steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
+    steps = steps.fillna({"settings": "", "images": ""}).astype(dict.fromkeys(figures, "float64"))
+    return steps[steps[list(figures)].notna().any(axis=1)]
+
+
+def _table(
+    number: int | str, steps: pd.DataFrame, metrics: tuple[str, ...], title: str, parts: tuple[str, ...]
+) -> MeasuredTable:
     differing = [column for column in VARYING if column not in KEYS[number] and _differs(steps, column, KEYS[number])]
     keys = (*KEYS[number], *differing)
+    shared, shortened = apart(steps["settings"])
     rows = _beside(_averaged(steps, keys, metrics), number, metrics, differing)
-    return ArticleTable(number, keys, metrics, rows, _caption(number, steps, images, synthetic))
+    by_network = {} if "settings" in keys else _networks_by_settings(steps, shortened)
+    caption = _caption(title, steps, shared, by_network, compared=len(parts) > 1)
+    return MeasuredTable(number, keys, metrics, rows, caption, parts, shortened)
 
 
 def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:
@@ -114,57 +195,113 @@ def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:
     return bool((steps.groupby(list(keys))[column].nunique() > 1).any())
 
 
+def apart(settings: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """Return what several runs' settings share, and by the whole text what sets each apart; parts end at commas."""
+    parts = {text: text.split(", ") for text in settings}
+    common = [part for part in next(iter(parts.values()), []) if all(part in each for each in parts.values())]
+    return ", ".join(common), {
+        text: ", ".join(part for part in each if part not in common) or "nothing else" for text, each in parts.items()
+    }
+
+
+def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return which networks have which settings beyond the shared ones; nothing where there are no others."""
+    if len(shortened) < 2:
+        return {}
+    found: dict[str, list[str]] = {}
+    for network, settings in steps[["network", "settings"]].drop_duplicates().itertuples(index=False):
+        found.setdefault(shortened[settings], []).append(network)
+    return found
+
+
 def _averaged(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Return one row for each of the keys: mean and sample deviation over the runs, their number, the first step."""
-    values = steps.astype(dict.fromkeys(metrics, "float64"))
-    groups = values.groupby(list(keys), sort=False)
+    """Return one row for each of the keys: mean and sample deviation over the runs, which those are, the first step."""
+    groups = steps.sort_values(["seed", "run_id"]).groupby(list(keys), sort=False)
     table = groups[list(metrics)].mean()
     table = table.join(groups[list(metrics)].std(ddof=1).add_suffix("_std"))
+    table = table.join(groups[list(metrics)].count().add_suffix("_count"))
     table["runs"] = groups["run_id"].nunique()
+    table["seeds"] = groups["seed"].agg(lambda seeds: " ".join(map(str, seeds)))
+    table["run_ids"] = groups["run_id"].agg(" ".join)
     table["step"] = groups["step"].min()
+    # Where no key tells them apart, these are the same in all of a row's runs.
+    table = table.join(groups[[name for name in (*VARYING, "synthetic") if name not in keys]].first())
+    table["images"] = groups["images"].agg(_each)
     return table.reset_index()
 
 
-def _beside(measured: pd.DataFrame, number: int, metrics: tuple[str, ...], differing: Iterable[str]) -> pd.DataFrame:
+def _beside(
+    measured: pd.DataFrame, number: int | str, metrics: tuple[str, ...], differing: Iterable[str]
+) -> pd.DataFrame:
     """Join measured rows with the article's, in its order; what only one side has keeps its row."""
     keys = list(KEYS[number])
-    printed = printed_table(number)[[*keys, *metrics]].rename(columns={name: f"{name}_printed" for name in metrics})
+    if number in ARTICLE_TABLES:
+        printed = printed_table(int(number))[[*keys, *metrics]]
+    else:
+        printed = pd.DataFrame(columns=[*keys, *metrics])
+    printed = printed.rename(columns={name: f"{name}_printed" for name in metrics})
     printed["order"] = range(len(printed))
     table = measured.merge(printed, on=keys, how="outer")
     table["place"] = table["network"].map({name: place for place, name in enumerate(NETWORKS)}).fillna(len(NETWORKS))
     # Within a network: the article's rows as printed, then what it lacks, in the order of the steps.
     table = table.sort_values(["place", "network", *differing, "order", "step"], kind="stable", na_position="last")
     table = table.reset_index(drop=True)
-    table["runs"] = table["runs"].fillna(0).astype("int64")
+    counts = ["runs", *(f"{metric}_count" for metric in metrics)]
+    table = table.astype(dict.fromkeys(counts, "float64")).fillna(dict.fromkeys(counts, 0))
+    table = table.astype(dict.fromkeys(counts, "int64"))
+    own = [name for name in (*VARYING, *OPTIONAL) if name not in (*keys, *differing)]
+    texts = ["seeds", "run_ids", *dict.fromkeys(name for name in own if name != "synthetic")]
+    table[texts] = table[texts].astype(object).fillna("")
     for metric in metrics:
-        table[f"{metric}_difference"] = table[metric] - table[f"{metric}_printed"]
-        shown = table[metric].round(DIGITS)
+        table[f"{metric}_difference"] = table[metric] - table[f"{metric}_printed"].astype("float64")
+        shown = table[metric].round(FIGURES[metric].digits)
         networks = shown.groupby(table["network"])
-        table[f"{metric}_best"] = (shown == networks.transform("max")) & (networks.transform("count") > 1)
-    suffixes = ("", "_std", "_printed", "_difference", "_best")
-    return table[[*keys, *differing, "runs", *(metric + suffix for metric in metrics for suffix in suffixes)]]
+        best = (shown == networks.transform("max")) & (networks.transform("count") > 1)
+        table[f"{metric}_best"] = best & FIGURES[metric].best
+    suffixes = SUFFIXES
+    figures = [metric + suffix for metric in metrics for suffix in suffixes]
+    return table[[*keys, *differing, "runs", "seeds", "run_ids", *dict.fromkeys(own), *figures]]
 
 
-def _caption(number: int, steps: pd.DataFrame, images: str, synthetic: bool) -> str:
-    title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
+def _each(texts: Iterable[str]) -> str:
+    """Return the different texts, in the order in which they come."""
+    return " or ".join(dict.fromkeys(filter(None, texts)))
+
+
+def _caption(
+    title: str, steps: pd.DataFrame, shared: str, by_network: Mapping[str, Sequence[str]], *, compared: bool
+) -> str:
     if steps.empty:
-        return f"{title}. Nothing measured yet; printed figures only."
-    datasets = steps[["dataset", "version"]].drop_duplicates().sort_values(["version", "dataset"])
-    named = ", ".join(f"{row.dataset} ({row.version})" for row in datasets.itertuples())
+        return f"{title}. Nothing measured yet{'; printed figures only' if compared else ''}."
+    datasets = steps[["dataset", "version", "synthetic"]].drop_duplicates().sort_values(["version", "dataset"])
+    named = ", ".join(
+        f"{row.dataset} ({row.version}{', synthetic' if row.synthetic else ''})" for row in datasets.itertuples()
+    )
+    images = _counts(steps)
     seeds = sorted(steps["seed"].dropna().unique())
-    settings = sorted(text for text in steps["settings"].unique() if text)
+    own = [f"{' and '.join(networks)} {settings}" for settings, networks in by_network.items()]
+    settings = "; ".join(filter(None, [shared, *own]))
     parts = [
-        f"Data: {named}{', synthetic' if synthetic else ''}",
+        f"Data: {named}",
         *([f"n: {images}"] if images else []),
         f"{_counted(steps['run_id'].nunique(), 'run')}, {_counted(len(seeds), 'seed')} "
         f"({', '.join(str(int(seed)) for seed in seeds)})",
-        *([f"settings: {'; '.join(settings)}"] if settings else []),
+        *([f"settings: {settings}"] if settings else []),
     ]
-    deviation = " Mean ± sample deviation over runs." if steps["run_id"].nunique() > 1 else ""
+    deviation = " Mean ± sample deviation over seeds." if steps["run_id"].nunique() > 1 else ""
+    difference = " Difference: measured minus printed." if compared else ""
     return (
-        f"{title}. {'; '.join(parts)}. {len(CLASSES)} classes.{deviation} Difference: measured minus printed. "
+        f"{title}. {'; '.join(parts)}. {len(CLASSES)} classes.{deviation}{difference} "
         "Bold: the best measured figure of a network."
     )
+
+
+def _counts(steps: pd.DataFrame) -> str:
+    """Return how many images stand behind the figures, for each data set where they differ."""
+    counts = {str(dataset): _each(texts) for dataset, texts in steps.groupby("dataset", sort=True)["images"]}
+    if len(set(counts.values())) == 1:
+        return next(iter(counts.values()))
+    return ", ".join(f"{text} of {dataset}" for dataset, text in counts.items() if text)
 
 
 def _counted(count: int, word: str) -> str:
@@ -173,7 +310,11 @@ def _counted(count: int, word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One measured figure as text: value ± deviation, the printed one and the difference; empty where missing."""
+    """One figure as text: mean ± deviation, the printed one and the difference; empty where missing.
+
+    A figure that no run defines (the precision of a network that predicts nothing) is `undefined`, and where only some
+    runs do, their number is said.
+    """
 
     measured: str
     printed: str
@@ -183,48 +324,63 @@ class Cell:
 
 def cell(row: pd.Series, metric: str) -> Cell:
     """Return a row's texts for one metric."""
+    digits = FIGURES[metric].digits
     measured, deviation = row[metric], row[f"{metric}_std"]
-    text = "" if pd.isna(measured) else f"{measured:.{DIGITS}f}"
-    if text and pd.notna(deviation):
-        text += f" ± {deviation:.{DIGITS}f}"
+    text = f"{measured:,.{digits}f}" if pd.notna(measured) else "undefined" if row["runs"] else ""
+    if pd.notna(deviation) and (deviation or FIGURES[metric].best):  # what is counted is the same for all seeds
+        text += f" ± {deviation:,.{digits}f}"
+    if 0 < row[f"{metric}_count"] < row["runs"]:
+        text += f" (n = {row[f'{metric}_count']})"
     printed, difference = row[f"{metric}_printed"], row[f"{metric}_difference"]
     return Cell(
         text,
-        "" if pd.isna(printed) else f"{printed:.{DIGITS}f}",
-        "" if pd.isna(difference) else f"{round(difference, DIGITS) + 0.0:+.{DIGITS}f}".replace("-", "−"),
+        "" if pd.isna(printed) else f"{printed:.{digits}f}",
+        "" if pd.isna(difference) else f"{round(difference, digits) + 0.0:+.{digits}f}".replace("-", "−"),
         bool(row[f"{metric}_best"]),
     )
 
 
-PARTS = ("measured", "printed", "difference")
+def key_texts(table: MeasuredTable, row: pd.Series) -> list[str]:
+    """Return what a row is called: its keys, settings by what sets them apart; empty where missing."""
+    texts = {key: "" if pd.isna(row[key]) else str(row[key]) for key in table.keys}
+    return [table.shortened.get(text, text) if key == "settings" else text for key, text in texts.items()]
 
 
-def _lines(table: ArticleTable, bold: Callable[[str], str], missing: str) -> Iterable[list[str]]:
-    """Yield each row's texts: keys, runs, then measured, printed and difference of each metric."""
+def _lines(table: MeasuredTable, bold: Callable[[str], str], missing: str) -> Iterable[list[str]]:
+    """Yield each row's texts: keys, runs, then the parts of each metric."""
     for _, row in table.rows.iterrows():
-        texts = ["" if pd.isna(row[key]) else str(row[key]) for key in table.keys]
+        texts = key_texts(table, row)
         texts.append(str(row["runs"]) if row["runs"] else missing)
         for metric in table.metrics:
             figures = cell(row, metric)
             measured = bold(figures.measured) if figures.best else figures.measured
-            texts += [measured or missing, figures.printed or missing, figures.difference or missing]
+            shown = dict(zip(PARTS, (measured, figures.printed, figures.difference), strict=True))
+            texts += [shown[part] or missing for part in table.parts]
         yield texts
 
 
-def to_csv(table: ArticleTable) -> str:
-    """Return the rows in full precision, one column a figure; `_best` is 1 or 0."""
+def to_csv(table: MeasuredTable) -> str:
+    """Return the rows in full precision, one column a figure; `_best` is 1 or 0. Data, n and settings are columns."""
     flags = {f"{metric}_best": "int64" for metric in table.metrics}
-    return table.rows.astype(flags).to_csv(index=False, lineterminator="\n")
+    printed = [f"{metric}_{part}" for metric in table.metrics for part in ("printed", "difference")]
+    rows = table.rows if len(table.parts) > 1 else table.rows.drop(columns=printed)
+    return rows.astype(flags).to_csv(index=False, lineterminator="\n")
 
 
-def to_markdown(table: ArticleTable) -> str:
+def _heads(table: MeasuredTable) -> list[str]:
+    return [LABELS[key] for key in (*table.keys, "runs")]
+
+
+def to_markdown(table: MeasuredTable) -> str:
     """Return the caption and the table in Markdown, with its special characters escaped."""
 
     def line(texts: Iterable[str]) -> str:
         return f"| {' | '.join(texts)} |"
 
-    heads = [LABELS[key] for key in (*table.keys, "runs")]
-    heads += [f"{LABELS[metric]}, {part}" for metric in table.metrics for part in PARTS]
+    heads = _heads(table)
+    for metric in table.metrics:
+        label = FIGURES[metric].label
+        heads += [f"{label}, {part}" for part in table.parts] if len(table.parts) > 1 else [label]
     rule = ["---"] * len(table.keys) + ["---:"] * (len(heads) - len(table.keys))
     escaped = (
         [*(markdown_escape(text) for text in texts[: len(table.keys)]), *texts[len(table.keys) :]]
@@ -252,16 +408,18 @@ def latex_escape(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def to_latex(table: ArticleTable) -> str:
-    """Return a table environment for LaTeX with booktabs; a rule between networks, a label table4, table5 or table6."""
-    keys = len(table.keys)
-    columns = "l" * keys + "r" * (1 + len(PARTS) * len(table.metrics))
+def to_latex(table: MeasuredTable) -> str:
+    """Return a table environment for LaTeX with booktabs; a rule between networks, a label table4, table5, …"""
+    keys, parts = len(table.keys), len(table.parts)
+    labels = [latex_escape(FIGURES[metric].label) for metric in table.metrics]
+    columns = "l" * keys + "r" * (1 + parts * len(labels))
     groups, rules = [""] * (keys + 1), []
-    for place, metric in enumerate(table.metrics):
-        first = keys + 2 + len(PARTS) * place
-        groups.append(rf"\multicolumn{{{len(PARTS)}}}{{c}}{{{LABELS[metric]}}}")
-        rules.append(rf"\cmidrule(lr){{{first}-{first + len(PARTS) - 1}}}")
-    heads = [LABELS[key] for key in (*table.keys, "runs")] + ["meas.", "print.", "diff."] * len(table.metrics)
+    for place, label in enumerate(labels):
+        first = keys + 2 + parts * place
+        groups.append(rf"\multicolumn{{{parts}}}{{c}}{{{label}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{first + parts - 1}}}")
+    grouped = [" & ".join(groups) + r" \\", " ".join(rules)] if parts > 1 else []
+    heads = _heads(table) + (["meas.", "print.", "diff."] * len(labels) if parts > 1 else labels)
     body: list[str] = []
     previous = None
     # Bold is put round the escaped text, so a mark that no text can hold stands for it until then.
@@ -272,20 +430,20 @@ def to_latex(table: ArticleTable) -> str:
         body.append(" & ".join(_latex_cell(text) for text in texts) + r" \\")
     return "\n".join(
         [
-            "% needs \\usepackage{booktabs}",
+            "% needs \\usepackage{booktabs,graphicx}",
             r"\begin{table*}",
             r"\centering\small\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{latex_escape(table.caption)}}}",
             rf"\label{{table{table.number}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            " & ".join(groups) + r" \\",
-            " ".join(rules),
+            *grouped,
             " & ".join(heads) + r" \\",
             r"\midrule",
             *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table*}",
             "",
         ]
@@ -298,4 +456,5 @@ def _latex_cell(text: str) -> str:
     return rf"\textbf{{{latex_escape(text[1:])}}}"
 
 
-WRITERS: dict[str, Callable[[ArticleTable], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
+WRITERS: dict[str, Callable[[MeasuredTable], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
+ENDINGS = {"csv": "csv", "markdown": "md", "latex": "tex"}  # of the files that each format is written to

@@ -71,6 +71,14 @@ class TrainingRows(StoreFile):
         """Return the sets that a run really has: label, split, quota, lesions, images, oversampled."""
         return self.read("SELECT * EXCLUDE run_id FROM run_splits WHERE run_id = ? ORDER BY rowid", [run_id])
 
+    def split_totals(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """Return the sets that these runs really have, classes summed: run_id, split, images, oversampled."""
+        return self.read(
+            "SELECT run_id, split, sum(images)::BIGINT AS images, sum(oversampled)::BIGINT AS oversampled "
+            "FROM run_splits WHERE list_contains(?, run_id) GROUP BY run_id, split ORDER BY run_id, split",
+            [list(run_ids)],
+        )
+
     def training_notes(self, run_id: str) -> list[str]:
         """Return the sentences that belong beside a run's results; none before its data are there."""
         rows = self.read("SELECT notes FROM training_data WHERE run_id = ?", [run_id])
@@ -193,11 +201,14 @@ class TrainingRows(StoreFile):
             if one(connection, "SELECT count(*) FROM studies WHERE study = ?", [values["study"]]) == 0:
                 insert(connection, "studies", pd.DataFrame([{"status": "running", **values}]))
 
-    def record_study_status(self, study: str, status: str, error: str | None, at: datetime | None) -> None:
-        """Change a study's status: finished, failed or cancelled, or running again."""
+    def record_study_status(
+        self, study: str, status: str, error: str | None, at: datetime | None, spec: str | None = None
+    ) -> None:
+        """Change a study's status: finished, failed or cancelled, or running again, perhaps by another spec (JSON)."""
         with self.transaction() as connection:
             connection.execute(
-                "UPDATE studies SET status = ?, error = ?, finished_at = ? WHERE study = ?", [status, error, at, study]
+                "UPDATE studies SET status = ?, error = ?, finished_at = ?, spec = coalesce(?, spec) WHERE study = ?",
+                [status, error, at, spec, study],
             )
 
 

@@ -101,7 +101,12 @@ class TrainSpec:
 
     @property
     def settings(self) -> str:
-        """The protocol in words, seed and network aside: what rows of a table must share to be averaged."""
+        """The run in words, seed and network aside: what rows of a table must share to be averaged."""
+        return self.training_settings
+
+    @property
+    def training_settings(self) -> str:
+        """The protocol of each training in words; no part of it holds a comma, so that parts can be told apart."""
         training, standard = self.training, TrainingSpec()
         parts = [
             f"{training.height}×{training.width}",
@@ -118,8 +123,8 @@ class TrainSpec:
         if self.thresholds != article_baseline(self.network.name):
             limits = self.thresholds
             parts.append(
-                f"baseline {limits.train_accuracy:g}/{limits.train_precision:g}, {limits.validation_accuracy:g}/"
-                f"{limits.validation_precision:g}, −{limits.test_tolerance:g}"
+                f"baseline {limits.train_accuracy:g}/{limits.train_precision:g}/{limits.validation_accuracy:g}/"
+                f"{limits.validation_precision:g}/−{limits.test_tolerance:g}"
             )
         if not training.augmentation:
             parts.append("no augmentation")
@@ -144,12 +149,12 @@ class PruneTrainSpec(TrainSpec):
     @property
     def settings(self) -> str:
         """The protocol and the pruning's rules in words."""
-        parts = [super().settings]
+        parts = [self.training_settings]
         if self.rules.scope != "all":
             parts.append(f"scope {self.rules.scope}")
         standard = Rules()
         if self.rules.factors != standard.factors:
-            parts.append(f"factors {', '.join(f'{factor:g}' for factor in self.rules.factors)}")
+            parts.append(f"factors {'/'.join(f'{factor:g}' for factor in self.rules.factors)}")
         if self.rules.on_reject != standard.on_reject:
             parts.append("rejected networks shrunk on")
         if self.rules.max_failures != standard.max_failures:

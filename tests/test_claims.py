@@ -96,7 +96,8 @@ def steps(*runs: pd.DataFrame) -> Known:
 
 def four(**reconstructed: float) -> Known:
     originals = [run(name, version="original") for name in NETWORKS]
-    return steps(*originals, *(run(name, test_accuracy=reconstructed.get(name, 75.0)) for name in NETWORKS))
+    every = [*originals, *(run(name, test_accuracy=reconstructed.get(name, 75.0)) for name in NETWORKS)]
+    return Known(pairs=pd.concat(every, ignore_index=True))
 
 
 ALEXNET = (("R1: 50%", True), ("R2: 50%", True), ("R3: 50%", True), ("R4: 50%", False))
@@ -147,7 +148,7 @@ def test_without_figures_only_what_is_counted_is_judged() -> None:
     assert all(verdict.measured.startswith("Needs ") for verdict in verdicts.values())
     empty = Known(pd.DataFrame(storage(measurements()).iloc[:0]), summarise(measurements()).iloc[:0],
                   pd.DataFrame(columns=["rule", "k"]), pd.DataFrame(columns=["variant", "metric", "mean"]), (),
-                  pd.DataFrame(columns=list(STEP_COLUMNS)))  # fmt: skip
+                  pd.DataFrame(columns=list(STEP_COLUMNS)), pd.DataFrame(columns=list(STEP_COLUMNS)))  # fmt: skip
     assert {verdict.status for verdict in judge_all(empty) if verdict.claim_id != "C20"} == {NOT_MEASURED}
 
 
@@ -186,15 +187,15 @@ def test_curves_are_judged_by_every_one_of_them() -> None:
 
 def test_the_articles_own_table_5_refutes_its_claim() -> None:
     printed = table5().assign(run_id="printed", seed=1, step=0, name="Original", parameters=1, accepted=True)
-    verdict = judge("C15", Known(steps=printed))
+    verdict = judge("C15", Known(pairs=printed))
     assert verdict.status == NOT_REPRODUCED
     assert "lenet5 69.72 reconstructed, 72.22 original" in verdict.measured
 
 
 def test_a_claim_about_all_networks_waits_for_all_unless_one_refutes_it() -> None:
     known = four()
-    assert known.steps is not None
-    three = Known(steps=known.steps[known.steps["network"] != "custom2"])
+    assert known.pairs is not None
+    three = Known(pairs=known.pairs[known.pairs["network"] != "custom2"])
     assert judge("C15", three).status == NOT_MEASURED
     assert "alexnet 75.00 reconstructed" in judge("C15", three).measured
     assert judge("C19", steps(run("alexnet", *ALEXNET[:2]))).status == NOT_MEASURED

@@ -127,8 +127,9 @@ def test_an_empty_frame_gives_the_printed_table() -> None:
 
 
 def test_the_caption_says_data_n_seeds_and_settings() -> None:
-    table = article_table(5, steps(step(), step(run_id="run-2", seed=7)), images="360 test images", synthetic=True)
-    for text in ("ham_reconstructed (reconstructed), synthetic", "n: 360 test images", "2 runs, 2 seeds (1, 7)",
+    two = steps(step(), step(run_id="run-2", seed=7)).assign(images="360 test images", synthetic=True)
+    table = article_table(5, two)
+    for text in ("ham_reconstructed (reconstructed, synthetic)", "n: 360 test images", "2 runs, 2 seeds (1, 7)",
                  "settings: 200×100", "measured minus printed", "sample deviation"):  # fmt: skip
         assert text in table.caption
 
