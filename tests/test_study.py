@@ -1,0 +1,348 @@
+"""The article's study as a plan: in every order of finishing each run is submitted once, after those that it needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.architectures import ALEXNET, LENET5, NETWORKS
+from core.datasets import Dataset, Record
+from core.errors import SpecError
+from core.protocol import TrainingSpec
+from core.schedule import Baseline, Rules
+from core.study import (
+    FAILED,
+    FINISHED,
+    PRUNING,
+    READY,
+    RECONSTRUCTION,
+    RESIZE,
+    STUDY_PRESETS,
+    SWEEP,
+    UNDER_WAY,
+    WAITING,
+    ArticleSpec,
+    Choice,
+    Found,
+    FoundRun,
+    Override,
+    Progress,
+    common_rank,
+    fit_sentence,
+    fitted_ks,
+    plan,
+    preset_values,
+    progress,
+    reconstruction_name,
+    spec_ahead,
+)
+from core.sweeps import DEFAULT_KS, ReconstructSpec, SweepSpec
+from core.training_runs import PruneTrainSpec, TrainSpec
+
+SPEC = ArticleSpec(dataset="moles", fingerprint="f0", networks=(LENET5, ALEXNET), seeds=(1, 2))
+STUDY = "article-1"
+
+
+class Laboratory:
+    """A store in miniature: runs are submitted, finish and fail when a test says so."""
+
+    def __init__(self, k: int | None = 350) -> None:
+        self.runs: list[FoundRun] = []
+        self.datasets = {"moles": "f0"}
+        self.k = k
+
+    def found(self, **refusals: str) -> Found:
+        sweeps = [run.run_id for run in self.runs if run.kind == "svd-sweep" and run.status == "finished"]
+        return Found(
+            runs=self.runs[::-1],
+            datasets=self.datasets,
+            choices={run: Choice(self.k, "Only 3 of 16 metrics arrive.") for run in sweeps},
+            refusals=refusals,
+        )
+
+    def progress(self, spec: ArticleSpec = SPEC) -> Progress:
+        return progress(spec, STUDY, self.found())
+
+    def submit(self, spec: Any, *, study: str | None = STUDY, fingerprint: str | None = None) -> None:
+        run = FoundRun(
+            run_id=f"{spec.kind}-{len(self.runs)}",
+            kind=spec.kind,
+            status="queued",
+            fingerprint=fingerprint or self.datasets[spec.dataset],
+            spec=json.loads(json.dumps(spec.to_dict())),
+            study=study,
+        )
+        self.runs.append(run)
+
+    def submit_ready(self, spec: ArticleSpec = SPEC) -> list[str]:
+        ready = self.progress(spec).of(READY)
+        for each in ready:
+            assert each.spec is not None
+            self.submit(each.spec)
+        return [each.part.key for each in ready]
+
+    def end(self, index: int, status: str = "finished", **values: Any) -> None:
+        self.runs[index] = replace(self.runs[index], status=status, **values)
+        if self.runs[index].kind == "reconstruct" and status == "finished":
+            name = str(self.runs[index].spec["name"])
+            self.datasets[name] = f"of {name}"
+
+    def under_way(self) -> list[int]:
+        return [index for index, run in enumerate(self.runs) if run.status == "queued"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_in_every_order_of_finishing_each_run_is_submitted_once_and_after_those_it_needs(data: st.DataObject) -> None:
+    lab = Laboratory()
+    submitted: list[str] = []
+    finished: set[str] = set()
+    while lab.progress().status == "running":
+        for key in lab.submit_ready():
+            needs = next(part.needs for part in plan(SPEC) if part.key == key)
+            assert set(needs) <= finished
+            submitted.append(key)
+        index = data.draw(st.sampled_from(lab.under_way()))
+        lab.end(index)
+        finished = {each.part.key for each in lab.progress().of(FINISHED)}
+    assert lab.progress().status == "finished"
+    assert sorted(submitted) == sorted(part.key for part in plan(SPEC))
+    assert lab.progress().trouble == ""
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_what_fails_holds_up_its_own_dependents_alone_and_a_retry_finishes_the_study(data: st.DataObject) -> None:
+    lab = Laboratory()
+    failing = data.draw(st.sets(st.sampled_from([part.key for part in plan(SPEC)]), min_size=1))
+    attempts: list[str] = []
+    while lab.progress().status == "running":
+        attempts += lab.submit_ready()
+        index = data.draw(st.sampled_from(lab.under_way()))
+        run = next(each for each in lab.progress().parts if each.run and each.run.run_id == lab.runs[index].run_id)
+        lab.end(index, *(("failed",) if run.part.key in failing else ()), error="no room")
+    stuck = lab.progress()
+    assert stuck.status == "failed"
+    for each in stuck.parts:
+        needed = set(stuck.ancestors(each.part))
+        assert (each.state == WAITING) == bool(needed & failing)
+        assert (each.state == FAILED) == (each.part.key in failing and not needed & failing)
+    assert "no room" in stuck.trouble
+    while (now := lab.progress()).status != "finished":  # every failed run retried: the same run, once more
+        for index, each in enumerate(lab.runs):
+            if each.status == "failed":
+                lab.end(index)
+        attempts += lab.submit_ready()
+        for index in lab.under_way():
+            lab.end(index)
+        assert now.status in ("failed", "running")
+    assert sorted(attempts) == sorted(part.key for part in plan(SPEC))
+
+
+def test_trainings_on_the_originals_wait_for_nothing_and_the_rest_for_k() -> None:
+    lab = Laboratory()
+    assert lab.submit_ready() == [
+        SWEEP,
+        *("originals lenet5 1", "originals lenet5 2", "originals alexnet 1", "originals alexnet 2"),
+    ]
+    assert lab.submit_ready() == []
+    lab.end(0)
+    assert lab.progress().k == 350
+    assert lab.submit_ready() == [RECONSTRUCTION, RESIZE]
+    made = lab.runs[-2]
+    assert (made.spec["k"], made.spec["name"]) == (350, "moles-k350-jpeg95")
+    lab.end(len(lab.runs) - 2)
+    pruning = lab.progress().of(READY)
+    assert [each.part.stage for each in pruning] == [PRUNING] * 4
+    assert {each.spec.dataset for each in pruning if each.spec} == {"moles-k350-jpeg95"}
+
+
+def test_a_fixed_k_lets_the_reconstruction_begin_at_once() -> None:
+    keys = Laboratory().submit_ready(replace(SPEC, k=100))
+    assert {SWEEP, RECONSTRUCTION, RESIZE} <= set(keys)
+
+
+def test_where_the_rule_chooses_no_k_the_study_stops_with_its_reason_and_goes_on_with_a_k_of_ones_own() -> None:
+    lab = Laboratory(k=None)
+    lab.submit_ready()
+    for index in lab.under_way():
+        lab.end(index)
+    stuck = lab.progress()
+    assert stuck.status == "failed"
+    assert stuck.trouble.startswith("Reconstruction at k*; Resize study at k*: no k by the plateau rule. Only 3 of 16")
+    assert "Waiting for that: Algorithm 2 on the reconstructed images, lenet5, seed 1" in stuck.trouble
+    assert {each.part.key for each in lab.progress(replace(SPEC, k=200)).of(READY)} == {RECONSTRUCTION, RESIZE}
+
+
+def test_runs_that_others_submitted_count_once_they_finish_and_not_when_they_fail() -> None:
+    lab = Laboratory()
+    sweep = spec_ahead(SPEC, plan(SPEC)[0])
+    lab.submit(sweep, study=None)
+    assert lab.progress().parts[0].state == UNDER_WAY
+    lab.end(0, "failed", error="disk full")
+    assert lab.progress().parts[0].state == READY
+    lab.submit(sweep)
+    lab.end(1, "failed", error="disk full")
+    assert (lab.progress().parts[0].state, lab.progress().parts[0].reason) == (FAILED, "disk full")
+    lab.submit(sweep, study=None)
+    lab.end(2)
+    assert lab.progress().parts[0].state == FINISHED
+
+
+def test_a_run_on_other_images_or_with_other_settings_does_not_count() -> None:
+    lab = Laboratory()
+    sweep = spec_ahead(SPEC, plan(SPEC)[0])
+    assert isinstance(sweep, SweepSpec)
+    lab.submit(sweep, fingerprint="f1")
+    lab.submit(replace(sweep, codec="png", quality=None))
+    assert lab.progress().parts[0].state == READY
+
+
+def test_a_training_whose_step_could_not_be_trained_has_failed_though_its_run_ended() -> None:
+    lab = Laboratory()
+    lab.submit_ready()
+    lab.end(1, failed=1)
+    lab.end(0, failed=1)
+    assert [each.state for each in lab.progress().parts[:2]] == [FINISHED, FAILED]
+    lab.end(2, "cancelled")
+    assert lab.progress().parts[2].reason == "cancelled"
+
+
+def test_an_equal_reconstruction_is_taken_whatever_its_name_unless_it_was_removed() -> None:
+    lab = Laboratory()
+    lab.submit_ready()
+    lab.end(0)
+    lab.submit(ReconstructSpec(dataset="moles", name="mine", k=350), study=None)
+    lab.end(len(lab.runs) - 1)
+    assert lab.progress().reconstruction == "mine"
+    del lab.datasets["mine"]
+    standing = next(each for each in lab.progress().parts if each.part.key == RECONSTRUCTION)
+    assert standing.state == READY
+    assert isinstance(standing.spec, ReconstructSpec)
+    assert standing.spec.name == "moles-k350-jpeg95"
+
+
+def test_a_name_that_is_taken_is_followed_by_a_number() -> None:
+    assert reconstruction_name(SPEC, 350, frozenset()) == "moles-k350-jpeg95"
+    assert reconstruction_name(SPEC, 350, frozenset({"moles-k350-jpeg95", "moles-k350-jpeg95-2"})).endswith("95-3")
+    assert reconstruction_name(replace(SPEC, reconstruction="mine"), 350, frozenset({"mine"})) == "mine"
+    unfolded = replace(SPEC, mode="unfolded", codec="png", quality=None)
+    assert reconstruction_name(unfolded, 7, frozenset()) == "moles-k7-unfolded-png"
+
+
+def test_a_refused_part_fails_with_its_reason_until_it_is_tried_again() -> None:
+    lab = Laboratory()
+    refused = progress(SPEC, STUDY, lab.found(sweep="expected the data set to be registered"))
+    assert refused.parts[0].state == FAILED
+    assert refused.status == "running"
+    assert refused.trouble.startswith("SVD sweep: expected the data set to be registered. Waiting for that: ")
+    assert lab.progress().parts[0].state == READY
+
+
+def test_the_first_step_of_the_pruning_is_the_training_on_reconstructed_images() -> None:
+    parts = {part.key: spec_ahead(SPEC, part) for part in plan(SPEC)}
+    original, pruned = parts["originals lenet5 2"], parts["pruning lenet5 2"]
+    assert isinstance(original, TrainSpec)
+    assert isinstance(pruned, PruneTrainSpec)
+    shared = ("network", "training", "targets", "split_seed", "device", "baseline")
+    assert [getattr(original, name) for name in shared] == [getattr(pruned, name) for name in shared]
+    assert original.training.seed == 2
+
+
+def test_a_network_may_have_a_size_and_epochs_of_its_own() -> None:
+    spec = replace(SPEC, training=TrainingSpec(epochs=9), overrides=(Override("alexnet", 60, 80, 4),))
+    trained = [each for part in plan(spec) if isinstance(each := spec_ahead(spec, part), TrainSpec)]
+    sizes = {(each.network.name, each.training.height, each.training.width, each.training.epochs) for each in trained}
+    assert sizes == {("lenet5", 200, 100, 9), ("alexnet", 60, 80, 4)}
+
+
+@pytest.mark.parametrize("name", STUDY_PRESETS)
+def test_a_spec_survives_json_and_every_preset_can_be_followed_by_all_four_networks(name: str) -> None:
+    spec = ArticleSpec(dataset="moles", **preset_values(name, tuple(NETWORKS.values())))
+    assert ArticleSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    full = replace(spec, baseline=Baseline(80, 80, 70, 70, 3), rules=Rules(factors=(40,)), k=5, reconstruction="mine")
+    assert ArticleSpec.from_dict(json.loads(json.dumps(full.to_dict()))) == full
+
+
+def test_a_preset_for_some_networks_overrides_none_of_the_others() -> None:
+    assert preset_values("laptop", (LENET5,))["overrides"] == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"networks": ()}, "networks: expected at least one"),
+        ({"networks": (LENET5, LENET5)}, "each once"),
+        ({"seeds": (1, 1)}, "seeds: expected"),
+        ({"rule": "mine"}, "rule: expected one of plateau"),
+        ({"ks": ()}, "k: expected at least one"),
+        ({"ks": (5, 5)}, "each value once"),
+        ({"k": 0}, "k: expected a whole number of at least 1"),
+        ({"overrides": (Override("custom1", 64, 64),)}, "overrides: expected at most one for each of lenet5, alexnet"),
+        ({"overrides": (Override("alexnet", 8, 8),)}, "alexnet: expected an input large enough"),
+        ({"codec": "png", "quality": 3}, "quality: expected none for png"),
+        ({"sizes": ()}, "sizes: expected at least one"),
+        ({"reconstruction": "a/b"}, "name: expected a plain folder name"),
+        ({"device": "abacus"}, "device: expected one of"),
+    ],
+)
+def test_a_study_that_nothing_can_follow_is_refused_with_the_reason(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(SpecError, match="(?i)" + text):
+        replace(SPEC, **change)
+
+
+def test_settings_that_are_no_settings_are_refused() -> None:
+    with pytest.raises(SpecError, match="got also colour"):
+        ArticleSpec.from_dict({"dataset": "moles", "colour": "red"})
+    with pytest.raises(SpecError, match="expected a name or a folder"):
+        ArticleSpec(dataset="")
+
+
+def dataset(*sizes: tuple[int, int], labels: tuple[str, ...] = ("melanoma", "nevus")) -> Dataset:
+    records = tuple(
+        Record(f"mole{n}", f"{n}.jpg", 9, height, width, f"{n}", label=labels[n % len(labels)])
+        for n, (height, width) in enumerate(sizes)
+    )
+    return Dataset("moles", Path("/moles"), "class_folders", records)
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, unique=True), st.integers(1, 700))
+def test_fitted_ks_lie_within_the_rank_rise_and_stay_where_they_fit(ks: list[int], rank: int) -> None:
+    ks = sorted(ks)
+    fitted = fitted_ks(ks, rank)
+    assert list(fitted) == sorted(set(fitted))
+    assert 1 <= fitted[0] <= fitted[-1] <= rank
+    assert (fitted == tuple(ks)) == (max(ks) <= rank)
+
+
+def test_the_articles_ks_are_scaled_to_small_images_and_that_is_said() -> None:
+    fitted = fitted_ks(DEFAULT_KS, 24)
+    assert fitted == (5, 10, 16, 18, 21, 24)
+    assert "rank 24" in fit_sentence(DEFAULT_KS, fitted, 24)
+    assert "k = 5, 10, 16, 18, 21, 24" in fit_sentence(DEFAULT_KS, fitted, 24)
+    assert fit_sentence(DEFAULT_KS, fitted_ks(DEFAULT_KS, 450), 450) == ""
+
+
+def test_ks_keep_to_the_rank_that_nearly_all_images_have() -> None:
+    sizes = ((450, 600),) * 99 + ((20, 600),)
+    assert common_rank(dataset(*sizes), "per_channel") == 450
+    assert common_rank(dataset((24, 32), (450, 600)), "per_channel") == 24
+    assert common_rank(dataset((60, 32)), "unfolded") == 60
+    with pytest.raises(SpecError, match="at least one readable image"):
+        common_rank(dataset(), "per_channel")
+
+
+def test_a_data_set_that_cannot_be_studied_is_refused_before_anything_is_queued() -> None:
+    SPEC.check(dataset(*((450, 600),) * 20))
+    with pytest.raises(SpecError, match="at most 24"):
+        SPEC.check(dataset(*((24, 32),) * 20))
+    with pytest.raises(SpecError, match="at least two classes"):
+        SPEC.check(dataset(*((450, 600),) * 20, labels=("melanoma",)))
+    with pytest.raises(SpecError, match="another name than the original"):
+        replace(SPEC, reconstruction="moles").check(dataset(*((450, 600),) * 20))
