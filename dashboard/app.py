@@ -62,6 +62,14 @@ page = st.navigation(
                 help="What pruning leaves, iteration by iteration, and which model describes it.",
             ),
         ],
+        "Training": [
+            st.Page(
+                "app_pages/prune_train.py",
+                title="Prune and train",
+                icon=":material/model_training:",
+                help="Train networks, prune them step by step by Algorithm 2, and compare what they reach.",
+            ),
+        ],
         "Work": [
             st.Page(
                 "app_pages/jobs.py",

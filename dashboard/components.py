@@ -26,6 +26,8 @@ PAGES = {  # where a run of each kind is shown, and the query parameter that nam
     "resize-study": ("app_pages/resize.py", "study"),
     "rivals": ("app_pages/jobs.py", "job"),
     "reconstruct": ("app_pages/jobs.py", "job"),
+    "train": ("app_pages/prune_train.py", "run"),
+    "prune-train": ("app_pages/prune_train.py", "run"),
 }
 # The page's own backgrounds, as in .streamlit/config.toml.
 BACKGROUNDS = {"light": "#FFFFFF", "dark": "#11191E"}
