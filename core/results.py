@@ -239,6 +239,11 @@ def table(number: int | str, steps: pd.DataFrame) -> MeasuredTable:
     return further_table(steps) if number == FURTHER else article_table(int(number), steps)
 
 
+def table_name(number: int | str) -> str:
+    """Return what a table's file is called: table4, …, further."""
+    return number if number == FURTHER else f"table{number}"
+
+
 # Claims
 
 
@@ -362,6 +367,25 @@ def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -
         runs={source: (run,) for source, run in there.items()},
         synthetic=frozenset(synthetic),
     )
+
+
+def basis(found: Offers, chosen: Grounds) -> list[str]:
+    """Say what the claims are judged by, a sentence each."""
+    sentences = []
+    for what, name, run_id, runs in (
+        ("Compression", "sweep", chosen.sweep, found.sweeps),
+        ("Input size", "resize study", chosen.resize, found.resizes),
+    ):
+        if run_id is None:
+            sentences.append(f"{what}: no {name} has finished.")
+            continue
+        row = runs[runs["run_id"] == run_id].iloc[0]
+        synthetic = ", synthetic" if row["synthetic"] else ""
+        sentences.append(f"{what}: {run_id}, {row['measured']:,} images of {row['dataset']}{synthetic}.")
+    if chosen.dataset is None:
+        return [*sentences, "Training and pruning: no network has been trained."]
+    made = f" and its reconstruction {chosen.reconstruction}" if chosen.reconstruction else ", no reconstruction of it"
+    return [*sentences, f"Training and pruning: {chosen.dataset}{made}."]
 
 
 def _rows(runs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -125,8 +125,8 @@ class MeasuredTable:
     all of `VARYING` and `OPTIONAL`, and for each of `metrics` its measured mean under the metric's name, and _std
     (sample deviation, missing for fewer than two runs), _count (runs in which it is defined), _printed, _difference
     (measured minus printed) and _best (True for the best measured of its network, where there are several to compare).
-    Missing figures are NaN. parts: what is shown of each metric. shortened: what is shown of a row's settings, by the whole text; what all rows share stands in
-    the caption: a sentence or two, plain text.
+    Missing figures are NaN. parts: what is shown of each metric. shortened: what is shown of a row's settings, by the
+    whole text; what all rows share stands in the caption: a sentence or two, plain text.
     """
 
     number: int | str

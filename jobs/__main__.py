@@ -4,6 +4,8 @@
   python -m jobs svd-sweep FOLDER            submit to the workers of `make up`, print the run's id
   python -m jobs status                      a line a run
   python -m jobs curves alexnet              what pruning leaves of a network, counted here
+  python -m jobs tables --number 5           Table 5 of the article as measured here, beside its own figures
+  python -m jobs claims                      each claim of the article: reproduced, not reproduced, not measured yet
 
 FOLDER is a folder of images or the name of a registered data set.
 """
@@ -45,7 +47,7 @@ from core.sweeps import (
     Spec,
     SweepSpec,
 )
-from jobs import training_commands
+from jobs import tables_command, training_commands
 from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
 from jobs.queues import Queues, RunState
 
@@ -118,6 +120,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     training_commands.add_training_options(prune_train)
     training_commands.add_pruning_options(prune_train)
+
+    tables_command.add_tables_options(
+        _command(commands, "tables", tables_command.TABLES_TEXT, tables_command.act_tables)
+    )
+    tables_command.add_claims_options(
+        _command(commands, "claims", tables_command.CLAIMS_TEXT, tables_command.act_claims)
+    )
 
     register = _command(commands, "register", "register a folder as a data set", act_register)
     register.add_argument("folder", help="folder of images")
