@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,23 @@ import pandas as pd
 import streamlit as st
 
 from core import datasets as datasets_module
+from core import results
+from core.claims import claims_table
 from core.datasets import Dataset, Record
 from core.errors import DermSlimError, ImageError, QueueUnavailable
 from core.images import decode, encode, resize
 from core.metrics import MetricParameters, Reference, difference_map, ssim_map, warm_up
 from core.optimal_k import arrivals as arrivals_of
+from core.results import Grounds, Offers
 from core.rivals import rivals_sentences as rivals_in_words
 from core.settings import Settings
+from core.splits import Targets, reached, split_records
 from core.store import Store
 from core.svd import SVDFactors, decompose
-from jobs.queues import Queues, RunState, WorkerState
+from core.sweeps import spec_hash
+from core.training_rows import ENDED
+from core.training_runs import TrainSpec, split_sentence
+from jobs.queues import Estimate, Queues, RunState, WorkerState
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -241,6 +249,79 @@ def failed_images(run_id: str) -> pd.DataFrame:
     return _failed_images(stamp(), run_id)
 
 
+# -- tables and claims ---------------------------------------------------------------------------------------------
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def _trainings(at: Stamp) -> pd.DataFrame:
+    return results.trainings(store())
+
+
+def trainings() -> pd.DataFrame:
+    """Return a row a finished training, see `core.results.trainings`."""
+    return _trainings(stamp())
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def _offers(at: Stamp) -> Offers:
+    return results.offers(store(), _trainings(at))
+
+
+def offers() -> Offers:
+    """Return what the claims could be judged by."""
+    return _offers(stamp())
+
+
+@st.cache_data(max_entries=8, show_spinner="Judging the claims")
+def _claims(at: Stamp, chosen: Grounds) -> pd.DataFrame:
+    return claims_table(results.known(store(), _trainings(at), _offers(at), chosen))
+
+
+def claims(chosen: Grounds) -> pd.DataFrame:
+    """Return the claims with their verdicts, see `core.claims.claims_table`."""
+    return _claims(stamp(), chosen)
+
+
+# -- single training runs ------------------------------------------------------------------------------------------
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def _steps(at: Stamp, run_id: str) -> pd.DataFrame:
+    return store().steps([run_id])
+
+
+def steps(run_id: str) -> pd.DataFrame:
+    """Return a row a step of a run, see `core.training_rows`."""
+    return _steps(stamp(), run_id)
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def _run_splits(at: Stamp, run_id: str) -> pd.DataFrame:
+    return store().run_splits(run_id)
+
+
+def run_splits(run_id: str) -> pd.DataFrame:
+    """Return the sets that a run really has."""
+    return _run_splits(stamp(), run_id)
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def _training_notes(at: Stamp, run_id: str) -> list[str]:
+    return store().training_notes(run_id)
+
+
+def training_notes(run_id: str) -> list[str]:
+    """Return the sentences that belong beside a run's results."""
+    return _training_notes(stamp(), run_id)
+
+
+def trained_file(run_id: str, name: str) -> Path | None:
+    """Return a file of a training run on this host, or None; never one outside the folder of trained networks."""
+    folder = settings().trained.resolve()
+    path = (folder / run_id / name).resolve()
+    return path if path.is_relative_to(folder) and path.is_file() else None
+
+
 def table_file(frame: pd.DataFrame, kind: str) -> bytes:
     """Return a frame as a CSV or Parquet file."""
     if kind == "csv":
@@ -248,6 +329,87 @@ def table_file(frame: pd.DataFrame, kind: str) -> bytes:
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()
+
+
+# -- learning curves, runs beside each other, and what a training would have -------------------------------------------
+
+
+TrainingKey = tuple[str | int, ...]
+
+
+def _training_key(row: dict[str, Any]) -> TrainingKey:
+    """Return what a training run's rows depend on: its end, or while it lasts the whole file's state."""
+    return _result_key(row) if row["status"] in ENDED else stamp()
+
+
+@st.cache_data(max_entries=300, show_spinner=False)
+def _epochs(key: TrainingKey, run_ids: tuple[str, ...]) -> pd.DataFrame:
+    return store().epochs(run_ids)
+
+
+def epochs(row: dict[str, Any]) -> pd.DataFrame:
+    """Return a run's epochs; `row` is the run's."""
+    return _epochs(_training_key(row), (row["run_id"],))
+
+
+def live_epochs(run_id: str) -> pd.DataFrame:
+    """Return the epochs of a run under way as they stand in the file now."""
+    return _epochs(stamp(), (run_id,))
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _trained_steps(keys: tuple[TrainingKey, ...], run_ids: tuple[str, ...]) -> pd.DataFrame:
+    return store().trained_steps(run_ids)
+
+
+def compared_steps(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return the finished steps of several runs, as `Store.trained_steps` does."""
+    return _trained_steps(tuple(_training_key(row) for row in rows), tuple(row["run_id"] for row in rows))
+
+
+def compared_epochs(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return the epochs of several runs."""
+    keys = tuple(each for row in rows for each in _training_key(row))
+    return _epochs(keys, tuple(row["run_id"] for row in rows))
+
+
+@st.cache_data(max_entries=30, show_spinner=False)
+def _sets(
+    fingerprint: str, targets: Targets, seed: int, leaky_split: bool, _dataset: Dataset
+) -> tuple[pd.DataFrame, str]:
+    split = split_records(_dataset.records, targets, seed=seed, leaky_split=leaky_split)
+    return reached(_dataset.records, split), split_sentence(_dataset, split)
+
+
+def sets_reached(found: Dataset, targets: Targets, seed: int, leaky_split: bool) -> tuple[pd.DataFrame, str]:
+    """Return the sets that a training would have, see `core.splits.reached`, and in words what a random split leaks.
+
+    Raises SpecError where the data set cannot be divided.
+    """
+    return _sets(found.fingerprint, targets, seed, leaky_split, found)
+
+
+@st.cache_data(max_entries=300, ttl=120, show_spinner=False)
+def _training_estimate(
+    database: str, fingerprint: str, settings_text: str, _spec: TrainSpec, _found: Dataset
+) -> Estimate:
+    return queues().estimate(_spec, _found)
+
+
+def training_estimate(spec: TrainSpec, found: Dataset) -> Estimate:
+    """Return how long a training run may take, at most two minutes old; seeds take equally long."""
+    alike = replace(spec, training=replace(spec.training, seed=1))
+    text = json.dumps(alike.to_dict(), sort_keys=True)
+    return _training_estimate(str(settings().database), found.fingerprint, text, spec, found)
+
+
+def identical_trainings(wanted: Sequence[tuple[TrainSpec, Dataset]]) -> list[str | None]:
+    """Return for each the run that has trained, or is training, the same thing on the same images; None for none."""
+    known = runs()
+    there = known[(known["failed"] == 0) & known["status"].isin(["queued", "running", "finished"])]
+    newest_last = there.iloc[::-1]
+    by_hash = dict(zip(newest_last["spec_hash"], newest_last["run_id"], strict=True))
+    return [by_hash.get(spec_hash(spec, found.fingerprint)) for spec, found in wanted]
 
 
 # -- the queue -----------------------------------------------------------------------------------------------------
