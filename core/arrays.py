@@ -1,11 +1,13 @@
 """What networks are fed: a data set's pixels as one 8-bit array on disk, and its metadata as three numbers an image.
 
 Decoding a photograph takes longer than a small network needs to learn from it, so each data set is decoded and resized
-once a size; all trainings then read the same memory-mapped file.
+once a size; all trainings then read the same memory-mapped file. Whoever has one mapped holds a shared lock on it, so
+that the least recently used ones, which are removed when all take more than they may, are never in use.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -74,13 +76,20 @@ def array_folder(dataset: Dataset, cache: Path, height: int, width: int) -> Path
 
 
 def image_array(
-    dataset: Dataset, cache: Path, height: int, width: int, *, progress: Progress | None = None
+    dataset: Dataset,
+    cache: Path,
+    height: int,
+    width: int,
+    *,
+    progress: Progress | None = None,
+    limit: int | None = None,
 ) -> ImageArray:
     """Open a data set's array of one size, making it first where there is none.
 
     `progress(done, total)` is called as images pass, and with 0 while another process makes the array; what it raises
     ends the work and leaves nothing behind. An array that lacks images is made again once one of them can be read.
-    Raises DatasetError when no image can be read, or the cache cannot be written.
+    limit: bytes that all arrays below the cache may take; the least recently used make room for a new one. Raises
+    DatasetError when no image can be read, or the cache cannot be written.
     """
     if height < 1 or width < 1:
         raise SpecError(f"Expected a size of at least 1×1. Received: {height}×{width}.")
@@ -92,7 +101,11 @@ def image_array(
         cache.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(f"{folder.name}.lock"), lambda: report(0, len(dataset.records))):
             found = open_array(dataset, folder, height, width)  # made while this process waited
-            return found or make_array(dataset, folder, height, width, report)
+            if found is None:
+                found = make_array(dataset, folder, height, width, report)
+                if limit is not None:
+                    make_room(cache, limit)
+            return found
     except OSError as error:
         raise DatasetError(f"The array cannot be written below {cache}: {error.strerror or error}.") from error
 
@@ -101,7 +114,8 @@ def open_array(dataset: Dataset, folder: Path, height: int, width: int) -> Image
     """Open a whole array; None where there is none, it is damaged, or an image that it lacks can now be read."""
     try:
         about = json.loads((folder / ABOUT_NAME).read_text(encoding="utf-8"))
-        pixels = np.lib.format.open_memmap(folder / PIXELS_NAME, mode="r")
+        pixels = mapped(folder / PIXELS_NAME)
+        os.utime(folder / ABOUT_NAME)  # the least recently used goes first
         unreadable = tuple(int(row) for row in about["unreadable"])
         left_out = tuple(LeftOut(**item) for item in about["left_out"])
         same = about["recipe"] == recipe(dataset, height, width)
@@ -154,8 +168,40 @@ def make_array(dataset: Dataset, folder: Path, height: int, width: int, report: 
         half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    pixels = np.lib.format.open_memmap(folder / PIXELS_NAME, mode="r")
-    return ImageArray(folder, pixels, tuple(unreadable), tuple(left_out))
+    return ImageArray(folder, mapped(folder / PIXELS_NAME), tuple(unreadable), tuple(left_out))
+
+
+def mapped(path: Path) -> npt.NDArray[np.uint8]:
+    """Map an array's file to read it, under a shared lock that ends with the map. OSError, ValueError."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # the map keeps a duplicate of this file, and so the lock
+        if (version := np.lib.format.read_magic(file)) != (1, 0):
+            raise ValueError(f"Expected an array file of version 1.0. Received: {version}.")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return np.memmap(file, dtype, "r", file.tell(), shape)
+
+
+def make_room(cache: Path, limit: int) -> None:
+    """Remove the least recently used arrays that nobody has mapped, until all take at most `limit` bytes."""
+    used = [
+        (about.stat().st_mtime, folder_bytes(about.parent), about.parent) for about in cache.glob(f"*/{ABOUT_NAME}")
+    ]
+    taken = sum(size for _, size, _ in used)
+    for _, size, folder in sorted(used):
+        if taken <= limit:
+            return
+        with (folder / PIXELS_NAME).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder)
+            taken -= size
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels | ImageError]:

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import SpecError
+
 DEFAULT_ROOTS = ("/data", "/mnt", "/media", "/srv")
+DEFAULT_ARRAYS_GB = 50.0  # the 10,015 images of HAM10000 take 0.6 GB at 200×100
 
 
 def usable_cores() -> int:
@@ -26,16 +29,18 @@ class Settings:
         files, and the usual mount points.
     data_roots_given: whether `DATA_ROOTS` was set, so that even the command line is confined.
     given_redis_url: `REDIS_URL`, or None for the embedded server of `make up`.
+    arrays_limit: bytes that the images kept as arrays may take (`ARRAYS_LIMIT_GB`, default 50).
     """
 
     data_dir: Path
     data_roots: tuple[Path, ...]
     data_roots_given: bool = False
     given_redis_url: str | None = None
+    arrays_limit: int = int(DEFAULT_ARRAYS_GB * 1e9)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read `DATA_DIR`, `DATA_ROOTS` and `REDIS_URL`; empty values count as unset."""
+        """Read `DATA_DIR`, `DATA_ROOTS`, `REDIS_URL`, `ARRAYS_LIMIT_GB`; empty values count as unset. SpecError."""
         environ = os.environ if environ is None else environ
         data_dir = Path(environ.get("DATA_DIR") or "data").expanduser().resolve()
         given = [Path(part).expanduser().resolve() for part in environ.get("DATA_ROOTS", "").split(os.pathsep) if part]
@@ -46,7 +51,7 @@ class Settings:
             *(Path(root) for root in DEFAULT_ROOTS),
         ]
         unique = tuple(dict.fromkeys(root.resolve() for root in (data_dir, *roots)))
-        return cls(data_dir, unique, bool(given), environ.get("REDIS_URL") or None)
+        return cls(data_dir, unique, bool(given), environ.get("REDIS_URL") or None, _arrays_limit(environ))
 
     @property
     def database(self) -> Path:
@@ -87,3 +92,14 @@ class Settings:
     def arrays(self) -> Path:
         """Folder of the data sets' images as arrays, which all trainings share."""
         return self.data_dir / "arrays"
+
+
+def _arrays_limit(environ: Mapping[str, str]) -> int:
+    text = environ.get("ARRAYS_LIMIT_GB") or str(DEFAULT_ARRAYS_GB)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < float("inf"):
+        raise SpecError(f"ARRAYS_LIMIT_GB: expected a number of gigabytes such as 50; got {text}")
+    return int(limit * 1e9)

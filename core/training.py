@@ -259,8 +259,10 @@ def device_name(device: str) -> str:
 
 
 def gpu_name() -> str:
-    """Return the product name that NVIDIA's own tool gives for the first GPU; empty where there is no such tool."""
+    """Return the product name that NVIDIA's own tool gives for the first GPU in use; empty without that tool."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={visible.partition(',')[0]}")
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):

@@ -12,7 +12,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -271,12 +271,19 @@ class TrainingData:
         }
 
 
-def training_data(dataset: Dataset, spec: TrainSpec, cache: Path, *, progress: Progress | None = None) -> TrainingData:
+def training_data(
+    dataset: Dataset,
+    spec: TrainSpec,
+    cache: Path,
+    *,
+    progress: Progress | None = None,
+    limit: int | None = None,
+) -> TrainingData:
     """Decode the images once a size (see `core.arrays`), divide them into sets, and encode the metadata.
 
-    Raises DatasetError and SpecError where that cannot be done.
+    limit: bytes that the cache may hold. Raises DatasetError and SpecError where that cannot be done.
     """
-    array = image_array(dataset, cache, spec.training.height, spec.training.width, progress=progress)
+    array = image_array(dataset, cache, spec.training.height, spec.training.width, progress=progress, limit=limit)
     split = split_records(
         dataset.records,
         spec.targets,
@@ -465,6 +472,14 @@ def peak_memory() -> int:
 def forget_checkpoint(folder: Path, step: Step) -> None:
     """Remove a step's checkpoint, once its result has been recorded."""
     shutil.rmtree(checkpoint_folder(folder, step), ignore_errors=True)
+
+
+def forget_old_checkpoints(trained: Path, *, days: float, kept: Collection[str]) -> None:
+    """Remove the checkpoints that nothing has been added to for some days, but for those of the runs to be kept."""
+    for place in trained.glob("*/step-*"):
+        files = [path.stat().st_mtime for path in (place, *place.iterdir())]
+        if place.parent.name not in kept and time.time() - max(files) > days * 24 * 3600:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def run_here(

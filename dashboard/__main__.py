@@ -1,7 +1,7 @@
 """Starts everything on one machine: `python -m dashboard`, which is `make up`; with `--demo`, `make demo`.
 
-The embedded Valkey server unless `REDIS_URL` names another, one `record` worker, `svd` workers for the cores, one
-`train` worker and the dashboard. Whatever dies is started again; Ctrl-C ends all of it.
+The embedded Valkey server unless `REDIS_URL` names another, one `record` worker, `svd` workers for the cores, `train`
+workers (one unless told otherwise) and the dashboard. Whatever dies is started again; Ctrl-C ends all of it.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Signals:
 def main(arguments: Sequence[str] | None = None, programs: Programs | None = None) -> int:
     """Run until a signal comes; return 0 (130 after Ctrl-C), or 1 with one sentence when it cannot start."""
     options = parse(arguments)
-    settings = Settings.from_environment()
     signals = Signals()
     try:
+        settings = Settings.from_environment()
         check_data_dir(settings)
         with only_launcher(settings):
             check_port(options.host, options.port)
@@ -78,11 +78,11 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the options; `PORT` and `SVD_WORKERS` in the environment set the defaults of theirs."""
+    """Read the options; `PORT`, `SVD_WORKERS` and `TRAIN_WORKERS` in the environment set the defaults of theirs."""
     parser = argparse.ArgumentParser(
         prog="python -m dashboard", description="Start DermSlim on this machine: queue server, workers and dashboard."
     )
-    parser.add_argument("--demo", action="store_true", help="make the synthetic demo data set and queue its sweep")
+    parser.add_argument("--demo", action="store_true", help="make the synthetic demo data set and queue its runs")
     parser.add_argument(
         "--port", type=_number(1, 65535), default=os.environ.get("PORT") or "8501", help="default: PORT, else 8501"
     )
@@ -94,6 +94,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_number(0, 1024),
         default=os.environ.get("SVD_WORKERS") or str(usable_cores()),
         help="default: SVD_WORKERS, else one a usable core",
+    )
+    parser.add_argument(
+        "--train-workers",
+        type=_number(0, 64),
+        default=os.environ.get("TRAIN_WORKERS") or "1",
+        help="networks trained at once; default: TRAIN_WORKERS, else 1; 0 for none",
     )
     return parser.parse_args(arguments)
 
@@ -109,7 +115,7 @@ def all_programs(settings: Settings, options: argparse.Namespace) -> list[Progra
     workers = [
         worker("record", "record"),
         *(worker(f"svd-{number}", "svd") for number in range(1, options.svd_workers + 1)),
-        worker("train", "train"),
+        *(worker(f"train-{number}", "train") for number in range(1, options.train_workers + 1)),
     ]
     demo = [Program("demo-data", (python, "-m", "dashboard.demo"), environment, task=True)] if options.demo else []
     return [*server_program(settings), dashboard_program(settings, options), *workers, *demo]

@@ -137,9 +137,22 @@ class LiveRun:
         """Note where a training is: `step`, `step_name`, `epoch`, `epochs_done` in all, `epoch_seconds`, `doing`."""
         self.connection.hset(self.key, mapping=facts)
 
+    def end_training(self) -> None:
+        """Note that no step of this attempt follows."""
+        self.note_training(doing="", ended=1)
+
+    def past(self, step: int) -> bool:
+        """Return whether a step has ended: a later one has its state, or the attempt has ended."""
+        newest = self.newest_state()
+        return (newest is not None and newest > step) or bool(self._fact("ended"))
+
     def end_epoch(self, step: int, epoch: int) -> None:
         """Note that an epoch has ended; its tries are forgotten."""
         self.connection.hdel(f"{self.key}:tries", f"step {step} epoch {epoch}")
+
+    def forget_tries(self) -> None:
+        """Forget how often an epoch was begun: a process that stops on request has not died."""
+        self.connection.delete(f"{self.key}:tries")
 
     # -- log ---------------------------------------------------------------------------------------------------
 

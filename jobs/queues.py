@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import redis
 from rq import Queue, Retry, Worker
-from rq.command import send_stop_job_command
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core import sweeps
@@ -42,6 +42,7 @@ from jobs.records import dataset_to_dict, send, waiting
 LARGEST_CHUNK = 16  # images a job
 CHUNKS = 24  # that a small run is split into at least, as far as its images go
 PIXELS = 450 * 600  # of HAM10000's images, for which LARGEST_CHUNK is meant
+LONGEST_CREATION = 60  # seconds that a run may take to become known; a submitter that needs longer has died
 CHUNK_TRIES = 12  # a chunk is begun again when its process dies; an image is given up after `live.MAX_TRIES`
 LATE = 45.0  # seconds without a sign of life after which a worker counts as dead
 
@@ -134,7 +135,8 @@ class Queues:
         self._given = connection
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
+    def connected(self) -> Iterator[Connection]:
+        """Give a connection; QueueUnavailable where the server does not answer."""
         connection = self._given or connect(self.settings)
         try:
             yield connection
@@ -146,7 +148,7 @@ class Queues:
 
     def ping(self) -> None:
         """Raise QueueUnavailable unless the server answers."""
-        with self._connected() as connection:
+        with self.connected() as connection:
             connection.ping()
 
     # -- data sets ---------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class Queues:
     def register(self, dataset: Dataset) -> None:
         """Record a data set under its name."""
         confine(dataset.root, self.settings.data_roots)
-        with self._connected() as connection:
+        with self.connected() as connection:
             send(
                 connection,
                 "dataset",
@@ -190,7 +192,7 @@ class Queues:
 
     def remove_dataset(self, name: str) -> None:
         """Forget a registration; files and runs stay."""
-        with self._connected() as connection:
+        with self.connected() as connection:
             send(connection, "removed_dataset", name=name)
 
     # -- submitting --------------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ class Queues:
         finished = self.store.finished_run(wanted)
         if finished is not None:
             return finished
-        with self._connected() as connection:
+        with self.connected() as connection:
             running = connection.get(spec_key(wanted))
         return running.decode() if running else None
 
@@ -223,14 +225,16 @@ class Queues:
         together. SpecError where the data set cannot be measured so.
         """
         spec.check(dataset)
+        training_jobs.check_priority(priority)
+        hold = training_jobs.hold_text(start_after)
         if isinstance(spec, ReconstructSpec) and self.store.dataset(spec.name) is not None:
             raise SpecError(f"name: expected one that is free; {spec.name} is a registered data set")
         if not again and (identical := self.find_identical(spec, dataset)) is not None:
             return Submission(identical, True)
-        run_id = f"{spec.kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        run_id = f"{spec.kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         wanted = spec_hash(spec, dataset.fingerprint)
-        with self._connected() as connection:
-            if not connection.set(spec_key(wanted), run_id, nx=True, ex=7 * 24 * 3600) and not again:
+        with self.connected() as connection:
+            if not connection.set(spec_key(wanted), run_id, nx=True, ex=LONGEST_CREATION) and not again:
                 other = connection.get(spec_key(wanted))
                 if other is not None:
                     return Submission(other.decode(), True)
@@ -253,13 +257,11 @@ class Queues:
                 study=study,
             )
             live = LiveRun(connection, run_id)
-            live.create(_facts(run, attempt=1))
+            live.create({**_facts(run, attempt=1), "priority": priority, "hold": hold})
             values = {**asdict(run), "submitted_at": run.submitted_at.isoformat()}
             send(connection, "run", values=values)
+            connection.expire(spec_key(wanted), 7 * 24 * 3600)
             if isinstance(spec, TrainSpec):
-                live.set_priority(priority)
-                live.set_hold(start_after.isoformat() if start_after else "")
-                training_jobs.train_queue(priority, connection)
                 training_jobs.leave_dataset(connection, dataset)
                 training_jobs.enqueue_step(live, first_state(spec), attempt=1)
                 live.submitted()
@@ -323,6 +325,29 @@ class Queues:
         queue(SVD, live.connection).enqueue_many(jobs)
         live.submitted()
 
+    def finish_submission(self, run_id: str) -> None:
+        """Complete a first submission whose process died half-way; a run that the store never came to know is undone.
+
+        For whoever knows that the process is dead; harmless where every job had been enqueued.
+        """
+        with self.connected() as connection:
+            live = LiveRun(connection, run_id)
+            facts = live.facts()
+            if "submitting" not in facts or facts["attempt"] != "1":
+                return
+            spec = spec_from_dict(json.loads(facts["spec"]))
+            dataset = self.store.dataset(facts["dataset"])
+            if self.store.run(run_id) is None or dataset is None:
+                live.end(spec_hash(spec, facts["fingerprint"]))
+            elif isinstance(spec, TrainSpec):
+                training_jobs.leave_dataset(connection, dataset)
+                training_jobs.enqueue_step(live, first_state(spec), attempt=1)
+                live.submitted()
+            elif any(Job.fetch_many(live.job_ids(), connection=connection, serializer=JSONSerializer)):
+                live.submitted()  # all jobs of a run are enqueued in one transaction
+            else:
+                self._enqueue(live, spec, dataset.root, dataset.sample(spec.sample_size, spec.seed), attempt=1)
+
     # -- changing ----------------------------------------------------------------------------------------------
 
     def cancel(self, run_id: str, *, force: bool = False) -> None:
@@ -331,13 +356,12 @@ class Queues:
         force: end a training's process at once; its last checkpoint stays.
         """
         state = self._active(run_id)
-        with self._connected() as connection:
+        with self.connected() as connection:
             live = LiveRun(connection, run_id)
             live.cancel(state.attempt)
             live.log("cancelled by the user" + (", at once" if force else ""))
-            running = training_jobs.running_job(live) if force and state.trains else None
-            if running is not None:
-                send_stop_job_command(connection, running.id, serializer=JSONSerializer)
+            if force and state.trains:
+                training_jobs.stop_at_once(live)
             training_jobs.withdraw(live)
             send(
                 connection,
@@ -364,7 +388,7 @@ class Queues:
     def pause(self, run_id: str) -> None:
         """Keep a training run from going on; a step that runs stops after its epoch and keeps its checkpoint."""
         self._active_training(run_id)
-        with self._connected() as connection:
+        with self.connected() as connection:
             live = LiveRun(connection, run_id)
             training_jobs.hold(live, training_jobs.PAUSED)
             live.log("paused by the user")
@@ -372,7 +396,7 @@ class Queues:
     def resume(self, run_id: str) -> None:
         """Let a paused or scheduled training run go on now, where it was."""
         state = self._active_training(run_id)
-        with self._connected() as connection:
+        with self.connected() as connection:
             live = LiveRun(connection, run_id)
             live.log("resumed by the user")
             training_jobs.release(live, state.attempt)
@@ -380,7 +404,7 @@ class Queues:
     def prioritise(self, run_id: str, priority: str) -> None:
         """Change a training run's priority, one of `jobs.training_jobs.PRIORITIES`."""
         state = self._active_training(run_id)
-        with self._connected() as connection:
+        with self.connected() as connection:
             live = LiveRun(connection, run_id)
             training_jobs.prioritise(live, state.attempt, priority)
             live.log(f"priority {priority}")
@@ -413,7 +437,7 @@ class Queues:
         attempt = int(run["attempt"]) + 1
         measured = set(self.store.images(run_id, "measured")["image_id"])
         missing = [r for r in dataset.sample(spec.sample_size, spec.seed) if r.image_id not in measured]
-        with self._connected() as connection:
+        with self.connected() as connection:
             live = LiveRun(connection, run_id)
             live.create(_facts(_new_run(run), attempt), done=measured)
             live.log(f"retried: {len(missing)} images to measure")
@@ -433,11 +457,9 @@ class Queues:
         following = next_training(spec, state)
         if isinstance(following, Stop) and run["status"] == "finished":
             raise SpecError(f"expected a run with steps left to train; {run_id} has ended: {following.reason}")
-        with self._connected() as connection:
+        with self.connected() as connection:
             live = LiveRun(connection, run_id)
-            priority = live.priority()
-            live.create(_facts(_new_run(run), attempt))
-            live.set_priority(priority)
+            live.create({**_facts(_new_run(run), attempt), "priority": live.priority()})
             live.log(f"retried from step {len(state.outcomes)}")
             send(connection, "training_retried", run_id=run_id, attempt=attempt, step=len(state.outcomes))
             training_jobs.leave_dataset(connection, dataset)
@@ -449,7 +471,7 @@ class Queues:
     def runs(self) -> list[RunState]:
         """Return every run, newest first: the store's, with what the queue knows of those under way."""
         recorded = {row["run_id"]: _recorded(row) for row in plain_rows(self.store.runs())}
-        with self._connected() as connection:
+        with self.connected() as connection:
             active = active_runs(connection)
             for position, run_id in enumerate(active):
                 state = _merged(LiveRun(connection, run_id), recorded.get(run_id), position)
@@ -459,7 +481,7 @@ class Queues:
 
     def run(self, run_id: str) -> RunState | None:
         """Return one run's state, or None when neither store nor queue knows it."""
-        with self._connected() as connection:
+        with self.connected() as connection:
             active = active_runs(connection)
             position = active.index(run_id) if run_id in active else None
             live = None if position is None else _merged(LiveRun(connection, run_id), None, position)
@@ -470,19 +492,19 @@ class Queues:
 
     def log(self, run_id: str) -> list[str]:
         """Return the run's log, oldest line first; it fades a day after the run has ended."""
-        with self._connected() as connection:
+        with self.connected() as connection:
             return LiveRun(connection, run_id).log_lines()
 
     def workers(self) -> list[WorkerState]:
         """Return the workers that are alive, by queue and name."""
-        with self._connected() as connection:
+        with self.connected() as connection:
             found = [_worker(each) for each in Worker.all(connection=connection, serializer=JSONSerializer)]
         alive = [each for each in found if each is not None]
         return sorted(alive, key=lambda each: (QUEUES.index(each.kind), each.name))
 
     def records_waiting(self) -> int:
         """Return how many records have not been written yet."""
-        with self._connected() as connection:
+        with self.connected() as connection:
             return waiting(connection)
 
     def record_worker_alive(self) -> bool:
@@ -627,7 +649,7 @@ def _merged(live: LiveRun, recorded: RunState | None, position: int) -> RunState
         synthetic=facts["synthetic"] == "1",
         study=facts.get("study") or None,
     )
-    return _training_state(state, facts) if state.trains else _measuring_state(state, live)
+    return _training_state(state, live, facts) if state.trains else _measuring_state(state, live)
 
 
 def _measuring_state(state: RunState, live: LiveRun) -> RunState:
@@ -636,14 +658,19 @@ def _measuring_state(state: RunState, live: LiveRun) -> RunState:
     return replace(state, done=done, failed=failed, rate=rate, seconds_left=left)
 
 
-def _training_state(state: RunState, facts: dict[str, str]) -> RunState:
+def _training_state(state: RunState, live: LiveRun, facts: dict[str, str]) -> RunState:
     epochs = int(json.loads(facts["spec"])["training"]["epochs"])
     hold, step = facts.get("hold", ""), facts.get("step")
     done, epoch = int(facts.get("epochs_done", 0)), int(facts.get("epoch", 0))
     pace = float(facts["epoch_seconds"]) if "epoch_seconds" in facts else None
+    status = state.status
+    if hold:
+        status = training_jobs.PAUSED if hold == training_jobs.PAUSED else "scheduled"
+    elif status == "running" and training_jobs.waits(live, state.attempt):
+        status = "queued"
     return replace(
         state,
-        status=training_jobs.PAUSED if hold == training_jobs.PAUSED else "scheduled" if hold else state.status,
+        status=status,
         total=done - epoch + epochs,
         done=done,
         seconds_left=(epochs - epoch) * pace if pace is not None else None,

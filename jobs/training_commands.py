@@ -99,20 +99,31 @@ def baseline(text: str) -> Baseline:
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add what every command that trains understands."""
-    standard = TrainingSpec()
+    """Add what `train` and `prune-train` understand."""
     parser.add_argument("folder", metavar="DATASET", help="folder of images, or a registered data set's name")
     parser.add_argument(
         "--network",
         default="lenet5",
         help="names separated by commas, or `all` for the article's four (default lenet5)",
     )
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="article", help="protocol to start from")
-    parser.add_argument("--size", type=size, help="rows x columns (default: the preset's, 200x100)")
-    parser.add_argument("--epochs", type=int, help="(default: the preset's, 75)")
     parser.add_argument(
         "--seed", type=whole_numbers, default=(1,), help="of weights, order, dropout; 1,2,3: three runs"
     )
+    add_protocol_options(parser)
+    parser.add_argument("--leaky-split", action="store_true", help="draw the sets image by image: for comparison only")
+    parser.add_argument("--local", action="store_true", help="train here, without Redis or a queue")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="CSV of a row a step; waits for the run")
+    parser.add_argument("--wait", action="store_true", help="without --local: show progress until the runs have ended")
+    parser.add_argument("--again", action="store_true", help="train even where an identical run has finished")
+    add_queue_options(parser)
+
+
+def add_protocol_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how networks are trained, to every command that trains."""
+    standard = TrainingSpec()
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="article", help="protocol to start from")
+    parser.add_argument("--size", type=size, help="rows x columns (default: the preset's, 200x100)")
+    parser.add_argument("--epochs", type=int, help="(default: the preset's, 75)")
     parser.add_argument("--learning-rate", type=float, help=f"(default {standard.learning_rate:g})")
     parser.add_argument("--batch-size", type=int, help=f"(default {standard.batch_size})")
     parser.add_argument("--no-augmentation", action="store_true", help="repeat small classes' images unchanged")
@@ -124,16 +135,15 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default auto: a GPU where there is one)")
     parser.add_argument("--targets", type=three_targets, default=Targets(), help="images for train,validation,test")
     parser.add_argument("--split-seed", type=int, default=1, help="of the three sets (default 1)")
-    parser.add_argument("--leaky-split", action="store_true", help="draw the sets image by image: for comparison only")
     parser.add_argument(
         "--baseline", type=baseline,
         help="training accuracy, training precision, validation accuracy, validation precision, points under the "
         "unpruned network's test figures (default: the article's, 90,90,80,80,2; lenet5 90,90,75,75,2)",
     )  # fmt: skip
-    parser.add_argument("--local", action="store_true", help="train here, without Redis or a queue")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="CSV of a row a step; waits for the run")
-    parser.add_argument("--wait", action="store_true", help="without --local: show progress until the runs have ended")
-    parser.add_argument("--again", action="store_true", help="train even where an identical run has finished")
+
+
+def add_queue_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says when a training is begun, to every command that trains."""
     parser.add_argument("--priority", choices=PRIORITIES, default=NORMAL, help="in the queue (default normal)")
     parser.add_argument("--start-after", metavar="HH:MM", help="a time of day before which the runs do not start")
 
@@ -268,7 +278,7 @@ def _train_here(options: argparse.Namespace, specs: Sequence[TrainSpec], dataset
     for spec in specs:
         spec.check(dataset)
         with tqdm(desc="preparing images", unit=" images", file=sys.stderr, disable=None, leave=False) as bar:
-            data = training_data(dataset, spec, settings.arrays, progress=_advance(bar))
+            data = training_data(dataset, spec, settings.arrays, progress=_advance(bar), limit=settings.arrays_limit)
         for note in data.notes:
             print(note, file=sys.stderr)
         folder = settings.trained / f"local-{spec_hash(spec, dataset.fingerprint)[:16]}"

@@ -6,12 +6,14 @@ carries three small values and may be enqueued again at any time, by whoever fin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from datetime import UTC, datetime
 
 from rq import Queue, Retry
-from rq.exceptions import NoSuchJobError
+from rq.command import send_stop_job_command
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
@@ -31,13 +33,29 @@ TRAIN_QUEUES = tuple(QUEUE_OF[priority] for priority in PRIORITIES)  # in the or
 STEP_HOURS = 48  # that one step may take before it counts as hung
 STEP_TRIES = 1000  # a step is begun again when its process dies; it is given up by `live.MAX_TRIES` at one epoch
 DATASET_DAYS = 60  # that a data set's description waits for the workers of a run
+CHECKPOINT_DAYS = 30  # that the checkpoint of a run which has ended waits for a retry
+STOPPING = "stops after this epoch"
 
 
 def train_queue(priority: str, connection: Connection) -> Queue:
     """Return the queue of a priority. SpecError for an unknown one."""
+    check_priority(priority)
+    return queue(QUEUE_OF[priority], connection)
+
+
+def check_priority(priority: str) -> None:
+    """Raise SpecError for an unknown priority."""
     if priority not in QUEUE_OF:
         raise SpecError(f"priority: expected one of {', '.join(PRIORITIES)}; got {priority!r}")
-    return queue(QUEUE_OF[priority], connection)
+
+
+def hold_text(start_after: datetime | None) -> str:
+    """Return what holds a run until a moment: empty for None. SpecError for one without a time zone."""
+    if start_after is None:
+        return ""
+    if start_after.tzinfo is None:
+        raise SpecError(f"start after: expected a moment with its time zone; got {start_after}")
+    return start_after.isoformat()
 
 
 # -- data sets ---------------------------------------------------------------------------------------------------------
@@ -85,22 +103,27 @@ def enqueue_current(live: LiveRun, attempt: int) -> None:
     if step is None or live.hold():
         return
     name = job_id(live, attempt, step)
-    if _under_way(_fetch(live.connection, name)):
+    former = _fetch(live.connection, name)
+    if _under_way(former):
         return
+    if former is not None:
+        former.delete()  # its expiry, its result and its place among failed jobs would be the new one's
     target = train_queue(live.priority(), live.connection)
     live.add_jobs([name])
     live.note_training(doing="waiting for a worker")
-    target.enqueue(
-        "jobs.training_tasks.train_step",
-        kwargs={"run_id": live.run_id, "attempt": attempt, "step": step},
-        job_id=name,
-        job_timeout=STEP_HOURS * 3600,
-        result_ttl=3600,
-        failure_ttl=7 * 24 * 3600,
-        retry=Retry(max=STEP_TRIES),
-        at_front=step > 0,
-        description=f"{live.run_id}, step {step}",
-    )
+    with contextlib.suppress(DuplicateJobError):  # another process was faster
+        target.enqueue(
+            "jobs.training_tasks.train_step",
+            kwargs={"run_id": live.run_id, "attempt": attempt, "step": step},
+            job_id=name,
+            unique=True,
+            job_timeout=STEP_HOURS * 3600,
+            result_ttl=3600,
+            failure_ttl=7 * 24 * 3600,
+            retry=Retry(max=STEP_TRIES, enqueue_at_front=True),
+            at_front=step > 0,
+            description=f"{live.run_id}, step {step}",
+        )
 
 
 def state_of(live: LiveRun, step: int) -> State:
@@ -135,6 +158,23 @@ def running_job(live: LiveRun) -> Job | None:
     return next((job for job in jobs if job is not None and job.get_status() == JobStatus.STARTED), None)
 
 
+def waits(live: LiveRun, attempt: int) -> bool:
+    """Return whether a run's step lies in the queue, so that no worker is at it."""
+    step = live.newest_state()
+    if step is None:
+        return False
+    status = live.connection.hget(Job.key_for(job_id(live, attempt, step)), "status")
+    return status is not None and status.decode() == JobStatus.QUEUED.value
+
+
+def stop_at_once(live: LiveRun) -> None:
+    """End the process of the run's job, in the middle of an epoch; what it has a checkpoint of stays."""
+    job = running_job(live)
+    if job is not None:
+        with contextlib.suppress(InvalidJobOperation, NoSuchJobError):  # it has ended by itself meanwhile
+            send_stop_job_command(live.connection, job.id, serializer=JSONSerializer)
+
+
 # -- holding -----------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +182,7 @@ def hold(live: LiveRun, until: str) -> None:
     """Keep a run from going on: `PAUSED`, or a moment in ISO form. A step that runs stops after its epoch."""
     live.set_hold(until)
     withdraw(live)
+    live.note_training(doing=STOPPING if running_job(live) is not None else "")
 
 
 def release(live: LiveRun, attempt: int) -> None:

@@ -16,6 +16,7 @@ from rq import get_current_job
 from rq.job import Job
 
 from core import training_runs
+from core.arrays import locked
 from core.datasets import Dataset, confine
 from core.errors import Cancelled, DermSlimError
 from core.protocol import EpochResult
@@ -28,6 +29,7 @@ from jobs.tasks import worker_name
 from jobs.training_jobs import enqueue_step, fetch_dataset, state_of
 
 REPORT = 1.0  # seconds between two words about images being prepared
+LOCK_NAME = ".training"  # in a run's folder, held by the process that trains
 
 
 def now() -> str:
@@ -40,21 +42,27 @@ def train_step(run_id: str, attempt: int, step: int) -> None:
 
     Stops after the epoch at hand when the run is cancelled or held. A step that cannot be trained is recorded as
     failed and the run goes on; what goes wrong otherwise (a folder that is gone, a GPU that vanishes) ends the run
-    with the reason, and a retry goes on from there.
+    with the reason, and a retry goes on from there. One process a host is at a run: another one, of an attempt that
+    was retried or of a worker that was taken for dead, is waited for.
     """
     job = get_current_job()
     if job is None:
         raise RuntimeError("expected to be called by a worker; got a direct call")
     live = LiveRun(job.connection, run_id)
-    if live.stopped(attempt) or live.hold():
+    if live.stopped(attempt) or live.hold() or live.past(step):
         return
     if live.begin():
         send(job.connection, "started", run_id=run_id, attempt=attempt, at=now())
     training = _Training(job, live, attempt)
     try:
-        training.run(step)
+        training.folder.mkdir(parents=True, exist_ok=True)
+        with locked(training.folder / LOCK_NAME, training.wait_for_another):
+            if not live.past(step):
+                training.run(step)
     except Cancelled as reason:
         live.log(f"{worker_name()}: {reason}")
+        live.forget_tries()
+        live.note_training(doing="")
     except DermSlimError as error:
         training.end(str(error))
     except Exception as error:
@@ -82,14 +90,15 @@ class _Training:
         if isinstance(step, Stop):
             self.end(None, step.reason)
             return
+        dataset = fetch_dataset(self.connection, self.facts["fingerprint"])
         began = now()
-        self.live.note_training(
-            step=step.index, step_name=step.name, epoch=0, epochs_done=self._before(spec, step), doing="starting Keras"
-        )
+        if self.facts.get("step") != str(step.index):  # else it goes on after the epoch that is shown
+            self.live.note_training(step=step.index, step_name=step.name, epoch=0, epochs_done=self._before(spec, step))
+        self.live.note_training(doing="starting Keras")
         result = self._given_up(spec, step)
         if result is None:
             self._send_step(training_runs.described(spec, step), began)
-            data = self._data(spec)
+            data = self._data(spec, dataset)
             result = self._train(spec, step, data)
         result, after = training_runs.judged(spec, state, step, result)
         self._send_step(result, began, ended=True)
@@ -97,17 +106,22 @@ class _Training:
         self._go_on(spec, after)
         training_runs.forget_checkpoint(self.folder, step)
 
+    def wait_for_another(self) -> None:
+        """Say that another process is at this run; Cancelled where it is not wanted any more."""
+        self._check_stopped()
+        self.live.note_training(doing="waiting for another process that is at this run")
+
     def _go_on(self, spec: TrainSpec, state: State) -> None:
         following = next_training(spec, state)
         if isinstance(following, Step):
             enqueue_step(self.live, state, self.attempt)
         else:
-            self.end(None, following.reason)
+            unpruned = state.outcomes[0]
+            self.end(following.reason if unpruned.failure else None, following.reason)
 
     def end(self, error: str | None, reason: str = "") -> None:
         """End the run: finished, or failed with an error."""
         self.live.log(error or reason)
-        self.live.note_training(doing="")
         send(
             self.connection,
             "training_ended",
@@ -116,6 +130,7 @@ class _Training:
             error=error,
             at=now(),
         )
+        self.live.end_training()
 
     def _before(self, spec: TrainSpec, step: Step) -> int:
         """Return the epochs of the steps before."""
@@ -126,16 +141,18 @@ class _Training:
         epoch = training_runs.epochs_done(self.folder, step) + 1
         if self.live.try_part(f"step {step.index} epoch {epoch}") <= MAX_TRIES:
             return None
+        where = f"at epoch {epoch}" if epoch <= spec.training.epochs else "after the last epoch"
         failure = (
-            f"The process died {MAX_TRIES} times at epoch {epoch}, as it does where memory runs out: try a smaller"
-            " batch or smaller images."
+            f"The process died {MAX_TRIES} times {where}, as it does where memory runs out: try a smaller batch or"
+            " smaller images."
         )
         return training_runs.failed(spec, step, failure)
 
-    def _data(self, spec: TrainSpec) -> TrainingData:
-        dataset = fetch_dataset(self.connection, self.facts["fingerprint"])
+    def _data(self, spec: TrainSpec, dataset: Dataset) -> TrainingData:
         confine(dataset.root, self.settings.data_roots)
-        data = training_data(dataset, spec, self.settings.arrays, progress=self._progress())
+        data = training_data(
+            dataset, spec, self.settings.arrays, progress=self._progress(), limit=self.settings.arrays_limit
+        )
         self.live.note_training(doing="building the network")
         send(
             self.connection,
@@ -145,6 +162,7 @@ class _Training:
             values=data.to_dict(),
         )
         self._describe(spec, dataset, data)
+        self._check_stopped()
         return data
 
     def _describe(self, spec: TrainSpec, dataset: Dataset, data: TrainingData) -> None:

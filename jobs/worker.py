@@ -2,6 +2,8 @@
 
 `svd` measures images, `train` trains networks (one at a time, on the accelerator where there is one), `record`
 writes the store; of the last there is exactly one, beside the store's file.
+
+  python -m jobs.worker train --gpu 1 --at-most 2    trains on the second GPU, as one of at most two workers there
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ from rq.serializers import JSONSerializer
 
 from core.errors import DermSlimError
 from core.settings import Settings
+from core.training_runs import forget_old_checkpoints
 from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
 from jobs.environment import quiet_tensorflow
+from jobs.gpu_slots import gpu_environment, take_slot
+from jobs.live import active_runs
 from jobs.records import LONGEST
-from jobs.training_jobs import TRAIN_QUEUES
+from jobs.training_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
@@ -154,6 +159,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         return
     if kind == TRAIN:
         prepare_training()
+        forget_old_checkpoints(settings.trained, days=CHECKPOINT_DAYS, kept=active_runs(connection))
         served = [queue(each, connection) for each in TRAIN_QUEUES]
     else:
         prepare_measuring()
@@ -164,12 +170,23 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve; 1 with one sentence when that cannot begin."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.worker", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.worker", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kind", choices=QUEUES, help="the queue to serve")
     parser.add_argument("--burst", action="store_true", help="end when the queue is empty")
+    parser.add_argument("--gpu", type=int, metavar="NUMBER", help="train: on this GPU, counted from 0 (default: any)")
+    parser.add_argument(
+        "--at-most", type=int, default=1, metavar="N", help="train: workers that may share that GPU (default 1)"
+    )
     options = parser.parse_args(arguments)
+    if options.gpu is not None and (options.kind != TRAIN or options.gpu < 0 or options.at_most < 1):
+        parser.error("--gpu: expected a `train` worker, a number of at least 0, and --at-most of at least 1")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
+        if options.gpu is not None:
+            take_slot(options.gpu, options.at_most)  # held until the process ends
+            os.environ.update(gpu_environment(options.gpu, options.at_most))
         work(options.kind, Settings.from_environment(), burst=options.burst)
     except (DermSlimError, redis.RedisError) as error:
         print(error, file=sys.stderr)

@@ -23,7 +23,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     A page that AppTest runs becomes `__main__`, which processes that later tests start would import.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    for name in ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS"):
+    for name in ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS", "ARRAYS_LIMIT_GB"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -30,7 +30,8 @@ def write_images(folder: Path, count: int, *, height: int = 40, width: int = 56,
 
 
 @contextmanager
-def workers(settings: Settings, *kinds: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+def workers(settings: Settings, *kinds: str, beside: bool = False) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start workers and give their processes; beside: others run already, of which some may have been killed."""
     environment = {
         **os.environ,
         "DATA_DIR": str(settings.data_dir),
@@ -42,7 +43,10 @@ def workers(settings: Settings, *kinds: str) -> Iterator[list[subprocess.Popen[b
     ]
     try:
         queues = Queues(settings)
-        wait_for(lambda: len(queues.workers()) == len(kinds), 60)
+        pids = {process.pid for process in started}
+        wait_for(
+            lambda: pids <= (known := {worker.pid for worker in queues.workers()}) and (beside or pids == known), 60
+        )
         yield started
     finally:
         for process in started:

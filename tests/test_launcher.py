@@ -327,7 +327,7 @@ def test_the_environment_sets_port_and_workers(monkeypatch: pytest.MonkeyPatch) 
 def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(settings: Settings) -> None:
     options = launcher.parse(["--svd-workers", "3", "--demo"])
     names = [program.name for program in launcher.all_programs(settings, options)]
-    assert names == ["dashboard", "record", "svd-1", "svd-2", "svd-3", "train", "demo-data"]
+    assert names == ["dashboard", "record", "svd-1", "svd-2", "svd-3", "train-1", "demo-data"]
     assert "demo-data" not in [program.name for program in launcher.all_programs(settings, launcher.parse([]))]
 
 

@@ -1,0 +1,461 @@
+"""Training runs from submission to recorded result: undisturbed, killed, held, cancelled; real workers throughout."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from laboratory import ROOT, wait_for, workers
+from redis import Redis
+from rq.job import JobStatus
+from rq.registry import FailedJobRegistry
+
+from core.architectures import CLASSES, LENET5
+from core.datasets import Dataset
+from core.errors import SpecError
+from core.file_lock import file_lock
+from core.protocol import TrainingSpec
+from core.schedule import Baseline, Rules
+from core.settings import Settings
+from core.splits import Targets
+from core.training_runs import PruneTrainSpec, TrainSpec, first_state
+from jobs import training_jobs
+from jobs.connection import queue
+from jobs.live import LiveRun
+from jobs.queues import Queues, RunState, Submission
+from jobs.training_jobs import TRAIN_QUEUES, enqueue_current, enqueue_step
+from jobs.training_tasks import LOCK_NAME
+
+EPOCHS = 12
+EASY = Baseline(0, 0, 0, 0, 100)  # whatever was trained is accepted, so that the sequence of steps is known
+COMMON: dict[str, Any] = {
+    "network": LENET5,
+    "training": TrainingSpec(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
+    "targets": Targets(64, 16, 16),
+    "baseline": EASY,
+}
+RULES = Rules((50.0, 33.33), max_iterations=1)
+MEASURED = ["seconds", "epoch_seconds", "images_per_second", "peak_memory", "weights", "worker"]
+TIMES = ["attempt", "started_at", "finished_at", "ended_at", "run_id", *MEASURED]
+
+
+def write_lesions(folder: Path, count: int = 24) -> Path:
+    """Draw images of four classes, told apart by their lesion's brightness through noise."""
+    generator = np.random.default_rng(0)
+    for number, label in enumerate(CLASSES):
+        (folder / label).mkdir(parents=True)
+        for image in range(count):
+            pixels = generator.normal(150, 25, (40, 56, 3))
+            pixels[10:30, 15:40] -= 25 * number
+            name = f"{label}{image:03}.png"
+            cv2.imwrite(str(folder / label / name), np.clip(pixels, 0, 255).astype(np.uint8))
+    return folder
+
+
+def registered(queues: Queues, folder: Path) -> Dataset:
+    dataset = queues.resolve(str(folder))
+    queues.register(dataset)
+    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 20)
+    return dataset
+
+
+def ended(queues: Queues, run_id: str, seconds: float = 200) -> RunState:
+    deadline = time.monotonic() + seconds
+    for state in queues.wait(run_id, pause=0.1):
+        assert time.monotonic() < deadline, f"still {state}\n" + "\n".join(queues.log(run_id))
+    wait_for(lambda: queues.records_waiting() == 0, 20)
+    return state
+
+
+def state_of(queues: Queues, run_id: str) -> RunState:
+    state = queues.run(run_id)
+    assert state is not None
+    return state
+
+
+def at_epoch(queues: Queues, run_id: str, epoch: int, step: int = 0) -> None:
+    wait_for(lambda: (state := state_of(queues, run_id)).step == step and (state.epoch or 0) >= epoch, 90)
+
+
+def idle(queues: Queues) -> None:
+    wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 30)
+
+
+def live_run(settings: Settings, run_id: str) -> LiveRun:
+    return LiveRun(Redis.from_url(str(settings.redis_url)), run_id)
+
+
+def horse(worker: subprocess.Popen[bytes]) -> psutil.Process:
+    wait_for(lambda: psutil.Process(worker.pid).children(), 60)
+    return psutil.Process(worker.pid).children()[0]
+
+
+def trained_epochs(queues: Queues, run_id: str) -> list[str]:
+    """The epochs that processes have trained, as the log tells them, in order."""
+    lines = (line.partition("Z ")[2] for line in queues.log(run_id))
+    return [line.split(", loss")[0] for line in lines if ", loss " in line]
+
+
+def settled(frame: pd.DataFrame) -> pd.DataFrame:
+    """A run's rows without what differs between two undisturbed runs: times, and who trained where."""
+    return frame.drop(columns=[name for name in TIMES if name in frame])
+
+
+REFERENCE = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from core.datasets import load_dataset
+from core.training_runs import StepResult, run_here, training_data, training_spec_from_dict
+folder, place, spec = Path(sys.argv[1]), Path(sys.argv[2]), training_spec_from_dict(json.loads(sys.argv[3]))
+data = training_data(load_dataset(folder), spec, place / "arrays")
+steps, epochs = [], []
+for event in run_here(spec, data, place / "run"):
+    if isinstance(event, tuple):
+        step, result = event
+        if isinstance(result, StepResult):
+            steps.append(result.to_dict())
+        else:
+            epochs.append({"step": step.index, **asdict(result)})
+print(json.dumps([steps, epochs]))
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lesions(tmp_path_factory.mktemp("images") / "lesions")
+
+
+@pytest.fixture(scope="module")
+def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], pd.DataFrame]:
+    """What the run comes to in a process of its own, without queue and workers: its steps and epochs."""
+    spec = PruneTrainSpec(dataset="lesions", rules=RULES, **COMMON)
+    place = tmp_path_factory.mktemp("reference")
+    command = [sys.executable, "-c", REFERENCE, str(images), str(place), json.dumps(spec.to_dict())]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    steps, epochs = json.loads(answer.stdout.splitlines()[-1])
+    return steps, pd.DataFrame(epochs)
+
+
+@pytest.fixture(scope="module")
+def lab(valkey_server: str, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
+    """One lab with a record worker and a `train` worker, shared by the tests that kill neither."""
+    folder = tmp_path_factory.mktemp("training-lab")
+    url = valkey_server.rsplit("/", 1)[0] + "/4" if valkey_server.count("/") > 2 else valkey_server + "/4"
+    settings = Settings(folder / "data", (folder, images.parent), given_redis_url=url)
+    settings.data_dir.mkdir()
+    with workers(settings, "record", "train"):
+        yield Queues(settings)
+
+
+@pytest.fixture
+def dataset(lab: Queues, images: Path) -> Dataset:
+    return registered(lab, images)
+
+
+def assert_equals(queues: Queues, run_id: str, reference: tuple[list[Any], pd.DataFrame]) -> None:
+    """Whatever happened to a run, its rows are those of an undisturbed one, each once."""
+    steps, epochs = reference
+    results = queues.store.step_results(run_id)
+    assert [result.step for result in results] == [0, 1]
+    for result, expected in zip(results, steps, strict=True):
+        found = result.to_dict()
+        same = [name for name in expected if name not in (*MEASURED, "weights_bytes", "checkpoint_bytes", "device")]
+        assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+    rows = queues.store.epochs([run_id])
+    assert rows.groupby("step")["epoch"].apply(list).tolist() == [list(range(1, EPOCHS + 1))] * 2
+    columns = list(settled(epochs).columns)
+    pd.testing.assert_frame_equal(rows[columns], epochs[columns], check_dtype=False, check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(lab: Queues, dataset: Dataset, reference) -> None:
+    spec = PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON)
+    first, second = lab.submit(spec, dataset), lab.submit(spec, dataset)
+    assert second == replace(first, identical=True)  # while it is under way
+    state = ended(lab, first.run_id)
+    assert (state.status, state.done, state.total, state.failed) == ("finished", 2 * EPOCHS, 2 * EPOCHS, 0)
+    assert_equals(lab, first.run_id, reference)
+    assert lab.submit(spec, dataset) == replace(first, identical=True)  # and once it has finished
+    assert [result.name for result in lab.store.step_results(first.run_id)] == ["Original", "R1: 50%"]
+    splits = lab.store.run_splits(first.run_id)
+    assert splits.groupby("split")["images"].sum().to_dict() == {"train": 64, "validation": 16, "test": 16}
+    folder = lab.settings.trained / first.run_id
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
+        *("0.keras", "1.keras", "about.json"),
+    ]
+
+
+@pytest.mark.slow
+def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues, dataset: Dataset) -> None:
+    training = replace(COMMON["training"], epochs=60)
+    run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
+    at_epoch(lab, run_id, 2)
+    lab.pause(run_id)
+    idle(lab)
+    state = state_of(lab, run_id)
+    assert state.status == "paused"
+    assert 2 <= state.epoch < 60
+    assert (lab.settings.trained / run_id / "step-0" / "checkpoint.npz").is_file()
+    time.sleep(6)  # the record worker looks every five seconds whether a run has lost its job
+    assert state_of(lab, run_id) == state
+    with pytest.raises(SpecError, match="has ended"):
+        lab.retry(run_id)
+    lab.resume(run_id)
+    state = ended(lab, run_id)
+    assert (state.status, state.done, state.attempt) == ("finished", 60, 1)
+    assert trained_epochs(lab, run_id) == [f"Original: epoch {epoch} of 60" for epoch in range(1, 61)]
+    assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_checkpoint(
+    lab: Queues, dataset: Dataset
+) -> None:
+    training = replace(COMMON["training"], epochs=100)
+    run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
+    at_epoch(lab, run_id, 2)
+    lab.cancel(run_id)
+    idle(lab)
+    state = ended(lab, run_id)
+    assert state.status == "cancelled"
+    reached = len(trained_epochs(lab, run_id))
+    assert 2 <= reached < 100
+    assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, reached + 1))
+    with pytest.raises(SpecError, match="cancelled"):
+        lab.pause(run_id)
+    lab.retry(run_id)
+    at_epoch(lab, run_id, reached + 1)
+    asked = time.monotonic()
+    lab.cancel(run_id, force=True)
+    idle(lab)
+    assert time.monotonic() - asked < 3
+    assert ended(lab, run_id).status == "cancelled"
+    lab.retry(run_id)
+    state = ended(lab, run_id)
+    assert (state.status, state.done, state.attempt) == ("finished", 100, 3)
+    epochs = trained_epochs(lab, run_id)
+    assert len(epochs) - len(set(epochs)) <= 1  # the one that was cut off may have been at its very end
+    assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 101))
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Queues, dataset: Dataset) -> None:
+    """The weights are spoilt on disk while the run is paused, as a training that diverges would spoil them."""
+    training = replace(COMMON["training"], epochs=50, seed=4)
+    run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
+    at_epoch(lab, run_id, 1)
+    lab.pause(run_id)
+    idle(lab)
+    checkpoint = lab.settings.trained / run_id / "step-0" / "checkpoint.npz"
+    with np.load(checkpoint) as file:
+        arrays = dict(file)
+    for name, array in arrays.items():
+        if array.shape == (4,) and array.dtype == np.float32:
+            arrays[name] = np.full(4, np.nan, np.float32)  # the softmax's biases, and their moments
+    np.savez(checkpoint, **arrays)
+    lab.resume(run_id)
+    state = ended(lab, run_id)
+    assert (state.status, state.failed) == ("failed", 1)
+    assert "try a learning rate under 0.002" in str(state.error)
+    step = lab.store.steps([run_id]).iloc[0]
+    assert (step["status"], step["accepted"]) == ("failed", False)
+    assert step["failure"] in str(state.error)
+    assert lab.find_identical(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset) is None
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late_does_nothing(
+    lab: Queues, dataset: Dataset
+) -> None:
+    spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=5)}))
+    run_id = lab.submit(spec, dataset, start_after=datetime.now(UTC) + timedelta(hours=3)).run_id
+    state = state_of(lab, run_id)
+    assert state.status == "scheduled"
+    assert state.starts_at is not None
+    folder = lab.settings.trained / run_id
+    folder.mkdir(parents=True)
+    with file_lock(folder / LOCK_NAME, shared=False, timeout=5):
+        lab.resume(run_id)
+        wait_for(lambda: "another process" in str(state_of(lab, run_id).doing), 20)
+        assert not trained_epochs(lab, run_id)
+    assert ended(lab, run_id).done == EPOCHS
+    idle(lab)
+    rows, log = lab.store.epochs([run_id]), lab.log(run_id)
+    late = queue(TRAIN_QUEUES[0], Redis.from_url(str(lab.settings.redis_url))).enqueue(
+        "jobs.training_tasks.train_step", kwargs={"run_id": run_id, "attempt": 1, "step": 0}, job_id=f"{run_id}--late"
+    )
+    wait_for(lambda: late.get_status() == JobStatus.FINISHED, 30)
+    wait_for(lambda: lab.records_waiting() == 0, 10)
+    assert lab.log(run_id) == log
+    pd.testing.assert_frame_equal(lab.store.epochs([run_id]), rows)
+
+
+def forget_description(settings: Settings, dataset: Dataset) -> None:
+    Redis.from_url(str(settings.redis_url)).delete(training_jobs._dataset_key(dataset.fingerprint))
+
+
+def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab: Queues, dataset: Dataset) -> None:
+    """The worker finds the data set's description gone, which ends each run at once, in the order of their turn."""
+    held, wanted = [], ("low", "normal", "high", "low")
+    later = datetime.now(UTC) + timedelta(hours=3)
+    for seed, priority in enumerate(wanted):
+        spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=100 + seed)}))
+        held.append(lab.submit(spec, dataset, priority=priority, start_after=later).run_id)
+    connection = Redis.from_url(str(lab.settings.redis_url))
+    forget_description(lab.settings, dataset)
+    (worker,) = [psutil.Process(worker.pid) for worker in lab.workers() if worker.kind == "train"]
+    worker.suspend()  # so that all four wait when it comes to them
+    try:
+        for run_id in held:
+            training_jobs.release(LiveRun(connection, run_id), 1)
+        assert [state_of(lab, run_id).status for run_id in held] == ["queued"] * 4
+        lab.prioritise(held[3], "high")
+        assert state_of(lab, held[3]).priority == "high"
+    finally:
+        worker.resume()
+    states = [ended(lab, run_id) for run_id in held]
+    assert {state.status for state in states} == {"failed"}
+    assert all("description; it is gone. Retry" in str(state.error) for state in states)
+    order = sorted(states, key=lambda state: state.started_at or state.submitted_at)
+    assert [held.index(state.run_id) for state in order] == [2, 3, 1, 0]
+    with pytest.raises(SpecError, match="expected one of high, normal, low; got 'urgent'"):
+        lab.submit(spec, dataset, again=True, priority="urgent")
+    assert len(lab.runs()) == len(lab.store.runs())
+
+
+def test_a_run_that_is_to_start_later_is_held_until_its_hour_and_then_released(lab: Queues, dataset: Dataset) -> None:
+    spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=6)}))
+    with pytest.raises(SpecError, match="time zone"):
+        lab.submit(spec, dataset, start_after=datetime(2040, 1, 1))  # noqa: DTZ001
+    due = datetime.now(UTC) + timedelta(seconds=3)
+    run_id = lab.submit(spec, dataset, start_after=due).run_id
+    forget_description(lab.settings, dataset)
+    assert state_of(lab, run_id).status == "scheduled"
+    state = ended(lab, run_id, 30)
+    assert state.started_at is not None
+    assert state.started_at >= due
+    assert any("released: it was to start after" in line for line in lab.log(run_id))
+
+
+def test_a_folder_that_vanished_fails_the_run_and_a_retry_goes_on_once_it_is_back(lab: Queues, tmp_path: Path) -> None:
+    folder = write_lesions(lab.settings.data_roots[0] / "vanishing", 6)
+    small = registered(lab, folder)
+    folder.rename(tmp_path / "away")
+    run_id = lab.submit(TrainSpec(dataset=small.name, **(COMMON | {"targets": Targets(16, 4, 4)})), small).run_id
+    state = ended(lab, run_id, 60)
+    assert state.status == "failed"
+    assert "none can be read" in str(state.error)
+    assert "No such file" in str(state.error)
+    assert lab.store.step_results(run_id) == []
+
+
+def test_a_job_that_failed_before_stands_in_nobodys_way(settings: Settings) -> None:
+    connection = Redis.from_url(str(settings.redis_url))
+    live = LiveRun(connection, "train-x")
+    live.create({"attempt": 1})
+    state = first_state(TrainSpec(dataset="lesions", **COMMON))
+    enqueue_step(live, state, 1)
+    enqueue_step(live, state, 1)  # twice: the record worker and a page may do so at the same time
+    assert queue("train", connection).get_job_ids() == ["train-x--1-0"]
+    job = queue("train", connection).fetch_job("train-x--1-0")
+    queue("train", connection).remove(job)
+    job.set_status(JobStatus.FAILED)
+    FailedJobRegistry("train", connection=connection).add(job, ttl=50, exc_string="boom")
+    connection.expire(job.key, 50)
+    enqueue_current(live, 1)
+    assert queue("train", connection).get_job_ids() == ["train-x--1-0"]
+    assert connection.ttl(job.key) == -1
+    assert FailedJobRegistry("train", connection=connection).get_job_ids() == []
+    training_jobs.hold(live, training_jobs.PAUSED)
+    assert queue("train", connection).get_job_ids() == []
+    enqueue_current(live, 1)
+    assert queue("train", connection).get_job_ids() == []
+    training_jobs.prioritise(live, 1, "low")
+    training_jobs.release(live, 1)
+    assert queue("train-low", connection).get_job_ids() == ["train-x--1-0"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_way_ends_as_an_undisturbed_one(settings: Settings, images: Path, reference) -> None:
+    """The job's process in the middle of an epoch, then the record worker, then the `train` worker itself."""
+    settings = replace(settings, data_roots=(*settings.data_roots, images.parent))
+    queues = Queues(settings)
+    with workers(settings, "record", "train", "train") as (recorder, *trainers):
+        dataset = registered(queues, images)
+        run_id = queues.submit(PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON), dataset).run_id
+        at_epoch(queues, run_id, 2)
+        busy = next(each for each in trainers if psutil.Process(each.pid).children())
+        horse(busy).send_signal(signal.SIGKILL)
+        recorder.kill()
+        recorder.wait()
+        with workers(settings, "record", beside=True):
+            at_epoch(queues, run_id, 2, step=1)
+            busy = next(each for each in trainers if psutil.Process(each.pid).children())
+            orphan = horse(busy)
+            busy.kill()
+            wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 5)
+            state = ended(queues, run_id, 150)
+    assert (state.status, state.done, state.failed, state.attempt) == ("finished", 2 * EPOCHS, 0, 1)
+    assert_equals(queues, run_id, reference)
+    assert any("goes on after epoch" in line for line in queues.log(run_id))
+
+
+@pytest.mark.slow
+def test_a_step_that_ends_its_process_three_times_is_given_up_and_a_retry_keeps_the_steps_before(
+    settings: Settings, images: Path
+) -> None:
+    """The test plays the fault, as the kernel does where memory runs out: it kills the job's process."""
+    settings = replace(settings, data_roots=(*settings.data_roots, images.parent))
+    queues = Queues(settings)
+    spec = PruneTrainSpec(dataset="lesions", **COMMON, rules=replace(RULES, max_iterations=2))
+    with workers(settings, "record", "train") as (_, trainer):
+        dataset = registered(queues, images)
+        run_id = queues.submit(spec, dataset).run_id
+        live = live_run(settings, run_id)
+        for tries in (1, 2, 3):
+            wait_for(
+                lambda tries=tries: live.connection.hget(f"{live.key}:tries", "step 1 epoch 1") == b"%d" % tries, 60
+            )
+            horse(trainer).kill()
+        state = ended(queues, run_id)
+        assert (state.status, state.failed, state.done) == ("finished", 1, 2 * EPOCHS)
+        before = queues.store.steps([run_id])
+        assert before["name"].tolist() == ["Original", "R1: 50%", "R1: 33%"]
+        assert before["status"].tolist() == ["finished", "failed", "finished"]
+        assert before["failure"][1].startswith("The process died 3 times at epoch 1")
+        queues.retry(run_id)
+        state = ended(queues, run_id)
+    assert (state.status, state.failed, state.attempt) == ("finished", 0, 2)
+    after = queues.store.steps([run_id])
+    assert after["name"].tolist() == ["Original", "R1: 50%", "R2: 50%"]
+    assert after["attempt"].tolist() == [1, 2, 2]
+    pd.testing.assert_frame_equal(after.iloc[:1], before.iloc[:1])
+
+
+def test_submissions_of_one_click_share_a_study(lab: Queues, dataset: Dataset) -> None:
+    later = datetime.now(UTC) + timedelta(hours=3)
+    specs = [
+        TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=seed)}))
+        for seed in (200, 201)
+    ]
+    found: list[Submission] = lab.submit_together([(spec, dataset) for spec in specs], start_after=later)
+    states = [state_of(lab, each.run_id) for each in found]
+    assert states[0].study is not None
+    assert states[0].study == states[1].study
+    for state in states:
+        lab.cancel(state.run_id)
+        assert ended(lab, state.run_id, 20).status == "cancelled"
