@@ -591,7 +591,8 @@ def judge(claim_id: str, known: Known) -> Verdict:
     function, source = JUDGES[claim_id]
     finding = function(known)
     printed = str(printed_claims().set_index("id")["note"][claim_id])
-    notes = [finding.note, f"The article: {printed}" if printed else ""]
+    named = not printed or printed.startswith("The article")
+    notes = [finding.note, printed if named else f"The article: {printed}"]
     if source in known.synthetic and finding.holds is not None:
         notes.insert(0, "Measured on synthetic images, which say nothing of real ones.")
     holds = None if finding.holds is None else bool(finding.holds)

@@ -264,13 +264,14 @@ class Grounds:
 class Offers:
     """What claims could be judged by, the best first.
 
-    sweeps, resizes: rows of the store's runs that have finished. datasets: see `families`. reconstructions: names, by
-    the original that they were made from.
+    sweeps, resizes: rows of the store's runs that have finished. datasets: see `families`; synthetic: which of them
+    are. reconstructions: names, by the original that they were made from.
     """
 
     sweeps: pd.DataFrame
     resizes: pd.DataFrame
     datasets: Sequence[str] = ()
+    synthetic: frozenset[str] = frozenset()
     reconstructions: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -287,6 +288,7 @@ def offers(store: Store, trained: pd.DataFrame) -> Offers:
         _ranked(sweeps, _like_the_articles_sweep),
         _ranked(resizes, _like_the_articles_resizing),
         families(trained),
+        frozenset(trained.loc[trained["synthetic"].astype(bool), "family"]),
         {family: _reconstructions(store, trained, family) for family in families(trained)},
     )
 
@@ -384,8 +386,9 @@ def basis(found: Offers, chosen: Grounds) -> list[str]:
         sentences.append(f"{what}: {run_id}, {row['measured']:,} images of {row['dataset']}{synthetic}.")
     if chosen.dataset is None:
         return [*sentences, "Training and pruning: no network has been trained."]
-    made = f" and its reconstruction {chosen.reconstruction}" if chosen.reconstruction else ", no reconstruction of it"
-    return [*sentences, f"Training and pruning: {chosen.dataset}{made}."]
+    made = f" and its reconstruction {chosen.reconstruction}" if chosen.reconstruction else "; no reconstruction of it"
+    synthetic = ", synthetic" if chosen.dataset in found.synthetic else ""
+    return [*sentences, f"Training and pruning: {chosen.dataset}{made}{synthetic}."]
 
 
 def _rows(runs: pd.DataFrame) -> list[dict[str, Any]]:

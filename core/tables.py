@@ -49,6 +49,7 @@ OPTIONAL: dict[str, str | bool] = {"settings": "", "images": "", "synthetic": Fa
 NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
 VERSIONS = ("original", "reconstructed")
 DIGITS = 2  # as the article prints
+NOTHING_ELSE = "nothing else"  # settings that are those which all runs share
 PARTS = ("measured", "printed", "difference")
 SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
 
@@ -200,7 +201,7 @@ def apart(settings: Iterable[str]) -> tuple[str, dict[str, str]]:
     parts = {text: text.split(", ") for text in settings}
     common = [part for part in next(iter(parts.values()), []) if all(part in each for each in parts.values())]
     return ", ".join(common), {
-        text: ", ".join(part for part in each if part not in common) or "nothing else" for text, each in parts.items()
+        text: ", ".join(part for part in each if part not in common) or NOTHING_ELSE for text, each in parts.items()
     }
 
 
@@ -279,7 +280,7 @@ def _caption(
     )
     images = _counts(steps)
     seeds = sorted(steps["seed"].dropna().unique())
-    own = [f"{' and '.join(networks)} {settings}" for settings, networks in by_network.items()]
+    own = [f"{', '.join(networks)}: {each}" for each, networks in by_network.items() if each != NOTHING_ELSE]
     settings = "; ".join(filter(None, [shared, *own]))
     parts = [
         f"Data: {named}",

@@ -70,6 +70,21 @@ page = st.navigation(
                 help="Train networks, prune them step by step by Algorithm 2, and compare what they reach.",
             ),
         ],
+        "Results": [
+            st.Page(
+                "app_pages/tables.py",
+                title="Tables",
+                icon=":material/table_chart:",
+                help="Tables 4, 5 and 6 of the article: measured, printed, and the difference.",
+            ),
+            st.Page(
+                "app_pages/claims.py",
+                title="Claims",
+                icon=":material/rule:",
+                help="Each claim of the article: reproduced, not reproduced, or not measured yet.",
+            ),
+            st.Page("app_pages/run.py", title="Run", icon=":material/tag:", visibility="hidden"),
+        ],
         "Work": [
             st.Page(
                 "app_pages/jobs.py",

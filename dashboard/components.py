@@ -10,6 +10,7 @@ from datetime import tzinfo
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
@@ -18,6 +19,7 @@ import streamlit as st
 
 from core.errors import DermSlimError
 from core.sweeps import spec_from_dict
+from core.training_runs import TRAINING_SPECS
 from dashboard import data, words
 from jobs.queues import RunState
 
@@ -235,6 +237,16 @@ def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **argu
     st.page_link(page, label=label, icon=icon, query_params={param: run_id}, help="", **arguments)
 
 
+def own_page_link(run_id: str, label: str) -> None:
+    """Show a link to a run's own page: facts, files and log, whatever its kind."""
+    st.page_link("app_pages/run.py", label=label, icon=":material/tag:", query_params={"run": run_id}, help="")
+
+
+def run_address(run_id: str) -> str:
+    """Return the address of a run's own page, as seen from any page."""
+    return f"run?{urlencode({'run': run_id})}"
+
+
 def inspector_link(dataset: str, image_id: str, label: str, k: int | None = None) -> None:
     """Show a link that opens an image in the inspector."""
     params = {"dataset": dataset, "image": image_id} | ({} if k is None else {"k": str(k)})
@@ -373,37 +385,65 @@ def left_out_images(state: RunState) -> None:
 def run_facts(row: Mapping[str, Any], title: str = "How this was measured") -> None:
     """Show where a figure comes from: run, data set, settings, versions, and the command that repeats it."""
     with st.expander(title, icon=":material/fact_check:"):
-        spec = json.loads(row["spec"])
-        st.table(_facts(row, spec), border="horizontal", width="stretch", alt="Facts of the run")
-        if row["command"]:
-            st.caption("Repeat it from the project's folder with")
-            st.code(row["command"], language="bash", wrap_lines=True)
+        facts(row)
+        own_page_link(row["run_id"], "All about this run")
 
 
-def _facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
-    parameters = spec_from_dict(spec).metrics
-    versions = json.loads(row["versions"]) if row["versions"] else {}
-    workers = (row["workers"] or "").split(", ") if row["workers"] else []
+def facts(row: Mapping[str, Any]) -> None:
+    """Show a run's facts and the command that repeats it. row: the store's, of a run of any kind."""
+    spec = json.loads(row["spec"])
+    own = _training_facts(row, spec) if spec["kind"] in TRAINING_SPECS else _measuring_facts(row, spec)
+    st.table({**own, **_common_facts(row)}, border="horizontal", width="stretch", alt="Facts of the run")
+    if row["command"]:
+        st.caption("Repeat it from the project's folder with")
+        st.code(row["command"], language="bash", wrap_lines=True)
+
+
+def _named(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
     synthetic = f" {SYNTHETIC}" if row["synthetic"] else ""
-    seconds = words.duration_text(row["seconds"])
-    work = f"; {words.duration_text(row['work_seconds'])} of work" if words.known(row["work_seconds"]) else ""
-    facts = {
+    source = f", made from {words.escaped(row['dataset_source'])}" if row["dataset_source"] else ""
+    return {
         "Run": f"`{row['run_id']}`" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
-        "Data set": f"{words.escaped(row['dataset'])}{synthetic}",
+        "Data set": f"{words.escaped(row['dataset'])}{source}{synthetic}",
         "Fingerprint of its images": f"`{row['dataset_fingerprint'][:16]}`",
         "Settings": words.escaped(words.spec_text(spec)),
+    }
+
+
+def _measuring_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+    parameters = spec_from_dict(spec).metrics
+    return {
+        **_named(row, spec),
         "Seed": str(spec["seed"]),
         "Changed pixels": f"differ by more than {parameters.changed_threshold} levels",
         "Low frequencies": f"up to {parameters.radial_cutoff:g} cycles a pixel",
         "Images": f"{words.count_text(row['measured'])} measured of {words.count_text(row['total'])}"
         + (f", {words.count_text(row['failed'])} failed" if row["failed"] else ""),
+    }
+
+
+def _training_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        **_named(row, spec),
+        "Seed": f"{spec['training']['seed']}; of the split {spec['split_seed']}",
+        "Device asked for": spec["device"],
+        "Study": f"`{row['study']}`" if row["study"] else words.NONE,
+        "Epochs": f"{words.count_text(row['measured'])} trained of {words.count_text(row['total'])}"
+        + (f", {words.count_of(row['failed'], 'step')} failed" if row["failed"] else ""),
+    }
+
+
+def _common_facts(row: Mapping[str, Any]) -> dict[str, str]:
+    versions = json.loads(row["versions"]) if row["versions"] else {}
+    work = f"; {words.duration_text(row['work_seconds'])} of work" if words.known(row["work_seconds"]) else ""
+    finished = f"{moment(row['finished_at'])}, after {words.duration_text(row['seconds'])}{work}"
+    return {
         "Submitted": f"{moment(row['submitted_at'])} by {words.escaped(row['submitted_by'] or 'unknown')}",
-        "Finished": f"{moment(row['finished_at'])}, after {seconds}{work}",
-        "Workers": words.escaped(", ".join(workers)) or words.NONE,
+        "Finished": finished if words.known(row["finished_at"]) else words.NONE,
+        "Workers": words.escaped(row["workers"] or "") or words.NONE,
         "Code": f"`{row['code_revision']}`" if row["code_revision"] else "not a git checkout",
         "Versions": words.escaped(", ".join(f"{name} {version}" for name, version in versions.items())) or words.NONE,
     }
-    return facts
 
 
 def _file(frame: Callable[[], pd.DataFrame], kind: str) -> bytes:

@@ -33,6 +33,7 @@ from core.svd import SVDFactors, decompose
 from core.sweeps import spec_hash
 from core.training_rows import ENDED
 from core.training_runs import TrainSpec, split_sentence
+from dashboard.training_numbers import layer_sizes as layer_sizes_of
 from jobs.queues import Estimate, Queues, RunState, WorkerState
 
 Pixels = npt.NDArray[np.uint8]
@@ -355,6 +356,17 @@ def epochs(row: dict[str, Any]) -> pd.DataFrame:
 def live_epochs(run_id: str) -> pd.DataFrame:
     """Return the epochs of a run under way as they stand in the file now."""
     return _epochs(stamp(), (run_id,))
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _layer_sizes(run_id: str, steps: int, height: int, width: int, _rows: pd.DataFrame) -> pd.DataFrame:
+    return layer_sizes_of(_rows, height, width)
+
+
+def layer_sizes(row: dict[str, Any], height: int, width: int) -> pd.DataFrame:
+    """Return filters or units by layer and step of a run, see `training_numbers.layer_sizes`."""
+    found = steps(row["run_id"])
+    return _layer_sizes(f"{row['run_id']} {row['attempt']}", len(found), height, width, found)
 
 
 @st.cache_data(max_entries=50, show_spinner=False)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from core.metrics import METRICS_BY_NAME, Metric
 from core.svd import break_even_k
+from core.training_runs import TRAINING_SPECS, training_spec_from_dict
 
 NONE = "–"
 KINDS = {
@@ -183,6 +184,8 @@ def numbers_text(values: Sequence[int]) -> str:
 
 def spec_text(spec: Mapping[str, Any]) -> str:
     """Return a run's settings in one line."""
+    if spec["kind"] in TRAINING_SPECS:
+        return f"{spec['network']['name']} · {training_spec_from_dict(spec).settings} · seed {spec['training']['seed']}"
     sample = "all images" if spec.get("sample_size") is None else count_of(spec["sample_size"], "image")
     stored = codec_text(spec["codec"], spec.get("quality")) if "codec" in spec else ""
     mode = MODES.get(spec.get("mode", ""), "")

@@ -1,0 +1,132 @@
+"""Claims: each claim of the article with what was measured here, the runs it rests on, and what contradicts itself."""
+
+import pandas as pd
+import streamlit as st
+
+from core.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, STATUSES, to_csv, to_markdown
+from core.results import Grounds, Offers, basis, grounds
+from dashboard import components, data, words
+
+COLOURS = {REPRODUCED: "green", NOT_REPRODUCED: "red", NOT_MEASURED: "gray"}
+ICONS = {
+    REPRODUCED: ":material/check_circle:",
+    NOT_REPRODUCED: ":material/cancel:",
+    NOT_MEASURED: ":material/pending:",
+}
+AREAS = {
+    "storage": "Storage",
+    "svd": "SVD",
+    "resize": "Input size",
+    "curves": "Parameter curves",
+    "training": "Training",
+    "pruning": "Pruning",
+}
+
+
+def judged_by(found: Offers) -> Grounds:
+    """Ask what the claims are judged by, and say what that is."""
+    with st.container(border=True):
+        st.markdown("**Judged by**")
+        left, right = st.columns(2)
+        with left:
+            sweep = pick_run("SVD sweep", found.sweeps, "sweep")
+            resize = pick_run("Resize study", found.resizes, "study")
+        with right:
+            dataset = pick("Data set trained on", list(found.datasets), "dataset", found.synthetic)
+            reconstruction = pick("Its reconstruction", list(found.reconstructions.get(dataset or "", ())), "made")
+        chosen = grounds(found, Grounds(sweep=sweep, resize=resize, dataset=dataset, reconstruction=reconstruction))
+        rule = (
+            "Where nothing is chosen: real images before synthetic ones, then what was measured as the article did, "
+            "then the newest. Parameter curves are counted, not measured."
+        )
+        st.caption("  \n".join(words.escaped(sentence) for sentence in (*basis(found, chosen), rule)))
+    return chosen
+
+
+def pick_run(label: str, runs: pd.DataFrame, param: str) -> str | None:
+    """Ask for one of several runs, the best first."""
+    rows = {row["run_id"]: data.plain_row(row) for _, row in runs.iterrows()}
+    if not rows:
+        return None
+    return components.url_choice(
+        st.selectbox,
+        label,
+        list(rows),
+        param=param,
+        format_func=lambda run_id: words.run_label(rows[run_id], components.reader_zone()),
+    )
+
+
+def pick(label: str, names: list[str], param: str, synthetic: frozenset[str] = frozenset()) -> str | None:
+    """Ask for one of several names, the best first."""
+    if not names:
+        return None
+    if st.query_params.get(param) not in names:
+        st.query_params.pop(param, None)  # a reconstruction of another original
+    return components.url_choice(
+        st.selectbox,
+        label,
+        names,
+        param=param,
+        format_func=lambda name: words.shortened(name, 60) + (" (synthetic)" if name in synthetic else ""),
+    )
+
+
+def counts(table: pd.DataFrame) -> None:
+    """Say how many claims have which status."""
+    with st.grid(3, min_column_width=160):
+        for status in STATUSES:
+            st.metric(status.capitalize(), int((table["status"] == status).sum()), border=True)
+
+
+def filtered(table: pd.DataFrame) -> pd.DataFrame:
+    """Ask for areas and statuses, and return the claims that have them."""
+    areas = st.pills(
+        "Area", list(AREAS), selection_mode="multi", key="area", bind="query-params", format_func=AREAS.__getitem__
+    )
+    statuses = st.pills("Status", STATUSES, selection_mode="multi", key="status", bind="query-params")
+    kept = table["area"].isin(areas or list(AREAS)) & table["status"].isin(statuses or STATUSES)
+    return table[kept]
+
+
+def card(claim: dict[str, str]) -> None:
+    """Show one claim."""
+    with st.container(border=True):
+        badge = f":{COLOURS[claim['status']]}-badge[{ICONS[claim['status']]} {claim['status']}]"
+        st.markdown(f"{badge} **{claim['id']} · {words.escaped(claim['claim'])}**")
+        printed, measured = st.columns([1, 2])
+        printed.markdown(
+            f"{words.escaped(claim['printed_value'])}  \n:small[Printed, {words.escaped(claim['source'])}]"
+        )
+        measured.markdown(f"{words.escaped(claim['measured'])}  \n:small[Measured]")
+        if claim["note"]:
+            st.caption(words.escaped(claim["note"]))
+        runs = claim["runs"].split()
+        if runs:
+            links = [f"[{run_id}]({components.run_address(run_id)})" for run_id in runs]
+            st.caption(f":material/tag: {'Run' if len(runs) == 1 else 'Runs'}: {', '.join(links)}")
+
+
+def files(table: pd.DataFrame, sentences: list[str]) -> None:
+    """Offer the claims as files."""
+    with st.container(horizontal=True):
+        for label, text, name, mime in (
+            ("CSV", to_csv(table), "claims.csv", "text/csv"),
+            ("Markdown", to_markdown(table, sentences), "claims.md", "text/markdown"),
+        ):
+            st.download_button(
+                label, text, file_name=name, mime=mime, key=name, on_click="ignore", icon=":material/download:"
+            )
+
+
+with components.sentences():
+    found = data.offers()
+    chosen = judged_by(found)
+    table = data.claims(chosen)
+    counts(table)
+    shown = filtered(table)
+    files(table, basis(found, chosen))
+    if shown.empty:
+        st.info("No claim has this area and status.", icon=":material/filter_alt_off:")
+    for claim in shown.to_dict("records"):
+        card({str(name): str(value) for name, value in claim.items()})

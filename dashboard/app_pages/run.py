@@ -1,0 +1,249 @@
+"""One run of any kind by its id: settings, environment, the command that repeats it, results, files and log."""
+
+import difflib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import QueueUnavailable
+from core.splits import SPLITS
+from core.training_runs import TRAINING_SPECS
+from dashboard import components, data, words
+from jobs.queues import RunState
+
+SIMILAR = 5  # runs that are offered in place of an unknown one
+
+
+def unknown(run_id: str | None, states: Sequence[RunState]) -> None:
+    """Say that there is no such run, and offer those that come near, or the newest."""
+    known = [state.run_id for state in states]
+    if run_id:
+        got = words.escaped(words.shortened(run_id, 80))
+        st.error(f"Expected the id of a run, as in the list of jobs; there is no {got}.", icon=":material/error:")
+    else:
+        st.info("This page shows one run; its address names it: `run?run=ID`.", icon=":material/tag:")
+    near = difflib.get_close_matches(run_id or "", known, SIMILAR, 0.4) or known[:SIMILAR]
+    if near:
+        st.caption("Did you mean one of these?" if run_id else "The newest:")
+    for each in near:
+        components.own_page_link(each, each)
+    st.page_link("app_pages/jobs.py", label="All jobs", icon=":material/view_list:", help="")
+
+
+def head(state: RunState, row: dict[str, Any] | None) -> None:
+    """Say what the run is, how it stands, and where its results are shown."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** of "
+            f"{words.escaped(words.shortened(state.dataset, 60))}"
+            + (f" {components.SYNTHETIC}" if state.synthetic else "")
+        )
+    st.code(state.run_id, language=None)
+    if state.error:
+        st.error(words.sentence(state.error), icon=":material/error:")
+    with st.container(horizontal=True):
+        if state.kind in components.PAGES:
+            components.run_link(state.run_id, state.kind, "Its results", icon=":material/query_stats:")
+        if state.kind in TRAINING_SPECS:
+            for page, label, icon in (("tables", "Tables", "table_chart"), ("claims", "Claims", "rule")):
+                st.page_link(
+                    f"app_pages/{page}.py",
+                    label=label,
+                    icon=f":material/{icon}:",
+                    query_params={"runs": state.run_id} if page == "tables" else None,
+                    help="",
+                )
+        st.page_link(
+            "app_pages/datasets.py",
+            label="Its data set",
+            icon=":material/photo_library:",
+            query_params={"dataset": state.dataset},
+            help="",
+        )
+
+
+def training(row: dict[str, Any]) -> None:
+    """Show what a training run was fed and what its steps came to."""
+    splits, notes = data.run_splits(row["run_id"]), data.training_notes(row["run_id"])
+    st.subheader("Images really reached")
+    if splits.empty:
+        st.caption("Not divided yet.")
+    else:
+        st.table(splits_table(splits), border="horizontal", alt="Images, lesions and quotas of each class and set")
+        st.caption("Images; in brackets lesions, and the images asked for where that is another number.")
+    for note in notes:
+        st.markdown(f"- {words.escaped(note)}")
+    steps = data.steps(row["run_id"])
+    st.subheader("Steps")
+    if steps.empty:
+        st.caption("No step has begun yet.")
+        return
+    st.dataframe(
+        steps_table(steps),
+        hide_index=True,
+        height="content",
+        column_config={
+            "Step": st.column_config.TextColumn(pinned=True),
+            "Verdict": st.column_config.TextColumn(width="medium"),
+        },
+        alt="The run's steps: verdict, figures, sizes, times, device and worker",
+    )
+    with st.expander("Recall by class, and the confusion matrices", icon=":material/grid_on:"):
+        for _, step in steps[steps["status"] == "finished"].iterrows():
+            confusion(data.plain_row(step))
+
+
+def splits_table(splits: pd.DataFrame) -> pd.DataFrame:
+    """Return classes × sets as text: images, lesions, quota."""
+    columns: dict[str, list[str]] = {"Class": list(dict.fromkeys(splits["label"]))}
+    parts = {(row["label"], row["split"]): row for row in splits.to_dict("records")}
+    for split in SPLITS:
+        cells = [parts.get((label, split)) for label in columns["Class"]]
+        columns[split.capitalize()] = [words.NONE if part is None else reached(part) for part in cells]
+    return pd.DataFrame(columns)
+
+
+def reached(part: Mapping[Hashable, Any]) -> str:
+    """Return how many images a class has in a set."""
+    text = f"{part['images']:,} ({words.count_of(int(part['lesions']), 'lesion')}"
+    text += f", asked for {part['quota']:,}" if part["quota"] != part["images"] else ""
+    text += f", with repeats {part['oversampled']:,}" if part["oversampled"] != part["images"] else ""
+    return f"{text})"
+
+
+def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the steps as text."""
+    figures = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_precision", "test_recall")
+    rows = []
+    for step in (data.plain_row(row) for _, row in steps.iterrows()):
+        verdict = {True: "accepted", False: f"not accepted: {step['reason']}", None: step["failure"] or step["status"]}
+        rows.append(
+            {
+                "Step": step["name"],
+                "Verdict": verdict[step["accepted"]],
+                **{f"{name.replace('_', ' ').capitalize()}, %": words.number_text(step[name]) for name in figures},
+                "Parameters": words.count_text(step["parameters"]),
+                "MACs": words.count_text(step["macs"]),
+                "Weights": words.bytes_text(step["weights_bytes"]),
+                "Epochs": f"{step['epochs']}, kept {step['kept_epoch']}" if step["kept_epoch"] else str(step["epochs"]),
+                "Time": words.duration_text(step["seconds"]),
+                "Images/s": words.number_text(step["images_per_second"], 3),
+                "Peak memory": words.bytes_text(step["peak_memory"]),
+                "Device": step["device"] or words.NONE,
+                "Worker": step["worker"] or words.NONE,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def confusion(step: dict[str, Any]) -> None:
+    """Show a step's confusion matrix on the test images."""
+    found = json.loads(step["classification"])["test"]
+    recalls = found["class_recall"]
+    table = pd.DataFrame(found["confusion"], columns=[f"as {label}" for label in recalls])
+    table.insert(0, "Images of", list(recalls))
+    table["Recall"] = [words.percent_text(value) for value in recalls.values()]
+    st.markdown(f"**{words.escaped(step['name'])}**, {words.count_of(found['images'], 'test image')}")
+    st.table(table, border="horizontal", alt=f"Confusion matrix of {step['name']} on the test images")
+
+
+def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
+    """Offer rows and weights; say where weights lie that are not on this host."""
+    st.subheader("Files")
+    run_id = row["run_id"]
+    if row["kind"] in TRAINING_SPECS:
+        frames = {
+            "Steps": lambda: steps,
+            "Epochs": lambda: data.store().epochs([run_id]),
+            "Sets": lambda: data.run_splits(run_id),
+        }
+    else:
+        frames = {
+            "Statistics": lambda: data.statistics(row),
+            "Sizes": lambda: data.storage(row),
+            "Every image": lambda: data.store().measurements(run_id),
+        }
+    components.downloads(run_id, frames, key="rows")
+    if row["kind"] not in TRAINING_SPECS:
+        return
+    elsewhere = []
+    with st.container(horizontal=True):
+        for step in (data.plain_row(each) for _, each in steps.iterrows()):
+            if step["weights"] is None:
+                continue
+            path = data.trained_file(run_id, f"{step['step']}.keras")
+            if path is None:
+                elsewhere.append(f"{step['name']}: {step['weights']}, on the host of worker {step['worker']}")
+                continue
+            st.download_button(
+                f"Weights of {step['name']}, {words.bytes_text(path.stat().st_size)}",
+                data=path.read_bytes,
+                file_name=f"{run_id}-{path.name}",
+                mime="application/octet-stream",
+                key=f"weights_{step['step']}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+        about = data.trained_file(run_id, "about.json")
+        if about is not None:
+            st.download_button(
+                "What the weights need to be used",
+                data=about.read_bytes,
+                file_name=f"{run_id}-about.json",
+                mime="application/json",
+                key="about",
+                on_click="ignore",
+                icon=":material/download:",
+                help="The run's spec, how metadata become numbers, and the sets.",
+            )
+    if elsewhere:
+        st.caption("These weights are not on this host:")
+        for text in elsewhere:
+            st.caption(words.escaped(text))
+
+
+def log(run_id: str) -> None:
+    """Show the run's log while the queue keeps it."""
+    st.subheader("Log")
+    try:
+        lines = data.queues().log(run_id)
+    except QueueUnavailable:
+        st.caption("The log is kept by the queue, which does not answer now.")
+        return
+    if lines:
+        st.code("\n".join(lines), language=None, wrap_lines=True, height=240 if len(lines) > 10 else "content")
+    else:
+        st.caption("No line: the log fades a day after a run has ended.")
+
+
+def show(state: RunState) -> None:
+    """Show one run from its id down to its log."""
+    row = data.run(state.run_id)
+    head(state, row)
+    if not state.ended:
+        components.live_progress(state.run_id)
+    if row is None:
+        st.info("This run is being recorded.", icon=":material/hourglass_top:")
+        return
+    st.subheader("Facts")
+    components.facts(row)
+    steps = data.steps(state.run_id)
+    if row["kind"] in TRAINING_SPECS:
+        training(row)
+    else:
+        components.left_out_images(state)
+    files(row, steps)
+    log(state.run_id)
+
+
+run_id = st.query_params.get("run")
+states = components.run_states()
+state = next((each for each in states if each.run_id == run_id), None)
+with components.sentences():
+    if state is None:
+        unknown(run_id, states)
+    else:
+        show(state)
