@@ -1,0 +1,588 @@
+"""The form that starts trainings and Algorithm 2: what may be set, what it comes to, how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.architectures import NETWORKS, NetworkSpec
+from core.datasets import Dataset
+from core.errors import DermSlimError, QueueUnavailable, SpecError
+from core.network_files import Networks
+from core.parameters import network_cost
+from core.protocol import PRESETS, TrainingSpec
+from core.pruning import FACTORS, SCOPE_LABELS, SCOPES
+from core.schedule import ON_REJECT, Baseline, Rules
+from core.splits import SPLITS, Targets
+from core.training_runs import DEVICES, PruneTrainSpec, TrainSpec, training_grid
+from dashboard import components, data, network_choices, training_numbers, words
+from dashboard.forms import KEPT, refused, set_draft
+from jobs.training_jobs import NORMAL, PRIORITIES
+
+PREFIX = "training"
+KINDS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
+PRESET_NAMES = {"article": "Article", "laptop": "Laptop", "quick": "Quick"}
+DEVICE_NAMES = {"auto": "a GPU where there is one", "cpu": "processor", "gpu": "GPU"}
+REJECT_NAMES = {"stop at accepted": "Go back to the last accepted", "continue": "Shrink the rejected one on"}
+LIMITS = {
+    "train_accuracy": "Training accuracy, %",
+    "train_precision": "Training precision, %",
+    "validation_accuracy": "Validation accuracy, %",
+    "validation_precision": "Validation precision, %",
+    "test_tolerance": "Test figures: points under the unpruned network's",
+}
+FROM_ADDRESS = ("network", "size", "factor", "scope", "iteration")
+
+
+def key(name: str) -> str:
+    """Return a field's key in the session."""
+    return f"{PREFIX}_{name}"
+
+
+def protocol_draft(training: TrainingSpec) -> dict[str, Any]:
+    """Return the field values that give a protocol again, its seed aside."""
+    values = asdict(training)
+    size = f"{values.pop('height')}×{values.pop('width')}"
+    del values["seed"]
+    return {"sizes": size, **values, "learning_rate": float(training.learning_rate)}
+
+
+def draft_of(spec: TrainSpec) -> dict[str, Any]:
+    """Return the field values that give a run's parameters again."""
+    draft: dict[str, Any] = {
+        "kind": spec.kind,
+        "networks": [spec.network.name],
+        "datasets": [spec.dataset],
+        "seeds": str(spec.training.seed),
+        **protocol_draft(spec.training),
+        **{f"target_{split}": getattr(spec.targets, split) for split in SPLITS},
+        "split_seed": spec.split_seed,
+        "leaky": spec.leaky_split,
+        "device": spec.device,
+        "own_baseline": spec.thresholds != replace(spec, baseline=None).thresholds,
+        **{name: float(getattr(spec.thresholds, name)) for name in LIMITS},
+    }
+    return draft | (rules_draft(spec.rules) if isinstance(spec, PruneTrainSpec) else {})
+
+
+def rules_draft(rules: Rules) -> dict[str, Any]:
+    """Return the field values that give the rules of Algorithm 2 again."""
+    return {
+        "factors": ", ".join(f"{factor:g}" for factor in rules.factors),
+        "scope": rules.scope,
+        "max_failures": rules.max_failures,
+        "max_iterations": rules.max_iterations,
+        "on_reject": rules.on_reject,
+    }
+
+
+def defaults() -> dict[str, Any]:
+    """Return the values of the fields as the form first stands: the article's."""
+    return {
+        "kind": "prune-train",
+        "networks": ["lenet5"],
+        "seeds": "1",
+        **protocol_draft(PRESETS["article"]),
+        **{f"target_{split}": images for split, images in asdict(Targets()).items()},
+        "split_seed": 1,
+        "leaky": False,
+        "device": "auto",
+        "own_baseline": False,
+        **{name: float(value) for name, value in asdict(Baseline()).items()},
+        **rules_draft(Rules()),
+        "priority": NORMAL,
+        "start_after": None,
+    }
+
+
+def take_from_address(found: Networks) -> None:
+    """Fill the form with the network, size, factor, scope and iteration that a link carries, once."""
+    given = {name: st.query_params.pop(name) for name in FROM_ADDRESS if name in st.query_params}
+    if "network" not in given:
+        return
+    problems = []
+    draft: dict[str, Any] = {"kind": "prune-train"}
+    if given["network"] in found.networks:
+        draft["networks"] = [given["network"]]
+    else:
+        problems.append(f"network {given['network']}")
+    if "size" in given:
+        draft["sizes"] = given["size"].replace("x", "×")
+    if "factor" in given:
+        draft["factors"] = given["factor"]
+    if given.get("scope", "all") in SCOPES:
+        draft["scope"] = given.get("scope", "all")
+    else:
+        problems.append(f"scope {given['scope']}")
+    if given.get("iteration", "1").isdecimal():
+        draft["max_iterations"] = max(1, int(given.get("iteration", "1")))
+    else:
+        problems.append(f"iteration {given['iteration']}")
+    set_draft(PREFIX, draft)
+    if problems:
+        st.warning(f"The link names what is not known here: {words.escaped(', '.join(problems))}.")
+
+
+def form() -> None:
+    """Draw the form, what it comes to, and the button that starts it."""
+    found = network_choices.networks()
+    network_choices.broken_files(found)
+    known = data.datasets()
+    labelled = known[known["layout"] != "plain"]
+    if labelled.empty:
+        st.info(
+            "No data set with labels is registered yet: training needs classes."
+            if len(known)
+            else "No data set is registered yet.",
+            icon=":material/folder_off:",
+        )
+        st.page_link("app_pages/datasets.py", label="Register a data set", icon=":material/create_new_folder:", help="")
+        return
+    for name, value in defaults().items():
+        st.session_state.setdefault(key(name), value)
+    take_from_address(found)
+    try:
+        asked = fields(found, labelled)
+    except SpecError as error:
+        refused(error)
+        return
+    with components.sentences():
+        outcome(asked)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the form asks for: a spec that the runs share but for network, data set, size and seed."""
+
+    spec: TrainSpec
+    networks: tuple[NetworkSpec, ...]
+    datasets: tuple[Dataset, ...]
+    sizes: tuple[tuple[int, int], ...]
+    seeds: tuple[int, ...]
+    priority: str
+    start_after: datetime | None
+
+    def runs(self) -> list[tuple[TrainSpec, Dataset]]:
+        """Return each run with its data set. Raises SpecError for a size too small for a network."""
+        by_name = {dataset.name: dataset for dataset in self.datasets}
+        specs = training_grid(
+            self.spec, networks=self.networks, datasets=list(by_name), sizes=self.sizes, seeds=self.seeds
+        )
+        return [(spec, by_name[spec.dataset]) for spec in specs]
+
+
+def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
+    """Draw the fields and return what they ask for. Raises SpecError."""
+    kind = st.segmented_control(
+        "What", list(KINDS), key=key("kind"), format_func=KINDS.__getitem__, required=True, persist_state=KEPT,
+        help="Once: the grid behind the article's Tables 4 and 5. Algorithm 2, Table 6: train, shrink, train again, "
+        "for as long as the baseline is met.",
+    )  # fmt: skip
+    preset_field()
+    with st.grid(2, min_column_width=280):
+        networks = network_field(found)
+        datasets = dataset_field(labelled)
+    with st.grid(5, min_column_width=130):
+        sizes = words.parse_sizes(
+            st.text_input(
+                "Sizes, rows × columns", key=key("sizes"), persist_state=KEPT, help="Several: separated by commas."
+            )
+            or ""
+        )
+        seeds_text = st.text_input(
+            "Seeds", key=key("seeds"), persist_state=KEPT,
+            help="Of weights, order and dropout. 1,2,3 makes three runs of each, to be averaged.",
+        )  # fmt: skip
+        epochs = whole_number("Epochs", "epochs", 1)
+        rate = st.number_input(
+            "Learning rate", min_value=0.00001, max_value=1.0, step=0.0005, format="%.5f", key=key("learning_rate"),
+            persist_state=KEPT,
+        )  # fmt: skip
+        batch = whole_number("Batch size", "batch_size", 1)
+    rules = rules_fields() if kind == "prune-train" else None
+    with st.expander("Augmentation, precision, device", icon=":material/tune:"):
+        protocol = protocol_fields()
+    with st.expander("Training, validation and test sets", icon=":material/call_split:"):
+        targets, split_seed, leaky = set_fields()
+    with st.expander("Baseline: what a network must reach", icon=":material/flag:"):
+        baseline = baseline_fields()
+    with st.grid(4, min_column_width=150):
+        device = st.selectbox(
+            "Device", DEVICES, key=key("device"), format_func=DEVICE_NAMES.__getitem__, persist_state=KEPT
+        )
+        priority = st.selectbox("Priority", PRIORITIES, key=key("priority"), persist_state=KEPT)
+        at = st.time_input(
+            "Not before", key=key("start_after"), step=900, persist_state=KEPT,
+            help="A time of day, today or tomorrow: a night of trainings can be queued by day.",
+        )  # fmt: skip
+    if isinstance(sizes, str):
+        raise SpecError(sizes)
+    if not networks:
+        raise SpecError("networks: expected at least one; got none")
+    if not datasets:
+        raise SpecError("data sets: expected at least one with labels; got none")
+    training = TrainingSpec(
+        epochs=epochs, learning_rate=float(rate), batch_size=batch, height=sizes[0][0], width=sizes[0][1], **protocol
+    )
+    common: dict[str, Any] = {
+        "dataset": datasets[0].name,
+        "network": networks[0],
+        "training": training,
+        "targets": targets,
+        "split_seed": split_seed,
+        "leaky_split": leaky,
+        "device": device,
+        "baseline": baseline,
+    }
+    spec = TrainSpec(**common) if rules is None else PruneTrainSpec(**common, rules=rules)
+    return Asked(
+        spec,
+        tuple(networks),
+        tuple(datasets),
+        tuple(dict.fromkeys(sizes)),
+        training_numbers.parse_seeds(seeds_text or ""),
+        priority,
+        training_numbers.next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None,
+    )
+
+
+def whole_number(label: str, name: str, least: int, **arguments: Any) -> int:
+    """Return a whole number of at least `least`."""
+    return int(st.number_input(label, min_value=least, step=1, key=key(name), persist_state=KEPT, **arguments))
+
+
+def preset_field() -> None:
+    """Offer protocols to start from; every number can be changed afterwards."""
+
+    def apply() -> None:
+        chosen = st.session_state[key("preset")]
+        if chosen is not None:
+            set_draft(PREFIX, protocol_draft(PRESETS[chosen]))
+
+    texts = [
+        f"{PRESET_NAMES[name]}: {each.epochs} epochs at {each.height}×{each.width}" for name, each in PRESETS.items()
+    ]
+    st.segmented_control(
+        "Preset", list(PRESETS), key=key("preset"), on_change=apply, format_func=PRESET_NAMES.__getitem__,
+        help=f"{'. '.join(texts)}. Quick is too small for custom1. Every number can be changed afterwards.",
+    )  # fmt: skip
+
+
+def network_field(found: Networks) -> list[NetworkSpec]:
+    """Return the networks that are chosen."""
+    st.session_state[key("networks")] = [name for name in st.session_state[key("networks")] if name in found.networks]
+    own = [name for name in found.networks if name not in NETWORKS]
+    names = st.multiselect(
+        "Networks", list(found.networks), key=key("networks"), persist_state=KEPT,
+        help="The article's four" + (f" and yours: {', '.join(own)}." if own else ", and your own, see Networks."),
+    )  # fmt: skip
+    return [found.networks[name] for name in names]
+
+
+def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
+    """Return the data sets that are chosen, originals and reconstructions."""
+    names = list(labelled["name"])
+    originals = labelled[labelled["source"].isna()]
+    newest = (originals if len(originals) else labelled).sort_values("registered_at")["name"].iloc[-1]
+    chosen = st.session_state.get(key("datasets"), [newest])
+    st.session_state[key("datasets")] = [name for name in chosen if name in names]
+    facts = labelled.set_index("name")
+
+    def named(name: str) -> str:
+        made = facts.loc[name, "settings"]
+        notes = [str(made)] if isinstance(made, str) and made else []
+        notes += ["synthetic"] if facts.loc[name, "synthetic"] else []
+        return f"{name} ({', '.join(notes)})" if notes else name
+
+    picked = st.multiselect(
+        "Data sets", names, key=key("datasets"), format_func=named, persist_state=KEPT,
+        help="With labels; originals and their reconstructions side by side, as in Tables 4 and 5.",
+    )  # fmt: skip
+    found = [data.dataset(name) for name in picked]
+    return [each for each in found if each is not None]
+
+
+def rules_fields() -> Rules:
+    """Return the rules of Algorithm 2. Raises SpecError."""
+    with st.grid(5, min_column_width=150):
+        typed = st.text_input(
+            "Pruning factors, %", key=key("factors"), persist_state=KEPT,
+            help=f"In the order tried; the article's: {', '.join(f'{factor:g}' for factor in FACTORS)}.",
+        )  # fmt: skip
+        scope = st.selectbox(
+            "What shrinks", list(SCOPES), key=key("scope"), format_func=SCOPE_LABELS.__getitem__, persist_state=KEPT,
+            help="And the first two dense layers.",
+        )  # fmt: skip
+        failures = whole_number("Ends after failures in a row", "max_failures", 1)
+        limit = st.number_input(
+            "Pruned networks at most", min_value=1, step=1, key=key("max_iterations"), persist_state=KEPT,
+            placeholder="no limit",
+        )  # fmt: skip
+        on_reject = st.selectbox(
+            "After a rejection", list(ON_REJECT), key=key("on_reject"), format_func=REJECT_NAMES.__getitem__,
+            persist_state=KEPT,
+        )  # fmt: skip
+    st.caption(ON_REJECT[on_reject])
+    return Rules(
+        training_numbers.parse_factors(typed or ""), scope, failures, None if limit is None else int(limit), on_reject
+    )
+
+
+def protocol_fields() -> dict[str, Any]:
+    """Return the rest of the protocol."""
+    augmented = st.toggle(
+        "Augment the repeats of small classes", key=key("augmentation"), persist_state=KEPT,
+        help="Flips, rotation, zoom and brightness at random; validation and test images stay as they are.",
+    )  # fmt: skip
+    with st.grid(3, min_column_width=150):
+        rotation = st.number_input(
+            "Rotation up to, degrees", 0.0, 180.0, step=5.0, key=key("rotation"), disabled=not augmented,
+            persist_state=KEPT,
+        )  # fmt: skip
+        zoom = st.number_input(
+            "Zoom up to, share", 0.0, 0.9, step=0.05, key=key("zoom"), disabled=not augmented, persist_state=KEPT
+        )
+        brightness = st.number_input(
+            "Brightness up to, share", 0.0, 1.0, step=0.05, key=key("brightness"), disabled=not augmented,
+            persist_state=KEPT,
+        )  # fmt: skip
+    with st.container(horizontal=True):
+        mixed = st.toggle(
+            "Mixed precision",
+            key=key("mixed_precision"),
+            persist_state=KEPT,
+            help="16-bit floats where safe; for GPUs.",
+        )
+        compiled = st.toggle("Compile with XLA", key=key("jit_compile"), persist_state=KEPT)
+    return {
+        "augmentation": augmented,
+        "rotation": float(rotation),
+        "zoom": float(zoom),
+        "brightness": float(brightness),
+        "mixed_precision": mixed,
+        "jit_compile": compiled,
+    }
+
+
+def set_fields() -> tuple[Targets, int, bool]:
+    """Return targets, the split's seed, and whether lesions may stand in two sets."""
+    with st.grid(4, min_column_width=130):
+        images = [
+            whole_number(f"{split.capitalize()} images", f"target_{split}", 1, help="All classes together.")
+            for split in SPLITS
+        ]
+        seed = whole_number("Split seed", "split_seed", 0)
+    leaky = st.toggle(
+        "Leaky split: draw image by image", key=key("leaky"), persist_state=KEPT,
+        help="As a random split does: images of one lesion then stand in training and in test. For comparison only.",
+    )  # fmt: skip
+    if leaky:
+        st.warning(
+            "With a leaky split the networks are tested on lesions that they were trained on: accuracy comes out too "
+            "high. The runs are labelled as leaky.",
+            icon=":material/warning:",
+        )
+    return Targets(*images), seed, leaky
+
+
+def baseline_fields() -> Baseline | None:
+    """Return thresholds of the user's own, or None for the article's."""
+    own = st.toggle("Thresholds of my own", key=key("own_baseline"), persist_state=KEPT)
+    if not own:
+        st.caption(
+            "The article's: training accuracy and precision 90 %, validation accuracy and precision 80 % (lenet5: "
+            "75 %), test accuracy, precision and recall at most 2 points under the unpruned network's."
+        )
+    with st.grid(5, min_column_width=150):
+        values = {
+            name: float(
+                st.number_input(label, 0.0, 100.0, step=0.5, key=key(name), disabled=not own, persist_state=KEPT)
+            )
+            for name, label in LIMITS.items()
+        }
+    return Baseline(**values) if own else None
+
+
+# -- what it comes to --------------------------------------------------------------------------------------------------
+
+
+def outcome(asked: Asked) -> None:
+    """Show the sets, the networks and the length that the form comes to, then the button."""
+    sets_preview(asked)
+    too_small = networks_preview(asked)
+    if too_small:
+        refused(SpecError(" ".join(too_small)))
+        return
+    start_panel(asked)
+
+
+def sets_preview(asked: Asked) -> None:
+    """Show classes × sets as really reached, and what a random split would leak."""
+    st.markdown("**Sets that are really reached**")
+    for dataset in asked.datasets:
+        spec = asked.spec
+        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split)
+        if len(asked.datasets) > 1:
+            st.caption(words.escaped(dataset.name))
+        st.dataframe(
+            sets_table(table), hide_index=True, height="content",
+            alt=f"Images, lesions and oversampling of each class and set of {dataset.name}",
+        )  # fmt: skip
+        st.caption(words.escaped(sentence))
+
+
+def sets_table(reached: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a class: images of the quota and lesions in each set, and training images with their repeats."""
+    rows = []
+    for label, group in reached.groupby("label", sort=False):
+        row: dict[str, str] = {"Class": str(label).replace("_", "-")}
+        for each in group.to_dict("records"):
+            row[str(each["split"]).capitalize()] = (
+                f"{each['images']:,} of {each['quota']:,}, {words.count_of(each['lesions'], 'lesion')}"
+            )
+            if each["split"] == "train":
+                row["Training with repeats"] = f"{each['oversampled']:,}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def networks_preview(asked: Asked) -> list[str]:
+    """Show parameters, steps and length of each network and size; return a sentence for each size too small."""
+    rows, too_small = [], []
+    for network in asked.networks:
+        for height, width in asked.sizes:
+            try:
+                cost = network_cost(network, height, width)
+            except SpecError as error:
+                too_small.append(f"{network.name} at {height}×{width}: {error}")
+                continue
+            training = replace(asked.spec.training, height=height, width=width)
+            spec = replace(asked.spec, network=network, training=training, baseline=asked.spec.baseline)
+            fewest, most = training_numbers.step_range(spec)
+            rows.append(
+                {
+                    "Network": network.name,
+                    "Size": words.size_text(height, width),
+                    "Parameters": words.count_text(cost.parameters),
+                    "MACs an image": words.count_text(cost.macs),
+                    "Weights": words.bytes_text(cost.bytes_weights),
+                    "Trainings a run": f"{fewest}" if fewest == most else f"{fewest} to {most}",
+                }
+            )
+    if rows:
+        st.markdown("**Networks**")
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, height="content", alt="Parameters and trainings of each network"
+        )
+    return too_small
+
+
+def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[float | None, str]:
+    """Return the seconds of all runs one after the other on one worker, None where unknown, and what that rests on."""
+    seconds, basis = 0.0, ""
+    for spec, dataset in runs:
+        estimate = data.training_estimate(spec, dataset)
+        basis = basis or estimate.basis
+        if estimate.seconds is None:
+            return None, estimate.basis
+        seconds += estimate.seconds
+    if len(runs) > 1:
+        basis = f"one run after the other on one worker; the first {basis}"
+    return seconds, basis
+
+
+def start_panel(asked: Asked) -> None:
+    """Offer identical runs that exist, else say what will be trained, for how long, and start it."""
+    runs = asked.runs()
+    identical = data.identical_trainings(runs)
+    there = [run_id for run_id in identical if run_id is not None]
+    again = False
+    if there:
+        again = identical_runs(there, len(runs))
+    new = [run for run, known in zip(runs, identical, strict=True) if again or known is None]
+    if not new:
+        return
+    counted = [training_numbers.step_range(spec) for spec, _ in new]
+    fewest, most = sum(low for low, _ in counted), sum(high for _, high in counted)
+    trainings = words.count_of(fewest, "training") if fewest == most else f"{fewest:,} to {most:,} trainings"
+    try:
+        seconds, basis = total_estimate(new)
+    except QueueUnavailable:
+        seconds, basis = None, "The queue does not answer."
+    st.caption(
+        f":material/timer: {words.count_of(len(new), 'run')}, {trainings} of "
+        f"{words.count_of(asked.spec.training.epochs, 'epoch')}. "
+        + words.escaped(words.estimate_sentence(seconds, basis))
+    )
+    if asked.start_after is not None:
+        st.caption(f":material/alarm: Starts at {components.moment(asked.start_after)} at the earliest.")
+    no_worker()
+    st.button(
+        f"Start {words.count_of(len(new), 'run')}",
+        on_click=start,
+        args=(asked, new, again),
+        type="primary",
+        icon=":material/play_arrow:",
+        key="start",
+        disabled=data.health().redis is not None,
+    )
+
+
+def identical_runs(there: Sequence[str], wanted: int) -> bool:
+    """Offer runs with exactly these settings; return whether they are to be trained anew all the same."""
+    every = len(there) == wanted
+    subject = "A run" if wanted == 1 else "Every one of these runs" if every else f"{len(there)} of these {wanted} runs"
+    states = [data.run_state(run_id) for run_id in there]
+    under_way = any(state is not None and not state.ended for state in states)
+    st.info(
+        f"{subject} with exactly these settings on exactly these images "
+        + ("is there already" if not under_way else "is there or under way already")
+        + ("." if every else "; only the others are started."),
+        icon=":material/content_copy:",
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Open it" if len(there) == 1 else "Compare them", on_click=opened, args=(there,), key="open_identical"
+        )
+        return st.toggle("Train them again all the same", key=key("again"))
+
+
+def opened(run_ids: Sequence[str]) -> None:
+    """Turn to a run, or to the comparison of several."""
+    st.query_params["tab"] = "Runs" if len(run_ids) == 1 else "Compare"
+    if len(run_ids) == 1:
+        st.query_params["run"] = run_ids[0]
+    else:
+        st.query_params["runs"] = ",".join(run_ids)
+
+
+def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) -> None:
+    """Submit the runs together and turn to the first."""
+    try:
+        submissions = data.queues().submit_together(
+            runs, again=again, priority=asked.priority, start_after=asked.start_after
+        )
+    except DermSlimError as error:
+        st.session_state["problem"] = str(error)
+        return
+    data.forget_states()
+    st.session_state["done"] = f"{words.count_of(len(submissions), 'run')} queued"
+    st.session_state[key("again")] = False
+    opened([submissions[0].run_id])
+
+
+def no_worker() -> None:
+    """Say how to start a worker that trains, where none runs."""
+    health = data.health()
+    if health.redis is None and not any(worker.kind == "train" for worker in health.workers):
+        st.warning(
+            "Runs that are started stay queued until one runs: `python -m jobs.worker train`, on any machine that "
+            "reaches the queue and the images, or `make up` for everything.",
+            title="No train worker is running",
+            icon=":material/warning:",
+        )
