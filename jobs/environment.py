@@ -83,17 +83,18 @@ def user() -> str:
 def command_line(spec: RunSpec) -> str:
     """Return the command that submits this spec again."""
     words = ["python", "-m", "jobs", spec.kind, spec.dataset]
-    words += _training_options(spec) if isinstance(spec, TrainSpec) else _measuring_options(spec)
+    words += training_options(spec) if isinstance(spec, TrainSpec) else _measuring_options(spec)
     return shlex.join(words)
 
 
-def _training_options(spec: TrainSpec) -> list[str]:
+def training_options(spec: TrainSpec) -> list[str]:
+    """Return the options that describe a training on the command line."""
     training, standard = spec.training, TrainingSpec()
     words = ["--network", spec.network.name, "--size", f"{training.height}x{training.width}"]
     words += ["--epochs", str(training.epochs), "--seed", str(training.seed)]
     if isinstance(spec, PruneTrainSpec):
         rules = spec.rules
-        words += ["--factors", ",".join(f"{factor:g}" for factor in rules.factors), "--scope", rules.scope]
+        words += ["--factors", ",".join(map(_number, rules.factors)), "--scope", rules.scope]
         words += ["--max-failures", str(rules.max_failures)]
         if rules.max_iterations is not None:
             words += ["--max-iterations", str(rules.max_iterations)]
@@ -101,7 +102,7 @@ def _training_options(spec: TrainSpec) -> list[str]:
             words += ["--on-reject", rules.on_reject]
     for option in ("learning_rate", "batch_size", "rotation", "zoom", "brightness"):
         if getattr(training, option) != getattr(standard, option):
-            words += [f"--{option.replace('_', '-')}", f"{getattr(training, option):g}"]
+            words += [f"--{option.replace('_', '-')}", _number(getattr(training, option))]
     for option, value in (
         ("--no-augmentation", not training.augmentation),
         ("--mixed-precision", training.mixed_precision),
@@ -116,8 +117,14 @@ def _training_options(spec: TrainSpec) -> list[str]:
     if spec.device != "auto":
         words += ["--device", spec.device]
     if spec.thresholds != article_baseline(spec.network.name):
-        words += ["--baseline", ",".join(f"{value:g}" for value in astuple(spec.thresholds))]
+        words += ["--baseline", ",".join(map(_number, astuple(spec.thresholds)))]
     return words
+
+
+def _number(value: float) -> str:
+    """Return a number as it is typed, in full where six digits would be another one."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _measuring_options(spec: Spec) -> list[str]:

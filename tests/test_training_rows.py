@@ -1,0 +1,230 @@
+"""The store's rows of training runs: whole, once however often delivered, and those of an older attempt dropped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from core.architectures import NETWORKS
+from core.classification import FIGURES
+from core.errors import StoreError
+from core.protocol import EpochResult, TrainingSpec
+from core.schedule import Step
+from core.splits import SPLITS
+from core.store import NewRun, Store
+from core.tables import STEP_COLUMNS
+from core.training_runs import PruneTrainSpec, StepResult, TrainSpec, described, failed, first_state, next_training
+
+NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
+LENET5 = NETWORKS["lenet5"]
+SPEC = PruneTrainSpec(dataset="moles", network=LENET5, training=TrainingSpec(epochs=2, height=48, width=64, seed=7))
+EPOCH = EpochResult(1, 0.9, 60.0, 61.0, 50.0, 0.8, 70.0, 71.0, None, 1.5, 300.0, meets_baseline=True, best=True)
+DATA: dict[str, Any] = {
+    "reached": [
+        {
+            "label": label,
+            "split": split,
+            "quota": 4,
+            "lesions": 2,
+            "images": 3,
+            "oversampled": 4 + 2 * (split == "train"),
+        }
+        for label in ("melanoma", "nevus")
+        for split in SPLITS
+    ],
+    "encoding": {"median_age": None},
+    "left_out": [],
+    "notes": ["Split by lesion."],
+}
+
+
+def new_run(run_id: str = "prune-train-1", spec: TrainSpec = SPEC, **changed: Any) -> NewRun:
+    text = json.dumps(spec.to_dict())
+    return replace(NewRun(run_id, spec.kind, "moles", "f1", False, text, "h1", 2, NOW), **changed)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store.duckdb", timeout=1.0)
+    store.record_run(new_run())
+    return store
+
+
+def step_of(number: int = 0) -> StepResult:
+    step = next_training(SPEC, first_state(SPEC))
+    assert isinstance(step, Step)
+    return replace(described(SPEC, step), step=number)
+
+
+def trained(number: int = 0) -> StepResult:
+    figures = {f"{split}_{figure}": 90.0 + place for place, split in enumerate(SPLITS) for figure in FIGURES}
+    figures["test_macro_precision"] = None
+    return replace(
+        step_of(number),
+        status="finished",
+        accepted=True,
+        epochs=2,
+        kept_epoch=2,
+        seconds=3.0,
+        epoch_seconds=1.5,
+        weights="/data/0.keras",
+        weights_bytes=1000,
+        figures=figures,
+        classification={"test": {"confusion": [[1, 0], [0, 1]]}},
+    )
+
+
+def record_epochs(store: Store, epochs: Sequence[int], *, step: int = 0, attempt: int = 1) -> None:
+    found = [replace(EPOCH, epoch=epoch, train_loss=1.0 / epoch) for epoch in epochs]
+    store.record_epochs("prune-train-1", attempt, step, found, NOW + timedelta(seconds=max(epochs)))
+
+
+def run(store: Store) -> dict[str, Any]:
+    found = store.run("prune-train-1")
+    assert found is not None
+    return found
+
+
+def test_a_step_s_row_is_whole_and_read_back_as_it_was(store: Store) -> None:
+    store.record_step("prune-train-1", 1, step_of(), "train-host-1", NOW, None)
+    assert store.step_results("prune-train-1") == []  # it is being trained
+    assert store.steps()["status"].tolist() == ["training"]
+    store.record_step("prune-train-1", 1, trained(), "train-host-1", NOW + timedelta(hours=1), NOW + timedelta(hours=2))
+    assert store.step_results("prune-train-1") == [trained()]
+    row = store.steps(["prune-train-1"]).iloc[0]
+    assert row["started_at"] == NOW  # as it began, not as it was begun again
+    assert row["finished_at"] == NOW + timedelta(hours=2)
+    assert row["worker"] == "train-host-1"
+    assert (row["train_accuracy"], row["test_accuracy"]) == (90, 92)
+    assert pd.isna(row["test_macro_precision"])
+    known = set(StepResult.__dataclass_fields__) - {"figures"} | set(trained().figures)
+    assert set(row.index) - known == {"run_id", "attempt", "worker", "started_at", "finished_at"}
+
+
+def test_whatever_is_delivered_twice_stands_there_once(store: Store) -> None:
+    for _ in range(2):
+        store.record_training_data("prune-train-1", 1, DATA)
+        store.record_step("prune-train-1", 1, trained(), "w", NOW, NOW)
+        record_epochs(store, [1])
+        record_epochs(store, [1, 2])
+        store.record_training_ended("prune-train-1", 1, None, NOW + timedelta(minutes=1))
+    epochs = store.epochs(["prune-train-1"])
+    assert epochs["epoch"].tolist() == [1, 2]
+    expected = {**vars(EPOCH), "run_id": "prune-train-1", "step": 0, "attempt": 1, "train_loss": 1.0}
+    first = epochs.iloc[0].to_dict()
+    assert pd.isna(first.pop("validation_recall"))
+    assert expected.pop("validation_recall") is None
+    assert first == {**expected, "ended_at": NOW + timedelta(seconds=2)}
+    assert len(store.steps()) == 1
+    assert len(store.run_splits("prune-train-1")) == 6
+    assert store.training_notes("prune-train-1") == ["Split by lesion."]
+    assert store.metadata_encoding("prune-train-1") == {"median_age": None}
+    found = run(store)
+    assert (found["status"], found["measured"], found["total"], found["failed"]) == ("finished", 2, 2, 0)
+    assert (found["seconds"], found["work_seconds"], found["workers"]) == (60, 3, "w")
+    assert store.split_totals(["prune-train-1"]).set_index("split")["oversampled"].to_dict() == {
+        **{"train": 12, "validation": 8, "test": 8},
+    }
+
+
+def test_progress_counts_epochs_of_the_steps_begun(store: Store) -> None:
+    assert (run(store)["measured"], run(store)["total"]) == (0, 2)
+    store.record_step("prune-train-1", 1, trained(0), "w", NOW, NOW)
+    record_epochs(store, [1, 2])
+    store.record_step("prune-train-1", 1, step_of(1), "w", NOW, None)
+    record_epochs(store, [1], step=1)
+    assert (run(store)["measured"], run(store)["total"]) == (3, 4)
+
+
+def test_records_of_an_older_attempt_are_dropped(store: Store) -> None:
+    store.record_step("prune-train-1", 1, trained(0), "w", NOW, NOW)
+    record_epochs(store, [1, 2])
+    store.record_cancelled("prune-train-1", 1, NOW)
+    store.record_training_retry("prune-train-1", 2, 1)
+    store.record_step("prune-train-1", 1, trained(1), "late", NOW, NOW)
+    record_epochs(store, [1], step=1, attempt=1)
+    store.record_training_data("prune-train-1", 1, DATA)
+    store.record_training_ended("prune-train-1", 1, "late", NOW)
+    assert store.steps()["step"].tolist() == [0]
+    assert store.epochs(["prune-train-1"])["step"].unique().tolist() == [0]
+    assert store.run_splits("prune-train-1").empty
+    assert (run(store)["status"], run(store)["error"], run(store)["attempt"]) == ("queued", None, 2)
+    store.record_training_retry("prune-train-1", 2, 0)  # delivered twice, with whatever step
+    assert store.steps()["step"].tolist() == [0]
+
+
+def test_a_retry_forgets_the_rows_from_its_step_on_and_keeps_those_before(store: Store) -> None:
+    for step in range(3):
+        store.record_step("prune-train-1", 1, trained(step), "w", NOW, NOW)
+        record_epochs(store, [1, 2], step=step)
+    store.record_training_ended("prune-train-1", 1, "the GPU vanished", NOW)
+    assert run(store)["status"] == "failed"
+    before = store.steps().iloc[:1]
+    store.record_training_retry("prune-train-1", 2, 1)
+    pd.testing.assert_frame_equal(store.steps(), before)
+    assert store.epochs(["prune-train-1"])["step"].tolist() == [0, 0]
+    found = run(store)
+    assert (found["status"], found["error"], found["finished_at"]) == ("queued", None, None)
+    assert (found["measured"], found["total"]) == (2, 2)
+
+
+def test_an_end_counts_failed_steps_and_does_not_change_a_run_that_was_cancelled(store: Store) -> None:
+    step = next_training(SPEC, first_state(SPEC))
+    assert isinstance(step, Step)
+    store.record_step("prune-train-1", 1, failed(SPEC, step, "The process died."), "w", NOW, NOW)
+    store.record_training_ended("prune-train-1", 1, None, NOW)
+    assert (run(store)["failed"], run(store)["status"]) == (1, "finished")
+    store.record_run(new_run("prune-train-2"))
+    store.record_cancelled("prune-train-2", 1, NOW)
+    store.record_training_ended("prune-train-2", 1, None, NOW)
+    cancelled = store.run("prune-train-2")
+    assert cancelled is not None
+    assert cancelled["status"] == "cancelled"
+    assert store.finished_run("h1") is None  # neither counts as having trained the same thing
+
+
+def test_rows_of_a_run_that_is_not_recorded_are_an_error(store: Store) -> None:
+    with pytest.raises(StoreError, match="expected run elsewhere in the store"):
+        store.record_step("elsewhere", 1, trained(), "w", NOW, NOW)
+
+
+def test_trained_steps_are_what_the_tables_take(store: Store) -> None:
+    single = TrainSpec(dataset="moles-k350", network=LENET5, training=SPEC.training)
+    store.record_run(
+        new_run("train-2", single, dataset="moles-k350", dataset_source="moles", synthetic=True, submitted_at=NOW)
+    )
+    store.record_step("train-2", 1, trained(), "w", NOW, NOW)
+    store.record_step("prune-train-1", 1, trained(), "w", NOW, NOW)
+    store.record_step("prune-train-1", 1, step_of(1), "w", NOW, None)
+    rows = store.trained_steps()
+    assert list(rows.columns) == [*STEP_COLUMNS, "synthetic"]
+    assert rows["run_id"].tolist() == ["prune-train-1", "train-2"]  # what is being trained is not among them
+    assert rows["version"].tolist() == ["original", "reconstructed"]
+    assert rows["synthetic"].tolist() == [False, True]
+    assert rows["network"].tolist() == ["lenet5", "lenet5"]
+    assert rows["seed"].tolist() == [7, 7]
+    assert rows["settings"].tolist() == [SPEC.settings, single.settings]
+    assert rows["balanced_accuracy"].tolist() == [92, 92]
+    assert store.trained_steps(["train-2"])["run_id"].tolist() == ["train-2"]
+    assert list(store.trained_steps([]).columns) == [*STEP_COLUMNS, "synthetic"]
+
+
+def test_a_study_is_recorded_once_and_changes_its_status(store: Store) -> None:
+    values = {"study": "s1", "kind": "article", "dataset": "moles", "spec": "{}", "submitted_at": NOW}
+    for spec in ("{}", '{"other": 1}'):
+        store.record_study(values | {"spec": spec})
+    assert store.studies("running")["spec"].tolist() == ["{}"]
+    store.record_study_status("s1", "failed", "why", NOW)
+    found = store.study("s1")
+    assert found is not None
+    assert (found["status"], found["error"], found["finished_at"], found["spec"]) == ("failed", "why", NOW, "{}")
+    store.record_study_status("s1", "running", None, None, '{"other": 1}')
+    assert store.studies()["spec"].tolist() == ['{"other": 1}']
+    assert store.study("s2") is None

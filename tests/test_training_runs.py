@@ -1,0 +1,248 @@
+"""Specs of training runs: written and read back, told apart, turned into commands, and followed step by step."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.architectures import NETWORKS
+from core.datasets import Dataset, Record
+from core.errors import DermSlimError, SpecError
+from core.protocol import TrainingSpec
+from core.pruning import FACTORS, SCOPES, prune
+from core.run_specs import spec_from_dict
+from core.schedule import CRITERIA, ON_REJECT, Baseline, Rules, Step, Stop, article_baseline
+from core.settings import Settings
+from core.splits import Targets
+from core.sweeps import spec_hash
+from core.training_runs import (
+    DEVICES,
+    PruneTrainSpec,
+    StepResult,
+    TrainSpec,
+    described,
+    failed,
+    first_state,
+    forget_old_checkpoints,
+    judged,
+    likely_networks,
+    next_training,
+    training_data,
+    training_grid,
+    training_spec_from_dict,
+)
+from jobs.__main__ import build_parser
+from jobs.environment import command_line
+from jobs.training_commands import specs_of
+
+LENET5, ALEXNET = NETWORKS["lenet5"], NETWORKS["alexnet"]
+SPEC = PruneTrainSpec(dataset="moles", network=LENET5)
+
+percent = st.floats(0, 100)
+share = st.floats(0, 0.9)
+trainings = st.builds(
+    TrainingSpec,
+    epochs=st.integers(1, 500),
+    learning_rate=st.floats(1e-12, 1),
+    batch_size=st.integers(1, 512),
+    seed=st.integers(0, 2**31),
+    height=st.integers(160, 300),
+    width=st.integers(160, 300),
+    augmentation=st.booleans(),
+    rotation=st.floats(0, 180),
+    zoom=share,
+    brightness=share,
+    mixed_precision=st.booleans(),
+    jit_compile=st.booleans(),
+)
+rules = st.builds(
+    Rules,
+    factors=st.lists(st.sampled_from((50.0, 33.33, 16.5, 8.25, 12.345678901, 99.0)), min_size=1, unique=True).map(
+        tuple
+    ),
+    scope=st.sampled_from(sorted(SCOPES)),
+    max_failures=st.integers(1, 9),
+    max_iterations=st.none() | st.integers(1, 99),
+    on_reject=st.sampled_from(sorted(ON_REJECT)),
+)
+common: dict[str, Any] = {
+    "dataset": st.sampled_from(("moles", "HAM 10000", "a'b")),
+    "network": st.sampled_from(list(NETWORKS.values())),
+    "training": trainings,
+    "targets": st.builds(Targets, *[st.integers(4, 9000)] * 3),
+    "split_seed": st.integers(0, 2**31),
+    "leaky_split": st.booleans(),
+    "device": st.sampled_from(DEVICES),
+    "baseline": st.none() | st.builds(Baseline, *[percent] * 5),
+}
+specs = st.builds(TrainSpec, **common) | st.builds(PruneTrainSpec, **common, rules=rules)
+
+
+@given(specs)
+@settings(max_examples=60, deadline=None)
+def test_a_spec_survives_json_and_keeps_its_hash(spec: TrainSpec) -> None:
+    read = spec_from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert read == spec
+    assert type(read) is type(spec)
+    assert spec_hash(read, "f") == spec_hash(spec, "f") != spec_hash(spec, "g")
+
+
+@given(specs)
+@settings(max_examples=60, deadline=None)
+def test_the_command_of_a_run_describes_the_same_run(spec: TrainSpec) -> None:
+    words = shlex.split(command_line(spec))
+    assert words[:3] == ["python", "-m", "jobs"]
+    options = build_parser().parse_args(words[3:])
+    assert options.folder == spec.dataset
+    here = Settings(Path("/nowhere"), ())
+    (read,) = specs_of(options, spec.dataset, here, prunes=isinstance(spec, PruneTrainSpec))
+    assert read == spec
+
+
+@given(specs, specs)
+@settings(max_examples=60, deadline=None)
+def test_settings_differ_where_rows_may_not_be_averaged_and_only_there(one: TrainSpec, other: TrainSpec) -> None:
+    seeded = replace(one, training=replace(one.training, seed=one.training.seed + 1))
+    assert seeded.settings == one.settings
+    assert len(set(one.settings.split(", "))) == len(one.settings.split(", "))
+    for name in ("epochs", "batch_size", "height"):
+        if getattr(one.training, name) != getattr(other.training, name):
+            assert one.settings != other.settings
+
+
+def test_the_settings_of_the_article_name_the_protocol_alone() -> None:
+    assert SPEC.settings == "200×100, 75 epochs, batch 32, learning rate 0.002"
+    changed = replace(
+        SPEC,
+        targets=Targets(40, 20, 8),
+        leaky_split=True,
+        baseline=Baseline(80, 80, 70, 70, 5),
+        rules=Rules((50, 25), "first", 1, 3, "continue"),
+    )
+    assert changed.settings == (
+        "200×100, 75 epochs, batch 32, learning rate 0.002, targets 40/20/8, leaky split, baseline 80/80/70/70/−5, "
+        "scope first, factors 50/25, rejected networks shrunk on, ends at 1 failures, at most 3 pruned networks"
+    )
+
+
+def test_the_article_s_thresholds_follow_the_network() -> None:
+    assert SPEC.thresholds == article_baseline("lenet5") == Baseline(90, 90, 75, 75, 2)
+    grid = list(
+        training_grid(
+            SPEC, networks=[LENET5, ALEXNET], datasets=["a", "b"], sizes=[(200, 100), (100, 200)], seeds=[1, 2]
+        )
+    )
+    assert len(grid) == len({json.dumps(spec.to_dict()) for spec in grid}) == 16
+    assert {spec.thresholds.validation_accuracy for spec in grid if spec.network.name == "alexnet"} == {80}
+    assert {spec.rules.factors for spec in grid} == {FACTORS}
+    assert [(grid[0].network.name, grid[0].dataset, grid[0].training.seed) for _ in range(1)] == [("lenet5", "a", 1)]
+    own = replace(SPEC, baseline=Baseline(1, 2, 3, 4, 5))
+    assert {spec.baseline for spec in training_grid(own, networks=[LENET5, ALEXNET], datasets=["a"])} == {own.baseline}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"dataset": ""}, "data set"),
+        ({"split_seed": -1}, "split seed"),
+        ({"device": "tpu"}, "one of auto, cpu, gpu"),
+        ({"training": TrainingSpec(height=8, width=8)}, "8"),
+    ],
+)
+def test_a_spec_that_no_training_can_follow_is_refused(wrong: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SpecError, match=expected):
+        replace(SPEC, **wrong)
+
+
+def test_unknown_kinds_and_names_are_refused() -> None:
+    with pytest.raises(SpecError, match="expected one of train, prune-train"):
+        training_spec_from_dict(SPEC.to_dict() | {"kind": "learn"})
+    with pytest.raises(SpecError, match="got colour"):
+        training_spec_from_dict(SPEC.to_dict() | {"colour": 1})
+    with pytest.raises(SpecError, match="prune-train"):
+        training_spec_from_dict({"kind": "prune-train"})
+
+
+def result(spec: TrainSpec, step: Step, level: float) -> StepResult:
+    figures: dict[str, float | None] = dict.fromkeys(CRITERIA, level)
+    return replace(described(spec, step), status="finished", figures=figures)
+
+
+def test_a_train_run_has_one_step_and_a_pruning_run_shrinks_what_was_accepted() -> None:
+    single = TrainSpec(dataset="moles", network=LENET5)
+    step = next_training(single, first_state(single))
+    assert isinstance(step, Step)
+    assert (step.name, step.network) == ("Original", LENET5)
+    found, after = judged(single, first_state(single), step, result(single, step, 99))
+    assert found.accepted
+    assert next_training(single, after) == Stop("The network is trained.")
+    state, names = first_state(SPEC), []
+    for level in (99, 98, 50, 98, 50, 50):
+        step = next_training(SPEC, state)
+        assert isinstance(step, Step)
+        found, state = judged(SPEC, state, step, result(SPEC, step, level))
+        assert found.accepted == (level > 90)
+        assert found.missed_by == (None if level > 90 else 40)
+        names.append(step.name)
+    assert names[:4] == ["Original", "R1: 50%", "R2: 50%", "R1, R2: 50%, 33%"]
+    assert step.network != prune(LENET5, 50)
+    assert next_training(SPEC, state) == Stop("The baseline was missed 2 times in a row.")
+
+
+def test_an_unpruned_network_that_cannot_be_trained_ends_a_run() -> None:
+    for spec in (SPEC, TrainSpec(dataset="moles", network=LENET5)):
+        step = next_training(spec, first_state(spec))
+        assert isinstance(step, Step)
+        found, after = judged(spec, first_state(spec), step, failed(spec, step, "There is too little memory."))
+        assert (found.accepted, found.status) == (False, "failed")
+        following = next_training(spec, after)
+        assert isinstance(following, Stop)
+        assert "too little memory" in following.reason
+
+
+def test_a_step_survives_json() -> None:
+    step = next_training(SPEC, first_state(SPEC))
+    assert isinstance(step, Step)
+    found = result(SPEC, step, 97.5)
+    assert StepResult.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert (found.parameters, found.macs) > (0, 0)
+
+
+def test_likely_networks_are_those_that_an_estimate_counts() -> None:
+    assert likely_networks(TrainSpec(dataset="moles", network=LENET5)) == [LENET5]
+    assert likely_networks(SPEC)[:2] == [LENET5, prune(LENET5, 50)]
+    assert len(likely_networks(replace(SPEC, rules=Rules(max_iterations=1)))) == 2
+
+
+def test_data_are_refused_where_a_set_cannot_be_drawn(tmp_path: Path) -> None:
+    records = tuple(Record(f"{i}", f"{i}.png", 1, 40, 56, f"{i}", "nevus") for i in range(8))
+    one_class = Dataset("moles", tmp_path, "class_folders", records, ())
+    with pytest.raises(SpecError):
+        SPEC.check(one_class)
+    with pytest.raises(DermSlimError):
+        training_data(one_class, SPEC, tmp_path / "cache")
+
+
+def test_old_checkpoints_are_forgotten_but_those_of_runs_that_are_kept(tmp_path: Path) -> None:
+    import os
+    import time
+
+    for name in ("active", "ended", "fresh"):
+        place = tmp_path / name / "step-0"
+        place.mkdir(parents=True)
+        (place / "checkpoint.npz").write_bytes(b"x")
+        (tmp_path / name / "0.keras").write_bytes(b"weights")
+        if name != "fresh":
+            long_ago = time.time() - 31 * 24 * 3600
+            os.utime(place / "checkpoint.npz", (long_ago, long_ago))
+            os.utime(place, (long_ago, long_ago))
+    forget_old_checkpoints(tmp_path, days=30, kept=["active"])
+    assert sorted(path.parent.name for path in tmp_path.glob("*/step-*")) == ["active", "fresh"]
+    assert len(list(tmp_path.glob("*/*.keras"))) == 3
