@@ -3,6 +3,7 @@
   python -m jobs svd-sweep FOLDER --k 100,350 --codec jpeg --quality 95 --local --export rows.csv
   python -m jobs svd-sweep FOLDER            submit to the workers of `make up`, print the run's id
   python -m jobs status                      a line a run
+  python -m jobs article FOLDER              the article's whole study: sweep, reconstruction, every training
   python -m jobs curves alexnet              what pruning leaves of a network, counted here
   python -m jobs tables --number 5           Table 5 of the article as measured here, beside its own figures
   python -m jobs claims                      each claim of the article: reproduced, not reproduced, not measured yet
@@ -47,7 +48,7 @@ from core.sweeps import (
     Spec,
     SweepSpec,
 )
-from jobs import tables_command, training_commands
+from jobs import study_command, tables_command, training_commands
 from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
 from jobs.queues import Queues, RunState
 
@@ -120,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     training_commands.add_training_options(prune_train)
     training_commands.add_pruning_options(prune_train)
+    study_command.add_commands(commands, _command)
 
     tables_command.add_tables_options(
         _command(commands, "tables", tables_command.TABLES_TEXT, tables_command.act_tables)

@@ -29,8 +29,10 @@ from core.store_file import plain_rows
 from core.sweeps import Chunk, ImageResult, ReconstructSpec, spec_from_dict
 from core.training_rows import ENDED
 from core.training_runs import TRAINING_SPECS, StepResult
+from jobs import studies
 from jobs.connection import Connection
 from jobs.live import LiveRun, active_runs
+from jobs.queues import Queues
 from jobs.records import RECORDS, REJECTED, dataset_from_dict, ring, waiting
 from jobs.training_jobs import enqueue_current, is_due, release
 
@@ -163,8 +165,10 @@ def _write_study(store: Store, values: dict[str, Any]) -> None:
     store.record_study({**values, "submitted_at": datetime.fromisoformat(values["submitted_at"])})
 
 
-def _write_study_status(store: Store, study: str, status: str, error: str | None, at: str | None) -> None:
-    store.record_study_status(study, status, error, datetime.fromisoformat(at) if at else None)
+def _write_study_status(
+    store: Store, study: str, status: str, error: str | None, at: str | None, spec: str | None = None
+) -> None:
+    store.record_study_status(study, status, error, datetime.fromisoformat(at) if at else None, spec)
 
 
 def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> None:
@@ -248,7 +252,7 @@ def _forget(store: Store, run_id: str) -> None:
 
 
 def reconcile() -> None:
-    """Bring runs to an end whose jobs have all ended or vanished without recording every image.
+    """Bring runs to an end whose jobs have all ended or vanished without recording every image; advance studies.
 
     Enqueued by the record worker itself every few seconds. Writes what waits first, so that whatever the workers
     sent has been recorded by then.
@@ -264,6 +268,7 @@ def reconcile() -> None:
     for facts in plain_rows(unfinished):
         reconcile_one = _reconcile_training if facts["kind"] in TRAINING_SPECS else _reconcile_run
         reconcile_one(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
+    studies.advance_all(Queues(Settings.from_environment(), connection))
 
 
 def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
@@ -303,8 +308,10 @@ def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) 
         error = "expected the queue to know this run; its job is gone. Retry goes on from the step it was at"
         store.record_failed(run_id, attempt, error, datetime.now(UTC))
         return
-    if int(known["attempt"]) != attempt or known.get("submitting"):
-        return  # the record of a retry is on its way, or the submission is
+    if int(known["attempt"]) != attempt:
+        return  # the record of a retry is on its way
+    if known.get("submitting") and time.time() - float(known["submitting"]) < LONGEST_SUBMISSION:
+        return
     until = live.hold()
     if is_due(until):
         live.log(f"released: it was to start after {until}")
@@ -317,6 +324,10 @@ def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) 
     reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
     if reasons:
         store.record_failed(run_id, attempt, reasons[-1], datetime.now(UTC))
+        _forget(store, run_id)
+    elif live.newest_state() is None:
+        error = "expected the submission to reach the queue; its process died half-way. Retry submits it anew"
+        store.record_failed(run_id, attempt, error, datetime.now(UTC))
         _forget(store, run_id)
     else:  # the process died between a job's end and the next one's beginning
         live.log("its job was gone; enqueued again")

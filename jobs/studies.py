@@ -1,0 +1,476 @@
+"""The article's study in the queue: submitted once, then carried on by the record worker until nothing is left to do.
+
+Every few seconds the record worker compares a study's plan with the runs that are there (`core.study`) and submits what
+has become possible. It alone submits a study's runs, and one record worker runs at a time: whatever a dead one left
+half done, the next one completes, and nothing is submitted twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from core.datasets import Dataset
+from core.errors import DatasetError, QueueUnavailable, SpecError
+from core.run_specs import RunSpec
+from core.store_file import plain_rows
+from core.study import (
+    FAILED,
+    FINISHED,
+    KIND,
+    PRUNING,
+    READY,
+    STAGES,
+    ArticleSpec,
+    Choice,
+    Found,
+    FoundRun,
+    Part,
+    Progress,
+    Standing,
+    named_part,
+    plan,
+    progress,
+    run_spec,
+    spec_ahead,
+)
+from core.sweeps import SweepSpec
+from core.training_runs import PruneTrainSpec, TrainSpec
+from jobs.connection import TRAIN, Connection
+from jobs.environment import training_options, user
+from jobs.live import PREFIX, LiveRun, active_runs
+from jobs.queues import Queues, RunState
+from jobs.records import send
+from jobs.training_jobs import NORMAL, PAUSED, is_due, train_queue
+
+SAME_CLICK = 60  # seconds within which an equal study counts as the same submission
+CANCELLED = "cancelled"
+
+
+class LiveStudy:
+    """What is known of a study beside the store, in Redis: priority, what holds it, and why parts were refused."""
+
+    def __init__(self, connection: Connection, study: str) -> None:
+        self.connection = connection
+        self.key = f"{PREFIX}:study:{study}"
+
+    def facts(self) -> dict[str, str]:
+        """Return `priority`, `hold` (empty, 'paused', 'cancelled', or a moment in ISO form), `refusals` as JSON."""
+        return {name.decode(): value.decode() for name, value in self.connection.hgetall(self.key).items()}
+
+    def note(self, **facts: str) -> None:
+        """Change some of the facts."""
+        self.connection.hset(self.key, mapping=facts)
+
+    def hold(self) -> str:
+        """Return what holds the study; empty when nothing does."""
+        found = self.connection.hget(self.key, "hold")
+        return "" if found is None else str(found.decode())
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """A study as store and queue together see it.
+
+    status: 'running', 'paused', 'scheduled' (nothing starts before `starts_at`), 'finished', 'failed', 'cancelled'.
+    """
+
+    study: str
+    spec: ArticleSpec
+    status: str
+    progress: Progress
+    submitted_at: datetime
+    submitted_by: str | None
+    finished_at: datetime | None
+    error: str | None
+    command: str | None
+    priority: str = NORMAL
+    starts_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is submitted by itself."""
+        return self.status in (FINISHED, FAILED, CANCELLED)
+
+
+# -- submitting --------------------------------------------------------------------------------------------------------
+
+
+def submit_study(
+    queues: Queues,
+    spec: ArticleSpec,
+    dataset: Dataset,
+    *,
+    submitted_by: str | None = None,
+    priority: str = NORMAL,
+    start_after: datetime | None = None,
+) -> str:
+    """Leave a study for the record worker; return its id, or that of an equal one that is under way.
+
+    start_after: a moment with its time zone before which none of its runs is submitted. SpecError where the data set
+    cannot be studied so.
+    """
+    spec = replace(spec, fingerprint=dataset.fingerprint)
+    spec.check(dataset)
+    text = json.dumps(spec.to_dict())
+    for row in plain_rows(queues.store.studies("running")):
+        if row["spec"] == text:
+            return str(row["study"])
+    study = f"{KIND}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    same_click = f"{PREFIX}:study-spec:{hashlib.sha256(text.encode()).hexdigest()}"
+    with queues.connected() as connection:
+        train_queue(priority, connection)  # refuses an unknown one
+        if not connection.set(same_click, study, nx=True, ex=SAME_CLICK):
+            return str(connection.get(same_click).decode())
+        LiveStudy(connection, study).note(priority=priority, hold=start_after.isoformat() if start_after else "")
+        send(
+            connection,
+            "study",
+            values={
+                "study": study,
+                "kind": KIND,
+                "dataset": dataset.name,
+                "spec": text,
+                "submitted_by": submitted_by or user(),
+                "submitted_at": datetime.now(UTC).isoformat(),
+                "command": command_line(spec),
+            },
+        )
+    return study
+
+
+def command_line(spec: ArticleSpec) -> str:
+    """Return the command that submits this study again."""
+    sample = PruneTrainSpec(
+        dataset=spec.dataset,
+        network=spec.networks[0],
+        training=spec.training,
+        targets=spec.targets,
+        split_seed=spec.split_seed,
+        device=spec.device,
+        baseline=spec.baseline,
+        rules=spec.rules,
+    )
+    options = training_options(sample)
+    for repeated in ("--network", "--seed", *(() if spec.baseline else ("--baseline",))):
+        if repeated in options:
+            place = options.index(repeated)
+            options = options[:place] + options[place + 2 :]
+    words = ["python", "-m", "jobs", KIND, spec.dataset]
+    words += ["--networks", ",".join(network.name for network in spec.networks)]
+    words += ["--seeds", ",".join(map(str, spec.seeds)), *options]
+    for override in spec.overrides:
+        network, height, width, epochs = astuple(override)
+        words += ["--override", f"{network}={height}x{width}" + (f":{epochs}" if epochs else "")]
+    words += ["--k", ",".join(map(str, spec.ks)), "--mode", spec.mode, "--codec", spec.codec]
+    given = {"quality": spec.quality, "limit": spec.sample_size, "fixed-k": spec.k, "name": spec.reconstruction or None}
+    for option, value in given.items():
+        words += [] if value is None else [f"--{option}", str(value)]
+    words += ["--rule", spec.rule, "--sizes", ",".join(f"{rows}x{columns}" for rows, columns in spec.sizes)]
+    return shlex.join(words)
+
+
+# -- watching ----------------------------------------------------------------------------------------------------------
+
+
+def find(queues: Queues, spec: ArticleSpec) -> Found:
+    """Return what store and registrations hold of a study's runs."""
+    store = queues.store
+    registered = plain_rows(store.datasets())
+    datasets = {row["name"]: row["fingerprint"] for row in registered}
+    about = {spec.fingerprint, *(row["fingerprint"] for row in registered if row["source"] == spec.dataset)}
+    runs = store.runs()
+    found = [
+        FoundRun(
+            run_id=row["run_id"],
+            kind=row["kind"],
+            status=row["status"],
+            fingerprint=row["dataset_fingerprint"],
+            spec=json.loads(row["spec"]),
+            failed=row["failed"],
+            error=row["error"],
+            study=row["study"],
+        )
+        for row in plain_rows(runs[runs["dataset_fingerprint"].isin(about)])
+    ]
+    sweep = run_spec(spec, plan(spec)[0], k=1, reconstruction="").to_dict()
+    choices = {
+        run.run_id: _choice(queues, run.run_id, spec.rule)
+        for run in found
+        if run.kind == SweepSpec.kind and run.status == FINISHED and run.does(sweep, spec.fingerprint)
+    }
+    return Found(found, datasets, choices)
+
+
+def _choice(queues: Queues, run_id: str, rule: str) -> Choice:
+    for row in plain_rows(queues.store.optimal_k(run_id)):
+        if row["rule"] == rule:
+            return Choice(None if row["k"] is None else int(row["k"]), row["reason"])
+    return Choice(None, f"{run_id} holds no choice by that rule.")
+
+
+def study_state(queues: Queues, study: str) -> StudyState | None:
+    """Return how a study stands, or None while it isn't recorded. What the queue knows is left out where it is away."""
+    row = queues.store.study(study)
+    if row is None or row["kind"] != KIND:
+        return None
+    spec = ArticleSpec.from_dict(json.loads(row["spec"]))
+    try:
+        with queues.connected() as connection:
+            facts = LiveStudy(connection, study).facts()
+    except QueueUnavailable:
+        facts = {}
+    found = replace(find(queues, spec), refusals=json.loads(facts.get("refusals", "{}")))
+    hold, status = facts.get("hold", ""), row["status"]
+    if status == "running" and hold:
+        status = hold if hold in (PAUSED, CANCELLED) else status if is_due(hold) else "scheduled"
+    return StudyState(
+        study=study,
+        spec=spec,
+        status=status,
+        progress=progress(spec, study, found),
+        submitted_at=row["submitted_at"],
+        submitted_by=row["submitted_by"],
+        finished_at=row["finished_at"],
+        error=row["error"],
+        command=row["command"],
+        priority=facts.get("priority", NORMAL),
+        starts_at=datetime.fromisoformat(hold) if status == "scheduled" else None,
+    )
+
+
+# -- carrying on: the record worker only -------------------------------------------------------------------------------
+
+
+def advance_all(queues: Queues) -> None:
+    """Submit what has become possible in every study under way, oldest first, and end those that are through."""
+    for row in reversed(plain_rows(queues.store.studies("running"))):
+        if row["kind"] == KIND:
+            try:
+                advance(queues, row)
+            except SpecError as error:  # a spec that this version does not read
+                queues.store.record_study_status(row["study"], FAILED, str(error), datetime.now(UTC))
+
+
+def advance(queues: Queues, row: dict[str, Any]) -> None:
+    """Submit what has become possible in one study; end it when all is done, or when nothing goes on by itself."""
+    study, spec = row["study"], ArticleSpec.from_dict(json.loads(row["spec"]))
+    with queues.connected() as connection:
+        live = LiveStudy(connection, study)
+        _complete_submissions(queues, connection, study)
+        hold = live.hold()
+        if hold == CANCELLED or (hold not in ("", PAUSED) and not is_due(hold)):
+            return
+        facts, found = live.facts(), find(queues, spec)
+        refusals = {}
+        for each in progress(spec, study, found).of(READY):
+            if hold == PAUSED and isinstance(each.spec, TrainSpec):
+                continue
+            if live.hold() == CANCELLED:
+                return
+            try:
+                _submit(queues, spec, each, row, facts.get("priority", NORMAL))
+            except (SpecError, DatasetError) as error:
+                refusals[each.part.key] = str(error)
+        if live.hold() == CANCELLED:  # while something was being submitted
+            _cancel_runs(queues, study)
+            return
+        if json.loads(facts.get("refusals", "{}")) != refusals:
+            live.note(refusals=json.dumps(refusals))
+    after = progress(spec, study, replace(found, refusals=refusals))  # what was submitted still counts as ready
+    if after.status != "running":
+        logging.getLogger(__name__).info("study %s %s", study, after.status)
+        queues.store.record_study_status(study, after.status, after.trouble or None, datetime.now(UTC))
+
+
+def _complete_submissions(queues: Queues, connection: Connection, study: str) -> None:
+    """Complete what a record worker that died was submitting."""
+    for run_id in active_runs(connection):
+        facts = LiveRun(connection, run_id).facts()
+        if facts.get("study") == study and facts.get("submitting"):
+            queues.finish_submission(run_id)
+
+
+def _submit(queues: Queues, spec: ArticleSpec, standing: Standing, row: dict[str, Any], priority: str) -> None:
+    """Submit one part's run. SpecError where the data set isn't what it was when the study was submitted."""
+    wanted = standing.spec
+    if wanted is None:
+        raise SpecError(f"part {standing.part.key}: expected to know what its run is told; it waits")
+    dataset = queues.store.dataset(wanted.dataset)
+    if dataset is None:
+        raise SpecError(f"expected data set {wanted.dataset} to be registered; it was removed. Register it again")
+    if standing.part.stage != PRUNING and dataset.fingerprint != spec.fingerprint:
+        raise SpecError(
+            f"expected data set {wanted.dataset} as it was when the study was submitted; it has changed since. "
+            "Register it as it was, or submit a new study"
+        )
+    queues.submit(wanted, dataset, submitted_by=row["submitted_by"], priority=priority, study=row["study"])
+
+
+# -- changing ----------------------------------------------------------------------------------------------------------
+
+
+def _row(queues: Queues, study: str) -> dict[str, Any]:
+    row = queues.store.study(study)
+    if row is None or row["kind"] != KIND:
+        raise SpecError(f"expected a study that is in the store; got {study}")
+    return row
+
+
+def _own_runs(queues: Queues, study: str) -> Iterator[RunState]:
+    """Yield the study's runs that have not ended."""
+    yield from (state for state in queues.runs() if state.study == study and not state.ended)
+
+
+def _cancel_runs(queues: Queues, study: str) -> None:
+    for state in _own_runs(queues, study):
+        queues.cancel(state.run_id)
+
+
+def cancel_study(queues: Queues, study: str) -> None:
+    """Stop a study: nothing more is submitted, its runs stop after the image or epoch at hand. See `resume_study`."""
+    row = _row(queues, study)
+    if row["status"] != "running":
+        raise SpecError(f"expected a study that is under way; {study} is {row['status']}")
+    with queues.connected() as connection:
+        LiveStudy(connection, study).note(hold=CANCELLED)
+        send(connection, "study_status", study=study, status=CANCELLED, error=None, at=datetime.now(UTC).isoformat())
+    _cancel_runs(queues, study)
+
+
+def pause_study(queues: Queues, study: str) -> None:
+    """Hold a study's trainings, those under way after their epoch; its measuring goes on. See `resume_study`."""
+    row = _row(queues, study)
+    if row["status"] != "running":
+        raise SpecError(f"expected a study that is under way; {study} is {row['status']}")
+    with queues.connected() as connection:
+        LiveStudy(connection, study).note(hold=PAUSED)
+    for state in _own_runs(queues, study):
+        if state.trains:
+            queues.pause(state.run_id)
+
+
+def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
+    """Let a study go on now, whatever stopped it: a pause, a later start, a failure, or a cancellation.
+
+    Runs that failed or were cancelled are retried from where they were. k: to go on with instead of the rule's. An
+    error that keeps a run from being retried is raised after all else has been done.
+    """
+    row = _row(queues, study)
+    if row["status"] == FINISHED:
+        raise SpecError(f"expected a study with something left to do; {study} has finished")
+    spec = ArticleSpec.from_dict(json.loads(row["spec"]))
+    if k is not None:
+        spec = replace(spec, k=k)
+        dataset = queues.store.dataset(spec.dataset)
+        if dataset is not None:
+            spec.check(dataset)
+    with queues.connected() as connection:
+        was = LiveStudy(connection, study).hold()
+        LiveStudy(connection, study).note(hold="", refusals="{}")
+    errors = list(_retry_failed(queues, study, spec))
+    for state in _own_runs(queues, study) if was == PAUSED else ():
+        if state.status == PAUSED:
+            queues.resume(state.run_id)
+    with queues.connected() as connection:
+        text = None if k is None else json.dumps(spec.to_dict())
+        send(connection, "study_status", study=study, status="running", error=None, at=None, spec=text)
+    if errors:
+        raise SpecError(f"{study} goes on, but not all of it: {'; '.join(errors)}")
+
+
+def _retry_failed(queues: Queues, study: str, spec: ArticleSpec) -> Iterator[str]:
+    """Retry a study's runs that ended without what they were for; yield why some could not be."""
+    for each in progress(spec, study, find(queues, spec)).of(FAILED):
+        if each.run is not None:
+            try:
+                queues.retry(each.run.run_id)
+            except SpecError as error:
+                yield str(error)
+
+
+def prioritise_study(queues: Queues, study: str, priority: str) -> None:
+    """Change the priority of a study's trainings, those to come included."""
+    _row(queues, study)
+    with queues.connected() as connection:
+        train_queue(priority, connection)  # refuses an unknown one
+        LiveStudy(connection, study).note(priority=priority)
+    for state in _own_runs(queues, study):
+        if state.trains:
+            queues.prioritise(state.run_id, priority)
+
+
+# -- how long it takes -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """How long a stage's runs may take. seconds: of those whose pace is known. unknown: how many others there are."""
+
+    stage: str
+    runs: int
+    seconds: float
+    unknown: int
+    basis: str
+
+
+@dataclass(frozen=True)
+class StudyEstimate:
+    """How long a study may take, by stage, on the workers that there are now."""
+
+    stages: tuple[StageEstimate, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """All that is known, one stage after the other; None where nothing is."""
+        return sum(stage.seconds for stage in self.stages) or None
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The stages that hold runs of unknown length."""
+        return tuple(STAGES[stage.stage] for stage in self.stages if stage.unknown)
+
+
+def estimate_study(queues: Queues, spec: ArticleSpec, dataset: Dataset, parts: Sequence[Part]) -> StudyEstimate:
+    """Guess how long these parts take, from what has been measured here; trainings are shared out to the workers.
+
+    Stages are taken one after the other, as they are where measuring and training share a machine's cores.
+    """
+    trainers = sum(worker.kind == TRAIN for worker in queues.workers()) or 1
+    known: dict[tuple[str, str], tuple[float | None, str]] = {}
+    stages = []
+    for stage in STAGES:
+        of_stage = [part for part in parts if part.stage == stage]
+        seconds, unknown, bases = 0.0, 0, []
+        for part in of_stage:
+            key = (stage, part.network.name if part.network else "")
+            if key not in known:  # seeds take alike
+                found = queues.estimate(_ahead(spec, part, dataset), dataset)
+                known[key] = found.seconds, found.basis
+            guess, basis = known[key]
+            unknown += guess is None
+            seconds += guess or 0.0
+            bases.append(basis)
+        if of_stage:
+            share = trainers if of_stage[0].network else 1
+            basis = "; ".join(dict.fromkeys(bases))
+            stages.append(StageEstimate(stage, len(of_stage), seconds / share, unknown, basis))
+    return StudyEstimate(tuple(stages))
+
+
+def _ahead(spec: ArticleSpec, part: Part, dataset: Dataset) -> RunSpec:
+    """Return about what a run will be told, the reconstruction standing for its original."""
+    ahead = spec_ahead(spec, part)
+    return replace(ahead, dataset=dataset.name) if isinstance(ahead, TrainSpec) else ahead
+
+
+def waiting_for(state: StudyState) -> list[str]:
+    """Return, a sentence each, what a study's unfinished parts wait for."""
+    return [f"{named_part(each.part)} {each.reason}" for each in state.progress.parts if each.state == "waiting"]

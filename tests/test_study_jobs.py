@@ -1,0 +1,546 @@
+"""The article's study in the queue: real Valkey, real store, a record worker that may die anywhere, real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from laboratory import ROOT, wait_for, workers, write_images
+from redis import Redis
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from core.architectures import LENET5
+from core.datasets import Dataset, load_dataset
+from core.errors import SpecError
+from core.outcomes import Outcome
+from core.protocol import TrainingSpec
+from core.schedule import Baseline, Rules
+from core.settings import Settings
+from core.splits import Targets
+from core.study import FAILED, FINISHED, READY, RECONSTRUCTION, STAGES, SWEEP, UNDER_WAY, ArticleSpec, Override, plan
+from core.sweeps import Chunk, ImageResult, ReconstructSpec, spec_from_dict
+from jobs import training_jobs
+from jobs.__main__ import build_parser, main
+from jobs.connection import RECORD, queue
+from jobs.live import LiveRun, active_runs
+from jobs.queues import Queues
+from jobs.studies import (
+    StudyState,
+    cancel_study,
+    command_line,
+    estimate_study,
+    pause_study,
+    prioritise_study,
+    resume_study,
+    study_state,
+    submit_study,
+)
+from jobs.study_command import spec_of
+
+LABELS = ("melanoma", "nevus", "non_melanoma", "negative")
+SPEC = ArticleSpec(
+    dataset="moles",
+    networks=(LENET5,),
+    training=TrainingSpec(epochs=1, height=32, width=32, batch_size=8),
+    targets=Targets(32, 12, 12),
+    rules=Rules(factors=(50,), max_iterations=1),
+    ks=(4, 12, 24),
+    sizes=((16, 16),),
+    k=None,
+)
+
+
+class Lab:
+    """Queue and store without workers; the test does their work when it wants it done."""
+
+    def __init__(self, settings: Settings) -> None:
+        folder = settings.data_roots[-1] / "moles"
+        for number, label in enumerate(LABELS):
+            write_images(folder / label, 3, height=24, width=32, seed=number)
+        self.queues = Queues(settings)
+        self.store = self.queues.store
+        self.store.migrate()
+        self.dataset = load_dataset(folder, name="moles")
+        self.store.record_dataset(self.dataset, datetime.now(UTC))
+        self.redis = Redis.from_url(str(settings.redis_url))
+
+    def record(self) -> None:
+        """Do what the record worker does in one round."""
+        records = queue(RECORD, self.redis)
+        records.enqueue("jobs.recorder.reconcile")
+        SimpleWorker([records], connection=self.redis, serializer=JSONSerializer).work(
+            burst=True, logging_level="ERROR"
+        )
+
+    def submit(self, spec: ArticleSpec = SPEC, **arguments: Any) -> str:
+        study = submit_study(self.queues, spec, self.dataset, **arguments)
+        self.record()
+        return study
+
+    def state(self, study: str) -> StudyState:
+        found = study_state(self.queues, study)
+        assert found is not None
+        return found
+
+    def states(self, study: str) -> dict[str, str]:
+        return {each.part.key: each.state for each in self.state(study).progress.parts}
+
+    def runs(self, kind: str | None = None) -> list[dict[str, Any]]:
+        return [dict(row) for row in self.store.runs(kind).to_dict("records")][::-1]
+
+    def end(self, kind: str, error: str | None = None) -> None:
+        """End the runs of a kind that have not, as the workers would."""
+        now = datetime.now(UTC)
+        for run in self.runs(kind):
+            if run["status"] not in ("queued", "running"):
+                continue
+            if error or kind in ("train", "prune-train"):
+                self.store.record_training_ended(run["run_id"], run["attempt"], error, now)
+                continue
+            self._measure(run, now)
+        self.record()
+
+    def _measure(self, run: dict[str, Any], now: datetime) -> None:
+        """Record a measuring run's end; what it measured matters to a study by the k that the rules choose alone."""
+        spec = spec_from_dict(json.loads(run["spec"]))
+        results = [ImageResult(each.image_id, "measured", None, 0.2) for each in self.dataset.records]
+        self.store.record_images([Chunk(run["run_id"], run["attempt"], "svd-1", results)])
+        made = None
+        if isinstance(spec, ReconstructSpec):
+            made = replace(self.dataset, name=spec.name, records=self.dataset.records[1:], source="moles")
+        rules = {"plateau": (12, "All metrics have arrived."), "budget": (None, "No k has the ratio 3.77.")}
+        choices = pd.DataFrame(
+            [{"rule": rule, "k": k, "reason": reason, "parameters": "{}"} for rule, (k, reason) in rules.items()]
+        )
+        self.store.record_outcome(run["run_id"], Outcome(pd.DataFrame(), pd.DataFrame(), choices), now, dataset=made)
+
+    def end_all(self) -> None:
+        for kind in ("svd-sweep", "train", "reconstruct", "resize-study", "prune-train"):
+            self.end(kind)
+
+
+@pytest.fixture
+def lab(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("DATA_ROOTS", os.pathsep.join(map(str, settings.data_roots)))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+    made = Lab(settings)
+    yield made
+    made.redis.close()
+
+
+def test_a_study_submits_each_run_once_as_soon_as_what_it_needs_is_there(lab: Lab) -> None:
+    study = lab.submit()
+    assert [run["kind"] for run in lab.runs()] == ["svd-sweep", "train"]
+    lab.record()
+    assert len(lab.runs()) == 2
+    lab.end("svd-sweep")
+    assert lab.state(study).progress.k == 12
+    chosen = {run["kind"]: json.loads(run["spec"]).get("k") for run in lab.runs()[2:]}
+    assert chosen == {"reconstruct": 12, "resize-study": 12}
+    lab.end_all()
+    assert [json.loads(run["spec"])["dataset"] for run in lab.runs("prune-train")] == ["moles-k12-jpeg95"]
+    lab.record()
+    assert lab.state(study).status == FINISHED
+    assert {run["study"] for run in lab.runs()} == {study}
+    assert len(lab.runs()) == len(plan(SPEC))
+
+
+def test_an_equal_study_under_way_is_given_back(lab: Lab) -> None:
+    study = lab.submit()
+    assert lab.submit() == study
+    lab.redis.delete(*lab.redis.keys("dermslim:study-spec:*"))
+    assert lab.submit() == study
+    assert lab.submit(replace(SPEC, seeds=(2,))) != study
+
+
+def test_runs_that_exist_already_are_taken_and_not_measured_again(lab: Lab) -> None:
+    first = lab.submit()
+    lab.end_all()
+    lab.redis.delete(*lab.redis.keys("dermslim:study-spec:*"))
+    before = len(lab.runs())
+    second = lab.submit()
+    lab.record()
+    assert second != first
+    assert lab.state(second).status == FINISHED
+    assert len(lab.runs()) == before
+
+
+class KilledError(Exception):
+    """Stands for a SIGKILL at this point: nothing after it happens."""
+
+
+POINTS: dict[str, tuple[Any, str, bool]] = {
+    "before the run is known to the queue": (LiveRun, "create", True),
+    "before the record is sent": (LiveRun, "create", False),
+    "before the jobs are enqueued": (LiveRun, "add_jobs", True),
+    "while the jobs are enqueued": (LiveRun, "add_jobs", False),
+    "after the jobs were enqueued": (LiveRun, "submitted", True),
+    "before the data set is left": (training_jobs, "leave_dataset", True),
+    "before the step is enqueued": (training_jobs, "enqueue_step", True),
+    "after the step was enqueued": (training_jobs, "enqueue_step", False),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_study_goes_on_wherever_its_record_worker_was_killed(
+    lab: Lab, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, before = POINTS[point]
+    original: Callable[..., Any] = getattr(owner, name)
+    kills = 0
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        nonlocal kills
+        if not before:
+            original(*arguments, **named)
+        kills += 1
+        if kills <= 2:
+            raise KilledError
+        return original(*arguments, **named) if before else None
+
+    monkeypatch.setattr(owner, name, killed)
+    study = lab.submit()
+    assert kills
+    for _ in range(3):
+        for key in lab.redis.keys("dermslim:spec:*"):
+            if not LiveRun(lab.redis, str(lab.redis.get(key).decode())).facts():
+                assert 0 < lab.redis.ttl(key) <= 60  # of a run that never came to be
+                lab.redis.delete(key)
+        lab.record()
+    assert sorted(run["kind"] for run in lab.runs()) == ["svd-sweep", "train"]
+    for run in lab.runs():
+        live = LiveRun(lab.redis, run["run_id"])
+        assert "submitting" not in live.facts()
+        jobs = {job.decode() for kind in ("svd", "train") for job in lab.redis.lrange(f"rq:queue:{kind}", 0, -1)}
+        assert set(live.job_ids())
+        assert set(live.job_ids()) <= jobs
+    assert len(active_runs(lab.redis)) == 2
+    assert lab.state(study).status == "running"
+
+
+def test_a_failed_run_holds_up_what_needs_it_and_resuming_retries_it(lab: Lab) -> None:
+    study = lab.submit()
+    lab.end("svd-sweep", error="disk full")
+    assert lab.state(study).status == "running"
+    assert lab.states(study)[SWEEP] == FAILED
+    lab.end("train")
+    state = lab.state(study)
+    assert state.status == "failed"
+    assert state.error is not None
+    assert state.error.startswith("SVD sweep: disk full. Waiting for that: Reconstruction at k*; Resize study at k*;")
+    resume_study(lab.queues, study)
+    lab.record()
+    assert lab.state(study).status == "running"
+    assert lab.states(study)[SWEEP] == UNDER_WAY
+    lab.end_all()
+    assert lab.state(study).status == FINISHED
+    assert lab.state(study).error is None
+    assert [run["attempt"] for run in lab.runs("svd-sweep")] == [2]
+    with pytest.raises(SpecError, match="something left to do"):
+        resume_study(lab.queues, study)
+
+
+def test_a_cancelled_study_ends_its_runs_submits_nothing_more_and_can_be_resumed(lab: Lab) -> None:
+    study = lab.submit()
+    lab.end("svd-sweep")
+    cancel_study(lab.queues, study)
+    lab.record()
+    assert lab.state(study).status == "cancelled"
+    statuses = {run["kind"]: run["status"] for run in lab.runs()}
+    assert statuses == {
+        "svd-sweep": "finished", "train": "cancelled", "reconstruct": "cancelled", "resize-study": "cancelled",
+    }  # fmt: skip
+    lab.record()
+    assert len(lab.runs()) == 4
+    with pytest.raises(SpecError, match="under way"):
+        cancel_study(lab.queues, study)
+    resume_study(lab.queues, study)
+    lab.record()
+    lab.end_all()
+    assert lab.state(study).status == FINISHED
+
+
+def test_a_pause_holds_every_training_those_to_come_too_while_measuring_goes_on(lab: Lab) -> None:
+    study = lab.submit()
+    pause_study(lab.queues, study)
+    assert lab.state(study).status == "paused"
+    (training,) = lab.runs("train")
+    held = lab.queues.run(training["run_id"])
+    assert held is not None
+    assert held.status == "paused"
+    for kind in ("svd-sweep", "reconstruct", "resize-study"):
+        lab.end(kind)
+    assert lab.states(study)["pruning lenet5 1"] == READY
+    assert lab.runs("prune-train") == []
+    assert lab.state(study).status == "paused"
+    resume_study(lab.queues, study)
+    lab.record()
+    released = lab.queues.run(training["run_id"])
+    assert released is not None
+    assert released.status == "queued"
+    lab.end_all()
+    assert lab.state(study).status == FINISHED
+
+
+def test_nothing_of_a_study_starts_before_its_hour_unless_it_is_told_to(lab: Lab) -> None:
+    hour = datetime.now(UTC) + timedelta(hours=8)
+    study = lab.submit(start_after=hour)
+    assert lab.runs() == []
+    assert (lab.state(study).status, lab.state(study).starts_at) == ("scheduled", hour)
+    resume_study(lab.queues, study)
+    lab.record()
+    assert lab.state(study).status == "running"
+    assert len(lab.runs()) == 2
+
+
+def test_a_study_starts_by_itself_once_its_hour_has_come(lab: Lab) -> None:
+    study = lab.submit(start_after=datetime.now(UTC) + timedelta(seconds=0.5))
+    time.sleep(0.6)
+    lab.record()
+    assert lab.state(study).status == "running"
+    assert len(lab.runs()) == 2
+
+
+def test_the_priority_holds_for_trainings_under_way_and_to_come(lab: Lab) -> None:
+    study = lab.submit(priority="low")
+    (training,) = lab.runs("train")
+    assert lab.redis.llen("rq:queue:train-low") == 1
+    prioritise_study(lab.queues, study, "high")
+    state = lab.queues.run(training["run_id"])
+    assert state is not None
+    assert (state.priority, lab.redis.llen("rq:queue:train-high")) == ("high", 1)
+    for kind in ("svd-sweep", "reconstruct"):
+        lab.end(kind)
+    assert lab.redis.llen("rq:queue:train-high") == 2
+    with pytest.raises(SpecError, match="priority: expected one of"):
+        prioritise_study(lab.queues, study, "urgent")
+    with pytest.raises(SpecError, match="priority: expected one of"):
+        lab.submit(replace(SPEC, seeds=(3,)), priority="urgent")
+
+
+def test_a_data_set_that_is_gone_fails_the_study_and_once_it_is_back_it_goes_on(lab: Lab) -> None:
+    study = submit_study(lab.queues, SPEC, lab.dataset)
+    lab.store.remove_dataset("moles")
+    lab.record()
+    state = lab.state(study)
+    assert state.status == "failed"
+    assert state.error is not None
+    assert "expected data set moles to be registered; it was removed" in state.error
+    lab.store.record_dataset(replace(lab.dataset, records=lab.dataset.records[1:]), datetime.now(UTC))
+    resume_study(lab.queues, study)
+    lab.record()
+    assert "it has changed since" in str(lab.state(study).error)
+    lab.store.record_dataset(lab.dataset, datetime.now(UTC))
+    resume_study(lab.queues, study)
+    lab.record()
+    assert lab.states(study)[SWEEP] == UNDER_WAY
+    assert lab.state(study).error is None
+
+
+def test_a_k_of_ones_own_replaces_the_rules_when_resuming(lab: Lab) -> None:
+    study = lab.submit(replace(SPEC, rule="budget", codec="png", quality=None))
+    lab.end("svd-sweep")
+    lab.end("train")
+    state = lab.state(study)
+    assert state.status == "failed"
+    assert state.error is not None
+    assert "no k by the budget rule." in state.error
+    with pytest.raises(SpecError, match="at most 24"):
+        resume_study(lab.queues, study, k=25)
+    resume_study(lab.queues, study, k=7)
+    lab.record()
+    assert lab.states(study)[RECONSTRUCTION] == UNDER_WAY
+    assert lab.state(study).spec.k == 7
+    lab.end_all()
+    assert lab.state(study).status == FINISHED
+
+
+def test_a_study_that_no_version_understands_ends_with_the_reason_and_stops_no_other(lab: Lab) -> None:
+    values = {"study": "article-0", "kind": "article", "dataset": "moles", "spec": '{"colour": "red"}'}
+    lab.store.record_study({**values, "submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})
+    lab.submit()
+    row = lab.store.study("article-0")
+    assert row is not None
+    assert (row["status"], "colour" in row["error"]) == ("failed", True)
+    assert len(lab.runs()) == 2
+
+
+def test_unknown_studies_are_refused(lab: Lab) -> None:
+    for change in (cancel_study, pause_study, resume_study):
+        with pytest.raises(SpecError, match="got article-9"):
+            change(lab.queues, "article-9")
+    assert study_state(lab.queues, "article-9") is None
+
+
+def test_the_estimate_sums_what_is_known_and_names_what_is_not(lab: Lab) -> None:
+    spec = replace(SPEC, seeds=(1, 2))
+    nothing = estimate_study(lab.queues, spec, lab.dataset, plan(spec))
+    assert nothing.seconds is None
+    assert nothing.unknown == tuple(STAGES.values())
+    lab.submit()
+    lab.end("svd-sweep")
+    known = estimate_study(lab.queues, spec, lab.dataset, plan(spec))
+    by_stage = {stage.stage: stage for stage in known.stages}
+    assert by_stage[SWEEP].seconds > 0
+    assert known.seconds == pytest.approx(sum(stage.seconds for stage in known.stages))
+    assert known.unknown == ("Training on the original images", "Algorithm 2 on the reconstructed images")
+    assert (by_stage["pruning"].runs, by_stage["pruning"].unknown) == (2, 2)
+    one = estimate_study(lab.queues, spec, lab.dataset, plan(spec)[:1])
+    assert [stage.stage for stage in one.stages] == [SWEEP]
+
+
+FULL = replace(
+    SPEC,
+    seeds=(1, 2),
+    overrides=(Override("lenet5", 40, 48, 3),),
+    baseline=Baseline(80, 80, 70, 70, 3),
+    split_seed=4,
+    device="cpu",
+    training=TrainingSpec(
+        epochs=2, learning_rate=0.001, batch_size=16, height=64, width=48, augmentation=False, rotation=5.0,
+        mixed_precision=True,
+    ),
+    rules=Rules(factors=(40, 20), scope="first", max_failures=3, max_iterations=5, on_reject="continue"),
+    mode="unfolded",
+    codec="webp",
+    quality=80,
+    sample_size=9,
+    rule="knee",
+    k=11,
+    sizes=((16, 16), (20, 10)),
+    reconstruction="mine",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [SPEC, FULL], ids=["plain", "full"])
+def test_the_command_of_a_study_describes_the_same_study(spec: ArticleSpec, lab: Lab) -> None:
+    words = shlex.split(command_line(spec))
+    assert words[:4] == ["python", "-m", "jobs", "article"]
+    options = build_parser().parse_args(words[3:])
+    assert spec_of(options, lab.dataset, list(spec.networks)) == spec
+
+
+QUICK = ("--networks", "lenet5", "--size", "32x32", "--epochs", "1")
+
+
+def test_a_dry_run_prints_the_plan_and_submits_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["article", "moles", *QUICK, "--seeds", "1,2", "--dry-run"]) == 0
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert lines[0] == "SVD sweep"
+    assert lines[1].startswith("Training on the original images, lenet5, seed 1\t32×32, 1 epochs")
+    assert "Algorithm 2 on the reconstructed images, lenet5, seed 2" in lines[6]
+    assert "after: reconstruction" in lines[6]
+    assert lines[-1] == "How long it takes is not known yet."
+    assert "rank 24" in told.err
+    lab.record()
+    assert lab.runs() == []
+    assert lab.store.studies().empty
+
+
+def test_the_commands_submit_list_and_change_studies(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["article", "moles", *QUICK, "--start-after", "23:59", "--priority", "low"]) == 0
+    study = capsys.readouterr().out.strip()
+    lab.record()
+    assert main(["studies"]) == 0
+    assert capsys.readouterr().out == f"{study}\tmoles\tscheduled\t0/5\n"
+    assert main(["resume-study", study]) == 0
+    lab.record()
+    assert main(["studies", study]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("SVD sweep\tunder way\tsvd-sweep-")
+    assert main(["prioritise-study", study, "high"]) == 0
+    assert main(["pause-study", study]) == 0
+    assert lab.state(study).status == "paused"
+    assert main(["cancel-study", study]) == 0
+    lab.record()
+    assert lab.state(study).status == "cancelled"
+    assert main(["studies", "article-9"]) == 1
+    assert "got article-9" in capsys.readouterr().err
+
+
+def test_presets_set_their_overrides_unless_a_size_is_asked_for(lab: Lab) -> None:
+    def spec(*words: str) -> ArticleSpec:
+        options = build_parser().parse_args(["article", "moles", "--preset", "quick", *words])
+        return spec_of(options, lab.dataset, [LENET5])
+
+    assert (spec().sample_size, spec().rules.max_iterations) == (100, 1)
+    assert spec("--override", "lenet5=40x40:2").overrides == (Override("lenet5", 40, 40, 2),)
+    assert spec("--size", "32x32").training.height == 32
+    assert spec("--k", "3,5").ks == (3, 5)
+    for wrong in ("lenet5", "lenet5=40", "=40x40", "lenet5=40x40:few"):
+        with pytest.raises(SystemExit):
+            spec("--override", wrong)
+
+
+@pytest.mark.slow
+def test_a_whole_study_finishes_with_real_workers_though_the_record_worker_is_killed(settings: Settings) -> None:
+    folder = settings.data_roots[-1] / "moles"
+    for number, label in enumerate(LABELS):
+        write_images(folder / label, 14, height=24, width=32, seed=number)
+    queues = Queues(settings)
+    with workers(settings, "svd", "train"):
+        study = ""
+        with record_worker(settings) as record:
+            dataset = registered(queues, folder)
+            study = submit_study(queues, SPEC, dataset)
+            wait_for(lambda: len(queues.store.runs()) >= 2, 30)
+            os.kill(record, signal.SIGKILL)
+        with record_worker(settings) as record:
+            wait_for(lambda: reconstructed(queues), 60)
+            os.kill(record, signal.SIGKILL)
+        with record_worker(settings):
+            wait_for(lambda: (state := study_state(queues, study)) is not None and state.ended, 120)
+    state = study_state(queues, study)
+    assert state is not None
+    assert (state.status, state.error) == (FINISHED, None)
+    kinds = sorted(queues.store.runs()["kind"])
+    assert kinds == ["prune-train", "reconstruct", "resize-study", "svd-sweep", "train"]
+    steps = queues.store.trained_steps()
+    assert sorted(zip(steps["version"], steps["name"], strict=True)) == [
+        ("original", "Original"),
+        ("reconstructed", "Original"),
+        ("reconstructed", "R1: 50%"),
+    ]
+
+
+@contextmanager
+def record_worker(settings: Settings) -> Iterator[int]:
+    """Run a record worker beside others; give its process id. `laboratory.workers` waits for all to be alive."""
+    environment = {
+        **os.environ,
+        "DATA_DIR": str(settings.data_dir),
+        "DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
+        "REDIS_URL": str(settings.redis_url),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "jobs.worker", "record"], cwd=ROOT, env=environment)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def registered(queues: Queues, folder: Path) -> Dataset:
+    dataset = queues.resolve(str(folder))
+    queues.register(dataset)
+    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 30)
+    return dataset
+
+
+def reconstructed(queues: Queues) -> bool:
+    return "reconstruct" in set(queues.store.runs()["kind"])
