@@ -22,7 +22,7 @@ METRICS = {
     "test_lesion_accuracy": "Test accuracy over the lesion classes",
 }
 SETS = {"train": ("training", 0), "validation": ("validation", 1)}  # name, place in the palette
-SHADES = {"light": ("#EDF3F7", "#0072B2"), "dark": ("#1C2830", "#56B4E9")}  # nothing to all of it
+SHADES = {"light": ("#F1F6FA", "#86BFE3", "#14212B"), "dark": ("#1B262D", "#2C6B95", "#FFFFFF")}  # none, all, text
 CURVE_HEIGHT = 300
 ROW_HEIGHT = 26  # pixels of a layer
 
@@ -41,7 +41,7 @@ def learning_curve(
     the length of the axis while the step is trained.
     """
     better = "lower" if quantity == "loss" else "higher"
-    figure = titled_figure(f"{QUANTITIES[quantity]} by epoch, {better} is better", theme)
+    figure = titled_figure(f"{QUANTITIES[quantity]}, {better} is better", theme)
     figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified")
     if epochs.empty:
         return empty_figure(figure, "No epoch has ended yet.")
@@ -62,7 +62,7 @@ def learning_curve(
             y=limit,
             line={"color": palette[SETS[split][1]], "dash": "dot", "width": 1.5},
             annotation={"text": f"{SETS[split][0]} baseline {limit:g} %", "font": {"size": 11}},
-            annotation_position="bottom right" if split == "train" else "top right",
+            annotation_position="top left" if split == "train" else "bottom left",
         )
     kept = epochs.loc[epochs["best"].astype(bool), "epoch"]
     if len(kept):
@@ -173,7 +173,7 @@ def layer_shares(sizes: pd.DataFrame, names: Sequence[str], *, theme: str | None
 
 
 def _heatmap(values: list[list[float]], theme: str | None) -> go.Heatmap:
-    low, high = SHADES[theme or "light"]
+    low, high, text = SHADES[theme or "light"]
     return go.Heatmap(
         z=values,
         zmin=0,
@@ -181,6 +181,7 @@ def _heatmap(values: list[list[float]], theme: str | None) -> go.Heatmap:
         colorscale=[[0, low], [1, high]],
         showscale=False,
         texttemplate="%{text}",
+        textfont={"color": text, "size": 12},
         xgap=2,
         ygap=2,
     )
@@ -206,8 +207,8 @@ def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None =
         )
     )
     figure.update_yaxes(title="true", autorange="reversed", showgrid=False, automargin=True)
-    figure.update_xaxes(title="predicted", showgrid=False, tickangle=0, tickfont={"size": 11})
-    figure.update_layout(height=310)
+    figure.update_xaxes(title="predicted", showgrid=False, tickangle=-40, automargin=True)
+    figure.update_layout(height=330)
     return figure
 
 

@@ -32,6 +32,20 @@ def label(state: RunState, recorded: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{components.state_label(state, recorded)} · {kind.lower()} · {state.run_id[-4:]}"
 
 
+def short_label(row: Mapping[str, Any]) -> str:
+    """Return a recorded run's name where many stand beside each other."""
+    spec = data.spec_of(dict(row))
+    synthetic = " (synthetic)" if row["synthetic"] else ""
+    parts = (
+        spec["network"]["name"],
+        f"{words.shortened(row['dataset'], 24)}{synthetic}",
+        f"seed {spec['training']['seed']}",
+        "pruned" if "rules" in spec else "trained",
+        row["run_id"][-4:],
+    )
+    return " · ".join(parts)
+
+
 def show_study(study: str) -> None:
     """Turn to the comparison of the runs that were submitted together."""
     known = data.runs()
@@ -94,13 +108,13 @@ def settings(of_runs: Sequence[dict[str, Any]]) -> None:
     differing = training_numbers.differing_settings(specs)
     table = differing.T.reset_index(names="Run") if len(differing) else pd.DataFrame({"Run": list(specs)})
     table.insert(0, "Page", [components.run_address(run_id) for run_id in specs])
-    synthetic = [row["synthetic"] for row in of_runs]
-    if any(synthetic):
-        table["data"] = ["synthetic" if each else "photographs" for each in synthetic]
     st.dataframe(
         table, hide_index=True, height="content", alt="Settings in which the runs differ",
         column_config={"Page": st.column_config.LinkColumn(display_text="open", width="small")},
     )  # fmt: skip
+    synthetic = sorted({row["dataset"] for row in of_runs if row["synthetic"]})
+    if synthetic:
+        st.caption(f"{components.SYNTHETIC} {words.escaped(', '.join(synthetic))}")
     if len(specs) > 1 and differing.empty:
         st.caption("They have the same settings.")
 
@@ -115,11 +129,11 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None
             "Step": names,
             "Seed": steps["seed"].to_numpy(),
             "Parameters": [words.count_text(each) for each in steps["parameters"]],
-            "Accepted": [verdict(*pair) for pair in zip(steps["accepted"], steps["reason"], strict=True)],
             **{name: [words.percent_text(each, 2) for each in steps[metric]] for metric, name in METRICS.items()},
             "Validation accuracy": [words.percent_text(each, 2) for each in steps["validation_accuracy"]],
             "Epochs": steps["epochs"].to_numpy(),
             "Time": [words.duration_text(each) for each in steps["seconds"]],
+            "Accepted": [verdict(*pair) for pair in zip(steps["accepted"], steps["reason"], strict=True)],
         }
     )
     st.dataframe(
@@ -127,6 +141,7 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None
         column_config={
             "Page": st.column_config.LinkColumn(display_text="run", width="small"),
             "Step": st.column_config.TextColumn(width="medium"),
+            "Accepted": st.column_config.TextColumn(width="large"),
         },
     )  # fmt: skip
     components.downloads(

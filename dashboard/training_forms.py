@@ -27,8 +27,9 @@ from jobs.training_jobs import NORMAL, PRIORITIES
 PREFIX = "training"
 KINDS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
 PRESET_NAMES = {"article": "Article", "laptop": "Laptop", "quick": "Quick"}
-DEVICE_NAMES = {"auto": "a GPU where there is one", "cpu": "processor", "gpu": "GPU"}
-REJECT_NAMES = {"stop at accepted": "Go back to the last accepted", "continue": "Shrink the rejected one on"}
+DEVICE_NAMES = {"auto": "GPU, else processor", "cpu": "processor", "gpu": "GPU only"}
+SET_NAMES = {"train": "Training", "validation": "Validation", "test": "Test"}
+REJECT_NAMES = {"stop at accepted": "back to the last accepted", "continue": "shrink the rejected one on"}
 LIMITS = {
     "train_accuracy": "Training accuracy, %",
     "train_precision": "Training precision, %",
@@ -101,8 +102,16 @@ def defaults() -> dict[str, Any]:
 
 
 def take_from_address(found: Networks) -> None:
-    """Fill the form with the network, size, factor, scope and iteration that a link carries, once."""
-    given = {name: st.query_params.pop(name) for name in FROM_ADDRESS if name in st.query_params}
+    """Fill the form with the network, size, factor, scope and iteration that a link carries, once.
+
+    The link of the page of parameter curves has them with `point_` before: Streamlit takes parameters that are bound
+    to a page's fields, as size and iteration are there, off the address when that page is left.
+    """
+    given: dict[str, str] = {}
+    for name in FROM_ADDRESS:
+        for each in (name, f"point_{name}"):
+            if each in st.query_params:
+                given[name] = st.query_params.pop(each)
     if "network" not in given:
         return
     problems = []
@@ -309,7 +318,7 @@ def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
 
 def rules_fields() -> Rules:
     """Return the rules of Algorithm 2. Raises SpecError."""
-    with st.grid(5, min_column_width=150):
+    with st.grid(3, min_column_width=200):
         typed = st.text_input(
             "Pruning factors, %", key=key("factors"), persist_state=KEPT,
             help=f"In the order tried; the article's: {', '.join(f'{factor:g}' for factor in FACTORS)}.",
@@ -373,7 +382,7 @@ def set_fields() -> tuple[Targets, int, bool]:
     """Return targets, the split's seed, and whether lesions may stand in two sets."""
     with st.grid(4, min_column_width=130):
         images = [
-            whole_number(f"{split.capitalize()} images", f"target_{split}", 1, help="All classes together.")
+            whole_number(f"{SET_NAMES[split]} images", f"target_{split}", 1, help="All classes together.")
             for split in SPLITS
         ]
         seed = whole_number("Split seed", "split_seed", 0)
@@ -442,7 +451,7 @@ def sets_table(reached: pd.DataFrame) -> pd.DataFrame:
     for label, group in reached.groupby("label", sort=False):
         row: dict[str, str] = {"Class": str(label).replace("_", "-")}
         for each in group.to_dict("records"):
-            row[str(each["split"]).capitalize()] = (
+            row[SET_NAMES[str(each["split"])]] = (
                 f"{each['images']:,} of {each['quota']:,}, {words.count_of(each['lesions'], 'lesion')}"
             )
             if each["split"] == "train":

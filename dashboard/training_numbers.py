@@ -40,7 +40,7 @@ SETTING_NAMES = {
     "targets.train": "training images",
     "targets.validation": "validation images",
     "targets.test": "test images",
-    "baseline.test_tolerance": "points under the unpruned network's test figures",
+    "baseline.test_tolerance": "baseline, points under the unpruned network",
     "rules.on_reject": "after a rejection",
 }
 
@@ -185,7 +185,9 @@ def differing_settings(specs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _setting_name(path: str) -> str:
-    return SETTING_NAMES.get(path, path.rpartition(".")[2].replace("_", " "))
+    part, _, name = path.rpartition(".")
+    words = name.replace("_", " ")
+    return SETTING_NAMES.get(path, f"baseline, {words}" if part == "baseline" else words)
 
 
 def over_seeds(steps: pd.DataFrame) -> pd.DataFrame:

@@ -14,11 +14,11 @@ from core.schedule import Baseline
 from core.splits import SPLITS
 from core.training_runs import PruneTrainSpec, TrainSpec
 from dashboard import components, data, training_charts, training_forms, training_numbers, words
+from dashboard.training_forms import SET_NAMES
 from jobs.queues import RunState
 from jobs.training_jobs import PRIORITIES
 
 LIVE_QUANTITIES = ("loss", "accuracy", "precision")
-SET_NAMES = {"train": "Training", "validation": "Validation", "test": "Test"}
 FIGURE_NAMES = {
     "accuracy": "Accuracy",
     "precision": "Precision, the article's",
@@ -66,6 +66,9 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
     epochs = data.live_epochs(run_id)
     current = epochs[epochs["step"] == state.step]
     st.markdown(f"**{words.escaped(state.step_name or '')}**, being trained")
+    if current.empty:
+        st.caption("No epoch of this step has ended yet.")
+        return
     learning_curves(run_id, state.step, current, spec, quantities=LIVE_QUANTITIES, key="live")
 
 
@@ -221,13 +224,18 @@ def share_text(part: object, whole: object) -> str:
 def ladder(steps: pd.DataFrame) -> None:
     """List every step: what it is, whether it was accepted or what it missed, what it reached, what it took."""
     st.subheader("Steps")
+    st.caption(
+        "Accepted: yes, or the first criterion that was missed and by how many points. Test figures of the weights "
+        "that were kept; precision and recall by the article's definition. Weights and, with the optimizer's state, "
+        "checkpoint: sizes of the files."
+    )
     st.dataframe(
         ladder_table(steps),
         hide_index=True,
         height="content",
         column_config={
             "Step": st.column_config.TextColumn(pinned=True, width="small"),
-            "Verdict": st.column_config.TextColumn(width="medium"),
+            "Reason": st.column_config.TextColumn(width="large"),
         },
         alt="Every step with its size, verdict, test figures and time",
     )
@@ -242,7 +250,7 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
     for step in (data.plain_row(row) for _, row in steps.iterrows()):
         row = {
             "Step": step["name"],
-            "Verdict": verdict(step),
+            "Accepted": accepted_text(step),
             "Parameters": words.count_text(step["parameters"]),
             "Of unpruned": share_text(step["parameters"], unpruned),
             "MACs": words.count_text(step["macs"]),
@@ -267,23 +275,20 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
             "Images/s": words.number_text(step["images_per_second"], 3),
             "Memory": words.bytes_text(step["peak_memory"]),
             "Device": step["device"] or words.NONE,
+            "Reason": step["failure"] or step["reason"] or "",
         }
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def verdict(step: dict[str, Any]) -> str:
-    """Return whether a step was accepted, or the first criterion that it missed and by how much."""
-    if step["status"] == "training":
-        return "being trained"
-    if step["status"] == "failed":
-        return "could not be trained"
+def accepted_text(step: dict[str, Any]) -> str:
+    """Return whether a step was accepted, or the first criterion that it missed and by how many points."""
+    if step["status"] != "finished":
+        return {"training": "being trained", "failed": "failed"}[step["status"]]
     if step["accepted"]:
-        return "accepted"
-    if step["missed_by"] is None:
-        return f"rejected: {step['reason']}"
-    criterion = step["criterion"].replace("_", " ")
-    return f"missed {criterion} by {step['missed_by']:.2f} points ({step['value']:.2f} of {step['needed']:.2f})"
+        return "yes"
+    missed = "undefined" if step["missed_by"] is None else f"−{step['missed_by']:.2f}"
+    return f"{step['criterion'].replace('_', ' ')} {missed}"
 
 
 @st.fragment
@@ -362,7 +367,8 @@ def step_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> N
         "that meet the baseline, else among all."
     )
     if step["status"] != "finished":
-        st.info("This step has no figures: " + verdict(step) + ".", icon=":material/hourglass_empty:")
+        reason = "it is being trained." if step["status"] == "training" else words.sentence(step["failure"])
+        st.info(f"This step has no figures: {reason}", icon=":material/hourglass_empty:")
         return
     found = json.loads(step["classification"])
     st.markdown("**Two definitions of precision and recall**")

@@ -534,7 +534,8 @@ class Queues:
         work = sum(network_cost(network, *size).macs for network in networks) * len(split.oversampled)
         basis = f"from {latest['name']} of {latest['run_id']}, {float(latest['epoch_seconds']):.1f} s an epoch"
         if len(networks) > 1:
-            basis += f"; for the unpruned network and {len(networks) - 1} steps, as if each were accepted"
+            pruned = f"{len(networks) - 1} pruned ones" if len(networks) > 2 else "one pruned one"
+            basis += f"; for the unpruned network and {pruned}, as if each were accepted"
         return Estimate(cost * work * spec.training.epochs, basis)
 
     def _estimate(self, spec: Spec, dataset: Dataset) -> Estimate:

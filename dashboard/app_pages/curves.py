@@ -243,6 +243,20 @@ def steps(spec: NetworkSpec, view: View) -> None:
     pruned = next(islice(iterations(spec, factor, scope, view.iterations), at, None))
     height, width = view.size
     left_over(network_cost(spec, height, width), network_cost(pruned, height, width))
+    st.page_link(
+        "app_pages/prune_train.py",
+        label="Take this point on to a prune-train run",
+        icon=":material/model_training:",
+        help="Opens the form with this network, factor, scope and size, and as many pruned networks at most.",
+        query_params={
+            "tab": "New run",
+            "point_network": spec.name,
+            "point_size": f"{height}x{width}",
+            "point_factor": f"{factor:f}",
+            "point_scope": scope,
+            "point_iteration": str(max(1, at)),
+        },
+    )
     table = compare_layers(spec, pruned, height, width)
     st.dataframe(
         pd.DataFrame(
