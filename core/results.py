@@ -84,10 +84,11 @@ def _layers(spec: TrainSpec) -> str:
     return hashlib.sha256(json.dumps(network_to_dict(spec.network), sort_keys=True).encode()).hexdigest()
 
 
-def _apart(names: pd.Series, identities: pd.Series, form: str) -> list[str]:
+def _apart(names: pd.Series, identities: pd.Series, form: str) -> pd.Series:
     """Return the words to add to each name: none, or an identity's beginning where one name has several."""
     several = identities.groupby(names).transform("nunique") > 1
-    return [form.format(each[:FINGERPRINT]) if add else "" for each, add in zip(identities, several, strict=True)]
+    texts = [form.format(each[:FINGERPRINT]) if add else "" for each, add in zip(identities, several, strict=True)]
+    return pd.Series(texts, index=names.index, dtype=names.dtype)
 
 
 def _sets_reached(store: Store, run_ids: Sequence[str]) -> pd.DataFrame:

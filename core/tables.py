@@ -242,7 +242,8 @@ def _beside(
         printed = pd.DataFrame(columns=[*keys, *metrics])
     printed = printed.rename(columns={name: f"{name}_printed" for name in metrics})
     printed["order"] = range(len(printed))
-    table = measured.merge(printed, on=keys, how="outer")
+    texts = dict.fromkeys(keys, object)  # of an empty frame too
+    table = measured.astype(texts).merge(printed.astype(texts), on=keys, how="outer")
     table["place"] = table["network"].map({name: place for place, name in enumerate(NETWORKS)}).fillna(len(NETWORKS))
     # Within a network: the article's rows as printed, then what it lacks, in the order of the steps.
     table = table.sort_values(["place", "network", *differing, "order", "step"], kind="stable", na_position="last")
@@ -251,14 +252,16 @@ def _beside(
     table = table.astype(dict.fromkeys(counts, "float64")).fillna(dict.fromkeys(counts, 0))
     table = table.astype(dict.fromkeys(counts, "int64"))
     own = [name for name in (*VARYING, *OPTIONAL) if name not in (*keys, *differing)]
-    texts = ["seeds", "run_ids", *dict.fromkeys(name for name in own if name != "synthetic")]
-    table[texts] = table[texts].astype(object).fillna("")
+    described = ["seeds", "run_ids", *dict.fromkeys(name for name in own if name != "synthetic")]
+    table[described] = table[described].astype(object).fillna("")
+    compared: dict[str, pd.Series] = {}
     for metric in metrics:
-        table[f"{metric}_difference"] = table[metric] - table[f"{metric}_printed"].astype("float64")
+        compared[f"{metric}_difference"] = table[metric] - table[f"{metric}_printed"].astype("float64")
         shown = table[metric].round(FIGURES[metric].digits)
         networks = shown.groupby(table["network"])
         best = (shown == networks.transform("max")) & (networks.transform("count") > 1)
-        table[f"{metric}_best"] = best & FIGURES[metric].best
+        compared[f"{metric}_best"] = best & FIGURES[metric].best
+    table = pd.concat([table, pd.DataFrame(compared, index=table.index)], axis=1)
     suffixes = SUFFIXES
     figures = [metric + suffix for metric in metrics for suffix in suffixes]
     return table[[*keys, *differing, "runs", "seeds", "run_ids", *dict.fromkeys(own), *figures]]

@@ -1,0 +1,113 @@
+"""Training runs recorded in a real store as the record worker does, with figures that a test chooses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+from core.architectures import CLASSES, NETWORKS, NetworkSpec
+from core.classification import Classification, classify
+from core.protocol import TrainingSpec
+from core.schedule import TEST, Baseline, Rules, Step
+from core.splits import SPLITS
+from core.store import NewRun, Store
+from core.sweeps import spec_hash
+from core.training_runs import (
+    STEP_FIGURES,
+    PruneTrainSpec,
+    TrainSpec,
+    described,
+    first_state,
+    judged,
+    next_training,
+)
+
+START = datetime(2026, 11, 24, 12, tzinfo=UTC)
+QUICK = TrainingSpec(epochs=3, height=48, width=64)
+EASY = Baseline(0, 0, 0, 0, 2)  # only the test figures decide
+RESULT = {"epochs": 3, "kept_epoch": 2, "seconds": 60.0, "epoch_seconds": 20.0, "images_per_second": 100.0,
+          "peak_memory": 10**9, "device": "a cpu", "weights_bytes": 10**6, "checkpoint_bytes": 3 * 10**6}  # fmt: skip
+minutes = count(1)
+
+
+def classification(recall: float) -> Classification:
+    """Predictions on ten images a class, of which the share `recall` percent is right."""
+    right = round(recall / 10)
+    labels = [place for place in range(len(CLASSES)) for _ in range(10)]
+    guesses = [place if number < right else (place + 1) % len(CLASSES) for place in range(len(CLASSES))
+               for number in range(10)]  # fmt: skip
+    return classify([[float(guess == place) for place in range(len(CLASSES))] for guess in guesses], labels)
+
+
+def record_training(
+    store: Store,
+    network: str | NetworkSpec = "lenet5",
+    accuracies: Sequence[float] = (70.0,),
+    *,
+    dataset: str = "ham",
+    source: str | None = None,
+    seed: int = 1,
+    rules: Rules | None = None,
+    training: TrainingSpec = QUICK,
+    synthetic: bool = False,
+    fingerprint: str = "",
+    study: str | None = None,
+    sets: bool = False,
+    ends: bool = True,
+    weights: Path | None = None,
+) -> str:
+    """Record a run whose steps reach these test accuracies, a minute after the one before; return its id.
+
+    rules: of a prune-train run. sets: whether what it was trained on is recorded too. ends: whether it has finished.
+    """
+    common = {
+        "dataset": dataset,
+        "network": NETWORKS[network] if isinstance(network, str) else network,
+        "training": replace(training, seed=seed),
+        "baseline": EASY,
+    }
+    spec = TrainSpec(**common) if rules is None else PruneTrainSpec(rules=rules, **common)
+    at = START + timedelta(minutes=next(minutes))
+    run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
+    fingerprint = fingerprint or f"images-of-{dataset}"
+    store.record_run(
+        NewRun(
+            run_id, spec.kind, dataset, fingerprint, synthetic, json.dumps(spec.to_dict()),
+            spec_hash(spec, fingerprint), training.epochs, at, "tester@here", "abc123", '{"keras": "3"}',
+            f"python -m jobs {spec.kind} {dataset} --seed {seed}", source, study,
+        )
+    )  # fmt: skip
+    parts = {"train": (20, 30), "validation": (10, 10), "test": (5, 5)}
+    reached = [
+        {"label": label, "split": split, "quota": 90, "lesions": 4, "images": images, "oversampled": repeated}
+        for label in CLASSES
+        for split, (images, repeated) in parts.items()
+    ]
+    if sets:
+        notes = ["Split by lesion. Nothing leaks."]
+        store.record_training_data(run_id, 1, {"encoding": {"ages": 1}, "notes": notes, "reached": reached})
+    state = first_state(spec)
+    for accuracy in accuracies:
+        step = next_training(spec, state)
+        assert isinstance(step, Step)
+        found = classification(accuracy)
+        figures = dict.fromkeys(STEP_FIGURES, 95.0) | dict.fromkeys(TEST, accuracy)
+        figures["test_lesion_accuracy"] = found.lesion_accuracy
+        result = replace(
+            described(spec, step),
+            status="finished",
+            figures=figures,
+            classification={split: found.to_dict() for split in SPLITS},
+            weights=str(weights or f"/elsewhere/{run_id}/{step.index}.keras"),
+            **RESULT,
+        )
+        result, state = judged(spec, state, step, result)
+        ended = at + timedelta(seconds=10 * (step.index + 1))
+        store.record_step(run_id, 1, result, "train-1 on far-host", at, ended)
+    if ends:
+        store.record_training_ended(run_id, 1, None, at + timedelta(seconds=55))
+    return run_id
