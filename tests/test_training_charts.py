@@ -1,0 +1,284 @@
+"""What the charts and tables of training runs are worked out from, against plain computations; and what is drawn."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+from recorded import record_training
+
+from core.architectures import ALEXNET, CLASSES, LENET5
+from core.architectures import to_dict as network_to_dict
+from core.errors import SpecError
+from core.protocol import EpochResult, TrainingSpec
+from core.pruning import can_shrink, prune, pruned_size
+from core.schedule import Rules
+from core.store import Store
+from core.training_runs import PruneTrainSpec, TrainSpec
+from dashboard import training_charts, training_numbers
+
+SPEC = PruneTrainSpec(dataset="ham", network=LENET5, training=TrainingSpec(epochs=3, height=48, width=64))
+NOW = datetime(2026, 11, 24, 22, 30, tzinfo=UTC)
+
+
+def epoch(number: int, value: float, *, best: bool = False) -> EpochResult:
+    return EpochResult(number, 1 / value, value, value, value, 2 / value, value / 2, value / 3, value / 4, 1.0, 9.0,
+                       best=best)  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "dermslim.duckdb")
+
+
+def points(sizes: list[int], figures: list[float | None]) -> pd.DataFrame:
+    return pd.DataFrame({"parameters": sizes, "test_accuracy": pd.array(figures, dtype="Float64")})
+
+
+# -- the front ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_point_on_the_front_is_beaten_and_each_other_is_beaten_by_one_on_it() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(50):
+        steps = points(generator.integers(1, 8, 9).tolist(), generator.integers(50, 58, 9).astype(float).tolist())
+        front = training_numbers.pareto_front(steps, "test_accuracy")
+        pairs = list(steps.itertuples(index=False, name=None))
+
+        def beats(one: Any, other: Any) -> bool:
+            return one != other and one[0] <= other[0] and one[1] >= other[1]
+
+        on_it = [pair for pair, is_on in zip(pairs, front, strict=True) if is_on]
+        for pair, is_on in zip(pairs, front, strict=True):
+            assert any(beats(other, pair) for other in on_it) is not is_on
+
+
+def test_a_step_without_the_figure_is_never_on_the_front() -> None:
+    assert training_numbers.pareto_front(points([10, 5], [60.0, None]), "test_accuracy").tolist() == [True, False]
+
+
+def test_size_against_accuracy_shows_each_step_and_the_front_in_order_of_size() -> None:
+    steps = points([1000, 100, 10], [90.0, 95.0, 70.0]).assign(
+        name=["Original", "R1: 50%", "R2: 50%"], accepted=[True, True, False], reason=["", "", "too low"]
+    )
+    front = training_numbers.pareto_front(steps, "test_accuracy")
+    figure = training_charts.size_against_accuracy(steps, "test_accuracy", front)
+    by_name = {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data}
+    assert by_name == {
+        "Pareto front": ([10, 100], [70.0, 95.0]),
+        "accepted": ([1000, 100], [90.0, 95.0]),
+        "missed the baseline": ([10], [70.0]),
+    }
+    assert figure.layout.xaxis.type == "log"
+    low, high = figure.layout.xaxis.range
+    assert low < 1 < 3 < high
+
+
+@pytest.mark.parametrize(("number", "text"), [(20, "20"), (5000, "5 k"), (200_000, "200 k"), (10_000_000, "10 M")])
+def test_numbers_of_parameters_are_short_on_the_axis(number: int, text: str) -> None:
+    assert training_charts.count_in_words(number) == text
+
+
+# -- layers ------------------------------------------------------------------------------------------------------------
+
+
+def test_layer_sizes_follow_the_pruning_and_leave_the_other_branch_alone() -> None:
+    networks = [ALEXNET, prune(ALEXNET, 50), prune(prune(ALEXNET, 50), 33.33)]
+    steps = pd.DataFrame({"step": range(3), "network": [json.dumps(network_to_dict(each)) for each in networks]})
+    sizes = training_numbers.layer_sizes(steps, 200, 100)
+    convolutions = sizes[sizes.index.str.contains("conv")]
+    assert convolutions[0].tolist() == [64, 192, 384, 384, 256]
+    for before, after, factor in ((0, 1, 50), (1, 2, 33.33)):
+        assert convolutions[after].tolist() == [pruned_size(size, factor) for size in convolutions[before]]
+    other = sizes[sizes.index.str.startswith("metadata")]
+    assert len(other) == 4
+    assert (other[0] == other[2]).all()
+
+
+def test_the_chart_of_layers_writes_sizes_and_colours_shares() -> None:
+    sizes = pd.DataFrame({0: [8, 4], 1: [2, 4]}, index=["image_conv1", "metadata_dense1"])
+    trace = training_charts.layer_shares(sizes, ["Original", "R1: 75%"]).data[0]
+    assert [list(row) for row in trace.z] == [[100, 25], [100, 100]]
+    assert [list(row) for row in trace.text] == [["8", "2"], ["4", "4"]]
+    assert list(trace.x) == ["0. Original", "1. R1: 75%"]
+
+
+def test_confusion_is_coloured_by_the_share_of_the_true_class() -> None:
+    matrix = [[3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [1, 0, 0, 9]]
+    figure = training_charts.confusion(matrix, "Test")
+    assert [list(row) for row in figure.data[0].z] == [[75, 25, 0, 0], [0, 100, 0, 0], [0, 0, 0, 0], [10, 0, 0, 90]]
+    assert "16 images" in figure.layout.title.text
+    assert training_charts.confusion([[0] * 4] * 4, "Test").layout.annotations[0].text == "No images."
+
+
+def test_class_recalls_stand_a_class_a_row() -> None:
+    recall = dict(zip(CLASSES, [90.0, 80.0, None, 100.0], strict=True))
+    table = training_numbers.class_recalls({"train": {"class_recall": recall}, "test": {"class_recall": recall}})
+    assert list(table.columns) == ["train", "test"]
+    assert table.loc["nevus", "test"] == 80
+
+
+# -- learning curves ---------------------------------------------------------------------------------------------------
+
+
+def frame(epochs: list[EpochResult]) -> pd.DataFrame:
+    return pd.DataFrame([vars(each) for each in epochs])
+
+
+def test_a_learning_curve_shows_both_sets_the_baseline_and_the_kept_epoch() -> None:
+    rows = frame([epoch(1, 50.0, best=True), epoch(2, 80.0, best=True), epoch(3, 70.0)])
+    figure = training_charts.learning_curve(rows, "accuracy", {"train": 90.0, "validation": 75.0}, 10)
+    assert {trace.name: list(trace.y) for trace in figure.data} == {
+        "training": [50.0, 80.0, 70.0],
+        "validation": [25.0, 40.0, 35.0],
+    }
+    shapes = [(shape.x0, shape.y0, shape.y1) for shape in figure.layout.shapes]
+    assert (0, 90, 90) in shapes
+    assert (0, 75, 75) in shapes
+    assert 2 in [shape.x0 for shape in figure.layout.shapes if shape.x0 == shape.x1]
+    assert figure.layout.xaxis.range[1] > 10
+    loss = training_charts.learning_curve(rows, "loss")
+    assert "lower is better" in loss.layout.title.text
+    assert list(loss.data[0].y) == [1 / 50, 1 / 80, 1 / 70]
+
+
+def test_nothing_trained_gives_a_figure_that_says_so() -> None:
+    empty = frame([epoch(1, 50.0)]).iloc[:0]
+    assert "No epoch" in training_charts.learning_curve(empty, "loss").layout.annotations[0].text
+    groups = training_numbers.curves_over_seeds(empty.assign(run_id="", step=0), trained(Store(Path("nowhere")), []))
+    assert "None of these runs" in training_charts.compared_curves(groups, "loss").layout.annotations[0].text
+
+
+# -- over seeds --------------------------------------------------------------------------------------------------------
+
+
+def trained(store: Store, run_ids: list[str]) -> pd.DataFrame:
+    return store.trained_steps(run_ids)
+
+
+def test_means_over_seeds_equal_the_plain_computation(store: Store) -> None:
+    reached = {1: (71.0, 70.0), 2: (74.0, 60.0), 5: (80.0, 75.0)}
+    rules = Rules((50,), max_iterations=1)
+    runs = [record_training(store, "lenet5", figures, seed=seed, rules=rules) for seed, figures in reached.items()]
+    table = training_numbers.over_seeds(trained(store, runs)).set_index("name")
+    for place, name in enumerate(("Original", "R1: 50%")):
+        values = [figures[place] for figures in reached.values()]
+        assert table.loc[name, "n"] == 3
+        assert table.loc[name, "seeds"] == "1, 2, 5"
+        assert table.loc[name, "test_accuracy"] == pytest.approx(statistics.mean(values))
+        assert table.loc[name, "test_accuracy_std"] == pytest.approx(statistics.stdev(values))
+
+
+def test_only_runs_alike_in_all_but_the_seed_are_averaged(store: Store) -> None:
+    longer = TrainingSpec(epochs=4, height=48, width=64)
+    runs = [
+        record_training(store, "lenet5", (70.0,), seed=1),
+        record_training(store, "lenet5", (80.0,), seed=2),
+        record_training(store, "alexnet", (90.0,), seed=1),
+        record_training(store, "lenet5", (50.0,), seed=1, training=longer),
+        record_training(store, "lenet5", (40.0,), seed=1, dataset="ham-k350", source="ham"),
+    ]
+    table = training_numbers.over_seeds(trained(store, runs))
+    assert table["n"].tolist() == [2, 1, 1, 1]
+    assert table["test_accuracy"].tolist() == [75, 90, 50, 40]
+    assert table["test_accuracy_std"].isna().tolist() == [False, True, True, True]
+    names = training_numbers.group_names(table)
+    assert len(set(names)) == 4
+    assert "ham-k350" in names[3]
+
+
+def test_a_seed_trained_twice_counts_once_by_its_later_run(store: Store) -> None:
+    runs = [record_training(store, "lenet5", (figure,), seed=1) for figure in (60.0, 70.0)]
+    table = training_numbers.over_seeds(trained(store, runs))
+    assert (table["n"].tolist(), table["test_accuracy"].tolist()) == ([1], [70.0])
+
+
+def test_curves_over_seeds_equal_the_plain_computation_and_are_drawn_with_their_band(store: Store) -> None:
+    runs = [record_training(store, "lenet5", (70.0,), seed=seed) for seed in (1, 2)]
+    for run_id, values in zip(runs, ((50.0, 60.0), (60.0, 90.0)), strict=True):
+        epochs = [epoch(number, value) for number, value in enumerate(values, start=1)]
+        store.record_epochs(run_id, 1, 0, epochs, NOW)
+    table = training_numbers.curves_over_seeds(store.epochs(runs), trained(store, runs))
+    assert table["epoch"].tolist() == [1, 2]
+    assert table["n"].tolist() == [2, 2]
+    halves = [(25.0, 30.0), (30.0, 45.0)]  # validation accuracy of both seeds
+    assert table["validation_accuracy"].tolist() == [statistics.mean(pair) for pair in halves]
+    assert table["validation_accuracy_std"].tolist() == pytest.approx([statistics.stdev(pair) for pair in halves])
+    figure = training_charts.compared_curves(table, "accuracy")
+    drawn = {trace.name.partition(", mean of 2 seeds")[2] or "mean": list(trace.y) for trace in figure.data[:3]}
+    mean, deviation = table["validation_accuracy"], table["validation_accuracy_std"]
+    assert drawn == {
+        ", mean − deviation": (mean - deviation).tolist(),
+        ", mean + deviation": (mean + deviation).tolist(),
+        "mean": mean.tolist(),
+    }
+
+
+def test_compared_sizes_have_bars_of_one_deviation(store: Store) -> None:
+    runs = [record_training(store, "lenet5", (figure,), seed=seed) for seed, figure in ((1, 70.0), (2, 74.0))]
+    groups = training_numbers.over_seeds(trained(store, runs))
+    trace = training_charts.compared_sizes(groups, training_numbers.group_names(groups), "test_accuracy").data[0]
+    assert list(trace.y) == [72.0]
+    assert list(trace.error_y.array) == pytest.approx([statistics.stdev([70.0, 74.0])])
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_settings_that_differ_are_shown() -> None:
+    other = replace(SPEC, training=replace(SPEC.training, seed=2, epochs=9), rules=Rules((16.5,)))
+    once = TrainSpec(dataset="ham", network=LENET5, training=SPEC.training)
+    table = training_numbers.differing_settings({"a": SPEC.to_dict(), "b": other.to_dict(), "c": once.to_dict()})
+    assert table.loc["epochs"].tolist() == ["3", "9", "3"]
+    assert table.loc["seed"].tolist() == ["1", "2", "1"]
+    assert table.loc["factors"].tolist() == ["50, 33.33, 16.5, 8.25", "16.5", "–"]
+    assert table.loc["kind"].tolist() == ["prune-train", "prune-train", "train"]
+    assert "data set" not in table.index
+    assert training_numbers.differing_settings({"a": SPEC.to_dict(), "b": SPEC.to_dict()}).empty
+
+
+def test_networks_of_one_name_with_other_layers_differ() -> None:
+    other = replace(SPEC, network=prune(LENET5, 50))
+    table = training_numbers.differing_settings({"a": SPEC.to_dict(), "b": other.to_dict()})
+    assert table.index.tolist() == ["layers"]
+    assert table.loc["layers"].nunique() == 2
+
+
+# -- before a run ------------------------------------------------------------------------------------------------------
+
+
+def test_the_most_trainings_are_those_until_nothing_shrinks_and_the_fewest_end_at_the_failures() -> None:
+    network, count = LENET5, 1
+    while can_shrink(network, 50):
+        network, count = prune(network, 50), count + 1
+    assert training_numbers.step_range(SPEC) == (3, count)
+    assert training_numbers.step_range(replace(SPEC, rules=Rules((50,), max_failures=9))) == (2, count)
+    assert training_numbers.step_range(replace(SPEC, rules=Rules(max_iterations=1))) == (2, 2)
+    assert training_numbers.step_range(TrainSpec(dataset="ham", network=LENET5)) == (1, 1)
+
+
+def test_the_next_moment_of_a_time_of_day_is_the_readers() -> None:
+    tokyo = ZoneInfo("Asia/Tokyo")  # 07:30 there, the day after
+    for hour, day in ((7, 26), (8, 25)):
+        found = training_numbers.next_moment(time(hour, 0), NOW, tokyo)
+        assert (found.day, found.hour, found.utcoffset()) == (day, hour, timedelta(hours=9))
+        assert NOW < found <= NOW + timedelta(days=1)
+
+
+def test_seeds_and_factors_are_read_as_they_are_typed() -> None:
+    assert training_numbers.parse_seeds(" 1, 2;3 3") == (1, 2, 3)
+    assert training_numbers.parse_factors("50 %, 33.33; 8.25") == (50.0, 33.33, 8.25)
+    for text in ("", "1,x", "-1", "1.5"):
+        with pytest.raises(SpecError, match="seeds: expected whole numbers"):
+            training_numbers.parse_seeds(text)
+    for text in ("", "half"):
+        with pytest.raises(SpecError, match="factors: expected percentages"):
+            training_numbers.parse_factors(text)
