@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import ipaddress
+import logging
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from types import FrameType
 from core.errors import DermSlimError, QueueUnavailable
 from core.settings import Settings, usable_cores
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
+from jobs import logs
 from jobs.server import forget_server, ping, prepare_server, wait_until_answering
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +71,8 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
     try:
         settings = Settings.from_environment()
         check_data_dir(settings)
+        if arguments is None:  # a process of its own; what a person should read is said by `say`
+            logs.set_up("launcher", settings, level=logging.CRITICAL)
         with only_launcher(settings):
             check_port(options.host, options.port)
             return run(settings, options, (programs or all_programs)(settings, options), signals)
@@ -290,6 +294,7 @@ def is_loopback(host: str) -> bool:
 
 def say(sentence: str) -> None:
     """Tell the user at once, also through a pipe; a terminal that is gone is no reason to stop badly."""
+    logging.getLogger(__name__).info("%s", sentence)
     with contextlib.suppress(OSError):
         print(sentence, flush=True)
 

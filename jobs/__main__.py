@@ -21,6 +21,7 @@ if __name__ == "__main__" and sys.argv[1:2] == ["curves"]:  # 0.1 s instead of t
     sys.exit(curves.main(sys.argv[2:]))
 
 import argparse
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ from core.sweeps import (
     Spec,
     SweepSpec,
 )
-from jobs import study_command, tables_command, training_commands
+from jobs import logs, study_command, tables_command, training_commands
 from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
 from jobs.queues import Queues, RunState
 
@@ -425,7 +426,11 @@ def _advance(bar: tqdm[Any]) -> Callable[[int, int], None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 only when everything asked for was done, 1 with a sentence otherwise."""
     options = build_parser().parse_args(arguments)
+    log = logging.getLogger(__name__)
     try:
+        if arguments is None:  # a process of its own
+            logs.set_up("command", Settings.from_environment(), level=logging.WARNING, new_folder=False)
+        log.info("%s began", options.command)
         code: int = options.act(options)
     except Cancelled:
         return 130
@@ -433,8 +438,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except (DermSlimError, OSError) as error:
+        log.info("%s could not be done: %s", options.command, error)
         print(error, file=sys.stderr)
         return 1
+    log.info("%s ended with exit code %d", options.command, code)
     return code
 
 

@@ -6,6 +6,7 @@ forgotten a while after the run has ended.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -157,7 +158,8 @@ class LiveRun:
     # -- log ---------------------------------------------------------------------------------------------------
 
     def log(self, line: str) -> None:
-        """Add a line, with the time, to the run's log."""
+        """Add a line, with the time, to the run's log, and to this process's."""
+        logging.getLogger(__name__).info("%s", line, extra={"run_id": self.run_id})
         with self.connection.pipeline() as pipe:
             pipe.rpush(f"{self.key}:log", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}")
             pipe.ltrim(f"{self.key}:log", -LOG_LINES, -1)

@@ -88,7 +88,10 @@ def _write_or_reject(store: Store, connection: Connection, text: bytes) -> None:
     except StoreBusy:
         raise
     except UNUSABLE:
-        logging.getLogger(__name__).exception("a record could not be written; put aside in %s", REJECTED)
+        run_id = json.loads(text)["values"].get("run_id")
+        logging.getLogger(__name__).exception(
+            "a record could not be written; put aside in %s", REJECTED, extra={"run_id": run_id}
+        )
         connection.rpush(REJECTED, text)
 
 

@@ -31,6 +31,7 @@ from rq.serializers import JSONSerializer
 from core.errors import DermSlimError
 from core.settings import Settings
 from core.training_runs import forget_old_checkpoints
+from jobs import logs
 from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
 from jobs.environment import quiet_tensorflow
 from jobs.gpu_slots import gpu_environment, take_slot
@@ -63,6 +64,7 @@ class ForkingWorker(Worker):
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Run the job in the forked process."""
         die_with_parent(int(self.pid or 0))
+        logs.note_job(job.id)
         super().main_work_horse(job, queue)
 
 
@@ -136,6 +138,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     """Serve one queue until asked to stop; burst: until it is empty."""
     connection = connect(settings, patient=True)
     name = f"{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    logs.note(worker=name)
     options = {
         "name": name,
         "connection": connection,
@@ -164,7 +167,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     else:
         prepare_measuring()
         served = [queue(kind, connection)]
-    ForkingWorker(served, **options).work(burst=burst, logging_level="WARNING")
+    ForkingWorker(served, **options).work(burst=burst, logging_level="INFO")
     gc.unfreeze()
 
 
@@ -182,12 +185,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.gpu is not None and (options.kind != TRAIN or options.gpu < 0 or options.at_most < 1):
         parser.error("--gpu: expected a `train` worker, a number of at least 0, and --at-most of at least 1")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
+        settings = Settings.from_environment()
+        logs.set_up(f"worker-{options.kind}", settings)
         if options.gpu is not None:
             take_slot(options.gpu, options.at_most)  # held until the process ends
             os.environ.update(gpu_environment(options.gpu, options.at_most))
-        work(options.kind, Settings.from_environment(), burst=options.burst)
+        work(options.kind, settings, burst=options.burst)
     except (DermSlimError, redis.RedisError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,174 @@
+"""Where every process logs: JSON lines in DATA_DIR/logs, and sentences (or the same JSON) on standard error."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import logging.handlers
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+from core.errors import SpecError
+from core.settings import Settings
+
+FORMATS = ("text", "json")
+LIMIT = 5_000_000  # bytes after which a file is moved aside
+OLD_FILES = 2
+MASK = "***"
+SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE", re.IGNORECASE)
+PASSWORD_IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)[^\s/@]+(?=@)", re.IGNORECASE)
+SHORTEST_SECRET = 6  # characters; a shorter value may stand in any word
+
+_context: dict[str, str] = {}
+
+
+def masked(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return a text without the passwords of its URLs and without the values of secret environment variables."""
+    text = PASSWORD_IN_URL.sub(rf"\g<before>{MASK}", text)
+    for name, value in (os.environ if environ is None else environ).items():
+        if len(value) >= SHORTEST_SECRET and SECRET_NAMES.search(name):
+            text = text.replace(value, MASK)
+    return text
+
+
+def note(**facts: str | None) -> None:
+    """Have all later lines of this process carry these facts, such as run_id, job_id, worker; None takes one back."""
+    for name, value in facts.items():
+        if value is None:
+            _context.pop(name, None)
+        else:
+            _context[name] = value
+
+
+def note_job(job_id: str | None) -> None:
+    """Note the job that is at hand, and the run that its id names; None once it has ended."""
+    run_id = job_id.split("--")[0] if job_id and "--" in job_id else None
+    note(job_id=job_id, run_id=run_id)
+
+
+class JsonLines(JsonFormatter):
+    """A line a record: time (UTC), level, logger, message, process, host, and what `note` was given."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__(
+            "%(message)s",
+            static_fields={"process": process, "host": socket.gethostname()},
+            json_ensure_ascii=False,
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, masked."""
+        return masked(super().format(record))
+
+    def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
+        """Add the facts that hold for the whole process."""
+        return {**log_data, **{name: value for name, value in _context.items() if name not in log_data}}
+
+    def add_fields(
+        self, log_data: dict[str, object], record: logging.LogRecord, message_dict: dict[str, object]
+    ) -> None:
+        """Put time, level and logger first."""
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        log_data["level"] = record.levelname
+        log_data["logger"] = record.name
+        super().add_fields(log_data, record, message_dict)
+        log_data["pid"] = record.process
+
+
+class Sentences(logging.Formatter):
+    """The line for a person: time, level, the run where one is known, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, masked."""
+        return masked(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Return the line without what was raised."""
+        run = f" [{_context['run_id']}]" if "run_id" in _context else ""
+        return f"{super().formatMessage(record)}{run} {record.message}"
+
+
+class SharedFile(logging.handlers.WatchedFileHandler):
+    """A log that several processes append to; whoever finds it too long moves it aside, and the others follow."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a record."""
+        try:
+            move_aside(Path(self.baseFilename))
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+
+def move_aside(path: Path, limit: int = LIMIT) -> None:
+    """Rename a log longer than `limit` bytes to NAME.1, the one before to NAME.2; one process at a time does it."""
+    if not path.exists() or path.stat().st_size <= limit:
+        return
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists() or path.stat().st_size <= limit:  # another process was faster
+            return
+        for number in range(OLD_FILES, 0, -1):
+            older = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
+            if older.exists():
+                older.replace(path.with_name(f"{path.name}.{number}"))
+
+
+def chosen_format(environ: Mapping[str, str] | None = None) -> str:
+    """Return what standard error gets: `LOG_FORMAT`, text by default. SpecError for anything but json and text."""
+    given = (os.environ if environ is None else environ).get("LOG_FORMAT") or "text"
+    if given not in FORMATS:
+        raise SpecError(f"LOG_FORMAT: expected one of {', '.join(FORMATS)}; got {given!r}")
+    return given
+
+
+def set_up(
+    process: str,
+    settings: Settings,
+    *,
+    level: int = logging.INFO,
+    stream: TextIO | None = None,
+    new_folder: bool = True,
+) -> None:
+    """Send this process's log to DATA_DIR/logs/PROCESS.jsonl and to standard error (`stream`); call it once.
+
+    process: `worker-svd`, `worker-record`, `command`, `launcher`. level: from which lines go to standard error; the
+    file gets all from INFO on. new_folder: whether DATA_DIR is made where there is none. A folder that is not there,
+    or cannot be written, leaves standard error alone.
+    """
+    shown = logging.StreamHandler(stream or sys.stderr)
+    shown.setLevel(level)
+    shown.setFormatter(JsonLines(process) if chosen_format() == "json" else Sentences("%(asctime)s %(levelname)s"))
+    handlers: list[logging.Handler] = [shown]
+    path = settings.logs / f"{process}.jsonl"
+    problem = ""
+    if new_folder or settings.data_dir.is_dir():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = SharedFile(path, encoding="utf-8")
+        except OSError as error:
+            problem = f"expected to write {path}; {error.strerror or error}. The log goes to standard error alone"
+        else:
+            kept.setFormatter(JsonLines(process))
+            handlers.append(kept)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_what_ended_it
+    if problem:
+        logging.getLogger(__name__).warning("%s", problem)
+
+
+def _log_what_ended_it(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        logging.getLogger(__name__).critical("ended by what nothing expected", exc_info=(kind, error, traceback))

@@ -1,0 +1,141 @@
+"""Logs: a JSON object a line, with what is known of run and worker, and never a secret."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from laboratory import ROOT, wait_for, workers, write_images
+from redis import Redis
+
+from core.errors import SpecError
+from core.settings import Settings
+from core.sweeps import SweepSpec
+from jobs import logs
+from jobs.queues import Queues
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Give the root logger back as it was."""
+    root = logging.getLogger()
+    handlers, level, hook = list(root.handlers), root.level, sys.excepthook
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    sys.excepthook = hook
+    logs.note(worker=None, job_id=None, run_id=None)
+
+
+def plain_settings(folder: Path) -> Settings:
+    return Settings(folder, (folder,))
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_line_says_when_who_and_for_which_run(tmp_path: Path) -> None:
+    logs.set_up("worker-svd", plain_settings(tmp_path), stream=io.StringIO())
+    logs.note(worker="svd-here-1")
+    logs.note_job("svd-sweep-1--1-7")
+    logging.getLogger("rq.worker").info("Job %s: OK", 7)
+    logs.note_job(None)
+    logging.getLogger("core").warning("no job any more", extra={"run_id": "another"})
+    first, second = lines(tmp_path / "logs" / "worker-svd.jsonl")
+    assert (first["level"], first["logger"], first["message"]) == ("INFO", "rq.worker", "Job 7: OK")
+    assert (first["run_id"], first["job_id"], first["worker"]) == ("svd-sweep-1", "svd-sweep-1--1-7", "svd-here-1")
+    assert str(first["time"]).endswith("+00:00")
+    assert "job_id" not in second
+    assert second["run_id"] == "another"
+
+
+def test_what_was_raised_stays_in_one_line(tmp_path: Path) -> None:
+    logs.set_up("command", plain_settings(tmp_path), stream=io.StringIO())
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        logging.getLogger("core").exception("it failed")
+    (line,) = lines(tmp_path / "logs" / "command.jsonl")
+    assert "first\nsecond" in str(line["exc_info"])
+
+
+def test_no_secret_reaches_file_or_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBHOOK_SECRET", "hmac-key-of-mine")
+    terminal = io.StringIO()
+    logs.set_up("command", plain_settings(tmp_path), stream=terminal)
+    logging.getLogger("core").warning("rediss://worker:hunter2hunter2@host:6380/0 signed with %s", "hmac-key-of-mine")
+    for text in (terminal.getvalue(), (tmp_path / "logs" / "command.jsonl").read_text()):
+        assert "rediss://worker:***@host:6380/0 signed with ***" in text
+
+
+def test_a_terminal_gets_sentences_or_the_same_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    logs.set_up("command", plain_settings(tmp_path), stream=terminal)
+    logging.getLogger("core").info("something happened")
+    assert terminal.getvalue().endswith("INFO something happened\n")
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    terminal = io.StringIO()
+    logs.set_up("command", plain_settings(tmp_path), stream=terminal)
+    logging.getLogger("core").info("something happened")
+    assert json.loads(terminal.getvalue())["message"] == "something happened"
+    monkeypatch.setenv("LOG_FORMAT", "xml")
+    with pytest.raises(SpecError, match="expected one of text, json; got 'xml'"):
+        logs.chosen_format()
+
+
+def test_processes_that_share_a_log_lose_no_line_when_it_is_moved_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import logging, sys; from pathlib import Path; from core.settings import Settings; from jobs import logs\n"
+        "logs.LIMIT = 20_000; logs.move_aside.__defaults__ = (20_000,); logs.OLD_FILES = 20\n"
+        "logs.set_up('shared', Settings(Path(sys.argv[1]), ()), level=logging.CRITICAL)\n"
+        "for number in range(200): logging.getLogger('core').info('%s-%d', sys.argv[2], number)\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name], cwd=ROOT) for name in ("one", "two")
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    files = [path for path in (tmp_path / "logs").glob("shared.jsonl*") if path.suffix != ".lock"]
+    assert len(files) > 2
+    found = sorted(str(line["message"]) for path in files for line in lines(path))
+    assert found == sorted(f"{name}-{number}" for name in ("one", "two") for number in range(200))
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    terminal = io.StringIO()
+    logs.set_up("worker-svd", plain_settings(tmp_path), stream=terminal)
+    assert "The log goes to standard error alone" in terminal.getvalue()
+    logs.set_up("command", plain_settings(tmp_path / "absent"), stream=terminal, new_folder=False)
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.slow
+def test_workers_log_their_jobs_and_rqs_own_lines_without_the_password(settings: Settings, tmp_path: Path) -> None:
+    queues = Queues(settings)
+    dataset = queues.resolve(str(write_images(tmp_path / "moles", 2)))
+    with workers(settings, "record", "svd"):
+        queues.register(dataset)
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(2,)), dataset).run_id
+        wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 60)
+    measured = lines(settings.logs / "worker-svd.jsonl")
+    assert any(line["logger"] == "rq.worker" for line in measured)
+    own = [line for line in measured if line["logger"] == "jobs.live"]
+    assert own
+    assert {line["run_id"] for line in own} == {run_id}
+    assert all(str(line["worker"]).startswith("svd-") for line in own)
+    with Redis.from_url(str(settings.redis_url)) as client:
+        password = str(client.connection_pool.connection_kwargs["password"])
+    assert all(password not in path.read_text() for path in settings.logs.iterdir())
