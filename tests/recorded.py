@@ -1,4 +1,4 @@
-"""Training runs recorded in a real store as the record worker does, with figures that a test chooses."""
+"""Runs recorded in a real store as the record worker does, with figures that a test chooses."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 
 from core.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.classification import Classification, classify
+from core.datasets import Dataset, Record
+from core.outcomes import outcome
 from core.protocol import TrainingSpec
 from core.schedule import TEST, Baseline, Rules, Step
 from core.splits import SPLITS
 from core.store import NewRun, Store
-from core.sweeps import spec_hash
+from core.sweeps import MEASUREMENT_COLUMNS, Chunk, ImageResult, Spec, spec_hash, variants
 from core.training_runs import (
     STEP_FIGURES,
     PruneTrainSpec,
@@ -111,3 +113,32 @@ def record_training(
     if ends:
         store.record_training_ended(run_id, 1, None, at + timedelta(seconds=55))
     return run_id
+
+
+def record_measured(store: Store, spec: Spec, *, synthetic: bool = False) -> str:
+    """Record a finished run of two images with the article's figures, a minute after the last."""
+    at = START + timedelta(minutes=next(minutes))
+    run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
+    store.record_run(
+        NewRun(
+            run_id, spec.kind, spec.dataset, "f" * 64, synthetic, json.dumps(spec.to_dict()), spec_hash(spec, "f"), 2,
+            at, "tester@here", "abc123", '{"numpy": "2"}', f"python -m jobs {spec.kind} {spec.dataset}",
+        )
+    )  # fmt: skip
+    values = {"source_bytes": 377, "stored_bytes": 100, "control_bytes": 101, "factor_bytes": 1, "height": 450}
+    values |= {"width": 600, "psnr": 40, "ssim": 0.99, "rmse": 1, "mse": 1, "explained_variance": 0.99}
+    results = []
+    for image in ("a", "b"):
+        rows = []
+        for name in variants(spec):
+            k = int(name.removeprefix("k=")) if name.startswith("k=") else 350
+            rows.append({**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": image, "variant": name, "k": k} | values)
+        results.append(ImageResult(image, "measured", None, 0.1, tuple(rows)))
+    store.record_images([Chunk(run_id, 1, "svd-1", results)])
+    store.record_outcome(run_id, outcome(spec, store.measurements(run_id), 2), at)
+    return run_id
+
+
+def record_reconstruction(store: Store, name: str, source: str, settings: str) -> None:
+    record = Record("a", "a.jpg", 1, 450, 600, "0" * 64)
+    store.record_dataset(Dataset(name, Path("/images"), "plain", (record,), source=source, settings=settings), START)

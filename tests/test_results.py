@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from recorded import EASY, QUICK, START, minutes, record_training
+from recorded import EASY, QUICK, record_measured, record_reconstruction, record_training
 
 from core.architectures import CLASSES, LENET5, NETWORKS
 from core.claims import NOT_MEASURED, REPRODUCED, claims_table, judge
-from core.datasets import Dataset, Record
 from core.errors import SpecError
-from core.outcomes import outcome
 from core.pruning import prune
 from core.results import (
     SAME_TRAINING,
@@ -33,8 +29,8 @@ from core.results import (
     trainings,
 )
 from core.schedule import Rules
-from core.store import NewRun, Store
-from core.sweeps import MEASUREMENT_COLUMNS, Chunk, ImageResult, ResizeSpec, Spec, SweepSpec, spec_hash, variants
+from core.store import Store
+from core.sweeps import ResizeSpec, SweepSpec
 from core.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, UNPRINTED, cell, to_markdown
 
 HALVINGS = Rules(factors=(50,))
@@ -252,32 +248,6 @@ def test_a_step_of_a_run_under_way_stands_in_the_tables(store: Store) -> None:
 
 
 # -- claims --------------------------------------------------------------------------------------------------------
-
-
-def record_measured(store: Store, spec: Spec, *, synthetic: bool = False, settings: str | None = None) -> str:
-    """Record a finished sweep or resize study of two images with the article's figures, a minute after the last."""
-    at = START + timedelta(minutes=next(minutes))
-    run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
-    store.record_run(
-        NewRun(run_id, spec.kind, spec.dataset, "f", synthetic, json.dumps(spec.to_dict()), spec_hash(spec, "f"), 2, at)
-    )
-    values = {"source_bytes": 377, "stored_bytes": 100, "control_bytes": 101, "factor_bytes": 1, "height": 450}
-    values |= {"width": 600, "psnr": 40, "ssim": 0.99, "rmse": 1, "mse": 1, "explained_variance": 0.99}
-    results = []
-    for image in ("a", "b"):
-        rows = []
-        for name in variants(spec):
-            k = int(name.removeprefix("k=")) if name.startswith("k=") else 350
-            rows.append({**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": image, "variant": name, "k": k} | values)
-        results.append(ImageResult(image, "measured", None, 0.1, tuple(rows)))
-    store.record_images([Chunk(run_id, 1, "svd-1", results)])
-    store.record_outcome(run_id, outcome(spec, store.measurements(run_id), 2), at)
-    return run_id
-
-
-def record_reconstruction(store: Store, name: str, source: str, settings: str) -> None:
-    record = Record("a", "a.jpg", 1, 450, 600, "0" * 64)
-    store.record_dataset(Dataset(name, Path("/images"), "plain", (record,), source=source, settings=settings), START)
 
 
 def judged_by(store: Store, wanted: Grounds | None = None):

@@ -1,0 +1,45 @@
+"""What the tests of single pages share: opening one as Streamlit runs it, and reading what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laboratory import ROOT
+from streamlit.testing.v1 import AppTest
+
+OpenPage = Callable[..., AppTest]
+
+
+def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str) -> OpenPage:
+    """Return what opens a page over a data folder, with parameters in its address."""
+    monkeypatch.setenv("DATA_DIR", str(data_dir))
+    monkeypatch.setenv("DATA_ROOTS", str(data_dir.parent))
+    monkeypatch.setenv("REDIS_URL", url)
+
+    def open_page(page: str, **params: str | list[str]) -> AppTest:
+        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+        test.switch_page(f"app_pages/{page}.py")
+        for name, value in params.items():
+            test.query_params[name] = value
+        return ran(test)
+
+    return open_page
+
+
+def ran(part: Any) -> AppTest:
+    """Run the page, after a change to a part of it, and see that nothing was raised."""
+    test: AppTest = part.run()
+    assert not test.exception, [each.message for each in test.exception]
+    return test
+
+
+def text(test: AppTest) -> str:
+    """Return what a reader reads on the page, as one text without Markdown's escapes."""
+    kinds = ("title", "subheader", "markdown", "caption", "error", "warning", "info", "code")
+    parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
+    parts += [f"{each.label} {each.value}" for each in test.metric]
+    parts += [each.label for each in (*test.button, *test.expander, *test.page_link, *test.download_button)]
+    return "\n".join(parts).replace("\\", "")

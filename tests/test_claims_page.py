@@ -1,0 +1,90 @@
+"""The page Claims, run as Streamlit runs it, against a real store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pages import OpenPage, opener, ran, text
+from recorded import record_measured, record_reconstruction, record_training
+
+from core.claims import JUDGES, STATUSES
+from core.store import Store
+from core.sweeps import ResizeSpec, SweepSpec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a data folder with a sweep of real and one of synthetic images, a resize study, and a pair of trainings."""
+    found = tmp_path_factory.mktemp("claims") / "data"
+    store = Store(found / "dermslim.duckdb")
+    record_measured(store, SweepSpec(dataset="ham"))
+    record_measured(store, SweepSpec(dataset="demo"), synthetic=True)
+    record_measured(store, ResizeSpec(dataset="ham"))
+    record_reconstruction(store, "smaller", "ham", "k=350 per_channel jpeg 95")
+    record_training(store, "lenet5", [80.0])
+    record_training(store, "lenet5", [70.0], dataset="smaller", source="ham")
+    record_training(store, "lenet5", [70.0], dataset="demo", synthetic=True)
+    return found
+
+
+@pytest.fixture
+def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    return opener(monkeypatch, folder, valkey_url)
+
+
+def counts(said: str) -> int:
+    return sum(f"{claim_id} · " in said for claim_id in JUDGES)
+
+
+def test_without_results_only_what_is_counted_is_judged(
+    tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = opener(monkeypatch, tmp_path / "data", valkey_url)("claims")
+    said = text(test)
+    assert counts(said) == len(JUDGES)
+    assert {each.label: each.value for each in test.metric} == {
+        "Reproduced": "2", "Not reproduced": "1", "Not measured yet": "20",
+    }  # fmt: skip
+    assert "no network has been trained" in said
+
+
+def test_every_claim_has_its_verdict_figure_note_and_runs(open_page: OpenPage, folder: Path) -> None:
+    said = text(open_page("claims"))
+    assert counts(said) == len(JUDGES)
+    sweep = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="ham")["run_id"].iloc[0]
+    assert f"[{sweep}](run?run={sweep})" in said
+    assert "Ratio 3.770." in said
+    assert "lenet5 70.00 reconstructed, 80.00 original" in said
+    assert "in Table 5 lenet5 falls from 72.22 to 69.72" in said
+    assert f"Compression: {sweep}, 2 images of ham." in said
+    assert "synthetic images, which say nothing of real ones" not in said
+
+
+def test_claims_are_filtered_by_area_and_status(open_page: OpenPage) -> None:
+    assert counts(text(open_page("claims", area=["Parameter curves"]))) == 2
+    test = open_page("claims", status=["not reproduced"])
+    said = text(test)
+    assert 0 < counts(said) == int({each.label: each.value for each in test.metric}["Not reproduced"])
+    assert sum(said.count(f"-badge[:material/{icon}:") for icon in ("check_circle", "pending")) == 0
+    assert "No claim has this area and status" in text(open_page("claims", area=["Input size"], status=[STATUSES[0]]))
+
+
+def test_another_sweep_and_data_set_are_judged_by_where_they_are_chosen(open_page: OpenPage, folder: Path) -> None:
+    demo = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="demo")["run_id"].iloc[0]
+    test = open_page("claims", sweep=demo)
+    assert "Measured on synthetic images, which say nothing of real ones." in text(test)
+    test = ran(test.selectbox(key="choice_dataset").set_value("demo"))
+    said = text(test)
+    assert "Training and pruning: demo; no reconstruction of it, synthetic." in said
+    assert "Needs the same network trained on original and on reconstructed images" in said
+
+
+def test_an_unknown_sweep_in_the_address_is_said(open_page: OpenPage) -> None:
+    test = open_page("claims", sweep="svd-sweep-none")
+    assert any("there is no svd" in each.value for each in test.warning)
+    assert counts(text(test)) == len(JUDGES)
+
+
+def test_the_table_can_be_downloaded(open_page: OpenPage) -> None:
+    assert [each.label for each in open_page("claims").download_button] == ["CSV", "Markdown"]

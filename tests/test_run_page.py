@@ -1,0 +1,123 @@
+"""The page of one run, run as Streamlit runs it, for runs of every kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pages import OpenPage, opener, text
+from recorded import record_measured, record_training
+
+from core.schedule import Rules
+from core.store import Store
+from core.sweeps import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from dashboard import data
+
+SPECS = (
+    SweepSpec(dataset="ham"),
+    RivalsSpec(dataset="ham"),
+    ResizeSpec(dataset="ham"),
+    ReconstructSpec(dataset="ham", name="smaller"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a data folder with a run of every kind; the pruning run's first weights lie on this host."""
+    found = tmp_path_factory.mktemp("run") / "data"
+    store = Store(found / "dermslim.duckdb")
+    for spec in SPECS:
+        record_measured(store, spec)
+    record_training(store, "lenet5", [70.0], synthetic=True, study="grid-1", sets=True)
+    pruned = record_training(
+        store, "lenet5", [70.0, 10.0], dataset="smaller", source="ham", rules=Rules(factors=(50,)), sets=True
+    )
+    place = found / "trained" / pruned
+    place.mkdir(parents=True)
+    (place / "0.keras").write_bytes(b"weights")
+    (place / "about.json").write_text(json.dumps({"spec": {}}))
+    (found / "secret.keras").write_bytes(b"outside")
+    (place / "1.keras").symlink_to(found / "secret.keras")
+    return found
+
+
+@pytest.fixture
+def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    return opener(monkeypatch, folder, valkey_url)
+
+
+def run_of(folder: Path, kind: str) -> str:
+    return str(Store(folder / "dermslim.duckdb").runs(kind)["run_id"].iloc[0])
+
+
+@pytest.mark.parametrize("kind", [*(spec.kind for spec in SPECS), "train", "prune-train"])
+def test_a_run_of_every_kind_has_its_facts_files_and_the_command_that_repeats_it(
+    open_page: OpenPage, folder: Path, kind: str
+) -> None:
+    run_id = run_of(folder, kind)
+    test = open_page("run", run=run_id)
+    facts = test.table[0].value.iloc[:, 0]
+    for name in ("Data set", "Fingerprint of its images", "Settings", "Seed", "Submitted", "Code", "Versions"):
+        assert facts[name] not in ("", "–"), name
+    said = text(test)
+    assert run_id in said
+    assert f"python -m jobs {kind}" in said
+    assert "finished" in said
+    assert any(each.label.endswith(", CSV") for each in test.download_button)
+
+
+def test_a_training_run_has_its_sets_notes_steps_and_verdicts(open_page: OpenPage, folder: Path) -> None:
+    test = open_page("run", run=run_of(folder, "prune-train"))
+    said = text(test)
+    assert "Split by lesion. Nothing leaks." in said
+    sets = next(table.value for table in test.table if "Class" in table.value)
+    assert sets["Train"].iloc[0] == "20 (4 lesions, asked for 90, with repeats 30)"
+    steps = test.dataframe[0].value
+    assert steps["Step"].tolist() == ["Original", "R1: 50%"]
+    assert steps["Verdict"].iloc[0] == "accepted"
+    assert steps["Verdict"].iloc[1].startswith("not accepted: test accuracy 10.00 is")
+    assert steps["Device"].tolist() == ["a cpu", "a cpu"]
+    assert steps["Worker"].tolist() == ["train-1 on far-host"] * 2
+    facts = test.table[0].value.iloc[:, 0]
+    assert facts["Data set"] == "smaller, made from ham"
+    assert facts["Workers"] == "train-1 on far-host"
+
+
+def test_weights_on_this_host_can_be_downloaded_and_others_are_told_where_they_lie(
+    open_page: OpenPage, folder: Path
+) -> None:
+    run_id = run_of(folder, "prune-train")
+    labels = [each.label for each in open_page("run", run=run_id).download_button]
+    assert "Weights of Original, 7 bytes" in labels
+    assert "What the weights need to be used" in labels
+    assert not any("R1" in label for label in labels), "a link that leads out of the folder is not followed"
+    said = text(open_page("run", run=run_id))
+    assert f"R1: 50%: /elsewhere/{run_id}/1.keras, on the host of worker train-1 on far-host" in said
+
+
+def test_no_file_outside_the_folder_of_trained_networks_is_given(open_page: OpenPage, folder: Path) -> None:
+    run_id = run_of(folder, "prune-train")
+    assert data.trained_file(run_id, "0.keras") is not None
+    for run, name in ((run_id, "../../secret.keras"), ("..", "secret.keras"), (run_id, "/etc/passwd"), (run_id, "9")):
+        assert data.trained_file(run, name) is None
+
+
+def test_an_unknown_run_is_a_sentence_with_runs_that_come_near(open_page: OpenPage, folder: Path) -> None:
+    known = run_of(folder, "prune-train")
+    for wanted in (known[:-2], "../../etc/passwd", "x*[y](z)"):
+        test = open_page("run", run=wanted)
+        assert "Expected the id of a run" in text(test)
+        assert f"there is no {wanted}" in text(test)
+        assert not test.table
+    assert known in [link.label for link in open_page("run", run=known[:-2]).page_link]
+
+
+def test_the_page_without_an_id_lists_the_newest_runs(open_page: OpenPage, folder: Path) -> None:
+    test = open_page("run")
+    assert "its address names it" in text(test)
+    assert run_of(folder, "prune-train") in [link.label for link in test.page_link]
+
+
+def test_an_empty_store_has_no_runs(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "its address names it" in text(opener(monkeypatch, tmp_path / "data", valkey_url)("run"))

@@ -1,0 +1,124 @@
+"""The commands `tables` and `claims` on a real store: the same rows as the pages, in every format."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from recorded import record_training
+
+from core.claims import claims_table
+from core.results import basis, grounds, known, offers, select, table, trainings
+from core.schedule import Rules
+from core.store import Store
+from core.tables import to_csv, to_latex, to_markdown
+from jobs.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a data folder with trainings on real and on synthetic images, and a pruning run."""
+    found = tmp_path_factory.mktemp("tables")
+    store = Store(found / "dermslim.duckdb")
+    for seed, accuracy in ((1, 70.0), (2, 72.0)):
+        record_training(store, "lenet5", [accuracy], seed=seed, sets=True)
+        record_training(store, "lenet5", [accuracy - 1], dataset="smaller", source="ham", seed=seed, sets=True)
+    record_training(store, "lenet5", [73.0, 70.0, 72.0], seed=3, rules=Rules(factors=(50, 33.33)))
+    record_training(store, "lenet5", [90.0], dataset="a_demo & 100%", synthetic=True)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def data_dir(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(folder))
+
+
+def test_a_printed_table_is_the_pages_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = select(trainings(Store(folder / "dermslim.duckdb")), 5).steps
+    for kind, write in (("csv", to_csv), ("markdown", to_markdown), ("latex", to_latex)):
+        assert main(["tables", "--number", "5", "--format", kind]) == 0
+        printed = capsys.readouterr()
+        assert printed.out == write(table(5, steps))
+        assert "table5: left out: 1 training on other data: a_demo & 100%." in printed.err
+
+
+def test_files_are_written_for_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tables", "--format", "csv", "--output", str(tmp_path / "made")]) == 0
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
+        "further.csv", "table4.csv", "table5.csv", "table6.csv",
+    ]  # fmt: skip
+    rows = pd.read_csv(tmp_path / "made" / "table5.csv").query("runs > 0")
+    assert rows["test_accuracy"].tolist() == pytest.approx([(70 + 72 + 73) / 3, 70])
+    assert rows["synthetic"].astype(str).tolist() == ["False", "False"]
+    assert capsys.readouterr().out.count("written to") == 4
+
+
+def test_a_data_set_and_single_runs_can_be_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tables", "--number", "5", "--dataset", "a_demo & 100%", "--format", "csv"]) == 0
+    demo = pd.read_csv(io.StringIO(capsys.readouterr().out)).query("runs > 0")
+    assert demo["test_accuracy"].tolist() == [90]
+    run_id = demo["run_ids"].iloc[0]
+    assert main(["tables", "--number", "4", "--runs", run_id, "--format", "csv"]) == 0
+    assert pd.read_csv(io.StringIO(capsys.readouterr().out)).query("runs > 0")["run_ids"].tolist() == [run_id]
+
+
+def test_what_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, text in (
+        (["tables", "--runs", "train-0"], "expected runs with a finished training"),
+        (["tables", "--dataset", "nowhere"], "expected a data set with finished trainings (ham,"),
+        (["claims", "--sweep", "svd-sweep-0"], "expected a finished sweep; got svd-sweep-0"),
+    ):
+        assert main(arguments) == 1
+        printed = capsys.readouterr()
+        assert printed.err.startswith(text)
+        assert printed.out == ""
+
+
+def test_the_claims_are_the_pages_own(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(folder / "dermslim.duckdb")
+    trained = trainings(store)
+    offered = offers(store, trained)
+    chosen = grounds(offered)
+    expected = claims_table(known(store, trained, offered, chosen))
+    assert main(["claims", "--format", "csv"]) == 0
+    printed = pd.read_csv(io.StringIO(capsys.readouterr().out), keep_default_na=False)
+    pd.testing.assert_frame_equal(printed, expected, check_dtype=False)
+    path = tmp_path / "claims.md"
+    assert main(["claims", "--output", str(path)]) == 0
+    text = path.read_text()
+    assert all(sentence in text for sentence in basis(offered, chosen))
+    rows = [line for line in text.splitlines() if re.match(r"\| C\d", line)]
+    assert len(rows) == len(expected)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert capsys.readouterr().out == f"23 claims written to {path}\n"
+
+
+def test_help_says_what_is_taken_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in (("tables", "count once, the newest"), ("claims", "real images are judged by before")):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert words in capsys.readouterr().out
+
+
+def test_latex_compiles_or_at_least_has_every_environment_closed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ",".join(trainings(Store(folder / "dermslim.duckdb"))["run_id"].unique())
+    assert main(["tables", "--format", "latex", "--runs", runs]) == 0
+    tables = capsys.readouterr().out
+    for environment in ("table*", "tabular"):
+        assert tables.count(rf"\begin{{{environment}}}") == tables.count(rf"\end{{{environment}}}") == 4
+    assert r"a\_demo \& 100\%" in tables
+    compiler = shutil.which("pdflatex")
+    if compiler is None:
+        return
+    document = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}" + tables + r"\end{document}"
+    (tmp_path / "tables.tex").write_text(document)
+    command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]

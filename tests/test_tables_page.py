@@ -1,0 +1,115 @@
+"""The page Tables, run as Streamlit runs it, against a real store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pages import OpenPage, opener, ran, text
+from recorded import QUICK, record_training
+from streamlit.testing.v1 import AppTest
+
+from core.paper import table5
+from core.schedule import Rules
+from core.store import Store
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a data folder with trainings on a data set and its reconstruction, on another one, and a pruning run."""
+    found = tmp_path_factory.mktemp("tables") / "data"
+    store = Store(found / "dermslim.duckdb")
+    for seed, accuracy in ((1, 70.0), (2, 74.0)):
+        record_training(store, "lenet5", [accuracy], seed=seed, sets=True, study="grid-1")
+        record_training(store, "lenet5", [60.0], dataset="smaller", source="ham", seed=seed, sets=True)
+    record_training(store, "lenet5", [80.0, 79.0, 10.0, 10.0], seed=3, rules=Rules(factors=(50, 33.33)))
+    record_training(store, "lenet5", [5.0], training=replace(QUICK, epochs=30))
+    record_training(store, "lenet5", [90.0], dataset="*demo*_[a](b)", synthetic=True)
+    return found
+
+
+@pytest.fixture
+def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    return opener(monkeypatch, folder, valkey_url)
+
+
+def shown(test: AppTest, number: int) -> pd.DataFrame:
+    """Return Table 4, 5 or 6 (or, as 7, the further one) as the page shows it, its names as plain text."""
+    frame = test.table[number - 4].value
+    return frame.set_axis(frame.index.str.replace("\u00a0", " ").str.replace("\\", ""), axis=0)
+
+
+def test_without_trainings_the_printed_tables_stand_there(
+    tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = opener(monkeypatch, tmp_path / "data", valkey_url)("tables")
+    assert "No network has been trained yet" in text(test)
+    assert len(test.table) == 3
+    assert set(shown(test, 5)["Accuracy"]) == {"–"}
+    assert shown(test, 5)["printed"].tolist() == [f"{value:.2f}" for value in table5()["test_precision"]]
+
+
+def test_measured_printed_and_difference_stand_beside_each_other(open_page: OpenPage) -> None:
+    table = shown(open_page("tables"), 5)
+    assert table.index[:2].tolist() == ["lenet5 · original", "lenet5 · reconstructed"]
+    accuracy = table.columns.get_loc("Accuracy")
+    first = table.iloc[0, accuracy : accuracy + 3].str.replace("\u00a0", " ").tolist()
+    assert first == ["**74.67 ± 5.03**", "72.22", "+2.45"]
+    assert table.iloc[1, accuracy].replace("\u00a0", " ") == "60.00 ± 0.00"
+
+
+def test_each_row_links_to_its_runs_by_seed(open_page: OpenPage, folder: Path) -> None:
+    runs = Store(folder / "dermslim.duckdb").runs(dataset="smaller")["run_id"].sort_values().tolist()
+    cell = shown(open_page("tables"), 5).loc["lenet5 · reconstructed", "Seeds"]
+    assert cell == ", ".join(f"[{seed}](run?run={run})" for seed, run in enumerate(runs, 1))
+
+
+def test_the_caption_says_data_n_seeds_and_settings_and_what_is_left_out(open_page: OpenPage) -> None:
+    said = text(open_page("tables"))
+    for part in (
+        "ham (original), smaller (reconstructed)",
+        "n: 80 training (with repeats 120), 40 validation and 20 test images",
+        "5 runs, 3 seeds (1, 2, 3)",
+        "48×64, 3 epochs, batch 32",
+        "Left out: 1 training of lenet5 with other settings: 48×64, 30 epochs",
+    ):
+        assert part in said
+
+
+def test_synthetic_images_are_called_so(open_page: OpenPage) -> None:
+    test = open_page("tables", dataset="*demo*_[a](b)")
+    assert "*demo*_[a](b) (original, synthetic)" in text(test)
+    assert shown(test, 5).loc["lenet5 · original", "Accuracy"] == "90.00"
+
+
+def test_choices_stand_in_the_address(open_page: OpenPage, folder: Path) -> None:
+    assert shown(open_page("tables", seeds=["2"]), 5).loc["lenet5 · original", "Accuracy"] == "**74.00**"
+    assert shown(open_page("tables", studies=["grid-1"]), 5).loc["lenet5 · reconstructed", "Accuracy"] == "–"
+    assert shown(open_page("tables", images=["original"]), 5).loc["lenet5 · reconstructed", "Accuracy"] == "–"
+    demo = Store(folder / "dermslim.duckdb").runs(dataset="*demo*_[a](b)")["run_id"].iloc[0]
+    assert shown(open_page("tables", runs=[demo]), 5).loc["lenet5 · original", "Accuracy"] == "90.00"
+
+
+def test_pruning_is_shown_step_by_step_with_its_classes_sizes_and_times_below(open_page: OpenPage) -> None:
+    test = open_page("tables")
+    steps = shown(test, 6)
+    assert steps.index[:4].tolist() == [f"lenet5 · {name}" for name in ("Original", "R1: 50%", "R1: 33%", "R2: 33%")]
+    assert steps.loc["lenet5 · R1: 50%", "Accuracy"] == "79.00"
+    assert steps.loc["lenet5 · R2: 50%", "printed"] == "–"
+    further = shown(test, 7)
+    assert (further["Weights on disk, MB"].str.replace("\u00a0", " ") == "1.00").all()
+    assert "Recall melanoma, %" in further
+
+
+def test_every_table_can_be_downloaded_in_three_formats(open_page: OpenPage) -> None:
+    labels = [button.label for button in open_page("tables").download_button]
+    assert labels == ["CSV", "Markdown", "LaTeX"] * 4
+
+
+def test_another_data_set_is_chosen_by_the_reader(open_page: OpenPage) -> None:
+    test = open_page("tables")
+    test = ran(test.selectbox(key="choice_dataset").set_value("*demo*_[a](b)"))
+    assert shown(test, 5).loc["lenet5 · original", "Accuracy"] == "90.00"
+    assert test.query_params["dataset"] == "*demo*_[a](b)"
