@@ -64,6 +64,12 @@ page = st.navigation(
         ],
         "Training": [
             st.Page(
+                "app_pages/study.py",
+                title="Whole study",
+                icon=":material/nights_stay:",
+                help="The article's study from sweep to pruned networks in one submission, and its summary.",
+            ),
+            st.Page(
                 "app_pages/prune_train.py",
                 title="Prune and train",
                 icon=":material/model_training:",

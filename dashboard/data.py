@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ from core.rivals import rivals_sentences as rivals_in_words
 from core.settings import Settings
 from core.splits import Targets, reached, split_records
 from core.store import Store
+from core.study import KIND as ARTICLE_STUDY
+from core.study import ArticleSpec, plan
 from core.svd import SVDFactors, decompose
 from core.sweeps import spec_hash
 from core.training_rows import ENDED
 from core.training_runs import TrainSpec, split_sentence
 from dashboard.training_numbers import layer_sizes as layer_sizes_of
 from jobs.queues import Estimate, Queues, RunState, WorkerState
+from jobs.studies import StudyEstimate, StudyState, estimate_study, study_state
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -422,6 +425,55 @@ def identical_trainings(wanted: Sequence[tuple[TrainSpec, Dataset]]) -> list[str
     newest_last = there.iloc[::-1]
     by_hash = dict(zip(newest_last["spec_hash"], newest_last["run_id"], strict=True))
     return [by_hash.get(spec_hash(spec, found.fingerprint)) for spec, found in wanted]
+
+
+# -- the article's study -------------------------------------------------------------------------------------------
+
+
+@st.cache_data(max_entries=20, ttl=1, show_spinner=False)
+def _study_state(at: Stamp, redis_url: str | None, study: str) -> StudyState | None:
+    return study_state(queues(), study)
+
+
+def study(study: str) -> StudyState | None:
+    """Return how far a study has come; None while it isn't recorded."""
+    return _study_state(stamp(), settings().redis_url, study)
+
+
+@st.cache_data(max_entries=5, show_spinner=False)
+def _studies(at: Stamp) -> pd.DataFrame:
+    return store().studies()
+
+
+def studies() -> pd.DataFrame:
+    """Return a row a study of the article, newest first."""
+    found = _studies(stamp())
+    return found[found["kind"] == ARTICLE_STUDY]
+
+
+@st.cache_data(max_entries=50, ttl=60, show_spinner=False)
+def _study_estimate(database: str, text: str, done: tuple[tuple[str, float], ...], _found: Dataset) -> StudyEstimate:
+    spec = ArticleSpec.from_dict(json.loads(text))
+    left = [part for part in plan(spec) if dict(done).get(part.key) != 1]
+    return estimate_study(queues(), spec, _found, left, dict(done))
+
+
+def study_estimate(spec: ArticleSpec, found: Dataset, done: Mapping[str, float]) -> StudyEstimate:
+    """Return how long a study may still take, at most a minute old; done: parts begun, 0 to 1, by key."""
+    shares = tuple((key, round(share, 2)) for key, share in sorted(done.items()))
+    return _study_estimate(str(settings().database), json.dumps(spec.to_dict()), shares, found)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _study_claims(at: Stamp, runs: tuple[str, ...], chosen: Grounds) -> pd.DataFrame:
+    trained = _trainings(at)
+    own = trained[trained["run_id"].isin(runs)]
+    return claims_table(results.known(store(), own, _offers(at), chosen))
+
+
+def study_claims(runs: Sequence[str], chosen: Grounds) -> pd.DataFrame:
+    """Return the claims as these trainings alone, and what else is chosen, decide them."""
+    return _study_claims(stamp(), tuple(runs), chosen)
 
 
 # -- the queue -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import json
 import logging
 import secrets
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,14 +35,13 @@ from core.study import (
     Part,
     Progress,
     Standing,
-    named_part,
     plan,
     progress,
     run_spec,
     spec_ahead,
 )
 from core.sweeps import SweepSpec
-from core.training_runs import PruneTrainSpec, TrainSpec
+from core.training_runs import PruneTrainSpec, TrainSpec, likely_networks
 from jobs.connection import TRAIN, Connection
 from jobs.environment import training_options, user
 from jobs.live import PREFIX, LiveRun, active_runs
@@ -438,10 +437,13 @@ class StudyEstimate:
         return tuple(STAGES[stage.stage] for stage in self.stages if stage.unknown)
 
 
-def estimate_study(queues: Queues, spec: ArticleSpec, dataset: Dataset, parts: Sequence[Part]) -> StudyEstimate:
+def estimate_study(
+    queues: Queues, spec: ArticleSpec, dataset: Dataset, parts: Sequence[Part], done: Mapping[str, float] | None = None
+) -> StudyEstimate:
     """Guess how long these parts take, from what has been measured here; trainings are shared out to the workers.
 
-    Stages are taken one after the other, as they are where measuring and training share a machine's cores.
+    done: the share of a part that is done already, 0 to 1, by its key. Stages are taken one after the other, as they
+    are where measuring and training share a machine's cores.
     """
     trainers = sum(worker.kind == TRAIN for worker in queues.workers()) or 1
     known: dict[tuple[str, str], tuple[float | None, str]] = {}
@@ -456,7 +458,7 @@ def estimate_study(queues: Queues, spec: ArticleSpec, dataset: Dataset, parts: S
                 known[key] = found.seconds, found.basis
             guess, basis = known[key]
             unknown += guess is None
-            seconds += guess or 0.0
+            seconds += (guess or 0.0) * (1 - (done or {}).get(part.key, 0.0))
             bases.append(basis)
         if of_stage:
             share = trainers if of_stage[0].network else 1
@@ -465,12 +467,19 @@ def estimate_study(queues: Queues, spec: ArticleSpec, dataset: Dataset, parts: S
     return StudyEstimate(tuple(stages))
 
 
+def share_done(standing: Standing, run: RunState | None) -> float:
+    """Return how much of a part is done, 0 to 1: of a training run, of the epochs that it will probably have."""
+    if standing.state == FINISHED:
+        return 1.0
+    if run is None or run.ended:
+        return 0.0
+    expected = run.total
+    if isinstance(standing.spec, TrainSpec):
+        expected = max(run.total, len(likely_networks(standing.spec)) * standing.spec.training.epochs)
+    return min(1.0, (run.done + (0 if run.trains else run.failed)) / max(1, expected))
+
+
 def _ahead(spec: ArticleSpec, part: Part, dataset: Dataset) -> RunSpec:
     """Return about what a run will be told, the reconstruction standing for its original."""
     ahead = spec_ahead(spec, part)
     return replace(ahead, dataset=dataset.name) if isinstance(ahead, TrainSpec) else ahead
-
-
-def waiting_for(state: StudyState) -> list[str]:
-    """Return, a sentence each, what a study's unfinished parts wait for."""
-    return [f"{named_part(each.part)} {each.reason}" for each in state.progress.parts if each.state == "waiting"]

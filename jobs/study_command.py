@@ -220,7 +220,7 @@ def estimate_lines(estimate: StudyEstimate) -> list[str]:
     lines = []
     for stage in estimate.stages:
         length = f"about {length_text(stage.seconds)}" if stage.seconds else "unknown"
-        lines.append(f"{STAGES[stage.stage]}: {stage.runs} runs, {length}: {stage.basis}")
+        lines.append(f"{STAGES[stage.stage]}: {stage.runs} run{'s' if stage.runs > 1 else ''}, {length}: {stage.basis}")
     total = estimate.seconds
     whole = f"In all about {length_text(total)}" if total else "How long it takes is not known yet"
     missing = f", without {'; '.join(estimate.unknown)}" if total and estimate.unknown else ""

@@ -1,0 +1,83 @@
+"""The article's whole study: start it with one button, watch it, and read in the morning what it came to."""
+
+import streamlit as st
+
+from core.study import ArticleSpec
+from dashboard import components, data, forms, study_form, study_view, words
+
+VIEWS = ("Study", "New study")
+
+
+def show_form() -> None:
+    """Turn to the form."""
+    st.query_params["tab"] = "New study"
+
+
+def copy_settings(spec: ArticleSpec) -> None:
+    """Turn to the form with a study's settings in its fields."""
+    forms.set_draft(study_form.PREFIX, study_form.draft_of(spec))
+    st.query_params["dataset"] = spec.dataset
+    show_form()
+
+
+def pick_study() -> str | None:
+    """Return the study that the reader chooses, or None (and what to do) where there is none."""
+    wanted = st.query_params.get("study")
+    rows = {row["study"]: row for row in data.studies().to_dict("records")}
+    if wanted and wanted not in rows and wanted.startswith("article-"):
+        st.info("This study is being recorded.", icon=":material/hourglass_top:")
+        study_view.until_recorded(wanted)
+        return None
+    if not rows:
+        st.info("The article's study has not been submitted yet.", icon=":material/nights_stay:")
+        st.caption(
+            "One submission does it all, in the order that things depend on each other: the SVD sweep, the "
+            "reconstruction at the k that it chooses, every network trained on original and reconstructed images, "
+            "Algorithm 2 on each, and the resize study. It goes on by itself, over a night or a restart."
+        )
+        st.button("New study", type="primary", icon=":material/add:", on_click=show_form)
+        return None
+    return components.url_choice(
+        st.selectbox,
+        "Study",
+        [str(study) for study in rows],
+        param="study",
+        format_func=lambda study: (
+            f"{components.moment(rows[study]['submitted_at'])} · {words.shortened(rows[study]['dataset'], 40)}"
+        ),
+    )
+
+
+def show(study: str) -> None:
+    """Show one study: how it stands, what it came to, and its settings."""
+    state = data.study(study)
+    if state is None:
+        return
+    known = data.datasets().set_index("name")["synthetic"]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = words.escaped(words.shortened(state.spec.dataset, 60))
+        synthetic = f" {components.SYNTHETIC}" if known.get(state.spec.dataset, False) else ""
+        networks = ", ".join(network.name for network in state.spec.networks)
+        st.markdown(f"**{name}**{synthetic} · {words.escaped(networks)}")
+        st.button(
+            "Use these settings in a new study", icon=":material/edit:", type="tertiary", on_click=copy_settings,
+            args=(state.spec,),
+        )  # fmt: skip
+    if state.ended:
+        study_view.ended(state)
+    else:
+        study_view.live(study)
+    study_view.settings(state)
+
+
+view = components.url_choice(
+    st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
+)
+with components.sentences():
+    if view == "New study":
+        with st.container(border=True):
+            study_form.form()
+        st.stop()
+    chosen = pick_study()
+    if chosen is not None:
+        show(chosen)
