@@ -14,7 +14,7 @@ INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/installed  ## start everything with a synthetic data set and its sweep: http://127.0.0.1:8501
+demo: $(VENV)/installed  ## start everything with a synthetic data set and its runs: http://127.0.0.1:8501
 	@exec $(RUN) -m dashboard --demo
 
 up: $(VENV)/installed  ## the same without demo data

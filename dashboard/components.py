@@ -22,6 +22,7 @@ from core.sweeps import spec_from_dict
 from core.training_runs import TRAINING_SPECS
 from dashboard import data, words
 from jobs.queues import RunState
+from jobs.training_jobs import PRIORITIES
 
 PAGES = {  # where a run of each kind is shown, and the query parameter that names it there
     "svd-sweep": ("app_pages/sweeps.py", "run"),
@@ -33,6 +34,7 @@ PAGES = {  # where a run of each kind is shown, and the query parameter that nam
 }
 # The page's own backgrounds, as in .streamlit/config.toml.
 BACKGROUNDS = {"light": "#FFFFFF", "dark": "#11191E"}
+WAITING = ("queued", "running")  # what a worker should be at, or soon will be
 SYNTHETIC = ":violet-badge[:material/science: synthetic]"
 
 
@@ -109,6 +111,16 @@ def health_banner() -> None:
             "Runs that are started stay queued until one runs: `python -m jobs.worker svd`, on any machine that "
             "reaches the queue and the images.",
             title="No svd worker is running",
+            icon=":material/warning:",
+        )
+    if health.store or any(worker.kind == "train" for worker in health.workers):
+        return
+    waiting_trainings = [state for state in data.run_states() if state.trains and state.status in WAITING]
+    if waiting_trainings:
+        st.warning(
+            f"{words.count_of(len(waiting_trainings), 'training run')} cannot go on until one runs: "
+            "`python -m jobs.worker train`, on any machine that reaches the queue and the images.",
+            title="No train worker is running",
             icon=":material/warning:",
         )
 
@@ -295,18 +307,73 @@ def _progress(run_id: str) -> None:
     show_outcome()
     st.markdown(f"{status_text(state.status)} `{state.run_id}`")
     progress_bar(state)
+    controls(state)
+
+
+def controls(state: RunState) -> None:
+    """Offer what can be done about a run that has not ended."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if state.trains:
+            _training_controls(state)
+        after = "the epoch being trained now is" if state.trains else "the images being measured now are"
+        st.button(
+            "Cancel",
+            key=f"cancel_{state.run_id}",
+            icon=":material/stop_circle:",
+            help=f"{after.capitalize()} the last. What is there is kept, and a retry goes on from it.",
+            on_click=attempt,
+            args=(cancel_run, state.run_id),
+            kwargs={"done": f"Cancelling: {after} the last"},
+        )
+        if state.trains and state.status == "running":
+            st.button(
+                "Cancel at once",
+                key=f"cancel_now_{state.run_id}",
+                icon=":material/cancel:",
+                help="In the middle of the epoch, which is lost; the last checkpoint is kept.",
+                on_click=attempt,
+                args=(cancel_run_at_once, state.run_id),
+                kwargs={"done": "Cancelled: the epoch that was being trained is lost"},
+            )
+
+
+def _training_controls(state: RunState) -> None:
+    """Offer to hold a training run, to let it go on, and to let it go before or after others."""
+    held = state.status in ("paused", "scheduled")
     st.button(
-        "Cancel",
-        key=f"cancel_{run_id}",
-        icon=":material/stop_circle:",
+        "Start now" if state.status == "scheduled" else "Resume" if held else "Pause",
+        key=f"hold_{state.run_id}",
+        icon=":material/play_arrow:" if held else ":material/pause:",
+        help="Goes on after the last epoch." if held else "Stops after the epoch being trained now and keeps it.",
         on_click=attempt,
-        args=(cancel_run, run_id),
-        kwargs={"done": "Cancelling: the images being measured now are the last ones"},
+        args=(resume_run if held else pause_run, state.run_id),
+        kwargs={"done": "Queued: a worker goes on with it" if held else "Paused after the epoch being trained now"},
     )
+    key = f"priority_{state.run_id}"
+    if st.session_state.get(key) != state.priority:
+        st.session_state[key] = state.priority
+    st.selectbox(
+        "Priority",
+        PRIORITIES,
+        key=key,
+        width=140,
+        help="Workers empty high before normal before low. A step that is being trained is not interrupted.",
+        on_change=_change_priority,
+        args=(state.run_id, key),
+    )
+
+
+def _change_priority(run_id: str, key: str) -> None:
+    priority = st.session_state[key]
+    attempt(data.queues().prioritise, run_id, priority, done=f"Priority {priority}")
 
 
 def progress_bar(state: RunState) -> None:
     """Show how far a run is, at which rate, and how long it will still take."""
+    if state.trains:
+        text = words.training_progress_text(state, reader_zone())
+        st.progress(min(1.0, state.done / max(1, state.total)), text=words.escaped(text))
+        return
     finished = state.done + state.failed
     if state.status == "queued":
         before = f", {words.count_of(state.position, 'run')} before it" if state.position else ""
@@ -323,18 +390,44 @@ def progress_bar(state: RunState) -> None:
 
 
 def cancel_run(run_id: str) -> None:
-    """Stop a run after the images that are being measured now."""
+    """Stop a run after the images, or the epoch, at hand."""
     data.queues().cancel(run_id)
 
 
+def cancel_run_at_once(run_id: str) -> None:
+    """Stop a training run in the middle of its epoch."""
+    data.queues().cancel(run_id, force=True)
+
+
+def pause_run(run_id: str) -> None:
+    """Hold a training run after its epoch."""
+    data.queues().pause(run_id)
+
+
+def resume_run(run_id: str) -> None:
+    """Let a held training run go on."""
+    data.queues().resume(run_id)
+
+
 def retry_run(run_id: str) -> None:
-    """Measure what a run has left out."""
+    """Measure or train what a run has left out."""
     data.queues().retry(run_id)
 
 
 def retry_button(state: RunState) -> None:
-    """Offer to measure what an ended run has left out."""
-    if state.ended and state.done < state.total:
+    """Offer to measure or train what an ended run has left out."""
+    if state.trains:
+        if state.ended and (state.failed or state.status != "finished"):
+            st.button(
+                "Retry from the failed step" if state.failed else "Go on from the last epoch",
+                key=f"retry_{state.run_id}",
+                icon=":material/replay:",
+                help="Steps before it are kept.",
+                on_click=attempt,
+                args=(retry_run, state.run_id),
+                kwargs={"done": "Queued again: trained steps are kept"},
+            )
+    elif state.ended and state.done < state.total:
         st.button(
             f"Retry the {words.count_of(state.total - state.done, 'missing image')}",
             key=f"retry_{state.run_id}",
@@ -347,9 +440,9 @@ def retry_button(state: RunState) -> None:
 
 def ended_without_results(state: RunState) -> None:
     """Say why a run that has ended has nothing to show, and what can be done."""
-    measured = f"{state.done:,} of {words.count_of(state.total, 'image')} measured"
+    measured = words.done_text(state)
     if state.status == "cancelled":
-        st.warning(f"This run was cancelled with {measured}. What was measured is kept.", icon=":material/cancel:")
+        st.warning(f"This run was cancelled with {measured}. That is kept.", icon=":material/cancel:")
     else:
         st.error(
             words.sentence(state.error or "No reason was recorded"),
@@ -361,8 +454,11 @@ def ended_without_results(state: RunState) -> None:
 
 
 def left_out_images(state: RunState) -> None:
-    """List the images that a run could not measure, with their reasons."""
+    """List the images, or the steps, that a run could not measure or train, with their reasons."""
     if not state.failed:
+        return
+    if state.trains:
+        _failed_steps(state)
         return
     failures = data.failed_images(state.run_id)
     title = f"{words.count_of(state.failed, 'image')} could not be measured"
@@ -376,6 +472,24 @@ def left_out_images(state: RunState) -> None:
                 "worker": "Worker",
             },
             alt=f"Images that run {state.run_id} could not measure, with reasons",
+        )
+
+
+def _failed_steps(state: RunState) -> None:
+    steps = data.steps(state.run_id)
+    failures = steps[steps["status"] == "failed"]
+    if failures.empty:
+        return
+    with st.expander(f"{words.count_of(len(failures), 'step')} could not be trained", icon=":material/report:"):
+        st.dataframe(
+            failures[["name", "failure", "worker"]],
+            hide_index=True,
+            column_config={
+                "name": st.column_config.TextColumn("Step", width="medium"),
+                "failure": st.column_config.TextColumn("Reason", width="large"),
+                "worker": "Worker",
+            },
+            alt=f"Steps that run {state.run_id} could not train, with reasons",
         )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from core.metrics import METRICS_BY_NAME, Metric
 from core.svd import break_even_k
 from core.training_runs import TRAINING_SPECS, training_spec_from_dict
+from jobs.queues import RunState
 
 NONE = "–"
 KINDS = {
@@ -365,6 +366,46 @@ def estimate_sentence(seconds: float | None, basis: str) -> str:
     if seconds is None:
         return basis
     return f"About {duration_text(seconds)}: {basis}"
+
+
+def part_of(state: RunState) -> str:
+    """Return what a run's progress counts: an image, or an epoch."""
+    return "epoch" if state.trains else "image"
+
+
+def done_text(state: RunState) -> str:
+    """Return how much of a run is there: 45 of 60 epochs trained, 8 of 10 images measured."""
+    done = "trained" if state.trains else "measured"
+    return f"{count_text(state.done)} of {count_of(state.total, part_of(state))} {done}"
+
+
+def failed_text(state: RunState) -> str:
+    """Return how many images or steps of a run failed: 1 step failed; empty for none."""
+    return f"{count_of(state.failed, 'step' if state.trains else 'image')} failed" if state.failed else ""
+
+
+def training_progress_text(state: RunState, zone: tzinfo | None = None) -> str:
+    """Return where a training run is: R1: 50% · epoch 12 of 75 · 3 min left in this step."""
+    epoch = f"epoch {state.epoch} of {state.epochs}" if state.epoch else count_of(state.epochs or state.total, "epoch")
+    parts = [state.step_name, epoch] if state.step_name else []
+    match state.status:
+        case "scheduled":
+            parts = [f"To start after {moment_text(state.starts_at, zone)}", *parts]
+        case "paused":
+            parts = ["Paused", *parts, *([state.doing] if state.doing else [])]
+        case "queued" if state.step_name:
+            parts.append("waits for a worker")
+        case "queued":
+            before = f", {count_of(state.position, 'run')} before it" if state.position else ""
+            parts = [f"Queued{before}: {epoch} a step to train"]
+        case _:
+            if state.doing:
+                parts.append(state.doing)
+            elif state.seconds_left is not None:
+                parts.append(
+                    f"{duration_text(state.seconds_left)} left in this step" if state.seconds_left else "judging"
+                )
+    return " · ".join(part for part in (*parts, failed_text(state)) if part)
 
 
 def parse_ks(text: str) -> tuple[int, ...] | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core import images
-from core.arrays import ABOUT_NAME, PIXELS_NAME, MetadataEncoding, array_folder, fit_metadata, image_array
+from core.arrays import (
+    ABOUT_NAME,
+    PIXELS_NAME,
+    MetadataEncoding,
+    array_folder,
+    fit_metadata,
+    folder_bytes,
+    image_array,
+)
 from core.datasets import Dataset, Record, load_dataset
 from core.errors import Cancelled, DatasetError, SpecError
 
@@ -272,3 +281,45 @@ def test_an_encoding_survives_json_and_standardises_training(training: list[Reco
 def test_an_encoding_of_other_fields_is_refused() -> None:
     with pytest.raises(SpecError, match="Expected a metadata encoding of"):
         MetadataEncoding.from_dict({"mean_age": 3})
+
+
+def touched(folder: Path, seconds: float) -> None:
+    os.utime(folder / ABOUT_NAME, (seconds, seconds))
+
+
+def test_the_least_recently_used_arrays_make_room_for_a_new_one(dataset: Dataset, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    sizes = [(8, width) for width in (10, 11, 12)]
+    folders = []
+    for number, (height, width) in enumerate(sizes):
+        folders.append(image_array(dataset, cache, height, width).folder)
+        touched(folders[-1], 1000 + number)
+    image_array(dataset, cache, *sizes[0])  # used again: now the second is the least recently used
+    room = sum(folder_bytes(folder) for folder in folders)
+    new = image_array(dataset, cache, 8, 9, limit=room)
+    assert [folder.exists() for folder in folders] == [True, False, True]
+    assert new.folder.exists()
+    assert image_array(dataset, cache, *sizes[1]).pixels.shape[2] == 11  # made again
+
+
+def test_an_array_in_use_is_never_removed(dataset: Dataset, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    used = image_array(dataset, cache, 8, 10)
+    idle = image_array(dataset, cache, 8, 11).folder
+    code = (
+        "import sys; from pathlib import Path; from core.arrays import mapped, PIXELS_NAME\n"
+        "pixels = mapped(Path(sys.argv[1]) / PIXELS_NAME); print(pixels.shape[0], flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(used.folder)]
+    del used
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == f"{IMAGES}\n"
+        folder = array_folder(dataset, cache, 8, 10)
+        touched(folder, 1000)
+        new = image_array(dataset, cache, 8, 12, limit=0)
+        assert (folder.exists(), idle.exists(), new.folder.exists()) == (True, False, True)
+        other.communicate("")
+    del new
+    image_array(dataset, cache, 8, 13, limit=0)
+    assert not folder.exists()

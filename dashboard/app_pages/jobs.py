@@ -7,7 +7,7 @@ from core.errors import QueueUnavailable
 from dashboard import components, data, words
 from jobs.queues import RunState
 
-ACTIVE = ("queued", "running")
+WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others are shown here
 
 
 @st.fragment(run_every=2)
@@ -20,30 +20,25 @@ def under_way(known: tuple[str, ...]) -> None:
     with st.container(horizontal=True):
         st.metric("Running", sum(state.status == "running" for state in active), border=True)
         st.metric("Queued", sum(state.status == "queued" for state in active), border=True)
+        held = sum(state.status in ("paused", "scheduled") for state in active)
+        if held:
+            st.metric("Paused or scheduled", held, border=True)
         st.metric("Records waiting", words.count_text(health.waiting) if not health.redis else words.NONE, border=True)
         st.metric("Workers", len(health.workers) if not health.redis else words.NONE, border=True)
     components.show_outcome()
     for state in active:
         with st.container(border=True):
-            name, buttons = st.columns([4, 1], vertical_alignment="center")
-            with name:
+            with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(
                     f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** · "
                     f"{words.escaped(words.shortened(state.dataset, 48))}"
                     + (f" {components.SYNTHETIC}" if state.synthetic else "")
                 )
-                st.caption(f"`{state.run_id}` · submitted {words.ago_text(state.submitted_at)}")
-            with buttons:
-                st.button(
-                    "Cancel",
-                    key=f"cancel_{state.run_id}",
-                    icon=":material/stop_circle:",
-                    width="stretch",
-                    on_click=components.attempt,
-                    args=(components.cancel_run, state.run_id),
-                    kwargs={"done": "Cancelling: the images being measured now are the last ones"},
-                )
+                if state.kind in WITH_PAGE:
+                    components.run_link(state.run_id, state.kind, "Watch it", icon=":material/visibility:")
+            st.caption(f"`{state.run_id}` · submitted {words.ago_text(state.submitted_at)}")
             components.progress_bar(state)
+            components.controls(state)
 
 
 def ended_table(states: list[RunState]) -> None:
@@ -54,9 +49,9 @@ def ended_table(states: list[RunState]) -> None:
                 "Status": [state.status for state in states],
                 "Kind": [words.KINDS.get(state.kind, state.kind) for state in states],
                 "Data set": [state.dataset + (" (synthetic)" if state.synthetic else "") for state in states],
-                "Measured": [100 * state.done / max(1, state.total) for state in states],
-                "Images": [state.total for state in states],
-                "Failed": [state.failed for state in states],
+                "Done": [100 * min(1.0, state.done / max(1, state.total)) for state in states],
+                "Of": [words.count_of(state.total, words.part_of(state)) for state in states],
+                "Failed": [words.failed_text(state).removesuffix(" failed") for state in states],
                 "Finished": [components.moment(state.finished_at) for state in states],
                 "Run": [state.run_id for state in states],
             }
@@ -64,9 +59,7 @@ def ended_table(states: list[RunState]) -> None:
         hide_index=True,
         column_config={
             "Data set": st.column_config.TextColumn(width="medium"),
-            "Measured": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100, width="small"),
-            "Images": st.column_config.NumberColumn(format="localized"),
-            "Failed": st.column_config.NumberColumn(format="localized"),
+            "Done": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100, width="small"),
         },
         alt="Runs that have ended",
     )
@@ -80,8 +73,8 @@ def details(state: RunState, row: dict[str, object] | None) -> None:
     if state.error:
         st.error(words.sentence(state.error), icon=":material/error:")
     lines = [
-        f"{words.count_text(state.done)} of {words.count_of(state.total, 'image')} measured",
-        f"{words.count_text(state.failed)} failed",
+        words.done_text(state),
+        words.failed_text(state) or "none failed",
         f"attempt {state.attempt}",
         f"submitted {components.moment(state.submitted_at)} by {state.submitted_by or 'unknown'}",
     ]
@@ -90,7 +83,7 @@ def details(state: RunState, row: dict[str, object] | None) -> None:
     st.caption(words.escaped(" · ".join(lines)))
     with st.container(horizontal=True):
         components.retry_button(state)
-        if state.kind in ("svd-sweep", "resize-study"):
+        if state.kind in WITH_PAGE:
             components.run_link(state.run_id, state.kind, "Open its results", icon=":material/query_stats:")
     components.left_out_images(state)
     if row:

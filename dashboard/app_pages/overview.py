@@ -89,6 +89,51 @@ def headline(state: RunState) -> None:
         st.markdown(sentence)
 
 
+def smallest_network(state: RunState) -> None:
+    """Show what pruning left in the prune-train run that finished last: the smallest accepted network."""
+    row = data.run(state.run_id)
+    if row is None:
+        return
+    steps = data.steps(state.run_id)
+    steps = steps[steps["status"] == "finished"]
+    if steps.empty:
+        return
+    unpruned = data.plain_row(steps.iloc[0])
+    pruned = steps[(steps["step"] > 0) & (steps["accepted"] == True)]  # noqa: E712 - three-valued
+    smallest = data.plain_row(pruned.sort_values("parameters").iloc[0]) if len(pruned) else unpruned
+    spec = data.spec_of(row)
+    st.subheader("Smallest accepted network")
+    st.markdown(
+        f"The pruning that finished last, {words.ago_text(state.finished_at)}, took "
+        f"**{words.escaped(spec['network']['name'])}** on "
+        f"**{words.escaped(words.shortened(row['dataset'], 60))}**"
+        + (f" {components.SYNTHETIC}" if row["synthetic"] else "")
+        + f" through {words.count_of(len(steps) - 1, 'pruned network')}, of which {len(pruned)} "
+        f"{'was' if len(pruned) == 1 else 'were'} accepted"
+    )
+    left = 100 * smallest["parameters"] / unpruned["parameters"]
+    accuracy, before = smallest["test_accuracy"], unpruned["test_accuracy"]
+    points = (
+        f"{accuracy - before:+.1f} points".replace("-", "−") if words.known(accuracy) and words.known(before) else None
+    )
+    figures = [
+        ("Smallest accepted", smallest["name"] if len(pruned) else "none", None, "By parameters; named as in Table 6."),
+        (
+            "Parameters left",
+            words.percent_text(left),
+            None,
+            f"{smallest['parameters']:,} of {unpruned['parameters']:,}.",
+        ),
+        ("Test accuracy", words.percent_text(accuracy, 2), points, "Beside it the difference to the unpruned network."),
+        ("Unpruned", words.percent_text(before, 2), None, "Test accuracy of the network that was pruned."),
+    ]
+    with st.grid(4, min_column_width=150):
+        for label, value, difference, explanation in figures:
+            with st.container(border=True):
+                st.metric(label, value, difference, help=explanation)
+                components.run_link(state.run_id, state.kind, "Open the run", icon=":material/arrow_forward:")
+
+
 def _ratio(value: object) -> str:
     return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
 
@@ -98,12 +143,12 @@ def finished_last(ended: list[RunState]) -> None:
     st.subheader("Finished last")
     for state in ended[:RECENT]:
         with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
-            failed = f" · {words.count_text(state.failed)} failed" if state.failed else ""
+            failed = f" · {words.failed_text(state)}" if state.failed else ""
             st.markdown(
                 f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** of "
                 f"{words.escaped(words.shortened(state.dataset, 48))}"
                 + (f" {components.SYNTHETIC}" if state.synthetic else "")
-                + f" · {words.count_of(state.done, 'image')}{failed} · {words.ago_text(state.finished_at)}"
+                + f" · {words.count_of(state.done, words.part_of(state))}{failed} · {words.ago_text(state.finished_at)}"
             )
             components.run_link(state.run_id, state.kind, "Open", icon=":material/arrow_forward:")
     if len(ended) > RECENT:
@@ -114,9 +159,12 @@ states = components.run_states()
 ended = sorted((state for state in states if state.ended), key=lambda state: state.finished_at or state.submitted_at)
 ended.reverse()
 sweep = next((state for state in ended if state.kind == "svd-sweep" and state.status == "finished"), None)
+pruning = next((state for state in ended if state.kind == "prune-train" and state.status == "finished"), None)
 with components.sentences():
     if sweep is not None:
         headline(sweep)
+    if pruning is not None:
+        smallest_network(pruning)
     under_way(tuple(state.run_id for state in states if not state.ended))
     if ended:
         finished_last(ended)

@@ -1,0 +1,229 @@
+"""Training runs on the pages that show every kind of run: Jobs, Overview and the banner; and the words for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laboratory import ROOT, workers
+from streamlit.testing.v1 import AppTest
+
+from core.architectures import NETWORKS
+from core.classification import FIGURES
+from core.datasets import Dataset, Record
+from core.protocol import EpochResult, TrainingSpec
+from core.schedule import Step
+from core.settings import Settings
+from core.splits import SPLITS
+from core.store import NewRun, Store
+from core.sweeps import spec_hash
+from core.training_runs import (
+    PruneTrainSpec,
+    TrainSpec,
+    described,
+    failed,
+    first_state,
+    judged,
+    next_training,
+)
+from dashboard import data, words
+from jobs.connection import connect
+from jobs.live import LiveRun
+from jobs.queues import Queues, RunState
+from jobs.training_jobs import job_id, queue
+
+NOW = datetime(2026, 11, 24, 21, 45, tzinfo=UTC)
+NETWORK = NETWORKS["lenet5"]
+TRAINING = TrainingSpec(epochs=3, height=48, width=64)
+EPOCH = EpochResult(1, 0.9, 60.0, 61.0, 50.0, 0.8, 70.0, 71.0, 72.0, 1.5, 300.0)
+NAME = "moles_*with*_[strange]"
+OpenPage = Callable[..., AppTest]
+
+
+def dataset(folder: Path) -> Dataset:
+    labels = ("melanoma", "nevus", "non_melanoma", "negative")
+    records = tuple(Record(f"{i:03}", f"{i:03}.png", 1, 40, 56, f"{i}", labels[i % 4]) for i in range(48))
+    return Dataset(NAME, folder, "class_folders", records, (), synthetic=True)
+
+
+def record_pruning(store: Store, run_id: str, accuracies: list[float | None]) -> None:
+    """Record a pruning run whose steps reached these test accuracies; None: it could not be trained."""
+    spec = PruneTrainSpec(dataset=NAME, network=NETWORK, training=TRAINING)
+    found = dataset(Path("/images"))
+    values = (json.dumps(spec.to_dict()), spec_hash(spec, found.fingerprint), TRAINING.epochs, NOW)
+    store.record_run(NewRun(run_id, spec.kind, NAME, found.fingerprint, True, *values, submitted_by="tester"))
+    state = first_state(spec)
+    for accuracy in accuracies:
+        step = next_training(spec, state)
+        assert isinstance(step, Step)
+        if accuracy is None:
+            result = failed(spec, step, "There is too little memory: try a smaller batch.")
+        else:
+            figures: dict[str, float | None] = {f"{split}_{figure}": accuracy for split in SPLITS for figure in FIGURES}
+            result = replace(described(spec, step), status="finished", epochs=3, figures=figures)
+            epochs = [replace(EPOCH, epoch=epoch) for epoch in (1, 2, 3)]
+            store.record_epochs(run_id, 1, step.index, epochs, NOW)
+        result, state = judged(spec, state, step, result)
+        store.record_step(run_id, 1, result, "train-host-1", NOW, NOW)
+    store.record_training_ended(run_id, 1, None, NOW + timedelta(minutes=5))
+
+
+@pytest.fixture
+def queues(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Queues:
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("DATA_ROOTS", str(settings.data_roots[1]))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+    data.forget_states()
+    return Queues(settings)
+
+
+def open_page(page: str, **query: str) -> AppTest:
+    test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+    for name, value in query.items():
+        test.query_params[name] = value
+    test.switch_page(f"app_pages/{page}.py")
+    test.run()
+    assert not test.exception, test.exception
+    return test
+
+
+def said(test: AppTest) -> str:
+    kinds: tuple[Any, ...] = (test.markdown, test.caption, test.subheader, test.info, test.success)
+    return "\n".join(str(part.value) for kind in kinds for part in kind)
+
+
+def progress_texts(test: AppTest) -> list[str]:
+    return [part.proto.text for part in test.get("progress")]
+
+
+def waiting(queues: Queues, seed: int = 1, **options: Any) -> str:
+    spec = TrainSpec(dataset=NAME, network=NETWORK, training=replace(TRAINING, seed=seed))
+    return queues.submit(spec, dataset(queues.settings.data_roots[1]), **options).run_id
+
+
+def test_a_waiting_training_says_its_epochs_and_that_no_worker_is_there(queues: Queues) -> None:
+    waiting(queues)
+    test = open_page("jobs")
+    assert progress_texts(test) == ["Queued\\: 3 epochs a step to train"]
+    assert "1 training run cannot go on until one runs: `python -m jobs.worker train`" in "".join(
+        each.value for each in test.warning
+    )
+    queues.pause(queues.runs()[0].run_id)
+    data.forget_states()
+    assert "training run" not in "".join(each.value for each in open_page("jobs").warning)  # it is held on purpose
+
+
+def test_a_training_is_paused_resumed_moved_and_cancelled_from_the_page(queues: Queues) -> None:
+    run_id = waiting(queues)
+    test = open_page("jobs")
+    test.button(key=f"hold_{run_id}").click().run()
+    assert queues.run(run_id).status == "paused"
+    assert test.button(key=f"hold_{run_id}").label == "Resume"
+    assert progress_texts(test) == ["Paused"]
+    test.selectbox(key=f"priority_{run_id}").select("high").run()
+    assert queues.run(run_id).priority == "high"
+    test.button(key=f"hold_{run_id}").click().run()
+    state = queues.run(run_id)
+    assert (state.status, state.priority) == ("queued", "high")
+    assert queue("train-high", connect(queues.settings)).get_job_ids() == [job_id(LiveRun(None, run_id), 1, 0)]
+    test.button(key=f"cancel_{run_id}").click().run()
+    with workers(queues.settings, "record"):
+        *_, state = queues.wait(run_id)
+    assert state.status == "cancelled"
+    data.forget_states()
+    test = open_page("jobs", job=run_id)
+    assert "0 of 3 epochs trained" in said(test)
+    assert test.button(key=f"retry_{run_id}").label == "Go on from the last epoch"
+
+
+def test_a_scheduled_training_says_when_and_can_be_started_now(queues: Queues) -> None:
+    run_id = waiting(queues, start_after=datetime(2040, 1, 2, 22, 30, tzinfo=UTC))
+    test = open_page("jobs")
+    (text,) = progress_texts(test)
+    assert text.startswith("To start after 2 Jan 2040")
+    assert test.button(key=f"hold_{run_id}").label == "Start now"
+    test.button(key=f"hold_{run_id}").click().run()
+    assert queues.run(run_id).status == "queued"
+
+
+def test_a_step_under_way_says_its_name_and_epoch(queues: Queues) -> None:
+    run_id = waiting(queues)
+    connection = connect(queues.settings)
+    live = LiveRun(connection, run_id)
+    queue("train", connection).empty()
+    live.begin()
+    live.note_training(step=1, step_name="R1: 50%", epoch=2, epochs_done=5, epoch_seconds=60.0, doing="")
+    test = open_page("jobs")
+    assert progress_texts(test) == ["R1\\: 50% · epoch 2 of 3 · 1 min left in this step"]
+    assert test.button(key=f"cancel_now_{run_id}").label == "Cancel at once"
+    assert [each.value for each in test.metric if each.label == "Running"] == ["1"]
+
+
+def test_a_failed_step_is_listed_with_its_reason_and_can_be_retried(queues: Queues) -> None:
+    store = Store(queues.settings.database)
+    record_pruning(store, "prune-train-1", [95.0, None, 94.0])
+    test = open_page("jobs", job="prune-train-1")
+    assert "6 of 6 epochs trained · 1 step failed" in said(test)
+    assert test.button(key="retry_prune-train-1").label == "Retry from the failed step"
+    assert "1 step could not be trained" in [each.label for each in test.expander]
+    frames = [frame.value for frame in test.dataframe]
+    reasons = next(frame for frame in frames if "failure" in frame)
+    assert reasons["name"].tolist() == ["R1: 50%"]
+    assert reasons["failure"].tolist() == ["There is too little memory: try a smaller batch."]
+    ended = next(frame for frame in frames if "Of" in frame)
+    assert ended[["Kind", "Of", "Failed", "Done"]].values.tolist() == [
+        ["Pruning and training", "6 epochs", "1 step", 100]
+    ]
+
+
+def test_the_overview_shows_what_pruning_left(queues: Queues) -> None:
+    store = Store(queues.settings.database)
+    record_pruning(store, "prune-train-1", [95.0, 94.0, 93.5, 50.0, 50.0])
+    test = open_page("overview")
+    text = said(test)
+    assert "Smallest accepted network" in text
+    assert "through 4 pruned networks, of which 2 were accepted" in text
+    assert "synthetic" in text
+    steps = store.steps()
+    figures = {each.label: (each.value, each.delta) for each in test.metric}
+    left = 100 * steps["parameters"][2] / steps["parameters"][0]
+    assert figures["Smallest accepted"] == ("R2: 50%", "")
+    assert figures["Parameters left"] == (f"{left:.1f} %", "")
+    assert figures["Test accuracy"] == ("93.50 %", "−1.5 points")
+    assert figures["Unpruned"] == ("95.00 %", "")
+    assert "15 epochs" in text
+
+
+def test_the_overview_says_so_where_no_pruned_network_was_accepted(queues: Queues) -> None:
+    record_pruning(Store(queues.settings.database), "prune-train-1", [95.0, 50.0, 50.0])
+    test = open_page("overview")
+    figures = {each.label: each.value for each in test.metric}
+    assert figures["Smallest accepted"] == "none"
+    assert figures["Parameters left"] == "100.0 %"
+    assert "of which 0 were accepted" in said(test)
+
+
+STATE = RunState("train-1", "train", "moles", "running", 75, 12, 0, 1, NOW, epoch=12, epochs=75)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"step_name": "Original", "seconds_left": 130.0}, "Original · epoch 12 of 75 · 2 min 10 s left in this step"),
+        ({"step_name": "Original", "epoch": 0, "doing": "starting Keras"}, "Original · 75 epochs · starting Keras"),
+        ({"step_name": "Original", "epoch": 75, "seconds_left": 0.0}, "Original · epoch 75 of 75 · judging"),
+        ({"status": "queued", "step_name": "R1: 50%", "epoch": 0}, "R1: 50% · 75 epochs · waits for a worker"),
+        ({"status": "queued", "epoch": 0, "position": 2}, "Queued, 2 runs before it: 75 epochs a step to train"),
+        (
+            {"status": "paused", "step_name": "Original", "failed": 1},
+            "Paused · Original · epoch 12 of 75 · 1 step failed",
+        ),
+    ],
+)
+def test_progress_is_said_in_epochs(changed: dict[str, Any], text: str) -> None:
+    assert words.training_progress_text(replace(STATE, **changed)) == text
