@@ -265,8 +265,17 @@ def spec_hash(spec: Hashable, fingerprint: str) -> str:
 
     fingerprint: the data set's, so that the hash follows the images and not the name they were registered under.
     """
-    values = {**spec.to_dict(), "dataset": fingerprint}
+    values = _whole_numbers({**spec.to_dict(), "dataset": fingerprint})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Return JSON-ready values with 50.0 as 50: which of them was typed makes no difference to a run."""
+    if isinstance(value, dict):
+        return {name: _whole_numbers(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def variants(spec: Spec) -> tuple[str, ...]:

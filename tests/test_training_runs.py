@@ -94,6 +94,12 @@ def test_a_spec_survives_json_and_keeps_its_hash(spec: TrainSpec) -> None:
     assert spec_hash(read, "f") == spec_hash(spec, "f") != spec_hash(spec, "g")
 
 
+def test_a_number_typed_with_or_without_its_point_makes_the_same_run() -> None:
+    whole, typed = (PruneTrainSpec(dataset="d", network=LENET5, rules=Rules((factor, 33.33))) for factor in (50, 50.0))
+    assert spec_hash(whole, "f") == spec_hash(typed, "f")
+    assert spec_hash(whole, "f") != spec_hash(replace(whole, rules=Rules((50.5, 33.33))), "f")
+
+
 @given(specs)
 @settings(max_examples=60, deadline=None)
 def test_the_command_of_a_run_describes_the_same_run(spec: TrainSpec) -> None:

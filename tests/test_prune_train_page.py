@@ -1,0 +1,451 @@
+"""The page Prune and train, run as Streamlit runs it, over a real store and a real Valkey."""
+
+from __future__ import annotations
+
+import base64
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from laboratory import ROOT
+from recorded import EASY, QUICK, record_training
+from redis import Redis
+from streamlit.testing.v1 import AppTest
+
+from core.architectures import ALEXNET, CLASSES, LENET5
+from core.datasets import Dataset, Record
+from core.protocol import PRESETS, EpochResult, TrainingSpec
+from core.run_specs import spec_from_dict
+from core.schedule import Baseline, Rules, State, Step
+from core.settings import Settings
+from core.store import NewRun, Store
+from core.training_runs import PruneTrainSpec, TrainSpec, described, failed, first_state, judged, next_training
+from jobs import training_jobs
+from jobs.live import LiveRun, active_runs
+from jobs.queues import Queues
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+OpenPage = Callable[..., AppTest]
+
+
+def labelled(name: str, *, source: str | None = None, lesions: int = 10) -> Dataset:
+    """Four classes of twenty images, two of each lesion."""
+    records = tuple(
+        Record(f"{label}{number:02}", f"{label}{number:02}.jpg", 1000, 450, 600, f"{name}{label}{number}", label,
+               lesion_id=f"{label}-{number % lesions}")
+        for label in sorted(CLASSES)
+        for number in range(20)
+    )  # fmt: skip
+    return Dataset(
+        name, Path("/nowhere") / name, "ham10000", records, source=source, settings="k=350" if source else None
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    """Give the store that the pages read, with a data set and its reconstruction."""
+    found = Store(settings.database)
+    for dataset in (labelled("ham"), labelled("ham-k350", source="ham")):
+        found.record_dataset(dataset, NOW)
+    return found
+
+
+@pytest.fixture
+def open_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+
+    def open_page(page: str = "prune_train", **params: str) -> AppTest:
+        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+        test.switch_page(f"app_pages/{page}.py")
+        for name, value in params.items():
+            test.query_params[name] = value
+        return ran(test)
+
+    return open_page
+
+
+def ran(part: Any) -> AppTest:
+    test: AppTest = part.run()
+    assert not test.exception, [each.message for each in test.exception]
+    return test
+
+
+def text(test: AppTest) -> str:
+    kinds = ("title", "subheader", "markdown", "caption", "error", "warning", "info", "success")
+    parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
+    parts += [f"{each.label} {each.value}" for each in test.metric]
+    parts += [str(each.proto.text) for each in test.get("progress")]
+    return "\n".join(parts).replace("\\", "")
+
+
+def table(test: AppTest, column: str) -> Any:
+    return next(frame.value for frame in test.dataframe if column in frame.value)
+
+
+def field(test: AppTest, name: str) -> Any:
+    kinds = ("text_input", "number_input", "selectbox", "multiselect", "toggle", "button_group", "time_input")
+    return next(each for kind in kinds for each in test.get(kind) if each.key == f"training_{name}")
+
+
+def epochs(count: int) -> list[EpochResult]:
+    return [
+        EpochResult(n, 1.0, 60.0 + n, 60.0, 60.0, 1.0, 50.0 + n, 50.0, 50.0, 2.0, 90.0, best=n == 1)
+        for n in range(1, count + 1)
+    ]
+
+
+# -- nothing there -----------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_store_says_how_to_begin(open_page: OpenPage) -> None:
+    for view in ("Runs", "Compare"):
+        shown = open_page(tab=view)
+        assert "No network has been trained yet." in text(shown)
+        assert "python -m jobs.worker train" in text(shown)
+    assert "No data set is registered yet." in text(open_page(tab="New run"))
+    begun = ran(next(each for each in open_page().button if each.label == "New run").click())
+    assert begun.query_params["tab"] == "New run"
+
+
+def test_a_data_set_without_labels_cannot_be_trained_on(settings: Settings, open_page: OpenPage) -> None:
+    plain = replace(labelled("moles"), layout="plain")
+    Store(settings.database).record_dataset(plain, NOW)
+    assert "No data set with labels is registered yet" in text(open_page(tab="New run"))
+
+
+# -- the form ----------------------------------------------------------------------------------------------------------
+
+
+def specs_of(settings: Settings) -> list[TrainSpec]:
+    """Return the specs of the runs in the queue, oldest first."""
+    with Redis.from_url(str(settings.redis_url)) as connection:
+        facts = [LiveRun(connection, run_id).facts() for run_id in active_runs(connection)]
+    found = [spec_from_dict(json.loads(each["spec"])) for each in facts]
+    return [spec for spec in found if isinstance(spec, TrainSpec)]
+
+
+def test_the_form_submits_every_network_data_set_size_and_seed(
+    store: Store, open_page: OpenPage, settings: Settings
+) -> None:
+    shown = ran(field(open_page(tab="New run"), "kind").set_value("train"))
+    field(shown, "networks").set_value(["lenet5", "alexnet"])
+    field(shown, "datasets").set_value(["ham", "ham-k350"])
+    field(shown, "sizes").set_value("75×100, 200x100")
+    field(shown, "seeds").set_value("1, 2")
+    field(shown, "epochs").set_value(5)
+    field(shown, "learning_rate").set_value(0.001)
+    field(shown, "batch_size").set_value(16)
+    field(shown, "augmentation").set_value(False)
+    field(shown, "mixed_precision").set_value(True)
+    field(shown, "target_train").set_value(400)
+    field(shown, "split_seed").set_value(4)
+    field(shown, "device").set_value("cpu")
+    field(shown, "priority").set_value("low")
+    shown = ran(shown)
+    assert "16 runs, 16 trainings of 5 epochs" in text(shown)
+    ran(next(each for each in shown.button if each.label == "Start 16 runs").click())
+    specs = specs_of(settings)
+    wanted = {
+        (network, dataset, height, width, seed)
+        for network in ("lenet5", "alexnet")
+        for dataset in ("ham", "ham-k350")
+        for height, width in ((75, 100), (200, 100))
+        for seed in (1, 2)
+    }
+    assert {
+        (each.network.name, each.dataset, each.training.height, each.training.width, each.training.seed)
+        for each in specs
+    } == wanted
+    assert len(specs) == 16
+    for each in specs:
+        assert each.kind == "train"
+        assert each.training == TrainingSpec(
+            epochs=5, learning_rate=0.001, batch_size=16, augmentation=False, mixed_precision=True,
+            height=each.training.height, width=each.training.width, seed=each.training.seed,
+        )  # fmt: skip
+        assert (each.targets.train, each.targets.test, each.split_seed, each.device) == (400, 360, 4, "cpu")
+        assert each.thresholds.validation_accuracy == (75 if each.network.name == "lenet5" else 80)
+    states = Queues(settings).runs()
+    assert {state.priority for state in states} == {"low"}
+    assert len({state.study for state in states}) == 1
+
+
+def test_the_form_submits_algorithm_2_with_its_rules_and_the_users_baseline(
+    store: Store, open_page: OpenPage, settings: Settings
+) -> None:
+    shown = ran(field(open_page(tab="New run"), "preset").set_value("quick"))
+    field(shown, "factors").set_value("50, 16.5")
+    field(shown, "scope").set_value("first_two")
+    field(shown, "max_failures").set_value(1)
+    field(shown, "max_iterations").set_value(3)
+    field(shown, "on_reject").set_value("continue")
+    shown = ran(field(shown, "own_baseline").set_value(True))
+    limits = {"train_accuracy": 70.0, "train_precision": 71.0, "validation_accuracy": 60.0,
+              "validation_precision": 61.0, "test_tolerance": 3.0}  # fmt: skip
+    for name, value in limits.items():
+        field(shown, name).set_value(value)
+    shown = ran(shown)
+    said = text(shown)
+    assert "Shrink the rejected network on by the same factor" in said
+    assert "1 run, 2 to 4 trainings of 3 epochs" in said
+    started = ran(next(each for each in shown.button if each.label == "Start 1 run").click())
+    assert specs_of(settings) == [
+        PruneTrainSpec(
+            dataset="ham",
+            network=LENET5,
+            training=PRESETS["quick"],
+            baseline=Baseline(**limits),
+            rules=Rules((50.0, 16.5), "first_two", 1, 3, "continue"),
+        )
+    ]
+    assert started.query_params["run"] == Queues(settings).runs()[0].run_id
+
+
+def test_the_form_shows_the_sets_really_reached_and_the_leak(store: Store, open_page: OpenPage) -> None:
+    shown = open_page(tab="New run")
+    sets = table(shown, "Training with repeats")
+    assert sets["Class"].tolist() == ["melanoma", "nevus", "non-melanoma", "negative"]
+    assert all("of 825" in each and "lesions" in each for each in sets["Training"])
+    assert "share a lesion with training" in text(shown)
+    leaky = ran(field(shown, "leaky").set_value(True))
+    assert "Leaky split, drawn image by image" in text(leaky)
+    assert "accuracy comes out too high" in text(leaky)
+
+
+def test_a_size_too_small_for_a_network_is_refused_with_its_layer(store: Store, open_page: OpenPage) -> None:
+    shown = open_page(tab="New run")
+    field(shown, "networks").set_value(["lenet5", "custom1"])
+    shown = ran(field(shown, "sizes").set_value("48×64"))
+    said = "\n".join(str(each.value) for each in shown.error)
+    assert "custom1 at 48×64" in said.replace("\\", "")
+    assert next(each for each in shown.button if each.label == "Start").disabled
+    assert table(shown, "MACs an image")["Network"].tolist() == ["lenet5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("seeds", "one", "expected whole numbers"),
+        ("sizes", "big", "expected rows×columns pairs"),
+        ("factors", "50, 50.4", "expected factors that differ in their whole percent"),
+        ("networks", [], "expected at least one"),
+        ("datasets", [], "expected at least one with labels"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_can_be_started(
+    store: Store, open_page: OpenPage, name: str, value: Any, problem: str
+) -> None:
+    shown = ran(field(open_page(tab="New run"), name).set_value(value))
+    assert any(problem in str(each.value).replace("\\", "").lower() for each in shown.error)
+    assert next(each for each in shown.button if each.label == "Start").disabled
+
+
+def test_a_run_that_has_been_trained_is_offered_instead(store: Store, open_page: OpenPage, settings: Settings) -> None:
+    fingerprint = labelled("ham").fingerprint
+    rules = Rules((50.0,), max_iterations=1)
+    run_id = record_training(store, "lenet5", (70.0, 60.0), rules=rules, fingerprint=fingerprint)
+    shown = open_page(run=run_id)
+    copied = ran(next(each for each in shown.button if each.label == "Use these settings in a new run").click())
+    assert "A run with exactly these settings on exactly these images is there already." in text(copied)
+    assert not [each for each in copied.button if each.label.startswith("Start")]
+    again = ran(next(each for each in copied.toggle if each.key == "training_again").set_value(True))
+    ran(next(each for each in again.button if each.label == "Start 1 run").click())
+    wanted = PruneTrainSpec(dataset="ham", network=LENET5, training=QUICK, baseline=EASY, rules=rules)
+    assert wanted in specs_of(settings)
+    copied = open_page(run=run_id)
+    copied = ran(next(each for each in copied.button if each.label == "Use these settings in a new run").click())
+    opened = ran(next(each for each in copied.button if each.label == "Open it").click())
+    assert (opened.query_params["tab"], opened.query_params["run"]) == ("Runs", run_id)
+
+
+@pytest.mark.parametrize("before", ["", "point_"])
+def test_a_link_fills_the_form(store: Store, open_page: OpenPage, before: str) -> None:
+    point = {"network": "alexnet", "size": "100x50", "factor": "33.33", "scope": "first", "iteration": "2"}
+    shown = open_page(tab="New run", **{f"{before}{name}": value for name, value in point.items()})
+    filled = {name: field(shown, name).value for name in ("networks", "sizes", "factors", "scope", "max_iterations")}
+    assert filled == {
+        "networks": ["alexnet"], "sizes": "100×50", "factors": "33.33", "scope": "first", "max_iterations": 2,
+    }  # fmt: skip
+    assert not set(point) & set(shown.query_params)
+    unknown = open_page(tab="New run", network="vgg", scope="none", iteration="x")
+    assert "network vgg, scope none, iteration x" in text(unknown)
+
+
+def test_the_curves_page_takes_a_point_on_to_the_form(store: Store, open_page: OpenPage) -> None:
+    curves = open_page("curves", iteration="0", size="75x100", factors="33.33")
+    link = next(each for each in curves.get("page_link") if each.proto.label.startswith("Take this point on"))
+    parts = dict(each.split("=") for each in link.proto.query_string.split("&"))
+    assert link.proto.page == "prune_train"
+    assert parts == {
+        "tab": "New+run", "point_network": "alexnet", "point_size": "75x100", "point_factor": "33.33",
+        "point_scope": "all", "point_iteration": "1",
+    }  # fmt: skip
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_shows_its_answer_its_ladder_and_its_front(store: Store, open_page: OpenPage) -> None:
+    run_id = record_training(store, "alexnet", (70.0, 80.0, 40.0, 50.0), rules=Rules((50, 33.33)), sets=True)
+    store.record_epochs(run_id, 1, 0, epochs(3), NOW)
+    shown = open_page(run=run_id)
+    said = text(shown)
+    assert "alexnet, unpruned, reaches 70.0 % accuracy" in said
+    assert "Of 3 pruned networks, 1 met the baseline. The smallest of them, R1: 50%" in said
+    assert "On the Pareto front, beaten in both by no other step: R1: 50%; R2: 50%" in said
+    assert "Split by lesion. Nothing leaks." in said
+    ladder = table(shown, "Of unpruned")
+    assert ladder["Step"].tolist() == ["Original", "R1: 50%", "R2: 50%", "R1, R2: 50%, 33%"]
+    assert ladder["Accepted"].tolist() == ["yes", "yes", "test accuracy −28.00", "test accuracy −18.00"]
+    assert ladder["Test accuracy"].tolist() == ["70.00 %", "80.00 %", "40.00 %", "50.00 %"]
+    assert ladder["Of unpruned"].iloc[0] == "100 %"
+    figures = table(shown, "Figure").set_index("Figure")
+    assert figures.loc["Precision, the article's", "Test"] == "70.00 %"
+    assert figures.loc["Recall, macro-average", "Training"] == "95.00 %"
+    recalls = table(shown, "Recall by class")
+    assert recalls["Test"].tolist() == ["70.00 %"] * 4
+    links = [each.proto for each in shown.get("page_link") if each.proto.page == "run"]
+    assert [link.query_string for link in links] == [f"run={run_id}"]
+
+
+def test_another_step_and_the_balanced_accuracy_can_be_chosen(store: Store, open_page: OpenPage) -> None:
+    run_id = record_training(store, "lenet5", (70.0, 80.0), rules=Rules((50,), max_iterations=1))
+    shown = open_page(run=run_id, step="1", accuracy="Balanced test accuracy")
+    assert table(shown, "Figure").set_index("Figure").loc["Accuracy", "Test"] == "80.00 %"
+    assert "Balanced test accuracy against parameters" in text(shown)
+
+
+def test_a_step_that_could_not_be_trained_is_named_with_its_reason(store: Store, open_page: OpenPage) -> None:
+    rules = Rules((50,), max_iterations=1)
+    run_id = record_training(store, "lenet5", (70.0,), rules=rules, ends=False)
+    spec = PruneTrainSpec(dataset="ham", network=LENET5, training=QUICK, baseline=EASY, rules=rules)
+    state: State = first_state(spec)
+    step = next_training(spec, state)
+    assert isinstance(step, Step)
+    _, state = judged(spec, state, step, store.step_results(run_id)[0])
+    step = next_training(spec, state)
+    assert isinstance(step, Step)
+    result, _ = judged(spec, state, step, failed(spec, step, "the loss is no number; try a lower learning rate"))
+    store.record_step(run_id, 1, result, "train-1 on here", NOW, NOW)
+    store.record_training_ended(run_id, 1, None, NOW)
+    shown = open_page(run=run_id)
+    assert "The loss is no number; try a lower learning rate." in text(shown)
+    assert table(shown, "Of unpruned")["Accepted"].tolist() == ["yes", "failed"]
+    assert [each.label for each in shown.button if each.label.startswith("Retry")] == [
+        "Retry from the step that failed"
+    ]
+
+
+def test_a_run_that_ended_without_results_says_why(store: Store, open_page: OpenPage, settings: Settings) -> None:
+    broken = record_training(store, "lenet5", (), ends=False)
+    store.record_training_ended(broken, 1, "expected the folder /images; it is gone", NOW)
+    cancelled = record_training(store, "lenet5", (), seed=2, ends=False)
+    store.record_cancelled(cancelled, 1, NOW)
+    shown = open_page(run=broken)
+    assert "Expected the folder /images; it is gone." in text(shown)
+    assert "No step of this run was trained to its end." in text(shown)
+    assert "This run was cancelled with 0 epochs trained." in text(open_page(run=cancelled))
+
+
+def submitted(settings: Settings, store: Store) -> tuple[str, TrainSpec]:
+    """Submit a run, and record it as the record worker does."""
+    spec = TrainSpec(dataset="ham", network=ALEXNET, training=replace(QUICK, height=200, width=100))
+    found = store.dataset("ham")
+    assert found is not None
+    run_id = Queues(settings).submit(spec, found).run_id
+    text_of = json.dumps(spec.to_dict())
+    store.record_run(NewRun(run_id, "train", "ham", found.fingerprint, False, text_of, "hash", 3, NOW))
+    return run_id, spec
+
+
+def test_a_run_under_way_shows_its_step_its_epoch_and_its_curves(
+    store: Store, open_page: OpenPage, settings: Settings
+) -> None:
+    run_id, spec = submitted(settings, store)
+    assert "Queued" in text(open_page(run=run_id))
+    step = next_training(spec, first_state(spec))
+    assert isinstance(step, Step)
+    with Redis.from_url(str(settings.redis_url)) as connection:
+        live = LiveRun(connection, run_id)
+        live.begin()
+        training_jobs.withdraw(live)  # a worker has taken it
+        live.note_training(step=0, step_name="Original", epoch=2, epochs_done=2, epoch_seconds=7.0, doing="training")
+    store.record_started(run_id, 1, NOW)
+    store.record_step(run_id, 1, described(spec, step), "train-1 on here", NOW, None)
+    store.record_epochs(run_id, 1, 0, epochs(2), NOW)
+    shown = open_page(run=run_id)
+    assert "step 0, Original · epoch 2 of 3 · training · 7.0 s left in this step" in text(shown)
+    drawn = [drawn_values(each) for each in shown.get("plotly_chart")]
+    assert {"training": [61.0, 62.0], "validation": [51.0, 52.0]} in drawn
+
+
+def drawn_values(chart: Any) -> dict[str, list[float]]:
+    """Return the y values of each trace of a chart as the browser gets it."""
+    traces = json.loads(chart.proto.spec)["data"]
+    return {
+        each["name"]: np.frombuffer(base64.b64decode(each["y"]["bdata"]), each["y"]["dtype"]).tolist()
+        for each in traces
+    }
+
+
+def test_a_run_under_way_is_paused_resumed_moved_and_cancelled_by_its_buttons(
+    store: Store, open_page: OpenPage, settings: Settings
+) -> None:
+    run_id, _ = submitted(settings, store)
+    queues = Queues(settings)
+
+    def state() -> Any:
+        found = queues.run(run_id)
+        assert found is not None
+        return found
+
+    shown = open_page(run=run_id)
+    shown = ran(next(each for each in shown.button if each.label == "Pause").click())
+    assert state().status == "paused"
+    shown = ran(next(each for each in shown.button if each.label == "Resume").click())
+    assert state().status == "queued"
+    shown = ran(next(each for each in shown.selectbox if each.key == f"priority_{run_id}").set_value("high"))
+    assert state().priority == "high"
+    ran(next(each for each in shown.button if each.label == "Cancel after the epoch").click())
+    with Redis.from_url(str(settings.redis_url)) as connection:
+        assert LiveRun(connection, run_id).stopped(1)
+
+
+# -- runs beside each other --------------------------------------------------------------------------------------------
+
+
+def test_runs_are_compared_by_what_differs_with_means_over_seeds(store: Store, open_page: OpenPage) -> None:
+    reached = {1: 70.0, 2: 74.0, 3: 80.0}
+    runs = [record_training(store, "lenet5", (each,), seed=seed) for seed, each in reached.items()]
+    runs.append(record_training(store, "alexnet", (90.0,), synthetic=True, dataset="demo"))
+    for run_id in runs:
+        store.record_epochs(run_id, 1, 0, epochs(3), NOW)
+    shown = open_page(tab="Compare", runs=",".join(runs))
+    differing = table(shown, "seed")
+    assert differing["Run"].tolist() == runs
+    assert "epochs" not in differing
+    assert differing["network"].tolist() == ["lenet5"] * 3 + ["alexnet"]
+    means = table(shown, "Seeds").set_index("Step")
+    mean, deviation = statistics.mean(reached.values()), statistics.stdev(reached.values())
+    row = means.iloc[0]
+    assert (row["n"], row["Seeds"], row["Test accuracy"]) == (3, "1, 2, 3", f"{mean:.2f} ± {deviation:.2f} %")
+    assert means.iloc[1]["Test accuracy"] == "90.00 %"
+    assert "synthetic" in text(shown)
+    assert len(shown.get("plotly_chart")) == 2
+    assert all(f"run={run_id}" in page for run_id, page in zip(runs, differing["Page"], strict=True))
+
+
+def test_the_newest_submission_is_compared_first_and_unknown_runs_are_named(store: Store, open_page: OpenPage) -> None:
+    record_training(store, "lenet5", (60.0,), seed=9)
+    runs = [record_training(store, "lenet5", (70.0,), seed=seed, study="grid-1") for seed in (1, 2)]
+    assert set(table(open_page(tab="Compare"), "Page")["Run"]) == set(runs)
+    shown = open_page(tab="Compare", runs=f"{runs[0]},train-none")
+    assert "There is no training run train-none." in text(shown)
+    assert "Choose runs to compare." in text(open_page(tab="Compare", runs="train-none"))
