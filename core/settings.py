@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import SpecError
@@ -30,6 +30,9 @@ class Settings:
     data_roots_given: whether `DATA_ROOTS` was set, so that even the command line is confined.
     given_redis_url: `REDIS_URL`, or None for the embedded server of `make up`.
     arrays_limit: bytes that the images kept as arrays may take (`ARRAYS_LIMIT_GB`, default 50).
+    webhook_url, webhook_events, webhook_secret: where to, about which ends (all by default), and signed with what a
+        run's end is told (`WEBHOOK_URL`, `WEBHOOK_EVENTS`, `WEBHOOK_SECRET`); see `jobs.webhooks`.
+    dashboard_url: where people reach the dashboard (`DASHBOARD_URL`), for links to it.
     """
 
     data_dir: Path
@@ -37,10 +40,14 @@ class Settings:
     data_roots_given: bool = False
     given_redis_url: str | None = None
     arrays_limit: int = int(DEFAULT_ARRAYS_GB * 1e9)
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_events: tuple[str, ...] = ()
+    webhook_secret: str | None = field(default=None, repr=False)
+    dashboard_url: str | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read `DATA_DIR`, `DATA_ROOTS`, `REDIS_URL`, `ARRAYS_LIMIT_GB`; empty values count as unset. SpecError."""
+        """Read the variables that the fields name; empty values count as unset. SpecError."""
         environ = os.environ if environ is None else environ
         data_dir = Path(environ.get("DATA_DIR") or "data").expanduser().resolve()
         given = [Path(part).expanduser().resolve() for part in environ.get("DATA_ROOTS", "").split(os.pathsep) if part]
@@ -51,7 +58,17 @@ class Settings:
             *(Path(root) for root in DEFAULT_ROOTS),
         ]
         unique = tuple(dict.fromkeys(root.resolve() for root in (data_dir, *roots)))
-        return cls(data_dir, unique, bool(given), environ.get("REDIS_URL") or None, _arrays_limit(environ))
+        return cls(
+            data_dir,
+            unique,
+            bool(given),
+            environ.get("REDIS_URL") or None,
+            _arrays_limit(environ),
+            environ.get("WEBHOOK_URL") or None,
+            tuple(part.strip() for part in environ.get("WEBHOOK_EVENTS", "").split(",") if part.strip()),
+            environ.get("WEBHOOK_SECRET") or None,
+            environ.get("DASHBOARD_URL") or None,
+        )
 
     @property
     def database(self) -> Path:
@@ -87,6 +104,11 @@ class Settings:
     def trained(self) -> Path:
         """Folder of training runs: checkpoints while they train, weights afterwards; a folder a run."""
         return self.data_dir / "trained"
+
+    @property
+    def backups(self) -> Path:
+        """Folder of backups that were given no other place."""
+        return self.data_dir / "backups"
 
     @property
     def arrays(self) -> Path:

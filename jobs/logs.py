@@ -24,7 +24,7 @@ FORMATS = ("text", "json")
 LIMIT = 5_000_000  # bytes after which a file is moved aside
 OLD_FILES = 2
 MASK = "***"
-SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE", re.IGNORECASE)
+SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE|WEBHOOK_URL", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)[^\s/@]+(?=@)", re.IGNORECASE)
 SHORTEST_SECRET = 6  # characters; a shorter value may stand in any word
 

@@ -29,7 +29,7 @@ from core.store_file import plain_rows
 from core.sweeps import Chunk, ImageResult, ReconstructSpec, spec_from_dict
 from core.training_rows import ENDED
 from core.training_runs import TRAINING_SPECS, StepResult
-from jobs import studies
+from jobs import studies, webhooks
 from jobs.connection import Connection
 from jobs.live import LiveRun, active_runs
 from jobs.queues import Queues
@@ -272,6 +272,7 @@ def reconcile() -> None:
         reconcile_one = _reconcile_training if facts["kind"] in TRAINING_SPECS else _reconcile_run
         reconcile_one(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
     studies.advance_all(Queues(Settings.from_environment(), connection))
+    webhooks.announce_new(Settings.from_environment(), store, connection)
 
 
 def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:

@@ -31,7 +31,7 @@ from rq.serializers import JSONSerializer
 from core.errors import DermSlimError
 from core.settings import Settings
 from core.training_runs import forget_old_checkpoints
-from jobs import logs
+from jobs import logs, webhooks
 from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
 from jobs.environment import quiet_tensorflow
 from jobs.gpu_slots import gpu_environment, take_slot
@@ -157,6 +157,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         recorder = RecordWorker([queue(RECORD, connection)], **options)
         recorder.requeue_interrupted()
         threading.Thread(target=_reconcile_regularly, args=(settings,), daemon=True).start()
+        webhooks.start_delivering(settings)
         recorder.work(burst=burst, logging_level="WARNING")
         os.close(lock)
         return

@@ -23,7 +23,8 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     A page that AppTest runs becomes `__main__`, which processes that later tests start would import.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    for name in ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS", "ARRAYS_LIMIT_GB"):
+    own = ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS", "ARRAYS_LIMIT_GB")
+    for name in (*own, "LOG_FORMAT", "WEBHOOK_URL", "WEBHOOK_EVENTS", "WEBHOOK_SECRET", "DASHBOARD_URL"):
         monkeypatch.delenv(name, raising=False)
 
 

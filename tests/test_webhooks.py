@@ -1,0 +1,215 @@
+"""Webhooks: each end told at least once, to an address that fails first too, without holding up the record worker."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laboratory import wait_for, workers, write_images
+from recorded import record_training
+from redis import Redis
+
+from core.errors import SpecError
+from core.settings import Settings
+from core.store import NewRun, Store
+from core.sweeps import SweepSpec
+from jobs import webhooks
+from jobs.queues import Queues
+
+SOON = 24 * 3600.0
+
+
+class Address:
+    """A real server that answers the first requests as it is told, all later ones with 204."""
+
+    def __init__(self, answers: list[int]) -> None:
+        self.answers = answers
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.url = ""
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.requests]
+
+
+@contextmanager
+def address(*answers: int) -> Iterator[Address]:
+    there = Address(list(answers))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            there.requests.append((dict(self.headers), body))
+            status = there.answers.pop(0) if there.answers else 204
+            self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    there.url = f"http://127.0.0.1:{server.server_port}/hook"
+    try:
+        yield there
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def connection(valkey_url: str) -> Iterator[Redis]:
+    with Redis.from_url(valkey_url) as client:
+        client.set(webhooks.SINCE, 0)
+        yield client
+
+
+def failed_run(store: Store, run_id: str, at: datetime | None = None) -> None:
+    at = at or datetime.now(UTC)
+    spec = json.dumps(SweepSpec(dataset="moles").to_dict())
+    store.record_run(NewRun(run_id, "svd-sweep", "moles", "f", True, spec, run_id, 4, at - timedelta(seconds=30)))
+    store.record_failed(run_id, 1, "expected images; none came", at)
+
+
+def test_a_run_that_ended_is_told_once_though_the_address_fails_twice_first(
+    settings: Settings, connection: Redis
+) -> None:
+    store = Store(settings.database)
+    failed_run(store, "svd-sweep-1")
+    with address(500, 503) as there:
+        own = replace(settings, webhook_url=there.url, dashboard_url="https://derm.example/")
+        assert webhooks.announce_new(own, store, connection) == 1
+        assert webhooks.announce_new(own, store, connection) == 0
+        assert webhooks.deliver_due(own, connection) == 1
+        assert webhooks.deliver_due(own, connection) == 0, "the next try has its time"
+        assert webhooks.deliver_due(own, connection, time.time() + SOON) == 1
+        assert webhooks.undelivered(connection) == (1, 0)
+        assert webhooks.deliver_due(own, connection, time.time() + 2 * SOON) == 1
+        assert webhooks.undelivered(connection) == (0, 0)
+        assert webhooks.deliver_due(own, connection, time.time() + 9 * SOON) == 0
+    assert len({headers["X-DermSlim-Delivery"] for headers, _ in there.requests}) == 1
+    assert len(there.requests) == 3
+    told = there.events[-1]
+    assert (told["event"], told["run"], told["status"]) == ("run.failed", "svd-sweep-1", "failed")
+    assert told["error"] == "expected images; none came"
+    assert told["seconds"] == pytest.approx(30)
+    assert told["link"] == "https://derm.example/run?run=svd-sweep-1"
+    assert told["synthetic"] is True
+
+
+def test_a_training_is_told_with_its_headline_figures(settings: Settings, connection: Redis) -> None:
+    store = Store(settings.database)
+    run_id = record_training(store, accuracies=(70.0,))
+    expected = store.steps([run_id]).iloc[0]
+    told = webhooks.figures(store, store.run(run_id) or {})
+    assert told["first"]["test_accuracy"] == pytest.approx(70.0)
+    assert told["first"]["parameters"] == expected["parameters"]
+
+
+def test_the_body_is_signed_with_the_secret(settings: Settings, connection: Redis) -> None:
+    store = Store(settings.database)
+    failed_run(store, "svd-sweep-1")
+    with address() as there:
+        own = replace(settings, webhook_url=there.url, webhook_secret="of both sides")
+        webhooks.announce_new(own, store, connection)
+        webhooks.deliver_due(own, connection)
+    ((headers, body),) = there.requests
+    wanted = hmac.new(b"of both sides", body, hashlib.sha256).hexdigest()
+    assert headers[webhooks.SIGNATURE] == f"sha256={wanted}"
+    assert "of both sides" not in repr(own)
+
+
+def test_a_redirect_is_not_followed(settings: Settings, connection: Redis) -> None:
+    with address(302) as there:
+        own = replace(settings, webhook_url=there.url)
+        assert webhooks.post(own, "1", {}) == "status 302: redirects are not followed"
+    assert len(there.requests) == 1
+
+
+def test_an_address_that_is_gone_keeps_the_event_and_its_secret(settings: Settings, connection: Redis) -> None:
+    store = Store(settings.database)
+    failed_run(store, "svd-sweep-1")
+    own = replace(settings, webhook_url="http://127.0.0.1:9/token-in-the-path")
+    webhooks.announce_new(own, store, connection)
+    now = time.time()
+    for number in range(webhooks.MOST_TRIES):
+        assert webhooks.undelivered(connection) == (1, 0)
+        webhooks.deliver_due(own, connection, now + number * SOON)
+    assert webhooks.undelivered(connection) == (0, 1)
+    given_up = connection.lrange(webhooks.GIVEN_UP, 0, -1)[0].decode()
+    assert "svd-sweep-1" in given_up
+    assert "token-in-the-path" not in given_up
+
+
+def test_only_ends_asked_for_and_after_the_beginning_are_told(settings: Settings, connection: Redis) -> None:
+    store = Store(settings.database)
+    failed_run(store, "old", datetime.now(UTC) - timedelta(days=30))
+    failed_run(store, "new")
+    own = replace(settings, webhook_url="http://127.0.0.1:9/", webhook_events=("finished",))
+    assert webhooks.announce_new(own, store, connection) == 0
+    own = replace(own, webhook_events=("failed", "cancelled"))
+    assert webhooks.announce_new(own, store, connection) == 1
+    assert [key.decode().split()[0] for key in connection.hkeys(webhooks.EVENTS)] == ["new"]
+
+
+def test_a_study_and_a_second_attempt_are_told(settings: Settings, connection: Redis) -> None:
+    store = Store(settings.database)
+    own = replace(settings, webhook_url="http://127.0.0.1:9/")
+    failed_run(store, "svd-sweep-1")
+    at = datetime.now(UTC)
+    store.record_study({"study": "article-1", "kind": "article", "dataset": "moles", "spec": "{}", "submitted_at": at})
+    store.record_study_status("article-1", "finished", None, at + timedelta(seconds=9))
+    assert webhooks.announce_new(own, store, connection) == 2
+    store.record_retry("svd-sweep-1", 2)
+    assert webhooks.announce_new(own, store, connection) == 0
+    store.record_failed("svd-sweep-1", 2, "again", datetime.now(UTC))
+    assert webhooks.announce_new(own, store, connection) == 1
+    told = [json.loads(text)["event"] for text in connection.hvals(webhooks.EVENTS)]
+    assert sorted(each["event"] for each in told) == ["run.failed", "run.failed", "study.finished"]
+    assert next(each for each in told if "study" in each)["seconds"] == pytest.approx(9)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "host/x", "http://"])
+def test_other_addresses_are_refused_and_nothing_is_sent(settings: Settings, url: str) -> None:
+    own = replace(settings, webhook_url=url)
+    with pytest.raises(SpecError, match="WEBHOOK_URL: expected an address"):
+        webhooks.check(own)
+    assert webhooks.start_delivering(own) is None
+
+
+def test_events_that_do_not_exist_are_named(settings: Settings) -> None:
+    own = replace(settings, webhook_url="http://host/", webhook_events=("finished", "started"))
+    with pytest.raises(SpecError, match="expected some of finished, failed, cancelled; got started"):
+        webhooks.check(own)
+
+
+@pytest.mark.slow
+def test_the_record_worker_tells_the_end_of_a_sweep_while_it_goes_on_recording(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = Queues(settings)
+    dataset = queues.resolve(str(write_images(tmp_path / "moles", 2)))
+    with address(500) as there:
+        monkeypatch.setenv("WEBHOOK_URL", there.url)
+        with workers(settings, "record", "svd"):
+            queues.register(dataset)
+            run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(2, 4)), dataset).run_id
+            wait_for(lambda: len(there.requests) >= 2, 60)
+            assert queues.records_waiting() == 0
+    told = there.events[-1]
+    assert (told["run"], told["event"], told["figures"]["images"]) == (run_id, "run.finished", 2)
