@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import errno
 import fcntl
-import ipaddress
 import logging
 import os
 import shutil
@@ -31,6 +30,7 @@ from types import FrameType
 
 from core.errors import DermSlimError, QueueUnavailable
 from core.settings import Settings, usable_cores
+from dashboard.login import access, is_loopback
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
 from jobs import logs
 from jobs.server import forget_server, ping, prepare_server, wait_until_answering
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
         if arguments is None:  # a process of its own; what a person should read is said by `say`
             logs.set_up("launcher", settings, level=logging.CRITICAL)
         with only_launcher(settings):
+            check_login(options.host)
             check_port(options.host, options.port)
             return run(settings, options, (programs or all_programs)(settings, options), signals)
     except (DermSlimError, OSError) as error:
@@ -91,7 +92,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--port", type=_number(1, 65535), default=os.environ.get("PORT") or "8501", help="default: PORT, else 8501"
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; there is no login, so think before opening it"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; if others reach it, a login is needed (docs/security.md)",
     )
     parser.add_argument(
         "--svd-workers",
@@ -140,9 +143,9 @@ def server_program(settings: Settings) -> list[Program]:
 
 
 def dashboard_program(settings: Settings, options: argparse.Namespace) -> Program:
-    """Streamlit over `dashboard/app.py`; on a loopback address it answers to this machine's own names only."""
+    """Streamlit over `dashboard/server.py`; on a loopback address it answers to this machine's own names only."""
     command = [
-        *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
+        *(sys.executable, "-m", "streamlit", "run", "dashboard/server.py"),
         *("--server.address", options.host),
         *("--server.port", str(options.port)),
         *("--server.headless", "true"),
@@ -163,7 +166,7 @@ def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Prog
     address = page_url(options.host, options.port)
     say(f"state in {settings.data_dir}, logs in {settings.logs}; Ctrl-C stops everything")
     if not is_loopback(options.host):
-        say(f"listening on {options.host}: there is no login, and whoever reaches this address can use the dashboard")
+        say(f"listening on {options.host}: users sign in; without TLS in front, passwords can be read on their way")
     try:
         for child in children:
             if child.program.serves_others:
@@ -239,6 +242,15 @@ def only_launcher(settings: Settings) -> Iterator[None]:
         lock.truncate(0)
 
 
+def check_login(host: str) -> None:
+    """Refuse an address that other machines reach where no login is set, and a login that cannot be meant."""
+    if refusal := access().refusal(host):
+        from dashboard.access import oidc_configured  # brings Streamlit, which takes a second and much memory
+
+        if not oidc_configured():
+            raise LaunchError(refusal)
+
+
 def check_port(host: str, port: int, *, patience: float = 3.0) -> None:
     """See that the dashboard's port is free; what a killed launcher left may hold it for a moment longer."""
     deadline = time.monotonic() + patience
@@ -282,14 +294,6 @@ def page_url(host: str, port: int) -> str:
     """Address of the page as this machine's browser reaches it."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def say(sentence: str) -> None:

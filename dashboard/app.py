@@ -4,12 +4,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import components
+from dashboard import access, components
 
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="DermSlim", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.logo(str(HERE / "logo.svg"), size="large")
+access.require_user()
 
 page = st.navigation(
     {

@@ -35,6 +35,7 @@ from core.svd import SVDFactors, decompose
 from core.sweeps import spec_hash
 from core.training_rows import ENDED
 from core.training_runs import TrainSpec, split_sentence
+from dashboard import access
 from dashboard.training_numbers import layer_sizes as layer_sizes_of
 from jobs.queues import Estimate, Queues, RunState, WorkerState
 from jobs.studies import StudyEstimate, StudyState, estimate_study, study_state
@@ -72,8 +73,8 @@ def stamp() -> Stamp:
 
 
 def queues() -> Queues:
-    """Return the queue as the pages use it."""
-    return Queues(settings())
+    """Return the queue as the pages use it: whoever is signed in submits."""
+    return Queues(settings(), user=access.current_user())
 
 
 # -- the store -----------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ from core.training_rows import ENDED
 from core.training_runs import TRAINING_SPECS, TrainSpec, first_state, judged, likely_networks, next_training
 from jobs import training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
-from jobs.environment import code_revision, command_line, user, versions
+from jobs.environment import code_revision, command_line, versions
+from jobs.environment import user as local_user
 from jobs.live import LiveRun, active_runs, spec_key
 from jobs.records import dataset_to_dict, send, waiting
 
@@ -127,10 +128,14 @@ class Estimate:
 
 
 class Queues:
-    """The queue and the store behind it, for one process."""
+    """The queue and the store behind it, for one process.
 
-    def __init__(self, settings: Settings, connection: Connection | None = None) -> None:
+    user: who asks for what is done through this object; this machine's user unless a page says who is signed in.
+    """
+
+    def __init__(self, settings: Settings, connection: Connection | None = None, *, user: str | None = None) -> None:
         self.settings = settings
+        self.user = user or local_user()
         self.store = Store(settings.database)
         self._given = connection
 
@@ -249,7 +254,7 @@ class Queues:
                 spec_hash=wanted,
                 total=spec.training.epochs if isinstance(spec, TrainSpec) else len(records),
                 submitted_at=datetime.now(UTC),
-                submitted_by=submitted_by or user(),
+                submitted_by=submitted_by or self.user,
                 code_revision=code_revision(),
                 versions=versions(),
                 command=command_line(spec),
@@ -359,7 +364,7 @@ class Queues:
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
             live.cancel(state.attempt)
-            live.log("cancelled by the user" + (", at once" if force else ""))
+            live.log(f"cancelled by {self.user}" + (", at once" if force else ""))
             if force and state.trains:
                 training_jobs.stop_at_once(live)
             training_jobs.withdraw(live)
@@ -391,14 +396,14 @@ class Queues:
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
             training_jobs.hold(live, training_jobs.PAUSED)
-            live.log("paused by the user")
+            live.log(f"paused by {self.user}")
 
     def resume(self, run_id: str) -> None:
         """Let a paused or scheduled training run go on now, where it was."""
         state = self._active_training(run_id)
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
-            live.log("resumed by the user")
+            live.log(f"resumed by {self.user}")
             training_jobs.release(live, state.attempt)
 
     def prioritise(self, run_id: str, priority: str) -> None:

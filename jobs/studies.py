@@ -43,7 +43,7 @@ from core.study import (
 from core.sweeps import SweepSpec
 from core.training_runs import PruneTrainSpec, TrainSpec, likely_networks
 from jobs.connection import TRAIN, Connection
-from jobs.environment import training_options, user
+from jobs.environment import training_options
 from jobs.live import PREFIX, LiveRun, active_runs
 from jobs.queues import Queues, RunState
 from jobs.records import send
@@ -137,7 +137,7 @@ def submit_study(
                 "kind": KIND,
                 "dataset": dataset.name,
                 "spec": text,
-                "submitted_by": submitted_by or user(),
+                "submitted_by": submitted_by or queues.user,
                 "submitted_at": datetime.now(UTC).isoformat(),
                 "command": command_line(spec),
             },
