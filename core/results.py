@@ -32,6 +32,7 @@ MEASURED_COLUMNS = (
     *("lesion_accuracy", *(f"recall_{label}" for label in CLASSES)),
 )
 SAME_TRAINING = ("network", "dataset", "version", "settings", "seed", "name")
+TRIAL = 0.5  # share of a network's most epochs below which a training was a trial
 MOST_LISTED = 8  # names in an error
 FINGERPRINT = 6  # characters that tell data sets, or networks, of one name apart
 
@@ -163,8 +164,7 @@ def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
 def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = None) -> Selection:
     """Return a table's steps: of one data set and its reconstructions, each network's newest settings, each once.
 
-    Settings under which a network has been trained on original and reconstructed images go before others, so that one
-    quick trial does not take the place of a pair. Of several trainings of the same network, data set, settings and seed
+    `newest_settings` says which those are. Of several trainings of the same network, data set, settings and seed
     the newest counts. SpecError where a run or a data set that is asked for has no training.
     """
     choice = choice or Choice()
@@ -209,16 +209,22 @@ def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -
 
 
 def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> pd.Series:
-    """Return a mask of the steps with their network's settings: those on most kinds of images, then the newest.
+    """Return a mask of the steps with their network's newest settings.
 
-    by: what has settings of its own: a network, or beside it whether it is `pruned`.
+    Settings under which it has been trained on original and reconstructed images go before others, and before both, a
+    quick trial (under `TRIAL` of the most epochs that it was ever given) gives way. by: what has settings of its own: a
+    network, or beside it whether it is `pruned`.
     """
     if steps.empty:
         return pd.Series(False, index=steps.index, dtype=bool)
     placed = steps.assign(place=range(len(steps)), pruned=steps["step"] > 0)
     keys = [*by, "settings"]
-    ranked = placed.groupby(keys, sort=False).agg(versions=("version", "nunique"), newest=("place", "max"))
-    ranked = ranked.reset_index().sort_values(["versions", "newest"]).drop_duplicates(list(by), keep="last")
+    ranked = placed.groupby(keys, sort=False).agg(
+        epochs=("epochs", "max"), versions=("version", "nunique"), newest=("place", "max")
+    )
+    whole = ranked["epochs"] >= TRIAL * ranked.groupby(list(by))["epochs"].transform("max")
+    ranked = ranked.assign(whole=whole).reset_index().sort_values(["whole", "versions", "newest"])
+    ranked = ranked.drop_duplicates(list(by), keep="last")
     chosen = pd.MultiIndex.from_frame(ranked[keys])
     return pd.Series(pd.MultiIndex.from_frame(placed[keys]).isin(chosen), index=steps.index)
 

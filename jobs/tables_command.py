@@ -23,9 +23,10 @@ CLAIMS_TEXT = "say of each claim of the article whether it was reproduced"
 TABLES_HELP = """Mean ± sample deviation over seeds, the printed figure and the difference, from the store alone.
 
 By default each table takes the real data set that was trained on last, with the reconstructions made from it, and of
-each network its newest settings, those trained on original and reconstructed images before others. What is left out is
-said. Several trainings of the same network, data set, settings and seed count once, the newest. `further` is a table
-of what the article does not print: macro-averages, lesion accuracy, recall by class, sizes, times and memory."""
+each network its newest settings: those trained on original and reconstructed images before others, and no quick trial
+of less than half the epochs where there are longer trainings. What is left out is said. Several trainings of the same
+network, data set, settings and seed count once, the newest. `further` is a table of what the article does not print:
+macro-averages, lesion accuracy, recall by class, sizes, times and memory."""
 CLAIMS_HELP = """A row a claim: reproduced, not reproduced or not measured yet, the figure, the runs it rests on, and
 where the article contradicts itself; from the store alone. By default real images are judged by before synthetic ones,
 then what was measured as the article did, then the newest; what was taken is said."""

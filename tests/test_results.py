@@ -133,14 +133,24 @@ def test_a_data_set_brings_its_reconstructions_and_a_reconstruction_stands_alone
     assert chosen_rows(store, 5, Choice(versions=("original",)))["test_accuracy"].tolist() == [50]
 
 
-def test_a_quick_trial_does_not_take_the_place_of_a_pair_but_newer_settings_do(store: Store) -> None:
-    record_training(store, "lenet5", [50.0])
-    record_training(store, "lenet5", [60.0], dataset="smaller", source="ham")
-    record_training(store, "lenet5", [10.0], training=LONGER)
+def test_newer_settings_take_a_networks_place_once_there_are_pairs_of_them(store: Store) -> None:
+    longest = replace(QUICK, epochs=40)
+    record_training(store, "lenet5", [50.0], training=LONGER)
+    record_training(store, "lenet5", [60.0], dataset="smaller", source="ham", training=LONGER)
+    record_training(store, "lenet5", [10.0], training=longest)
     assert chosen_rows(store, 5)["test_accuracy"].tolist() == [50, 60]
-    assert "1 training of lenet5 with other settings: 48×64, 30 epochs" in left_out(store, 5)
-    record_training(store, "lenet5", [20.0], dataset="smaller", source="ham", training=LONGER)
+    assert "1 training of lenet5 with other settings: 48×64, 40 epochs" in left_out(store, 5)
+    record_training(store, "lenet5", [20.0], dataset="smaller", source="ham", training=longest)
     assert chosen_rows(store, 5)["test_accuracy"].tolist() == [10, 20]
+
+
+def test_a_quick_trial_takes_no_place_where_there_is_a_longer_training(store: Store) -> None:
+    record_training(store, "lenet5", [50.0], training=LONGER)
+    record_training(store, "lenet5", [10.0], training=replace(QUICK, epochs=14))
+    record_training(store, "lenet5", [10.0], dataset="smaller", source="ham", training=replace(QUICK, epochs=14))
+    assert chosen_rows(store, 5)["test_accuracy"].tolist() == [50]
+    record_training(store, "lenet5", [40.0], training=replace(QUICK, epochs=15))
+    assert chosen_rows(store, 5)["test_accuracy"].tolist() == [40]
 
 
 def test_each_network_has_its_own_newest_settings_and_the_caption_says_whose(store: Store) -> None:

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record_training(store, "lenet5", [accuracy], seed=seed, sets=True, study="grid-1")
         record_training(store, "lenet5", [60.0], dataset="smaller", source="ham", seed=seed, sets=True)
     record_training(store, "lenet5", [80.0, 79.0, 10.0, 10.0], seed=3, rules=Rules(factors=(50, 33.33)))
-    record_training(store, "lenet5", [5.0], training=replace(QUICK, epochs=30))
+    record_training(store, "lenet5", [5.0], training=replace(QUICK, epochs=1))
     record_training(store, "lenet5", [90.0], dataset="*demo*_[a](b)", synthetic=True)
     return found
 
@@ -73,7 +73,7 @@ def test_the_caption_says_data_n_seeds_and_settings_and_what_is_left_out(open_pa
         "n: 80 training (with repeats 120), 40 validation and 20 test images",
         "5 runs, 3 seeds (1, 2, 3)",
         "48×64, 3 epochs, batch 32",
-        "Left out: 1 training of lenet5 with other settings: 48×64, 30 epochs",
+        "Left out: 1 training of lenet5 with other settings: 48×64, 1 epochs",
     ):
         assert part in said
 
