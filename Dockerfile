@@ -7,6 +7,7 @@ ENV PYTHONUNBUFFERED=1 \
     DATA_DIR=/state \
     DATA_ROOTS=/images \
     NUMBA_CACHE_DIR=/tmp/numba \
+    KERAS_HOME=/tmp/keras \
     STREAMLIT_SERVER_ADDRESS=0.0.0.0 \
     STREAMLIT_SERVER_FILE_WATCHER_TYPE=none
 
@@ -22,15 +23,16 @@ COPY jobs jobs
 COPY dashboard dashboard
 RUN python -m compileall -q core jobs dashboard
 
-USER dermslim
+# By number, so that a host can tell that it is not root.
+USER 1000:1000
 EXPOSE 8501
-CMD ["python", "-m", "streamlit", "run", "dashboard/app.py"]
+CMD ["python", "-m", "streamlit", "run", "dashboard/server.py"]
 
 # The same with NVIDIA's libraries, for the `train` worker of a host with a GPU.
 FROM base AS gpu
-USER root
+USER 0:0
 RUN pip install "tensorflow[and-cuda]==$(sed -n 's/^tensorflow==\([0-9.]*\).*/\1/p' requirements.txt)"
-USER dermslim
+USER 1000:1000
 
 # What `docker build .` makes without a target.
 FROM base AS cpu

