@@ -42,7 +42,7 @@ from jobs.studies import StageEstimate, StudyEstimate, find, submit_study
 from jobs.training_jobs import NORMAL, PRIORITIES
 
 PREFIX = "article"
-OVERRIDE = re.compile(r"\s*([\w.-]+)\s*[=:]?\s*(\d+)\s*[×x]\s*(\d+)\s*(?:[,:]?\s*(\d+)\s*epochs?)?\s*")
+OVERRIDE = re.compile(r"\s*([\w.-]+)(?:\s*[=:]\s*|\s+)(\d+)\s*[×x]\s*(\d+)\s*(?:[,:]?\s*(\d+)\s*epochs?)?\s*")
 NEEDS = {
     "sweep": "nothing",
     "originals": "nothing",

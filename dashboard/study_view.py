@@ -102,7 +102,7 @@ def head(state: StudyState, runs: Mapping[str, RunState]) -> None:
     done, count = len(state.progress.of(FINISHED)), len(state.progress.parts)
     st.markdown(
         f"{components.status_text(state.status)} **{done} of {words.count_of(count, 'run')} finished**"
-        + (f" · {left_text(state, runs)}" if state.status == "running" else "")
+        + (f" · {left_text(state, runs)}" if not state.ended else "")
         + (f" · nothing starts before {components.moment(state.starts_at)}" if state.starts_at else "")
     )
     shares = [share_done(each, runs.get(each.run.run_id) if each.run else None) for each in state.progress.parts]
@@ -252,8 +252,10 @@ def part_line(standing: Standing, run: RunState | None) -> None:
     name = standing.part.title if standing.part.network else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         details = [f"{ICONS[standing.state]} {words.escaped(name)}"] if name else []
-        if standing.state in (WAITING, FAILED):
+        if standing.state == WAITING:
             details.append(words.escaped(standing.reason))
+        elif standing.state == FAILED:
+            details.append(words.sentence(standing.reason))
         elif run is not None and not run.ended:
             details.append(words.escaped(progress_text(run)))
         elif run is not None and run.finished_at and run.started_at:

@@ -118,10 +118,11 @@ def submit_study(
     """
     spec = replace(spec, fingerprint=dataset.fingerprint)
     spec.check(dataset)
-    text = json.dumps(spec.to_dict())
+    values = spec.to_dict()
     for row in plain_rows(queues.store.studies("running")):
-        if row["spec"] == text:
+        if json.loads(row["spec"]) == values:
             return str(row["study"])
+    text = json.dumps(values)
     study = f"{KIND}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     same_click = f"{PREFIX}:study-spec:{hashlib.sha256(text.encode()).hexdigest()}"
     with queues.connected() as connection:
