@@ -160,11 +160,18 @@ def set_up(
         else:
             kept.setFormatter(JsonLines(process))
             handlers.append(kept)
+    for handler in handlers:
+        handler.addFilter(_tells_something)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_what_ended_it
     if problem:
         logging.getLogger(__name__).warning("%s", problem)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Leave out what RQ says at each of its rounds, every few seconds of an idle worker."""
+    return not (record.name == "rq.worker" and record.levelno < logging.WARNING and "cleaning" in str(record.msg))
 
 
 def _log_what_ended_it(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

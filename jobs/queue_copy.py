@@ -1,0 +1,119 @@
+"""The queue as a file: every key of RQ and of DermSlim as it was at one moment, and back into a server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rq import Queue
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from core.errors import DermSlimError
+from jobs.connection import Connection
+from jobs.live import PREFIX
+
+OURS = ("rq:*", f"{PREFIX}:*")
+LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that will not be there
+# One script is one moment: no worker moves anything between two keys meanwhile.
+SNAPSHOT = """
+local found = {}
+for _, pattern in ipairs(ARGV) do
+  for _, key in ipairs(redis.call('KEYS', pattern)) do
+    found[#found + 1] = {key, redis.call('PTTL', key), redis.call('DUMP', key)}
+  end
+end
+return found
+"""
+AT_ONCE = 500  # keys a round trip
+
+
+class QueueCopyError(DermSlimError):
+    """A queue's copy cannot be put where it should go."""
+
+
+def our_keys(connection: Connection) -> list[str]:
+    """Return the keys of RQ and of DermSlim that the server holds, but for those about workers."""
+    keys = sorted({key.decode() for pattern in OURS for key in connection.scan_iter(pattern, count=1000)})
+    return [key for key in keys if not key.startswith(LEFT_OUT)]
+
+
+def snapshot(connection: Connection) -> list[tuple[str, int | None, bytes]]:
+    """Return every key with its milliseconds to live (None: for ever) and its content, all of one moment."""
+    found = connection.eval(SNAPSHOT, 0, *OURS)
+    rows = [(key.decode(), int(left) if left > 0 else None, dump) for key, left, dump in found if dump is not None]
+    return [row for row in sorted(rows) if not row[0].startswith(LEFT_OUT)]
+
+
+def write_queue(rows: list[tuple[str, int | None, bytes]], stream: BinaryIO) -> None:
+    """Write a snapshot, a JSON object a line."""
+    for key, left, dump in rows:
+        line = {"key": key, "milliseconds": left, "dump": base64.b64encode(dump).decode()}
+        stream.write(json.dumps(line).encode() + b"\n")
+
+
+def read_queue(path: Path) -> Iterator[tuple[str, int | None, bytes]]:
+    """Yield what `write_queue` wrote."""
+    with path.open(encoding="utf-8") as stream:
+        for text in stream:
+            line = json.loads(text)
+            yield line["key"], line["milliseconds"], base64.b64decode(line["dump"])
+
+
+def clear(connection: Connection) -> int:
+    """Delete every key of RQ and of DermSlim; return how many there were."""
+    keys = [key for pattern in OURS for key in connection.scan_iter(pattern, count=1000)]
+    for start in range(0, len(keys), AT_ONCE):
+        connection.unlink(*keys[start : start + AT_ONCE])
+    return len(keys)
+
+
+def put_back(connection: Connection, rows: Iterator[tuple[str, int | None, bytes]]) -> int:
+    """Restore keys into a server that holds none of them; return how many. redis.ResponseError for an older server."""
+    count = 0
+    pipe = connection.pipeline(transaction=False)
+    for key, left, dump in rows:
+        pipe.restore(key, left or 0, dump, replace=True)
+        count += 1
+        if count % AT_ONCE == 0:
+            pipe.execute()
+    pipe.execute()
+    return count
+
+
+def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
+    """Put jobs that were on their way to a worker back, and name folders where they lie now; return jobs put back.
+
+    A job that was being run is begun again once its worker has given no sign of life for a while, as after a crash.
+    moved: from a path as it was to where it lies. No worker may run yet.
+    """
+    back = 0
+    for key in connection.scan_iter("rq:queue:*:intermediate", count=1000):
+        name = key.decode().removeprefix("rq:queue:").removesuffix(":intermediate")
+        target = Queue(name, connection=connection, serializer=JSONSerializer)
+        while (job_id := connection.lpop(key)) is not None:
+            connection.lpush(target.key, job_id)
+            back += 1
+    for key in connection.scan_iter(f"{PREFIX}:dataset:*", count=1000):
+        values = json.loads(zlib.decompress(connection.get(key)))
+        if (root := moved(values["root"])) != values["root"]:
+            text = json.dumps({**values, "root": root}).encode()
+            connection.set(key, zlib.compress(text), keepttl=True)
+    for key in connection.scan_iter("rq:job:*", count=1000):
+        _rename_folders(Job.fetch(key.decode().removeprefix("rq:job:"), connection, serializer=JSONSerializer), moved)
+    return back
+
+
+def _rename_folders(job: Job, moved: Callable[[str], str]) -> None:
+    if job.get_status(refresh=False) not in (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED):
+        return
+    given: dict[str, Any] = job.kwargs
+    folders = {name: given[name] for name in ("root", "output") if given.get(name)}
+    renamed = {name: moved(folder) for name, folder in folders.items()}
+    if renamed != folders:
+        job.kwargs = {**given, **renamed}
+        job.save()

@@ -1,0 +1,326 @@
+"""Backups of a store and a queue in use, and what comes back from them in another folder."""
+
+from __future__ import annotations
+
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from laboratory import wait_for, workers, write_images
+from recorded import record_training
+from redis import Redis
+from test_training_jobs import COMMON, registered, settled, write_lesions
+
+from core import store_file, store_upkeep
+from core.datasets import Dataset, load_dataset
+from core.errors import QueueUnavailable, StoreBusy
+from core.settings import Settings
+from core.store import Store
+from core.store_file import SECTIONS, VERSION
+from core.sweeps import SweepSpec
+from core.training_runs import TrainSpec
+from jobs import backup, queue_copy
+from jobs.backup import BackupError
+from jobs.connection import SVD, queue
+from jobs.live import LiveRun
+from jobs.queues import Queues
+from jobs.records import dataset_to_dict, send
+from jobs.server import running_server
+
+
+@pytest.fixture
+def connection(valkey_url: str) -> Iterator[Redis]:
+    with Redis.from_url(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Settings:
+    """Settings of an empty data folder with a server of its own, which does not run."""
+    return Settings(tmp_path / "another", (tmp_path,))
+
+
+def measured_dataset(store: Store, folder: Path) -> Dataset:
+    dataset = load_dataset(write_images(folder, 3), name="moles")
+    store.record_dataset(dataset, datetime.now(UTC))
+    return dataset
+
+
+def contents(connection: Redis) -> dict[str, object]:
+    """Every key's content, whatever order the server keeps it in."""
+    readers = {
+        b"string": connection.get,
+        b"hash": connection.hgetall,
+        b"list": lambda key: connection.lrange(key, 0, -1),
+        b"set": connection.smembers,
+        b"zset": lambda key: connection.zrange(key, 0, -1, withscores=True),
+    }
+    return {key: readers[connection.type(key)](key) for key in queue_copy.our_keys(connection)}
+
+
+def test_store_queue_and_networks_come_back_as_they_were(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path
+) -> None:
+    store = Store(settings.database)
+    run_id = record_training(store, accuracies=(70.0,))
+    dataset = measured_dataset(store, tmp_path / "moles")
+    sweep = Queues(settings, connection).submit(SweepSpec(dataset="moles", ks=(2,)), dataset).run_id
+    connection.set("dermslim:short", "lived", px=600_000)
+    connection.set("of-others", "stays here")
+    (settings.data_dir / "networks").mkdir()
+    (settings.data_dir / "networks" / "mine.yaml").write_text("title: mine\n")
+    before = contents(connection)
+    path = tmp_path / "all.tar.zst"
+    made = backup.back_up(settings, path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert made.rows == store_upkeep.row_counts(store)
+    backup.restore(another, path)
+    copy = Store(another.database)
+    assert copy.runs().equals(store.runs())
+    assert copy.steps([run_id]).equals(store.steps([run_id]))
+    assert (another.data_dir / "networks" / "mine.yaml").read_text() == "title: mine\n"
+    with running_server(another), Redis.from_url(str(another.redis_url)) as there:
+        assert contents(there) == before
+        assert 0 < there.pttl("dermslim:short") <= 600_000
+        assert there.get("of-others") is None
+        assert LiveRun(there, sweep).facts()["dataset"] == "moles"
+        assert queue(SVD, there).count == queue(SVD, connection).count > 0
+
+
+@pytest.mark.parametrize("suffix", backup.SUFFIXES)
+def test_each_kind_of_file_holds_a_manifest_with_every_hash(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path, suffix: str
+) -> None:
+    store = Store(settings.database)
+    run_id = record_training(store)
+    folder = settings.trained / run_id
+    (folder / "step-0").mkdir(parents=True)
+    (folder / "0.keras").write_bytes(b"weights" * 1000)
+    (folder / "step-0" / "checkpoint.npz").write_bytes(b"half-way")
+    path = tmp_path / f"b{suffix}"
+    backup.back_up(settings, path, weights=True)
+    compression = {".tar.gz": "gzip", ".tar.zst": "zstd"}.get(suffix)
+    with pa.input_stream(str(path), compression=compression) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        names = [member.name for member in tar]
+    assert names[-1] == backup.MANIFEST
+    assert f"trained/{run_id}/0.keras" in names
+    assert not any("checkpoint" in name for name in names)
+    backup.restore(another, path, queue=False)
+    assert (another.trained / run_id / "0.keras").read_bytes() == b"weights" * 1000
+
+
+def test_records_that_wait_are_neither_lost_nor_written_twice(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path
+) -> None:
+    dataset = load_dataset(write_images(tmp_path / "moles", 3), name="moles")
+    Store(settings.database).migrate()
+    send(connection, "dataset", values=dataset_to_dict(dataset), at=datetime.now(UTC).isoformat())
+    backup.back_up(settings, tmp_path / "b.tar")
+    backup.restore(another, tmp_path / "b.tar")
+    assert len(Store(another.database).datasets()) == 0
+    with running_server(another):
+        with workers(another, "record"):
+            queues = Queues(another)
+            wait_for(lambda: queues.records_waiting() == 0, 30)
+        assert queues.store.dataset("moles") == dataset
+
+
+def test_what_a_killed_writer_left_in_its_log_is_in_the_copy(settings: Settings, tmp_path: Path) -> None:
+    store = Store(settings.database)
+    record_training(store)
+    connection = duckdb.connect(settings.database)  # a writer that dies before its checkpoint
+    connection.execute("SET checkpoint_threshold = '1 GB'")
+    connection.execute("UPDATE runs SET error = 'in the log'")
+    folder = tmp_path / "as-it-was-left"
+    folder.mkdir()
+    for path in settings.data_dir.glob("dermslim.duckdb*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    connection.close()
+    left = Settings(folder, (tmp_path,))
+    assert left.database.with_name("dermslim.duckdb.wal").exists()
+    backup.back_up(left, tmp_path / "b.tar", queue=False)
+    into = Settings(tmp_path / "into", (tmp_path,))
+    backup.restore(into, tmp_path / "b.tar")
+    assert list(Store(into.database).runs()["error"]) == ["in the log"]
+
+
+def test_a_changed_byte_is_found_and_nothing_is_restored(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path
+) -> None:
+    record_training(Store(settings.database))
+    path = tmp_path / "b.tar"
+    backup.back_up(settings, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"dermslim.duckdb") + 8000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BackupError, match=r"not so: store/dermslim.duckdb"):
+        backup.restore(another, path)
+    assert not another.database.exists()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BackupError, match=r"expected a whole backup|has none, or ends before it"):
+        backup.restore(another, path)
+
+
+def test_a_file_that_leaves_its_folder_is_refused(another: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "b.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("networks/../../outside.yaml"))
+    with pytest.raises(BackupError, match=r"expected files of a backup; got networks/\.\./\.\./outside\.yaml"):
+        backup.restore(another, path)
+
+
+def test_what_is_there_is_replaced_only_by_force(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path
+) -> None:
+    record_training(Store(settings.database))
+    LiveRun(connection, "r1").create({"attempt": 1})
+    backup.back_up(settings, tmp_path / "b.tar")
+    with pytest.raises(BackupError, match=r"there is one. --force replaces it"):
+        backup.restore(settings, tmp_path / "b.tar")
+    same_server = replace(another, given_redis_url=settings.given_redis_url)
+    with pytest.raises(BackupError, match="expected an empty queue; the target's server holds 2 keys"):
+        backup.restore(same_server, tmp_path / "b.tar")
+    LiveRun(connection, "r2").create({"attempt": 1})
+    backup.restore(settings, tmp_path / "b.tar", force=True)
+    assert LiveRun(connection, "r1").facts() == {"attempt": "1"}
+    assert LiveRun(connection, "r2").facts() == {}
+    with pytest.raises(BackupError, match="expected a new file"):
+        backup.back_up(settings, tmp_path / "b.tar")
+
+
+def test_nothing_is_restored_under_a_record_worker(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path
+) -> None:
+    Store(settings.database).migrate()
+    backup.back_up(settings, tmp_path / "b.tar")
+    running = replace(another, given_redis_url=settings.given_redis_url)
+    with workers(running, "record"):
+        with pytest.raises(BackupError, match=r"expected nothing to run on .*; a record worker does"):
+            backup.restore(another, tmp_path / "b.tar", force=True)
+        elsewhere = replace(running, data_dir=tmp_path / "elsewhere")
+        with pytest.raises(BackupError, match="expected no worker on the target's queue; record-"):
+            backup.restore(elsewhere, tmp_path / "b.tar", force=True)
+
+
+def test_an_older_store_is_brought_forwards(settings: Settings, another: Settings, tmp_path: Path) -> None:
+    with duckdb.connect(settings.database) as connection:
+        connection.execute(SECTIONS[0][1])
+        connection.execute("CREATE TABLE schema_version AS SELECT 1::INTEGER AS version")
+    with backup_of_version(1):
+        backup.back_up(settings, tmp_path / "b.tar", queue=False)
+    backup.restore(another, tmp_path / "b.tar")
+    assert Store(another.database).schema_version() == VERSION
+
+
+@contextmanager
+def backup_of_version(version: int) -> Iterator[None]:
+    """Have the store's module know the schema only up to this version, as an older release does."""
+    sections, newest = store_file.SECTIONS, store_file.VERSION
+    store_file.SECTIONS, store_file.VERSION = sections[:version], version
+    try:
+        yield
+    finally:
+        store_file.SECTIONS, store_file.VERSION = sections, newest
+
+
+def test_folders_below_the_old_data_folder_are_named_where_they_lie_now(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path
+) -> None:
+    store = Store(settings.database)
+    made = load_dataset(write_images(settings.reconstructed / "made", 2), name="made")
+    store.record_dataset(made, datetime.now(UTC))
+    outside = measured_dataset(store, tmp_path / "moles")
+    Queues(settings, connection).submit(SweepSpec(dataset="made", ks=(2,)), made)
+    backup.back_up(settings, tmp_path / "b.tar.gz", reconstructed=True)
+    backup.restore(another, tmp_path / "b.tar.gz")
+    roots = dict(Store(another.database).datasets()[["name", "root"]].itertuples(index=False))
+    assert roots == {"made": str(another.reconstructed / "made"), "moles": str(outside.root)}
+    with running_server(another), Redis.from_url(str(another.redis_url)) as there:
+        jobs = queue(SVD, there).get_jobs()
+        assert jobs
+        assert {job.kwargs["root"] for job in jobs} == {str(another.reconstructed / "made")}
+
+
+def test_the_store_is_copied_between_two_transactions(settings: Settings, connection: Redis, tmp_path: Path) -> None:
+    store = Store(settings.database)
+    store.migrate()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.transaction() as writing:
+            writing.execute("INSERT INTO studies (study, kind, dataset, spec, status, submitted_at) VALUES "
+                            "('s', 'grid', 'd', '{}', 'running', now())")  # fmt: skip
+            inside.set()
+            go_on.wait(10)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    inside.wait(10)
+    with pytest.raises(StoreBusy), store_upkeep.held_still(Store(settings.database, timeout=0.1)):
+        pass
+    threading.Timer(0.3, go_on.set).start()
+    made = backup.back_up(settings, tmp_path / "b.tar")
+    writer.join()
+    assert made.rows["studies"] == 1
+
+
+def test_without_a_server_only_the_rest_is_backed_up(settings: Settings, tmp_path: Path) -> None:
+    Store(settings.database).migrate()
+    alone = replace(settings, given_redis_url="redis://127.0.0.1:9/0")
+    with pytest.raises(QueueUnavailable, match="--without-queue leaves the queue out"):
+        backup.back_up(alone, tmp_path / "b.tar")
+    assert backup.last_backup(alone) is None
+    assert backup.back_up(alone, tmp_path / "b.tar", queue=False).keys is None
+    assert list(tmp_path.glob(".backup-*")) == []
+    last = backup.last_backup(alone)
+    assert last is not None
+    assert last["bytes"] == (tmp_path / "b.tar").stat().st_size
+
+
+@pytest.mark.slow
+def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
+    settings: Settings, connection: Redis, another: Settings, tmp_path: Path
+) -> None:
+    queues = Queues(settings)
+    epochs = 30
+    spec = TrainSpec(dataset="lesions", **{**COMMON, "training": replace(COMMON["training"], epochs=epochs)})
+    moles = write_images(tmp_path / "moles", 60, height=150, width=200)
+    lesions = write_lesions(tmp_path / "lesions")
+    with workers(settings, "record", "svd", "train"):
+        sweep_data, train_data = registered(queues, moles), registered(queues, lesions)
+        training = queues.submit(spec, train_data).run_id
+        wait_for(lambda: ((state := queues.run(training)) and state.epoch) or 0, 120)
+        sweep = queues.submit(SweepSpec(dataset="moles", ks=(5, 20, 60, 100)), sweep_data).run_id
+        wait_for(lambda: (state := queues.run(sweep)) is not None and state.done >= 1, 120)
+        backup.back_up(settings, tmp_path / "busy.tar.zst")
+        before = {state.run_id: state.status for state in queues.runs()}
+        for run_id in (sweep, training):
+            wait_for(lambda run_id=run_id: (state := queues.run(run_id)) is not None and state.ended, 200)
+        wait_for(lambda: queues.records_waiting() == 0, 20)
+    assert set(before.values()) == {"running"}
+    restored = backup.restore(another, tmp_path / "busy.tar.zst")
+    assert restored.rows["epochs"] < epochs
+    again = Queues(another)
+    with running_server(another):
+        with workers(another, "record", "svd", "train"):
+            for run_id in (sweep, training):
+                wait_for(lambda run_id=run_id: (state := again.run(run_id)) is not None and state.ended, 200)
+            wait_for(lambda: again.records_waiting() == 0, 20)
+            assert again.store.runs()["status"].tolist() == ["finished", "finished"], again.log(sweep)
+        with Redis.from_url(str(another.redis_url)) as there:
+            assert there.llen("dermslim:rejected") == 0
+    rows = again.store.measurements(sweep)
+    assert len(rows) == 60 * 4
+    assert not rows.duplicated(["image_id", "variant"]).any()
+    assert rows.equals(queues.store.measurements(sweep))
+    trained = again.store.epochs([training])
+    assert trained["epoch"].tolist() == list(range(1, epochs + 1))
+    assert settled(trained).equals(settled(queues.store.epochs([training])))
+    assert settled(again.store.steps([training])).equals(settled(queues.store.steps([training])))
