@@ -349,12 +349,11 @@ def _training_controls(state: RunState) -> None:
         args=(resume_run if held else pause_run, state.run_id),
         kwargs={"done": "Queued: a worker goes on with it" if held else "Paused after the epoch being trained now"},
     )
-    key = f"priority_{state.run_id}"
-    if st.session_state.get(key) != state.priority:
-        st.session_state[key] = state.priority
+    key = f"priority_{state.run_id}_{state.priority}"  # another widget once the priority has changed
     st.selectbox(
         "Priority",
         PRIORITIES,
+        index=PRIORITIES.index(state.priority),
         key=key,
         width=140,
         help="Workers empty high before normal before low. A step that is being trained is not interrupted.",

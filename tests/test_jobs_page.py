@@ -125,7 +125,7 @@ def test_a_training_is_paused_resumed_moved_and_cancelled_from_the_page(queues: 
     assert queues.run(run_id).status == "paused"
     assert test.button(key=f"hold_{run_id}").label == "Resume"
     assert progress_texts(test) == ["Paused"]
-    test.selectbox(key=f"priority_{run_id}").select("high").run()
+    test.selectbox(key=f"priority_{run_id}_normal").select("high").run()
     assert queues.run(run_id).priority == "high"
     test.button(key=f"hold_{run_id}").click().run()
     state = queues.run(run_id)

@@ -96,9 +96,9 @@ def card(claim: dict[str, str]) -> None:
         st.markdown(f"{badge} **{claim['id']} · {words.escaped(claim['claim'])}**")
         printed, measured = st.columns([1, 2])
         printed.markdown(
-            f"{words.escaped(claim['printed_value'])}  \n:small[Printed, {words.escaped(claim['source'])}]"
+            f":small[:gray[Printed, {words.escaped(claim['source'])}]]  \n{words.escaped(claim['printed_value'])}"
         )
-        measured.markdown(f"{words.escaped(claim['measured'])}  \n:small[Measured]")
+        measured.markdown(f":small[:gray[Measured]]  \n{words.escaped(claim['measured'])}")
         if claim["note"]:
             st.caption(words.escaped(claim["note"]))
         runs = claim["runs"].split()

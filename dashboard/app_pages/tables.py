@@ -27,6 +27,7 @@ TITLES = {
     6: "Table 6: pruning step by step",
     FURTHER: "Beyond the article: by class, sizes, times, memory",
 }
+NARROWING = {"networks", "seeds", "studies", "settings", "runs", "older"}  # what the address may narrow down by
 WIDEST = 4000  # pixels: as wide as the page; a width in pixels is what keeps the rows' names in view
 FORMATS = {"csv": ("CSV", "text/csv"), "markdown": ("Markdown", "text/markdown"), "latex": ("LaTeX", "text/x-tex")}
 
@@ -54,7 +55,8 @@ def choices(trained: pd.DataFrame) -> Choice:
             )
         with right:
             versions = st.pills("Images", VERSIONS, selection_mode="multi", key="images", bind="query-params")
-        with st.expander("Networks, seeds, studies, settings, single runs", icon=":material/filter_alt:"):
+        title, narrows = "Networks, seeds, studies, settings, single runs", NARROWING & set(st.query_params)
+        with st.expander(title, icon=":material/filter_alt:", expanded=bool(narrows)):
             return narrowed(trained, trained[trained["family"] == dataset], dataset, tuple(versions))
 
 
