@@ -57,7 +57,7 @@ def learning_curve(
             marker={"size": 5},
             hovertemplate=f"{name} %{{y:.4~g}}{unit}<extra></extra>",
         )
-    for split, limit in (needed or {}).items():
+    for split, limit in ((split, limit) for split, limit in (needed or {}).items() if limit):
         figure.add_hline(
             y=limit,
             line={"color": palette[SETS[split][1]], "dash": "dot", "width": 1.5},
@@ -167,7 +167,7 @@ def layer_shares(sizes: pd.DataFrame, names: Sequence[str], *, theme: str | None
         )
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
-    figure.update_xaxes(side="top", showgrid=False, tickangle=0 if len(names) < 5 else -30, type="category")
+    figure.update_xaxes(side="top", showgrid=False, tickangle=0 if len(names) < 3 else -35, type="category")
     figure.update_layout(height=120 + ROW_HEIGHT * len(sizes))
     return figure
 

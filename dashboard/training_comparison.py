@@ -59,7 +59,8 @@ def chosen_runs(states: Sequence[RunState], recorded: Mapping[str, Mapping[str, 
     wanted = st.query_params.get("runs")
     named = [run_id for run_id in (wanted or "").split(",") if run_id]
     if wanted is None:
-        named = newest_together(list(by_id), recorded)
+        finished = [run_id for run_id, state in by_id.items() if state.status == "finished"]
+        named = newest_together(finished or list(by_id), recorded)
     unknown = [run_id for run_id in named if run_id not in by_id]
     if unknown:
         st.warning(f"There is no training run {words.escaped(words.shortened(', '.join(unknown), 120))}.")
@@ -70,7 +71,7 @@ def chosen_runs(states: Sequence[RunState], recorded: Mapping[str, Mapping[str, 
 
     return st.multiselect(
         "Runs", list(by_id), key="compared", on_change=changed,
-        format_func=lambda run_id: label(by_id[run_id], recorded),
+        format_func=lambda run_id: short_label(recorded[run_id]),
     )  # fmt: skip
 
 

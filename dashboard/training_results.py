@@ -175,7 +175,7 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
             st.metric(
                 label,
                 words.percent_text(best[name]),
-                None if change is None or best["step"] == 0 else f"{change:+.1f} points".replace("-", "−"),
+                None if change is None or abs(change) < 0.05 else f"{change:+.1f} points".replace("-", "−"),
                 border=True,
             )
         st.metric("Trained in", words.duration_text(steps["seconds"].sum()), border=True)
