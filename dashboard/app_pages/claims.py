@@ -101,6 +101,10 @@ def card(claim: dict[str, str]) -> None:
         measured.markdown(f":small[:gray[Measured]]  \n{words.escaped(claim['measured'])}")
         if claim["note"]:
             st.caption(words.escaped(claim["note"]))
+        if claim["area"] == "curves":
+            st.page_link(
+                "app_pages/curves.py", label="The curves and their fits", icon=":material/trending_down:", help=""
+            )
         runs = claim["runs"].split()
         if runs:
             links = [f"[{run_id}]({components.run_address(run_id)})" for run_id in runs]
