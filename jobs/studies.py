@@ -269,14 +269,15 @@ def advance(queues: Queues, row: dict[str, Any]) -> None:
         if hold == CANCELLED or (hold not in ("", PAUSED) and not is_due(hold)):
             return
         facts, found = live.facts(), find(queues, spec)
-        refusals = {}
+        refusals: dict[str, str] = {}
+        datasets: dict[str, Dataset | None] = {}  # read once a round: ten thousand records take a while
         for each in progress(spec, study, found).of(READY):
             if hold == PAUSED and isinstance(each.spec, TrainSpec):
                 continue
             if live.hold() == CANCELLED:
                 return
             try:
-                _submit(queues, spec, each, row, facts.get("priority", NORMAL))
+                _submit(queues, spec, each, row, facts.get("priority", NORMAL), datasets)
             except (SpecError, DatasetError) as error:
                 refusals[each.part.key] = str(error)
         if live.hold() == CANCELLED:  # while something was being submitted
@@ -298,12 +299,21 @@ def _complete_submissions(queues: Queues, connection: Connection, study: str) ->
             queues.finish_submission(run_id)
 
 
-def _submit(queues: Queues, spec: ArticleSpec, standing: Standing, row: dict[str, Any], priority: str) -> None:
+def _submit(
+    queues: Queues,
+    spec: ArticleSpec,
+    standing: Standing,
+    row: dict[str, Any],
+    priority: str,
+    datasets: dict[str, Dataset | None],
+) -> None:
     """Submit one part's run. SpecError where the data set isn't what it was when the study was submitted."""
     wanted = standing.spec
     if wanted is None:
         raise SpecError(f"part {standing.part.key}: expected to know what its run is told; it waits")
-    dataset = queues.store.dataset(wanted.dataset)
+    if wanted.dataset not in datasets:
+        datasets[wanted.dataset] = queues.store.dataset(wanted.dataset)
+    dataset = datasets[wanted.dataset]
     if dataset is None:
         raise SpecError(f"expected data set {wanted.dataset} to be registered; it was removed. Register it again")
     if standing.part.stage != PRUNING and dataset.fingerprint != spec.fingerprint:
