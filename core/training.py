@@ -1,5 +1,8 @@
 """Trains one network: an epoch at a time, checkpointed, so that a killed process goes on where it was.
 
+A checkpoint is written by a thread while the next epoch is trained. Whoever is killed meanwhile trains that epoch
+again, to the same result.
+
 With `core.models` the only code that imports Keras; nothing here calls a backend. The same seed on the same machine
 gives the same result: weights, order, dropout and augmentation follow from it (on a GPU, as far as its kernels do).
 
@@ -18,9 +21,10 @@ import socket
 import subprocess
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +79,8 @@ def train(
     folder: Path,
     *,
     baseline: Baseline | None = None,
-) -> Iterator[EpochResult]:
-    """Train a network and yield each epoch once its checkpoint is written; to cancel, close the generator.
+) -> Generator[EpochResult]:
+    """Train a network and yield each epoch as it ends; to cancel, close the generator, which waits for the checkpoint.
 
     images: (n, H, W, 3) uint8, BGR. metadata: (n, 3). labels: (n,) places in `CLASSES`; only the split's rows are used.
     Epochs that `folder` has a checkpoint of are yielded from there, and the training goes on after them. The weights
@@ -92,30 +96,49 @@ def train(
         model = compiled_model(network, spec)
         history = restore(folder, model, identity)
     yield from history
-    for epoch in range(len(history) + 1, spec.epochs + 1):
-        began = time.perf_counter()
-        with explained(spec):
-            batches = training_batches(images, metadata, labels, split, spec, epoch)
-            logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
-            trained = time.perf_counter() - began
-            chances = probabilities(model, images, metadata, split.validation, spec.batch_size)
-        loss = float(logs["loss"][0])
-        if not (math.isfinite(loss) and np.isfinite(chances).all()):
-            raise TrainingError(
-                f"Expected finite losses and weights. Epoch {epoch} ended with a loss of {loss:g} and weights that"
-                f" give no probabilities: try a learning rate under {spec.learning_rate:g}"
-                f"{', or training without mixed precision' if spec.mixed_precision else ''}."
-            )
-        result = judged(epoch, logs, chances, labels[list(split.validation)], baseline)
-        result = replace(
-            result,
-            best=rank(result) > max(map(rank, history), default=(False, -1.0)),
-            seconds=time.perf_counter() - began,
-            images_per_second=len(split.oversampled) / trained,
+    written: Future[None] | None = None
+    with ThreadPoolExecutor(1) as writer:  # at its end, also where the generator is closed, all has been written
+        for epoch in range(len(history) + 1, spec.epochs + 1):
+            result = train_epoch(model, images, metadata, labels, split, spec, epoch, baseline)
+            result = replace(result, best=rank(result) > max(map(rank, history), default=(False, -1.0)))
+            history.append(result)
+            if written is not None:
+                written.result()  # one at a time; what went wrong is raised here
+            written = writer.submit(save, folder, Snapshot.of(model, result.best), tuple(history), identity)
+            yield result
+    if written is not None:
+        written.result()
+
+
+def train_epoch(
+    model: keras.Model,
+    images: Pixels,
+    metadata: Floats,
+    labels: Indices,
+    split: Split,
+    spec: TrainingSpec,
+    epoch: int,
+    baseline: Baseline,
+) -> EpochResult:
+    """Train one epoch and return its figures. Raises TrainingError where it gives no numbers, or memory runs out."""
+    began = time.perf_counter()
+    with explained(spec):
+        batches = training_batches(images, metadata, labels, split, spec, epoch)
+        logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
+        trained = time.perf_counter() - began
+        chances = probabilities(model, images, metadata, split.validation, spec.batch_size)
+    loss = float(logs["loss"][0])
+    if not (math.isfinite(loss) and np.isfinite(chances).all()):
+        raise TrainingError(
+            f"Expected finite losses and weights. Epoch {epoch} ended with a loss of {loss:g} and weights that"
+            f" give no probabilities: try a learning rate under {spec.learning_rate:g}"
+            f"{', or training without mixed precision' if spec.mixed_precision else ''}."
         )
-        history.append(result)
-        save(folder, model, history, identity)
-        yield result
+    return replace(
+        judged(epoch, logs, chances, labels[list(split.validation)], baseline),
+        seconds=time.perf_counter() - began,
+        images_per_second=len(split.oversampled) / trained,
+    )
 
 
 def check_data(images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingSpec) -> None:
@@ -350,21 +373,39 @@ def state(model: keras.Model) -> list[keras.Variable]:
     return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
 
 
-def save(folder: Path, model: keras.Model, history: Sequence[EpochResult], identity: str) -> None:
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A model after an epoch. state: all that training changes. weights: those to keep, None where others are."""
+
+    state: list[npt.NDArray[Any]]
+    weights: list[npt.NDArray[Any]] | None
+
+    @classmethod
+    def of(cls, model: keras.Model, best: bool) -> Snapshot:
+        """Copy what the next epoch will change."""
+        return cls(copied(state(model)), copied(model.weights) if best else None)
+
+
+def copied(variables: Sequence[keras.Variable]) -> list[npt.NDArray[Any]]:
+    """Return the variables' values; a backend may hand out its own memory, which training goes on changing."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def save(folder: Path, snapshot: Snapshot, history: Sequence[EpochResult], identity: str) -> None:
     """Write the checkpoint, and before it the weights to keep; whoever is killed meanwhile leaves the one before."""
     kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
-    if history[-1].best:
-        write_arrays(kept, model.weights)
+    if snapshot.weights is not None:
+        write_arrays(kept, snapshot.weights)
     about = {"identity": identity, "history": [asdict(result) for result in history]}
-    write_arrays(folder / CHECKPOINT_NAME, state(model), about)
+    write_arrays(folder / CHECKPOINT_NAME, snapshot.state, about)
     for other in folder.glob(KEPT_NAME.format(epoch="*")):
         if other != kept:
             other.unlink()
 
 
-def write_arrays(path: Path, variables: Sequence[keras.Variable], about: dict[str, Any] | None = None) -> None:
-    """Write variables, and values as JSON, to a file that is there whole or not at all."""
-    arrays = {f"{number}": keras.ops.convert_to_numpy(variable) for number, variable in enumerate(variables)}
+def write_arrays(path: Path, values: Sequence[npt.NDArray[Any]], about: dict[str, Any] | None = None) -> None:
+    """Write arrays, and values as JSON, to a file that is there whole or not at all."""
+    arrays: dict[str, Any] = {f"{number}": array for number, array in enumerate(values)}
     half = path.with_suffix(".half")
     try:
         with half.open("wb") as file:
@@ -377,7 +418,7 @@ def write_arrays(path: Path, variables: Sequence[keras.Variable], about: dict[st
 
 
 def read_arrays(path: Path) -> list[npt.NDArray[Any]]:
-    """Return the variables that `write_arrays` wrote. Raises one of `DAMAGED` where the file is."""
+    """Return the arrays that `write_arrays` wrote. Raises one of `DAMAGED` where the file is."""
     with np.load(path, allow_pickle=False) as file:
         return [file[f"{number}"] for number in range(len(file.files) - 1)]
 

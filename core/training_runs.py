@@ -12,7 +12,8 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -419,8 +420,8 @@ def epochs_done(folder: Path, step: Step) -> int:
     return len(history_of(checkpoint_folder(folder, step)))
 
 
-def train_step(spec: TrainSpec, step: Step, data: TrainingData, folder: Path) -> Iterator[EpochResult | StepResult]:
-    """Train one step's network: yield each epoch once its checkpoint is written, then the step's result.
+def train_step(spec: TrainSpec, step: Step, data: TrainingData, folder: Path) -> Generator[EpochResult | StepResult]:
+    """Train one step's network: yield each epoch as it ends, then the step's result.
 
     folder: the run's, which keeps checkpoints while a step is trained and its weights, `<step>.keras`, afterwards. To
     cancel, close the generator: the next call goes on after the last whole epoch. A step that cannot be trained (too
@@ -433,8 +434,11 @@ def train_step(spec: TrainSpec, step: Step, data: TrainingData, folder: Path) ->
     arrays = (data.images, data.metadata, data.labels, data.split, spec.training)
     history: list[EpochResult] = []
     try:
-        with training.on_device(spec.device):
-            for epoch in training.train(step.network, *arrays, place, baseline=spec.thresholds):
+        with (
+            training.on_device(spec.device),
+            closing(training.train(step.network, *arrays, place, baseline=spec.thresholds)) as epochs,
+        ):
+            for epoch in epochs:
                 history.append(epoch)
                 yield epoch
             began_evaluation = time.perf_counter()
@@ -488,9 +492,10 @@ def run_here(
     """Train a whole run in this process, step after step; end with the Stop that says why it is over."""
     state = first_state(spec)
     while isinstance(turn := next_training(spec, state), Step):
-        for event in train_step(spec, turn, data, folder):
-            if isinstance(event, StepResult):
-                event, state = judged(spec, state, turn, event)
-                forget_checkpoint(folder, turn)
-            yield turn, event
+        with closing(train_step(spec, turn, data, folder)) as events:
+            for event in events:
+                if isinstance(event, StepResult):
+                    event, state = judged(spec, state, turn, event)
+                    forget_checkpoint(folder, turn)
+                yield turn, event
     yield turn

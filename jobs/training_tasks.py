@@ -1,7 +1,7 @@
 """What a `train` worker runs: one step of a training run a job, in a process that ends with it.
 
-An epoch's record is sent as soon as its checkpoint is written. The process may be killed at any moment: the job is
-begun again, here or on another host, and goes on after the last epoch that has a checkpoint there.
+An epoch's record is sent as it ends, while its checkpoint is being written. The process may be killed at any moment:
+the job is begun again, here or on another host, and goes on after the last epoch that has a checkpoint there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -195,24 +196,26 @@ class _Training:
         restored: list[EpochResult] = []
         known = training_runs.epochs_done(self.folder, step)
         done = self._before(spec, step)
-        for event in training_runs.train_step(spec, step, data, self.folder):
-            if isinstance(event, StepResult):
-                return event
-            restored.append(event)
-            if event.epoch < known:
-                continue
-            self._send_epochs(step, restored)
-            restored = []
-            self.live.note_training(
-                epoch=event.epoch, epochs_done=done + event.epoch, epoch_seconds=round(event.seconds, 3), doing=""
-            )
-            if event.epoch == known:
-                self.live.log(f"{step.name}: {worker_name()} goes on after epoch {known}")
-                continue
-            self.live.end_epoch(step.index, event.epoch)
-            self.live.log(f"{step.name}: {_epoch_line(event, spec)}")
-            self._check_stopped()
-            self.live.try_part(f"step {step.index} epoch {event.epoch + 1}")
+        # Closed before the run's lock is let go, so that the checkpoint of the last epoch is there.
+        with closing(training_runs.train_step(spec, step, data, self.folder)) as events:
+            for event in events:
+                if isinstance(event, StepResult):
+                    return event
+                restored.append(event)
+                if event.epoch < known:
+                    continue
+                self._send_epochs(step, restored)
+                restored = []
+                self.live.note_training(
+                    epoch=event.epoch, epochs_done=done + event.epoch, epoch_seconds=round(event.seconds, 3), doing=""
+                )
+                if event.epoch == known:
+                    self.live.log(f"{step.name}: {worker_name()} goes on after epoch {known}")
+                    continue
+                self.live.end_epoch(step.index, event.epoch)
+                self.live.log(f"{step.name}: {_epoch_line(event, spec)}")
+                self._check_stopped()
+                self.live.try_part(f"step {step.index} epoch {event.epoch + 1}")
         raise RuntimeError("expected a training to end with its result; it ended without")
 
     def _send_epochs(self, step: Step, epochs: Sequence[EpochResult]) -> None:

