@@ -194,7 +194,7 @@ def test_the_overview_shows_what_pruning_left(queues: Queues) -> None:
     left = 100 * steps["parameters"][2] / steps["parameters"][0]
     assert figures["Smallest accepted"] == ("R2: 50%", "")
     assert figures["Parameters left"] == (f"{left:.1f} %", "")
-    assert figures["Test accuracy"] == ("93.50 %", "−1.5 points")
+    assert figures["Test accuracy"] == ("93.50 %", "-1.5 points")
     assert figures["Unpruned"] == ("95.00 %", "")
     assert "15 epochs" in text
 

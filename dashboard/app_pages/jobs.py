@@ -26,6 +26,7 @@ def under_way(known: tuple[str, ...]) -> None:
         st.metric("Records waiting", words.count_text(health.waiting) if not health.redis else words.NONE, border=True)
         st.metric("Workers", len(health.workers) if not health.redis else words.NONE, border=True)
     components.show_outcome()
+    rows = components.recorded_rows() if active else {}
     for state in active:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -36,7 +37,10 @@ def under_way(known: tuple[str, ...]) -> None:
                 )
                 if state.kind in WITH_PAGE:
                     components.run_link(state.run_id, state.kind, "Watch it", icon=":material/visibility:")
-            st.caption(f"`{state.run_id}` · submitted {words.ago_text(state.submitted_at)}")
+            settings = (
+                f"{words.escaped(words.spec_text(data.spec_of(row)))} · " if (row := rows.get(state.run_id)) else ""
+            )
+            st.caption(f"`{state.run_id}` · {settings}submitted {words.ago_text(state.submitted_at)}")
             components.progress_bar(state)
             components.controls(state)
 

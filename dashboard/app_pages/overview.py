@@ -113,9 +113,7 @@ def smallest_network(state: RunState) -> None:
     )
     left = 100 * smallest["parameters"] / unpruned["parameters"]
     accuracy, before = smallest["test_accuracy"], unpruned["test_accuracy"]
-    points = (
-        f"{accuracy - before:+.1f} points".replace("-", "−") if words.known(accuracy) and words.known(before) else None
-    )
+    points = f"{accuracy - before:+.1f} points" if words.known(accuracy) and words.known(before) else None
     figures = [
         ("Smallest accepted", smallest["name"] if len(pruned) else "none", None, "By parameters; named as in Table 6."),
         (
