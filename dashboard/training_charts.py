@@ -42,7 +42,7 @@ def learning_curve(
     """
     better = "lower" if quantity == "loss" else "higher"
     figure = titled_figure(f"{QUANTITIES[quantity]}, {better} is better", theme)
-    figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified")
+    figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", margin={"r": 45})
     if epochs.empty:
         return empty_figure(figure, "No epoch has ended yet.")
     palette, unit = PALETTES[theme or "light"], "" if quantity == "loss" else " %"
@@ -61,8 +61,8 @@ def learning_curve(
         figure.add_hline(
             y=limit,
             line={"color": palette[SETS[split][1]], "dash": "dot", "width": 1.5},
-            annotation={"text": f"{SETS[split][0]} baseline {limit:g} %", "font": {"size": 11}},
-            annotation_position="top left" if split == "train" else "bottom left",
+            annotation={"text": f"≥ {limit:g}", "font": {"size": 11, "color": palette[SETS[split][1]]}},
+            annotation_position="right",
         )
     kept = epochs.loc[epochs["best"].astype(bool), "epoch"]
     if len(kept):

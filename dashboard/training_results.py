@@ -70,6 +70,7 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
         st.caption("No epoch of this step has ended yet.")
         return
     learning_curves(run_id, state.step, current, spec, quantities=LIVE_QUANTITIES, key="live")
+    st.caption("Dotted: the baseline. Dashed: the best epoch so far, whose weights are kept.")
 
 
 @st.fragment(run_every=1)
@@ -110,9 +111,9 @@ def controls(state: RunState) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if state.status in ("paused", "scheduled"):
             label = "Resume" if state.status == "paused" else "Start now"
-            button(label, ":material/play_arrow:", "resume", data.queues().resume, "The run goes on")
+            button(label, ":material/play_arrow:", "resume", _resume, "The run goes on")
         else:
-            button("Pause", ":material/pause:", "pause", data.queues().pause, "Pausing after the epoch at hand")
+            button("Pause", ":material/pause:", "pause", _pause, "Pausing after the epoch at hand")
         chosen = f"priority_{run_id}"
         st.session_state[chosen] = state.priority
         st.selectbox("Priority", PRIORITIES, key=chosen, width=130, on_change=_prioritise, args=(run_id,))
@@ -126,9 +127,21 @@ def controls(state: RunState) -> None:
         )  # fmt: skip
 
 
+def _pause(run_id: str) -> None:
+    data.queues().pause(run_id)
+
+
+def _resume(run_id: str) -> None:
+    data.queues().resume(run_id)
+
+
 def _prioritise(run_id: str) -> None:
     priority = st.session_state[f"priority_{run_id}"]
-    components.attempt(data.queues().prioritise, run_id, priority, done=f"Priority {priority}")
+    components.attempt(_move, run_id, priority, done=f"Priority {priority}")
+
+
+def _move(run_id: str, priority: str) -> None:
+    data.queues().prioritise(run_id, priority)
 
 
 def _cancel_at_once(run_id: str) -> None:
@@ -363,8 +376,8 @@ def step_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> N
     learning_curves(row["run_id"], int(chosen), epochs[epochs["step"] == int(chosen)], spec, key="curve")
     st.caption(
         "Training figures are gathered while the weights change, dropout on, repeats included; validation is measured "
-        "at the epoch's end. Dashed: the epoch whose weights are kept, the best in validation accuracy among those "
-        "that meet the baseline, else among all."
+        "at the epoch's end. Dotted: the baseline. Dashed: the epoch whose weights are kept, the best in validation "
+        "accuracy among those that meet the baseline, else among all."
     )
     if step["status"] != "finished":
         reason = "it is being trained." if step["status"] == "training" else words.sentence(step["failure"])
