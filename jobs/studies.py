@@ -335,8 +335,8 @@ def _row(queues: Queues, study: str) -> dict[str, Any]:
 
 
 def _own_runs(queues: Queues, study: str) -> Iterator[RunState]:
-    """Yield the study's runs that have not ended."""
-    yield from (state for state in queues.runs() if state.study == study and not state.ended)
+    """Yield the study's runs that have not ended, oldest first: so they are queued again as they were."""
+    yield from (state for state in reversed(queues.runs()) if state.study == study and not state.ended)
 
 
 def _cancel_runs(queues: Queues, study: str) -> None:

@@ -297,6 +297,18 @@ def test_a_pause_holds_every_training_those_to_come_too_while_measuring_goes_on(
     assert lab.state(study).status == FINISHED
 
 
+def test_trainings_keep_their_order_through_a_pause_and_a_change_of_priority(lab: Lab) -> None:
+    study = lab.submit(replace(SPEC, seeds=(1, 2, 3)))
+    order = lab.redis.lrange("rq:queue:train", 0, -1)
+    assert len(order) == 3
+    pause_study(lab.queues, study)
+    assert lab.redis.llen("rq:queue:train") == 0
+    resume_study(lab.queues, study)
+    assert lab.redis.lrange("rq:queue:train", 0, -1) == order
+    prioritise_study(lab.queues, study, "high")
+    assert lab.redis.lrange("rq:queue:train-high", 0, -1) == order
+
+
 def test_nothing_of_a_study_starts_before_its_hour_unless_it_is_told_to(lab: Lab) -> None:
     hour = datetime.now(UTC) + timedelta(hours=8)
     study = lab.submit(start_after=hour)
