@@ -190,13 +190,35 @@ def make_room(cache: Path, limit: int) -> None:
     for _, size, folder in sorted(used):
         if taken <= limit:
             return
-        with (folder / PIXELS_NAME).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(folder)
+        if remove_free(folder):
             taken -= size
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether nobody has an array mapped."""
+    with _unmapped(folder) as free:
+        return free
+
+
+def remove_free(folder: Path) -> bool:
+    """Remove an array unless somebody has it mapped; return whether it is gone."""
+    with _unmapped(folder) as free:
+        if free:
+            shutil.rmtree(folder)
+        return free
+
+
+@contextmanager
+def _unmapped(folder: Path) -> Iterator[bool]:
+    """Keep an array from being mapped, and say whether that was possible; one without its pixels is free."""
+    try:
+        with (folder / PIXELS_NAME).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+    except BlockingIOError:
+        yield False
+    except FileNotFoundError:
+        yield folder.exists()
 
 
 def folder_bytes(folder: Path) -> int:

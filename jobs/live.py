@@ -177,6 +177,13 @@ class LiveRun:
         """Return the jobs that this attempt consists of."""
         return sorted(job_id.decode() for job_id in self.connection.smembers(f"{self.key}:jobs"))
 
+    def forget(self) -> None:
+        """Delete everything that is known of the run."""
+        with self.connection.pipeline() as pipe:
+            pipe.zrem(RUNS, self.run_id)
+            pipe.delete(*self._keys())
+            pipe.execute()
+
     def end(self, spec_hash: str | None) -> None:
         """Take the run off the active ones; its keys fade later, so that the page can still show its log."""
         with self.connection.pipeline() as pipe:

@@ -29,7 +29,7 @@ from core.store_file import plain_rows
 from core.sweeps import Chunk, ImageResult, ReconstructSpec, spec_from_dict
 from core.training_rows import ENDED
 from core.training_runs import TRAINING_SPECS, StepResult
-from jobs import studies, webhooks
+from jobs import retention, studies, webhooks
 from jobs.connection import Connection
 from jobs.live import LiveRun, active_runs
 from jobs.queues import Queues
@@ -174,6 +174,10 @@ def _write_study_status(
     store.record_study_status(study, status, error, datetime.fromisoformat(at) if at else None, spec)
 
 
+def _write_deleted(store: Store, run_id: str, attempt: int, dataset: str | None) -> None:
+    retention.delete(Settings.from_environment(), store, _connection(), run_id, attempt, dataset)
+
+
 def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> None:
     store.record_retry(run_id, attempt)
     if complete:  # nothing was missing
@@ -195,6 +199,7 @@ WRITERS: dict[str, Callable[..., None]] = {
     "training_retried": _write_training_retried,
     "study": _write_study,
     "study_status": _write_study_status,
+    "deleted": _write_deleted,
 }
 
 

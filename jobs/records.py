@@ -20,7 +20,7 @@ from jobs.live import PREFIX
 
 KINDS = (
     *("dataset", "removed_dataset", "run", "started", "cancelled", "retried", "chunk"),
-    *("training_data", "step", "epochs", "training_ended", "training_retried", "study", "study_status"),
+    *("training_data", "step", "epochs", "training_ended", "training_retried", "study", "study_status", "deleted"),
 )
 RECORDS = f"{PREFIX}:records"  # records that have not been written yet, oldest first
 REJECTED = f"{PREFIX}:rejected"  # records that could not be

@@ -25,7 +25,7 @@ from core.settings import Settings
 from core.store import Store
 from core.store_file import SECTIONS, VERSION
 from core.sweeps import SweepSpec
-from core.training_runs import TrainSpec
+from core.training_runs import STEP_FIGURES, TrainSpec
 from jobs import backup, queue_copy
 from jobs.backup import BackupError
 from jobs.connection import SVD, queue
@@ -323,4 +323,5 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
     trained = again.store.epochs([training])
     assert trained["epoch"].tolist() == list(range(1, epochs + 1))
     assert settled(trained).equals(settled(queues.store.epochs([training])))
-    assert settled(again.store.steps([training])).equals(settled(queues.store.steps([training])))
+    columns = [*STEP_FIGURES, "status", "accepted", "epochs", "kept_epoch", "parameters", "classification"]
+    assert again.store.steps([training])[columns].equals(queues.store.steps([training])[columns])

@@ -1,0 +1,294 @@
+"""What may go and what must stay: runs deleted with all that belongs to them, caches pruned, nothing else touched."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from laboratory import wait_for, workers, write_images
+from recorded import record_training
+from redis import Redis
+
+from core import arrays, store_upkeep
+from core.datasets import Dataset, load_dataset
+from core.errors import SpecError
+from core.settings import Settings
+from core.store import NewRun, Store
+from core.sweeps import Chunk, ImageResult, ReconstructSpec, SweepSpec
+from jobs import retention
+from jobs.__main__ import build_parser, main
+from jobs.live import LiveRun
+from jobs.queues import Queues
+
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def connection(valkey_url: str) -> Iterator[Redis]:
+    with Redis.from_url(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture
+def queues(settings: Settings, connection: Redis, monkeypatch: pytest.MonkeyPatch) -> Queues:
+    """Queues whose settings stand in the environment too, as the record worker and commands read them."""
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+    Store(settings.database).migrate()
+    return Queues(settings, connection)
+
+
+def write(path: Path, size: int, days_old: float = 0.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+    for each in (path, path.parent):
+        os.utime(each, (time.time() - days_old * DAY,) * 2)
+    return path
+
+
+def cancelled_sweep(store: Store, run_id: str, days_ago: float) -> None:
+    spec = json.dumps(SweepSpec(dataset="moles").to_dict())
+    at = datetime.now(UTC) - timedelta(days=days_ago)
+    store.record_run(NewRun(run_id, "svd-sweep", "moles", "f", False, spec, run_id, 2, at))
+    store.record_images([Chunk(run_id, 1, "w", [ImageResult("mole000", "failed", "a reason", 0.1)])])
+    store.record_cancelled(run_id, 1, at)
+
+
+def made_dataset(store: Store, settings: Settings, run_id: str) -> Dataset:
+    made = load_dataset(write_images(settings.reconstructed / "made", 2), name="made")
+    store.record_dataset(made, datetime.now(UTC))
+    spec = json.dumps(ReconstructSpec(dataset="moles", name="made", k=3).to_dict())
+    store.record_run(NewRun(run_id, "reconstruct", "moles", "f", False, spec, run_id, 2, datetime.now(UTC)))
+    store.record_cancelled(run_id, 1, datetime.now(UTC))
+    return made
+
+
+def test_every_table_that_names_a_run_is_emptied_of_it_and_no_other(queues: Queues) -> None:
+    store = queues.store
+    kept = record_training(store, study="together", sets=True)
+    gone = record_training(store, study="alone", sets=True)
+    store.record_study(
+        {"study": "alone", "kind": "grid", "dataset": "d", "spec": "{}", "submitted_at": datetime.now(UTC)}
+    )
+    store.record_study_status("alone", "finished", None, datetime.now(UTC))
+    rows = store_upkeep.run_rows(store, [kept, gone])
+    before = store_upkeep.row_counts(store)
+    assert store_upkeep.delete_run(store, gone, attempt=1)
+    assert not store_upkeep.delete_run(store, gone, attempt=1), "a second time nothing is there"
+    after = store_upkeep.row_counts(store)
+    assert store_upkeep.run_rows(store, [kept, gone]) == {kept: rows[kept]}
+    assert sum(before.values()) - sum(after.values()) == rows[gone] + 1, "its rows, and its study's"
+    assert list(store.runs()["run_id"]) == [kept]
+
+
+def test_a_run_under_way_or_begun_again_is_never_deleted(queues: Queues, settings: Settings, connection: Redis) -> None:
+    store = queues.store
+    running = record_training(store, ends=False)
+    with pytest.raises(SpecError, match=r"expected a run that has ended; .* is queued. Cancel it first"):
+        retention.deletable(queues, [running])
+    with pytest.raises(SpecError, match="expected a run that is in the store; got nothing-like-it"):
+        retention.deletable(queues, ["nothing-like-it"])
+    assert retention.deletable(queues) == []
+    assert not retention.delete(settings, store, connection, running, 1, None)
+    ended = record_training(store)
+    LiveRun(connection, ended).create({"attempt": 2})
+    assert not retention.delete(settings, store, connection, ended, 1, None)
+    assert set(store.runs()["run_id"]) == {running, ended}
+
+
+def test_a_run_of_a_study_under_way_stays(queues: Queues) -> None:
+    run_id = record_training(queues.store, study="article-1")
+    queues.store.record_study(
+        {"study": "article-1", "kind": "article", "dataset": "d", "spec": "{}", "submitted_at": datetime.now(UTC)}
+    )
+    with pytest.raises(SpecError, match="expected a run whose study has ended; article-1 is under way"):
+        retention.deletable(queues, [run_id])
+
+
+def test_only_old_runs_are_chosen_by_age(queues: Queues) -> None:
+    cancelled_sweep(queues.store, "old", 100)
+    cancelled_sweep(queues.store, "new", 10)
+    chosen = retention.deletable(queues, older_than=retention.age("90d"))
+    assert [(run.run_id, run.rows) for run in chosen] == [("old", 2)]
+    assert retention.age("2w") == timedelta(days=14)
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["delete", "--older-than", "soon"])
+
+
+def test_deleting_frees_weights_keys_and_only_if_asked_the_written_data_set(
+    queues: Queues, settings: Settings, connection: Redis
+) -> None:
+    store = queues.store
+    training = record_training(store)
+    write(settings.trained / training / "0.keras", 1000)
+    live = LiveRun(connection, training)
+    live.log("a line")
+    made_dataset(store, settings, "reconstruct-1")
+    found = {run.run_id: run for run in retention.deletable(queues)}
+    assert found[training].folder_bytes == 1000
+    assert found["reconstruct-1"].written == "made"
+    assert found["reconstruct-1"].written_bytes == retention.size_of(settings.reconstructed / "made") > 0
+    assert retention.delete(settings, store, connection, training, 1, None)
+    assert not (settings.trained / training).exists()
+    assert live.log_lines() == []
+    assert retention.delete(settings, store, connection, "reconstruct-1", 1, None)
+    assert store.dataset("made") is not None
+    made_dataset(store, settings, "reconstruct-2")
+    assert retention.delete(settings, store, connection, "reconstruct-2", 1, "made")
+    assert store.dataset("made") is None
+    assert not (settings.reconstructed / "made").exists()
+    assert settings.reconstructed.exists()
+
+
+def test_a_data_sets_name_leads_nowhere_else(queues: Queues, settings: Settings, connection: Redis) -> None:
+    outside = write(settings.data_dir / "precious" / "image.png", 10)
+    for name in ("../precious", "..", ".", "linked"):
+        settings.reconstructed.mkdir(exist_ok=True)
+        if name == "linked":
+            (settings.reconstructed / name).symlink_to(outside.parent)
+        cancelled_sweep(queues.store, "sweep", 1)
+        assert retention.delete(settings, queues.store, connection, "sweep", 1, name)
+        assert retention.delete(settings, queues.store, connection, "..", 1, None)
+        assert outside.exists()
+        assert settings.reconstructed.exists()
+
+
+@pytest.mark.slow
+def test_the_command_says_what_it_would_free_and_then_frees_it(
+    queues: Queues, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = record_training(queues.store)
+    weights = write(settings.trained / run_id / "0.keras", 2_000_000)
+    assert main(["delete", run_id, "--dry-run"]) == 0
+    assert "would free 2.0 MB" in capsys.readouterr().out
+    assert weights.exists()
+    assert main(["delete", run_id]) == 1, "no record worker is there"
+    assert "it deletes them once it runs" in capsys.readouterr().err
+    with workers(settings, "record"):
+        wait_for(lambda: queues.store.run(run_id) is None, 30)
+        other = record_training(queues.store)
+        assert main(["delete", other]) == 0
+    assert "1 runs deleted" in capsys.readouterr().out
+    assert not weights.exists()
+    assert queues.store.run(other) is None
+    with pytest.raises(SystemExit):
+        main(["delete", "--older-than", "x"])
+
+
+def array_of(dataset: Dataset, settings: Settings, days_old: float, size: int = 8) -> Path:
+    folder = arrays.image_array(dataset, settings.arrays, size, size).folder
+    moment = time.time() - days_old * DAY
+    os.utime(folder / arrays.ABOUT_NAME, (moment, moment))
+    return folder
+
+
+def found_in(settings: Settings, queues: Queues | None, *kinds: str, days: float = 30.0) -> set[str]:
+    return {each.path.name for each in retention.waste(settings, queues, kinds=kinds, days=days)}
+
+
+def test_arrays_that_are_used_stay_and_the_others_go(queues: Queues, settings: Settings, tmp_path: Path) -> None:
+    known = load_dataset(write_images(tmp_path / "known", 2), name="known")
+    queues.store.record_dataset(known, datetime.now(UTC))
+    unknown = load_dataset(write_images(tmp_path / "unknown", 2, seed=1), name="unknown")
+    recent, old = array_of(known, settings, 2), array_of(known, settings, 40, size=9)
+    orphan, fresh_orphan = array_of(unknown, settings, 2), array_of(unknown, settings, 0, size=9)
+    half = write(settings.arrays / "x.1.half" / "pixels.npy", 10, days_old=2).parent
+    mapped = arrays.mapped(old / arrays.PIXELS_NAME)
+    assert found_in(settings, queues, "arrays") == {orphan.name, half.name}
+    assert not arrays.remove_free(old), "somebody has it mapped"
+    assert isinstance(mapped, np.ndarray)
+    del mapped
+    found = retention.waste(settings, queues, kinds=["arrays"])
+    assert {each.path for each in found} == {orphan, old, half}
+    before = retention.size_of(settings.arrays)
+    gone = list(retention.remove(found))
+    assert before - retention.size_of(settings.arrays) == sum(each.bytes for each in gone) > 0
+    assert recent.exists()
+    assert fresh_orphan.exists()
+    assert arrays.open_array(known, recent, 8, 8) is not None
+
+
+def test_checkpoints_stay_while_they_may_be_needed(queues: Queues, settings: Settings, connection: Redis) -> None:
+    store = queues.store
+    finished, running = record_training(store), record_training(store, ends=False)
+    for run_id, days in ((finished, 2), (running, 90), ("train-unknown", 90)):
+        write(settings.trained / run_id / "step-0" / "checkpoint.npz", 10, days_old=days)
+    cancelled = record_training(store, ends=False)
+    store.record_cancelled(cancelled, 1, datetime.now(UTC))
+    place = write(settings.trained / cancelled / "step-0" / "checkpoint.npz", 10, days_old=20).parent
+    found = retention.waste(settings, queues, kinds=["checkpoints"])
+    assert [each.path.parent.name for each in found] == [finished]
+    found = retention.waste(settings, queues, kinds=["checkpoints"], days=10)
+    assert {each.path.parent.name for each in found} == {finished, cancelled}
+    LiveRun(connection, cancelled).create({"attempt": 2, "spec": "{}"})
+    found = retention.waste(settings, queues, kinds=["checkpoints"], days=10)
+    assert {each.path.parent.name for each in found} == {finished}, "a retry has begun"
+    assert place.exists()
+
+
+def test_folders_of_unknown_runs_go_and_those_of_local_ones_and_new_ones_stay(
+    queues: Queues, settings: Settings
+) -> None:
+    known = record_training(queues.store)
+    for name, days in ((known, 9), ("train-20260101-000000-aaaaaa", 9), ("local-abc", 9), ("prune-train-new", 0)):
+        folder = write(settings.trained / name / "0.keras", 10, days_old=days).parent
+        os.utime(folder, (time.time() - days * DAY,) * 2)
+    assert found_in(settings, queues, "trained") == {"train-20260101-000000-aaaaaa"}
+
+
+def test_reconstructions_go_only_where_asked_for(queues: Queues, settings: Settings, connection: Redis) -> None:
+    made_dataset(queues.store, settings, "reconstruct-1")
+    for name in ("forgotten", "being-written"):
+        write(settings.reconstructed / name / "image.jpg", 10, days_old=3)
+    spec = json.dumps(ReconstructSpec(dataset="moles", name="being-written", k=3).to_dict())
+    LiveRun(connection, "reconstruct-2").create({"attempt": 1, "spec": spec})
+    assert found_in(settings, queues, *retention.BY_DEFAULT) == set()
+    assert found_in(settings, queues, "reconstructed") == {"forgotten"}
+
+
+def test_nothing_is_concluded_about_runs_without_store_or_queue(queues: Queues, settings: Settings) -> None:
+    write(settings.trained / "train-unknown" / "0.keras", 10, days_old=9)
+    away = Queues(Settings(settings.data_dir, settings.data_roots, given_redis_url="redis://127.0.0.1:9/0"))
+    assert found_in(settings, away, "trained") == set()
+    assert found_in(settings, None, "trained") == set()
+    assert found_in(settings, queues, "trained") == {"train-unknown"}
+    settings.database.unlink()
+    assert found_in(settings, queues, "trained") == set(), "a worker's host has no store, and runs all the same"
+
+
+def test_logs_that_are_written_to_stay(queues: Queues, settings: Settings) -> None:
+    write(settings.logs / "worker-svd.jsonl", 10)
+    write(settings.logs / "worker-svd.jsonl.1", 10)
+    write(settings.logs / "svd-9.log", 10, days_old=40)
+    assert found_in(settings, None, "logs") == {"worker-svd.jsonl.1", "svd-9.log"}
+    with (settings.data_dir / "launcher.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert found_in(settings, None, "logs") == {"worker-svd.jsonl.1"}
+
+
+def test_prune_frees_what_it_says(queues: Queues, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    write(settings.logs / "worker-svd.jsonl.2", 1_500_000)
+    before = retention.disk_use(settings)["logs"]
+    assert main(["prune", "--kinds", "logs", "--dry-run"]) == 0
+    assert "would free 1.5 MB" in capsys.readouterr().out
+    assert retention.disk_use(settings)["logs"] == before
+    assert main(["prune", "--kinds", "logs"]) == 0
+    assert "1.5 MB freed: 1 logs" in capsys.readouterr().out
+    assert before - retention.disk_use(settings)["logs"] == 1_500_000
+    assert main(["prune", "--kinds", "everything"]) == 1
+
+
+def test_the_parts_of_the_disk_sum_to_the_folder(queues: Queues, settings: Settings) -> None:
+    write(settings.trained / "train-1" / "0.keras", 12345)
+    write(settings.data_dir / "demo" / "image.png", 77)
+    use = retention.disk_use(settings)
+    assert sum(use.values()) == retention.size_of(settings.data_dir)
+    assert use["weights and checkpoints"] == 12345
+    assert use["store"] > 0
