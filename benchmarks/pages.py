@@ -137,7 +137,7 @@ def main() -> int:
             port = probe.getsockname()[1]
         with running_server(settings) as url, sync_playwright() as playwright:
             environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "DATA_ROOTS": name, "REDIS_URL": url}
-            command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py", f"--server.port={port}"]
+            command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py", f"--server.port={port}"]
             dashboard = subprocess.Popen([*command, "--server.headless=true"], cwd=ROOT, env=environment)
             try:
                 browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))

@@ -73,8 +73,16 @@ def stamp() -> Stamp:
 
 
 def queues() -> Queues:
-    """Return the queue as the pages use it: whoever is signed in submits."""
-    return Queues(settings(), user=access.current_user())
+    """Return the queue as the pages use it: whoever is signed in submits. QueueUnavailable once nobody is."""
+    user = access.current_user()
+    if user is None:
+        raise QueueUnavailable("expected someone signed in; the session has ended, so open this page anew")
+    return Queues(settings(), user=user)
+
+
+def watched() -> Queues:
+    """Return the queue for reads that all sessions share."""
+    return Queues(settings())
 
 
 # -- the store -----------------------------------------------------------------------------------------------------
@@ -409,7 +417,7 @@ def sets_reached(found: Dataset, targets: Targets, seed: int, leaky_split: bool)
 def _training_estimate(
     database: str, fingerprint: str, settings_text: str, _spec: TrainSpec, _found: Dataset
 ) -> Estimate:
-    return queues().estimate(_spec, _found)
+    return watched().estimate(_spec, _found)
 
 
 def training_estimate(spec: TrainSpec, found: Dataset) -> Estimate:
@@ -433,7 +441,7 @@ def identical_trainings(wanted: Sequence[tuple[TrainSpec, Dataset]]) -> list[str
 
 @st.cache_data(max_entries=20, ttl=1, show_spinner=False)
 def _study_state(at: Stamp, redis_url: str | None, study: str) -> StudyState | None:
-    return study_state(queues(), study)
+    return study_state(watched(), study)
 
 
 def study(study: str) -> StudyState | None:
@@ -456,7 +464,7 @@ def studies() -> pd.DataFrame:
 def _study_estimate(database: str, text: str, done: tuple[tuple[str, float], ...], _found: Dataset) -> StudyEstimate:
     spec = ArticleSpec.from_dict(json.loads(text))
     left = [part for part in plan(spec) if dict(done).get(part.key) != 1]
-    return estimate_study(queues(), spec, _found, left, dict(done))
+    return estimate_study(watched(), spec, _found, left, dict(done))
 
 
 def study_estimate(spec: ArticleSpec, found: Dataset, done: Mapping[str, float]) -> StudyEstimate:
@@ -499,8 +507,8 @@ def _health(redis_url: str | None, database: str) -> Health:
     except DermSlimError as error:
         trouble = str(error)
     try:
-        workers = tuple(queues().workers())
-        waiting = queues().records_waiting()
+        workers = tuple(watched().workers())
+        waiting = watched().records_waiting()
     except QueueUnavailable as error:
         return Health(str(error), trouble, False, (), 0)
     return Health(None, trouble, any(worker.kind == "record" for worker in workers), workers, waiting)
@@ -514,7 +522,7 @@ def health() -> Health:
 @st.cache_data(ttl=1, show_spinner=False)
 def _run_states(redis_url: str | None, at: Stamp) -> list[RunState]:
     try:
-        return queues().runs()
+        return watched().runs()
     except QueueUnavailable:
         return [_recorded_state(row) for _, row in runs().iterrows()]
 
