@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
+from dashboard import metrics
 from dashboard.guard import ROUTES, Guard
 
-app = st.App(Path(__file__).with_name("app.py"), routes=[*ROUTES], middleware=[Middleware(Guard)])
+app = st.App(Path(__file__).with_name("app.py"), routes=[*ROUTES, *metrics.ROUTES], middleware=[Middleware(Guard)])

@@ -1,0 +1,146 @@
+"""What a Prometheus server asks for: queues, runs, workers, records, totals, the last backup, the disk."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from rq.registry import FailedJobRegistry
+from rq.serializers import JSONSerializer
+
+from core.errors import DermSlimError, QueueUnavailable, StoreError
+from core.settings import Settings
+from jobs import webhooks
+from jobs.backup import last_backup
+from jobs.connection import QUEUES, RECORD, SVD, queue
+from jobs.queues import Queues
+from jobs.records import REJECTED, waiting
+from jobs.training_jobs import TRAIN_QUEUES
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+ALL_QUEUES = (SVD, *TRAIN_QUEUES, RECORD)
+HOST, PORT = "127.0.0.1", 9425
+
+
+class DermSlimCollector(Collector):
+    """Asks store and queue anew at each scrape; what does not answer is left out, and `dermslim_up` says so."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        queues = Queues(self.settings)
+        up = GaugeMetricFamily("dermslim_up", "1 where this part answers.", labels=["part"])
+        for part, family in (("store", _store), ("queue", _queue)):
+            try:
+                yield from family(queues)
+                up.add_metric([part], 1)
+            except (QueueUnavailable, StoreError):
+                up.add_metric([part], 0)
+        yield up
+        yield from _disk(self.settings)
+
+
+def _store(queues: Queues) -> list[Metric]:
+    totals = queues.store.read(
+        "SELECT (SELECT count(*) FROM epochs) AS epochs, (SELECT count(*) FROM images) AS images, "
+        "(SELECT count(*) FROM datasets) AS datasets"
+    ).iloc[0]
+    recorded = queues.store.runs()
+    runs = GaugeMetricFamily("dermslim_runs", "Recorded runs.", labels=["kind", "status"])
+    for (kind, status), count in sorted(Counter(zip(recorded["kind"], recorded["status"], strict=True)).items()):
+        runs.add_metric([kind, status], count)
+    return [
+        runs,
+        CounterMetricFamily("dermslim_epochs", "Epochs recorded; deleting runs takes theirs off.", totals["epochs"]),
+        CounterMetricFamily("dermslim_images", "Images measured, or given up.", totals["images"]),
+        GaugeMetricFamily("dermslim_datasets", "Registered data sets.", totals["datasets"]),
+    ]
+
+
+def _queue(queues: Queues) -> list[Metric]:
+    waiting_jobs = GaugeMetricFamily("dermslim_queue_jobs", "Jobs that wait for a worker.", labels=["queue"])
+    failed = GaugeMetricFamily("dermslim_failed_jobs", "Jobs that failed and are still known.", labels=["queue"])
+    workers = GaugeMetricFamily("dermslim_workers", "Workers that are alive.", labels=["kind", "host"])
+    with queues.connected() as connection:
+        for name in ALL_QUEUES:
+            each = queue(name, connection)
+            waiting_jobs.add_metric([name], each.count)
+            failed.add_metric([name], FailedJobRegistry(queue=each, serializer=JSONSerializer).get_job_count())
+        records, rejected = waiting(connection), int(connection.llen(REJECTED))
+        undelivered, given_up = webhooks.undelivered(connection)
+    alive = Counter((worker.kind, worker.host) for worker in queues.workers())
+    for kind in QUEUES:  # a kind of which none is alive has a row too, for alerts
+        if not any(known == kind for known, _ in alive):
+            workers.add_metric([kind, ""], 0)
+    for (kind, host), count in sorted(alive.items()):
+        workers.add_metric([kind, host], count)
+    return [
+        waiting_jobs,
+        failed,
+        workers,
+        GaugeMetricFamily("dermslim_records_waiting", "Records that have not been written yet.", records),
+        GaugeMetricFamily("dermslim_records_rejected", "Records that could not be written.", rejected),
+        GaugeMetricFamily("dermslim_webhooks_waiting", "Webhooks that the address has not taken yet.", undelivered),
+        GaugeMetricFamily("dermslim_webhooks_given_up", "Webhooks that it never took.", given_up),
+    ]
+
+
+def _disk(settings: Settings) -> Iterator[Metric]:
+    with contextlib.suppress(OSError):
+        usage = shutil.disk_usage(settings.data_dir)
+        yield GaugeMetricFamily("dermslim_disk_free_bytes", "Free on the disk of DATA_DIR.", usage.free)
+        yield GaugeMetricFamily("dermslim_disk_bytes", "Size of the disk of DATA_DIR.", usage.total)
+    with contextlib.suppress(OSError):
+        yield GaugeMetricFamily("dermslim_store_bytes", "Size of the database.", settings.database.stat().st_size)
+    last = last_backup(settings)
+    if last is not None:
+        age = (datetime.now(UTC) - last["made_at"]).total_seconds()
+        yield GaugeMetricFamily("dermslim_last_backup_age_seconds", "Since the last backup; absent without one.", age)
+
+
+def registry(settings: Settings) -> CollectorRegistry:
+    """Return a registry that holds DermSlim's figures and nothing else."""
+    found = CollectorRegistry(auto_describe=False)
+    found.register(DermSlimCollector(settings))
+    return found
+
+
+def metrics_text(settings: Settings) -> bytes:
+    """Return all figures in Prometheus's text format, see CONTENT_TYPE."""
+    return generate_latest(registry(settings))
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `metrics`; command: adds one."""
+    shown = command(commands, "metrics", "print figures for Prometheus, or serve them", act_metrics)
+    shown.add_argument("--port", type=int, help=f"serve them on {HOST} at this port, such as {PORT}, until stopped")
+
+
+def act_metrics(options: argparse.Namespace) -> int:
+    """Print the figures once, or serve them on the loopback interface."""
+    settings = Settings.from_environment()
+    if options.port is None:
+        sys.stdout.buffer.write(metrics_text(settings))
+        return 0
+    if not 0 < options.port < 65536:
+        raise DermSlimError(f"--port: expected a number from 1 to 65535; got {options.port}")
+    start_http_server(options.port, addr=HOST, registry=registry(settings))
+    print(f"http://{HOST}:{options.port}/metrics", flush=True)
+    threading.Event().wait()
+    return 0

@@ -1,0 +1,171 @@
+"""Figures for Prometheus, read with its own parser; and who gets them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import uvicorn
+from laboratory import ROOT, wait_for, workers
+from prometheus_client.parser import text_string_to_metric_families
+from recorded import record_training
+from redis import Redis
+from starlette.applications import Starlette
+
+from core.settings import Settings
+from core.store import Store
+from dashboard.metrics import ROUTES
+from jobs import backup, metrics
+from jobs.records import REJECTED, send
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def parsed(text: bytes) -> Samples:
+    families = list(text_string_to_metric_families(text.decode()))
+    assert all(family.documentation for family in families)
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+def test_the_figures_are_those_of_store_and_queue(settings: Settings) -> None:
+    store = Store(settings.database)
+    record_training(store)
+    record_training(store, ends=False)
+    backup.back_up(settings, settings.backups / "b.tar")
+    with Redis.from_url(str(settings.redis_url)) as connection:
+        send(connection, "removed_dataset", name="nothing")
+        connection.rpush(REJECTED, "{}")
+        found = parsed(metrics.metrics_text(settings))
+    assert value(found, "dermslim_up", part="store") == value(found, "dermslim_up", part="queue") == 1
+    assert value(found, "dermslim_runs", kind="train", status="finished") == 1
+    assert value(found, "dermslim_runs", kind="train", status="queued") == 1
+    assert value(found, "dermslim_records_waiting") == value(found, "dermslim_records_rejected") == 1
+    assert value(found, "dermslim_queue_jobs", queue="record") == 1, "the bell"
+    assert value(found, "dermslim_queue_jobs", queue="train-high") == 0
+    assert value(found, "dermslim_workers", kind="svd", host="") == 0
+    assert 0 <= value(found, "dermslim_last_backup_age_seconds") < 60
+    assert value(found, "dermslim_store_bytes") == settings.database.stat().st_size
+    assert value(found, "dermslim_disk_free_bytes") > 0
+    assert value(found, "dermslim_epochs_total") == len(store.read("SELECT * FROM epochs"))
+
+
+def test_what_does_not_answer_is_said_and_the_rest_is_given(settings: Settings) -> None:
+    away = replace(settings, given_redis_url="redis://127.0.0.1:9/0")
+    record_training(Store(settings.database))
+    found = parsed(metrics.metrics_text(away))
+    assert value(found, "dermslim_up", part="queue") == 0
+    assert value(found, "dermslim_up", part="store") == 1
+    assert not any(name == "dermslim_queue_jobs" for name, _ in found)
+    settings.database.write_text("not a database")
+    found = parsed(metrics.metrics_text(settings))
+    assert value(found, "dermslim_up", part="queue") == 1
+    assert value(found, "dermslim_up", part="store") == 0
+
+
+@pytest.mark.slow
+def test_workers_that_are_alive_are_counted_by_host(settings: Settings) -> None:
+    with workers(settings, "record"):
+        found = parsed(metrics.metrics_text(settings))
+    assert [(dict(labels)["kind"], count) for (name, labels), count in found.items() if name == "dermslim_workers"] == [
+        ("svd", 0),
+        ("train", 0),
+        ("record", 1),
+    ]
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=ROUTES), host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started, 10)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/metrics"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def scrape(url: str, **headers: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+    for name in ("DASHBOARD_PASSWORD", "METRICS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return settings
+
+
+def test_this_machine_is_answered_where_there_is_no_login(environment: Settings) -> None:
+    with serving() as url:
+        status, text = scrape(url)
+        assert status == 200
+        assert value(parsed(text), "dermslim_up", part="queue") == 1
+        status, text = scrape(url, Host="evil.example")
+        assert status == 401, "a page elsewhere that points a name of its own here"
+
+
+def test_with_a_token_only_its_bearer_is_answered(environment: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_TOKEN", "for-prometheus-alone")
+    with serving() as url:
+        assert scrape(url)[0] == 401
+        assert scrape(url, Authorization="Bearer another")[0] == 401
+        assert scrape(url, Authorization="Bearer for-prometheus-alone")[0] == 200
+
+
+def test_a_dashboard_with_a_login_needs_the_token(environment: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASHBOARD_PASSWORD", "a password that is long enough")
+    with serving() as url:
+        status, text = scrape(url)
+    assert status == 401
+    assert b"expected METRICS_TOKEN to be set" in text
+
+
+@pytest.mark.slow
+def test_the_exporter_needs_no_dashboard(environment: Settings, tmp_path: Path) -> None:
+    Store(environment.database).migrate()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "metrics", "--port", str(port)], cwd=ROOT, env=dict(os.environ),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == f"http://127.0.0.1:{port}/metrics"
+        first = parsed(scrape(f"http://127.0.0.1:{port}/metrics")[1])
+        record_training(Store(environment.database))
+        time.sleep(0.1)
+        second = parsed(scrape(f"http://127.0.0.1:{port}/metrics")[1])
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert ("dermslim_runs", (("kind", "train"), ("status", "finished"))) not in first
+    assert value(second, "dermslim_runs", kind="train", status="finished") == 1
