@@ -134,7 +134,7 @@ def _log_axis(values: pd.Series[Any]) -> dict[str, Any]:
     ticks = [
         digit * 10**power
         for power in range(math.floor(low - room), math.ceil(high + room) + 1)
-        for digit in (1, 2, 5)
+        for digit in ((1, 2, 5) if high - low < 2 else (1,))
         if low - room <= math.log10(digit * 10**power) <= high + room
     ]
     return {"range": [low - room, high + room], "tickvals": ticks, "ticktext": [count_in_words(tick) for tick in ticks]}

@@ -214,7 +214,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         )  # fmt: skip
         batch = whole_number("Batch size", "batch_size", 1)
     rules = rules_fields() if kind == "prune-train" else None
-    with st.expander("Augmentation, precision, device", icon=":material/tune:"):
+    with st.expander("Augmentation and precision", icon=":material/tune:"):
         protocol = protocol_fields()
     with st.expander("Training, validation and test sets", icon=":material/call_split:"):
         targets, split_seed, leaky = set_fields()

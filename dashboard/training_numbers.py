@@ -178,7 +178,8 @@ def differing_settings(specs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     if len({spec["network"]["name"] for spec in specs.values()}) < len(kinds):
         for run_id, text in layers.items():
             flat[run_id]["network.layers"] = f"version {kinds.index(text) + 1}"
-    paths = list(dict.fromkeys(path for settings in flat.values() for path in settings))
+    first = ("network.name", "dataset")
+    paths = list(dict.fromkeys((*first, *(path for settings in flat.values() for path in settings))))
     rows = {path: [settings.get(path, "–") for settings in flat.values()] for path in paths}
     differing = {_setting_name(path): texts for path, texts in rows.items() if len(set(texts)) > 1}
     return pd.DataFrame.from_dict(differing, orient="index", columns=list(specs))
@@ -238,10 +239,18 @@ def curves_over_seeds(epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame
 def group_names(steps: pd.DataFrame) -> list[str]:
     """Name the group that each step belongs to by what sets the groups apart, network and step at least."""
     varying = [column for column in ("dataset", "version", "settings") if steps[column].nunique() > 1]
+    shown = steps.assign(settings=without_common_parts(list(steps["settings"])))
     return [
-        " · ".join(str(values[column]) for column in ("network", "name", *varying))
-        for values in steps[list(ALIKE)].to_dict("records")
+        " · ".join(str(values[column]) for column in ("network", "name", *varying) if values[column])
+        for values in shown[list(ALIKE)].to_dict("records")
     ]
+
+
+def without_common_parts(settings: Sequence[str]) -> list[str]:
+    """Return settings texts, see `TrainSpec.settings`, without the parts that all of them have."""
+    parts = [text.split(", ") for text in settings]
+    common = set.intersection(*map(set, parts)) if parts else set()
+    return [", ".join(part for part in each if part not in common) for each in parts]
 
 
 def chosen_rows(steps: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:

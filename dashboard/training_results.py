@@ -52,9 +52,7 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
         state = data.queues().run(run_id)
     except QueueUnavailable:
         state = data.run_state(run_id)
-    row = data.run(run_id)
-    steps = data.steps(run_id) if row else pd.DataFrame({"status": []})
-    if state is None or state.ended or tuple(steps["status"]) != recorded:
+    if state is None or state.ended or tuple(data.steps(run_id)["status"]) != recorded:
         data.forget_states()
         st.rerun(scope="app")
     components.show_outcome()

@@ -192,6 +192,11 @@ def test_only_runs_alike_in_all_but_the_seed_are_averaged(store: Store) -> None:
     assert table["test_accuracy_std"].isna().tolist() == [False, True, True, True]
     names = training_numbers.group_names(table)
     assert len(set(names)) == 4
+    assert names[:2] == [
+        "lenet5 · Original · ham · original · 3 epochs",
+        "alexnet · Original · ham · original · 3 epochs",
+    ]
+    assert "4 epochs" in names[2]
     assert "ham-k350" in names[3]
 
 
