@@ -198,29 +198,9 @@ def spec_text(spec: Mapping[str, Any]) -> str:
         case "resize-study":
             sizes = ", ".join(f"{rows}×{columns}" for rows, columns in spec["sizes"])
             parts = [sizes, f"k {spec['k']}", mode, stored, sample]
-        case "train" | "prune-train":
-            parts = [training_text(spec)]
         case _:
             parts = [f"to {spec['name']}", f"k {spec['k']}", mode, stored]
     return " · ".join(part for part in parts if part)
-
-
-def training_text(spec: Mapping[str, Any]) -> str:
-    """Return a training run's settings in one line: network, size, epochs, seed, and what prunes it."""
-    training = spec["training"]
-    parts = [
-        spec["network"]["name"],
-        f"{training['height']}×{training['width']}",
-        count_of(training["epochs"], "epoch"),
-        f"seed {training['seed']}",
-    ]
-    if "rules" in spec:
-        rules = spec["rules"]
-        scope = "" if rules["scope"] == "all" else f" of {rules['scope'].replace('_', ' ')}"
-        parts.append(f"pruned by {'/'.join(f'{factor:g}' for factor in rules['factors'])} %{scope}")
-    if spec["leaky_split"]:
-        parts.append("leaky split")
-    return " · ".join(parts)
 
 
 def run_label(run: Mapping[str, Any], zone: tzinfo | None = None) -> str:
