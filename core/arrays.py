@@ -250,7 +250,7 @@ def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels
 def pixels_of(dataset: Dataset, record: Record) -> images.Pixels | ImageError:
     """Decode one record's file, which must still be the one that was registered; else return why not."""
     try:
-        data = images.read(dataset.root / record.path)
+        data = images.read(dataset.root / record.path, inside=(dataset.root,))
         if hashlib.sha256(data).hexdigest() != record.sha256:
             return ImageError("The file has changed since the data set was read.")
         return images.decode(data)

@@ -404,7 +404,7 @@ def check_files(
 
     def check(path: str) -> Checked | ImageError:
         try:
-            data = images.read(root / path)
+            data = images.read(root / path, inside=(root,))
             return Checked(len(data), hashlib.sha256(data).hexdigest(), images.check(data))
         except ImageError as error:
             return error

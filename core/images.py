@@ -7,8 +7,10 @@ reads otherwise than a viewer would (CMYK, EXIF rotation in AVIF, transparency, 
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +36,8 @@ from core.errors import ImageError, SpecError
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), BGR, C-contiguous
 
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 600_000_000  # of a file: MAX_PIXELS of 16-bit colour, not compressed
+BLOCK = 256  # rows of 16 bits that are turned into 8 at once
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")  # a phone's JPEG followed by others opens as "MPO"
 
@@ -193,20 +197,45 @@ def as_pixels(array: npt.ArrayLike) -> Pixels:
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
-def read(source: Path | bytes) -> bytes:
-    """The bytes of a file, or the bytes given. Raises ImageError when there are none."""
+def read(source: Path | bytes, *, inside: Collection[Path] = ()) -> bytes:
+    """The bytes of a file, or the bytes given. Raises ImageError when there are none, or more than `MAX_BYTES`.
+
+    inside: folders of which one must hold the file, symbolic links followed; none for any. Asked of the file that was
+    opened, so that a link put in its place meanwhile changes nothing.
+    """
     if isinstance(source, bytes):
         data = source
     else:
         try:
-            data = Path(source).read_bytes()
+            # Not waiting: a pipe in a file's place would keep a worker for ever.
+            with os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                facts = os.fstat(file.fileno())
+                if not stat.S_ISREG(facts.st_mode):
+                    raise ImageError("The file cannot be read: it is a folder, device, socket or pipe.")
+                if inside and not is_inside(opened_path(file.fileno(), source), inside):
+                    raise ImageError("The path leads out of the folders that may be read.")
+                if facts.st_size > MAX_BYTES:
+                    raise ImageError(f"Expected a file of at most {MAX_BYTES:,} bytes; it has {facts.st_size:,}.")
+                data = file.read(MAX_BYTES)
         except FileNotFoundError:
             raise ImageError("Expected an image file; there is no such file.") from None
-        except OSError as error:
-            raise ImageError(f"The file cannot be read: {error.strerror}.") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ImageError(f"The file cannot be read: {reason}.") from error
     if not data:
         raise ImageError("The file is empty (0 bytes).")
     return data
+
+
+def opened_path(descriptor: int, path: Path) -> Path:
+    """Where an open file really lies: what the kernel says where it does, else what the path leads to now."""
+    link = Path(f"/proc/self/fd/{descriptor}")
+    return link.readlink() if link.is_symlink() else Path(path).resolve()
+
+
+def is_inside(path: Path, folders: Collection[Path]) -> bool:
+    """Whether one of the folders holds a resolved path."""
+    return any(path.is_relative_to(folder.resolve()) for folder in folders)
 
 
 def open_header(data: bytes) -> Image.Image:
@@ -310,11 +339,14 @@ def decode_16_bit(data: bytes, header: Image.Image) -> Pixels:
     stored = np.atleast_3d(decode_with_opencv(data, header, cv2.IMREAD_UNCHANGED))
     if stored.dtype != np.uint16:
         raise ImageError(f"Expected 16 bits a channel; {stored.dtype} came.")
-    colour, alpha = stored[:, :, :3] / 65535.0, stored[:, :, 3:] / 65535.0
-    if colour.shape[2] < 3:  # grey: one channel
-        colour = np.repeat(colour[:, :, :1], 3, axis=2)
-    blended = colour if alpha.shape[2] == 0 else colour * alpha + (1.0 - alpha)
-    image = np.rint(blended * 255.0).astype(np.uint8)
+    image = np.empty((*stored.shape[:2], 3), np.uint8)
+    for row in range(0, len(stored), BLOCK):  # as floats, the whole image would take eight times its memory
+        block = stored[row : row + BLOCK]
+        colour, alpha = block[:, :, :3] / 65535.0, block[:, :, 3:] / 65535.0
+        if colour.shape[2] < 3:  # grey: one channel
+            colour = colour[:, :, :1]
+        blended = colour if alpha.shape[2] == 0 else colour * alpha + (1.0 - alpha)
+        image[row : row + BLOCK] = np.rint(blended * 255.0)
     return as_pixels(image if turn is None else np.asarray(Image.fromarray(image).transpose(turn)))
 
 

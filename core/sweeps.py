@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from core.datasets import Dataset, Record
 from core.errors import DermSlimError, SpecError
-from core.images import CODECS, decode, encode, resize
+from core.images import CODECS, decode, encode, read, resize
 from core.metrics import METRICS, MetricParameters, Reference
 from core.svd import MODES, decompose, factor_bytes, largest_k
 
@@ -331,10 +331,7 @@ def measure(record: Record, root: Path, spec: Spec, output: Path | None = None) 
     """
     started = time.perf_counter()
     try:
-        try:
-            data = (root / record.path).read_bytes()
-        except OSError as error:
-            raise DermSlimError(f"expected to read {record.path}; {error.strerror or error}") from error
+        data = read(root / record.path, inside=(root,))
         if isinstance(spec, ReconstructSpec):
             if output is None:
                 raise SpecError("output: expected the folder of the new data set; got none")

@@ -21,7 +21,7 @@ from core import results
 from core.claims import claims_table
 from core.datasets import Dataset, Record
 from core.errors import DermSlimError, ImageError, QueueUnavailable
-from core.images import decode, encode, resize
+from core.images import decode, encode, probe, read, resize
 from core.metrics import MetricParameters, Reference, difference_map, ssim_map, warm_up
 from core.optimal_k import arrivals as arrivals_of
 from core.results import Grounds, Offers
@@ -562,11 +562,8 @@ def thumbnail(path: str, digest: str, side: int = 240) -> bytes | str:
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's bytes, or raise ImageError in a sentence."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"expected to read {path.name}; {error.strerror or error}") from error
+    """Return a file's bytes, or raise ImageError in a sentence; also for a path that leads out of the data roots."""
+    return read(path, inside=settings().data_roots)
 
 
 def _limited(image: Pixels, side: int) -> Pixels:
@@ -625,12 +622,13 @@ def compiled() -> bool:
 @st.cache_resource(max_entries=6, show_spinner=False)
 def decomposed(_data: bytes, digest: str, mode: str) -> Decomposed:
     """Decode and decompose an image once for every k. Raises ImageError."""
-    image = decode(_data)
-    if image.shape[0] * image.shape[1] > INSPECTED_PIXELS:
+    size = probe(_data)  # before its pixels take memory
+    if size.height * size.width > INSPECTED_PIXELS:
         raise ImageError(
             f"expected at most {INSPECTED_PIXELS // 10**6} million pixels to inspect; "
-            f"this image has {image.shape[0]} × {image.shape[1]}"
+            f"this image has {size.height} × {size.width}"
         )
+    image = decode(_data)
     return Decomposed(
         digest, image, shown(image), Reference(image, MetricParameters()), decompose(image, mode), len(_data)
     )
