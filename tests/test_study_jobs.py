@@ -500,6 +500,7 @@ def test_presets_set_their_overrides_unless_a_size_is_asked_for(lab: Lab) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_whole_study_finishes_with_real_workers_though_the_record_worker_is_killed(settings: Settings) -> None:
     folder = settings.data_roots[-1] / "moles"
     for number, label in enumerate(LABELS):
@@ -510,13 +511,13 @@ def test_a_whole_study_finishes_with_real_workers_though_the_record_worker_is_ki
         with record_worker(settings) as record:
             dataset = registered(queues, folder)
             study = submit_study(queues, SPEC, dataset)
-            wait_for(lambda: len(queues.store.runs()) >= 2, 30)
+            wait_for(lambda: len(queues.store.runs()) >= 2, 120)
             os.kill(record, signal.SIGKILL)
         with record_worker(settings) as record:
-            wait_for(lambda: reconstructed(queues), 60)
+            wait_for(lambda: reconstructed(queues), 240)
             os.kill(record, signal.SIGKILL)
         with record_worker(settings):
-            wait_for(lambda: (state := study_state(queues, study)) is not None and state.ended, 120)
+            wait_for(lambda: (state := study_state(queues, study)) is not None and state.ended, 480)
     state = study_state(queues, study)
     assert state is not None
     assert (state.status, state.error) == (FINISHED, None)
