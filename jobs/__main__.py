@@ -49,7 +49,7 @@ from core.sweeps import (
     Spec,
     SweepSpec,
 )
-from jobs import backup, logs, metrics, retention, study_command, tables_command, training_commands
+from jobs import backup, doctor, logs, metrics, retention, study_command, tables_command, training_commands
 from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
 from jobs.queues import Queues, RunState
 
@@ -131,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         _command(commands, "claims", tables_command.CLAIMS_TEXT, tables_command.act_claims)
     )
 
-    for module in (backup, retention, metrics):
+    for module in (backup, retention, metrics, doctor):
         module.add_commands(commands, _command)
 
     register = _command(commands, "register", "register a folder as a data set", act_register)

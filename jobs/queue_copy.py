@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rq import Queue
 from rq.job import Job, JobStatus
+from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from core.errors import DermSlimError
-from jobs.connection import Connection
+from jobs.connection import RECORD, SVD, Connection, queue
 from jobs.live import PREFIX
+from jobs.training_jobs import TRAIN_QUEUES
 
 OURS = ("rq:*", f"{PREFIX}:*")
 LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that will not be there
@@ -86,17 +87,24 @@ def put_back(connection: Connection, rows: Iterator[tuple[str, int | None, bytes
 
 
 def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
-    """Put jobs that were on their way to a worker back, and name folders where they lie now; return jobs put back.
+    """Put jobs that a worker was at, or that were on their way to one, back; name folders where they lie now.
 
-    A job that was being run is begun again once its worker has given no sign of life for a while, as after a crash.
-    moved: from a path as it was to where it lies. No worker may run yet.
+    Return how many jobs were put back. moved: from a path as it was to where it lies. No worker may run yet.
     """
     back = 0
     for key in connection.scan_iter("rq:queue:*:intermediate", count=1000):
         name = key.decode().removeprefix("rq:queue:").removesuffix(":intermediate")
-        target = Queue(name, connection=connection, serializer=JSONSerializer)
+        target = queue(name, connection)
         while (job_id := connection.lpop(key)) is not None:
             connection.lpush(target.key, job_id)
+            back += 1
+    for served in (SVD, *TRAIN_QUEUES, RECORD):
+        target = queue(served, connection)
+        registry = StartedJobRegistry(queue=target)
+        for job_id in registry.get_job_ids(cleanup=False):
+            job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
+            registry.remove_executions(job)
+            target.enqueue_job(job, at_front=True)
             back += 1
     for key in connection.scan_iter(f"{PREFIX}:dataset:*", count=1000):
         values = json.loads(zlib.decompress(connection.get(key)))

@@ -285,6 +285,7 @@ def test_without_a_server_only_the_rest_is_backed_up(settings: Settings, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
