@@ -36,6 +36,7 @@ from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
 from jobs.environment import quiet_tensorflow
 from jobs.gpu_slots import gpu_environment, take_slot
 from jobs.live import active_runs
+from jobs.own_job import OwnJob
 from jobs.records import LONGEST
 from jobs.training_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
 
@@ -143,6 +144,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         "name": name,
         "connection": connection,
         "serializer": JSONSerializer,
+        "job_class": OwnJob,
         "worker_ttl": WORKER_TTL,
         "maintenance_interval": WORKER_TTL // 2,
         "job_monitoring_interval": HEARTBEAT,
