@@ -63,7 +63,8 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
         return
     epochs = data.live_epochs(run_id)
     current = epochs[epochs["step"] == state.step]
-    st.markdown(f"**{words.escaped(state.step_name or '')}**, being trained")
+    doing = "being trained" if state.status == "running" else state.status
+    st.markdown(f"**{words.escaped(state.step_name or '')}**, {doing}")
     if current.empty:
         st.caption("No epoch of this step has ended yet.")
         return
@@ -234,7 +235,7 @@ def share_text(part: object, whole: object) -> str:
 
 def ladder(steps: pd.DataFrame) -> None:
     """List every step: what it is, whether it was accepted or what it missed, what it reached, what it took."""
-    st.subheader("Steps")
+    st.header("Steps")
     st.caption(
         "Accepted: yes, or the first criterion that was missed and by how many points. Test figures of the weights "
         "that were kept; precision and recall by the article's definition. Weights and, with the optimizer's state, "
@@ -295,7 +296,7 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
 def accepted_text(step: dict[str, Any]) -> str:
     """Return whether a step was accepted, or the first criterion that it missed and by how many points."""
     if step["status"] != "finished":
-        return {"training": "being trained", "failed": "failed"}[step["status"]]
+        return {"training": "not ended", "failed": "failed"}[step["status"]]
     if step["accepted"]:
         return "yes"
     missed = "undefined" if step["missed_by"] is None else f"−{step['missed_by']:.2f}"
@@ -305,7 +306,7 @@ def accepted_text(step: dict[str, Any]) -> str:
 @st.fragment
 def size_section(run_id: str, steps: pd.DataFrame, depends: tuple[object, ...]) -> None:
     """Chart parameters against test accuracy with the Pareto front."""
-    st.subheader("Size against accuracy")
+    st.header("Size against accuracy")
     metric = st.segmented_control(
         "Accuracy", list(training_charts.METRICS), key="accuracy", bind="query-params", required=True,
         default="test_accuracy", format_func=training_charts.METRICS.__getitem__, label_visibility="collapsed",
@@ -364,7 +365,7 @@ def baseline_of(limits: Baseline, quantity: str) -> dict[str, float]:
 @st.fragment
 def step_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show one step, whichever is chosen: learning curves, figures by both definitions, confusion, recalls."""
-    st.subheader("Step by step")
+    st.header("Step by step")
     names = {str(number): f"{number}. {name}" for number, name in zip(steps["step"], steps["name"], strict=True)}
     if st.query_params.get("step") not in names:
         st.query_params.pop("step", None)
@@ -378,7 +379,7 @@ def step_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> N
         "accuracy among those that meet the baseline, else among all."
     )
     if step["status"] != "finished":
-        reason = "it is being trained." if step["status"] == "training" else words.sentence(step["failure"])
+        reason = words.sentence(step["failure"] or "its training has not ended")
         st.info(f"This step has no figures: {reason}", icon=":material/hourglass_empty:")
         return
     found = json.loads(step["classification"])
@@ -415,7 +416,7 @@ def figures_table(step: dict[str, Any]) -> pd.DataFrame:
 
 def layers_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show how the layers shrink from step to step."""
-    st.subheader("Layers shrinking")
+    st.header("Layers shrinking")
     sizes = data.layer_sizes(row, spec.training.height, spec.training.width)
     components.chart(
         lambda: training_charts.layer_shares(sizes, list(steps["name"]), theme=components.theme()),
@@ -438,7 +439,7 @@ def numbered(steps: pd.DataFrame) -> list[str]:
 
 def data_section(row: dict[str, Any]) -> None:
     """Show the sets as they really were, and the sentences that belong beside the results."""
-    st.subheader("Data")
+    st.header("Data")
     sets, notes = data.run_splits(row["run_id"]), data.training_notes(row["run_id"])
     if sets.empty:
         st.caption("The sets are recorded when the first step begins.")

@@ -78,7 +78,7 @@ def ran(part: Any) -> AppTest:
 
 
 def text(test: AppTest) -> str:
-    kinds = ("title", "subheader", "markdown", "caption", "error", "warning", "info", "success")
+    kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "success")
     parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
     parts += [f"{each.label} {each.value}" for each in test.metric]
     parts += [str(each.proto.text) for each in test.get("progress")]
@@ -381,6 +381,7 @@ def test_a_run_under_way_shows_its_step_its_epoch_and_its_curves(
     store.record_step(run_id, 1, described(spec, step), "train-1 on here", NOW, None)
     store.record_epochs(run_id, 1, 0, epochs(2), NOW)
     shown = open_page(run=run_id)
+    assert "Original, being trained" in text(shown).replace("*", "")
     assert "step 0, Original · epoch 2 of 3 · training · 7.0 s left in this step" in text(shown)
     drawn = [drawn_values(each) for each in shown.get("plotly_chart")]
     assert {"training": [61.0, 62.0], "validation": [51.0, 52.0]} in drawn
@@ -416,6 +417,24 @@ def test_a_run_under_way_is_paused_resumed_moved_and_cancelled_by_its_buttons(
     ran(next(each for each in shown.button if each.label == "Cancel after the epoch").click())
     with Redis.from_url(str(settings.redis_url)) as connection:
         assert LiveRun(connection, run_id).stopped(1)
+
+
+def test_a_run_cancelled_in_its_first_step_keeps_its_learning_curves(
+    store: Store, open_page: OpenPage, settings: Settings
+) -> None:
+    run_id, spec = submitted(settings, store)
+    step = next_training(spec, first_state(spec))
+    assert isinstance(step, Step)
+    store.record_step(run_id, 1, described(spec, step), "train-1 on here", NOW, None)
+    store.record_epochs(run_id, 1, 0, epochs(2), NOW)
+    store.record_cancelled(run_id, 1, NOW)
+    with Redis.from_url(str(settings.redis_url)) as connection:
+        LiveRun(connection, run_id).end(None)
+    shown = open_page(run=run_id)
+    assert "This run was cancelled with 2 epochs trained." in text(shown)
+    assert table(shown, "Of unpruned")["Accepted"].tolist() == ["not ended"]
+    assert "This step has no figures: Its training has not ended." in text(shown)
+    assert {"training": [61.0, 62.0], "validation": [51.0, 52.0]} in map(drawn_values, shown.get("plotly_chart"))
 
 
 # -- runs beside each other --------------------------------------------------------------------------------------------

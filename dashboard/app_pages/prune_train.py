@@ -88,6 +88,7 @@ def run_view(run_id: str) -> None:
             st.caption("No step of this run was trained to its end.")
             if len(steps):
                 training_results.ladder(steps)
+                training_results.step_section(row, spec, steps)
         training_results.log_section(run_id)
         return
     results(row, spec, steps, trained)
