@@ -159,7 +159,8 @@ CREATE TABLE optimal_k (            -- core/optimal_k.py
     parameters VARCHAR NOT NULL     -- JSON
 );
 
--- version 2: training runs, core/training_runs.py. Percentages are 0 to 100, NULL where undefined.
+-- version 2
+-- Training runs, core/training_runs.py. Percentages are 0 to 100, NULL where undefined.
 
 ALTER TABLE runs ADD COLUMN dataset_source VARCHAR;  -- for a run on a reconstruction: the data set that was made from
 ALTER TABLE runs ADD COLUMN study VARCHAR;           -- what submitted several runs at once; NULL for a run of its own

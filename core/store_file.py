@@ -25,6 +25,8 @@ SCHEMA = Path(__file__).with_name("schema.sql")
 def schema_sections(text: str) -> list[tuple[int, str]]:
     """Split schema.sql into (version, statements), in order."""
     parts = re.split(r"^-- version (\d+)\s*$", text, flags=re.MULTILINE)[1:]
+    if text.count("-- version ") != len(parts) // 2:
+        raise StoreError("expected each `-- version N` of the schema alone on its line; one has more on it")
     return [(int(version), statements) for version, statements in zip(parts[::2], parts[1::2], strict=True)]
 
 
@@ -86,8 +88,10 @@ class StoreFile:
         if not self.path.exists():
             with duckdb.connect(":memory:") as empty:
                 _migrate(empty)
+                _shut_in(empty)
                 return _frame(empty, query, parameters)
         with self._open(read_only=True) as connection:
+            _shut_in(connection)
             found = _schema_version(connection)
             if found != VERSION:
                 raise StoreError(
@@ -109,6 +113,11 @@ class StoreFile:
             return _schema_version(connection)
 
 
+def _shut_in(connection: duckdb.DuckDBPyConnection) -> None:
+    """Keep a connection that only reads from reaching other files and the network, whatever a query says."""
+    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+
+
 def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     found = _schema_version(connection)
     if found > VERSION:
@@ -123,9 +132,12 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
     try:
-        return int(one(connection, "SELECT version FROM schema_version", []))
+        found = int(one(connection, "SELECT version FROM schema_version", []))
     except duckdb.CatalogException:  # a new file
         return 0
+    # While the heading of version 2 was misread, stores were made that say 1 and have all of 2.
+    trains = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'studies'"
+    return 2 if found == 1 and one(connection, trains, []) else found
 
 
 def _frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> pd.DataFrame:

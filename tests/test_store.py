@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 
@@ -190,6 +191,34 @@ def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
 def test_schema_sections_come_in_order() -> None:
     assert schema_sections("head\n-- version 1\nA;\n-- version 2\nB;") == [(1, "\nA;\n"), (2, "\nB;")]
     assert [version for version, _ in SECTIONS] == list(range(1, VERSION + 1))
+    with pytest.raises(StoreError, match="alone on its line"):
+        schema_sections("-- version 1\nA;\n-- version 2: more\nB;")
+
+
+def test_a_store_from_before_trainings_gets_their_tables_and_keeps_its_rows(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "old.duckdb") as connection:
+        connection.execute(SECTIONS[0][1])
+        connection.execute("CREATE TABLE schema_version AS SELECT 1::INTEGER AS version")
+        connection.execute("INSERT INTO dataset_left_out VALUES ('moles', 'a.jpg', 'a reason')")
+    store = Store(tmp_path / "old.duckdb")
+    with pytest.raises(StoreError, match=rf"expected a store of version {VERSION}; old\.duckdb has version 1"):
+        store.studies()
+    store.migrate()
+    assert store.schema_version() == VERSION >= 2
+    assert store.studies().empty
+    assert store.epochs([]).empty
+    assert len(store.read("SELECT * FROM dataset_left_out")) == 1
+
+
+def test_a_store_that_says_1_and_has_all_of_2_is_used_as_it_is(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "misread.duckdb") as connection:
+        for _, statements in SECTIONS[:2]:
+            connection.execute(statements)
+        connection.execute("CREATE TABLE schema_version AS SELECT 1::INTEGER AS version")
+    store = Store(tmp_path / "misread.duckdb")
+    assert store.schema_version() == 2
+    store.migrate()
+    assert store.studies().empty
 
 
 def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
