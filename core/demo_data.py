@@ -28,6 +28,7 @@ Field = npt.NDArray[np.float32]  # (H, W)
 Generator = np.random.Generator
 
 HEIGHT, WIDTH = 450, 600
+IMAGES = 400
 VERSION = 1  # changes with every change of the pictures
 SENTENCE = (
     "These {images} images are synthetic: DermSlim's demo generator (version {version}, seed {seed}) computed them,"
@@ -146,7 +147,7 @@ class Photograph:
 
 
 def create_demo_dataset(
-    folder: Path, *, images: int = 400, seed: int = 1, progress: Callable[[int, int], None] | None = None
+    folder: Path, *, images: int = IMAGES, seed: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Write `images` synthetic photographs of the four classes, equally many, as a HAM10000 folder with metadata.
 

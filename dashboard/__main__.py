@@ -28,6 +28,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from core.datasets import LABELS
+from core.demo_data import IMAGES
 from core.errors import DermSlimError, QueueUnavailable
 from core.settings import Settings, usable_cores
 from dashboard.login import access, is_loopback
@@ -87,7 +89,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m dashboard", description="Start DermSlim on this machine: queue server, workers and dashboard."
     )
-    parser.add_argument("--demo", action="store_true", help="make the synthetic demo data set and queue its runs")
+    parser.add_argument(
+        "--demo",
+        metavar="IMAGES",
+        type=_number(len(LABELS), 10_000),
+        nargs="?",
+        const=IMAGES,
+        help=f"make the synthetic demo data set, of {IMAGES} images unless told otherwise, and queue its runs",
+    )
     parser.add_argument(
         "--port", type=_number(1, 65535), default=os.environ.get("PORT") or "8501", help="default: PORT, else 8501"
     )
@@ -124,8 +133,9 @@ def all_programs(settings: Settings, options: argparse.Namespace) -> list[Progra
         *(worker(f"svd-{number}", "svd") for number in range(1, options.svd_workers + 1)),
         *(worker(f"train-{number}", "train") for number in range(1, options.train_workers + 1)),
     ]
-    demo = [Program("demo-data", (python, "-m", "dashboard.demo"), environment, task=True)] if options.demo else []
-    return [*server_program(settings), dashboard_program(settings, options), *workers, *demo]
+    demo = (python, "-m", "dashboard.demo", "--images", str(options.demo))
+    tasks = [Program("demo-data", demo, environment, task=True)] if options.demo else []
+    return [*server_program(settings), dashboard_program(settings, options), *workers, *tasks]
 
 
 def server_program(settings: Settings) -> list[Program]:
@@ -282,7 +292,8 @@ def answers(children: Sequence[Child], address: str) -> bool:
         return False
     try:
         for path in ("/_stcore/health", "/"):
-            with urllib.request.urlopen(address + path, timeout=2) as answer:  # noqa: S310 - our own http address
+            asked = urllib.request.Request(address + path, headers={"Accept": "text/html"})  # noqa: S310 - our own
+            with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 - our own
                 if answer.status != 200:
                     return False
     except (urllib.error.URLError, OSError):

@@ -5,12 +5,13 @@ Doing it again is harmless: a finished data set stays, and a run that waits, run
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
 from core.architectures import LENET5
 from core.datasets import load_dataset
-from core.demo_data import create_demo_dataset
+from core.demo_data import IMAGES, create_demo_dataset
 from core.errors import DermSlimError
 from core.protocol import TrainingSpec
 from core.schedule import Baseline, Rules
@@ -32,9 +33,9 @@ PRUNING = PruneTrainSpec(
 )
 
 
-def prepare_demo(settings: Settings) -> None:
-    """Create the demo data set in DATA_DIR/demo unless it is there; submit its runs."""
-    folder = create_demo_dataset(settings.data_dir / NAME)
+def prepare_demo(settings: Settings, images: int) -> None:
+    """Create the demo data set of so many images in DATA_DIR/demo unless it is there; submit its runs."""
+    folder = create_demo_dataset(settings.data_dir / NAME, images=images)
     dataset = load_dataset(folder, name=NAME)
     print(f"{len(dataset.records)} synthetic images in {folder}")
     queues = Queues(settings)
@@ -48,8 +49,13 @@ def prepare_demo(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m dashboard.demo", description="Make the demo data and queue its runs."
+    )
+    parser.add_argument("--images", type=int, default=IMAGES, help=f"default: {IMAGES}")
+    options = parser.parse_args()
     os.nice(10)  # the dashboard comes up at the same time, and goes first
     try:
-        prepare_demo(Settings.from_environment())
+        prepare_demo(Settings.from_environment(), options.images)
     except (DermSlimError, OSError) as error:
         sys.exit(f"the demo data set could not be prepared: {error}")

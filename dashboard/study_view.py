@@ -56,7 +56,7 @@ def ended(state: StudyState) -> None:
     head(state, runs)
     trouble(state)
     summary(state)
-    st.subheader("Its runs")
+    st.header("Its runs")
     stages(state, runs)
 
 
@@ -281,7 +281,7 @@ def progress_text(run: RunState) -> str:
 
 def summary(state: StudyState) -> None:
     """Say what the study came to so far: what ended, the figures beside the article's, and where to read on."""
-    st.subheader("What it came to")
+    st.header("What it came to")
     figures = training_figures(state.progress, data.trainings())
     with st.container(border=True):
         for sentence in (since_sentence(state), compression(state), *accuracy_sentences(figures)):

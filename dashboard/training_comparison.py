@@ -104,7 +104,7 @@ def compare(states: Sequence[RunState]) -> None:
 
 def settings(of_runs: Sequence[dict[str, Any]]) -> None:
     """List the settings in which the runs differ, and the runs' pages."""
-    st.subheader("Where they differ")
+    st.header("Where they differ")
     specs = {row["run_id"]: data.spec_of(row) for row in of_runs}
     differing = training_numbers.differing_settings(specs)
     table = differing.T.reset_index(names="Run") if len(differing) else pd.DataFrame({"Run": list(specs)})
@@ -122,7 +122,7 @@ def settings(of_runs: Sequence[dict[str, Any]]) -> None:
 
 def side_by_side(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None:
     """List the steps of the runs in one table."""
-    st.subheader("Steps")
+    st.header("Steps")
     names = training_numbers.group_names(steps)
     table = pd.DataFrame(
         {
@@ -160,7 +160,7 @@ def verdict(accepted: object, reason: str) -> str:
 def over_seeds(steps: pd.DataFrame) -> None:
     """Show means ± sample deviations over the seeds of runs that differ in nothing else."""
     groups = training_numbers.over_seeds(steps)
-    st.subheader("Means over seeds")
+    st.header("Means over seeds")
     if (groups["n"] < 2).all():
         st.caption("No two of these runs differ in their seed alone: each row is one training, without a deviation.")
     names = training_numbers.group_names(groups)
@@ -206,7 +206,7 @@ def mean_texts(groups: pd.DataFrame, metric: str, unit: str = " %") -> list[str]
 @st.fragment
 def curves(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None:
     """Overlay the learning curves of one step number of every run, averaged over seeds."""
-    st.subheader("Learning curves")
+    st.header("Learning curves")
     names = {str(number): name for number, name in zip(steps["step"], steps["name"], strict=True)}
     with st.container(horizontal=True):
         number = st.segmented_control(

@@ -38,7 +38,7 @@ def ran(part: Any) -> AppTest:
 
 def text(test: AppTest) -> str:
     """Return what a reader reads on the page, as one text without Markdown's escapes."""
-    kinds = ("title", "subheader", "markdown", "caption", "error", "warning", "info", "code")
+    kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "code")
     parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
     parts += [f"{each.label} {each.value}" for each in test.metric]
     parts += [each.label for each in (*test.button, *test.expander, *test.page_link, *test.download_button)]

@@ -93,7 +93,7 @@ def open_page(page: str, **query: str) -> AppTest:
 
 
 def said(test: AppTest) -> str:
-    kinds: tuple[Any, ...] = (test.markdown, test.caption, test.subheader, test.info, test.success)
+    kinds: tuple[Any, ...] = (test.markdown, test.caption, test.header, test.info, test.success)
     return "\n".join(str(part.value) for kind in kinds for part in kind)
 
 

@@ -52,7 +52,7 @@ def ran(part: Any) -> AppTest:
 
 
 def text(test: AppTest) -> str:
-    kinds = ("title", "subheader", "markdown", "caption", "error", "warning")
+    kinds = ("title", "header", "markdown", "caption", "error", "warning")
     parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
     parts += [f"{each.label} {each.value}" for each in test.metric]
     return "\n".join(parts).replace("\\", "")

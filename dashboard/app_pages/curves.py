@@ -179,7 +179,7 @@ def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
 
 def figures(curves: Sequence[CurveFits]) -> None:
     """List R², adjusted R² and AICc of every curve and model, the best of each, and the article's claim."""
-    st.subheader("Which model, by which measure")
+    st.header("Which model, by which measure")
     rows = []
     for curve in curves:
         row: dict[str, Any] = {
@@ -226,7 +226,7 @@ def figures(curves: Sequence[CurveFits]) -> None:
 @st.fragment
 def steps(spec: NetworkSpec, view: View) -> None:
     """Show the layers that one step of one curve leaves."""
-    st.subheader(f"Step by step: {words.escaped(spec.name)}")
+    st.header(f"Step by step: {words.escaped(spec.name)}")
     by_label = {
         f"{factor:g} %, {SCOPE_LABELS[scope]}": (factor, scope) for factor in view.factors for scope in view.scopes
     }
@@ -312,7 +312,7 @@ def results(found: Networks) -> None:
     table = curve_table(view.networks, view.factors, view.scopes, view.iterations, *view.size)
     curves = tuple(fit_curves(table, view.quantity))
     answer(view, curves)
-    st.subheader("Curves")
+    st.header("Curves")
     kind = network_choices.image_format()
     components.chart(
         lambda: network_charts.curves_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),

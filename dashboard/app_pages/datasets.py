@@ -299,7 +299,7 @@ if dataset is None:
     st.stop()
 row = data.plain_row(known[known["name"] == dataset.name].iloc[0])
 with st.container(horizontal=True, vertical_alignment="center"):
-    st.subheader(words.escaped(words.shortened(dataset.name, 60)))
+    st.header(words.escaped(words.shortened(dataset.name, 60)))
     st.page_link(
         "app_pages/sweeps.py",
         label="Start a sweep on it",

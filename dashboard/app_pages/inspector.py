@@ -190,7 +190,7 @@ def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, qualit
 
 def metric_table(step: data.Step) -> None:
     """List every metric with its value, unit, direction and definition."""
-    st.subheader("All metrics")
+    st.header("All metrics")
     values = {metric: words.metric_text(metric, step.metrics[metric.name]) for metric in METRICS}
     st.table(
         pd.DataFrame(
@@ -231,7 +231,7 @@ with components.sentences():
     if found is None:
         st.stop()
     content, title, about = found
-    st.subheader(words.escaped(words.shortened(title, 60)), anchor=False)
+    st.header(words.escaped(words.shortened(title, 60)), anchor=False)
     if about:
         st.caption(words.escaped(about))
     mode, codec, quality = settings_fields()

@@ -141,7 +141,7 @@ if not states:
 else:
     ended = [state for state in states if state.ended]
     if ended:
-        st.subheader("Ended")
+        st.header("Ended")
         chosen = st.pills(
             "Show",
             ["finished", "failed", "cancelled"],
@@ -151,7 +151,7 @@ else:
             label_visibility="collapsed",
         )
         ended_table([state for state in ended if not chosen or state.status in chosen])
-    st.subheader("One run")
+    st.header("One run")
     rows = components.recorded_rows()
     by_id = {state.run_id: state for state in states}
     job = components.url_choice(
@@ -164,5 +164,5 @@ else:
         ),
     )
     details(by_id[job], rows.get(job))
-st.subheader("Workers")
+st.header("Workers")
 workers()

@@ -47,7 +47,7 @@ def answer(spec: NetworkSpec, height: int, width: int) -> None:
 
 def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
     """Show the layers in the form of the article's Tables 1 to 3, a table a branch."""
-    st.subheader("Layers")
+    st.header("Layers")
     source = f"{spec.source[:1].upper()}{spec.source[1:]}" or "No source is named"
     st.caption(f"{words.escaped(source)}. Sizes are rows × columns × channels.")
     for branch, (title, text) in BRANCHES.items():
@@ -85,7 +85,7 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
 
 def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) -> None:
     """Show what each size does to this network, and to all of them."""
-    st.subheader("What each size does")
+    st.header("What each size does")
     wanted = [*DEFAULT_SIZES, *([chosen] if chosen else [])]
     table = size_table(found.networks.values(), wanted)
     table["variant"] = table["height"].astype(str) + "x" + table["width"].astype(str)
@@ -124,7 +124,7 @@ def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) ->
 
 def readings(spec: NetworkSpec) -> None:
     """Say what was chosen where the source leaves something open."""
-    st.subheader("Readings taken")
+    st.header("Readings taken")
     if not spec.readings:
         st.caption("None are named.")
         return
@@ -134,7 +134,7 @@ def readings(spec: NetworkSpec) -> None:
 
 def own_networks(found: Networks) -> None:
     """Say how a user adds a network."""
-    st.subheader("Your own networks")
+    st.header("Your own networks")
     st.markdown(
         "A YAML or TOML file that lists the layers, put into the folder below, appears here, on the page of parameter "
         "curves and on the command line; its name is the file's. A file that cannot be used is named at the top of "

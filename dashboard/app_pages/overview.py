@@ -12,7 +12,7 @@ RECENT = 6
 def next_steps(has_dataset: bool) -> None:
     """Say what to do where nothing has been measured."""
     with st.container(border=True):
-        st.subheader("Next steps")
+        st.header("Next steps")
         st.markdown(
             "DermSlim measures what keeping only the *k* largest singular values does to photographs of skin "
             "lesions, and to the space that they take."
@@ -38,7 +38,7 @@ def under_way(known: tuple[str, ...]) -> None:
         st.rerun(scope="app")
     if not active:
         return
-    st.subheader("Running now")
+    st.header("Running now")
     for state in active:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -66,7 +66,7 @@ def headline(state: RunState) -> None:
         return
     sizes = data.plain_row(at.iloc[0])
     spec = data.spec_of(row)
-    st.subheader("Headline figures")
+    st.header("Headline figures")
     st.markdown(
         f"The sweep that finished last, {words.ago_text(state.finished_at)}, measured "
         f"{words.count_of(int(sizes['images']), 'image')} of **{words.escaped(words.shortened(row['dataset'], 60))}**"
@@ -102,7 +102,7 @@ def smallest_network(state: RunState) -> None:
     pruned = steps[(steps["step"] > 0) & (steps["accepted"] == True)]  # noqa: E712 - three-valued
     smallest = data.plain_row(pruned.sort_values("parameters").iloc[0]) if len(pruned) else unpruned
     spec = data.spec_of(row)
-    st.subheader("Smallest accepted network")
+    st.header("Smallest accepted network")
     st.markdown(
         f"The pruning that finished last, {words.ago_text(state.finished_at)}, took "
         f"**{words.escaped(spec['network']['name'])}** on "
@@ -138,7 +138,7 @@ def _ratio(value: object) -> str:
 
 def finished_last(ended: list[RunState]) -> None:
     """List the runs that ended last."""
-    st.subheader("Finished last")
+    st.header("Finished last")
     for state in ended[:RECENT]:
         with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
             failed = f" · {words.failed_text(state)}" if state.failed else ""

@@ -67,7 +67,7 @@ def _size(variant: str) -> str:
 
 def metrics(statistics: pd.DataFrame) -> None:
     """Chart the metrics by size: the main ones large, all others small."""
-    st.subheader("Quality by size")
+    st.header("Quality by size")
     st.caption("Point: mean over the images. Whisker: one standard deviation either way. Sizes are rows × columns.")
     for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
         for column, name in zip(st.columns(2), names, strict=True):
@@ -83,7 +83,7 @@ def metrics(statistics: pd.DataFrame) -> None:
 
 def networks(counts: pd.DataFrame, reasons: list[str]) -> None:
     """Show what each network costs at each size."""
-    st.subheader("Learnable parameters by size")
+    st.header("Learnable parameters by size")
     components.chart(
         charts.parameters_by_size(counts, theme=components.theme()),
         alt="Learnable parameters of each network by size",
@@ -106,7 +106,7 @@ def networks(counts: pd.DataFrame, reasons: list[str]) -> None:
 
 def table(row: dict[str, Any], statistics: pd.DataFrame) -> None:
     """Show every metric at every size, and offer the figures as files."""
-    st.subheader("Table")
+    st.header("Table")
     by = statistics.set_index(["metric", "variant"])
     variants = list(dict.fromkeys(statistics["variant"]))
     names = [

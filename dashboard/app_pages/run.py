@@ -68,7 +68,7 @@ def head(state: RunState, row: dict[str, Any] | None) -> None:
 def training(row: dict[str, Any]) -> None:
     """Show what a training run was fed and what its steps came to."""
     splits, notes = data.run_splits(row["run_id"]), data.training_notes(row["run_id"])
-    st.subheader("Images really reached")
+    st.header("Images really reached")
     if splits.empty:
         st.caption("Not divided yet.")
     else:
@@ -77,7 +77,7 @@ def training(row: dict[str, Any]) -> None:
     for note in notes:
         st.markdown(f"- {words.escaped(note)}")
     steps = data.steps(row["run_id"])
-    st.subheader("Steps")
+    st.header("Steps")
     if steps.empty:
         st.caption("No step has begun yet.")
         return
@@ -152,7 +152,7 @@ def confusion(step: dict[str, Any]) -> None:
 
 def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
     """Offer rows and weights; say where weights lie that are not on this host."""
-    st.subheader("Files")
+    st.header("Files")
     run_id = row["run_id"]
     if row["kind"] in TRAINING_SPECS:
         frames = {
@@ -207,7 +207,7 @@ def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
 
 def log(run_id: str) -> None:
     """Show the run's log while the queue keeps it."""
-    st.subheader("Log")
+    st.header("Log")
     try:
         lines = data.queues().log(run_id)
     except QueueUnavailable:
@@ -228,7 +228,7 @@ def show(state: RunState) -> None:
     if row is None:
         st.info("This run is being recorded.", icon=":material/hourglass_top:")
         return
-    st.subheader("Facts")
+    st.header("Facts")
     components.facts(row)
     steps = data.steps(state.run_id)
     if row["kind"] in TRAINING_SPECS:

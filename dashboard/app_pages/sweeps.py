@@ -67,7 +67,7 @@ def drawn_from(row: dict[str, Any]) -> tuple[object, ...]:
 
 def metrics(row: dict[str, Any], statistics: pd.DataFrame, ks: list[int]) -> None:
     """Chart every metric against k: the main ones large, all others small."""
-    st.subheader("Quality against k")
+    st.header("Quality against k")
     st.caption("Line: mean over the images. Band: one standard deviation either way. Dashed: k that a rule chooses.")
     for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
         for column, name in zip(st.columns(2), names, strict=True):
@@ -100,7 +100,7 @@ def metric_chart(row: dict[str, Any], statistics: pd.DataFrame, name: str, ks: l
 
 def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, Any], ks: list[int]) -> None:
     """Chart the four sizes against k."""
-    st.subheader("Storage against k")
+    st.header("Storage against k")
     size = storage.iloc[-1]
     even = None
     if words.known(size["height"]) and words.known(size["width"]):
@@ -123,7 +123,7 @@ def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, 
 
 def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> None:
     """Put the sweep beside the same images through other codecs, or offer to measure those."""
-    st.subheader("Rivals without SVD")
+    st.header("Rivals without SVD")
     state = rivals_of(row, spec)
     if state is None:
         st.markdown("How do plain JPEG, WebP and AVIF do on the same images, at what size and quality?")
@@ -190,7 +190,7 @@ def submit_rivals(spec: dict[str, Any]) -> None:
 
 def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
     """Show all rules side by side, each with its k, its reason and its stability."""
-    st.subheader("Which k, by which rule")
+    st.header("Which k, by which rule")
     with st.grid(max(1, len(rules)), min_column_width=220):
         for _, each in rules.iterrows():
             rule = data.plain_row(each)
@@ -231,7 +231,7 @@ def arrivals_table(statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
 
 def table_section(row: dict[str, Any], statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
     """Show the figures as a table, and offer them and every row as files."""
-    st.subheader("Table")
+    st.header("Table")
     by = statistics.set_index(["metric", "variant"])
     names = [metric for metric in METRICS if metric.name in set(statistics["metric"])]
     columns: dict[str, list[str]] = {"Mean ± standard deviation": [words.metric_title(metric) for metric in names]}
@@ -280,7 +280,7 @@ def _add_row(columns: dict[str, list[str]], label: str, values: list[str]) -> No
 @st.fragment
 def worst_section(row: dict[str, Any], storage: pd.DataFrame, default_k: int) -> None:
     """Show the images that a metric judges worst at a k; each opens in the inspector."""
-    st.subheader("Worst images")
+    st.header("Worst images")
     ks = [int(k) for k in storage["k"]]
     if st.session_state.get("k") not in ks:
         st.session_state["k"] = default_k

@@ -93,7 +93,7 @@ def several(label: str, values: pd.Series, param: str, placeholder: str) -> tupl
 def show(number: int | str, selection: Selection) -> None:
     """Show one table with its caption, what it leaves out, and its files."""
     made = table(number, selection.steps)
-    st.subheader(TITLES[number], anchor=table_name(number))
+    st.header(TITLES[number], anchor=table_name(number))
     if number == FURTHER and made.rows.empty:
         st.caption("Nothing measured yet.")
         return
