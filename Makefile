@@ -8,11 +8,11 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo up setup test lint types tests benchmarks clean
+.PHONY: help demo up setup test test-browser chromium lint types tests benchmarks clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/installed  ## start everything with a synthetic data set and its runs: http://127.0.0.1:8501
 	@exec $(RUN) -m dashboard --demo
@@ -32,7 +32,19 @@ types: $(VENV)/installed-dev
 	$(RUN) -m mypy core jobs dashboard
 
 tests: $(VENV)/installed-dev
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -m "not browser" $(PYTEST_ARGS)
+
+test-browser: $(VENV)/installed-dev chromium  ## test the whole stack in a real browser
+	$(RUN) -m pytest -m browser $(PYTEST_ARGS)
+
+# Chromium belongs to the system: root on Debian or Ubuntu gets it here, everyone else is told how.
+chromium:
+	@for each in $(or $(CHROMIUM),chromium chromium-browser google-chrome); do \
+		command -v "$$each" >/dev/null && exit 0; done; \
+	test -z "$(CHROMIUM)" && test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update --quiet && apt-get install --yes --no-install-recommends chromium && exit 0; \
+	echo "the browser tests need Chromium, and none was found; on Debian: sudo apt-get install chromium;" \
+		"elsewhere: make CHROMIUM=/path/to/chrome test-browser" >&2; exit 1
 
 benchmarks: $(VENV)/installed-dev  ## measure speed and memory against the plain loops
 	$(RUN) -m benchmarks

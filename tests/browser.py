@@ -1,0 +1,218 @@
+"""What the tests in a real browser need: the whole stack with a small demo, Chromium, and what no page may do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import environ
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from laboratory import ROOT
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from core.settings import Settings
+from core.store import Store
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+DEMO_IMAGES = 48
+STARTED_WITHIN = 180  # seconds; a cold start on an idle machine takes some ten
+PATIENCE = 60_000  # milliseconds that an expected sight is waited for
+DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+FAILURES = ROOT / "test-results"
+
+# Streamlit has run the page to its end, the page's own heading stands, and something below it.
+SHOWN = """
+    document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'
+    && document.querySelector('[data-testid=stMain] h1')
+    && document.querySelectorAll('[data-testid=stMain] [data-testid=stElementContainer]').length > 1
+    && !document.querySelector('[data-testid=stMain] [data-stale=true]')
+    && [...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => chart.querySelector('svg.main-svg'))
+"""
+# On a page with an address of its own Streamlit's script first asks there where the server is, and then above it.
+ALLOWED_ERROR = re.compile(r"http://127\.0\.0\.1:\d+/\w+/_stcore/(health|host-config)")
+# Rule -> selectors that break it and that only Streamlit could mend.
+ALLOWED_VIOLATIONS = {
+    # The sidebar's list of pages holds a <div> a section between <ul> and <li>.
+    "list": ("[data-testid=stSidebarNavItems]",),
+    "listitem": ("[data-testid=stSidebarNavItems] li",),
+    # A table that is wider than its place becomes a region of one name for all.
+    "landmark-unique": ("[role=region][aria-label='Scrollable table']",),
+    # The chosen segment or pill and a slider's value are written in the accent, the former on a tint of it. The accent
+    # lies under the white labels of buttons too: on the dark page no colour has a contrast of 4.5 in all these places.
+    "color-contrast": (
+        "[data-testid=stButtonGroup] button[data-selected=true] p",
+        "[data-testid=stButtonGroup] button[aria-checked=true] p",
+        "[data-testid=stSliderThumbValue] p",
+    ),
+}
+
+
+def chromium() -> str:
+    """Where Chromium is: `CHROMIUM`, else on the path. Raises LookupError with what to do."""
+    given = environ.get("CHROMIUM")
+    found = next(
+        filter(None, map(shutil.which, [given] if given else ["chromium", "chromium-browser", "google-chrome"])), None
+    )
+    if found is None:
+        wanted = f"CHROMIUM={given}, which is no program" if given else "no Chromium on the path"
+        raise LookupError(f"{wanted}; on Debian: apt-get install chromium, elsewhere: CHROMIUM=/path/to/chrome")
+    return found
+
+
+@dataclass
+class Stack:
+    """What `make demo` starts, with few images, on a port and over a data folder of its own."""
+
+    url: str
+    settings: Settings
+    store: Store
+    environment: dict[str, str]
+
+    def command(self, *arguments: str) -> str:
+        """What a command of the project prints over this stack."""
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, env=self.environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    def ended(self, kind: str) -> list[str]:
+        """The finished runs of a kind."""
+        return list(self.store.runs(kind, "finished")["run_id"])
+
+
+@contextmanager
+def demo_stack(folder: Path) -> Iterator[Stack]:
+    """Start the launcher with its demo, wait until its page answers, and stop it as Ctrl-C does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data_dir = folder / "data"
+    environment = {**environ, "DATA_DIR": str(data_dir), "DATA_ROOTS": str(folder)}
+    for name in ("REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS"):
+        environment.pop(name, None)
+    launcher = [
+        sys.executable,
+        "-m",
+        "dashboard",
+        "--demo",
+        str(DEMO_IMAGES),
+        "--port",
+        str(port),
+        "--svd-workers",
+        "2",
+    ]
+    output = folder / "launcher.log"
+    with output.open("w") as log:
+        process = subprocess.Popen(launcher, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + STARTED_WITHIN
+        while not answers(f"{url}/_stcore/health"):
+            assert process.poll() is None, f"expected the stack to start, got\n{output.read_text()}"
+            assert time.monotonic() < deadline, f"expected an answer in {STARTED_WITHIN} s, got\n{output.read_text()}"
+            time.sleep(0.1)
+        settings = Settings(data_dir, (folder,))
+        yield Stack(url, settings, Store(settings.database, timeout=30), environment)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def answers(url: str) -> bool:
+    """Whether an address answers with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own loopback address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+@contextmanager
+def launched_browser() -> Iterator[Browser]:
+    """Run one headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visitor:
+    """A reader in a browser of their own: opens pages, and collects what the browser complains of."""
+
+    page: Page
+    stack: Stack
+    complaints: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
+
+    def _said(self, message: ConsoleMessage) -> None:
+        place = message.location.get("url", "")
+        if message.type == "error" and not ALLOWED_ERROR.fullmatch(place):
+            self.complaints.append(f"{self.page.url}: {message.text} ({place})")
+
+    def open(self, path: str) -> Page:
+        """Open a page of the dashboard and wait until it is there."""
+        self.page.goto(f"{self.stack.url}/{path}", wait_until="commit")
+        self.settle()
+        return self.page
+
+    def settle(self) -> None:
+        """Wait until Streamlit has run the page and its charts are drawn."""
+        self.page.wait_for_function(SHOWN, timeout=PATIENCE)
+
+    def turn(self, scheme: str) -> None:
+        """Ask for the light or dark page, as the system's setting does."""
+        page = {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 25, 30)"}[scheme]
+        self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        self.page.wait_for_function(
+            "colour => getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor === colour",
+            arg=page,
+        )
+        self.settle()
+
+    def violations(self, *rules: str) -> list[str]:
+        """What breaks axe-core's rules (all of them unless some are named), a sentence each."""
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        found = Axe().run(self.page, options=options | ({"runOnly": list(rules)} if rules else {}))
+        sentences = []
+        for broken in found.response["violations"]:
+            for node in broken["nodes"]:
+                selector = node["target"][-1]
+                if not self._allowed(broken["id"], selector):
+                    reasons = "; ".join(check["message"] for check in (*node["any"], *node["all"], *node["none"]))
+                    sentences.append(f"{broken['id']}: {node['html'][:200]} ({reasons})")
+        return sentences
+
+    def _allowed(self, rule: str, selector: str) -> bool:
+        allowed = ", ".join(ALLOWED_VIOLATIONS.get(rule, ()))
+        if not allowed:
+            return False
+        return bool(
+            self.page.evaluate(
+                "([selector, allowed]) => document.querySelector(selector)?.matches(allowed) ?? false",
+                [selector, allowed],
+            )
+        )
+
+    def scrolls_sideways(self) -> bool:
+        """Whether the page is wider than the window."""
+        return bool(
+            self.page.evaluate(
+                "[document.scrollingElement, document.querySelector('[data-testid=stMain]')]"
+                ".some(part => part.scrollWidth > innerWidth)"
+            )
+        )
