@@ -8,7 +8,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo up setup test test-browser chromium lint types tests benchmarks clean
+.PHONY: help demo up setup test test-browser chromium lint types tests benchmarks audit clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -48,6 +48,12 @@ chromium:
 
 benchmarks: $(VENV)/installed-dev  ## measure speed and memory against the plain loops
 	$(RUN) -m benchmarks
+
+# Not among the packages for tests: it needs the list of vulnerabilities at api.osv.dev, and so the network.
+audit: $(VENV)/installed-dev  ## look up all installed packages in the list of known vulnerabilities (needs the network)
+	@$(INSTALL) pip-audit==2.10.1
+	@$(RUN) -m pip_audit --local --vulnerability-service osv || { \
+		echo "found vulnerable packages, or could not ask https://api.osv.dev; the lines above say which" >&2; exit 1; }
 
 clean:  ## remove the environment and caches; the data folder stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results

@@ -32,7 +32,7 @@ from core.datasets import LABELS
 from core.demo_data import IMAGES
 from core.errors import DermSlimError, QueueUnavailable
 from core.settings import Settings, usable_cores
-from dashboard.login import access, is_loopback
+from dashboard.login import Login, access, is_loopback
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
 from jobs import logs
 from jobs.server import forget_server, ping, prepare_server, wait_until_answering
@@ -153,7 +153,7 @@ def server_program(settings: Settings) -> list[Program]:
 
 
 def dashboard_program(settings: Settings, options: argparse.Namespace) -> Program:
-    """Streamlit over `dashboard/server.py`; on a loopback address it answers to this machine's own names only."""
+    """Streamlit over `dashboard/server.py`; without a login it answers to this machine's own names only."""
     command = [
         *(sys.executable, "-m", "streamlit", "run", "dashboard/server.py"),
         *("--server.address", options.host),
@@ -162,7 +162,7 @@ def dashboard_program(settings: Settings, options: argparse.Namespace) -> Progra
         *("--server.fileWatcherType", "none"),
         *("--browser.gatherUsageStats", "false"),
     ]
-    if is_loopback(options.host):
+    if is_loopback(options.host) and not has_login():
         # Without it a page elsewhere could reach the dashboard through a host name that it points here (DNS rebinding).
         for name in dict.fromkeys(("localhost", "127.0.0.1", "::1", options.host)):
             command += ["--server.allowedHosts", name]
@@ -254,11 +254,19 @@ def only_launcher(settings: Settings) -> Iterator[None]:
 
 def check_login(host: str) -> None:
     """Refuse an address that other machines reach where no login is set, and a login that cannot be meant."""
-    if refusal := access().refusal(host):
-        from dashboard.access import oidc_configured  # brings Streamlit, which takes a second and much memory
+    if (refusal := access().refusal(host)) and not has_login():
+        raise LaunchError(refusal)
 
-        if not oidc_configured():
-            raise LaunchError(refusal)
+
+def has_login() -> bool:
+    """Whether users have to sign in."""
+    if access().login is not Login.NONE:
+        return True
+    if not any((folder / ".streamlit" / "secrets.toml").is_file() for folder in (ROOT, Path.home())):
+        return False
+    from dashboard.access import oidc_configured  # brings Streamlit, which takes a second and much memory
+
+    return oidc_configured()
 
 
 def check_port(host: str, port: int, *, patience: float = 3.0) -> None:

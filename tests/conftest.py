@@ -24,7 +24,8 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     own = ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS", "ARRAYS_LIMIT_GB")
-    for name in (*own, "LOG_FORMAT", "WEBHOOK_URL", "WEBHOOK_EVENTS", "WEBHOOK_SECRET", "DASHBOARD_URL", "METRICS_TOKEN"):
+    own += ("DASHBOARD_PASSWORD", "DASHBOARD_PASSWORD_FILE", "DASHBOARD_USERS", "DASHBOARD_URL", "METRICS_TOKEN")
+    for name in (*own, "LOG_FORMAT", "WEBHOOK_URL", "WEBHOOK_EVENTS", "WEBHOOK_SECRET"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -382,6 +382,18 @@ def test_the_launcher_refuses_an_address_that_others_reach_without_a_login(
     assert "Set DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE" in capsys.readouterr().err
 
 
+def test_without_a_login_only_this_machines_names_are_answered_and_with_one_a_proxys_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> tuple[str, ...]:
+        return launcher.dashboard_program(Settings(tmp_path, (tmp_path,)), launcher.parse([])).command
+
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    assert "--server.allowedHosts" in command()
+    monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
+    assert "--server.allowedHosts" not in command()
+
+
 def test_a_server_that_listens_where_others_reach_it_serves_a_refusal_and_nothing_else(tmp_path: Path) -> None:
     # 127.1 is 127.0.0.1, but not an address that the guard knows as this machine's own.
     with served(tmp_path, "--server.address=127.1") as server:
@@ -454,6 +466,7 @@ def test_only_users_who_are_named_and_whose_address_is_verified_come_in() -> Non
         assert not named.admits(other, verified=True)
 
 
+@pytest.mark.browser
 @pytest.mark.slow
 def test_an_openid_providers_user_signs_in_and_is_known_by_the_address(tmp_path: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
