@@ -321,7 +321,10 @@ def test_the_environment_sets_port_and_workers(monkeypatch: pytest.MonkeyPatch) 
     assert launcher.parse([]).svd_workers == launcher.usable_cores()
     monkeypatch.setenv("PORT", "8601")
     monkeypatch.setenv("SVD_WORKERS", "3")
-    assert (launcher.parse([]).port, launcher.parse([]).svd_workers) == (8601, 3)
+    monkeypatch.setenv("TRAIN_WORKERS", "2")
+    found = launcher.parse([])
+    assert (found.port, found.svd_workers, found.train_workers) == (8601, 3, 2)
+    assert launcher.parse(["--train-workers", "0"]).train_workers == 0
 
 
 def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(settings: Settings) -> None:
@@ -329,6 +332,19 @@ def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(sett
     names = [program.name for program in launcher.all_programs(settings, options)]
     assert names == ["dashboard", "record", "svd-1", "svd-2", "svd-3", "train-1", "demo-data"]
     assert "demo-data" not in [program.name for program in launcher.all_programs(settings, launcher.parse([]))]
+    for count in (0, 2):
+        options = launcher.parse(["--train-workers", str(count)])
+        names = [program.name for program in launcher.all_programs(settings, options)]
+        assert [name for name in names if name.startswith("train")] == [f"train-{n}" for n in range(1, count + 1)]
+
+
+def test_a_setting_that_cannot_be_read_is_a_sentence(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("ARRAYS_LIMIT_GB", "plenty")
+    assert launcher.main([]) == 1
+    assert "ARRAYS_LIMIT_GB: expected a number of gigabytes such as 50; got plenty" in capsys.readouterr().err
 
 
 def test_an_older_python_gets_a_sentence() -> None:

