@@ -20,6 +20,12 @@ from core.errors import StoreBusy, StoreError
 from core.file_lock import file_lock
 
 SCHEMA = Path(__file__).with_name("schema.sql")
+# A connection that only reads reaches no other file and no network, whatever a query says. Given when it is opened:
+# threads that read at once share one instance, whose settings, once locked, a second one could not set again.
+SHUT_IN: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "lock_configuration": True,
+}
 
 
 def schema_sections(text: str) -> list[tuple[int, str]]:
@@ -59,7 +65,7 @@ class StoreFile:
     def _connect(self, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
         while True:
             try:
-                return duckdb.connect(self.path, read_only=read_only)
+                return duckdb.connect(self.path, read_only=read_only, config=SHUT_IN if read_only else {})
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
                     raise StoreError(f"expected a DuckDB file at {self.path}; {error}") from error
@@ -86,12 +92,10 @@ class StoreFile:
     def read(self, query: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Run one query; an absent file answers as an empty store does."""
         if not self.path.exists():
-            with duckdb.connect(":memory:") as empty:
+            with duckdb.connect(":memory:", config=SHUT_IN) as empty:
                 _migrate(empty)
-                _shut_in(empty)
                 return _frame(empty, query, parameters)
         with self._open(read_only=True) as connection:
-            _shut_in(connection)
             found = _schema_version(connection)
             if found != VERSION:
                 raise StoreError(
@@ -111,11 +115,6 @@ class StoreFile:
             return 0
         with self._open(read_only=True) as connection:
             return _schema_version(connection)
-
-
-def _shut_in(connection: duckdb.DuckDBPyConnection) -> None:
-    """Keep a connection that only reads from reaching other files and the network, whatever a query says."""
-    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection) -> None:

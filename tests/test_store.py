@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -281,3 +282,17 @@ def test_frames_have_the_types_that_pages_compute_with(store: Store) -> None:
     rows = store.measurements(RUN.run_id, columns=["k", "ssim", "stored_bytes"], variant="k=4")
     assert pd.api.types.is_numeric_dtype(rows["k"])
     assert rows.values.tolist() == [[4, 4.5, 40]]
+
+
+def test_threads_that_read_at_once_are_all_answered_and_shut_in(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.duckdb")
+    store.migrate()
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+
+    def read(number: int) -> int:
+        with pytest.raises(StoreError, match="disabled by configuration"):
+            store.read("SELECT * FROM read_csv(?)", [str(tmp_path / "secret.csv")])
+        return len(store.read("SELECT * FROM range(?)", [number]))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, range(40))) == list(range(40))
