@@ -99,6 +99,12 @@ page = st.navigation(
                 icon=":material/view_list:",
                 help="Everything queued, running and done; logs, workers, cancel and retry.",
             ),
+            st.Page(
+                "app_pages/maintenance.py",
+                title="Maintenance",
+                icon=":material/build:",
+                help="Whether all is well, what takes room and may go, runs to delete, backups.",
+            ),
         ],
     }
 )

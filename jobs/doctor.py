@@ -513,9 +513,7 @@ def check_data(settings: Settings) -> Checks:
             WARNING if wrong else OK,
             f"{len(dataset.records):,} images as registered at {dataset.root}",
             problem if wrong else "all there, of the same sizes",
-            f"Put them back, or register it anew: python -m jobs register {dataset.root} --name {name}"
-            if wrong
-            else "",
+            f"Put them back, or `python -m jobs register {dataset.root} --name {name}` anew." if wrong else "",
         )
 
 

@@ -355,6 +355,21 @@ def disk_use(settings: Settings) -> dict[str, int]:
     return {**parts, "other": max(0, size_of(settings.data_dir) - sum(parts.values()))}
 
 
+@dataclass(frozen=True)
+class Room:
+    """A disk's bytes."""
+
+    free: int
+    total: int
+
+
+def room(folder: Path) -> Room:
+    """Return the room on a folder's disk, also where the folder is not there yet."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    usage = shutil.disk_usage(there)
+    return Room(usage.free, usage.total)
+
+
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files below a folder; 0 where there is nothing."""
     total, folders = 0, [path]

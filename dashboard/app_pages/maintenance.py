@@ -1,0 +1,264 @@
+"""What an operator looks after: the disk, runs and caches that may go, backups, and whether everything is well."""
+
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from core.errors import QueueUnavailable
+from dashboard import components, data, words
+from jobs import backup, doctor, retention
+from jobs.doctor import ERROR, OK, WARNING, Check
+from jobs.retention import Deletable, Waste
+
+LARGEST_DOWNLOAD = 200_000_000  # bytes; the server would hold the whole file in memory
+STATUS = {
+    OK: ":green-badge[:material/check: ok]",
+    WARNING: ":orange-badge[:material/warning: warning]",
+    ERROR: ":red-badge[:material/error: error]",
+}
+
+
+@st.cache_data(ttl=30, show_spinner="Adding up files")
+def disk_use(data_dir: str) -> dict[str, int]:
+    """Return the bytes of DATA_DIR by part."""
+    return retention.disk_use(data.settings())
+
+
+def disk() -> None:
+    """Show what takes room, and what of it may go."""
+    settings = data.settings()
+    use = disk_use(str(settings.data_dir))
+    room = retention.room(settings.data_dir)
+    with st.container(horizontal=True):
+        st.metric("DermSlim's files", words.bytes_text(sum(use.values())), border=True)
+        st.metric("Free on the disk", words.bytes_text(room.free), border=True)
+        st.metric("Disk", words.bytes_text(room.total), border=True)
+    st.caption(f"`{settings.data_dir}`")
+    largest = max(1, *use.values())
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Part": [name.capitalize() for name in use],
+                "Size": [words.bytes_text(size) for size in use.values()],
+                "Of the largest": [100 * size / largest for size in use.values()],
+            }
+        ),
+        hide_index=True,
+        column_config={"Of the largest": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100)},
+        alt="Bytes of each part of the data folder",
+    )
+    st.header("Caches and leftovers")
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with left:
+        kinds = st.pills(
+            "Kinds",
+            list(retention.KINDS),
+            selection_mode="multi",
+            default=list(retention.BY_DEFAULT),
+            key="prune_kinds",
+            help="  \n".join(f"**{kind}**: {text}" for kind, text in retention.KINDS.items()),
+        )
+    with right:
+        days = st.number_input("Days unused", min_value=0, value=int(retention.DAYS), key="prune_days")
+    found = retention.waste(settings, data.queues(), kinds=kinds, days=float(days))
+    if not found:
+        st.info("Nothing may go.", icon=":material/check_circle:")
+        return
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Kind": [each.kind for each in found],
+                "Size": [words.bytes_text(each.bytes) for each in found],
+                "Why": [each.reason for each in found],
+                "Where": [_below(each.path, settings.data_dir) for each in found],
+            }
+        ),
+        hide_index=True,
+        alt="Files that may be removed",
+    )
+    total = words.bytes_text(sum(each.bytes for each in found))
+    if st.button(f"Remove {words.count_of(len(found), 'item')}, {total}", icon=":material/delete_sweep:"):
+        confirm_prune(found)
+
+
+def _below(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+@st.dialog("Remove caches and leftovers?")
+def confirm_prune(found: list[Waste]) -> None:
+    """Ask once more, saying what goes; what is needed again is made again."""
+    total = words.bytes_text(sum(each.bytes for each in found))
+    for kind, count in Counter(each.kind for each in found).items():
+        st.markdown(f"- {words.count_of(count, 'item')} of **{kind}**: {words.escaped(retention.KINDS[kind])}")
+    st.markdown(f"This frees {total}.")
+    if st.button("Remove them", type="primary", icon=":material/delete_sweep:", on_click=prune, args=(found,)):
+        st.rerun()
+
+
+def prune(found: list[Waste]) -> None:
+    """Remove what was confirmed, and say what that freed."""
+    gone = list(retention.remove(found))
+    disk_use.clear()
+    freed = words.bytes_text(sum(each.bytes for each in gone))
+    st.session_state["done"] = f"{words.count_of(len(gone), 'item')} removed, {freed} freed"
+
+
+def runs() -> None:
+    """List the runs that may be deleted, with what each would free."""
+    days = st.number_input(
+        "Ended at least so many days ago", min_value=0, value=0, key="runs_days", width=280, help="0: all that ended"
+    )
+    found = retention.deletable(data.queues(), older_than=timedelta(days=float(days)))
+    if not found:
+        st.info(
+            "No run may be deleted. Those under way, and those of a study under way, stay.", icon=":material/inbox:"
+        )
+        return
+    st.caption("Rows are chosen at the left. A run that is deleted is gone for good, its tables and weights with it.")
+    choice = st.dataframe(
+        pd.DataFrame(
+            {
+                "Status": [run.status for run in found],
+                "Kind": [words.KINDS.get(run.kind, run.kind) for run in found],
+                "Data set": [run.dataset + (" (synthetic)" if run.synthetic else "") for run in found],
+                "Ended": [components.moment(run.finished_at) for run in found],
+                "Rows": [run.rows for run in found],
+                "Weights": [words.bytes_text(run.folder_bytes) if run.folder_bytes else words.NONE for run in found],
+                "Images": [words.bytes_text(run.written_bytes) if run.written else words.NONE for run in found],
+                "Run": [run.run_id for run in found],
+            }
+        ),
+        hide_index=True,
+        column_config={
+            "Data set": st.column_config.TextColumn(width="medium"),
+            "Rows": st.column_config.NumberColumn(format="localized"),
+            "Images": st.column_config.TextColumn(help="Of the data set that a reconstruction wrote"),
+        },
+        selection_mode="multi-row",
+        on_select="rerun",
+        key="runs_to_delete",
+        alt="Runs that may be deleted, with what that frees",
+    )
+    chosen = [found[row] for row in choice["selection"]["rows"] if row < len(found)]
+    label = f"Delete {words.count_of(len(chosen), 'run')}" if chosen else "Delete"
+    if st.button(label, icon=":material/delete:", disabled=not chosen):
+        confirm_delete(chosen)
+
+
+@st.dialog("Delete these runs?")
+def confirm_delete(chosen: list[Deletable]) -> None:
+    """Ask once more, saying what is lost, and whether the data sets that were written go too."""
+    for run in chosen[:10]:
+        st.markdown(f"- `{run.run_id}`, {words.count_of(run.rows, 'row')}")
+    if len(chosen) > 10:
+        st.markdown(f"- and {len(chosen) - 10:,} more")
+    written = [run for run in chosen if run.written]
+    with_datasets = bool(written) and st.checkbox(
+        f"Also the {words.count_of(len(written), 'data set')} that they wrote, images included: "
+        + words.escaped(", ".join(str(run.written) for run in written))
+    )
+    freed = sum(run.folder_bytes + (run.written_bytes if with_datasets else 0) for run in chosen)
+    st.markdown(
+        f"This deletes {words.count_of(sum(run.rows for run in chosen), 'row')} and frees {words.bytes_text(freed)}. "
+        "It cannot be undone; a backup made before still has them."
+    )
+    if st.button(
+        "Delete for good",
+        type="primary",
+        icon=":material/delete_forever:",
+        on_click=components.attempt,
+        args=(ask_to_delete, chosen, with_datasets),
+        kwargs={"done": "The record worker deletes them now"},
+    ):
+        st.rerun()
+
+
+def ask_to_delete(chosen: list[Deletable], with_datasets: bool) -> None:
+    """Have the record worker delete runs."""
+    retention.ask_to_delete(data.queues(), chosen, with_datasets=with_datasets)
+    disk_use.clear()
+
+
+def backups() -> None:
+    """Make a backup, and show where the last ones lie."""
+    settings = data.settings()
+    last = backup.last_backup(settings)
+    with st.container(horizontal=True):
+        st.metric("Last backup", words.ago_text(last["made_at"]) if last else "never", border=True)
+        st.metric("Its size", words.bytes_text(last["bytes"]) if last else words.NONE, border=True)
+    st.caption(
+        "Store, queue and your own networks in one file, taken while everything runs. "
+        "`python -m jobs restore FILE --into FOLDER` puts it into a data folder on which nothing runs."
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        weights = st.checkbox("Weights too", key="backup_weights")
+        images = st.checkbox("Reconstructed images too", key="backup_images")
+        if st.button("Back up now", type="primary", icon=":material/save:"):
+            with st.spinner("Backing up"), components.sentences():
+                path = backup.default_path(settings)
+                made = backup.back_up(settings, path, weights=weights, reconstructed=images)
+                st.session_state["done"] = f"{path.name}: {backup.summary(made)}"
+                disk_use.clear()
+                st.rerun()
+    files = sorted(settings.backups.glob("*.tar*"), reverse=True)
+    if not files:
+        st.info(f"No backup lies in {words.escaped(settings.backups)} yet.", icon=":material/inventory_2:")
+        return
+    chosen = st.selectbox("Backups here", files, format_func=lambda path: path.name, key="backup_file")
+    size = chosen.stat().st_size
+    st.caption(f"`{chosen}` · {words.bytes_text(size)}")
+    if size <= LARGEST_DOWNLOAD:
+        st.download_button(
+            "Download", data=chosen.read_bytes, file_name=chosen.name, icon=":material/download:", on_click="ignore"
+        )
+    else:
+        st.caption(f"Files above {words.bytes_text(LARGEST_DOWNLOAD)} are copied from there, not downloaded.")
+
+
+def health() -> None:
+    """Show what the doctor finds: what is wrong first, then everything."""
+    with_keras = st.checkbox(
+        "Ask Keras for GPUs too", key="doctor_keras", help="Starts Keras in a process of its own: some seconds."
+    )
+    if st.button("Look again", icon=":material/stethoscope:") or "doctor" not in st.session_state:
+        with st.spinner("Looking at everything"):
+            st.session_state["doctor"] = list(doctor.examine(data.settings(), keras=with_keras))
+    found: list[Check] = st.session_state["doctor"]
+    counts = Counter(check.status for check in found)
+    with st.container(horizontal=True):
+        for status in (ERROR, WARNING, OK):
+            st.metric({ERROR: "Errors", WARNING: "Warnings", OK: "In order"}[status], counts[status], border=True)
+    for check in sorted((each for each in found if each.status != OK), key=lambda each: each.status):
+        with st.container(border=True):
+            st.markdown(f"{STATUS[check.status]} **{check.area.capitalize()}: {words.escaped(check.name)}**")
+            st.markdown(words.escaped(check.found))
+            st.caption(f"Expected: {words.escaped(check.expected)}. {check.advice}")
+    st.header("Everything that was looked at")
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Status": [check.status for check in found],
+                "What": [f"{check.area}: {check.name}" for check in found],
+                "Found": [check.found for check in found],
+                "Expected": [check.expected for check in found],
+                "To do": [check.advice for check in found],
+            }
+        ),
+        hide_index=True,
+        alt="Every check with what was expected and what was found",
+    )
+
+
+VIEWS = {"Health": health, "Disk": disk, "Runs": runs, "Backups": backups}
+view = components.url_choice(
+    st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
+)
+with components.sentences():
+    try:
+        VIEWS[view]()
+    except QueueUnavailable as error:
+        st.info(f"This needs the queue. {words.sentence(error)}", icon=":material/cloud_off:")
