@@ -242,7 +242,7 @@ def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = 
                 if seeds > 1
                 else f"{name}: %{{y:.4~g}}<extra></extra>",
             )
-    figure.update_xaxes(title="epoch", tickformat="d")
+    figure.update_xaxes(title="epoch", tickformat="d", nticks=min(int(curves["epoch"].max()), 8) + 1)
     figure.update_yaxes(title="cross-entropy" if quantity == "loss" else "%", tickformat=".4~g")
     return figure
 

@@ -176,7 +176,7 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
             st.markdown(words.escaped(sentence))
     first = data.plain_row(steps.iloc[0])
     best = data.plain_row(smallest_accepted(steps))
-    with st.grid(5, min_column_width=140):
+    with st.grid(5, min_column_width=165):
         st.metric("Parameters left", share_text(best["parameters"], first["parameters"]), border=True)
         for label, name in (
             ("Test accuracy", "test_accuracy"),
@@ -246,7 +246,7 @@ def ladder(steps: pd.DataFrame) -> None:
         hide_index=True,
         height="content",
         column_config={
-            "Step": st.column_config.TextColumn(pinned=True, width="small"),
+            "Step": st.column_config.TextColumn(pinned=True, width=130),
             "Reason": st.column_config.TextColumn(width="large"),
         },
         alt="Every step with its size, verdict, test figures and time",
@@ -337,9 +337,9 @@ def learning_curves(
 ) -> None:
     """Chart the learning curves of one step, with the baseline and the epoch that is kept."""
     state = (len(epochs), str(epochs["ended_at"].max()) if len(epochs) else "", components.theme())
-    columns = st.columns(len(quantities) if len(quantities) < 4 else 2)
-    for place, quantity in enumerate(quantities):
-        with columns[place % len(columns)]:
+    grid = st.grid(len(quantities) if len(quantities) < 4 else 2, min_column_width=220)
+    for quantity in quantities:
+        with grid, st.container():
             needed = baseline_of(spec.thresholds, quantity)
 
             def drawn(quantity: str = quantity, needed: dict[str, float] = needed) -> Any:
