@@ -82,4 +82,4 @@ def signed_in(name: str, access: Access) -> None:
         if access.login is Login.OIDC:
             st.button("Sign out", on_click=st.logout, icon=":material/logout:", type="tertiary")
         else:
-            st.html('<a href="/signout" target="_self">Sign out</a>')
+            st.html('<a href="/signout" target="_self" style="color: inherit; font-size: 0.875rem">Sign out</a>')

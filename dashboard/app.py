@@ -106,7 +106,8 @@ page = st.navigation(
                 help="Whether all is well, what takes room and may go, runs to delete, backups.",
             ),
         ],
-    }
+    },
+    expanded=True,
 )
 
 components.health_banner()
