@@ -414,6 +414,6 @@ def act_restore(options: argparse.Namespace) -> int:
 def summary(manifest: Manifest) -> str:
     """Return in a few words what a backup holds."""
     rows = f"{sum(manifest.rows.values()):,} rows of {manifest.rows.get('runs', 0):,} runs"
-    keys = "no queue" if manifest.keys is None else f"{manifest.keys:,} keys of the queue"
+    keys = "no queue" if manifest.keys is None else f"the queue's {manifest.keys:,} keys"
     other = len([name for name in manifest.files if name not in (STORE, QUEUE)])
     return f"{rows}, {keys}, {other:,} other files"

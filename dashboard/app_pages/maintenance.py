@@ -140,7 +140,7 @@ def runs() -> None:
         },
         selection_mode="multi-row",
         on_select="rerun",
-        key="runs_to_delete",
+        key=f"runs_to_delete_{st.session_state.get('deletions', 0)}",  # rows are chosen by place, which then changes
         alt="Runs that may be deleted, with what that frees",
     )
     chosen = [found[row] for row in choice["selection"]["rows"] if row < len(found)]
@@ -180,6 +180,7 @@ def confirm_delete(chosen: list[Deletable]) -> None:
 def ask_to_delete(chosen: list[Deletable], with_datasets: bool) -> None:
     """Have the record worker delete runs."""
     retention.ask_to_delete(data.queues(), chosen, with_datasets=with_datasets)
+    st.session_state["deletions"] = st.session_state.get("deletions", 0) + 1
     disk_use.clear()
 
 
