@@ -6,6 +6,7 @@ In the order of the file: the demo's trainings last a minute or two, and what do
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -32,18 +33,20 @@ PAGES = {
     "datasets": "Start a sweep on it",
     "sweeps": "Quality against k",
     "sweeps?tab=New+sweep": "Start the sweep|Measure again",
-    "resize": "Table",
+    "resize": "Quality by size",
     "resize?tab=New+study": "Start the study|Measure again",
     "inspector": "All metrics",
     "networks": "Layers",
     "curves": "Curves",
-    "study": "",
+    "study": "New study",
+    "study?tab=New+study": "Start the whole study",
     "prune_train": "Steps",
     "prune_train?tab=New+run": "Start 1 run",
-    "prune_train?tab=Compare": "",
+    "prune_train?tab=Compare": "Where they differ",
     "tables": "Table 4: training and validation",
-    "claims": "",
+    "claims": "Not reproduced",
     "jobs": "Ended",
+    "maintenance": "Caches and leftovers",
     "run?run=": "Facts",
 }
 
@@ -147,7 +150,7 @@ def test_a_sweep_is_set_and_started_by_the_keyboard_alone(visitor: Visitor) -> N
     page = sweep_form(visitor)
     focused = "(document.activeElement?.getAttribute('aria-label') || document.activeElement?.innerText || '').trim()"
     typed = {"k, the numbers of singular values kept": "20, 300", "Seed": "7"}
-    for _ in range(120):
+    for _ in range(300):  # focus goes round the page: a button that was being drawn anew is met the next time
         page.keyboard.press("Tab")
         name = page.evaluate(focused)
         if text := typed.pop(name, None):
@@ -155,9 +158,8 @@ def test_a_sweep_is_set_and_started_by_the_keyboard_alone(visitor: Visitor) -> N
             page.keyboard.type(text)
             page.keyboard.press("Enter")
             visitor.settle()
-        if "Start the sweep" in name:
+        if "Start the sweep" in name and not typed:
             break
-    assert typed == {}
     expect(button(page, "Start the sweep")).to_be_focused()
     page.keyboard.press("Enter")
     run_id = run_in_address(page)
@@ -230,6 +232,7 @@ def training_form(visitor: Visitor, kind: str, **fields: str) -> Page:
     for label, text in fields.items():
         fill(page, label, text)
         visitor.settle()
+    expect(main(page).get_by_text(re.compile(f"of {fields['Epochs']} epochs"))).to_be_visible()  # the field set last
     return page
 
 
@@ -238,11 +241,11 @@ def test_a_pruning_is_watched_epoch_by_epoch_to_its_ladder(visitor: Visitor) -> 
         visitor,
         "Prune and train, Algorithm 2",
         **{
-            "Sizes, rows × columns": "150×200",
-            "Epochs": "6",
+            "Sizes, rows × columns": "200×300",
             "Batch size": "2",
             "Pruning factors, %": "50",
             "Pruned networks at most": "1",
+            "Epochs": "10",
         },
     )
     button(page, "Start 1 run").click()
@@ -256,8 +259,8 @@ def test_a_pruning_is_watched_epoch_by_epoch_to_its_ladder(visitor: Visitor) -> 
     }"""
     deadline = time.monotonic() + UNTIL_TRAINED / 1000
     seen = 0
-    while seen < 5:
-        assert time.monotonic() < deadline, f"expected 5 epochs in the store, got {seen}"
+    while seen < 8:
+        assert time.monotonic() < deadline, f"expected 8 epochs in the store, got {seen}"
         epochs = visitor.stack.store.epochs([run_id])
         count = int((epochs["step"] == 0).sum())
         if count > seen:
@@ -265,16 +268,16 @@ def test_a_pruning_is_watched_epoch_by_epoch_to_its_ladder(visitor: Visitor) -> 
             page.wait_for_function(shown, arg=count, polling=50)
             delays.append(time.monotonic() - recorded)
         else:
-            page.wait_for_timeout(50)
+            page.wait_for_timeout(250)  # the store is locked while it is read
     assert pd.Series(delays).median() <= LIVE_WITHIN, delays
-    expect(main(page).get_by_role("heading", name="Steps", exact=True)).to_be_visible(timeout=UNTIL_TRAINED)
-    expect(main(page).get_by_role("button", name="Cancel at once")).to_have_count(0, timeout=UNTIL_TRAINED)
+    expect(main(page).get_by_text("Of 1 pruned network")).to_be_visible(timeout=UNTIL_TRAINED)
+    expect(button(page, "Cancel at once")).to_have_count(0)
     run = visitor.stack.store.run(run_id)
     assert run is not None
     assert run["status"] == "finished"
     steps = visitor.stack.store.steps([run_id])
     assert (steps["status"] == "finished").all()
-    names = main(page).get_by_test_id("stDataFrame").first.locator("canvas + table, table").first
+    names = main(page).get_by_test_id("stDataFrame").first.locator("table")
     for name in steps["name"]:
         expect(names).to_contain_text(name)
 
@@ -283,7 +286,7 @@ def test_a_training_is_cancelled_after_its_epoch_and_retried_to_the_last(visitor
     page = training_form(
         visitor,
         "Train each network once",
-        **{"Sizes, rows × columns": "150×200", "Epochs": "8", "Batch size": "2", "Seeds": "5"},
+        **{"Sizes, rows × columns": "150×200", "Batch size": "2", "Seeds": "5", "Epochs": "8"},
     )
     button(page, "Start 1 run").click()
     run_id = run_in_address(page)
@@ -293,11 +296,12 @@ def test_a_training_is_cancelled_after_its_epoch_and_retried_to_the_last(visitor
     kept = len(visitor.stack.store.epochs([run_id]))
     assert 0 < kept < 8
     button(page, "Retry from where it was").click()
-    expect(main(page).get_by_role("heading", name="Steps", exact=True)).to_be_visible(timeout=UNTIL_TRAINED)
+    expect(main(page).get_by_text("unpruned, reaches")).to_be_visible(timeout=UNTIL_TRAINED)
+    expect(button(page, "Cancel at once")).to_have_count(0)
     store = visitor.stack.store
     assert list(store.epochs([run_id])["epoch"]) == list(range(1, 9))
     assert store.run(run_id)["status"] == "finished"  # type: ignore[index]
-    spec = training_spec_from_dict(pd.io.json.ujson_loads(store.run(run_id)["spec"]))  # type: ignore[index]
+    spec = training_spec_from_dict(json.loads(store.run(run_id)["spec"]))  # type: ignore[index]
     assert (spec.training.epochs, spec.training.seed) == (8, 5)
 
 
