@@ -250,9 +250,9 @@ def ham10000(real_data: Path) -> list[Record]:
 @pytest.mark.real_data
 def test_the_whole_of_ham10000_meets_the_articles_quotas_quickly_and_would_leak_at_random(real_data: Path) -> None:
     records = ham10000(real_data)
-    started = time.perf_counter()
+    started = time.process_time()
     split = split_records(records)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     table = reached(records, split).set_index(["label", "split"])
     for label in ("nevus", "non_melanoma"):
         assert table.loc[label, "images"].tolist() == [825, 275, 90]
