@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from core.datasets import Dataset, Record
-from core.errors import DermSlimError, SpecError
+from core.errors import DermSlimError, ImageError, SpecError
 from core.images import CODECS, decode, encode, read, resize
 from core.metrics import METRICS, MetricParameters, Reference
 from core.svd import MODES, decompose, factor_bytes, largest_k
@@ -331,7 +331,10 @@ def measure(record: Record, root: Path, spec: Spec, output: Path | None = None) 
     """
     started = time.perf_counter()
     try:
-        data = read(root / record.path, inside=(root,))
+        try:
+            data = read(root / record.path, inside=(root,))
+        except ImageError as error:
+            raise ImageError(f"expected to read {record.path}; {error}") from error
         if isinstance(spec, ReconstructSpec):
             if output is None:
                 raise SpecError("output: expected the folder of the new data set; got none")
