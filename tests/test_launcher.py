@@ -356,11 +356,11 @@ def test_an_older_python_gets_a_sentence() -> None:
 
 
 def test_page_addresses_are_ones_that_a_browser_opens() -> None:
-    assert launcher.page_url("0.0.0.0", 80) == "http://127.0.0.1:80"  # noqa: S104
+    assert launcher.page_url("0.0.0.0", 80) == "http://127.0.0.1:80"
     assert launcher.page_url("::", 80) == "http://[::1]:80"
     assert launcher.page_url("clinic.example", 8501) == "http://clinic.example:8501"
     assert [launcher.is_loopback(host) for host in ("127.0.0.1", "localhost", "::1")] == [True] * 3
-    assert [launcher.is_loopback(host) for host in ("0.0.0.0", "clinic.example")] == [False] * 2  # noqa: S104
+    assert [launcher.is_loopback(host) for host in ("0.0.0.0", "clinic.example")] == [False] * 2
 
 
 def test_long_logs_are_moved_aside_and_only_the_last_ones_are_kept(tmp_path: Path) -> None:
