@@ -115,7 +115,7 @@ def settings(of_runs: Sequence[dict[str, Any]]) -> None:
     )  # fmt: skip
     synthetic = sorted({row["dataset"] for row in of_runs if row["synthetic"]})
     if synthetic:
-        st.caption(f"{components.SYNTHETIC} {words.escaped(', '.join(synthetic))}")
+        st.markdown(f"{components.SYNTHETIC} {words.escaped(', '.join(synthetic))}")
     if len(specs) > 1 and differing.empty:
         st.caption("They have the same settings.")
 
