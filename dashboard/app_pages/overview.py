@@ -113,7 +113,8 @@ def smallest_network(state: RunState) -> None:
     )
     left = 100 * smallest["parameters"] / unpruned["parameters"]
     accuracy, before = smallest["test_accuracy"], unpruned["test_accuracy"]
-    points = f"{accuracy - before:+.1f} points" if words.known(accuracy) and words.known(before) else None
+    comparable = len(pruned) > 0 and words.known(accuracy) and words.known(before)
+    points = f"{accuracy - before:+.1f} points" if comparable else None
     figures = [
         ("Smallest accepted", smallest["name"] if len(pruned) else "none", None, "By parameters; named as in Table 6."),
         (
