@@ -541,6 +541,7 @@ def forget_states() -> None:
     """Read the runs anew at the next call: something was submitted, cancelled or retried."""
     _run_states.clear()
     _health.clear()
+    _study_state.clear()
 
 
 def _recorded_state(row: pd.Series[Any]) -> RunState:
@@ -563,7 +564,10 @@ def thumbnail(path: str, digest: str, side: int = 240) -> bytes | str:
 
 def read_file(path: Path) -> bytes:
     """Return a file's bytes, or raise ImageError in a sentence; also for a path that leads out of the data roots."""
-    return read(path, inside=settings().data_roots)
+    try:
+        return read(path, inside=settings().data_roots)
+    except ImageError as error:
+        raise ImageError(f"expected to read {path.name}; {error}") from error
 
 
 def _limited(image: Pixels, side: int) -> Pixels:

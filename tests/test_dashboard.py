@@ -279,7 +279,8 @@ def test_a_part_of_an_id_offers_the_images_that_match(open_page: OpenPage) -> No
 
 def test_an_image_whose_file_is_gone_gives_a_sentence(open_page: OpenPage) -> None:
     shown = open_page("inspector", dataset="moles", image="mole000")
-    assert any("Expected to read mole000.jpg" in alert.replace("\\", "") for alert in alerts(shown))
+    found = [alert.replace("\\", "") for alert in alerts(shown)]
+    assert any("Expected to read mole000.jpg" in alert for alert in found), found
 
 
 def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open_page: OpenPage, full: Path) -> None:
