@@ -280,15 +280,23 @@ def reconcile() -> None:
     webhooks.announce_new(Settings.from_environment(), store, connection)
 
 
-def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
+def _settled_facts(store: Store, live: LiveRun, run_id: str, attempt: int, gone: str) -> dict[str, str] | None:
+    """Return what the queue knows of a run; None while that may change, or once it is gone: the run then fails so."""
     known = live.facts()
     if not known:
-        error = "expected the queue to know this run; its jobs are gone. Retry measures what is missing"
-        store.record_failed(run_id, attempt, error, datetime.now(UTC))
-        return
+        store.record_failed(run_id, attempt, gone, datetime.now(UTC))
+        return None
     if int(known["attempt"]) != attempt:
-        return  # the record of a retry is on its way
+        return None  # the record of a retry is on its way
     if known.get("submitting") and time.time() - float(known["submitting"]) < LONGEST_SUBMISSION:
+        return None
+    return known
+
+
+def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
+    gone = "expected the queue to know this run; its jobs are gone. Retry measures what is missing"
+    known = _settled_facts(store, live, run_id, attempt, gone)
+    if known is None:
         return
     jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
     if any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs):
@@ -312,14 +320,9 @@ def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> No
 
 def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
     """Start a run whose hour has come; fail one whose job is gone without a word."""
-    known = live.facts()
-    if not known:
-        error = "expected the queue to know this run; its job is gone. Retry goes on from the step it was at"
-        store.record_failed(run_id, attempt, error, datetime.now(UTC))
-        return
-    if int(known["attempt"]) != attempt:
-        return  # the record of a retry is on its way
-    if known.get("submitting") and time.time() - float(known["submitting"]) < LONGEST_SUBMISSION:
+    gone = "expected the queue to know this run; its job is gone. Retry goes on from the step it was at"
+    known = _settled_facts(store, live, run_id, attempt, gone)
+    if known is None:
         return
     until = live.hold()
     if is_due(until):
