@@ -28,7 +28,7 @@ import PIL
 
 from core import images
 from core.architectures import CHANNELS, METADATA_FEATURES
-from core.datasets import Dataset, LeftOut, Record
+from core.datasets import Dataset, LeftOut, Record, read_registered
 from core.errors import DatasetError, ImageError, SpecError, StoreBusy
 from core.file_lock import file_lock
 from core.settings import usable_cores
@@ -250,10 +250,7 @@ def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels
 def pixels_of(dataset: Dataset, record: Record) -> images.Pixels | ImageError:
     """Decode one record's file, which must still be the one that was registered; else return why not."""
     try:
-        data = images.read(dataset.root / record.path, inside=(dataset.root,))
-        if hashlib.sha256(data).hexdigest() != record.sha256:
-            return ImageError("The file has changed since the data set was read.")
-        return images.decode(data)
+        return images.decode(read_registered(record, dataset.root))
     except ImageError as error:
         return error
 

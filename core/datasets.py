@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import socket
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ import numpy as np
 import pandas as pd
 
 from core import images
-from core.errors import DatasetError, ImageError, SpecError
+from core.errors import DatasetError, ImageError, NotOnThisHost, SpecError
+from core.settings import Settings
 
 # HAM10000's diagnosis codes -> the article's classes (docs/definitions.md, data)
 LABEL_OF_DX: Mapping[str, str] = {
@@ -237,6 +239,44 @@ def confine(path: Path, roots: Iterable[Path]) -> Path:
             " DATA_ROOTS sets the allowed roots."
         )
     return resolved
+
+
+def folder_here(folder: Path, settings: Settings) -> Path:
+    """Return where this host has a folder that a record names, whether or not it is there.
+
+    NotOnThisHost where that is outside the data roots, after `DATA_ROOTS` has mapped it and links are followed.
+    """
+    try:
+        return confine(settings.here(folder), settings.data_roots)
+    except DatasetError as error:
+        raise NotOnThisHost(f"on {socket.gethostname()}, for {folder}: {error}") from error
+
+
+def images_here(folder: Path, settings: Settings) -> Path:
+    """Return where this host has a data set's folder; NotOnThisHost, with what to set, where it is not or is empty."""
+    here = folder_here(folder, settings)
+    try:
+        if next(os.scandir(here), None) is not None:
+            return here
+        reason = "the folder is empty"
+    except OSError as error:
+        gone = "there is no such file or folder"
+        reason = gone if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+    place = f"the images of {folder} on host {socket.gethostname()}"
+    if settings.here(folder) == folder:
+        advice = f"If they lie elsewhere there, set DATA_ROOTS={folder}=FOLDER for its workers"
+    else:
+        place += f", at {here} by its DATA_ROOTS"
+        advice = "Mount them there, or correct its workers' DATA_ROOTS"
+    raise NotOnThisHost(f"expected {place}; none can be read: {reason}. {advice}")
+
+
+def read_registered(record: Record, root: Path) -> bytes:
+    """Return the bytes of a record's file, which must still be those that were registered. ImageError."""
+    data = images.read(root / record.path, inside=(root,))
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise ImageError("The file has changed since the data set was read.")
+    return data
 
 
 def write_metadata(dataset: Dataset, path: Path) -> None:

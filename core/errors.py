@@ -3,6 +3,7 @@
 DermSlimError
 ├── SpecError          a run's parameters cannot be used
 ├── DatasetError       a folder cannot be read as a data set, or lies outside the allowed roots
+│   └── NotOnThisHost  a folder that a run needs is not reached from here; from another host it may be
 ├── ImageError         one file cannot be decoded or encoded
 ├── StoreError         the database cannot be used
 │   └── StoreBusy      another process holds it; trying again later may work
@@ -21,6 +22,10 @@ class SpecError(DermSlimError, ValueError):
 
 class DatasetError(DermSlimError):
     """A folder cannot be read as a data set, or lies outside the allowed data roots."""
+
+
+class NotOnThisHost(DatasetError):
+    """A folder that a run needs is not reached from this host; from another it may be."""
 
 
 class ImageError(DermSlimError):

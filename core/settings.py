@@ -6,7 +6,8 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from core.errors import SpecError
 
@@ -28,29 +29,33 @@ class Settings:
         `data_dir`, the home folder, the folder around the working directory, the folder for temporary
         files, and the usual mount points.
     data_roots_given: whether `DATA_ROOTS` was set, so that even the command line is confined.
-    given_redis_url: `REDIS_URL`, or None for the embedded server of `make up`.
+    given_redis_url: `REDIS_URL`, with the password of `REDIS_PASSWORD_FILE` where that is set; None for the embedded
+        server of `make up`.
     arrays_limit: bytes that the images kept as arrays may take (`ARRAYS_LIMIT_GB`, default 50).
     webhook_url, webhook_events, webhook_secret: where to, about which ends (all by default), and signed with what a
         run's end is told (`WEBHOOK_URL`, `WEBHOOK_EVENTS`, `WEBHOOK_SECRET`); see `jobs.webhooks`.
     dashboard_url: where people reach the dashboard (`DASHBOARD_URL`), for links to it.
+    mapped_roots: (THERE, HERE) of each entry `THERE=HERE` of `DATA_ROOTS`: what records call THERE lies at HERE on this
+        host. HERE is a data root too.
     """
 
     data_dir: Path
     data_roots: tuple[Path, ...]
     data_roots_given: bool = False
-    given_redis_url: str | None = None
+    given_redis_url: str | None = field(default=None, repr=False)
     arrays_limit: int = int(DEFAULT_ARRAYS_GB * 1e9)
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
     webhook_secret: str | None = field(default=None, repr=False)
     dashboard_url: str | None = None
+    mapped_roots: tuple[tuple[PurePosixPath, Path], ...] = ()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the variables that the fields name; empty values count as unset. SpecError."""
         environ = os.environ if environ is None else environ
         data_dir = Path(environ.get("DATA_DIR") or "data").expanduser().resolve()
-        given = [Path(part).expanduser().resolve() for part in environ.get("DATA_ROOTS", "").split(os.pathsep) if part]
+        given, mapped = _data_roots(environ.get("DATA_ROOTS", ""))
         roots = given or [
             Path.home(),
             Path.cwd().parent,
@@ -62,13 +67,21 @@ class Settings:
             data_dir,
             unique,
             bool(given),
-            environ.get("REDIS_URL") or None,
+            _redis_url(environ),
             _arrays_limit(environ),
             environ.get("WEBHOOK_URL") or None,
             tuple(part.strip() for part in environ.get("WEBHOOK_EVENTS", "").split(",") if part.strip()),
             environ.get("WEBHOOK_SECRET") or None,
             environ.get("DASHBOARD_URL") or None,
+            mapped,
         )
+
+    def here(self, folder: Path) -> Path:
+        """Return where this host has a folder or file that a record names; the same path where none is mapped."""
+        for there, here in self.mapped_roots:
+            if PurePosixPath(folder).is_relative_to(there):
+                return here / PurePosixPath(folder).relative_to(there)
+        return folder
 
     @property
     def database(self) -> Path:
@@ -114,6 +127,44 @@ class Settings:
     def arrays(self) -> Path:
         """Folder of the data sets' images as arrays, which all trainings share."""
         return self.data_dir / "arrays"
+
+
+def _data_roots(text: str) -> tuple[list[Path], tuple[tuple[PurePosixPath, Path], ...]]:
+    """Return the folders of this host, and what is mapped to which of them, the longest path first."""
+    roots: list[Path] = []
+    mapped: dict[PurePosixPath, Path] = {}
+    for entry in filter(None, text.split(os.pathsep)):
+        there, mapping, here = entry.rpartition("=")
+        if mapping:
+            path = PurePosixPath(there)
+            if not path.is_absolute() or ".." in path.parts or "=" in there or not here:
+                raise SpecError(
+                    "DATA_ROOTS: expected folders, or THERE=HERE with THERE the whole path that the dashboard's host"
+                    f" uses, such as /data=/mnt/nas; got {entry}"
+                )
+            if path in mapped:
+                raise SpecError(f"DATA_ROOTS: expected {path} to be mapped once; got it twice")
+            mapped[path] = Path(here).expanduser().resolve()
+        roots.append(Path(here).expanduser().resolve())
+    return roots, tuple(sorted(mapped.items(), key=lambda pair: len(pair[0].parts), reverse=True))
+
+
+def _redis_url(environ: Mapping[str, str]) -> str | None:
+    url, file = environ.get("REDIS_URL") or None, environ.get("REDIS_PASSWORD_FILE") or None
+    if url is None or file is None:
+        return url
+    parts = urlsplit(url)
+    user, _, place = parts.netloc.rpartition("@")
+    if ":" in user:
+        raise SpecError("REDIS_PASSWORD_FILE: expected no password in REDIS_URL beside it; got one in each")
+    try:
+        password = Path(file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file}: {reason}") from error
+    if not password:
+        raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file} is empty")
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))
 
 
 def _arrays_limit(environ: Mapping[str, str]) -> int:

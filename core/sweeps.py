@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from core.datasets import Dataset, Record
+from core.datasets import Dataset, Record, read_registered
 from core.errors import DermSlimError, ImageError, SpecError
-from core.images import CODECS, decode, encode, read, resize
+from core.images import CODECS, decode, encode, resize
 from core.metrics import METRICS, MetricParameters, Reference
 from core.svd import MODES, decompose, factor_bytes, largest_k
 
@@ -332,7 +332,7 @@ def measure(record: Record, root: Path, spec: Spec, output: Path | None = None) 
     started = time.perf_counter()
     try:
         try:
-            data = read(root / record.path, inside=(root,))
+            data = read_registered(record, root)
         except ImageError as error:
             raise ImageError(f"expected to read {record.path}; {error}") from error
         if isinstance(spec, ReconstructSpec):

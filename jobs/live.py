@@ -40,7 +40,7 @@ class LiveRun:
         self.key = f"{PREFIX}:run:{run_id}"
 
     def _keys(self) -> tuple[str, ...]:
-        parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log", "states")
+        parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log", "states", "refused")
         return (self.key, *(f"{self.key}:{part}" for part in parts))
 
     def create(self, facts: Mapping[str, str | int], done: Iterable[str] = ()) -> None:
@@ -80,6 +80,14 @@ class LiveRun:
     def try_part(self, part: str) -> int:
         """Note that an image or an epoch is begun; return how often it was, without having ended."""
         return int(self.connection.hincrby(f"{self.key}:tries", part, 1))
+
+    def refuse(self, worker: str) -> bool:
+        """Note that a worker's host cannot reach the run's files; True for the first time."""
+        return bool(self.connection.sadd(f"{self.key}:refused", worker))
+
+    def refused(self) -> set[str]:
+        """Return the workers that `refuse` noted in this attempt."""
+        return {worker.decode() for worker in self.connection.smembers(f"{self.key}:refused")}
 
     def end_image(self, image_id: str, failed: bool) -> None:
         """Note that an image has ended."""

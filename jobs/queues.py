@@ -37,6 +37,7 @@ from jobs import training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, versions
 from jobs.environment import user as local_user
+from jobs.hosts import mark_output
 from jobs.live import LiveRun, active_runs, spec_key
 from jobs.records import dataset_to_dict, send, waiting
 
@@ -304,7 +305,10 @@ class Queues:
         ]
 
     def _enqueue(self, live: LiveRun, spec: Spec, root: Path, records: Sequence[Record], attempt: int) -> None:
-        output = str(self.settings.reconstructed / spec.name) if isinstance(spec, ReconstructSpec) else None
+        output = None
+        if isinstance(spec, ReconstructSpec):
+            output = self.settings.reconstructed / spec.name
+            mark_output(output, live.run_id)
         chunks = list(_chunks(records))
         jobs = [
             Queue.prepare_data(
@@ -315,7 +319,7 @@ class Queues:
                     "spec": spec.to_dict(),
                     "root": str(root),
                     "records": [asdict(record) for record in chunk],
-                    "output": output,
+                    "output": str(output) if output else None,
                 },
                 timeout=_timeout(chunk, len(variants(spec))),
                 result_ttl=3600,

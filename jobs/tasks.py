@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,18 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rq import get_current_job
+from rq import Retry, get_current_job
 
-from core.datasets import Record, confine
+from core.datasets import Record, images_here
+from core.errors import NotOnThisHost
 from core.settings import Settings
 from core.sweeps import Chunk, ImageResult, Spec, measure, spec_from_dict
+from jobs.hosts import left_to_others, output_here, worker_name
 from jobs.live import MAX_TRIES, LiveRun
 from jobs.records import send
-
-
-def worker_name() -> str:
-    """Return the name that results carry: the worker's, which says its host."""
-    return os.environ.get("RQ_WORKER_ID") or f"{socket.gethostname()}-{os.getpid()}"
 
 
 def measure_chunk(
@@ -32,23 +27,36 @@ def measure_chunk(
     root: str,
     records: list[dict[str, Any]],
     output: str | None = None,
-) -> None:
+) -> Retry | None:
     """Measure these images of a run and send what they gave to the record queue.
 
-    Stops after the image at hand when the run is cancelled. An image at which the process died MAX_TRIES times is
-    given up with that reason.
+    root, output: folders as the dashboard's host has them. Stops after the image at hand when the run is cancelled. An
+    image at which the process died MAX_TRIES times is given up with that reason. Images that this host cannot reach
+    are left to another one's worker (then a Retry is returned); given up where there is none.
     """
     job = get_current_job()
     if job is None:
         raise RuntimeError("expected to be called by a worker; got a direct call")
     live = LiveRun(job.connection, run_id)
     if live.stopped(attempt):
-        return
+        return None
+    chosen, settings = [Record(**each) for each in records], Settings.from_environment()
+    unreachable = ""
+    try:
+        folder = images_here(Path(root), settings)
+        written = output_here(Path(output), run_id, settings) if output else None
+    except NotOnThisHost as reason:
+        if again := left_to_others(job, live, str(reason)):
+            return again
+        unreachable = str(reason)
     if live.begin():
         send(job.connection, "started", run_id=run_id, attempt=attempt, at=datetime.now(UTC).isoformat())
-    folder = confine(Path(root), Settings.from_environment().data_roots)
     started = time.perf_counter()
-    results = list(_measured(live, attempt, spec_from_dict(spec), folder, [Record(**each) for each in records], output))
+    if unreachable:
+        live.log(f"{worker_name()}: {unreachable}")
+        results = [_given_up(live, record, unreachable) for record in chosen]
+    else:
+        results = list(_measured(live, attempt, spec_from_dict(spec), folder, chosen, written))
     if results:
         send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), results)))
     failed = sum(result.status == "failed" for result in results)
@@ -57,10 +65,16 @@ def measure_chunk(
         + (f", {failed} failed" if failed else "")
         + f" in {time.perf_counter() - started:.1f} s"
     )
+    return None
+
+
+def _given_up(live: LiveRun, record: Record, reason: str) -> ImageResult:
+    live.end_image(record.image_id, failed=True)
+    return ImageResult(record.image_id, "failed", reason, 0.0)
 
 
 def _measured(
-    live: LiveRun, attempt: int, spec: Spec, root: Path, records: Sequence[Record], output: str | None
+    live: LiveRun, attempt: int, spec: Spec, root: Path, records: Sequence[Record], output: Path | None
 ) -> Iterator[ImageResult]:
     for record in records:
         if live.stopped(attempt):
@@ -69,7 +83,7 @@ def _measured(
             reason = f"expected to measure {record.path}; the process died {MAX_TRIES} times at it"
             result = ImageResult(record.image_id, "failed", reason, 0.0)
         else:
-            result = measure(record, root, spec, Path(output) if output else None)
+            result = measure(record, root, spec, output)
         if result.reason:
             live.log(f"{worker_name()}: {record.image_id}: {result.reason}")
         live.end_image(record.image_id, failed=result.status == "failed")

@@ -10,23 +10,23 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from rq import get_current_job
+from rq import Retry, get_current_job
 from rq.job import Job
 
 from core import training_runs
 from core.arrays import locked
-from core.datasets import Dataset, confine
-from core.errors import Cancelled, DermSlimError
+from core.datasets import Dataset, folder_here, images_here
+from core.errors import Cancelled, DatasetError, DermSlimError, NotOnThisHost
 from core.protocol import EpochResult
 from core.schedule import State, Step, Stop
 from core.settings import Settings
 from core.training_runs import StepResult, TrainingData, TrainSpec, next_training, training_data
+from jobs.hosts import left_to_others, worker_name
 from jobs.live import MAX_TRIES, LiveRun
 from jobs.records import send
-from jobs.tasks import worker_name
 from jobs.training_jobs import enqueue_step, fetch_dataset, state_of
 
 REPORT = 1.0  # seconds between two words about images being prepared
@@ -38,20 +38,21 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def train_step(run_id: str, attempt: int, step: int) -> None:
+def train_step(run_id: str, attempt: int, step: int) -> Retry | None:
     """Train one step of a run, record it, and enqueue the next, or end the run.
 
     Stops after the epoch at hand when the run is cancelled or held. A step that cannot be trained is recorded as
     failed and the run goes on; what goes wrong otherwise (a folder that is gone, a GPU that vanishes) ends the run
     with the reason, and a retry goes on from there. One process a host is at a run: another one, of an attempt that
-    was retried or of a worker that was taken for dead, is waited for.
+    was retried or of a worker that was taken for dead, is waited for. A run whose images this host cannot reach is left
+    to another one's worker (then a Retry is returned); it ends with the reason where there is none.
     """
     job = get_current_job()
     if job is None:
         raise RuntimeError("expected to be called by a worker; got a direct call")
     live = LiveRun(job.connection, run_id)
     if live.stopped(attempt) or live.hold() or live.past(step):
-        return
+        return None
     if live.begin():
         send(job.connection, "started", run_id=run_id, attempt=attempt, at=now())
     training = _Training(job, live, attempt)
@@ -64,6 +65,12 @@ def train_step(run_id: str, attempt: int, step: int) -> None:
         live.log(f"{worker_name()}: {reason}")
         live.forget_tries()
         live.note_training(doing="")
+    except NotOnThisHost as reason:
+        if again := left_to_others(job, live, str(reason)):
+            live.forget_tries()
+            live.note_training(doing="waiting for a worker that reaches its images")
+            return again
+        training.end(str(reason))
     except DermSlimError as error:
         training.end(str(error))
     except Exception as error:
@@ -73,6 +80,7 @@ def train_step(run_id: str, attempt: int, step: int) -> None:
         job.retries_left = 0  # the process did not die: it would fail alike
         job.save()
         raise
+    return None
 
 
 class _Training:
@@ -150,10 +158,14 @@ class _Training:
         return training_runs.failed(spec, step, failure)
 
     def _data(self, spec: TrainSpec, dataset: Dataset) -> TrainingData:
-        confine(dataset.root, self.settings.data_roots)
-        data = training_data(
-            dataset, spec, self.settings.arrays, progress=self._progress(), limit=self.settings.arrays_limit
-        )
+        here = replace(dataset, root=folder_here(dataset.root, self.settings))
+        try:
+            data = training_data(
+                here, spec, self.settings.arrays, progress=self._progress(), limit=self.settings.arrays_limit
+            )
+        except DatasetError:
+            images_here(dataset.root, self.settings)  # says so where it is the whole folder that is missing here
+            raise
         self.live.note_training(doing="building the network")
         send(
             self.connection,

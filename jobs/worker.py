@@ -4,6 +4,8 @@
 writes the store; of the last there is exactly one, beside the store's file.
 
   python -m jobs.worker train --gpu 1 --at-most 2    trains on the second GPU, as one of at most two workers there
+  python -m jobs.worker train --redis rediss://dermslim@server:6380/0 --redis-password-file ~/.dermslim-password
+                                                     the same on another host; DATA_ROOTS says where its images lie
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from rq import Queue, SimpleWorker, Worker
@@ -36,13 +39,13 @@ from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
 from jobs.environment import quiet_tensorflow
 from jobs.gpu_slots import gpu_environment, take_slot
 from jobs.live import active_runs
+from jobs.lost_jobs import LOST
 from jobs.own_job import OwnJob
 from jobs.records import LONGEST
 from jobs.training_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
-LOST = 30  # seconds without a sign of life after which another worker takes the job over
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 PR_SET_PDEATHSIG = 1
 
@@ -174,6 +177,22 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     gc.unfreeze()
 
 
+def without_password(url: str) -> str:
+    """Return an address from the command line; ArgumentTypeError where it holds a password, which all could read."""
+    try:
+        parts = urlsplit(url)
+        told = parts.password is not None or "password" in parse_qs(parts.query)
+    except ValueError:  # the reason would repeat the address
+        raise argparse.ArgumentTypeError("expected an address such as rediss://user@host:6379/0") from None
+    if told:
+        raise argparse.ArgumentTypeError(
+            "expected an address without its password, which every user of this machine could read in the list of"
+            " processes; got one with it. Put the password into a file for --redis-password-file, or the address with"
+            " it into the variable REDIS_URL"
+        )
+    return url
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve; 1 with one sentence when that cannot begin."""
     parser = argparse.ArgumentParser(
@@ -185,7 +204,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--at-most", type=int, default=1, metavar="N", help="train: workers that may share that GPU (default 1)"
     )
+    parser.add_argument(
+        "--redis",
+        type=without_password,
+        metavar="URL",
+        help="the server, in place of REDIS_URL: redis://user@host:6379/0, or rediss://… for TLS; without its password",
+    )
+    parser.add_argument(
+        "--redis-password-file", metavar="FILE", help="a file with the server's password (default: REDIS_PASSWORD_FILE)"
+    )
     options = parser.parse_args(arguments)
+    # By the environment, which the processes of the jobs read too.
+    given = {"REDIS_URL": options.redis, "REDIS_PASSWORD_FILE": options.redis_password_file}
+    os.environ.update({name: value for name, value in given.items() if value})
     if options.gpu is not None and (options.kind != TRAIN or options.gpu < 0 or options.at_most < 1):
         parser.error("--gpu: expected a `train` worker, a number of at least 0, and --at-most of at least 1")
     try:

@@ -96,19 +96,20 @@ def test_two_submissions_of_the_same_sweep_at_once_give_one_run(lab: Queues, fol
 
 def test_images_that_cannot_be_measured_are_listed_and_the_rest_is_measured(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 6, seed=3))
+    kept = {name: (folder / name).read_bytes() for name in ("mole001.jpg", "mole004.jpg")}
     (folder / "mole001.jpg").unlink()
-    whole = (folder / "mole004.jpg").read_bytes()
-    (folder / "mole004.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "mole004.jpg").write_bytes(kept["mole004.jpg"][:-100])
     state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
     assert (state.status, state.done, state.failed) == ("finished", 4, 2)
     failures = lab.store.images(state.run_id, "failed").set_index("image_id")["reason"]
     assert failures.index.tolist() == ["mole001", "mole004"]
     assert "mole001.jpg" in failures["mole001"]
     assert "there is no such file" in failures["mole001"]
+    assert "mole004.jpg; The file has changed since the data set was read" in failures["mole004"]
     assert lab.store.storage(state.run_id)["unmeasured"].tolist() == [2]
     assert any("mole001" in line for line in lab.log(state.run_id))
-    cv2.imwrite(str(folder / "mole001.jpg"), np.full((40, 56, 3), 90, np.uint8))
-    (folder / "mole004.jpg").write_bytes(whole)
+    for name, content in kept.items():
+        (folder / name).write_bytes(content)
     lab.retry(state.run_id)
     state = ended(lab, state.run_id)
     assert (state.status, state.done, state.failed, state.attempt) == ("finished", 6, 0, 2)

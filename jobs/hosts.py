@@ -1,0 +1,75 @@
+"""What holds where workers run on several hosts: a job whose files one host cannot reach is left to another's worker.
+
+So a host that lacks a folder, or does not share the folder that reconstructions are written to, does the rest of the
+work and spoils none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from rq import Retry, Worker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from core.datasets import folder_here
+from core.errors import DatasetError, NotOnThisHost
+from core.settings import Settings
+from jobs.connection import queue
+from jobs.live import LiveRun
+
+PAUSE = 5.0  # seconds that a worker keeps a job which it has refused before, so that others come first
+TIMES = 1_000_000  # that a job may be left to others; it ends sooner, once no worker is left that has not refused it
+
+
+def worker_name() -> str:
+    """Return the name that results carry: the worker's, which says its host."""
+    return os.environ.get("RQ_WORKER_ID") or f"{socket.gethostname()}-{os.getpid()}"
+
+
+def left_to_others(job: Job, live: LiveRun, reason: str) -> Retry | None:
+    """Refuse a job; return what it has to return to go to another worker, None where every one alive has refused.
+
+    reason: why this host cannot do it, a sentence for the run's log.
+    """
+    first = live.refuse(worker_name())
+    served = Worker.all(queue=queue(job.origin, live.connection), serializer=JSONSerializer)
+    if not {worker.name for worker in served} - live.refused():
+        return None
+    if first:
+        live.log(f"{worker_name()}: left to other workers: {reason}")
+    else:
+        time.sleep(PAUSE)
+    job.enqueue_at_front_on_retry = False  # other runs' jobs go first here, meanwhile
+    return Retry(max=TIMES)
+
+
+def mark_output(output: Path, run_id: str) -> None:
+    """Make a reconstruction's folder and the mark by which workers know it again. DatasetError where that fails."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _mark(output, run_id).touch()
+    except OSError as error:
+        raise DatasetError(f"expected to write the new data set to {output}; {error.strerror or error}") from error
+
+
+def output_here(output: Path, run_id: str, settings: Settings) -> Path:
+    """Return where this host has the folder that a reconstruction is written to.
+
+    NotOnThisHost where it is another folder than the one that `mark_output` marked, or cannot be written.
+    """
+    here = folder_here(output, settings)
+    if _mark(here, run_id).is_file() and os.access(here, os.W_OK):
+        return here
+    raise NotOnThisHost(
+        f"expected to write the new data set to {output}, shared with the dashboard's host; on host"
+        f" {socket.gethostname()}, {here} is not that folder or cannot be written. Run an svd worker beside the"
+        f" dashboard, or share the folder and set DATA_ROOTS={output.parent}=FOLDER there"
+    )
+
+
+def _mark(output: Path, run_id: str) -> Path:
+    return output / f".{run_id}"  # hidden files are no part of a data set
