@@ -32,6 +32,7 @@ from core.training_runs import TRAINING_SPECS, StepResult
 from jobs import retention, studies, webhooks
 from jobs.connection import Connection
 from jobs.live import LiveRun, active_runs
+from jobs.lost_jobs import begin_lost_again
 from jobs.queues import Queues
 from jobs.records import RECORDS, REJECTED, dataset_from_dict, ring, waiting
 from jobs.training_jobs import enqueue_current, is_due, release
@@ -260,13 +261,14 @@ def _forget(store: Store, run_id: str) -> None:
 
 
 def reconcile() -> None:
-    """Bring runs to an end whose jobs have all ended or vanished without recording every image; advance studies.
+    """Begin lost jobs again, end runs whose jobs have vanished without recording every image, and advance studies.
 
     Enqueued by the record worker itself every few seconds. Writes what waits first, so that whatever the workers
     sent has been recorded by then.
     """
     write_waiting()
     store, connection = _store(), _connection()
+    begin_lost_again(connection)
     active = set(active_runs(connection))
     runs = store.runs()
     unfinished = runs[~runs["status"].isin(ENDED)]
