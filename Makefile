@@ -8,7 +8,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo up setup test test-browser chromium lint types tests benchmarks audit clean
+.PHONY: help demo up setup test test-browser soak chromium lint types tests benchmarks audit clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -32,10 +32,13 @@ types: $(VENV)/installed-dev
 	$(RUN) -m mypy core jobs dashboard
 
 tests: $(VENV)/installed-dev
-	$(RUN) -m pytest -m "not browser" $(PYTEST_ARGS)
+	$(RUN) -m pytest -m "not browser" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-browser: $(VENV)/installed-dev chromium  ## test the whole stack in a real browser
 	$(RUN) -m pytest -m browser $(PYTEST_ARGS)
+
+soak: $(VENV)/installed-dev  ## do faults to a whole stack for hours (SOAK_ARGS="--minutes 120") and count what was survived
+	PYTHONPATH=. $(RUN) tests/soak.py $(SOAK_ARGS)
 
 # Chromium belongs to the system: root on Debian or Ubuntu gets it here, everyone else is told how.
 chromium:

@@ -29,6 +29,7 @@ def start(settings: Settings, temporary: Path, *options: str) -> subprocess.Pope
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_worker_too_many_is_refused_and_a_place_is_free_again_once_its_worker_is_killed(
     settings: Settings, tmp_path: Path
 ) -> None:

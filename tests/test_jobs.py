@@ -224,6 +224,7 @@ def test_workers_are_listed_with_host_and_queue(lab: Queues) -> None:
     assert all(psutil.pid_exists(worker.pid) for worker in lab.workers())
 
 
+@pytest.mark.slow
 def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missing(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
@@ -252,6 +253,7 @@ def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missi
         assert len(queues.store.measurements(run_id)) == 160
 
 
+@pytest.mark.slow
 def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
@@ -270,6 +272,7 @@ def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(setti
         assert len(queues.store.measurements(run_id)) == 160
 
 
+@pytest.mark.slow
 def test_an_image_that_ends_its_process_each_time_is_given_up_and_the_rest_is_measured(settings: Settings) -> None:
     """One image is so large that measuring it takes seconds: time for the test to play the fault and kill the job."""
     folder = write_images(settings.data_roots[1] / "poison", 3)
@@ -289,6 +292,7 @@ def test_an_image_that_ends_its_process_each_time_is_given_up_and_the_rest_is_me
         assert "the process died 3 times" in reason
 
 
+@pytest.mark.slow
 def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "lost", 3)
     queues = Queues(settings)
@@ -306,6 +310,7 @@ def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(set
         assert ended(queues, run_id).done == 3
 
 
+@pytest.mark.slow
 def test_records_wait_for_the_record_worker_and_none_is_lost_when_it_is_killed(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "waiting", 20)
     queues = Queues(settings)

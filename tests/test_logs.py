@@ -23,7 +23,8 @@ from jobs.queues import Queues
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """Give the root logger back as it was."""
+    """Give the root logger back as it was, and begin with RQ's as new, whose level a worker of another test has set."""
+    logging.getLogger("rq.worker").setLevel(logging.NOTSET)
     root = logging.getLogger()
     handlers, level, hook = list(root.handlers), root.level, sys.excepthook
     yield

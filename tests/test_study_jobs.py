@@ -255,6 +255,7 @@ def test_a_failed_run_holds_up_what_needs_it_and_resuming_retries_it(lab: Lab) -
         resume_study(lab.queues, study)
 
 
+@pytest.mark.slow
 def test_a_cancelled_study_ends_its_runs_submits_nothing_more_and_can_be_resumed(lab: Lab) -> None:
     study = lab.submit()
     lab.end("svd-sweep")
@@ -275,6 +276,7 @@ def test_a_cancelled_study_ends_its_runs_submits_nothing_more_and_can_be_resumed
     assert lab.state(study).status == FINISHED
 
 
+@pytest.mark.slow
 def test_a_pause_holds_every_training_those_to_come_too_while_measuring_goes_on(lab: Lab) -> None:
     study = lab.submit()
     pause_study(lab.queues, study)
