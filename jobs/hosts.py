@@ -21,7 +21,7 @@ from core.settings import Settings
 from jobs.connection import queue
 from jobs.live import LiveRun
 
-PAUSE = 5.0  # seconds that a worker keeps a job which it has refused before, so that others come first
+PAUSE = 2.0  # seconds that a worker keeps a job which it has refused before, so that others come first
 TIMES = 1_000_000  # that a job may be left to others; it ends sooner, once no worker is left that has not refused it
 
 

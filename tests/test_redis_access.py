@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -18,6 +14,7 @@ import pytest
 import trustme
 from laboratory import ROOT, wait_for, workers, write_images
 from redis import Redis
+from tls import terminator
 
 from core.datasets import load_dataset
 from core.errors import QueueUnavailable
@@ -47,45 +44,10 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def tls_port(settings: Settings, authority: trustme.CA) -> Iterator[int]:
-    """A port that takes TLS alone and hands on to the Valkey server, as stunnel or a balancer does.
-
-    The embedded server is built without TLS; what DermSlim has to do is the client's part, which is the same.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
+    """A port that takes TLS alone and hands on to the Valkey server."""
     place = urlsplit(str(settings.redis_url))
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def hand_on(source: socket.socket, target: socket.socket) -> None:
-        try:
-            while part := source.recv(65536):
-                target.sendall(part)
-        except OSError:
-            pass  # one side closed
-        finally:
-            for each in (source, target):
-                each.close()
-
-    def serve() -> None:
-        while True:
-            try:
-                plain, _ = listener.accept()
-            except OSError:
-                return  # the test is over
-            threading.Thread(target=connected, args=(plain,), daemon=True).start()
-
-    def connected(plain: socket.socket) -> None:
-        try:
-            secure = context.wrap_socket(plain, server_side=True)
-        except OSError:
-            return  # no TLS, or a client that does not trust the certificate
-        server = socket.create_connection((place.hostname, place.port))
-        threading.Thread(target=hand_on, args=(secure, server), daemon=True).start()
-        hand_on(server, secure)
-
-    threading.Thread(target=serve, daemon=True).start()
-    with closing(listener):
-        yield int(listener.getsockname()[1])
+    with terminator(authority, (str(place.hostname), int(place.port or 0)), "localhost") as port:
+        yield port
 
 
 @pytest.fixture

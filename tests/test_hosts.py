@@ -1,0 +1,499 @@
+"""A second host: its workers share nothing with the first but the queue, over TLS with a password, and images to read.
+
+The first host is a Valkey server, a record worker and their DATA_DIR; the second one has a DATA_DIR, a working folder
+and a copy of the images elsewhere. Where root runs the tests, what belongs to the first is closed to the second.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from socket import gethostname
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+import trustme
+from laboratory import ROOT, assert_trained_alike, trained_here, wait_for, workers, write_images
+from redis import Redis
+from tls import terminator
+
+from core.architectures import LENET5
+from core.datasets import Dataset, folder_here, images_here, load_dataset
+from core.demo_data import create_demo_dataset
+from core.errors import NotOnThisHost, SpecError
+from core.protocol import TrainingSpec
+from core.settings import Settings
+from core.splits import Targets
+from core.sweeps import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
+from core.training_runs import TrainSpec
+from dashboard import data
+from jobs import worker
+from jobs.hosts import mark_output, output_here
+from jobs.queues import Queues, RunState
+from jobs.server import running_server
+
+pytestmark = pytest.mark.timeout(300)
+
+NOBODY = 65534
+ROOT_RUNS = os.geteuid() == 0
+# Root without the right to open what belongs to others.
+CONFINED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if ROOT_RUNS and shutil.which("setpriv") else ()
+SWEEP = SweepSpec(dataset="demo", ks=(50, 300), sample_size=4)
+TRAINING = TrainSpec(
+    dataset="demo",
+    network=LENET5,
+    training=TrainingSpec(epochs=3, batch_size=8, height=24, width=32, seed=3),
+    targets=Targets(8, 4, 4),
+)
+
+
+@dataclass(frozen=True)
+class SecondHost:
+    """What its workers are started with, and the workers."""
+
+    folder: Path
+    images: Path
+    workers: dict[str, subprocess.Popen[bytes]]
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Both; settings and queues are the first one's."""
+
+    settings: Settings
+    queues: Queues
+    images: Path
+    second: SecondHost
+
+    def named(self, kind: str) -> str:
+        """The name of the second host's worker of a kind."""
+        pid = self.second.workers[kind].pid
+        return next(each.name for each in self.queues.workers() if each.pid == pid)
+
+
+@contextmanager
+def first_host(folder: Path) -> Iterator[Settings]:
+    """Run a queue server and a record worker on a folder that is the first host's alone."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "data").mkdir()
+    folder.chmod(0o700)
+    if ROOT_RUNS:
+        os.chown(folder, NOBODY, NOBODY)
+    settings = Settings(folder / "data", (folder / "data", folder / "images"))
+    with running_server(settings), workers(settings, "record"):
+        yield settings
+
+
+def read_only_copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+        if ROOT_RUNS:
+            os.chown(path, NOBODY, NOBODY)
+
+
+@contextmanager
+def started(command: Sequence[str], folder: Path, roots: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a worker of the second host in its own working folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATA_"))}
+    environment |= {"DATA_DIR": str(folder / "state"), "DATA_ROOTS": roots, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*command], cwd=folder, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def worker_command(kind: str, address: str, password_file: Path) -> list[str]:
+    options = ["--redis", address, "--redis-password-file", str(password_file)]
+    return [sys.executable, "-m", "jobs.worker", kind, *options]
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    place = tmp_path_factory.mktemp("hosts")
+    one, two, images = place / "one", place / "two", place / "nas" / "copies"
+    two.mkdir()
+    with ExitStack() as running:
+        settings = running.enter_context(first_host(one))
+        create_demo_dataset(one / "images" / "demo", images=24)
+        read_only_copy(one / "images" / "demo", images / "demo")
+        authority, server = trustme.CA(), urlsplit(str(settings.redis_url))
+        authority.cert_pem.write_to_path(str(two / "authority.pem"))
+        port = running.enter_context(terminator(authority, ("127.0.0.1", int(server.port or 0)), "localhost"))
+        (two / "password").write_text(f"{server.password}\n")
+        (two / "password").chmod(0o600)
+        address = f"rediss://localhost:{port}/0?ssl_ca_certs={two / 'authority.pem'}"
+        queues = Queues(settings)
+        processes = {}
+        for kind in ("svd", "train"):
+            command = [*CONFINED, *worker_command(kind, address, two / "password")]
+            roots = f"{one / 'images'}={images}"
+            processes[kind] = running.enter_context(started(command, two, roots))
+        pids = {process.pid for process in processes.values()}
+        wait_for(lambda: pids <= {each.pid for each in queues.workers()}, 120)
+        yield Hosts(settings, queues, one / "images", SecondHost(two, images, processes))
+
+
+@pytest.fixture(scope="module")
+def submitted(hosts: Hosts) -> dict[str, str]:
+    """A training and a sweep of the demo data, under way on the second host."""
+    demo = registered(hosts.queues, hosts.images / "demo")
+    assert demo.synthetic
+    return {spec.kind: hosts.queues.submit(spec, demo).run_id for spec in (TRAINING, SWEEP)}
+
+
+def registered(queues: Queues, folder: Path) -> Dataset:
+    dataset = queues.resolve(str(folder))
+    queues.register(dataset)
+    wait_for(lambda: queues.store.dataset(dataset.name) is not None, 60)
+    return dataset
+
+
+def ended(queues: Queues, run_id: str) -> RunState:
+    wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 200)
+    wait_for(lambda: queues.records_waiting() == 0, 60)
+    state = queues.run(run_id)
+    assert state is not None
+    return state
+
+
+def swept(hosts: Hosts, folder: Path) -> RunState:
+    dataset = registered(hosts.queues, folder)
+    return ended(hosts.queues, hosts.queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
+
+
+# -- work done on the second host ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_second_host_equals_the_first_hosts_own(hosts: Hosts, submitted: dict[str, str]) -> None:
+    state = ended(hosts.queues, submitted["svd-sweep"])
+    assert (state.status, state.done, state.failed) == ("finished", 4, 0)
+    demo = hosts.queues.store.dataset("demo")
+    assert demo is not None
+    own = [row for record in demo.sample(4, SWEEP.seed) for row in measure(record, demo.root, SWEEP).rows]
+    keys, columns = ["image_id", "k"], [name for name in MEASUREMENT_COLUMNS if name != "reason"]
+    here = pd.DataFrame(own)[columns].sort_values(keys, ignore_index=True)
+    there = hosts.queues.store.measurements(state.run_id)[columns].sort_values(keys, ignore_index=True)
+    pd.testing.assert_frame_equal(there, here, check_dtype=False, rtol=1e-12, atol=1e-12)
+    assert np.isfinite(here["psnr"]).all()
+
+
+@pytest.mark.slow
+def test_a_training_on_a_second_host_equals_the_first_hosts_own(
+    hosts: Hosts, submitted: dict[str, str], tmp_path: Path
+) -> None:
+    reference = trained_here(TRAINING, hosts.images / "demo", tmp_path)
+    state = ended(hosts.queues, submitted["train"])
+    assert (state.status, state.done) == ("finished", TRAINING.training.epochs)
+    assert_trained_alike(hosts.queues.store, state.run_id, reference)
+    weights = Path(hosts.queues.store.steps([state.run_id])["weights"].iloc[0])
+    assert weights == hosts.second.folder / "state" / "trained" / state.run_id / "0.keras"
+    assert weights.is_file()
+
+
+def test_the_dashboard_shows_what_the_second_host_did_and_that_it_was_there(
+    hosts: Hosts, submitted: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(hosts.settings.data_dir))
+    for run_id in submitted.values():
+        ended(hosts.queues, run_id)
+    sweep, training = data.run(submitted["svd-sweep"]), data.run(submitted["train"])
+    assert sweep is not None
+    assert training is not None
+    assert (sweep["status"], sweep["workers"]) == ("finished", hosts.named("svd"))
+    assert (training["status"], training["workers"]) == ("finished", hosts.named("train"))
+    assert data.statistics(sweep)["variant"].unique().tolist() == ["k=50", "k=300"]
+    assert data.steps(submitted["train"])["worker"].tolist() == [hosts.named("train")]
+    assert data.epochs(training)["epoch"].tolist() == [1, 2, 3]
+    assert {hosts.named("svd"), hosts.named("train")} <= {each.name for each in data.health().workers}
+    assert str(data.datasets().set_index("name").loc["demo", "root"]) == str(hosts.images / "demo")
+
+
+def test_the_second_host_has_no_store_and_no_way_to_the_first_ones_files(
+    hosts: Hosts, submitted: dict[str, str]
+) -> None:
+    for run_id in submitted.values():
+        ended(hosts.queues, run_id)
+    state = hosts.second.folder / "state"
+    assert {path.name for path in state.iterdir()} == {"logs", "trained", "arrays"}
+    assert not list(hosts.second.folder.rglob("*.duckdb*"))
+    if CONFINED:
+        reached = [hosts.settings.database, hosts.images / "demo" / "SYNTHETIC.txt"]
+        for path in reached:
+            assert path.is_file()
+            done = subprocess.run([*CONFINED, "cat", str(path)], capture_output=True, text=True, timeout=20)
+            assert "Permission denied" in done.stderr
+        written = subprocess.run([*CONFINED, "touch", str(hosts.second.images / "demo" / "x")], capture_output=True)
+        assert written.returncode != 0
+
+
+def test_the_password_stands_in_no_process_list_and_in_no_log_of_the_second_host(
+    hosts: Hosts, submitted: dict[str, str]
+) -> None:
+    secret = urlsplit(str(hosts.settings.redis_url)).password
+    assert secret
+    for process in hosts.second.workers.values():
+        for part in ("cmdline", "environ"):
+            assert secret.encode() not in Path(f"/proc/{process.pid}/{part}").read_bytes()
+    logs = list((hosts.second.folder / "state" / "logs").iterdir())
+    assert {path.name for path in logs} >= {"worker-svd.jsonl", "worker-train.jsonl"}
+    assert not [path for path in logs if secret in path.read_text()]
+
+
+# -- a second host that lacks something ----------------------------------------------------------------------------
+
+
+def test_images_that_differ_on_the_second_host_are_left_out_with_the_reason(hosts: Hosts) -> None:
+    folder = write_images(hosts.images / "altered", 4, seed=1)
+    read_only_copy(folder, hosts.second.images / "altered")
+    copies = hosts.second.images / "altered"
+    copies.chmod(0o755)
+    (copies / "mole001.jpg").unlink()
+    shutil.copyfile(copies / "mole003.jpg", copies / "mole002.jpg")
+    state = swept(hosts, folder)
+    assert (state.status, state.done, state.failed) == ("finished", 2, 2)
+    failures = hosts.queues.store.images(state.run_id, "failed").set_index("image_id")
+    assert "there is no such file" in failures["reason"]["mole001"]
+    assert "has changed since the data set was read" in failures["reason"]["mole002"]
+    assert failures["worker"].tolist() == [hosts.named("svd")] * 2
+
+
+def test_a_folder_that_is_not_there_on_the_only_host_fails_the_run_with_what_to_set(hosts: Hosts) -> None:
+    folder = write_images(hosts.images / "absent", 3, seed=2)
+    state = swept(hosts, folder)
+    assert state.status == "failed"
+    there = hosts.second.images / "absent"
+    expected = f"expected the images of {folder} on host {gethostname()}, at {there} by its DATA_ROOTS"
+    assert expected in str(state.error)
+    assert "there is no such file or folder" in str(state.error)
+
+
+def test_a_training_on_a_host_whose_roots_do_not_hold_the_folder_fails_with_what_to_set(hosts: Hosts) -> None:
+    folder = hosts.settings.data_dir / "reconstructed" / "unmapped"
+    shutil.copytree(hosts.images / "demo", folder)
+    dataset = registered(hosts.queues, folder)
+    other = replace(TRAINING, dataset="unmapped", training=replace(TRAINING.training, seed=4))
+    run_id = hosts.queues.submit(other, dataset).run_id
+    state = ended(hosts.queues, run_id)
+    assert state.status == "failed"
+    for part in (f"on {gethostname()}, for {folder}", str(hosts.second.images), "DATA_ROOTS sets the allowed roots"):
+        assert part in str(state.error)
+
+
+def test_a_reconstruction_fails_where_no_worker_reaches_its_folder_and_is_left_to_one_that_does(hosts: Hosts) -> None:
+    folder = write_images(hosts.images / "small", 8, seed=3)
+    read_only_copy(folder, hosts.second.images / "small")
+    dataset = registered(hosts.queues, folder)
+    spec = ReconstructSpec(dataset="small", name="small-k3", k=3)
+    run_id = hosts.queues.submit(spec, dataset).run_id
+    state = ended(hosts.queues, run_id)
+    assert state.status == "failed"
+    written = hosts.settings.reconstructed / "small-k3"
+    assert f"on {gethostname()}, for {written}: Expected a path inside the allowed data roots" in str(state.error)
+    with workers(hosts.settings, "svd", beside=True) as (own,):
+        hosts.queues.retry(run_id)
+        state = ended(hosts.queues, run_id)
+        name = next(each.name for each in hosts.queues.workers() if each.pid == own.pid)
+    assert (state.status, state.done, state.failed) == ("finished", 8, 0)
+    assert set(hosts.queues.store.images(run_id)["worker"]) == {name}
+    assert any("left to other workers" in line and hosts.named("svd") in line for line in hosts.queues.log(run_id))
+    wait_for(lambda: hosts.queues.store.dataset("small-k3") is not None, 60)
+    assert [record.sha256 for record in load_dataset(written).records] == [
+        record.sha256 for record in hosts.queues.store.dataset("small-k3").records
+    ]
+
+
+def test_a_reconstruction_is_written_through_a_folder_that_both_hosts_share(tmp_path: Path) -> None:
+    one, shared = tmp_path / "one" / "reconstructed", tmp_path / "shared"
+    shared.mkdir()
+    one.parent.mkdir()
+    one.symlink_to(shared)  # as a network folder: one place under two names
+    mark_output(one / "small", "reconstruct-1")
+    environment = {"DATA_DIR": str(tmp_path / "two"), "DATA_ROOTS": f"{one}={shared}"}
+    second = Settings.from_environment(environment)
+    assert output_here(one / "small", "reconstruct-1", second) == shared / "small"
+    with pytest.raises(
+        NotOnThisHost, match=r"expected to write the new data set to .*/one/reconstructed/small, shared"
+    ):
+        output_here(one / "small", "reconstruct-2", second)
+    with pytest.raises(NotOnThisHost, match=r"allowed data roots .* DATA_ROOTS"):
+        output_here(Path("/etc/small"), "reconstruct-1", second)
+
+
+# -- nothing shared at all -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def namespace() -> Iterator[tuple[str, str]]:
+    """A network namespace with one cable to this one: its name, and this end's address."""
+    if not ROOT_RUNS:
+        pytest.skip("expected root, who may make network namespaces")
+    number = os.getpid() % 65536
+    name, here, there = f"dermslim-{number}", f"ds{number}a", f"ds{number}b"
+    subnet = f"10.213.{number // 256}.{number % 256 // 4 * 4}"
+    ours, theirs = (f"{subnet.rpartition('.')[0]}.{int(subnet.rpartition('.')[2]) + end}" for end in (1, 2))
+    steps = (
+        f"ip netns add {name}",
+        f"ip link add {here} type veth peer name {there} netns {name}",
+        f"ip addr add {ours}/30 dev {here}",
+        f"ip link set {here} up",
+        f"ip -n {name} addr add {theirs}/30 dev {there}",
+        f"ip -n {name} link set {there} up",
+        f"ip netns exec {name} unshare --mount --uts true",
+    )
+    try:
+        for step in steps:
+            try:
+                done = subprocess.run(step.split(), capture_output=True, text=True, timeout=20)
+            except FileNotFoundError as error:
+                pytest.skip(f"no namespaces here: {error}")
+            if done.returncode:
+                pytest.skip(f"no namespaces here: {step}: {done.stderr.strip()}")
+        yield name, ours
+    finally:
+        for step in (f"ip link del {here}", f"ip netns del {name}"):
+            if shutil.which("ip"):
+                subprocess.run(step.split(), capture_output=True, timeout=20)
+
+
+@pytest.mark.slow
+def test_a_host_that_sees_the_queue_by_network_and_none_of_the_files_measures_a_sweep(
+    namespace: tuple[str, str], tmp_path: Path
+) -> None:
+    name, address = namespace
+    one, two, mounted = tmp_path / "one", tmp_path / "two", tmp_path / "mounted"
+    for folder in (two, mounted):
+        folder.mkdir()
+    with ExitStack() as running:
+        settings = running.enter_context(first_host(one))
+        queues = Queues(settings)
+        dataset = registered(queues, write_images(one / "images" / "moles", 5))
+        shutil.copytree(dataset.root, tmp_path / "share" / "moles")
+        authority, server = trustme.CA(), urlsplit(str(settings.redis_url))
+        authority.cert_pem.write_to_path(str(two / "authority.pem"))
+        port = running.enter_context(terminator(authority, ("127.0.0.1", int(server.port or 0)), address, address))
+        (two / "password").write_text(str(server.password))
+        script = (
+            f"hostname second && mount --bind {tmp_path}/share {mounted} && mount -o remount,bind,ro {mounted}"
+            f' && mount -t tmpfs none {one} && exec "$@"'
+        )
+        url = f"rediss://{address}:{port}/0?ssl_ca_certs={two / 'authority.pem'}"
+        inside = ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "sh", "-c", script, "sh"]
+        command = [*inside, *worker_command("svd", url, two / "password")]
+        running.enter_context(started(command, two, f"{one / 'images'}={mounted}"))
+        wait_for(lambda: "second" in {each.host for each in queues.workers()}, 120)
+        state = ended(queues, queues.submit(SweepSpec(dataset="moles", ks=(2, 9)), dataset).run_id)
+        assert (state.status, state.done, state.failed) == ("finished", 5, 0)
+        assert set(queues.store.images(state.run_id)["worker"]) == {
+            each.name for each in queues.workers() if each.host == "second"
+        }
+
+
+# -- DATA_ROOTS, --redis -------------------------------------------------------------------------------------------
+
+
+def roots(text: str) -> Settings:
+    return Settings.from_environment({"DATA_DIR": "/state", "DATA_ROOTS": text})
+
+
+def test_data_roots_may_map_what_records_call_a_folder_to_where_it_lies_here() -> None:
+    settings = roots("/images:/data=/mnt/nas:/data/deep=/fast/deep")
+    assert settings.data_roots == tuple(map(Path, ("/state", "/images", "/mnt/nas", "/fast/deep")))
+    assert settings.data_roots_given
+    for folder, here in {
+        "/data": "/mnt/nas",
+        "/data/ham10000/part 1": "/mnt/nas/ham10000/part 1",
+        "/data/deep/x": "/fast/deep/x",
+        "/database/x": "/database/x",
+        "/images/x": "/images/x",
+    }.items():
+        assert settings.here(Path(folder)) == Path(here)
+    assert roots("/=/everything").here(Path("/data/x")) == Path("/everything/data/x")
+    assert roots("/images").here(Path("/data/x")) == Path("/data/x")
+
+
+@pytest.mark.parametrize("text", ["data=/mnt", "=/mnt", "/data=", "/a=/b=/c", "/a/../b=/mnt", "/ok:data=/mnt"])
+def test_a_mapping_that_cannot_be_read_is_an_error_that_shows_a_right_one(text: str) -> None:
+    with pytest.raises(SpecError, match=r"DATA_ROOTS: expected .* THERE=HERE .* such as /data=/mnt/nas; got"):
+        roots(text)
+
+
+def test_a_folder_is_mapped_once() -> None:
+    with pytest.raises(SpecError, match="expected /data to be mapped once; got it twice"):
+        roots("/data=/mnt:/data/=/media")
+
+
+def test_a_mapped_folder_is_confined_after_mapping_with_links_followed(tmp_path: Path) -> None:
+    (tmp_path / "nas" / "moles").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "nas" / "link").symlink_to(tmp_path / "secret")
+    settings = roots(f"/data={tmp_path / 'nas'}")
+    assert folder_here(Path("/data/moles"), settings) == tmp_path / "nas" / "moles"
+    for outside in ("/data/link", "/data/../secret", "/data/moles/../../secret", str(tmp_path / "secret"), "/database"):
+        with pytest.raises(NotOnThisHost, match=f"on {gethostname()}, for {outside}: .* DATA_ROOTS sets"):
+            folder_here(Path(outside), settings)
+
+
+def test_a_folder_that_is_empty_as_before_it_is_mounted_is_told_from_one_with_images(tmp_path: Path) -> None:
+    (tmp_path / "moles").mkdir()
+    with pytest.raises(NotOnThisHost, match=r"none can be read: the folder is empty\. Mount them there, or correct"):
+        images_here(Path("/data/moles"), roots(f"/data={tmp_path}"))
+    with pytest.raises(NotOnThisHost, match=f"set DATA_ROOTS={tmp_path}/moles=FOLDER for its workers"):
+        images_here(tmp_path / "moles", roots(str(tmp_path)))
+    (tmp_path / "moles" / "mole.jpg").touch()
+    assert images_here(Path("/data/moles"), roots(f"/data={tmp_path}")) == tmp_path / "moles"
+
+
+@pytest.mark.parametrize(
+    "url", ["rediss://:4711pass@host/0", "redis://a:4711pass@host", "redis://host?password=4711pass"]
+)
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        worker.main(["svd", "--redis", url])
+    told = capsys.readouterr().err
+    assert "4711" not in told
+    assert "--redis-password-file" in told
+    assert "REDIS_URL" in told
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("rediss://host:6380/1?ssl_ca_certs=/ca.pem", "rediss://:p%40ss%3A%2F@host:6380/1?ssl_ca_certs=/ca.pem"),
+        ("redis://dermslim@host", "redis://dermslim:p%40ss%3A%2F@host"),
+        ("unix:///run/valkey.sock?db=2", "unix://:p%40ss%3A%2F@/run/valkey.sock?db=2"),
+    ],
+)
+def test_a_password_may_stand_in_a_file(url: str, whole: str, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("p@ss:/\n")
+    settings = Settings.from_environment({"REDIS_URL": url, "REDIS_PASSWORD_FILE": str(tmp_path / "password")})
+    assert settings.redis_url == whole
+    arguments = Redis.from_url(whole).connection_pool.connection_kwargs
+    assert arguments["password"] == "p@ss:/"
+    assert "p%40ss" not in repr(settings)
+
+
+def test_a_password_file_that_is_of_no_use_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for file, reason in {"gone": "No such file", "empty": "is empty"}.items():
+        with pytest.raises(SpecError, match=f"REDIS_PASSWORD_FILE: expected a file .*{file}.*{reason}"):
+            Settings.from_environment({"REDIS_URL": "redis://h", "REDIS_PASSWORD_FILE": str(tmp_path / file)})
+    with pytest.raises(SpecError, match="expected no password in REDIS_URL beside it"):
+        Settings.from_environment({"REDIS_URL": "redis://:x@h", "REDIS_PASSWORD_FILE": str(tmp_path / "empty")})

@@ -1,0 +1,53 @@
+"""TLS before a server that has none of its own, as stunnel or a balancer puts it there."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import trustme
+
+
+@contextmanager
+def terminator(authority: trustme.CA, target: tuple[str, int], name: str, address: str = "127.0.0.1") -> Iterator[int]:
+    """Give a port of `address` that takes TLS alone, with a certificate for `name`, and hands on to the target.
+
+    The embedded server is built without TLS; what DermSlim has to do is the client's part, which is the same.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    listener = socket.create_server((address, 0))
+
+    def hand_on(source: socket.socket, goal: socket.socket) -> None:
+        try:
+            while part := source.recv(65536):
+                goal.sendall(part)
+        except OSError:
+            pass  # one side closed
+        finally:
+            for each in (source, goal):
+                each.close()
+
+    def serve() -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return  # the test is over
+            threading.Thread(target=connected, args=(plain,), daemon=True).start()
+
+    def connected(plain: socket.socket) -> None:
+        try:
+            secure = context.wrap_socket(plain, server_side=True)
+        except OSError:
+            return  # no TLS, or a client that does not trust the certificate
+        server = socket.create_connection(target)
+        threading.Thread(target=hand_on, args=(secure, server), daemon=True).start()
+        hand_on(server, secure)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with closing(listener):
+        yield int(listener.getsockname()[1])
