@@ -193,6 +193,32 @@ def test_a_loss_that_is_no_number_ends_the_training_with_a_hint(tmp_path: Path) 
     assert len(training.history_of(tmp_path)) == 1
 
 
+STARVED = """
+import pathlib, resource, sys
+sys.path.insert(0, "tests")
+from dataclasses import replace
+import numpy as np, psutil
+from core.architectures import ALEXNET
+import test_training as t
+height, width = 300, 400
+folder, spec = pathlib.Path(sys.argv[1]), replace(t.SPEC, height=height, width=width, batch_size=24)
+list(t.train(t.NETWORK, *t.DATA, replace(t.SPEC, epochs=1), folder / "small"))
+soft = psutil.Process().memory_info().vms + 400_000_000
+resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
+try:
+    list(t.train(ALEXNET, np.zeros((t.IMAGES, height, width, 3), np.uint8), *t.DATA[1:], spec, folder / "large"))
+except t.TrainingError as error:
+    print(error)
+"""
+
+
+def test_a_process_that_really_runs_out_of_memory_says_so_with_a_hint(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARVED, str(tmp_path)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert answer.stdout.startswith("Expected memory for batches of 24 images of 300×400; there is too little")
+
+
 def test_too_little_memory_is_told_with_a_hint_and_nothing_else_is_hidden() -> None:
     with pytest.raises(TrainingError, match="smaller batch"), training.explained(SPEC):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes")
