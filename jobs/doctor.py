@@ -6,6 +6,7 @@ Every check stands alone, so that the rest is still looked at where store, queue
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -32,7 +33,8 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from core import store_upkeep
-from core.errors import DermSlimError, SpecError
+from core.datasets import folder_here
+from core.errors import DatasetError, DermSlimError, QueueUnavailable, SpecError
 from core.network_files import FOLDER, load_networks
 from core.settings import Settings, usable_cores
 from core.store import Store
@@ -42,6 +44,7 @@ from jobs import webhooks
 from jobs.backup import last_backup
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision
+from jobs.hosts import Folder, folder_of, told_folders
 from jobs.live import LiveRun, active_runs
 from jobs.logs import masked
 from jobs.queues import LATE, Queues
@@ -234,7 +237,10 @@ def check_processes(settings: Settings) -> Checks:
         OK if recorder else WARNING,
         "one, beside the store",
         "running" if recorder else "not running",
-        "" if recorder else "`make up`, or `python -m jobs.worker record`: without it nothing is written to the store.",
+        ""
+        if recorder
+        else "`make up`, or `python -m jobs.worker record`: without it nothing is written to the store. On a host of"
+        " further workers there is none.",
     )
     port = os.environ.get("PORT") or "8501"
     with socket.socket() as probe:
@@ -260,7 +266,12 @@ def check_store(settings: Settings) -> Checks:
     store = Store(settings.database)
     if not settings.database.exists():
         yield Check(
-            "store", "file", WARNING, str(settings.database), "none yet", "The record worker makes it: `make up`."
+            "store",
+            "file",
+            WARNING,
+            str(settings.database),
+            "none yet",
+            "The record worker makes it: `make up`. A host of further workers needs none.",
         )
         return
     began = time.perf_counter()
@@ -494,27 +505,44 @@ def check_data(settings: Settings) -> Checks:
         ", ".join(broken) or ", ".join(str(root) for root in settings.data_roots if root.is_dir()),
         "See to DATA_ROOTS, or to these folders' permissions." if broken else "",
     )
-    store = Store(settings.database)
-    for name in store.datasets()["name"]:
-        dataset = store.dataset(str(name))
-        if dataset is None:
-            continue
-        gone, changed = 0, 0
-        for record in dataset.records:
+    for folder in _folders(settings):
+        gone, changed, problem = 0, 0, ""
+        here = settings.here(Path(folder.root))
+        try:
+            here = folder_here(Path(folder.root), settings)
+            problem = "" if here.is_dir() else "its folder is gone"
+        except DatasetError as error:
+            problem = str(error)
+        for path, size in folder.files.items() if not problem else ():
             try:
-                changed += (dataset.root / record.path).stat().st_size != record.bytes
+                changed += (here / path).stat().st_size != size
             except OSError:
                 gone += 1
-        problem = "its folder is gone" if not dataset.root.is_dir() else f"{gone} files gone, {changed} changed"
-        wrong = gone or changed or not dataset.root.is_dir()
+        some = "" if len(folder.files) == folder.images else f" of {len(folder.files):,} looked at"
+        problem = problem or (f"{gone} files gone, {changed} changed{some}" if gone or changed else "")
+        advice = f"Put them back, or `python -m jobs register {folder.root} --name {folder.name}` anew; on another host"
         yield Check(
             "data",
-            f"data set {name}",
-            WARNING if wrong else OK,
-            f"{len(dataset.records):,} images as registered at {dataset.root}",
-            problem if wrong else "all there, of the same sizes",
-            f"Put them back, or `python -m jobs register {dataset.root} --name {name}` anew." if wrong else "",
+            f"data set {folder.name}",
+            WARNING if problem else OK,
+            f"{folder.images:,} images as registered at {folder.root}"
+            + (f", here {here}" if str(here) != folder.root else ""),
+            problem or f"all there, of the same sizes{some}",
+            f"{advice} than the dashboard's, see to DATA_ROOTS." if problem else "",
         )
+
+
+def _folders(settings: Settings) -> Iterator[Folder]:
+    """Yield the folders of registered data sets: from the store, on a host without one from the queue."""
+    if settings.database.exists():
+        store = Store(settings.database)
+        for name in store.datasets()["name"]:
+            dataset = store.dataset(str(name))
+            if dataset is not None:
+                yield folder_of(dataset)
+        return
+    with contextlib.suppress(QueueUnavailable, redis.RedisError):  # which check_queue has said
+        yield from told_folders(connect(settings))
 
 
 def check_networks(settings: Settings) -> Checks:

@@ -6,23 +6,65 @@ work and spoils none.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rq import Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core.datasets import folder_here
+from core.datasets import Dataset, folder_here
 from core.errors import DatasetError, NotOnThisHost
 from core.settings import Settings
-from jobs.connection import queue
-from jobs.live import LiveRun
+from core.store import Store
+from jobs.connection import Connection, queue
+from jobs.live import PREFIX, LiveRun
 
+FOLDERS = f"{PREFIX}:folders"  # by name of a data set, where it lies, for hosts that do not see the store
+EXAMPLES = 100  # files of a data set that are named there
 PAUSE = 2.0  # seconds that a worker keeps a job which it has refused before, so that others come first
 TIMES = 1_000_000  # that a job may be left to others; it ends sooner, once no worker is left that has not refused it
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a registered data set lies on the dashboard's host, and the bytes of some of its files, by path."""
+
+    name: str
+    root: str
+    fingerprint: str
+    images: int
+    files: dict[str, int]
+
+
+def folder_of(dataset: Dataset, examples: int | None = None) -> Folder:
+    """Describe a data set's folder by all its files, or by so many of them."""
+    records = dataset.records if examples is None else dataset.sample(min(examples, len(dataset.records)), 1)
+    files = {record.path: record.bytes for record in records}
+    return Folder(dataset.name, str(dataset.root), dataset.fingerprint, len(dataset.records), files)
+
+
+def tell_folders(store: Store, connection: Connection) -> None:
+    """Leave in Redis where every registered data set lies; for the record worker."""
+    registered: dict[str, str] = dict(store.datasets()[["name", "fingerprint"]].itertuples(index=False))
+    known = {folder.name: folder.fingerprint for folder in told_folders(connection)}
+    for name in known.keys() - registered.keys():
+        connection.hdel(FOLDERS, name)
+    for name in (each for each, fingerprint in registered.items() if known.get(each) != fingerprint):
+        dataset = store.dataset(name)
+        if dataset is not None:
+            connection.hset(FOLDERS, name, json.dumps(asdict(folder_of(dataset, EXAMPLES))))
+
+
+def told_folders(connection: Connection) -> Iterator[Folder]:
+    """Yield what `tell_folders` left."""
+    for text in connection.hvals(FOLDERS):
+        yield Folder(**json.loads(text))
 
 
 def worker_name() -> str:

@@ -31,6 +31,7 @@ from core.training_rows import ENDED
 from core.training_runs import TRAINING_SPECS, StepResult
 from jobs import retention, studies, webhooks
 from jobs.connection import Connection
+from jobs.hosts import tell_folders
 from jobs.live import LiveRun, active_runs
 from jobs.lost_jobs import begin_lost_again
 from jobs.queues import Queues
@@ -278,6 +279,7 @@ def reconcile() -> None:
     for facts in plain_rows(unfinished):
         reconcile_one = _reconcile_training if facts["kind"] in TRAINING_SPECS else _reconcile_run
         reconcile_one(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
+    tell_folders(store, connection)
     studies.advance_all(Queues(Settings.from_environment(), connection))
     webhooks.announce_new(Settings.from_environment(), store, connection)
 

@@ -35,7 +35,7 @@ from core.splits import Targets
 from core.sweeps import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
 from core.training_runs import TrainSpec
 from dashboard import data
-from jobs import worker
+from jobs import doctor, worker
 from jobs.hosts import mark_output, output_here
 from jobs.queues import Queues, RunState
 from jobs.server import running_server
@@ -333,6 +333,36 @@ def test_a_reconstruction_is_written_through_a_folder_that_both_hosts_share(tmp_
         output_here(one / "small", "reconstruct-2", second)
     with pytest.raises(NotOnThisHost, match=r"allowed data roots .* DATA_ROOTS"):
         output_here(Path("/etc/small"), "reconstruct-1", second)
+
+
+def test_the_doctor_on_the_second_host_looks_at_each_registered_data_set_where_it_lies_there(hosts: Hosts) -> None:
+    for name in ("whole", "lacking"):
+        folder = write_images(hosts.images / name, 3, seed=5)
+        registered(hosts.queues, folder)
+    read_only_copy(hosts.images / "whole", hosts.second.images / "whole")
+    (hosts.second.images / "lacking").mkdir()
+    shutil.copyfile(hosts.images / "whole" / "mole000.jpg", hosts.second.images / "lacking" / "mole000.jpg")
+    elsewhere = write_images(hosts.settings.data_dir / "moles", 3, seed=6)
+    registered(hosts.queues, elsewhere)
+    there = Settings.from_environment(
+        {
+            "DATA_DIR": str(hosts.second.folder / "state"),
+            "DATA_ROOTS": f"{hosts.images}={hosts.second.images}",
+            "REDIS_URL": str(hosts.settings.redis_url),
+        }
+    )
+
+    def found() -> dict[str, doctor.Check]:
+        return {check.name.removeprefix("data set "): check for check in doctor.check_data(there)}
+
+    wait_for(lambda: {"whole", "lacking", "moles"} <= found().keys(), 60)
+    assert found()["whole"].found == "all there, of the same sizes"
+    assert found()["whole"].expected.endswith(f"at {hosts.images}/whole, here {hosts.second.images}/whole")
+    assert found()["lacking"].found == "2 files gone, 0 changed"
+    assert f"for {elsewhere}: Expected a path inside" in found()["moles"].found
+    assert "DATA_ROOTS" in found()["moles"].advice
+    hosts.queues.remove_dataset("moles")
+    wait_for(lambda: "moles" not in found(), 60)
 
 
 # -- nothing shared at all -----------------------------------------------------------------------------------------
