@@ -509,7 +509,7 @@ def facts(row: Mapping[str, Any]) -> None:
     st.table({**own, **_common_facts(row)}, border="horizontal", width="stretch", alt="Facts of the run")
     if row["command"]:
         st.caption("Repeat it from the project's folder with")
-        st.code(row["command"], language="bash", wrap_lines=True)
+        st.code(row["command"], language=None, wrap_lines=True)
 
 
 def _named(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:

@@ -300,23 +300,26 @@ def start_panel(spec: Spec, dataset: Dataset, label: str, *, param: str, results
         if results:
             st.query_params["tab"] = results
 
-    def start(again: bool) -> None:
+    def start(*, again: bool) -> None:
         try:
             submission = data.queues().submit(spec, dataset, again=again)
         except DermSlimError as error:
             st.session_state["problem"] = str(error)
-            return
-        data.forget_states()
-        opened(submission.run_id)
+        else:
+            data.forget_states()
+            opened(submission.run_id)
+        st.rerun()
 
+    # No callback of a button starts anything: it would know the fields only as they were before the one left last.
     if identical is not None:
         state = data.run_state(identical)
         when = f"finished {words.ago_text(state.finished_at)}" if state and state.ended else "is being measured now"
         st.info(f"A run with exactly these settings on exactly these images {when}.", icon=":material/content_copy:")
         with st.container(horizontal=True):
             st.button("Open it", on_click=opened, args=(identical,), type="primary", key="open_identical")
-            if state is None or state.ended:
-                st.button("Measure again", on_click=start, args=(True,), icon=":material/replay:", key="again")
+            if (state is None or state.ended) and st.button("Measure again", icon=":material/replay:", key="again"):
+                start(again=True)
         return
     st.caption(f":material/timer: {words.escaped(words.estimate_sentence(estimate.seconds, estimate.basis))}")
-    st.button(label, on_click=start, args=(False,), type="primary", icon=":material/play_arrow:", key="start")
+    if st.button(label, type="primary", icon=":material/play_arrow:", key="start"):
+        start(again=False)

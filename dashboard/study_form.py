@@ -410,13 +410,16 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
             study = submit_study(data.queues(), spec, dataset, priority=priority, start_after=start_after)
         except DermSlimError as error:
             st.session_state["problem"] = str(error)
-            return
-        data.forget_states()
-        st.query_params["study"] = study
-        st.query_params["tab"] = "Study"
+        else:
+            data.forget_states()
+            st.query_params["study"] = study
+            st.query_params["tab"] = "Study"
+        st.rerun()
 
     label = "Start the whole study" if start_after is None else "Queue the whole study"
-    st.button(label, on_click=start, type="primary", icon=":material/play_arrow:", key="start")
+    # Not by a callback, which would know the fields only as they were before the one left last.
+    if st.button(label, type="primary", icon=":material/play_arrow:", key="start"):
+        start()
 
 
 def plan_table(spec: ArticleSpec, estimate: StudyEstimate, there: Mapping[str, float]) -> pd.DataFrame:

@@ -445,4 +445,4 @@ def settings(state: StudyState) -> None:
         st.table(facts, border="horizontal", width="stretch", alt="Settings of the study")
         if state.command:
             st.caption("Repeat it from the project's folder with")
-            st.code(state.command, language="bash", wrap_lines=True)
+            st.code(state.command, language=None, wrap_lines=True)

@@ -531,15 +531,15 @@ def start_panel(asked: Asked) -> None:
     if asked.start_after is not None:
         st.caption(f":material/alarm: Starts at {components.moment(asked.start_after)} at the earliest.")
     no_worker()
-    st.button(
+    # Not by a callback, which would know the fields only as they were before the one left last.
+    if st.button(
         f"Start {words.count_of(len(new), 'run')}",
-        on_click=start,
-        args=(asked, new, again),
         type="primary",
         icon=":material/play_arrow:",
         key="start",
         disabled=data.health().redis is not None,
-    )
+    ):
+        start(asked, new, again)
 
 
 def identical_runs(there: Sequence[str], wanted: int) -> bool:
@@ -578,11 +578,11 @@ def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) 
         )
     except DermSlimError as error:
         st.session_state["problem"] = str(error)
-        return
-    data.forget_states()
-    st.session_state["done"] = f"{words.count_of(len(submissions), 'run')} queued"
-    st.session_state[key("again")] = False
-    opened([submissions[0].run_id])
+    else:
+        data.forget_states()
+        st.session_state["done"] = f"{words.count_of(len(submissions), 'run')} queued"
+        opened([submissions[0].run_id])
+    st.rerun()
 
 
 def no_worker() -> None:

@@ -11,23 +11,27 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import environ
 from pathlib import Path
 from typing import Any
 
+import psutil
 from axe_playwright_python.sync_playwright import Axe
 from laboratory import ROOT
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from core.settings import Settings
 from core.store import Store
+from dashboard.demo import NAME as DEMO
+from jobs.queues import Queues, RunState
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 DEMO_IMAGES = 48
 STARTED_WITHIN = 180  # seconds; a cold start on an idle machine takes some ten
+FINISHED_WITHIN = 300  # seconds that a run of the demo, or a test's own, may take
 PATIENCE = 60_000  # milliseconds that an expected sight is waited for
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 FAILURES = ROOT / "test-results"
@@ -75,27 +79,88 @@ def chromium() -> str:
 
 @dataclass
 class Stack:
-    """What `make demo` starts, with few images, on a port and over a data folder of its own."""
+    """What `make demo` starts, with few images, on a port and over a data folder of its own.
+
+    Its `svd` and `train` workers come only with `start_workers`: until then whatever is submitted waits.
+    """
 
     url: str
     settings: Settings
     store: Store
     environment: dict[str, str]
+    workers: dict[str, list[subprocess.Popen[bytes]]] = field(default_factory=dict)
 
-    def command(self, *arguments: str) -> str:
-        """What a command of the project prints over this stack."""
-        return subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, env=self.environment, check=True, capture_output=True, text=True
-        ).stdout
+    def start_workers(self) -> None:
+        """Start two `svd` workers and a `train` worker, unless they run."""
+        for kind in () if self.workers else ("svd", "svd", "train"):
+            with (self.settings.data_dir / f"{kind}.log").open("a") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "jobs.worker", kind],
+                    cwd=ROOT,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            self.workers.setdefault(kind, []).append(process)
 
-    def ended(self, kind: str) -> list[str]:
-        """The finished runs of a kind."""
-        return list(self.store.runs(kind, "finished")["run_id"])
+    def stop_workers(self) -> None:
+        """End the workers."""
+        processes = [process for started in self.workers.values() for process in started]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # in the middle of an epoch or an image
+                process.kill()
+                process.wait()
+
+    @contextmanager
+    def held(self, kind: str) -> Iterator[None]:
+        """Keep the workers of a queue, and the processes that do their jobs, from going on inside the block."""
+        stopped = []
+        try:
+            for worker in (psutil.Process(process.pid) for process in self.workers[kind]):
+                worker.suspend()  # first, so that it starts no other job
+                stopped.append(worker)
+                for child in worker.children(recursive=True):
+                    child.suspend()
+                    stopped.append(child)
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
+
+    def state(self, run_id: str) -> RunState:
+        """How a run stands in store and queue."""
+        state = Queues(self.settings).run(run_id)
+        assert state is not None, f"expected run {run_id} in the store or the queue"
+        return state
+
+    def result(self, kind: str) -> str:
+        """The demo's own run of a kind, the first that was submitted, once it has finished."""
+        self.start_workers()
+
+        def finished() -> str | None:
+            runs = self.store.runs(kind, dataset=DEMO).tail(1)  # newest first
+            return str(runs["run_id"].iloc[0]) if list(runs["status"]) == ["finished"] else None
+
+        found: str = until(finished, f"the demo's {kind} run to finish")
+        return found
+
+
+def until(found: Callable[[], Any], what: str, seconds: float = FINISHED_WITHIN) -> Any:
+    """Ask again and again until the answer is true or not zero, and give it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        assert time.monotonic() < deadline, f"expected {what} within {seconds} s"
+        time.sleep(0.02)
+    return answer
 
 
 @contextmanager
 def demo_stack(folder: Path) -> Iterator[Stack]:
-    """Start the launcher with its demo, wait until its page answers, and stop it as Ctrl-C does."""
+    """Start the launcher with its demo but without workers, wait until its page answers; stop it as Ctrl-C does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -103,17 +168,8 @@ def demo_stack(folder: Path) -> Iterator[Stack]:
     environment = {**environ, "DATA_DIR": str(data_dir), "DATA_ROOTS": str(folder)}
     for name in ("REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS"):
         environment.pop(name, None)
-    launcher = [
-        sys.executable,
-        "-m",
-        "dashboard",
-        "--demo",
-        str(DEMO_IMAGES),
-        "--port",
-        str(port),
-        "--svd-workers",
-        "2",
-    ]
+    launcher = [sys.executable, "-m", "dashboard", "--demo", str(DEMO_IMAGES), "--port", str(port)]
+    launcher += ["--svd-workers", "0", "--train-workers", "0"]
     output = folder / "launcher.log"
     with output.open("w") as log:
         process = subprocess.Popen(launcher, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -125,7 +181,11 @@ def demo_stack(folder: Path) -> Iterator[Stack]:
             assert time.monotonic() < deadline, f"expected an answer in {STARTED_WITHIN} s, got\n{output.read_text()}"
             time.sleep(0.1)
         settings = Settings(data_dir, (folder,))
-        yield Stack(url, settings, Store(settings.database, timeout=30), environment)
+        stack = Stack(url, settings, Store(settings.database, timeout=30), environment)
+        try:
+            yield stack
+        finally:
+            stack.stop_workers()
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
@@ -175,6 +235,13 @@ class Visitor:
     def settle(self) -> None:
         """Wait until Streamlit has run the page and its charts are drawn."""
         self.page.wait_for_function(SHOWN, timeout=PATIENCE)
+
+    def unfold(self) -> None:
+        """Open whatever can be folded out."""
+        folded = self.page.locator("[data-testid=stMain] details:not([open]) > summary")
+        while folded.count():
+            folded.first.click()
+            self.settle()
 
     def turn(self, scheme: str) -> None:
         """Ask for the light or dark page, as the system's setting does."""

@@ -1,6 +1,7 @@
 """The whole stack in a real browser, as its readers use it: `make test-browser`.
 
-In the order of the file: the demo's trainings last a minute or two, and what does not need them comes first.
+One stack serves all tests. Its workers start with the first test that needs them, so that the demo is found waiting
+by the first of all; whatever a test has to meet under way it holds there (`Stack.held`).
 """
 
 from __future__ import annotations
@@ -10,23 +11,27 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from browser import DESKTOP, FAILURES, PATIENCE, PHONE, Stack, Visitor, demo_stack, launched_browser
+from browser import DESKTOP, FAILURES, PATIENCE, PHONE, Stack, Visitor, demo_stack, launched_browser, until
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.architectures import NETWORKS
 from core.parameters import curve_table
 from core.results import FURTHER
 from core.training_runs import training_spec_from_dict
+from dashboard import words
+from jobs.__main__ import main as command
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 UNTIL_TRAINED = 300_000  # milliseconds that a training may take
-LIVE_WITHIN = 2.0  # seconds from an epoch in the store to its point on the page
+LIVE_WITHIN = 2.0  # seconds from an epoch's end to its point on the page
 DEMO_KINDS = ("svd-sweep", "resize-study", "rivals", "prune-train")
+KS = "k, the numbers of singular values kept"
 # Every page, and what shows that it is there: its main button where it has a form, else a part of its content.
 PAGES = {
     "": "Headline figures",
@@ -46,7 +51,10 @@ PAGES = {
     "tables": "Table 4: training and validation",
     "claims": "Not reproduced",
     "jobs": "Ended",
-    "maintenance": "Caches and leftovers",
+    "maintenance": "Everything that was looked at",
+    "maintenance?tab=Disk": "Caches and leftovers",
+    "maintenance?tab=Runs": "Delete",
+    "maintenance?tab=Backups": "Back up now",
     "run?run=": "Facts",
 }
 
@@ -86,15 +94,28 @@ def main(page: Page) -> Locator:
     return page.get_by_test_id("stMain")
 
 
-def button(page: Page, name: str) -> Locator:
+def button(page: Page, name: str | re.Pattern[str]) -> Locator:
     return main(page).get_by_role("button", name=name, exact=True)
 
 
-def fill(page: Page, label: str, text: str) -> None:
+def heading(page: Page, name: str) -> Locator:
+    return main(page).get_by_role("heading", name=name, exact=True)
+
+
+def field(page: Page, label: str) -> Locator:
+    return (
+        main(page)
+        .get_by_role("textbox", name=label, exact=True)
+        .or_(main(page).get_by_role("spinbutton", name=label, exact=True))
+    )
+
+
+def fill(visitor: Visitor, label: str, text: str) -> None:
     """Type into a field as a reader does: Streamlit takes it when the field is left."""
-    box = main(page).get_by_label(label, exact=True)
+    box = field(visitor.page, label)
     box.fill(text)
     box.press("Tab")
+    visitor.settle()
 
 
 def run_in_address(page: Page) -> str:
@@ -103,73 +124,116 @@ def run_in_address(page: Page) -> str:
     return re.search(r"[?&]run=([\w-]+)", page.url)[1]  # type: ignore[index]
 
 
+def spec_of(visitor: Visitor, run_id: str) -> dict[str, object]:
+    """What a run was asked to do, once it is recorded."""
+    run = until(lambda: visitor.stack.store.run(run_id), f"run {run_id} in the store")
+    spec: dict[str, object] = json.loads(run["spec"])
+    return spec
+
+
 def downloaded(page: Page, name: str) -> bytes:
     """What the download button of this name gives; the first, where several have it."""
     with page.expect_download() as download:
-        main(page).get_by_role("button", name=name, exact=True).first.click()
+        button(page, name).first.click()
     return Path(download.value.path()).read_bytes()
 
 
-def sweep_form(visitor: Visitor, **fields: str) -> Page:
-    page = visitor.open("sweeps?tab=New+sweep")
-    for label, text in fields.items():
-        fill(page, label, text)
-        visitor.settle()
-    return page
+# -- the demo begins ---------------------------------------------------------------------------------------------------
 
 
-# -- while the demo starts ---------------------------------------------------------------------------------------------
-
-
-def test_the_demo_is_under_way_on_the_first_page_and_called_synthetic(visitor: Visitor) -> None:
+def test_the_demo_waits_for_workers_then_goes_on_and_is_called_synthetic(visitor: Visitor) -> None:
     page = visitor.open("")
-    expect(main(page).get_by_role("heading", name="Running now")).to_be_visible(timeout=120_000)
+    expect(heading(page, "Running now")).to_be_visible(timeout=120_000)
+    for kind in DEMO_KINDS:
+        expect(main(page).get_by_text(words.KINDS[kind], exact=True)).to_be_visible()
     expect(main(page).get_by_text("synthetic").first).to_be_visible()
-    expect(main(page).get_by_text("Prune and train").first).to_be_visible()
+    for warning in ("No svd worker is running", "No train worker is running"):
+        expect(page.get_by_text(warning)).to_be_visible()
+    visitor.stack.start_workers()
+    for warning in ("No svd worker is running", "No train worker is running"):
+        expect(page.get_by_text(warning)).to_have_count(0)
+    training = main(page).get_by_test_id("stVerticalBlock").filter(has_text=words.KINDS["prune-train"]).last
+    expect(training.get_by_text("running")).to_be_visible()
     page.get_by_role("link", name="Data sets").first.click()
     expect(main(page).get_by_text("They show no patient")).to_be_visible()
     expect(main(page).locator("img").first).to_be_visible()
 
 
+# -- sweeps ------------------------------------------------------------------------------------------------------------
+
+
 def test_a_sweep_is_submitted_cancelled_and_retried_to_its_end(visitor: Visitor) -> None:
-    many = ", ".join(map(str, range(10, 440, 18)))
-    page = sweep_form(visitor, **{"k, the numbers of singular values kept": many})
-    button(page, "Start the sweep").click()
-    run_id = run_in_address(page)
-    button(page, "Cancel").click()
-    expect(main(page).get_by_text("This run was cancelled with")).to_be_visible()
-    assert visitor.stack.store.run(run_id)["status"] == "cancelled"  # type: ignore[index]
-    main(page).get_by_role("button", name=re.compile(r"Retry the \d+ missing images?")).click()
-    expect(main(page).get_by_role("heading", name="Quality against k")).to_be_visible(timeout=UNTIL_TRAINED)
-    run = visitor.stack.store.run(run_id)
+    stack = visitor.stack
+    stack.result("svd-sweep")
+    page = visitor.open("sweeps?tab=New+sweep")
+    fill(visitor, "Seed", "11")  # else these would be the settings of the demo's sweep
+    field(page, KS).fill("15, 150, 350")
+    with stack.held("svd"):
+        button(page, "Start the sweep").click()  # at once: what was typed last counts too
+        run_id = run_in_address(page)
+        assert spec_of(visitor, run_id)["ks"] == [15, 150, 350]
+        expect(main(page).get_by_text(re.compile("48 images to measure|of 48 images"))).to_be_visible()
+    until(lambda: stack.state(run_id).done, "a first image")
+    with stack.held("svd"):
+        done = stack.state(run_id).done
+        assert 0 < done < 48
+        expect(main(page).get_by_text(f"{done} of 48 images")).to_be_visible()
+        button(page, "Cancel").click()
+        expect(main(page).get_by_text("This run was cancelled with")).to_be_visible()
+        assert stack.state(run_id).status == "cancelled"
+    button(page, re.compile(r"Retry the \d+ missing images?")).click()
+    expect(heading(page, "Quality against k")).to_be_visible(timeout=UNTIL_TRAINED)
+    run = stack.store.run(run_id)
     assert run is not None
-    assert (run["status"], run["attempt"], run["measured"], run["failed"]) == ("finished", 2, run["total"], 0)
+    assert (run["status"], run["attempt"], run["measured"], run["failed"]) == ("finished", 2, 48, 0)
+    assert len(stack.store.measurements(run_id)) == 48 * 3
 
 
-def test_a_sweep_is_set_and_started_by_the_keyboard_alone(visitor: Visitor) -> None:
-    page = sweep_form(visitor)
-    focused = "(document.activeElement?.getAttribute('aria-label') || document.activeElement?.innerText || '').trim()"
-    typed = {"k, the numbers of singular values kept": "20, 300", "Seed": "7"}
-    for _ in range(300):  # focus goes round the page: a button that was being drawn anew is met the next time
-        page.keyboard.press("Tab")
-        name = page.evaluate(focused)
-        if text := typed.pop(name, None):
-            page.keyboard.press("Control+a")
-            page.keyboard.type(text)
-            page.keyboard.press("Enter")
-            visitor.settle()
-        if "Start the sweep" in name and not typed:
-            break
-    expect(button(page, "Start the sweep")).to_be_focused()
+def tab_to(target: Locator) -> None:
+    """Go on with the tabulator until this has the focus; it may be drawn anew meanwhile and is met the next time."""
+    expect(target).to_be_visible()
+    for _ in range(200):
+        target.page.keyboard.press("Tab")
+        if target.evaluate_all("found => found.includes(document.activeElement)"):
+            return
+    raise AssertionError("expected the tabulator to reach what is asked for; it did not in 200 steps")
+
+
+def press_by_keyboard(page: Page, name: str) -> None:
+    """Press a button that the tabulator leads to."""
+    tab_to(button(page, name))
     page.keyboard.press("Enter")
-    run_id = run_in_address(page)
-    expect(main(page).get_by_role("heading", name="Quality against k")).to_be_visible(timeout=UNTIL_TRAINED)
-    assert set(visitor.stack.store.storage(run_id)["k"]) == {20, 300}
-    assert '"seed": 7' in str(visitor.stack.store.run(run_id)["spec"])  # type: ignore[index]
+
+
+def type_by_keyboard(visitor: Visitor, label: str, text: str) -> None:
+    """Replace what stands in a field that the tabulator leads to."""
+    tab_to(field(visitor.page, label))
+    visitor.page.keyboard.press("Control+a")
+    visitor.page.keyboard.type(text)
+    visitor.page.keyboard.press("Enter")
+    visitor.settle()
+
+
+def test_a_sweep_is_set_started_cancelled_and_retried_by_the_keyboard_alone(visitor: Visitor) -> None:
+    stack = visitor.stack
+    stack.result("svd-sweep")
+    page = visitor.open("sweeps?tab=New+sweep")
+    type_by_keyboard(visitor, KS, "20, 300")
+    type_by_keyboard(visitor, "Seed", "7")
+    with stack.held("svd"):
+        press_by_keyboard(page, "Start the sweep")
+        run_id = run_in_address(page)
+        press_by_keyboard(page, "Cancel")
+        expect(main(page).get_by_text("This run was cancelled with")).to_be_visible()
+        press_by_keyboard(page, "Retry the 48 missing images")
+        expect(button(page, "Cancel")).to_be_visible()
+    expect(heading(page, "Quality against k")).to_be_visible(timeout=UNTIL_TRAINED)
+    assert set(stack.store.storage(run_id)["k"]) == {20, 300}
+    assert spec_of(visitor, run_id)["seed"] == 7
 
 
 def test_the_files_of_a_sweep_hold_the_stores_rows(visitor: Visitor) -> None:
-    run_id = visitor.stack.ended("svd-sweep")[0]
+    run_id = visitor.stack.result("svd-sweep")
     page = visitor.open(f"sweeps?run={run_id}")
     store = visitor.stack.store
     wanted = {
@@ -202,9 +266,8 @@ def test_the_inspector_follows_k_and_the_image(visitor: Visitor) -> None:
     expect(
         main(page).get_by_text("SSIM around each pixel").or_(main(page).get_by_text("SSIM map")).first
     ).to_be_attached()
-    visitor.settle()
+    page.wait_for_url(re.compile(r"layout=Side"))
     assert "k=99" in page.url
-    assert "layout=Side" in page.url
 
 
 def test_the_curves_follow_their_choices_and_can_be_taken_home(visitor: Visitor) -> None:
@@ -218,7 +281,7 @@ def test_the_curves_follow_their_choices_and_can_be_taken_home(visitor: Visitor)
     for name in ("parameters", "macs"):
         assert list(given.sort_values(keys)[name]) == list(counted.sort_values(keys)[name])
     main(page).get_by_role("link", name="Take this point on to a prune-train run").click()
-    expect(main(page).get_by_label("Sizes, rows × columns")).to_have_value("100×75")
+    expect(field(page, "Sizes, rows × columns")).to_have_value("100×75")
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------
@@ -227,55 +290,48 @@ def test_the_curves_follow_their_choices_and_can_be_taken_home(visitor: Visitor)
 def training_form(visitor: Visitor, kind: str, **fields: str) -> Page:
     page = visitor.open("prune_train?tab=New+run")
     page.get_by_role("radio", name=kind).click()
+    expect(page.get_by_role("radio", name=kind)).to_be_checked()
     page.get_by_role("radio", name="Quick", exact=True).click()
+    expect(field(page, "Sizes, rows × columns")).to_have_value("48×64")
     visitor.settle()
     for label, text in fields.items():
-        fill(page, label, text)
-        visitor.settle()
-    expect(main(page).get_by_text(re.compile(f"of {fields['Epochs']} epochs"))).to_be_visible()  # the field set last
+        fill(visitor, label, text)
     return page
 
 
+def ends_of_epochs(stack: Stack, run_id: str, more_than: int) -> list[pd.Timestamp]:
+    """When the epochs of a run's first step ended, once the store has more than so many; before that none."""
+    epochs = stack.store.epochs([run_id])
+    ends = list(epochs.loc[epochs["step"] == 0, "ended_at"])
+    return ends if len(ends) > more_than else []
+
+
 def test_a_pruning_is_watched_epoch_by_epoch_to_its_ladder(visitor: Visitor) -> None:
+    stack = visitor.stack
+    stack.result("prune-train")  # else its steps would go first
     page = training_form(
         visitor,
         "Prune and train, Algorithm 2",
-        **{
-            "Sizes, rows × columns": "200×300",
-            "Batch size": "2",
-            "Pruning factors, %": "50",
-            "Pruned networks at most": "1",
-            "Epochs": "10",
-        },
+        **{"Batch size": "8", "Pruning factors, %": "50", "Epochs": "6", "Pruned networks at most": "1"},
     )
     button(page, "Start 1 run").click()
     run_id = run_in_address(page)
     expect(main(page).get_by_text("being trained").first).to_be_visible(timeout=UNTIL_TRAINED)
-    delays = []
-    shown = """count => {
-        const charts = [...document.querySelectorAll('[data-testid=stPlotlyChart] .js-plotly-plot')];
-        return charts.some(chart => (chart.data || []).some(trace => (trace.x?.length ?? 0) >= count
-            || (trace.x?._inputArray?.length ?? 0) >= count));
-    }"""
-    deadline = time.monotonic() + UNTIL_TRAINED / 1000
-    seen = 0
-    while seen < 8:
-        assert time.monotonic() < deadline, f"expected 8 epochs in the store, got {seen}"
-        epochs = visitor.stack.store.epochs([run_id])
-        count = int((epochs["step"] == 0).sum())
-        if count > seen:
-            seen, recorded = count, time.monotonic()
-            page.wait_for_function(shown, arg=count, polling=50)
-            delays.append(time.monotonic() - recorded)
-        else:
-            page.wait_for_timeout(250)  # the store is locked while it is read
+    points = """count => [...document.querySelectorAll('[data-testid=stPlotlyChart] .js-plotly-plot')].some(
+        chart => (chart.data || []).some(trace => (trace.x?._inputArray ?? trace.x)?.length >= count))"""
+    delays: list[float] = []
+    shown = 0
+    while shown < 5:
+        ends = until(partial(ends_of_epochs, stack, run_id, shown), "a further epoch in the store")
+        with stack.held("train"):  # what is measured is the page, not what the training leaves it of the machine
+            shown = len(ends)
+            page.wait_for_function(points, arg=shown, polling=50)
+            delays.append(time.time() - ends[-1].timestamp())
     assert pd.Series(delays).median() <= LIVE_WITHIN, delays
     expect(main(page).get_by_text("Of 1 pruned network")).to_be_visible(timeout=UNTIL_TRAINED)
     expect(button(page, "Cancel at once")).to_have_count(0)
-    run = visitor.stack.store.run(run_id)
-    assert run is not None
-    assert run["status"] == "finished"
-    steps = visitor.stack.store.steps([run_id])
+    assert stack.state(run_id).status == "finished"
+    steps = stack.store.steps([run_id])
     assert (steps["status"] == "finished").all()
     names = main(page).get_by_test_id("stDataFrame").first.locator("table")
     for name in steps["name"]:
@@ -283,58 +339,70 @@ def test_a_pruning_is_watched_epoch_by_epoch_to_its_ladder(visitor: Visitor) -> 
 
 
 def test_a_training_is_cancelled_after_its_epoch_and_retried_to_the_last(visitor: Visitor) -> None:
-    page = training_form(
-        visitor,
-        "Train each network once",
-        **{"Sizes, rows × columns": "150×200", "Batch size": "2", "Seeds": "5", "Epochs": "8"},
-    )
-    button(page, "Start 1 run").click()
+    stack = visitor.stack
+    stack.result("prune-train")
+    page = training_form(visitor, "Train each network once", **{"Batch size": "8", "Seeds": "5"})
+    field(page, "Epochs").fill("8")
+    button(page, "Start 1 run").click()  # at once: what was typed last counts too
     run_id = run_in_address(page)
-    expect(main(page).get_by_text(re.compile("epoch [1-6] of 8")).first).to_be_visible(timeout=UNTIL_TRAINED)
-    button(page, "Cancel after the epoch").click()
-    expect(main(page).get_by_text("This run was cancelled with")).to_be_visible()
-    kept = len(visitor.stack.store.epochs([run_id]))
-    assert 0 < kept < 8
+    until(lambda: stack.state(run_id).epoch, "a first epoch")
+    with stack.held("train"):
+        epoch = stack.state(run_id).epoch
+        assert epoch is not None
+        assert 0 < epoch < 8
+        expect(main(page).get_by_text(f"epoch {epoch} of 8")).to_be_visible()
+        button(page, "Cancel after the epoch").click()
+        expect(main(page).get_by_text("This run was cancelled with")).to_be_visible()
     button(page, "Retry from where it was").click()
     expect(main(page).get_by_text("unpruned, reaches")).to_be_visible(timeout=UNTIL_TRAINED)
     expect(button(page, "Cancel at once")).to_have_count(0)
-    store = visitor.stack.store
-    assert list(store.epochs([run_id])["epoch"]) == list(range(1, 9))
-    assert store.run(run_id)["status"] == "finished"  # type: ignore[index]
-    spec = training_spec_from_dict(json.loads(store.run(run_id)["spec"]))  # type: ignore[index]
+    assert list(stack.store.epochs([run_id])["epoch"]) == list(range(1, 9))
+    run = stack.store.run(run_id)
+    assert run is not None
+    assert (run["status"], run["attempt"]) == ("finished", 2)
+    spec = training_spec_from_dict(spec_of(visitor, run_id))
     assert (spec.training.epochs, spec.training.seed) == (8, 5)
 
 
 # -- the demo's results ------------------------------------------------------------------------------------------------
 
 
-def test_the_demo_leads_from_its_headline_figures_to_every_result(visitor: Visitor) -> None:
+@pytest.fixture
+def finished_demo(stack: Stack) -> dict[str, str]:
+    """The demo's run of each kind, all finished."""
+    return {kind: stack.result(kind) for kind in DEMO_KINDS}
+
+
+def test_the_demo_leads_from_its_headline_figures_to_every_result(
+    finished_demo: dict[str, str], visitor: Visitor
+) -> None:
     page = visitor.open("")
-    expect(main(page).get_by_role("heading", name="Smallest accepted network")).to_be_visible(timeout=UNTIL_TRAINED)
-    expect(main(page).get_by_role("heading", name="Running now")).to_have_count(0, timeout=UNTIL_TRAINED)
-    for kind in DEMO_KINDS:
-        assert visitor.stack.ended(kind), kind
+    expect(heading(page, "Smallest accepted network")).to_be_visible()
+    expect(heading(page, "Running now")).to_have_count(0)
     main(page).get_by_role("link", name="Open the run").first.click()
-    expect(main(page).get_by_role("heading", name="Quality against k")).to_be_visible()
+    expect(heading(page, "Quality against k")).to_be_visible()
     visitor.settle()
-    worst = main(page).get_by_role("heading", name="Worst images")
+    worst = heading(page, "Worst images")
     worst.scroll_into_view_if_needed()
     main(page).locator("a[href*='inspector']").first.click()
-    expect(main(page).get_by_role("heading", name="All metrics")).to_be_visible()
+    expect(heading(page, "All metrics")).to_be_visible()
     page.get_by_role("link", name="Resize study").first.click()
-    expect(main(page).get_by_role("heading", level=2).first).to_be_visible()
+    expect(heading(page, "Quality by size")).to_be_visible()
     page.get_by_role("link", name="Prune and train").first.click()
-    expect(main(page).get_by_role("heading", name="Steps", exact=True)).to_be_visible()
+    expect(heading(page, "Steps")).to_be_visible()
     page.get_by_role("link", name="Jobs").first.click()
-    expect(main(page).get_by_role("heading", name="Ended")).to_be_visible()
+    expect(heading(page, "Ended")).to_be_visible()
 
 
-def test_the_tables_files_are_what_the_command_prints(visitor: Visitor, tmp_path: Path) -> None:
+def test_the_tables_files_are_what_the_command_prints(
+    finished_demo: dict[str, str], visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(visitor.stack.settings.data_dir))
     page = visitor.open("tables")
     for label, kind, ending in (("CSV", "csv", "csv"), ("Markdown", "markdown", "md"), ("LaTeX", "latex", "tex")):
         folder = tmp_path / kind
-        visitor.stack.command("-m", "jobs", "tables", "--dataset", "demo", "--format", kind, "--output", str(folder))
-        buttons = main(page).get_by_role("button", name=label, exact=True)
+        assert command(["tables", "--dataset", "demo", "--format", kind, "--output", str(folder)]) == 0
+        buttons = button(page, label)
         names = ("table4", "table5", "table6", FURTHER)
         expect(buttons).to_have_count(len(names))
         for place in range(len(names)):
@@ -347,15 +415,17 @@ def test_the_tables_files_are_what_the_command_prints(visitor: Visitor, tmp_path
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_accessible_light_and_dark_and_on_a_phone(visitor: Visitor, path: str) -> None:
+def test_a_page_is_accessible_light_and_dark_and_on_a_phone(
+    finished_demo: dict[str, str], visitor: Visitor, path: str
+) -> None:
     visitor.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-    page = visitor.open(path + (visitor.stack.ended("prune-train")[0] if path.endswith("run=") else ""))
+    page = visitor.open(path + (finished_demo["prune-train"] if path.endswith("run=") else ""))
     sight = main(page).get_by_text(re.compile(f"^({PAGES[path]})$")).first
     expect(sight).to_be_visible()
     assert not visitor.scrolls_sideways()
     assert visitor.violations() == []
     page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
-    visitor.settle()
+    visitor.unfold()
     expect(sight).to_be_visible()
     assert visitor.violations() == []
     visitor.turn("dark")

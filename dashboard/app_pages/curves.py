@@ -126,7 +126,7 @@ def answer(view: View, curves: Sequence[CurveFits]) -> None:
             "number of iterations of its Figure 2." + (f" Unlike its text here: {', '.join(unlike)}." if unlike else "")
         )
         with st.expander("The same on the command line", icon=":material/terminal:"):
-            st.code(view.command, language="bash", wrap_lines=True)
+            st.code(view.command, language=None, wrap_lines=True)
 
 
 def shown_network(view: View) -> NetworkSpec:

@@ -159,7 +159,7 @@ def own_networks(found: Networks) -> None:
                 icon=":material/download:",
             )
     with st.expander("The example", icon=":material/code:"):
-        st.code(EXAMPLE_YAML, language="yaml", wrap_lines=True)
+        st.code(EXAMPLE_YAML, language=None, wrap_lines=True)
 
 
 def network(spec: NetworkSpec, height: int, width: int) -> None:
