@@ -565,7 +565,7 @@ def thumbnail(path: str, digest: str, side: int = 240) -> bytes | str:
 def read_file(path: Path) -> bytes:
     """Return a file's bytes, or raise ImageError in a sentence; also for a path that leads out of the data roots."""
     try:
-        return read(path, inside=settings().data_roots)
+        return read(settings().here(path), inside=settings().data_roots)
     except ImageError as error:
         raise ImageError(f"expected to read {path.name}; {error}") from error
 

@@ -24,6 +24,7 @@ import argparse
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ def local_dataset(folder_or_name: str, settings: Settings) -> Dataset:
     """Return the data set that a folder or a name stands for, and name what was left out of it."""
     known = Store(settings.database).dataset(folder_or_name)
     if known is not None:
-        return known
+        return replace(known, root=settings.here(known.root))
     folder = Path(folder_or_name).expanduser()
     # Whoever has the command line may read what the account may read, unless DATA_ROOTS says otherwise.
     root = confine(folder, settings.data_roots if settings.data_roots_given else [Path("/")])
@@ -308,8 +309,6 @@ def local_dataset(folder_or_name: str, settings: Settings) -> Dataset:
 
 
 def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:
-    from dataclasses import replace
-
     from core.datasets import Record
 
     files = tuple(Record(**result.file) for result in results if result.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import socket
@@ -25,6 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
 GIVEN = {"VALKEY_PASSWORD": "a1b2c3d4", "DASHBOARD_PASSWORD": "correct horse battery"}
 WORKERS = ("record", "svd", "train")
+SET_BY_OTHERS = {
+    "RQ_WORKER_ID": "RQ tells a job's process by it which worker it belongs to",
+    "CUDA_VISIBLE_DEVICES": "NVIDIA's; a worker started with --gpu sets it",
+    "NUMBA_CACHE_DIR": "Numba's; the Dockerfile sets it",
+}
 
 
 def interpolated(text: str, given: dict[str, str]) -> str:
@@ -61,10 +67,42 @@ def test_compose_refuses_to_start_without_the_passwords() -> None:
             compose({name: value for name, value in GIVEN.items() if name != missing})
 
 
+def explained(*, for_containers: bool) -> set[str]:
+    """The variables of .env.example: those for compose, or all, the commented ones too, each below its comment."""
+    example = (ROOT / ".env.example").read_text()
+    return set(re.findall(r"(?<=\n)# [^\n]+\n" + ("" if for_containers else "#?") + r"([A-Z_]+)=", example))
+
+
+def variables_read() -> set[str]:
+    """The names that the code takes from an environment: environ.get("NAME") and environ["NAME"]."""
+    found = set()
+    for source in (path for folder in ("core", "jobs", "dashboard") for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+                taken, name = node.func.value, node.args[0]
+            elif isinstance(node, ast.Subscript):
+                taken, name = node.value, node.slice
+            else:
+                continue
+            if ast.unparse(taken).endswith("environ") and isinstance(name, ast.Constant):
+                found.add(str(name.value))
+    return found
+
+
 def test_every_variable_of_the_compose_file_is_explained_in_the_example() -> None:
     used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-    explained = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    assert used == explained
+    assert used == explained(for_containers=True)
+
+
+def test_every_variable_that_the_code_reads_is_explained_in_the_example() -> None:
+    read = variables_read()
+    assert {"DATA_DIR", "LOG_FORMAT", "METRICS_TOKEN", "DASHBOARD_PASSWORD", "REDIS_PASSWORD_FILE"} <= read
+    assert read - explained(for_containers=False) == set(SET_BY_OTHERS)
+
+
+def test_the_readme_lists_every_variable_of_the_example_that_the_code_reads() -> None:
+    listed = set(re.findall(r"`([A-Z_]+)`", (ROOT / "README.md").read_text().split("## Environment variables")[1]))
+    assert variables_read() - set(SET_BY_OTHERS) <= listed
 
 
 def test_no_service_is_root_writes_elsewhere_or_takes_all_there_is() -> None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
 from urllib.parse import urlsplit
@@ -28,14 +29,16 @@ from tls import terminator
 from core.architectures import LENET5
 from core.datasets import Dataset, folder_here, images_here, load_dataset
 from core.demo_data import create_demo_dataset
-from core.errors import NotOnThisHost, SpecError
+from core.errors import ImageError, NotOnThisHost, SpecError
 from core.protocol import TrainingSpec
 from core.settings import Settings
 from core.splits import Targets
+from core.store import Store
 from core.sweeps import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
 from core.training_runs import TrainSpec
 from dashboard import data
 from jobs import doctor, worker
+from jobs.__main__ import local_dataset
 from jobs.hosts import mark_output, output_here
 from jobs.queues import Queues, RunState
 from jobs.server import running_server
@@ -477,6 +480,19 @@ def test_a_mapped_folder_is_confined_after_mapping_with_links_followed(tmp_path:
     for outside in ("/data/link", "/data/../secret", "/data/moles/../../secret", str(tmp_path / "secret"), "/database"):
         with pytest.raises(NotOnThisHost, match=f"on {gethostname()}, for {outside}: .* DATA_ROOTS sets"):
             folder_here(Path(outside), settings)
+
+
+def test_pages_and_local_commands_find_registered_images_through_a_mapping_too(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_dataset(write_images(tmp_path / "moles", 2))
+    Store(settings.database).record_dataset(replace(dataset, root=Path("/former/moles")), datetime.now(UTC))
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("DATA_ROOTS", f"/former={tmp_path}")
+    assert data.read_file(Path("/former/moles/mole000.jpg")) == (tmp_path / "moles" / "mole000.jpg").read_bytes()
+    with pytest.raises(ImageError, match="no such file"):
+        data.read_file(Path("/other/moles/mole000.jpg"))
+    assert local_dataset("moles", data.settings()).root == tmp_path / "moles"
 
 
 def test_a_folder_that_is_empty_as_before_it_is_mounted_is_told_from_one_with_images(tmp_path: Path) -> None:
