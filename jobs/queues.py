@@ -199,7 +199,7 @@ class Queues:
     def remove_dataset(self, name: str) -> None:
         """Forget a registration; files and runs stay."""
         with self.connected() as connection:
-            send(connection, "removed_dataset", name=name)
+            send(connection, "removed_dataset", name=name, by=self.user)
 
     # -- submitting --------------------------------------------------------------------------------------------
 
@@ -416,7 +416,7 @@ class Queues:
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
             training_jobs.prioritise(live, state.attempt, priority)
-            live.log(f"priority {priority}")
+            live.log(f"priority {priority}, by {self.user}")
 
     def retry(self, run_id: str) -> None:
         """Do what a cancelled, failed or incomplete run has left out: measured images and trained steps are kept."""
@@ -449,7 +449,7 @@ class Queues:
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
             live.create(_facts(_new_run(run), attempt), done=measured)
-            live.log(f"retried: {len(missing)} images to measure")
+            live.log(f"retried by {self.user}: {len(missing)} images to measure")
             send(connection, "retried", run_id=run_id, attempt=attempt, complete=not missing)
             if missing:
                 self._enqueue(live, spec, dataset.root, missing, attempt)
@@ -469,7 +469,7 @@ class Queues:
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
             live.create({**_facts(_new_run(run), attempt), "priority": live.priority()})
-            live.log(f"retried from step {len(state.outcomes)}")
+            live.log(f"retried by {self.user}, from step {len(state.outcomes)}")
             send(connection, "training_retried", run_id=run_id, attempt=attempt, step=len(state.outcomes))
             training_jobs.leave_dataset(connection, dataset)
             training_jobs.enqueue_step(live, state, attempt)

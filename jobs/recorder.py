@@ -38,6 +38,8 @@ from jobs.queues import Queues
 from jobs.records import RECORDS, REJECTED, dataset_from_dict, ring, waiting
 from jobs.training_jobs import enqueue_current, is_due, release
 
+LOG = logging.getLogger(__name__)
+UNKNOWN = "someone"  # who asked, in records of a time when that was not said
 WAIT_FOR_STORE = 600.0  # seconds that a record waits for a store that another process holds
 LONGEST_SUBMISSION = 300.0  # seconds; a submitter that needs longer has died half-way
 MOST_AT_ONCE = 64  # chunks recorded in one transaction
@@ -91,9 +93,7 @@ def _write_or_reject(store: Store, connection: Connection, text: bytes) -> None:
         raise
     except UNUSABLE:
         run_id = json.loads(text)["values"].get("run_id")
-        logging.getLogger(__name__).exception(
-            "a record could not be written; put aside in %s", REJECTED, extra={"run_id": run_id}
-        )
+        LOG.exception("a record could not be written; put aside in %s", REJECTED, extra={"run_id": run_id})
         connection.rpush(REJECTED, text)
 
 
@@ -116,8 +116,9 @@ def _write_dataset(store: Store, values: dict[str, Any], at: str) -> None:
     store.record_dataset(dataset_from_dict(values), datetime.fromisoformat(at))
 
 
-def _write_removed_dataset(store: Store, name: str) -> None:
+def _write_removed_dataset(store: Store, name: str, by: str = UNKNOWN) -> None:
     store.remove_dataset(name)
+    LOG.info("%s removed the registration of data set %s", by, name, extra={"by": by, "dataset": name})
 
 
 def _write_run(store: Store, values: dict[str, Any]) -> None:
@@ -176,8 +177,11 @@ def _write_study_status(
     store.record_study_status(study, status, error, datetime.fromisoformat(at) if at else None, spec)
 
 
-def _write_deleted(store: Store, run_id: str, attempt: int, dataset: str | None) -> None:
-    retention.delete(Settings.from_environment(), store, _connection(), run_id, attempt, dataset)
+def _write_deleted(store: Store, run_id: str, attempt: int, dataset: str | None, by: str = UNKNOWN) -> None:
+    gone = retention.delete(Settings.from_environment(), store, _connection(), run_id, attempt, dataset)
+    facts = {"run_id": run_id, "by": by, "dataset": dataset}
+    written = f" and its data set {dataset}" if dataset else ""
+    LOG.info("%s %s run %s%s", by, "deleted" if gone else "could not delete", run_id, written, extra=facts)
 
 
 def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> None:

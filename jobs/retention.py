@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ from jobs.live import LiveRun, active_runs
 from jobs.queues import Queues
 from jobs.records import send
 
+LOG = logging.getLogger(__name__)
 DAYS = 30.0  # that caches stay unused before `prune` takes them
 FRESH = 24 * 3600.0  # seconds in which a folder that nobody knows may still become known
 KINDS = {
@@ -146,7 +148,7 @@ def ask_to_delete(queues: Queues, runs: Sequence[Deletable], *, with_datasets: b
     with queues.connected() as connection:
         for run in runs:
             dataset = run.written if with_datasets else None
-            send(connection, "deleted", run_id=run.run_id, attempt=run.attempt, dataset=dataset)
+            send(connection, "deleted", run_id=run.run_id, attempt=run.attempt, dataset=dataset, by=queues.user)
 
 
 def delete(
@@ -315,19 +317,20 @@ def _old(folder: Path, now: float) -> bool:
     return folder.is_dir() and not folder.is_symlink() and now - max(newest, folder.stat().st_mtime) > FRESH
 
 
-def remove(found: Sequence[Waste]) -> Iterator[Waste]:
-    """Remove what may go; yield what is gone. An array that somebody has opened meanwhile stays."""
+def remove(found: Sequence[Waste], by: str) -> Iterator[Waste]:
+    """Remove what may go; yield what is gone. An array that somebody has opened meanwhile stays. by: who asked."""
     for each in found:
         if each.kind == "arrays" and not each.path.name.endswith(".half"):
-            if arrays.remove_free(each.path):
-                yield each
+            if not arrays.remove_free(each.path):
+                continue
         elif each.files:
             for path in each.files:
                 path.unlink(missing_ok=True)
-            yield each
         else:
             _remove(each.path)
-            yield each
+        facts = {"by": by, "kind": each.kind, "path": str(each.path), "bytes": each.bytes}
+        LOG.warning("%s removed %s, %s", by, each.path, each.reason, extra=facts)
+        yield each
 
 
 def _remove(path: Path) -> None:
@@ -479,7 +482,7 @@ def act_prune(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(f"would free {megabytes(sum(each.bytes for each in found))}; nothing was removed")
         return 0
-    gone = list(remove(found))
+    gone = list(remove(found, queues.user))
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in gone).items())
     print(f"{megabytes(sum(each.bytes for each in gone))} freed" + (f": {kinds}" if kinds else ""))
     return 0

@@ -14,6 +14,7 @@ from test_retention import write
 from core.settings import Settings
 from core.store import Store
 from jobs import backup
+from jobs.queues import Queues
 from jobs.records import RECORDS
 
 
@@ -31,7 +32,7 @@ def test_the_doctors_findings_come_with_what_to_do(open_page: OpenPage) -> None:
 
 
 def test_parts_of_the_disk_and_what_may_go_are_listed_and_removed_after_a_confirmation(
-    open_page: OpenPage, settings: Settings
+    open_page: OpenPage, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = write(settings.logs / "worker-svd.jsonl.1", 1_500_000)
     page = open_page("maintenance", tab="Disk")
@@ -42,6 +43,8 @@ def test_parts_of_the_disk_and_what_may_go_are_listed_and_removed_after_a_confir
     assert old.exists()
     page = ran(next(each for each in page.button if each.label == "Remove them").click())
     assert not old.exists()
+    told = [record for record in caplog.records if record.name == "jobs.retention"]
+    assert [(record.by, record.path) for record in told] == [(Queues(settings).user, str(old))]
     assert "Nothing may go." in text(ran(page))
 
 

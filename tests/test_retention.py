@@ -173,9 +173,19 @@ def test_the_command_says_what_it_would_free_and_then_frees_it(
     assert "it deletes them once it runs" in capsys.readouterr().err
     with workers(settings, "record"):
         wait_for(lambda: queues.store.run(run_id) is None, 30)
-        other = record_training(queues.store)
+        other, third = record_training(queues.store), record_training(queues.store)
         assert main(["delete", other]) == 0
+        ada = Queues(settings, user="ada@clinic.example")
+        retention.ask_to_delete(ada, retention.deletable(ada, [third]))
+        ada.remove_dataset("moles")
+        wait_for(lambda: queues.records_waiting() == 0 and queues.store.run(third) is None, 30)
     assert "1 runs deleted" in capsys.readouterr().out
+    deeds = [json.loads(line) for line in (settings.logs / "worker-record.jsonl").read_text().splitlines()]
+    assert [(line["by"], line.get("run_id"), line["message"]) for line in deeds if "by" in line] == [
+        *((queues.user, each, f"{queues.user} deleted run {each}") for each in (run_id, other)),
+        (ada.user, third, f"{ada.user} deleted run {third}"),
+        (ada.user, None, f"{ada.user} removed the registration of data set moles"),
+    ]
     assert not weights.exists()
     assert queues.store.run(other) is None
     with pytest.raises(SystemExit):
@@ -193,7 +203,9 @@ def found_in(settings: Settings, queues: Queues | None, *kinds: str, days: float
     return {each.path.name for each in retention.waste(settings, queues, kinds=kinds, days=days)}
 
 
-def test_arrays_that_are_used_stay_and_the_others_go(queues: Queues, settings: Settings, tmp_path: Path) -> None:
+def test_arrays_that_are_used_stay_and_the_others_go(
+    queues: Queues, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     known = load_dataset(write_images(tmp_path / "known", 2), name="known")
     queues.store.record_dataset(known, datetime.now(UTC))
     unknown = load_dataset(write_images(tmp_path / "unknown", 2, seed=1), name="unknown")
@@ -208,7 +220,9 @@ def test_arrays_that_are_used_stay_and_the_others_go(queues: Queues, settings: S
     found = retention.waste(settings, queues, kinds=["arrays"])
     assert {each.path for each in found} == {orphan, old, half}
     before = retention.size_of(settings.arrays)
-    gone = list(retention.remove(found))
+    gone = list(retention.remove(found, "ada"))
+    told = [record for record in caplog.records if record.name == "jobs.retention"]
+    assert {(record.by, record.path) for record in told} == {("ada", str(each.path)) for each in found}
     assert before - retention.size_of(settings.arrays) == sum(each.bytes for each in gone) > 0
     assert recent.exists()
     assert fresh_orphan.exists()

@@ -101,7 +101,12 @@ def confirm_prune(found: list[Waste]) -> None:
 
 def prune(found: list[Waste]) -> None:
     """Remove what was confirmed, and say what that freed."""
-    gone = list(retention.remove(found))
+    try:
+        by = data.queues().user
+    except QueueUnavailable as error:  # nobody is signed in any more
+        st.session_state["problem"] = str(error)
+        return
+    gone = list(retention.remove(found, by))
     disk_use.clear()
     freed = words.bytes_text(sum(each.bytes for each in gone))
     st.session_state["done"] = f"{words.count_of(len(gone), 'item')} removed, {freed} freed"
