@@ -11,6 +11,7 @@ writes the store; of the last there is exactly one, beside the store's file.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -22,14 +23,18 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import redis
-from rq import Queue, SimpleWorker, Worker
+from redis.client import Pipeline
+from rq import Queue, SimpleWorker, Worker, worker_registration
 from rq.exceptions import DuplicateJobError
+from rq.executions import Execution
 from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
 
 from core.errors import DermSlimError
 from core.settings import Settings
@@ -46,6 +51,7 @@ from jobs.training_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
+POLITE = 10  # as of the command nice: 0 is usual, 19 the last
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 PR_SET_PDEATHSIG = 1
 
@@ -58,7 +64,36 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-class ForkingWorker(Worker):
+class KnownWorker(BaseWorker):
+    """A worker that makes itself known again where the server has forgotten it.
+
+    The server forgets whoever gives no sign of life: after a step of its clock, or while it was out of reach, that may
+    be a worker that lives.
+    """
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Give a sign of life between jobs."""
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None:
+            self.make_known()
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Give a sign of life during a job."""
+        super().maintain_heartbeats(job, execution)
+        self.make_known()
+
+    def make_known(self) -> None:
+        """Register where that is lost."""
+        known = self.connection.pipeline().hexists(self.key, "birth").sismember(self.redis_workers_keys, self.key)
+        if self.birth_date is None or all(known.execute()):
+            return
+        with self.connection.pipeline() as pipeline:
+            pipeline.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
+            worker_registration.register(self, pipeline)
+            pipeline.execute()
+
+
+class ForkingWorker(KnownWorker, Worker):
     """RQ's forking worker; a job's process ends with it."""
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
@@ -72,7 +107,7 @@ class ForkingWorker(Worker):
         super().main_work_horse(job, queue)
 
 
-class RecordWorker(SimpleWorker):
+class RecordWorker(KnownWorker, SimpleWorker):
     """The one writer: runs records in its own process, one after the other."""
 
     def requeue_interrupted(self) -> None:
@@ -84,6 +119,14 @@ class RecordWorker(SimpleWorker):
                 self.log.warning("record %s was interrupted; begun again", job_id)
                 registry.remove_executions(job)
                 each.enqueue_job(job, at_front=True)
+
+
+def give_way() -> None:
+    """Let what a person waits for go first on this machine: pages must answer while every core measures or trains."""
+    os.nice(POLITE)
+    if os.getsid(0) == os.getpid():  # Linux may weigh sessions, and a process's own value within its session only
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(POLITE))
 
 
 def prepare_measuring() -> None:
@@ -166,6 +209,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         recorder.work(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
+    give_way()
     if kind == TRAIN:
         prepare_training()
         forget_old_checkpoints(settings.trained, days=CHECKPOINT_DAYS, kept=active_runs(connection))

@@ -225,6 +225,17 @@ def test_workers_are_listed_with_host_and_queue(lab: Queues) -> None:
 
 
 @pytest.mark.slow
+def test_workers_that_the_server_has_forgotten_make_themselves_known_again(lab: Queues) -> None:
+    """As after a step of the server's clock, at which the keys of all workers expire."""
+    before = [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()]
+    connection = Redis.from_url(str(lab.settings.redis_url))
+    connection.delete(*connection.keys("rq:worker*"))
+    assert lab.workers() == []
+    wait_for(lambda: len(lab.workers()) == len(before), 60)
+    assert [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()] == before
+
+
+@pytest.mark.slow
 def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missing(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
