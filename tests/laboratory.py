@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,14 +10,54 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from core.architectures import CLASSES
 from core.settings import Settings
+from core.store import Store
+from core.training_runs import TrainSpec
 from jobs.queues import Queues
 
 ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ["seconds", "epoch_seconds", "images_per_second", "peak_memory", "weights", "worker"]
+TIMES = ["attempt", "started_at", "finished_at", "ended_at", "run_id", *MEASURED]
+Trained = tuple[list[Any], pd.DataFrame]  # a run's steps and epochs
+
+REFERENCE = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from core.datasets import load_dataset
+from core.training_runs import StepResult, run_here, training_data, training_spec_from_dict
+folder, place, spec = Path(sys.argv[1]), Path(sys.argv[2]), training_spec_from_dict(json.loads(sys.argv[3]))
+data = training_data(load_dataset(folder), spec, place / "arrays")
+steps, epochs = [], []
+for event in run_here(spec, data, place / "run"):
+    if isinstance(event, tuple):
+        step, result = event
+        if isinstance(result, StepResult):
+            steps.append(result.to_dict())
+        else:
+            epochs.append({"step": step.index, **asdict(result)})
+print(json.dumps([steps, epochs]))
+"""
+
+
+def write_lesions(folder: Path, count: int = 24, *, height: int = 40, width: int = 56) -> Path:
+    """Draw `count` images of each of four classes, told apart by their lesion's brightness through noise."""
+    generator = np.random.default_rng(0)
+    for number, label in enumerate(CLASSES):
+        (folder / label).mkdir(parents=True)
+        for image in range(count):
+            pixels = generator.normal(150, 25, (height, width, 3))
+            pixels[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] -= 25 * number
+            name = f"{label}{image:03}.png"
+            cv2.imwrite(str(folder / label / name), np.clip(pixels, 0, 255).astype(np.uint8))
+    return folder
 
 
 def write_images(folder: Path, count: int, *, height: int = 40, width: int = 56, seed: int = 0) -> Path:
@@ -64,3 +105,30 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.05)
+
+
+def settled(frame: pd.DataFrame) -> pd.DataFrame:
+    """A run's rows without what differs between two undisturbed runs: times, and who trained where."""
+    return frame.drop(columns=[name for name in TIMES if name in frame])
+
+
+def trained_here(spec: TrainSpec, images: Path, place: Path) -> Trained:
+    """What a run comes to in a process of its own, without queue and workers: its steps and epochs."""
+    command = [sys.executable, "-c", REFERENCE, str(images), str(place), json.dumps(spec.to_dict())]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=400)
+    steps, epochs = json.loads(answer.stdout.splitlines()[-1])
+    return steps, pd.DataFrame(epochs)
+
+
+def assert_trained_alike(store: Store, run_id: str, reference: Trained) -> None:
+    """Whatever happened to a run, its rows are those of an undisturbed one, each once."""
+    steps, epochs = reference
+    results = store.step_results(run_id)
+    assert [result.step for result in results] == [step["step"] for step in steps]
+    for result, expected in zip(results, steps, strict=True):
+        found = result.to_dict()
+        same = [name for name in expected if name not in (*MEASURED, "weights_bytes", "checkpoint_bytes", "device")]
+        assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+    rows = store.epochs([run_id])
+    columns = list(settled(epochs).columns)
+    pd.testing.assert_frame_equal(rows[columns], epochs[columns], check_dtype=False, check_exact=True)

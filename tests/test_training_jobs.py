@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,17 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from laboratory import ROOT, wait_for, workers
+from laboratory import Trained, assert_trained_alike, trained_here, wait_for, workers, write_lesions
 from redis import Redis
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry
 
-from core.architectures import CLASSES, LENET5
+from core.architectures import LENET5
 from core.datasets import Dataset
 from core.errors import SpecError
 from core.file_lock import file_lock
@@ -50,21 +47,6 @@ COMMON: dict[str, Any] = {
     "baseline": EASY,
 }
 RULES = Rules((50.0, 33.33), max_iterations=1)
-MEASURED = ["seconds", "epoch_seconds", "images_per_second", "peak_memory", "weights", "worker"]
-TIMES = ["attempt", "started_at", "finished_at", "ended_at", "run_id", *MEASURED]
-
-
-def write_lesions(folder: Path, count: int = 24) -> Path:
-    """Draw images of four classes, told apart by their lesion's brightness through noise."""
-    generator = np.random.default_rng(0)
-    for number, label in enumerate(CLASSES):
-        (folder / label).mkdir(parents=True)
-        for image in range(count):
-            pixels = generator.normal(150, 25, (40, 56, 3))
-            pixels[10:30, 15:40] -= 25 * number
-            name = f"{label}{image:03}.png"
-            cv2.imwrite(str(folder / label / name), np.clip(pixels, 0, 255).astype(np.uint8))
-    return folder
 
 
 def registered(queues: Queues, folder: Path) -> Dataset:
@@ -111,45 +93,16 @@ def trained_epochs(queues: Queues, run_id: str) -> list[str]:
     return [line.split(", loss")[0] for line in lines if ", loss " in line]
 
 
-def settled(frame: pd.DataFrame) -> pd.DataFrame:
-    """A run's rows without what differs between two undisturbed runs: times, and who trained where."""
-    return frame.drop(columns=[name for name in TIMES if name in frame])
-
-
-REFERENCE = """
-import json, sys
-from dataclasses import asdict
-from pathlib import Path
-from core.datasets import load_dataset
-from core.training_runs import StepResult, run_here, training_data, training_spec_from_dict
-folder, place, spec = Path(sys.argv[1]), Path(sys.argv[2]), training_spec_from_dict(json.loads(sys.argv[3]))
-data = training_data(load_dataset(folder), spec, place / "arrays")
-steps, epochs = [], []
-for event in run_here(spec, data, place / "run"):
-    if isinstance(event, tuple):
-        step, result = event
-        if isinstance(result, StepResult):
-            steps.append(result.to_dict())
-        else:
-            epochs.append({"step": step.index, **asdict(result)})
-print(json.dumps([steps, epochs]))
-"""
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lesions(tmp_path_factory.mktemp("images") / "lesions")
 
 
 @pytest.fixture(scope="module")
-def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], pd.DataFrame]:
+def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """What the run comes to in a process of its own, without queue and workers: its steps and epochs."""
     spec = PruneTrainSpec(dataset="lesions", rules=RULES, **COMMON)
-    place = tmp_path_factory.mktemp("reference")
-    command = [sys.executable, "-c", REFERENCE, str(images), str(place), json.dumps(spec.to_dict())]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=400)
-    steps, epochs = json.loads(answer.stdout.splitlines()[-1])
-    return steps, pd.DataFrame(epochs)
+    return trained_here(spec, images, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.fixture(scope="module")
@@ -168,21 +121,6 @@ def dataset(lab: Queues, images: Path) -> Dataset:
     return registered(lab, images)
 
 
-def assert_equals(queues: Queues, run_id: str, reference: tuple[list[Any], pd.DataFrame]) -> None:
-    """Whatever happened to a run, its rows are those of an undisturbed one, each once."""
-    steps, epochs = reference
-    results = queues.store.step_results(run_id)
-    assert [result.step for result in results] == [0, 1]
-    for result, expected in zip(results, steps, strict=True):
-        found = result.to_dict()
-        same = [name for name in expected if name not in (*MEASURED, "weights_bytes", "checkpoint_bytes", "device")]
-        assert {name: found[name] for name in same} == {name: expected[name] for name in same}
-    rows = queues.store.epochs([run_id])
-    assert rows.groupby("step")["epoch"].apply(list).tolist() == [list(range(1, EPOCHS + 1))] * 2
-    columns = list(settled(epochs).columns)
-    pd.testing.assert_frame_equal(rows[columns], epochs[columns], check_dtype=False, check_exact=True)
-
-
 @pytest.mark.slow
 def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(lab: Queues, dataset: Dataset, reference) -> None:
     spec = PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON)
@@ -190,7 +128,7 @@ def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(lab: Queues, data
     assert second == replace(first, identical=True)  # while it is under way
     state = ended(lab, first.run_id)
     assert (state.status, state.done, state.total, state.failed) == ("finished", 2 * EPOCHS, 2 * EPOCHS, 0)
-    assert_equals(lab, first.run_id, reference)
+    assert_trained_alike(lab.store, first.run_id, reference)
     assert lab.submit(spec, dataset) == replace(first, identical=True)  # and once it has finished
     assert [result.name for result in lab.store.step_results(first.run_id)] == ["Original", "R1: 50%"]
     splits = lab.store.run_splits(first.run_id)
@@ -412,7 +350,7 @@ def test_a_run_killed_in_every_way_ends_as_an_undisturbed_one(settings: Settings
             wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 5)
             state = ended(queues, run_id)
     assert (state.status, state.done, state.failed, state.attempt) == ("finished", 2 * EPOCHS, 0, 1)
-    assert_equals(queues, run_id, reference)
+    assert_trained_alike(queues.store, run_id, reference)
     assert any("goes on after epoch" in line for line in queues.log(run_id))
 
 
