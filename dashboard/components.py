@@ -17,7 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.errors import DermSlimError
+from core.errors import DermSlimError, QueueUnavailable
 from core.sweeps import spec_from_dict
 from core.training_runs import TRAINING_SPECS
 from dashboard import data, words
@@ -557,6 +557,21 @@ def _common_facts(row: Mapping[str, Any]) -> dict[str, str]:
         "Code": f"`{row['code_revision']}`" if row["code_revision"] else "not a git checkout",
         "Versions": words.escaped(", ".join(f"{name} {version}" for name, version in versions.items())) or words.NONE,
     }
+
+
+def log(run_id: str) -> None:
+    """Show a run's log while the queue keeps it."""
+    try:
+        lines = data.queues().log(run_id)
+    except QueueUnavailable:
+        st.caption("The log is kept by the queue, which does not answer now.")
+        return
+    if not lines:
+        st.caption("No line: the log fades a day after a run has ended.")
+        return
+    # The box scrolls and not the code in it, which could not be reached by the keyboard in every browser.
+    with st.container(height=240 if len(lines) > 10 else "content", border=False, key=f"log_{run_id}"):
+        st.code("\n".join(lines), language=None, wrap_lines=True)
 
 
 def _file(frame: Callable[[], pd.DataFrame], kind: str) -> bytes:

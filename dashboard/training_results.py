@@ -457,17 +457,8 @@ def data_section(row: dict[str, Any]) -> None:
 def log_section(run_id: str) -> None:
     """Show a run's log."""
     with st.expander("Log", icon=":material/notes:", on_change="rerun", key="log") as opened:
-        if not opened.open:
-            return
-        try:
-            log = data.queues().log(run_id)
-        except QueueUnavailable:
-            st.caption("The log is kept by the queue, which does not answer now.")
-            return
-        if log:
-            st.code("\n".join(log), language=None, wrap_lines=True, height=240 if len(log) > 10 else "content")
-        else:
-            st.caption("No line: the log fades a day after a run has ended.")
+        if opened.open:
+            components.log(run_id)
 
 
 def files_section(row: dict[str, Any]) -> None:

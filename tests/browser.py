@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from os import environ
 from pathlib import Path
@@ -22,6 +22,7 @@ import psutil
 from axe_playwright_python.sync_playwright import Axe
 from laboratory import ROOT
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from core.settings import Settings
 from core.store import Store
@@ -46,6 +47,8 @@ SHOWN = """
 """
 # On a page with an address of its own Streamlit's script first asks there where the server is, and then above it.
 ALLOWED_ERROR = re.compile(r"http://127\.0\.0\.1:\d+/\w+/_stcore/(health|host-config)")
+# Chromium drops all that it is loading once the machine gets or loses an address, on whatever interface.
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 # Rule -> selectors that break it and that only Streamlit could mend.
 ALLOWED_VIOLATIONS = {
     # The sidebar's list of pages holds a <div> a section between <ul> and <li>.
@@ -118,17 +121,16 @@ class Stack:
     @contextmanager
     def held(self, kind: str) -> Iterator[None]:
         """Keep the workers of a queue, and the processes that do their jobs, from going on inside the block."""
-        stopped = []
+        workers = [psutil.Process(process.pid) for process in self.workers[kind]]
         try:
-            for worker in (psutil.Process(process.pid) for process in self.workers[kind]):
+            for worker in workers:
                 worker.suspend()  # first, so that it starts no other job
-                stopped.append(worker)
-                for child in worker.children(recursive=True):
+            for child in (child for worker in workers for child in worker.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):  # it has just ended its job
                     child.suspend()
-                    stopped.append(child)
             yield
         finally:
-            for process in stopped:
+            for process in (*(child for worker in workers for child in worker.children(recursive=True)), *workers):
                 process.resume()
 
     def state(self, run_id: str) -> RunState:
@@ -216,6 +218,7 @@ class Visitor:
     page: Page
     stack: Stack
     complaints: list[str] = field(default_factory=list)
+    network_changes: int = 0
 
     def __post_init__(self) -> None:
         self.page.on("console", self._said)
@@ -223,14 +226,23 @@ class Visitor:
 
     def _said(self, message: ConsoleMessage) -> None:
         place = message.location.get("url", "")
-        if message.type == "error" and not ALLOWED_ERROR.fullmatch(place):
+        if NETWORK_CHANGED in message.text:
+            self.network_changes += 1
+        elif message.type == "error" and not ALLOWED_ERROR.fullmatch(place):
             self.complaints.append(f"{self.page.url}: {message.text} ({place})")
 
     def open(self, path: str) -> Page:
-        """Open a page of the dashboard and wait until it is there."""
-        self.page.goto(f"{self.stack.url}/{path}", wait_until="commit")
-        self.settle()
-        return self.page
+        """Open a page of the dashboard and wait until it is there; anew where a change of network came between."""
+        while True:
+            changes = self.network_changes
+            try:
+                self.page.goto(f"{self.stack.url}/{path}", wait_until="commit")
+                self.settle()
+            except PlaywrightError as error:
+                if changes == self.network_changes and NETWORK_CHANGED not in str(error):
+                    raise
+            else:
+                return self.page
 
     def settle(self) -> None:
         """Wait until Streamlit has run the page and its charts are drawn."""

@@ -3,7 +3,6 @@
 import pandas as pd
 import streamlit as st
 
-from core.errors import QueueUnavailable
 from dashboard import components, data, words
 from jobs.queues import RunState
 
@@ -92,16 +91,8 @@ def details(state: RunState, row: dict[str, object] | None) -> None:
     components.left_out_images(state)
     if row:
         components.run_facts(row)
-    try:
-        log = data.queues().log(state.run_id)
-    except QueueUnavailable:
-        st.caption("The log is kept by the queue, which does not answer now.")
-        return
-    with st.expander(f"Log, {words.count_of(len(log), 'line')}", icon=":material/notes:", expanded=bool(log)):
-        if log:
-            st.code("\n".join(log), language=None, wrap_lines=True, height=240 if len(log) > 10 else "content")
-        else:
-            st.caption("No line: the log fades a day after a run has ended.")
+    with st.expander("Log", icon=":material/notes:", expanded=True):
+        components.log(state.run_id)
 
 
 @st.fragment(run_every=5)

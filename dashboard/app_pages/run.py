@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.errors import QueueUnavailable
 from core.splits import SPLITS
 from core.training_runs import TRAINING_SPECS
 from dashboard import components, data, words
@@ -205,20 +204,6 @@ def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
             st.caption(words.escaped(text))
 
 
-def log(run_id: str) -> None:
-    """Show the run's log while the queue keeps it."""
-    st.header("Log")
-    try:
-        lines = data.queues().log(run_id)
-    except QueueUnavailable:
-        st.caption("The log is kept by the queue, which does not answer now.")
-        return
-    if lines:
-        st.code("\n".join(lines), language=None, wrap_lines=True, height=240 if len(lines) > 10 else "content")
-    else:
-        st.caption("No line: the log fades a day after a run has ended.")
-
-
 def show(state: RunState) -> None:
     """Show one run from its id down to its log."""
     row = data.run(state.run_id)
@@ -236,7 +221,8 @@ def show(state: RunState) -> None:
     else:
         components.left_out_images(state)
     files(row, steps)
-    log(state.run_id)
+    st.header("Log")
+    components.log(state.run_id)
 
 
 run_id = st.query_params.get("run")
