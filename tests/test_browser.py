@@ -142,7 +142,7 @@ def downloaded(page: Page, name: str) -> bytes:
 
 
 def assert_accessible(visitor: Visitor, path: str, text: str) -> None:
-    """No rule of axe-core is broken on a phone, on a desk with all folded out, or in the dark; a phone is wide enough."""
+    """No rule of axe-core is broken on a phone, with all folded out, or in the dark; a phone is wide enough."""
     visitor.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     page = visitor.open(path)
     sight = main(page).get_by_text(re.compile(f"^({text})$")).first
