@@ -32,7 +32,7 @@ types: $(VENV)/installed-dev
 	$(RUN) -m mypy core jobs dashboard
 
 tests: $(VENV)/installed-dev
-	$(RUN) -m pytest -m "not browser" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(RUN) -m pytest -m "not browser" --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-browser: $(VENV)/installed-dev chromium  ## test the whole stack in a real browser
 	$(RUN) -m pytest -m browser $(PYTEST_ARGS)

@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from core.settings import Settings
+from core.settings import Settings, usable_cores
 from jobs.server import running_server
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one process more than there are cores, since some tests wait for most of their time; at most four."""
+    return min(usable_cores() + 1, 4)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

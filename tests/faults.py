@@ -1,0 +1,464 @@
+"""Faults done to a whole stack in the middle of its work, and what must hold after each.
+
+The stack is the one that a user starts: `python -m dashboard`, with its own Valkey, store and workers. A round submits
+a sweep and a pruning run, does the harm at a random moment while both are under way, waits for their ends, and compares
+every row with those of an undisturbed run. `test_faults.py` does each fault once; `soak.py` goes on for hours.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import psutil
+from laboratory import ROOT, Trained, assert_trained_alike, trained_here, wait_for, write_images, write_lesions
+from redis import Redis
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker import Worker
+
+from core.architectures import LENET5
+from core.datasets import Dataset, load_dataset
+from core.protocol import TrainingSpec
+from core.schedule import Baseline, Rules
+from core.settings import Settings
+from core.splits import Targets
+from core.sweeps import METRIC_COLUMNS, SweepSpec, measure
+from core.training_runs import PruneTrainSpec
+from jobs.live import LiveRun
+from jobs.queues import Queues, RunState
+from jobs.training_jobs import TRAIN_QUEUES
+
+PARTS = {  # part of the stack -> words of its command line
+    "valkey": ("valkey-server",),
+    "record worker": ("jobs.worker", "record"),
+    "svd worker": ("jobs.worker", "svd"),
+    "train worker": ("jobs.worker", "train"),
+    "dashboard": ("dashboard/server.py",),
+}
+KS = (5, 20, 60)
+EPOCHS = 12
+LONGEST_RUNNING = 90.0  # seconds that anything may be shown as running after its process died, promised
+LONGEST_ROUND = 300.0  # seconds
+
+
+@dataclass
+class Stack:
+    """A running stack. folder: holds images/ and data/. launcher: its process. clock: see `own_clock`."""
+
+    folder: Path
+    roots: tuple[Path, ...]
+    port: int
+    launcher: subprocess.Popen[bytes]
+    clock: Path | None = None
+    seen: set[psutil.Process] = field(default_factory=set)
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def queues(self) -> Queues:
+        return Queues(Settings(self.data_dir, self.roots))
+
+    def parts(self, name: str) -> list[psutil.Process]:
+        """The living processes of a part of the stack, without the jobs that they have forked."""
+        words = PARTS[name]
+        found = []
+        for process in psutil.Process(self.launcher.pid).children():
+            with suppress(psutil.Error):
+                if all(any(word in each for each in process.cmdline()) for word in words):
+                    found.append(process)
+        return found
+
+    def part(self, name: str) -> psutil.Process:
+        wait_for(lambda: self.parts(name), 60)
+        return self.parts(name)[0]
+
+    def jobs(self, name: str) -> list[psutil.Process]:
+        """The processes that workers have forked for a job."""
+        found = []
+        for worker in self.parts(name):
+            with suppress(psutil.Error):
+                found += worker.children()
+        return found
+
+    def note_processes(self) -> None:
+        """Remember every process that there is, so that those left behind are found."""
+        self.seen |= set(psutil.Process(self.launcher.pid).children(recursive=True))
+
+    def answers(self) -> bool:
+        """Whether the dashboard answers."""
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_stcore/health", timeout=5) as got,
+        ):
+            return bool(got.status == 200)
+        return False
+
+
+@contextmanager
+def running_stack(folder: Path, *, images: Path | None = None, clock: Path | None = None) -> Iterator[Stack]:
+    """Start the whole stack with its state in `folder`/data, and end it.
+
+    images: that lie outside of `folder`. clock: a file, so that the stack's time of day may be stepped.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    roots = (folder,) if images is None else (folder, images)
+    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "2"]
+    environment = {**os.environ, "DATA_DIR": str(folder / "data"), "DATA_ROOTS": os.pathsep.join(map(str, roots))}
+    if clock is not None:
+        environment |= own_clock(clock)
+    log = (folder / "launcher.log").open("ab")
+    launcher = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    stack = Stack(folder, roots, port, launcher, clock)
+    try:
+        wait_for(stack.answers, 120)
+        wait_for(lambda: len(stack.queues.workers()) == 4, 60)
+        stack.note_processes()
+        yield stack
+        stack.note_processes()
+    finally:
+        launcher.terminate()
+        try:
+            launcher.wait(30)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
+            launcher.wait()
+        for process in stack.seen:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+Harm = Callable[[Stack, random.Random], None]
+
+# The work that is disturbed, and what it comes to undisturbed
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a round submits, and the rows that it must give. measured: of the sweep, by image and k."""
+
+    images: Path
+    sweep: SweepSpec
+    training: PruneTrainSpec
+    measured: pd.DataFrame
+    trained: Trained
+
+
+def prepare_work(folder: Path) -> Work:
+    """Draw images, and run sweep and training here, without queue, workers and store."""
+    images = write_lesions(folder / "lesions", 24, height=120, width=160)
+    dataset = load_dataset(images)
+    sweep = SweepSpec(dataset=dataset.name, ks=KS)
+    training = PruneTrainSpec(
+        dataset=dataset.name,
+        network=LENET5,
+        training=TrainingSpec(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
+        targets=Targets(64, 16, 16),
+        baseline=Baseline(0, 0, 0, 0, 100),  # whatever was trained is accepted, so that the steps are known
+        rules=Rules((50.0,), max_iterations=1),
+    )
+    rows = [row for record in dataset.records for row in measure(record, dataset.root, sweep).rows]
+    return Work(images, sweep, training, pd.DataFrame(rows), trained_here(training, images, folder / "reference"))
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round's runs, and seconds from the harm to the end of the later one."""
+
+    sweep: RunState
+    training: RunState
+    seconds: float
+
+
+def registered(queues: Queues, images: Path) -> Dataset:
+    dataset = queues.resolve(str(images))
+    if queues.store.dataset(dataset.name) != dataset:
+        queues.register(dataset)
+        wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 60)
+    return dataset
+
+
+def play(stack: Stack, work: Work, harm: Harm, chance: random.Random) -> Round:
+    """Submit the work, do the harm while it is under way, wait for its end, and see that nothing was lost by it."""
+    queues = stack.queues
+    dataset = registered(queues, work.images)
+    training_id = queues.submit(work.training, dataset, again=True).run_id
+    time.sleep(chance.uniform(0, 8))  # Keras starts, the first epochs pass, the second step begins
+    sweep_id = queues.submit(work.sweep, dataset, again=True).run_id
+    wait_for(lambda: (run := queues.run(sweep_id)) is not None and run.done > 0, 60)
+    stack.note_processes()
+    harm(stack, chance)
+    began = time.monotonic()
+    stack.note_processes()
+    found = Round(ended(queues, sweep_id), ended(queues, training_id), time.monotonic() - began)
+    stack.note_processes()
+    assert_undisturbed(stack, work, found)
+    return found
+
+
+def ended(queues: Queues, run_id: str) -> RunState:
+    """Wait for a run's end; a server or a store that does not answer for a while is waited for, as pages do."""
+    deadline = time.monotonic() + LONGEST_ROUND
+    while True:
+        with suppress(Exception):  # whatever it is, it must have passed before the deadline
+            state = queues.run(run_id)
+            if state is not None and state.ended and queues.records_waiting() == 0:
+                return state
+        assert time.monotonic() < deadline, f"still {queues.run(run_id)}\n" + "\n".join(queues.log(run_id))
+        time.sleep(0.2)
+
+
+def assert_undisturbed(stack: Stack, work: Work, found: Round) -> None:
+    """See that rows are complete, without doubles and equal to an undisturbed run's, and that nothing is left over."""
+    queues = stack.queues
+    sweep, training = found.sweep, found.training
+    assert (sweep.status, sweep.failed) == ("finished", 0), sweep
+    assert (training.status, training.failed, training.done) == ("finished", 0, 2 * EPOCHS), training
+    columns = ["image_id", "k", *METRIC_COLUMNS]
+    rows, expected = queues.store.measurements(sweep.run_id), work.measured
+    pd.testing.assert_frame_equal(
+        rows[columns].sort_values(columns[:2], ignore_index=True),
+        expected[columns].sort_values(columns[:2], ignore_index=True),
+        check_dtype=False,
+        rtol=1e-12,  # the last digit follows from the number of threads
+        atol=0,
+    )
+    assert_trained_alike(queues.store, training.run_id, work.trained)
+    assert_nothing_is_left(stack)
+
+
+def assert_nothing_is_left(stack: Stack) -> None:
+    """See that no dead process counts as running, and that none which lost its parent goes on."""
+    connection = Redis.from_url(str(stack.queues.settings.redis_url))
+
+    def left() -> str:
+        """What is wrong yet, by what the queue's server says, whose clock may differ from ours."""
+        listed = sorted(int(worker.pid or 0) for worker in Worker.all(connection=connection, serializer=JSONSerializer))
+        living = sorted(process.pid for name in PARTS if "worker" in name for process in stack.parts(name))
+        started = [
+            job
+            for name in ("svd", *TRAIN_QUEUES)
+            for job in StartedJobRegistry(name, connection=connection, serializer=JSONSerializer).get_job_ids(
+                cleanup=False
+            )
+        ]
+        return "" if listed == living and not started else f"listed {listed}, living {living}, started {started}"
+
+    deadline = time.monotonic() + LONGEST_RUNNING
+    while wrong := left():
+        assert time.monotonic() < deadline, wrong
+        time.sleep(0.2)
+    ours = {stack.launcher.pid, *(each.pid for each in psutil.Process(stack.launcher.pid).children(recursive=True))}
+    for process in stack.seen:
+        with suppress(psutil.NoSuchProcess):
+            alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            assert not alive or process.pid in ours, f"an orphan goes on: {process}"
+    wait_for(stack.answers, 60)
+
+
+# Faults
+
+
+def kill(part: str) -> Harm:
+    """A part of the stack is killed."""
+
+    def harm(stack: Stack, chance: random.Random) -> None:
+        time.sleep(chance.uniform(0, 1))
+        with suppress(psutil.NoSuchProcess):
+            chance.choice(stack.parts(part)).kill()
+
+    return harm
+
+
+def kill_job(part: str) -> Harm:
+    """The process that a worker has forked for a job is killed, as the kernel does where memory runs out."""
+
+    def harm(stack: Stack, chance: random.Random) -> None:
+        wait_for(lambda: stack.jobs(part), 60)
+        time.sleep(chance.uniform(0, 0.5))
+        for process in stack.jobs(part)[:1]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    return harm
+
+
+def poison(stack: Stack, chance: random.Random) -> None:
+    """An image ends the process of every job that measures it; it is given up after three, its run's rest is measured.
+
+    The image is so large that measuring it takes seconds, in which the process is killed.
+    """
+    folder = stack.folder / "poison"
+    if not folder.exists():
+        write_images(folder, 3)
+        write_images(folder / "large", 1, height=2600, width=2600)
+        (folder / "large" / "mole000.jpg").replace(folder / "mole001.jpg")
+    queues = stack.queues
+    dataset = registered(queues, folder)
+    run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset, again=True).run_id
+    live = LiveRun(Redis.from_url(str(queues.settings.redis_url)), run_id)
+    for tries in (b"1", b"2", b"3"):
+        wait_for(lambda tries=tries: live.connection.hget(f"{live.key}:tries", "mole001") == tries, 60)
+        (worker,) = [each.pid for each in queues.workers() if each.current_run == run_id]
+        for job in psutil.Process(worker).children():
+            job.kill()
+    state = ended(queues, run_id)
+    assert (state.status, state.done, state.failed) == ("finished", 2, 1), state
+    assert "the process died 3 times" in queues.store.images(run_id, "failed")["reason"].iloc[0]
+
+
+def silence_valkey(seconds: float) -> Harm:
+    """Valkey is out of reach: connections are neither answered nor refused."""
+
+    def harm(stack: Stack, chance: random.Random) -> None:
+        server = stack.part("valkey")
+        server.suspend()
+        time.sleep(seconds)
+        server.resume()
+
+    return harm
+
+
+HOLDER = """
+import sys, time
+import duckdb
+while True:
+    try:
+        connection = duckdb.connect(sys.argv[1])
+        break
+    except duckdb.IOException:
+        time.sleep(0.01)
+print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def hold_store(seconds: float) -> Harm:
+    """A stranger's process, which knows nothing of our lock, has the database open for writing."""
+
+    def harm(stack: Stack, chance: random.Random) -> None:
+        store = stack.queues.settings.database
+        command = [sys.executable, "-c", HOLDER, str(store), str(seconds)]
+        holder = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
+        assert holder.stdout.strip() == "held"
+
+    return harm
+
+
+def fill_disk(seconds: float) -> Harm:
+    """Something else takes all the space there is on the disk of the data folder, and gives it back."""
+
+    def harm(stack: Stack, chance: random.Random) -> None:
+        filler = stack.data_dir / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"\0" * 65536)
+        with filler.open("ab", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"\0" * 512)
+        assert shutil.disk_usage(stack.data_dir).free < 65536
+        time.sleep(seconds)
+        filler.unlink()
+
+    return harm
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """Mount a file system of that size at a folder. PermissionError where this process may not."""
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        raise PermissionError(mounted.stderr.strip())
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def no_compiler() -> bool:
+    """Whether a stack cannot be given a clock of its own here."""
+    return shutil.which("cc") is None
+
+
+def own_clock(file: Path) -> dict[str, str]:
+    """Return the environment of processes whose time of day is as far off as a file says; see `stepped_clock.c`."""
+    library = file.with_suffix(".so")
+    source = Path(__file__).with_name("stepped_clock.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-Wall", "-o", str(library), str(source), "-ldl"], check=True)
+    write_clock(file, 0)
+    return {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(file)}
+
+
+def write_clock(file: Path, seconds: int) -> None:
+    """Say how far off the time of day is; those who have the file mapped see it at once."""
+    file.touch()
+    with file.open("r+b") as place:
+        place.write(struct.pack("=q", seconds))
+
+
+def read_clock(file: Path) -> int:
+    return int(struct.unpack("=q", file.read_bytes())[0])
+
+
+def step_clock(seconds: int, then: Harm | None = None) -> Harm:
+    """The time of day jumps, as it does when a machine that was wrong hears the right time."""
+
+    def harm(stack: Stack, chance: random.Random) -> None:
+        assert stack.clock is not None
+        time.sleep(chance.uniform(0, 1))
+        write_clock(stack.clock, read_clock(stack.clock) + seconds)
+        if then is not None:
+            time.sleep(chance.uniform(0, 2))
+            then(stack, chance)
+
+    return harm
+
+
+def faults(outage: float) -> dict[str, Harm]:
+    """Return every fault that needs no special stack, by name. outage: seconds that something is away."""
+    return {
+        "an svd job's process is killed": kill_job("svd worker"),
+        "a training's process is killed": kill_job("train worker"),
+        "an svd worker is killed": kill("svd worker"),
+        "a train worker is killed": kill("train worker"),
+        "the record worker is killed": kill("record worker"),
+        "the dashboard is killed": kill("dashboard"),
+        "Valkey is killed": kill("valkey"),
+        "Valkey is out of reach": silence_valkey(outage),
+        "the store is held by a stranger": hold_store(outage),
+        "an image kills the process each time": poison,
+    }
+
+
+def disk_faults(outage: float) -> dict[str, Harm]:
+    """Return the faults for a stack whose data folder is a `small_disk`."""
+    return {"the disk is full": fill_disk(outage)}
+
+
+def clock_faults() -> dict[str, Harm]:
+    """Return the faults for a stack with a clock of its own."""
+    return {
+        "the clock jumps ahead by an hour": step_clock(3600),
+        "the clock goes back by two hours": step_clock(-7200),
+        "the clock goes back by an hour and a train worker is killed": step_clock(-3600, kill("train worker")),
+    }

@@ -1,0 +1,90 @@
+"""Faults for as long as one likes, in random order and at random moments: `make soak`.
+
+Prints a line a fault and, at the end, how many of each kind were tried and survived; exit code 1 where one was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from faults import (
+    Harm,
+    Stack,
+    clock_faults,
+    disk_faults,
+    faults,
+    no_compiler,
+    play,
+    prepare_work,
+    running_stack,
+    small_disk,
+)
+
+OUTAGE = 60.0  # seconds
+
+
+def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[Stack, dict[str, Harm]]]:
+    """Start the stacks that the faults need, and yield each with its faults."""
+    yield open_ones.enter_context(running_stack(folder)), faults(OUTAGE)
+    small = folder / "small"
+    small.mkdir()
+    try:
+        open_ones.enter_context(small_disk(small / "data", 700))
+        yield open_ones.enter_context(running_stack(small, images=images)), disk_faults(OUTAGE)
+    except PermissionError as reason:
+        print(f"without a full disk: no small one can be mounted here: {reason}")
+    if no_compiler():
+        print("without steps of the clock: they need a C compiler, cc")
+        return
+    clock = folder / "clock"
+    clock.mkdir()
+    yield open_ones.enter_context(running_stack(clock, images=images, clock=clock / "clock")), clock_faults()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=120, help="how long (default 120)")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of order and moments")
+    options = parser.parse_args()
+    print(f"seed {options.seed}, {options.minutes:g} minutes", flush=True)
+    chance = random.Random(options.seed)
+    tried: collections.Counter[str] = collections.Counter()
+    survived: collections.Counter[str] = collections.Counter()
+    ending = time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as name, ExitStack() as open_ones:
+        folder = Path(name)
+        work = prepare_work(folder)
+        choices = [
+            (stack, fault, harm)
+            for stack, harms in stacks(folder, work.images, open_ones)
+            for fault, harm in harms.items()
+        ]
+        while time.monotonic() < ending:
+            chance.shuffle(choices)
+            for stack, fault, harm in choices:
+                if time.monotonic() > ending:
+                    break
+                tried[fault] += 1
+                try:
+                    found = play(stack, work, harm, chance)
+                except AssertionError as failure:
+                    print(f"{fault}: NOT SURVIVED\n{failure}", flush=True)
+                    continue
+                survived[fault] += 1
+                print(f"{fault}: survived, {found.seconds:.0f} s until both runs had ended", flush=True)
+    for fault in sorted(tried):
+        print(f"{fault}: {tried[fault]} tried, {survived[fault]} survived")
+    print(f"in all {tried.total()} faults tried, {survived.total()} survived")
+    return 0 if tried == survived else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
