@@ -541,11 +541,14 @@ class Queues:
         split = split_records(dataset.records, spec.targets, seed=spec.split_seed, leaky_split=spec.leaky_split)
         size = spec.training.height, spec.training.width
         work = sum(network_cost(network, *size).macs for network in networks) * len(split.oversampled)
+        taken = (steps["finished_at"] - steps["started_at"]).dt.total_seconds()
+        start = max(0.0, float((taken - steps["seconds"]).median()))  # of a process: Keras, images; as usual here
         basis = f"from {latest['name']} of {latest['run_id']}, {float(latest['epoch_seconds']):.1f} s an epoch"
+        basis += f" and {start:.0f} s to start"
         if len(networks) > 1:
             pruned = f"{len(networks) - 1} pruned ones" if len(networks) > 2 else "one pruned one"
             basis += f"; for the unpruned network and {pruned}, as if each were accepted"
-        return Estimate(cost * work * spec.training.epochs, basis)
+        return Estimate(cost * work * spec.training.epochs + start * len(networks), basis)
 
     def _estimate(self, spec: Spec, dataset: Dataset) -> Estimate:
         """Guess from the newest finished run of the kind, else from the newest sweep.

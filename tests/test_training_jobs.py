@@ -139,6 +139,24 @@ def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(lab: Queues, data
     ]
 
 
+def test_an_estimate_counts_the_epochs_of_likely_networks_and_their_starts(lab: Queues, dataset: Dataset) -> None:
+    training = replace(COMMON["training"], epochs=2, seed=9)
+    short = TrainSpec(dataset=dataset.name, **(COMMON | {"training": training}))
+    ended(lab, lab.submit(short, dataset).run_id)
+    steps = lab.store.steps()
+    steps = steps[steps["status"] == "finished"]
+    latest = steps.sort_values("finished_at").iloc[-1]
+    start = ((steps["finished_at"] - steps["started_at"]).dt.total_seconds() - steps["seconds"]).median()
+    assert start > 0.5  # Keras takes longer
+    estimate = lab.estimate(short, dataset)
+    assert estimate.seconds == pytest.approx(2 * latest["epoch_seconds"] + start)
+    assert f"{start:.0f} s to start" in estimate.basis
+    longer = replace(short, training=replace(training, epochs=10))
+    assert lab.estimate(longer, dataset).seconds == pytest.approx(10 * latest["epoch_seconds"] + start)
+    pruned = PruneTrainSpec(dataset=dataset.name, rules=RULES, **(COMMON | {"training": training}))
+    assert start < lab.estimate(pruned, dataset).seconds - estimate.seconds < start + 2 * latest["epoch_seconds"]
+
+
 @pytest.mark.slow
 def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues, dataset: Dataset) -> None:
     training = replace(COMMON["training"], epochs=30)
