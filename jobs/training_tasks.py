@@ -101,10 +101,13 @@ class _Training:
             return
         dataset = fetch_dataset(self.connection, self.facts["fingerprint"])
         began = now()
-        if self.facts.get("step") != str(step.index):  # else it goes on after the epoch that is shown
-            self.live.note_training(step=step.index, step_name=step.name, epoch=0, epochs_done=self._before(spec, step))
+        before = self._before(spec, step)
+        if self.facts.get("step") != str(step.index):
+            self.live.note_training(step=step.index, step_name=step.name, epoch=0, epochs_done=before)
         self.live.note_training(doing="starting Keras")
-        result = self._given_up(spec, step)
+        known = training_runs.epochs_done(self.folder, step)
+        self.live.note_training(epoch=known, epochs_done=before + known)
+        result = self._given_up(spec, step, known + 1)
         if result is None:
             self._send_step(training_runs.described(spec, step), began)
             data = self._data(spec, dataset)
@@ -145,9 +148,8 @@ class _Training:
         """Return the epochs of the steps before."""
         return sum(not outcome.failure for outcome in state_of(self.live, step.index).outcomes) * spec.training.epochs
 
-    def _given_up(self, spec: TrainSpec, step: Step) -> StepResult | None:
+    def _given_up(self, spec: TrainSpec, step: Step, epoch: int) -> StepResult | None:
         """Return a failed result once the process has died too often at the same epoch."""
-        epoch = training_runs.epochs_done(self.folder, step) + 1
         if self.live.try_part(f"step {step.index} epoch {epoch}") <= MAX_TRIES:
             return None
         where = f"at epoch {epoch}" if epoch <= spec.training.epochs else "after the last epoch"

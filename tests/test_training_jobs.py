@@ -196,6 +196,8 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
     with pytest.raises(SpecError, match="cancelled"):
         lab.pause(run_id)
     lab.retry(run_id)
+    wait_for(lambda: state_of(lab, run_id).doing == "building the network", 120)
+    assert reached <= state_of(lab, run_id).epoch <= reached + 1  # before it trains another
     at_epoch(lab, run_id, reached + 1)
     asked = time.monotonic()
     lab.cancel(run_id, force=True)
