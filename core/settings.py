@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from core.errors import SpecError
 
 DEFAULT_ROOTS = ("/data", "/mnt", "/media", "/srv")
+DEFAULT_NICENESS = 10
 DEFAULT_ARRAYS_GB = 50.0  # the 10,015 images of HAM10000 take 0.6 GB at 200×100
 
 
@@ -32,6 +33,8 @@ class Settings:
     given_redis_url: `REDIS_URL`, with the password of `REDIS_PASSWORD_FILE` where that is set; None for the embedded
         server of `make up`.
     arrays_limit: bytes that the images kept as arrays may take (`ARRAYS_LIMIT_GB`, default 50).
+    worker_niceness: how far `svd` and `train` workers stand back from the host's other work, as of the command `nice`
+        (`WORKER_NICENESS`, 0 to 19, default 10).
     webhook_url, webhook_events, webhook_secret: where to, about which ends (all by default), and signed with what a
         run's end is told (`WEBHOOK_URL`, `WEBHOOK_EVENTS`, `WEBHOOK_SECRET`); see `jobs.webhooks`.
     dashboard_url: where people reach the dashboard (`DASHBOARD_URL`), for links to it.
@@ -49,6 +52,7 @@ class Settings:
     webhook_secret: str | None = field(default=None, repr=False)
     dashboard_url: str | None = None
     mapped_roots: tuple[tuple[PurePosixPath, Path], ...] = ()
+    worker_niceness: int = DEFAULT_NICENESS
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -74,6 +78,7 @@ class Settings:
             environ.get("WEBHOOK_SECRET") or None,
             environ.get("DASHBOARD_URL") or None,
             mapped,
+            _worker_niceness(environ),
         )
 
     def here(self, folder: Path) -> Path:
@@ -165,6 +170,13 @@ def _redis_url(environ: Mapping[str, str]) -> str | None:
     if not password:
         raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file} is empty")
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))
+
+
+def _worker_niceness(environ: Mapping[str, str]) -> int:
+    text = environ.get("WORKER_NICENESS") or str(DEFAULT_NICENESS)
+    if not text.isdecimal() or int(text) > 19:
+        raise SpecError(f"WORKER_NICENESS: expected a whole number of 0 to 19; got {text}")
+    return int(text)
 
 
 def _arrays_limit(environ: Mapping[str, str]) -> int:

@@ -51,7 +51,6 @@ from jobs.training_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
-POLITE = 10  # as of the command nice: 0 is usual, 19 the last
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 PR_SET_PDEATHSIG = 1
 
@@ -121,12 +120,12 @@ class RecordWorker(KnownWorker, SimpleWorker):
                 each.enqueue_job(job, at_front=True)
 
 
-def give_way() -> None:
+def give_way(niceness: int) -> None:
     """Let what a person waits for go first on this machine: pages must answer while every core measures or trains."""
-    os.nice(POLITE)
+    os.nice(niceness)
     if os.getsid(0) == os.getpid():  # Linux may weigh sessions, and a process's own value within its session only
         with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(POLITE))
+            Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def prepare_measuring() -> None:
@@ -209,7 +208,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         recorder.work(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
-    give_way()
+    give_way(settings.worker_niceness)
     if kind == TRAIN:
         prepare_training()
         forget_old_checkpoints(settings.trained, days=CHECKPOINT_DAYS, kept=active_runs(connection))

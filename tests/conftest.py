@@ -15,6 +15,7 @@ from core.settings import Settings, usable_cores
 from jobs.server import running_server
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["WORKER_NICENESS"] = "0"  # tests wait for workers, and must not wait for them last
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -235,6 +235,16 @@ def test_workers_that_the_server_has_forgotten_make_themselves_known_again(lab: 
     assert [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()] == before
 
 
+def test_workers_that_measure_stand_back_and_the_one_that_records_does_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKER_NICENESS", "7")
+    own = psutil.Process().nice()
+    with workers(settings, "record", "svd") as (recorder, measurer):
+        assert psutil.Process(recorder.pid).nice() == own
+        assert psutil.Process(measurer.pid).nice() == min(own + 7, 19)
+
+
 @pytest.mark.slow
 def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missing(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)

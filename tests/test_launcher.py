@@ -338,13 +338,26 @@ def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(sett
         assert [name for name in names if name.startswith("train")] == [f"train-{n}" for n in range(1, count + 1)]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("ARRAYS_LIMIT_GB", "plenty", "expected a number of gigabytes such as 50; got plenty"),
+        ("WORKER_NICENESS", "20", "expected a whole number of 0 to 19; got 20"),
+        ("WORKER_NICENESS", "-5", "expected a whole number of 0 to 19; got -5"),
+    ],
+)
 def test_a_setting_that_cannot_be_read_is_a_sentence(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    text: str,
+    sentence: str,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
-    monkeypatch.setenv("ARRAYS_LIMIT_GB", "plenty")
+    monkeypatch.setenv(name, text)
     assert launcher.main([]) == 1
-    assert "ARRAYS_LIMIT_GB: expected a number of gigabytes such as 50; got plenty" in capsys.readouterr().err
+    assert f"{name}: {sentence}" in capsys.readouterr().err
 
 
 def test_an_older_python_gets_a_sentence() -> None:
