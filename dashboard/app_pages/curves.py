@@ -154,7 +154,7 @@ def shown_factor(view: View) -> Decimal:
 
 def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     """Draw the fits of one network's curves, and what they leave over."""
-    name = f"{curves[0].network}-{view.quantity}"
+    name = curves[0].network
     components.chart(
         lambda: network_charts.fits_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
         alt="The curves with linear, exponential and polynomial fit and their 95 % bands",
@@ -319,7 +319,7 @@ def results(found: Networks) -> None:
         alt=f"{QUANTITY_NAMES[view.quantity]} of each network against the iteration",
         key="curves",
         depends=view.drawn_from,
-        save_as=(f"curves-{view.quantity}", kind),
+        save_as=("curves", kind),
     )
     spec = shown_network(view)
     factor = shown_factor(view)
