@@ -266,7 +266,8 @@ def test_images_that_differ_on_the_second_host_are_left_out_with_the_reason(host
     read_only_copy(folder, hosts.second.images / "altered")
     copies = hosts.second.images / "altered"
     copies.chmod(0o755)
-    (copies / "mole001.jpg").unlink()
+    for name in ("mole001.jpg", "mole002.jpg"):
+        (copies / name).unlink()
     shutil.copyfile(copies / "mole003.jpg", copies / "mole002.jpg")
     state = swept(hosts, folder)
     assert (state.status, state.done, state.failed) == ("finished", 2, 2)
