@@ -13,13 +13,13 @@ from streamlit.testing.v1 import AppTest
 OpenPage = Callable[..., AppTest]
 
 
-def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str) -> OpenPage:
-    """Return what opens a page over a data folder, with parameters in its address."""
+def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str, first: str = "overview") -> OpenPage:
+    """Return what opens a page over a data folder, with parameters in its address; first: which, unless told."""
     monkeypatch.setenv("DATA_DIR", str(data_dir))
     monkeypatch.setenv("DATA_ROOTS", str(data_dir.parent))
     monkeypatch.setenv("REDIS_URL", url)
 
-    def open_page(page: str, **params: str | list[str]) -> AppTest:
+    def open_page(page: str = first, **params: str | list[str]) -> AppTest:
         test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
         test.switch_page(f"app_pages/{page}.py")
         for name, value in params.items():
@@ -38,8 +38,9 @@ def ran(part: Any) -> AppTest:
 
 def text(test: AppTest) -> str:
     """Return what a reader reads on the page, as one text without Markdown's escapes."""
-    kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "code")
+    kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "success", "code")
     parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
     parts += [f"{each.label} {each.value}" for each in test.metric]
+    parts += [str(each.proto.text) for each in test.get("progress")]
     parts += [each.label for each in (*test.button, *test.expander, *test.page_link, *test.download_button)]
     return "\n".join(parts).replace("\\", "")

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from laboratory import ROOT, workers, write_images
+from laboratory import workers, write_images
+from pages import OpenPage, opener, ran, text
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
@@ -31,8 +32,6 @@ from jobs.queues import Queues
 PAGES = ("overview", "datasets", "sweeps", "resize", "inspector", "jobs")
 KS = (5, 10, 20, 40)
 NOW = datetime(2026, 11, 22, 21, 45, tzinfo=UTC)
-
-OpenPage = Callable[..., AppTest]
 
 
 def record(store: Store, run_id: str, spec: Spec, dataset: Dataset, at: datetime = NOW) -> None:
@@ -76,28 +75,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str) -> OpenPage:
-    monkeypatch.setenv("DATA_DIR", str(data_dir))
-    monkeypatch.setenv("DATA_ROOTS", str(data_dir.parent))
-    monkeypatch.setenv("REDIS_URL", url)
-
-    def open_page(page: str = "overview", **params: str) -> AppTest:
-        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
-        test.switch_page(f"app_pages/{page}.py")
-        for name, value in params.items():
-            test.query_params[name] = value
-        return ran(test)
-
-    return open_page
-
-
-def ran(part: Any) -> AppTest:
-    """Run the page, after a change to a part of it, and see that nothing was raised."""
-    test: AppTest = part.run()
-    assert not test.exception, [each.message for each in test.exception]
-    return test
-
-
 @pytest.fixture
 def open_page(full: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
     """Open pages over the folder `full`."""
@@ -114,16 +91,6 @@ def open_empty(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch)
 def queues(open_page: OpenPage) -> Queues:
     """Give the queue that the pages of `open_page` use."""
     return Queues(Settings.from_environment())
-
-
-def text(test: AppTest) -> str:
-    """Return what a reader reads on the page, as one text."""
-    kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "success", "text")
-    parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
-    parts += [f"{each.label} {each.value}" for each in test.metric]
-    parts += [each.label for each in (*test.button, *test.expander, *test.page_link)]
-    parts += [str(each.proto.text) for each in test.get("progress")]
-    return "\n".join(parts)
 
 
 def alerts(test: AppTest) -> list[str]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from laboratory import ROOT
+from pages import OpenPage, opener, ran, text
 from streamlit.testing.v1 import AppTest
 
 from core.architectures import ALEXNET, LENET5, NETWORKS
 from core.network_files import EXAMPLE_YAML
 from core.parameters import count_parameters, network_cost
 from core.pruning import prune
-
-OpenPage = Callable[..., AppTest]
 
 
 @pytest.fixture
@@ -32,30 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
-    monkeypatch.setenv("DATA_DIR", str(folder.parent))
-    monkeypatch.setenv("REDIS_URL", valkey_url)
-
-    def open_page(page: str, **params: str | list[str]) -> AppTest:
-        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
-        test.switch_page(f"app_pages/{page}.py")
-        for name, value in params.items():
-            test.query_params[name] = value
-        return ran(test)
-
-    return open_page
-
-
-def ran(part: Any) -> AppTest:
-    test: AppTest = part.run()
-    assert not test.exception, [each.message for each in test.exception]
-    return test
-
-
-def text(test: AppTest) -> str:
-    kinds = ("title", "header", "markdown", "caption", "error", "warning")
-    parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
-    parts += [f"{each.label} {each.value}" for each in test.metric]
-    return "\n".join(parts).replace("\\", "")
+    return opener(monkeypatch, folder.parent, valkey_url)
 
 
 def table(test: AppTest, column: str) -> pd.DataFrame:

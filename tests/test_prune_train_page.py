@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from laboratory import ROOT
+from pages import OpenPage, opener, ran, text
 from recorded import EASY, QUICK, record_training
 from redis import Redis
 from streamlit.testing.v1 import AppTest
@@ -31,7 +30,6 @@ from jobs.live import LiveRun, active_runs
 from jobs.queues import Queues
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-OpenPage = Callable[..., AppTest]
 
 
 def labelled(name: str, *, source: str | None = None, lesions: int = 10) -> Dataset:
@@ -58,31 +56,7 @@ def store(settings: Settings) -> Store:
 
 @pytest.fixture
 def open_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
-    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
-    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
-
-    def open_page(page: str = "prune_train", **params: str) -> AppTest:
-        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
-        test.switch_page(f"app_pages/{page}.py")
-        for name, value in params.items():
-            test.query_params[name] = value
-        return ran(test)
-
-    return open_page
-
-
-def ran(part: Any) -> AppTest:
-    test: AppTest = part.run()
-    assert not test.exception, [each.message for each in test.exception]
-    return test
-
-
-def text(test: AppTest) -> str:
-    kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "success")
-    parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
-    parts += [f"{each.label} {each.value}" for each in test.metric]
-    parts += [str(each.proto.text) for each in test.get("progress")]
-    return "\n".join(parts).replace("\\", "")
+    return opener(monkeypatch, settings.data_dir, str(settings.redis_url), "prune_train")
 
 
 def table(test: AppTest, column: str) -> Any:
