@@ -114,10 +114,12 @@ def _connection() -> Connection:
 
 def _write_dataset(store: Store, values: dict[str, Any], at: str) -> None:
     store.record_dataset(dataset_from_dict(values), datetime.fromisoformat(at))
+    tell_folders(store, _connection())
 
 
 def _write_removed_dataset(store: Store, name: str, by: str = UNKNOWN) -> None:
     store.remove_dataset(name)
+    tell_folders(store, _connection())
     LOG.info("%s removed the registration of data set %s", by, name, extra={"by": by, "dataset": name})
 
 
