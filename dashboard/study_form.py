@@ -11,15 +11,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.architectures import NETWORKS, NetworkSpec
+from core.architectures import NetworkSpec
 from core.datasets import Dataset
 from core.errors import DermSlimError, QueueUnavailable, SpecError
 from core.network_files import Networks
 from core.optimal_k import DEFAULT_RULE
 from core.protocol import PRESETS, TrainingSpec
-from core.pruning import SCOPE_LABELS, SCOPES
-from core.schedule import ON_REJECT, Baseline, Rules
-from core.splits import SPLITS, Targets
+from core.schedule import Baseline, Rules
+from core.splits import SPLITS
 from core.study import (
     FINISHED,
     RULE_NAMES,
@@ -35,9 +34,10 @@ from core.study import (
 )
 from core.sweeps import DEFAULT_KS
 from core.training_runs import DEVICES
-from dashboard import components, data, forms, network_choices, training_numbers, words
+from dashboard import components, data, forms, network_choices, training_fields, training_numbers, words
 from dashboard.forms import KEPT
-from dashboard.training_forms import DEVICE_NAMES, LIMITS, PRESET_NAMES, REJECT_NAMES, SET_NAMES, sets_table
+from dashboard.training_fields import DEVICE_NAMES
+from dashboard.training_forms import sets_table
 from jobs.studies import StageEstimate, StudyEstimate, find, submit_study
 from jobs.training_jobs import NORMAL, PRIORITIES
 
@@ -188,16 +188,20 @@ def choose_dataset() -> Dataset | None:
 
 def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetime | None]:
     """Draw the fields; return the study they describe, its priority and the moment it waits for. Raises SpecError."""
-    preset_field()
+    training_fields.preset_field(
+        PREFIX,
+        preset_draft,
+        "Quick tries out the way, its figures mean little. Every setting can be changed afterwards.",
+    )
     with st.grid(2, min_column_width=280):
-        networks = network_field(found)
+        networks = training_fields.network_field(PREFIX, found)
         own_sizes = st.text_input(
             "Sizes of single networks", key=key("overrides"), persist_state=KEPT, placeholder="alexnet 60×80",
             help="Slow networks may be fed smaller images: alexnet 60×80, custom1 64×64 20 epochs.",
         )  # fmt: skip
     with st.grid(5, min_column_width=130):
         size = st.text_input("Size, rows × columns", key=key("size"), persist_state=KEPT)
-        epochs = whole_number("Epochs", "epochs", 1)
+        epochs = training_fields.whole_number(PREFIX, "Epochs", "epochs", 1)
         seeds = st.text_input(
             "Seeds", key=key("seeds"), persist_state=KEPT, help="1,2,3 trains everything three times, to be averaged."
         )
@@ -209,10 +213,10 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
     with st.expander("Compression: k, codec, resize study", icon=":material/compress:"):
         compression = compression_fields(dataset)
     with st.expander("Training: protocol, device, sets", icon=":material/tune:"):
-        training, shared = training_fields(size, epochs)
+        training, shared = protocol_fields(size, epochs)
     with st.expander("Algorithm 2: factors, rules, baseline", icon=":material/model_training:"):
-        rules = rules_fields()
-        baseline = baseline_fields()
+        rules = training_fields.rules_fields(PREFIX)
+        baseline = training_fields.baseline_fields(PREFIX)
     spec = ArticleSpec(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -232,38 +236,6 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
 def _named(override: Override, networks: list[NetworkSpec], found: Networks) -> bool:
     """Return whether an override's network is chosen; one that is merely not chosen now keeps its text."""
     return override.network in {network.name for network in networks} or override.network not in found.networks
-
-
-def whole_number(label: str, name: str, least: int, **arguments: Any) -> int:
-    """Return a whole number of at least `least`."""
-    return int(st.number_input(label, min_value=least, step=1, key=key(name), persist_state=KEPT, **arguments))
-
-
-def preset_field() -> None:
-    """Offer protocols to start from; every setting can be changed afterwards."""
-
-    def apply() -> None:
-        chosen = st.session_state[key("preset")]
-        if chosen is not None:
-            forms.set_draft(PREFIX, preset_draft(chosen))
-
-    texts = [
-        f"{PRESET_NAMES[name]}: {each.epochs} epochs at {each.height}×{each.width}" for name, each in PRESETS.items()
-    ]
-    st.segmented_control(
-        "Preset", list(PRESETS), key=key("preset"), on_change=apply, format_func=PRESET_NAMES.__getitem__,
-        help=f"{'. '.join(texts)}; quick tries out the way, its figures mean little.",
-    )  # fmt: skip
-
-
-def network_field(found: Networks) -> list[NetworkSpec]:
-    """Return the networks that are chosen."""
-    st.session_state[key("networks")] = [name for name in st.session_state[key("networks")] if name in found.networks]
-    names = st.multiselect(
-        "Networks", list(found.networks), key=key("networks"), persist_state=KEPT,
-        help=f"The article's four are {', '.join(NETWORKS)}.",
-    )  # fmt: skip
-    return [found.networks[name] for name in names]
 
 
 def compression_fields(dataset: Dataset) -> dict[str, Any]:
@@ -307,7 +279,7 @@ def compression_fields(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def training_fields(size: str, epochs: int) -> tuple[TrainingSpec, dict[str, Any]]:
+def protocol_fields(size: str, epochs: int) -> tuple[TrainingSpec, dict[str, Any]]:
     """Return the protocol, and what the sets and the device are. Raises SpecError."""
     pairs = forms.numbers_or_error(words.parse_sizes(size or ""))
     if len(pairs) != 1:
@@ -317,16 +289,14 @@ def training_fields(size: str, epochs: int) -> tuple[TrainingSpec, dict[str, Any
             "Learning rate", min_value=0.00001, max_value=1.0, step=0.0005, format="%.5f", key=key("learning_rate"),
             persist_state=KEPT,
         )  # fmt: skip
-        batch = whole_number("Batch size", "batch_size", 1)
+        batch = training_fields.whole_number(PREFIX, "Batch size", "batch_size", 1)
         device = st.selectbox(
             "Device", DEVICES, key=key("device"), format_func=DEVICE_NAMES.__getitem__, persist_state=KEPT
         )
     with st.container(horizontal=True):
         augmentation = st.toggle("Augment the repeats of small classes", key=key("augmentation"), persist_state=KEPT)
         mixed = st.toggle("Mixed precision", key=key("mixed_precision"), persist_state=KEPT, help="For GPUs.")
-    with st.grid(4, min_column_width=130):
-        images = [whole_number(f"{SET_NAMES[split]} images", f"target_{split}", 1) for split in SPLITS]
-        seed = whole_number("Split seed", "split_seed", 0)
+    targets, seed = training_fields.set_fields(PREFIX)
     training = TrainingSpec(
         epochs=epochs,
         learning_rate=float(rate),
@@ -336,40 +306,7 @@ def training_fields(size: str, epochs: int) -> tuple[TrainingSpec, dict[str, Any
         augmentation=augmentation,
         mixed_precision=mixed,
     )
-    return training, {"targets": Targets(*images), "split_seed": seed, "device": device}
-
-
-def rules_fields() -> Rules:
-    """Return the rules of Algorithm 2. Raises SpecError."""
-    with st.grid(5, min_column_width=150):
-        typed = st.text_input("Pruning factors, %", key=key("factors"), persist_state=KEPT, help="In the order tried.")
-        scope = st.selectbox(
-            "What shrinks", list(SCOPES), key=key("scope"), format_func=SCOPE_LABELS.__getitem__, persist_state=KEPT
-        )
-        failures = whole_number("Ends after failures in a row", "max_failures", 1)
-        limit = st.number_input(
-            "Pruned networks at most", min_value=1, step=1, key=key("max_iterations"), persist_state=KEPT,
-            placeholder="no limit",
-        )  # fmt: skip
-        on_reject = st.selectbox(
-            "After a rejection", list(ON_REJECT), key=key("on_reject"), format_func=REJECT_NAMES.__getitem__,
-            persist_state=KEPT,
-        )  # fmt: skip
-    factors = training_numbers.parse_factors(typed or "")
-    return Rules(factors, scope, failures, None if limit is None else int(limit), on_reject)
-
-
-def baseline_fields() -> Baseline | None:
-    """Return thresholds of the user's own, or None for the article's."""
-    own = st.toggle("Thresholds of my own", key=key("own_baseline"), persist_state=KEPT)
-    with st.grid(5, min_column_width=150):
-        values = {
-            name: float(
-                st.number_input(label, 0.0, 100.0, step=0.5, key=key(name), disabled=not own, persist_state=KEPT)
-            )
-            for name, label in LIMITS.items()
-        }
-    return Baseline(**values) if own else None
+    return training, {"targets": targets, "split_seed": seed, "device": device}
 
 
 # -- what it comes to --------------------------------------------------------------------------------------------------

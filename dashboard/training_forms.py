@@ -10,33 +10,23 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.architectures import NETWORKS, NetworkSpec
+from core.architectures import NetworkSpec
 from core.datasets import Dataset
 from core.errors import DermSlimError, QueueUnavailable, SpecError
 from core.network_files import Networks
 from core.parameters import network_cost
 from core.protocol import PRESETS, TrainingSpec
-from core.pruning import FACTORS, SCOPE_LABELS, SCOPES
-from core.schedule import ON_REJECT, Baseline, Rules
+from core.pruning import SCOPES
+from core.schedule import Baseline, Rules
 from core.splits import SPLITS, Targets
 from core.training_runs import DEVICES, PruneTrainSpec, TrainSpec, training_grid
-from dashboard import components, data, network_choices, training_numbers, words
+from dashboard import components, data, network_choices, training_fields, training_numbers, words
 from dashboard.forms import KEPT, refused, set_draft
+from dashboard.training_fields import DEVICE_NAMES, LIMITS, SET_NAMES
 from jobs.training_jobs import NORMAL, PRIORITIES
 
 PREFIX = "training"
 KINDS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
-PRESET_NAMES = {"article": "Article", "laptop": "Laptop", "quick": "Quick"}
-DEVICE_NAMES = {"auto": "GPU, else processor", "cpu": "processor", "gpu": "GPU only"}
-SET_NAMES = {"train": "Training", "validation": "Validation", "test": "Test"}
-REJECT_NAMES = {"stop at accepted": "back to the last accepted", "continue": "shrink the rejected one on"}
-LIMITS = {
-    "train_accuracy": "Training accuracy, %",
-    "train_precision": "Training precision, %",
-    "validation_accuracy": "Validation accuracy, %",
-    "validation_precision": "Validation precision, %",
-    "test_tolerance": "Test figures: points under the unpruned network's",
-}
 FROM_ADDRESS = ("network", "size", "factor", "scope", "iteration")
 
 
@@ -192,9 +182,10 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         help="Once: the grid behind the article's Tables 4 and 5. Algorithm 2, Table 6: train, shrink, train again, "
         "for as long as the baseline is met.",
     )  # fmt: skip
-    preset_field()
+    note = "Quick is too small for custom1. Every number can be changed afterwards."
+    training_fields.preset_field(PREFIX, lambda name: protocol_draft(PRESETS[name]), note)
     with st.grid(2, min_column_width=280):
-        networks = network_field(found)
+        networks = training_fields.network_field(PREFIX, found)
         datasets = dataset_field(labelled)
     with st.grid(5, min_column_width=130):
         sizes = words.parse_sizes(
@@ -207,19 +198,19 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
             "Seeds", key=key("seeds"), persist_state=KEPT,
             help="Of weights, order and dropout. 1,2,3 makes three runs of each, to be averaged.",
         )  # fmt: skip
-        epochs = whole_number("Epochs", "epochs", 1)
+        epochs = training_fields.whole_number(PREFIX, "Epochs", "epochs", 1)
         rate = st.number_input(
             "Learning rate", min_value=0.00001, max_value=1.0, step=0.0005, format="%.5f", key=key("learning_rate"),
             persist_state=KEPT,
         )  # fmt: skip
-        batch = whole_number("Batch size", "batch_size", 1)
-    rules = rules_fields() if kind == "prune-train" else None
+        batch = training_fields.whole_number(PREFIX, "Batch size", "batch_size", 1)
+    rules = training_fields.rules_fields(PREFIX) if kind == "prune-train" else None
     with st.expander("Augmentation and precision", icon=":material/tune:"):
         protocol = protocol_fields()
     with st.expander("Training, validation and test sets", icon=":material/call_split:"):
         targets, split_seed, leaky = set_fields()
     with st.expander("Baseline: what a network must reach", icon=":material/flag:"):
-        baseline = baseline_fields()
+        baseline = training_fields.baseline_fields(PREFIX)
     with st.grid(4, min_column_width=150):
         device = st.selectbox(
             "Device", DEVICES, key=key("device"), format_func=DEVICE_NAMES.__getitem__, persist_state=KEPT
@@ -260,39 +251,6 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
     )
 
 
-def whole_number(label: str, name: str, least: int, **arguments: Any) -> int:
-    """Return a whole number of at least `least`."""
-    return int(st.number_input(label, min_value=least, step=1, key=key(name), persist_state=KEPT, **arguments))
-
-
-def preset_field() -> None:
-    """Offer protocols to start from; every number can be changed afterwards."""
-
-    def apply() -> None:
-        chosen = st.session_state[key("preset")]
-        if chosen is not None:
-            set_draft(PREFIX, protocol_draft(PRESETS[chosen]))
-
-    texts = [
-        f"{PRESET_NAMES[name]}: {each.epochs} epochs at {each.height}×{each.width}" for name, each in PRESETS.items()
-    ]
-    st.segmented_control(
-        "Preset", list(PRESETS), key=key("preset"), on_change=apply, format_func=PRESET_NAMES.__getitem__,
-        help=f"{'. '.join(texts)}. Quick is too small for custom1. Every number can be changed afterwards.",
-    )  # fmt: skip
-
-
-def network_field(found: Networks) -> list[NetworkSpec]:
-    """Return the networks that are chosen."""
-    st.session_state[key("networks")] = [name for name in st.session_state[key("networks")] if name in found.networks]
-    own = [name for name in found.networks if name not in NETWORKS]
-    names = st.multiselect(
-        "Networks", list(found.networks), key=key("networks"), persist_state=KEPT,
-        help="The article's four" + (f" and yours: {', '.join(own)}." if own else ", and your own, see Networks."),
-    )  # fmt: skip
-    return [found.networks[name] for name in names]
-
-
 def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
     """Return the data sets that are chosen, originals and reconstructions."""
     names = list(labelled["name"])
@@ -314,32 +272,6 @@ def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
     )  # fmt: skip
     found = [data.dataset(name) for name in picked]
     return [each for each in found if each is not None]
-
-
-def rules_fields() -> Rules:
-    """Return the rules of Algorithm 2. Raises SpecError."""
-    with st.grid(3, min_column_width=200):
-        typed = st.text_input(
-            "Pruning factors, %", key=key("factors"), persist_state=KEPT,
-            help=f"In the order tried; the article's: {', '.join(f'{factor:g}' for factor in FACTORS)}.",
-        )  # fmt: skip
-        scope = st.selectbox(
-            "What shrinks", list(SCOPES), key=key("scope"), format_func=SCOPE_LABELS.__getitem__, persist_state=KEPT,
-            help="And the first two dense layers.",
-        )  # fmt: skip
-        failures = whole_number("Ends after failures in a row", "max_failures", 1)
-        limit = st.number_input(
-            "Pruned networks at most", min_value=1, step=1, key=key("max_iterations"), persist_state=KEPT,
-            placeholder="no limit",
-        )  # fmt: skip
-        on_reject = st.selectbox(
-            "After a rejection", list(ON_REJECT), key=key("on_reject"), format_func=REJECT_NAMES.__getitem__,
-            persist_state=KEPT,
-        )  # fmt: skip
-    st.caption(ON_REJECT[on_reject])
-    return Rules(
-        training_numbers.parse_factors(typed or ""), scope, failures, None if limit is None else int(limit), on_reject
-    )
 
 
 def protocol_fields() -> dict[str, Any]:
@@ -380,12 +312,7 @@ def protocol_fields() -> dict[str, Any]:
 
 def set_fields() -> tuple[Targets, int, bool]:
     """Return targets, the split's seed, and whether lesions may stand in two sets."""
-    with st.grid(4, min_column_width=130):
-        images = [
-            whole_number(f"{SET_NAMES[split]} images", f"target_{split}", 1, help="All classes together.")
-            for split in SPLITS
-        ]
-        seed = whole_number("Split seed", "split_seed", 0)
+    targets, seed = training_fields.set_fields(PREFIX)
     leaky = st.toggle(
         "Leaky split: draw image by image", key=key("leaky"), persist_state=KEPT,
         help="As a random split does: images of one lesion then stand in training and in test. For comparison only.",
@@ -396,25 +323,7 @@ def set_fields() -> tuple[Targets, int, bool]:
             "high. The runs are labelled as leaky.",
             icon=":material/warning:",
         )
-    return Targets(*images), seed, leaky
-
-
-def baseline_fields() -> Baseline | None:
-    """Return thresholds of the user's own, or None for the article's."""
-    own = st.toggle("Thresholds of my own", key=key("own_baseline"), persist_state=KEPT)
-    if not own:
-        st.caption(
-            "The article's: training accuracy and precision 90 %, validation accuracy and precision 80 % (lenet5: "
-            "75 %), test accuracy, precision and recall at most 2 points under the unpruned network's."
-        )
-    with st.grid(5, min_column_width=150):
-        values = {
-            name: float(
-                st.number_input(label, 0.0, 100.0, step=0.5, key=key(name), disabled=not own, persist_state=KEPT)
-            )
-            for name, label in LIMITS.items()
-        }
-    return Baseline(**values) if own else None
+    return targets, seed, leaky
 
 
 # -- what it comes to --------------------------------------------------------------------------------------------------

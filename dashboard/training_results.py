@@ -14,7 +14,7 @@ from core.schedule import Baseline
 from core.splits import SPLITS
 from core.training_runs import PruneTrainSpec, TrainSpec
 from dashboard import components, data, training_charts, training_forms, training_numbers, words
-from dashboard.training_forms import SET_NAMES
+from dashboard.training_fields import SET_NAMES
 from jobs.queues import RunState
 from jobs.training_jobs import PRIORITIES
 
@@ -187,7 +187,7 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
             st.metric(
                 label,
                 words.percent_text(best[name]),
-                None if change is None or abs(change) < 0.05 else f"{change:+.1f} points".replace("-", "−"),
+                None if change is None or abs(change) < 0.05 else f"{change:+.1f} points",  # falls by its hyphen
                 border=True,
             )
         st.metric("Trained in", words.duration_text(steps["seconds"].sum()), border=True)

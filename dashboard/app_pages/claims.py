@@ -108,7 +108,8 @@ def card(claim: dict[str, str]) -> None:
         runs = claim["runs"].split()
         if runs:
             links = [f"[{run_id}]({components.run_address(run_id)})" for run_id in runs]
-            st.caption(f":material/tag: {'Run' if len(runs) == 1 else 'Runs'}: {', '.join(links)}")
+            # No caption: it would make the links paler than can be read.
+            st.markdown(f":small[:material/tag: {'Run' if len(runs) == 1 else 'Runs'}: {', '.join(links)}]")
 
 
 def files(table: pd.DataFrame, sentences: list[str]) -> None:
