@@ -279,7 +279,8 @@ def next_step(state: State) -> Step | Stop:
         times = "once" if at.failures == 1 else f"{at.failures} times in a row"
         return Stop(f"The baseline was missed {times}.")
     if rules.max_iterations is not None and trained > rules.max_iterations:
-        return Stop(f"The limit of {rules.max_iterations} pruned networks is reached.")
+        networks = "network" if rules.max_iterations == 1 else "networks"
+        return Stop(f"The limit of {rules.max_iterations} pruned {networks} is reached.")
     if at.factor >= len(rules.factors):
         return Stop("Every pruning factor has been tried.")
     base, factor = pruned(state, at.base), rules.factors[at.factor]

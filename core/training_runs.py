@@ -161,7 +161,8 @@ class PruneTrainSpec(TrainSpec):
         if self.rules.max_failures != standard.max_failures:
             parts.append(f"ends at {self.rules.max_failures} failures")
         if self.rules.max_iterations is not None:
-            parts.append(f"at most {self.rules.max_iterations} pruned networks")
+            limit = self.rules.max_iterations
+            parts.append(f"at most {limit} pruned network{'' if limit == 1 else 's'}")
         return ", ".join(parts)
 
 

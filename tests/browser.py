@@ -266,7 +266,14 @@ class Visitor:
         self.settle()
 
     def violations(self, *rules: str) -> list[str]:
-        """What breaks axe-core's rules (all of them unless some are named), a sentence each."""
+        """What breaks axe-core's rules (all of them unless some are named), a sentence each.
+
+        The window is made as high as the page: what lies outside it, axe-core passes over.
+        """
+        height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        assert self.page.viewport_size is not None
+        self.page.set_viewport_size({"width": self.page.viewport_size["width"], "height": height})
+        self.settle()
         options: dict[str, Any] = {"resultTypes": ["violations"]}
         found = Axe().run(self.page, options=options | ({"runOnly": list(rules)} if rules else {}))
         sentences = []

@@ -59,7 +59,7 @@ def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder
     assert (rows["macro_recall"] == rows["balanced_accuracy"]).all()
     assert "lenet5 seed 1, Original:" in answer.stdout
     assert answer.stdout.count("; accepted") + answer.stdout.count("; not accepted: ") == 2
-    assert "The limit of 1 pruned networks is reached." in answer.stdout
+    assert "The limit of 1 pruned network is reached." in answer.stdout
     assert "Split by lesion" in answer.stderr
     assert "Traceback" not in answer.stderr
     weights = Path(answer.stdout.splitlines()[-1].removeprefix("weights in "))
