@@ -314,10 +314,14 @@ def poison(stack: Stack, chance: random.Random) -> None:
     dataset = registered(queues, folder)
     run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset, again=True).run_id
     live = LiveRun(Redis.from_url(str(queues.settings.redis_url)), run_id)
+
+    def at_it() -> list[int]:
+        return [each.pid for each in queues.workers() if each.current_run == run_id]
+
     for tries in (b"1", b"2", b"3"):
         wait_for(lambda tries=tries: live.connection.hget(f"{live.key}:tries", "mole001") == tries, 60)
-        (worker,) = [each.pid for each in queues.workers() if each.current_run == run_id]
-        for job in psutil.Process(worker).children():
+        wait_for(lambda: len(at_it()) == 1, 60)  # the other worker is done with the small images
+        for job in psutil.Process(at_it()[0]).children():
             job.kill()
     state = ended(queues, run_id)
     assert (state.status, state.done, state.failed) == ("finished", 2, 1), state
