@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from axe_playwright_python.sync_playwright import Axe
 from laboratory import ROOT
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from core.settings import Settings
@@ -222,14 +222,17 @@ class Visitor:
 
     def __post_init__(self) -> None:
         self.page.on("console", self._said)
+        self.page.on("requestfailed", self._failed)
         self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
 
     def _said(self, message: ConsoleMessage) -> None:
         place = message.location.get("url", "")
-        if NETWORK_CHANGED in message.text:
-            self.network_changes += 1
-        elif message.type == "error" and not ALLOWED_ERROR.fullmatch(place):
+        allowed = ALLOWED_ERROR.fullmatch(place) or NETWORK_CHANGED in message.text
+        if message.type == "error" and not allowed:
             self.complaints.append(f"{self.page.url}: {message.text} ({place})")
+
+    def _failed(self, request: Request) -> None:
+        self.network_changes += NETWORK_CHANGED in (request.failure or "")
 
     def open(self, path: str) -> Page:
         """Open a page of the dashboard and wait until it is there; anew where a change of network came between."""
@@ -243,6 +246,15 @@ class Visitor:
                     raise
             else:
                 return self.page
+
+    def download(self, button: Locator) -> tuple[str, bytes]:
+        """Press a download button; give the file's name and what is in it.
+
+        After ten files a page gets no further one from Chromium without asking its reader.
+        """
+        with self.page.expect_download() as download:
+            button.click()
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
     def settle(self) -> None:
         """Wait until Streamlit has run the page and its charts are drawn."""

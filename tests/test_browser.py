@@ -134,13 +134,6 @@ def spec_of(visitor: Visitor, run_id: str) -> dict[str, object]:
     return spec
 
 
-def downloaded(page: Page, name: str) -> bytes:
-    """What the download button of this name gives; the first, where several have it."""
-    with page.expect_download() as download:
-        button(page, name).first.click()
-    return Path(download.value.path()).read_bytes()
-
-
 def assert_accessible(visitor: Visitor, path: str, text: str) -> None:
     """No rule of axe-core is broken on a phone, with all folded out, or in the dark; a phone is wide enough."""
     visitor.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
@@ -204,7 +197,7 @@ def test_the_curves_follow_their_choices_and_can_be_taken_home(visitor: Visitor)
     page.get_by_role("radio", name="MACs", exact=True).click()
     expect(main(page).get_by_role("figure", name="MACs of each network against the iteration")).to_be_visible()
     visitor.settle()
-    given = pd.read_csv(io.BytesIO(downloaded(page, "Curves, CSV")))
+    given = pd.read_csv(io.BytesIO(visitor.download(button(page, "Curves, CSV").first)[1]))
     counted = curve_table(tuple(NETWORKS.values()), (50,), tuple(given["scope"].unique()), 3, 100, 75)
     keys = ["network", "scope", "iteration"]
     for name in ("parameters", "macs"):
@@ -301,14 +294,14 @@ def test_the_files_of_a_sweep_hold_the_stores_rows(visitor: Visitor) -> None:
         "Every image and k, CSV": store.measurements(run_id),
     }
     for name, rows in wanted.items():
-        given = pd.read_csv(io.BytesIO(downloaded(page, name)))
+        given = pd.read_csv(io.BytesIO(visitor.download(button(page, name).first)[1]))
         shared = [column for column in given if column in rows]
         assert shared, name
         assert len(given) == len(rows) > 0, name
         by = [column for column in ("image_id", "k", "variant") if column in shared]
         left, right = (frame[shared].sort_values(by).reset_index(drop=True) for frame in (given, rows))
         pd.testing.assert_frame_equal(left, right, check_dtype=False, rtol=1e-12)
-    columns = pd.read_parquet(io.BytesIO(downloaded(page, "Every image and k, Parquet")))
+    columns = pd.read_parquet(io.BytesIO(visitor.download(button(page, "Every image and k, Parquet").first)[1]))
     assert len(columns) == len(wanted["Every image and k, CSV"])
 
 
@@ -426,20 +419,17 @@ def test_the_tables_files_are_what_the_command_prints(
     finished_demo: dict[str, str], visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(visitor.stack.settings.data_dir))
-    page = visitor.open("tables")
     for label, kind, ending in (("CSV", "csv", "csv"), ("Markdown", "markdown", "md"), ("LaTeX", "latex", "tex")):
         folder = tmp_path / kind
         assert command(["tables", "--dataset", "demo", "--format", kind, "--output", str(folder)]) == 0
-        buttons = button(page, label)
+        buttons = button(visitor.open("tables"), label)
         names = ("table4", "table5", "table6", FURTHER)
         expect(buttons).to_have_count(len(names))
         for place in range(len(names)):
-            with page.expect_download() as download:
-                buttons.nth(place).click()
-            given = Path(download.value.path()).read_bytes()
+            name, given = visitor.download(buttons.nth(place))
             assert given.strip()
-            assert given == (folder / download.value.suggested_filename).read_bytes()
-            assert download.value.suggested_filename.endswith(f".{ending}")
+            assert given == (folder / name).read_bytes()
+            assert name.endswith(f".{ending}")
 
 
 @pytest.mark.parametrize("path", RESULT_PAGES)
