@@ -1,19 +1,29 @@
-"""A store as large as a busy lab's: sweeps of 10,000 images × 6 k with plausible figures, made in SQL."""
+"""A store as large as a busy lab's: sweeps of 10,000 images × 6 k, made in SQL, and a study of a hundred trainings."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 
+from core.architectures import CLASSES
+from core.classification import classify
 from core.outcomes import Outcome, outcome
+from core.protocol import EpochResult
+from core.schedule import Stop
+from core.splits import SPLITS
 from core.store import NewRun, Store
-from core.sweeps import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, SweepSpec
+from core.study import ArticleSpec, plan, run_spec
+from core.sweeps import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, SweepSpec, spec_hash
+from core.training_runs import STEP_FIGURES, PruneTrainSpec, TrainSpec, described, first_state, judged, next_training
 
-DATASET = "HAM10000-like"
+DATASET, RECONSTRUCTION = "HAM10000-like", "HAM10000-like-k350"
+TESTED = 90  # images a class
 
 
 def fill_store(path: Path, *, sweeps: int, images: int) -> list[str]:
@@ -92,3 +102,73 @@ def _measurements(connection: duckdb.DuckDBPyConnection, run_id: str, images: in
         "'measured' AS status, 0.15 AS seconds, 'svd-host-1' AS worker FROM range(?) t(i)",
         [run_id, images],
     )
+
+
+def fill_trainings(path: Path, *, seeds: int) -> str:
+    """Write a finished study: four networks × `seeds`, trained once on originals, pruned on reconstructions.
+
+    Return the id of the prune-train run that ended last.
+    """
+    store = Store(path)
+    store.migrate()
+    start = datetime(2026, 2, 1, tzinfo=UTC)
+    study = f"article-{start:%Y%m%d}-0000"
+    asked = ArticleSpec(dataset=DATASET, fingerprint="-", seeds=tuple(range(1, seeds + 1)))
+    store.record_study(
+        {"study": study, "kind": "article", "dataset": DATASET, "spec": json.dumps(asked.to_dict()),
+         "submitted_by": "benchmark", "submitted_at": start, "command": "-"}
+    )  # fmt: skip
+    generator = np.random.default_rng(1)
+    at, last = start, ""
+    for part in plan(asked):
+        spec = run_spec(asked, part, k=350, reconstruction=RECONSTRUCTION)
+        if isinstance(spec, TrainSpec):
+            at += timedelta(hours=1)
+            last = _training(store, spec, study, at, generator)
+    store.record_study_status(study, "finished", None, at)
+    return last
+
+
+def _training(store: Store, spec: TrainSpec, study: str, at: datetime, generator: np.random.Generator) -> str:
+    run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0000"
+    source = DATASET if isinstance(spec, PruneTrainSpec) else None
+    epochs = spec.training.epochs
+    store.record_run(
+        NewRun(
+            run_id, spec.kind, spec.dataset, "-", True, json.dumps(spec.to_dict()), spec_hash(spec, "-"), epochs, at,
+            "benchmark", "-", "{}", "-", source, study,
+        )
+    )  # fmt: skip
+    reached = [
+        {"label": label, "split": split, "quota": 825, "lesions": 600, "images": 800, "oversampled": 825}
+        for label in CLASSES
+        for split in SPLITS
+    ]
+    store.record_training_data(run_id, 1, {"encoding": {}, "notes": ["Split by lesion."], "reached": reached})
+    state = first_state(spec)
+    while not isinstance(step := next_training(spec, state), Stop):
+        figures = {name: float(generator.uniform(91, 99)) for name in STEP_FIGURES}
+        figures |= {name: float(generator.uniform(70, 76)) for name in figures if name.startswith("test")}
+        labels = np.repeat(np.arange(len(CLASSES)), TESTED)
+        found = classify(generator.dirichlet(np.ones(len(CLASSES)), len(labels)), labels).to_dict()
+        result, state = judged(
+            spec, state, step,
+            replace(
+                described(spec, step), status="finished", figures=figures,
+                classification=dict.fromkeys(SPLITS, found), epochs=epochs, kept_epoch=epochs // 2,
+                seconds=20.0 * epochs, epoch_seconds=20.0, images_per_second=150.0, peak_memory=10**9, device="a cpu",
+                weights=f"/nowhere/{run_id}/{step.index}.keras", weights_bytes=10**6, checkpoint_bytes=3 * 10**6,
+            ),
+        )  # fmt: skip
+        store.record_step(run_id, 1, result, "train-host-1", at, at + timedelta(minutes=10))
+        rising = 100 * (1 - np.exp(-np.arange(1, epochs + 1) / 10)) - generator.uniform(0, 3, epochs)
+        store.record_epochs(
+            run_id, 1, step.index,
+            [
+                EpochResult(number, 4 / number, high, high, high, 5 / number, high - 5, high - 5, high - 5, 20.0, 150.0)
+                for number, high in enumerate(rising.tolist(), start=1)
+            ],
+            at,
+        )  # fmt: skip
+    store.record_training_ended(run_id, 1, None, at + timedelta(minutes=50))
+    return run_id

@@ -1,9 +1,12 @@
 """How fast pages are over a large store, in a real browser: `python -m benchmarks.pages`.
 
-The store holds 100 sweeps of 10,000 images × 6 k (about 1 GB, in a temporary folder, or kept with --store). Each page
-is opened in a fresh headless Chromium tab several times. First content is the time until the page's own heading and
-its first element below stand; an interaction is the time from a click until Streamlit has run the page again.
+The store holds 100 sweeps of 10,000 images × 6 k and a study of 96 training runs, some 400 steps of 75 epochs (about
+1 GB, in a temporary folder, or kept with --store). Each page is opened in a fresh headless Chromium tab several times.
+First content is the time until the page's own heading and its first element below stand; an interaction is the time
+from a click until Streamlit has run the page again. Then a small network is trained by a real worker over a store of
+its own, and the time from each epoch's end until its point stands on the open page is taken (--only live, or pages).
 Needs Chromium or Chrome on the path; the first visit after the dashboard's start, which imports it, is not counted.
+The load of the machine is printed, since it decides much.
 """
 
 from __future__ import annotations
@@ -17,19 +20,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from benchmarks.large_store import DATASET, fill_store
-from benchmarks.workers import write_images
+from benchmarks.large_store import DATASET, fill_store, fill_trainings
+from benchmarks.workers import workers, write_images
+from core.architectures import LENET5
+from core.datasets import load_dataset
+from core.demo_data import create_demo_dataset
+from core.protocol import TrainingSpec
 from core.settings import Settings
 from core.store import Store
+from core.training_runs import TrainSpec
+from jobs.queues import Queues
 from jobs.server import running_server
 
-FIRST_CONTENT, INTERACTION, SLIDER_STEP = 1.5, 0.7, 0.5  # seconds, promised
+FIRST_CONTENT, INTERACTION, SLIDER_STEP, LIVE = 1.5, 0.7, 0.5, 2.0  # seconds, promised
 SLIDER = "a step of the slider"
 PHOTOGRAPHS = "photographs"  # a few images that are really there, for the inspector
 VISITS = 5
@@ -39,6 +49,10 @@ IDLE = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState =
 DRAWN = (
     "[...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => chart.querySelector('svg.main-svg'))"
 )
+LIVE_TRAINING = TrainingSpec(epochs=20, batch_size=8, height=96, width=128)  # some two seconds an epoch
+# Whether a chart of the page has so many points in a line.
+POINTS = """count => [...document.querySelectorAll('[data-testid=stPlotlyChart] .js-plotly-plot')].some(
+    chart => (chart.data || []).some(trace => (trace.x?._inputArray ?? trace.x)?.length >= count))"""
 READING = 2500  # milliseconds between a page's last chart, which the browser still lays out, and a first click
 BELOW_HEADING = (
     "(() => { const blocks = document.querySelectorAll('[data-testid=stMain] [data-testid=stElementContainer]');"
@@ -49,6 +63,21 @@ BELOW_HEADING = (
 def choose(text: str) -> Callable[[Page], None]:
     """Return an interaction: choose this option of a segmented control."""
     return lambda page: page.get_by_role("radio", name=text, exact=True).first.click()
+
+
+def press(text: str) -> Callable[[Page], None]:
+    """Return an interaction: press this button or pill."""
+    return lambda page: page.get_by_test_id("stMain").get_by_role("button", name=text, exact=True).first.click()
+
+
+def choose_second(label: str) -> Callable[[Page], None]:
+    """Return an interaction: open a list and take its second option."""
+
+    def act(page: Page) -> None:
+        page.get_by_role("combobox", name=label).first.click()
+        page.get_by_role("option").nth(1).click()
+
+    return act
 
 
 def step_of_slider(page: Page) -> None:
@@ -68,6 +97,14 @@ PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "jobs": ("jobs", {}),
     "networks": ("networks", {}),
     "curves": ("curves", {"MACs": choose("MACs")}),
+    "prune and train": (
+        "prune_train",
+        {"balanced accuracy": choose("Balanced test accuracy"), "another step": choose_second("Step")},
+    ),
+    "tables": ("tables", {"only originals": press("original")}),
+    "claims": ("claims", {"one area": press("SVD")}),
+    "run": ("run?run={pruning}", {"confusion matrices": press("Recall by class, and the confusion matrices")}),
+    "study": ("study", {"the form": choose("New study")}),
 }
 
 
@@ -99,53 +136,113 @@ def visit(browser: Browser, url: str, interactions: dict[str, Callable[[Page], N
         page.close()
 
 
-def measure(address: str, browser: Browser) -> bool:
-    """Print every page's median times; return whether all promises were kept."""
+def measure(address: str, browser: Browser, pruning: str) -> bool:
+    """Print every page's median times; return whether all promises were kept. pruning: a prune-train run's id."""
     kept = True
-    for name, (path, interactions) in PAGES.items():
+    for name, (pattern, interactions) in PAGES.items():
+        path = pattern.format(pruning=pruning)
         visit(browser, f"{address}/{path}", {})  # imports and caches
         visits = [visit(browser, f"{address}/{path}", interactions) for _ in range(VISITS)]
         for what in visits[0]:
             seconds = statistics.median(each[what] for each in visits)
             bound = {"first content": FIRST_CONTENT, "complete": None, SLIDER: SLIDER_STEP}.get(what, INTERACTION)
-            if bound is None:
-                verdict = ""
-            else:
-                kept &= seconds < bound
-                verdict = f"promised {bound} s: {'kept' if seconds < bound else 'NOT KEPT'}"
-            print(f"{name:14} {what:26} {seconds:6.2f} s  {verdict}")
+            kept &= told(f"{name:16} {what}", seconds, bound)
     return kept
+
+
+def told(what: str, seconds: float, bound: float | None) -> bool:
+    """Print a figure, with the load of the machine; return whether it lies below the bound."""
+    kept = bound is None or seconds < bound
+    verdict = "" if bound is None else f"promised {bound} s: {'kept' if kept else 'NOT KEPT'}"
+    print(f"{what:42} {seconds:6.2f} s  {verdict:28} load {os.getloadavg()[0]:.1f}", flush=True)
+    return kept
+
+
+def measure_pages(browser: Browser, kept_store: Path | None) -> bool:
+    """Time every page over the large store; return whether all promises were kept."""
+    with tempfile.TemporaryDirectory() as name:
+        settings = Settings(kept_store or Path(name), (Path(name),))
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if not settings.database.exists():
+            fill_trainings(settings.database, seeds=12)
+            fill_store(settings.database, sweeps=100, images=10_000)
+        photographs = write_images(Path(name) / PHOTOGRAPHS, 2)
+        store = Store(settings.database)
+        store.record_dataset(photographs, datetime.now(UTC))
+        pruning = str(store.runs("prune-train", "finished")["run_id"].iloc[0])
+        with running_server(settings), dashboard(settings) as address:
+            return measure(address, browser, pruning)
+
+
+def measure_live(browser: Browser) -> bool:
+    """Time a training's epochs from their ends to their points on the page; return whether the promise was kept."""
+    with tempfile.TemporaryDirectory() as name:
+        settings = Settings(Path(name) / "data", (Path(name),))
+        settings.data_dir.mkdir()
+        found = load_dataset(create_demo_dataset(Path(name) / "images"), name="demo")
+        with running_server(settings), dashboard(settings) as address, workers(settings, "record", "train"):
+            queues = Queues(settings)
+            queues.register(found)
+            spec = TrainSpec(dataset=found.name, network=LENET5, training=LIVE_TRAINING)
+            run_id = queues.submit(spec, found).run_id
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            page.goto(f"{address}/prune_train?run={run_id}", wait_until="commit")
+            seen = []
+            for epoch in range(1, LIVE_TRAINING.epochs):  # with the last one the page turns to the results
+                page.wait_for_function(POINTS, arg=epoch, timeout=300_000)
+                seen.append(time.time())
+            page.close()
+            for state in queues.wait(run_id):
+                last = state
+            epochs = Store(settings.database).epochs([run_id]) if last.status == "finished" else None
+    if epochs is None:
+        raise RuntimeError(f"expected the training to finish; got {last.status}: {last.error}")
+    ends = [each.timestamp() for each in epochs["ended_at"]]
+    delays = sorted(at - end for at, end in zip(seen, ends[: len(seen)], strict=True))
+    told("live curve       slowest epoch", delays[-1], None)
+    return told("live curve       an epoch's point", statistics.median(delays), LIVE)
+
+
+@contextmanager
+def dashboard(settings: Settings) -> Iterator[str]:
+    """Run the dashboard alone over a data folder; give its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "DATA_DIR": str(settings.data_dir),
+        "DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
+        "REDIS_URL": str(settings.redis_url),
+    }
+    command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py", f"--server.port={port}"]
+    process = subprocess.Popen([*command, "--server.headless=true"], cwd=ROOT, env=environment)
+    try:
+        _wait_for_port(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__)
     parser.add_argument("--store", type=Path, help="folder to keep the large store in, used again when it is there")
+    parser.add_argument("--only", choices=("pages", "live"), help="one of the two parts")
     options = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         print("pages not measured: expected chromium or google-chrome on the path; found neither")
         return 0
-    with tempfile.TemporaryDirectory() as name:
-        settings = Settings(options.store or Path(name), (Path(name),))
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        if not settings.database.exists():
-            fill_store(settings.database, sweeps=100, images=10_000)
-        photographs = write_images(Path(name) / PHOTOGRAPHS, 2)
-        Store(settings.database).record_dataset(photographs, datetime.now(UTC))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        with running_server(settings) as url, sync_playwright() as playwright:
-            environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "DATA_ROOTS": name, "REDIS_URL": url}
-            command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py", f"--server.port={port}"]
-            dashboard = subprocess.Popen([*command, "--server.headless=true"], cwd=ROOT, env=environment)
-            try:
-                browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-                _wait_for_port(port)
-                return 0 if measure(f"http://127.0.0.1:{port}", browser) else 1
-            finally:
-                dashboard.terminate()
-                dashboard.wait()
+    kept = True
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        if options.only != "live":
+            kept &= measure_pages(browser, options.store)
+        if options.only != "pages":
+            kept &= measure_live(browser)
+        browser.close()
+    return 0 if kept else 1
 
 
 def _wait_for_port(port: int) -> None:
