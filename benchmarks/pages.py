@@ -70,14 +70,22 @@ def press(text: str) -> Callable[[Page], None]:
     return lambda page: page.get_by_test_id("stMain").get_by_role("button", name=text, exact=True).first.click()
 
 
-def choose_second(label: str) -> Callable[[Page], None]:
-    """Return an interaction: open a list and take its second option."""
+def unfold(text: str) -> Callable[[Page], None]:
+    """Return an interaction: open what is folded away under this text."""
+    return lambda page: page.locator("summary").filter(has_text=text).click()
 
-    def act(page: Page) -> None:
-        page.get_by_role("combobox", name=label).first.click()
-        page.get_by_role("option").nth(1).click()
 
-    return act
+def choose_second(page: Page) -> None:
+    """Take the second option of the list that is open."""
+    page.get_by_role("option").nth(1).click()
+
+
+def open_list_of_steps(page: Page) -> None:
+    """Open the list of a training's steps, which closes again where the page still scrolls."""
+    steps = page.get_by_role("combobox", name="Step", exact=True)
+    steps.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    steps.click()
 
 
 def step_of_slider(page: Page) -> None:
@@ -87,6 +95,8 @@ def step_of_slider(page: Page) -> None:
     slider.press("ArrowLeft")
 
 
+# What has to be done before an interaction, and is not timed with it.
+BEFORE: dict[Callable[[Page], None], Callable[[Page], None]] = {choose_second: open_list_of_steps}
 # page -> path, and the interactions tried on it
 PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "overview": ("", {}),
@@ -99,11 +109,11 @@ PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "curves": ("curves", {"MACs": choose("MACs")}),
     "prune and train": (
         "prune_train",
-        {"balanced accuracy": choose("Balanced test accuracy"), "another step": choose_second("Step")},
+        {"balanced accuracy": choose("Balanced test accuracy"), "another step": choose_second},
     ),
     "tables": ("tables", {"only originals": press("original")}),
     "claims": ("claims", {"one area": press("SVD")}),
-    "run": ("run?run={pruning}", {"confusion matrices": press("Recall by class, and the confusion matrices")}),
+    "run": ("run?run={pruning}", {"confusion matrices": unfold("Recall by class, and the confusion matrices")}),
     "study": ("study", {"the form": choose("New study")}),
 }
 
@@ -127,6 +137,8 @@ def visit(browser: Browser, url: str, interactions: dict[str, Callable[[Page], N
         found["complete"] = time.perf_counter() - started
         page.wait_for_timeout(READING)
         for name, act in interactions.items():
+            if act in BEFORE:
+                BEFORE[act](page)
             started = time.perf_counter()
             act(page)
             wait_for_run(page)
