@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from faults import (
+    NO_SPACE,
     Harm,
     Stack,
     clock_faults,
@@ -31,14 +32,14 @@ from faults import (
 OUTAGE = 60.0  # seconds
 
 
-def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[Stack, dict[str, Harm]]]:
-    """Start the stacks that the faults need, and yield each with its faults."""
-    yield open_ones.enter_context(running_stack(folder)), faults(OUTAGE)
+def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[Stack, dict[str, Harm], str | None]]:
+    """Start the stacks that the faults need; yield each with its faults, and with what runs may fail of there."""
+    yield open_ones.enter_context(running_stack(folder)), faults(OUTAGE), None
     small = folder / "small"
     small.mkdir()
     try:
         open_ones.enter_context(small_disk(small / "data", 700))
-        yield open_ones.enter_context(running_stack(small, images=images)), disk_faults(OUTAGE)
+        yield open_ones.enter_context(running_stack(small, images=images)), disk_faults(OUTAGE), NO_SPACE
     except PermissionError as reason:
         print(f"without a full disk: no small one can be mounted here: {reason}")
     if no_compiler():
@@ -46,7 +47,7 @@ def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[S
         return
     clock = folder / "clock"
     clock.mkdir()
-    yield open_ones.enter_context(running_stack(clock, images=images, clock=clock / "clock")), clock_faults()
+    yield open_ones.enter_context(running_stack(clock, images=images, clock=clock / "clock")), clock_faults(), None
 
 
 def main() -> int:
@@ -63,18 +64,18 @@ def main() -> int:
         folder = Path(name)
         work = prepare_work(folder)
         choices = [
-            (stack, fault, harm)
-            for stack, harms in stacks(folder, work.images, open_ones)
+            (stack, fault, harm, reason)
+            for stack, harms, reason in stacks(folder, work.images, open_ones)
             for fault, harm in harms.items()
         ]
         while time.monotonic() < ending:
             chance.shuffle(choices)
-            for stack, fault, harm in choices:
+            for stack, fault, harm, reason in choices:
                 if time.monotonic() > ending:
                     break
                 tried[fault] += 1
                 try:
-                    found = play(stack, work, harm, chance)
+                    found = play(stack, work, harm, chance, reason)
                 except AssertionError as failure:
                     print(f"{fault}: NOT SURVIVED\n{failure}", flush=True)
                     continue

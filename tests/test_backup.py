@@ -13,10 +13,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from laboratory import wait_for, workers, write_images
+from laboratory import settled, wait_for, workers, write_images, write_lesions
 from recorded import record_training
 from redis import Redis
-from test_training_jobs import COMMON, registered, settled, write_lesions
+from test_training_jobs import COMMON, registered
 
 from core import store_file, store_upkeep
 from core.datasets import Dataset, load_dataset

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults import (
+    NO_SPACE,
     Stack,
     Work,
     clock_faults,
@@ -69,7 +70,7 @@ def test_a_full_disk_stops_nothing_for_good(folder: Path, work: Work, chance: ra
     try:
         with small_disk(place / "data", 700), running_stack(place, images=work.images) as stack:
             for harm in DISK_FAULTS.values():
-                play(stack, work, harm, chance)
+                play(stack, work, harm, chance, NO_SPACE)
     except PermissionError as reason:
         pytest.skip(f"no small disk can be mounted here: {reason}")
 
