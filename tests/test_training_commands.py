@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from laboratory import ROOT
-from test_training_jobs import write_lesions
+from laboratory import ROOT, write_lesions
 
 from core.errors import SpecError
 from core.settings import Settings
