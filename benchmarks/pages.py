@@ -174,16 +174,20 @@ def measure_pages(browser: Browser, kept_store: Path | None) -> bool:
     """Time every page over the large store; return whether all promises were kept."""
     with tempfile.TemporaryDirectory() as name:
         settings = Settings(kept_store or Path(name), (Path(name),))
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        if not settings.database.exists():
-            fill_trainings(settings.database, seeds=12)
-            fill_store(settings.database, sweeps=100, images=10_000)
-        photographs = write_images(Path(name) / PHOTOGRAPHS, 2)
-        store = Store(settings.database)
-        store.record_dataset(photographs, datetime.now(UTC))
-        pruning = str(store.runs("prune-train", "finished")["run_id"].iloc[0])
+        pruning = fill(settings, Path(name))
         with running_server(settings), dashboard(settings) as address:
             return measure(address, browser, pruning)
+
+
+def fill(settings: Settings, folder: Path) -> str:
+    """Fill the store, unless that was done before, and write the inspector's photographs; return a prune-train run."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if not settings.database.exists():
+        fill_trainings(settings.database, seeds=12)
+        fill_store(settings.database, sweeps=100, images=10_000)
+    store = Store(settings.database)
+    store.record_dataset(write_images(folder / PHOTOGRAPHS, 2), datetime.now(UTC))
+    return str(store.runs("prune-train", "finished")["run_id"].iloc[0])
 
 
 def measure_live(browser: Browser) -> bool:
@@ -228,7 +232,8 @@ def dashboard(settings: Settings) -> Iterator[str]:
         "REDIS_URL": str(settings.redis_url),
     }
     command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py", f"--server.port={port}"]
-    process = subprocess.Popen([*command, "--server.headless=true"], cwd=ROOT, env=environment)
+    command += ["--server.headless=true", "--server.fileWatcherType=none"]  # as the launcher starts it
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         _wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
