@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -87,12 +88,12 @@ def main() -> int:
 
 def under_load(settings: Settings, folder: Path, chromium: str | None, seconds: float) -> bool:
     """Queue the jobs, let workers and sessions have at it, and return whether nothing failed and all was kept."""
-    pruning = pages.fill(settings, folder)
+    ids = pages.fill(settings, folder)
     queues = Queues(settings)
     with pages.dashboard(settings) as address:
         runs = queue_jobs(queues, folder / "images", JOBS)
         with workers(settings, "record", *["svd"] * WORKERS):
-            kept, sessions = busy(address, pruning, chromium, seconds)
+            kept, sessions = busy(address, ids, chromium, seconds)
             for run_id in runs:
                 queues.cancel(run_id)
             while queues.records_waiting() or any(worker.current_run for worker in queues.workers()):
@@ -100,7 +101,7 @@ def under_load(settings: Settings, folder: Path, chromium: str | None, seconds: 
             return judge(queues, runs, sessions) and kept
 
 
-def busy(address: str, pruning: str, chromium: str | None, seconds: float) -> tuple[bool, list[Session]]:
+def busy(address: str, ids: Mapping[str, str], chromium: str | None, seconds: float) -> tuple[bool, list[Session]]:
     """Let the sessions poll while the pages are measured; return whether their promises were kept, and the sessions."""
     sessions: list[Session] = []
     ended = threading.Event()
@@ -118,7 +119,7 @@ def busy(address: str, pruning: str, chromium: str | None, seconds: float) -> tu
         else:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=list(pages.FLAGS))
-                kept = pages.measure(address, browser, pruning)
+                kept = pages.measure(address, browser, ids)
     finally:
         ended.set()
         polling.join()

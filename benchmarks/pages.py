@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,7 +101,7 @@ BEFORE: dict[Callable[[Page], None], Callable[[Page], None]] = {choose_second: o
 PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "overview": ("", {}),
     "data sets": (f"datasets?dataset={DATASET}", {}),
-    "sweep": ("sweeps", {"another rule": choose("Knee"), "worst images at k = 100": choose("100")}),
+    "sweep": ("sweeps?run={sweep}", {"another rule": choose("Knee"), "worst images at k = 100": choose("100")}),
     "resize study": ("resize", {}),
     "inspector": (f"inspector?dataset={PHOTOGRAPHS}", {SLIDER: step_of_slider}),
     "jobs": ("jobs", {}),
@@ -148,11 +148,11 @@ def visit(browser: Browser, url: str, interactions: dict[str, Callable[[Page], N
         page.close()
 
 
-def measure(address: str, browser: Browser, pruning: str) -> bool:
-    """Print every page's median times; return whether all promises were kept. pruning: a prune-train run's id."""
+def measure(address: str, browser: Browser, ids: Mapping[str, str]) -> bool:
+    """Print every page's median times; return whether all promises were kept. ids: the runs that pages show."""
     kept = True
     for name, (pattern, interactions) in PAGES.items():
-        path = pattern.format(pruning=pruning)
+        path = pattern.format(**ids)
         visit(browser, f"{address}/{path}", {})  # imports and caches
         visits = [visit(browser, f"{address}/{path}", interactions) for _ in range(VISITS)]
         for what in visits[0]:
@@ -174,20 +174,21 @@ def measure_pages(browser: Browser, kept_store: Path | None) -> bool:
     """Time every page over the large store; return whether all promises were kept."""
     with tempfile.TemporaryDirectory() as name:
         settings = Settings(kept_store or Path(name), (Path(name),))
-        pruning = fill(settings, Path(name))
+        ids = fill(settings, Path(name))
         with running_server(settings), dashboard(settings) as address:
-            return measure(address, browser, pruning)
+            return measure(address, browser, ids)
 
 
-def fill(settings: Settings, folder: Path) -> str:
-    """Fill the store, unless that was done before, and write the inspector's photographs; return a prune-train run."""
+def fill(settings: Settings, folder: Path) -> dict[str, str]:
+    """Fill the store, unless that was done before, and write the inspector's photographs; return runs to look at."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if not settings.database.exists():
         fill_trainings(settings.database, seeds=12)
         fill_store(settings.database, sweeps=100, images=10_000)
     store = Store(settings.database)
     store.record_dataset(write_images(folder / PHOTOGRAPHS, 2), datetime.now(UTC))
-    return str(store.runs("prune-train", "finished")["run_id"].iloc[0])
+    sweep, pruning = store.runs("svd-sweep", "finished", DATASET), store.runs("prune-train", "finished")
+    return {"sweep": str(sweep["run_id"].iloc[0]), "pruning": str(pruning["run_id"].iloc[0])}
 
 
 def measure_live(browser: Browser) -> bool:
