@@ -216,8 +216,8 @@ def measure_live(browser: Browser) -> bool:
         raise RuntimeError(f"expected the training to finish; got {last.status}: {last.error}")
     ends = [each.timestamp() for each in epochs["ended_at"]]
     delays = sorted(at - end for at, end in zip(seen, ends[: len(seen)], strict=True))
-    told("live curve       slowest epoch", delays[-1], None)
-    return told("live curve       an epoch's point", statistics.median(delays), LIVE)
+    told("live curve       an epoch's point, median", statistics.median(delays), None)
+    return told("live curve       the slowest epoch's point", delays[-1], LIVE)
 
 
 @contextmanager

@@ -65,9 +65,7 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
     current = epochs[epochs["step"] == state.step]
     doing = "being trained" if state.status == "running" else state.status
     st.markdown(f"**{words.escaped(state.step_name or '')}**, {doing}")
-    if current.empty:
-        st.caption("No epoch of this step has ended yet.")
-        return
+    # Empty ones too: the browser has then loaded what draws them when the first epoch ends.
     learning_curves(run_id, state.step, current, spec, quantities=LIVE_QUANTITIES, key="live")
     st.caption("Dotted: the baseline. Dashed: the best epoch so far, whose weights are kept.")
 
