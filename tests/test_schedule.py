@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Flatten, NetworkSpec
@@ -309,6 +309,7 @@ rules = st.builds(
 verdicts = st.lists(st.booleans(), max_size=40)
 
 
+@settings(deadline=None)  # shared cores
 @given(st.sampled_from(list(NETWORKS.values())), rules, verdicts)
 def test_any_history_ends_without_growing_and_keeps_what_was_accepted(network, rules, verdicts) -> None:
     answers = iter(verdicts)
