@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-from laboratory import ROOT, Trained, assert_trained_alike, trained_here, wait_for, write_images, write_lesions
+from laboratory import ROOT, Trained, assert_trained_alike, end, trained_here, wait_for, write_images, write_lesions
 from redis import Redis
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -134,12 +134,7 @@ def running_stack(folder: Path, *, images: Path | None = None, clock: Path | Non
         yield stack
         stack.note_processes()
     finally:
-        launcher.terminate()
-        try:
-            launcher.wait(30)
-        except subprocess.TimeoutExpired:
-            launcher.kill()
-            launcher.wait()
+        end(launcher, 30)
         for process in stack.seen:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -93,11 +93,22 @@ def workers(settings: Settings, *kinds: str, beside: bool = False) -> Iterator[l
         for process in started:
             process.terminate()
         for process in started:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            wait_or_kill(process)
+
+
+def end(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    """Ask a process to end, and kill it where it has not after so many seconds."""
+    process.terminate()
+    wait_or_kill(process, seconds)
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    """Wait for the end of a process that was asked to: a worker that is asked twice drops its job."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def wait_for(condition: Callable[[], object], seconds: float) -> None:

