@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -329,14 +330,18 @@ def poison(stack: Stack, chance: random.Random) -> None:
     run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset, again=True).run_id
     live = LiveRun(Redis.from_url(str(queues.settings.redis_url)), run_id)
 
-    def at_it() -> list[int]:
-        return [each.pid for each in queues.workers() if each.current_run == run_id]
+    def killed(tries: int) -> bool:
+        """Kill the process that tries the large image for that time, once it must be the only one at the run."""
+        if live.connection.hget(f"{live.key}:tries", "mole001") != b"%d" % tries or live.progress()[0] < 2:
+            return False
+        workers = [each.pid for each in queues.workers() if each.current_run == run_id]
+        found = [job for worker in workers for job in psutil.Process(worker).children()]
+        if len(found) == 1:
+            found[0].kill()
+        return len(found) == 1
 
-    for tries in (b"1", b"2", b"3"):
-        wait_for(lambda tries=tries: live.connection.hget(f"{live.key}:tries", "mole001") == tries, 60)
-        wait_for(lambda: len(at_it()) == 1, 60)  # the other worker is done with the small images
-        for job in psutil.Process(at_it()[0]).children():
-            job.kill()
+    for tries in (1, 2, 3):
+        wait_for(partial(killed, tries), 60)
     state = ended(queues, run_id)
     assert (state.status, state.done, state.failed) == ("finished", 2, 1), state
     assert "the process died 3 times" in queues.store.images(run_id, "failed")["reason"].iloc[0]

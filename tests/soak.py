@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import jobs  # noqa: F401  before NumPy is loaded: it limits BLAS to one thread, as in the workers that are compared
+
+# isort: split
 from faults import (
     NO_SPACE,
     Harm,
