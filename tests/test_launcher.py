@@ -199,7 +199,8 @@ def test_a_dead_worker_is_started_again_and_what_it_left_is_ended(launch: Launch
     said = launched.wait_for("svd-1 ended")
     assert "svd-1 ended (killed by SIGKILL); it is started again in 0.5 s" in said
     assert all_gone(left, 2)
-    until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("svd-1 starts") == 2)
+    until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") >= 3)
+    assert (launched.data_dir / "logs" / "svd-1.log").read_text().count("svd-1 starts") == 2
     assert launched.child("SIG_IGN").pid != worker.pid
 
 
