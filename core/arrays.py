@@ -28,9 +28,10 @@ import PIL
 
 from core import images
 from core.architectures import CHANNELS, METADATA_FEATURES
-from core.datasets import Dataset, LeftOut, Record, read_registered
+from core.datasets import Dataset, Record, read_registered
 from core.errors import DatasetError, ImageError, SpecError, StoreBusy
 from core.file_lock import file_lock
+from core.metadata import LeftOut
 from core.settings import usable_cores
 
 RECIPE = 1  # raise it when the same file and size would give other pixels

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from core import images
-from core.datasets import LABELS, METADATA_NAME, SYNTHETIC_MARKER
+from core.datasets import METADATA_NAME, SYNTHETIC_MARKER
 from core.errors import DatasetError, SpecError
+from core.metadata import LABELS
 
 Field = npt.NDArray[np.float32]  # (H, W)
 Generator = np.random.Generator

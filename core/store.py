@@ -17,8 +17,9 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from core.datasets import Dataset, LeftOut, Record
+from core.datasets import Dataset, Record
 from core.errors import StoreError
+from core.metadata import LeftOut
 from core.outcomes import Outcome
 from core.store_file import insert, one, plain, plain_rows
 from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult

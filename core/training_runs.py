@@ -26,8 +26,9 @@ from core.architectures import from_dict as network_from_dict
 from core.architectures import to_dict as network_to_dict
 from core.arrays import MetadataEncoding, Progress, fit_metadata, image_array
 from core.classification import FIGURES
-from core.datasets import Dataset, LeftOut
+from core.datasets import Dataset
 from core.errors import SpecError
+from core.metadata import LeftOut
 from core.parameters import network_cost
 from core.protocol import EpochResult, TrainingError, TrainingSpec
 from core.pruning import iterations

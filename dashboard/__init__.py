@@ -1,1 +1,1 @@
-"""The Streamlit dashboard; imports `jobs.queues` and `core`, never RQ, Redis or Keras."""
+"""The Streamlit dashboard; imports `jobs` and `core`, never RQ, Redis or Keras."""

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from core.datasets import LABELS
 from core.demo_data import IMAGES
 from core.errors import DermSlimError, QueueUnavailable
+from core.metadata import LABELS
 from core.settings import Settings, usable_cores
 from dashboard.login import Login, access, is_loopback
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail

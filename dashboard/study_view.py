@@ -27,7 +27,7 @@ from core.study import (
 )
 from core.study_summary import accuracy_sentences, compression_sentence, study_runs, training_figures, training_runs
 from dashboard import components, data, study_form, words
-from jobs.queues import RunState
+from jobs.run_states import RunState
 from jobs.studies import StudyState, cancel_study, pause_study, prioritise_study, resume_study, share_done
 from jobs.training_jobs import PRIORITIES
 

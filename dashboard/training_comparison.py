@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import components, data, training_charts, training_numbers, words
-from jobs.queues import RunState
+from jobs.run_states import RunState
 
 MOST_CURVES = 8  # colours that can be told apart
 METRICS = {

@@ -13,9 +13,9 @@ from core.errors import QueueUnavailable
 from core.schedule import Baseline
 from core.splits import SPLITS
 from core.training_runs import PruneTrainSpec, TrainSpec
-from dashboard import components, data, training_charts, training_forms, training_numbers, words
+from dashboard import components, data, run_progress, training_charts, training_forms, training_numbers, words
 from dashboard.training_fields import SET_NAMES
-from jobs.queues import RunState
+from jobs.run_states import RunState
 from jobs.training_jobs import PRIORITIES
 
 LIVE_QUANTITIES = ("loss", "accuracy", "precision")
@@ -115,7 +115,7 @@ def controls(state: RunState) -> None:
         st.session_state[chosen] = state.priority
         st.selectbox("Priority", PRIORITIES, key=chosen, width=130, on_change=_prioritise, args=(run_id,))
         button(
-            "Cancel after the epoch", ":material/stop_circle:", "cancel", components.cancel_run,
+            "Cancel after the epoch", ":material/stop_circle:", "cancel", run_progress.cancel_run,
             "Cancelling: the epoch at hand is the last one",
         )  # fmt: skip
         button(
@@ -160,7 +160,7 @@ def ended_early(state: RunState) -> None:
         st.button(
             "Retry from where it was" if not state.failed else "Retry from the step that failed",
             key=f"retry_{state.run_id}", icon=":material/replay:", on_click=components.attempt,
-            args=(components.retry_run, state.run_id), kwargs={"done": "Queued again: trained steps are kept"},
+            args=(run_progress.retry_run, state.run_id), kwargs={"done": "Queued again: trained steps are kept"},
         )  # fmt: skip
 
 

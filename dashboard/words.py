@@ -13,7 +13,7 @@ import pandas as pd
 from core.metrics import METRICS_BY_NAME, Metric
 from core.svd import break_even_k
 from core.training_runs import TRAINING_SPECS, training_spec_from_dict
-from jobs.queues import RunState
+from jobs.run_states import RunState
 
 NONE = "–"
 KINDS = {

@@ -52,7 +52,8 @@ from core.sweeps import (
 )
 from jobs import backup, doctor, logs, metrics, retention, study_command, tables_command, training_commands
 from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
-from jobs.queues import Queues, RunState
+from jobs.queues import Queues
+from jobs.run_states import RunState
 
 MOST_NAMED = 20  # left-out files named one by one; the rest are counted by reason
 

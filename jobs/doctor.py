@@ -47,10 +47,11 @@ from jobs.environment import code_revision
 from jobs.hosts import Folder, folder_of, told_folders
 from jobs.live import LiveRun, active_runs
 from jobs.logs import masked
-from jobs.queues import LATE, Queues
+from jobs.queues import Queues
 from jobs.recorder import UNDER_WAY
 from jobs.records import REJECTED, waiting
 from jobs.retention import held, size_of
+from jobs.run_states import LATE
 from jobs.training_jobs import TRAIN_QUEUES
 
 OK, WARNING, ERROR = "ok", "warning", "error"

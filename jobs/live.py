@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+from redis.client import Pipeline
+
 from jobs.connection import Connection
 
 PREFIX = "dermslim"
@@ -192,12 +194,21 @@ class LiveRun:
             pipe.delete(*self._keys())
             pipe.execute()
 
-    def end(self, spec_hash: str | None) -> None:
-        """Take the run off the active ones; its keys fade later, so that the page can still show its log."""
-        with self.connection.pipeline() as pipe:
+    def end(self, spec_hash: str | None, attempt: int) -> None:
+        """Take the run off the active ones; its keys fade later, so that the page can still show its log.
+
+        Nothing is done where a newer attempt than the one that has ended is under way.
+        """
+
+        def fade(pipe: Pipeline) -> None:
+            current = pipe.hget(self.key, "attempt")
+            pipe.multi()
+            if current is not None and int(current) > attempt:
+                return
             pipe.zrem(RUNS, self.run_id)
             if spec_hash:
                 pipe.delete(spec_key(spec_hash))
             for key in self._keys():
                 pipe.expire(key, KEPT)
-            pipe.execute()
+
+        self.connection.transaction(fade, self.key)  # anew where a retry came in between

@@ -111,16 +111,23 @@ class SharedFile(logging.handlers.WatchedFileHandler):
 
 def move_aside(path: Path, limit: int = LIMIT) -> None:
     """Rename a log longer than `limit` bytes to NAME.1, the one before to NAME.2; one process at a time does it."""
-    if not path.exists() or path.stat().st_size <= limit:
+    if not _longer(path, limit):
         return
     with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists() or path.stat().st_size <= limit:  # another process was faster
+        if not _longer(path, limit):  # another process was faster
             return
         for number in range(OLD_FILES, 0, -1):
             older = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
             if older.exists():
                 older.replace(path.with_name(f"{path.name}.{number}"))
+
+
+def _longer(path: Path, limit: int) -> bool:
+    try:
+        return path.stat().st_size > limit
+    except FileNotFoundError:  # another process has just moved it aside
+        return False
 
 
 def chosen_format(environ: Mapping[str, str] | None = None) -> str:

@@ -5,34 +5,30 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import redis
 from rq import Queue, Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core import sweeps
 from core.datasets import Dataset, Record, confine, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
-from core.parameters import network_cost
+from core.estimates import Estimate, measuring_estimate, training_estimate
 from core.run_specs import RunSpec, spec_from_dict
 from core.schedule import Stop
 from core.settings import Settings
-from core.splits import split_records
 from core.store import NewRun, Store
 from core.store_file import plain_rows
-from core.sweeps import ReconstructSpec, Spec, SweepSpec, spec_hash, variants
+from core.sweeps import ReconstructSpec, Spec, spec_hash, variants
 from core.training_rows import ENDED
-from core.training_runs import TRAINING_SPECS, TrainSpec, first_state, judged, likely_networks, next_training
+from core.training_runs import TrainSpec, first_state, judged, next_training
 from jobs import training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, versions
@@ -40,13 +36,13 @@ from jobs.environment import user as local_user
 from jobs.hosts import mark_output
 from jobs.live import LiveRun, active_runs, spec_key
 from jobs.records import dataset_to_dict, send, waiting
+from jobs.run_states import RunState, WorkerState, live_state, recorded_state, worker_state
 
 LARGEST_CHUNK = 16  # images a job
 CHUNKS = 24  # that a small run is split into at least, as far as its images go
 PIXELS = 450 * 600  # of HAM10000's images, for which LARGEST_CHUNK is meant
 LONGEST_CREATION = 60  # seconds that a run may take to become known; a submitter that needs longer has died
 CHUNK_TRIES = 12  # a chunk is begun again when its process dies; an image is given up after `live.MAX_TRIES`
-LATE = 45.0  # seconds without a sign of life after which a worker counts as dead
 
 
 @dataclass(frozen=True)
@@ -55,77 +51,6 @@ class Submission:
 
     run_id: str
     identical: bool
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run as the store and the queue together see it.
-
-    status: 'queued', 'running', 'paused', 'scheduled' (to start at a later time), 'finished', 'failed', 'cancelled'.
-    total, done: images, or for a training run epochs, of the steps begun so far. failed: images or steps. rate: images
-    a second. seconds_left: until the last image at that rate, or until the last epoch of the step. position: runs
-    submitted before it that have not ended, for a queued run. step, step_name, epoch: where a training run is. doing:
-    what it does before its first epoch. starts_at: of a scheduled run. study: what submitted it with others.
-    """
-
-    run_id: str
-    kind: str
-    dataset: str
-    status: str
-    total: int
-    done: int
-    failed: int
-    attempt: int
-    submitted_at: datetime
-    submitted_by: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    rate: float | None = None
-    seconds_left: float | None = None
-    position: int | None = None
-    error: str | None = None
-    synthetic: bool = False
-    study: str | None = None
-    priority: str = training_jobs.NORMAL
-    starts_at: datetime | None = None
-    step: int | None = None
-    step_name: str | None = None
-    epoch: int | None = None
-    epochs: int | None = None
-    doing: str | None = None
-
-    @property
-    def trains(self) -> bool:
-        """Whether the run trains networks: its parts are epochs then, not images."""
-        return self.kind in TRAINING_SPECS
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to the run by itself."""
-        return self.status in ENDED
-
-
-@dataclass(frozen=True)
-class WorkerState:
-    """A worker that is alive. kind: the queue it serves. state: idle, busy, starting or suspended."""
-
-    name: str
-    kind: str
-    host: str
-    pid: int
-    state: str
-    current_run: str | None
-    last_seen: datetime
-    started_at: datetime | None
-    jobs_done: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How long a run may take. seconds: None where nothing is known. basis: what the figure rests on, a sentence."""
-
-    seconds: float | None
-    basis: str
 
 
 class Queues:
@@ -211,7 +136,8 @@ class Queues:
             return finished
         with self.connected() as connection:
             running = connection.get(spec_key(wanted))
-        return running.decode() if running else None
+        # Where neither knew it, it may have finished between the two questions.
+        return running.decode() if running else self.store.finished_run(wanted)
 
     def submit(
         self,
@@ -347,7 +273,7 @@ class Queues:
             spec = spec_from_dict(json.loads(facts["spec"]))
             dataset = self.store.dataset(facts["dataset"])
             if self.store.run(run_id) is None or dataset is None:
-                live.end(spec_hash(spec, facts["fingerprint"]))
+                live.end(spec_hash(spec, facts["fingerprint"]), attempt=1)
             elif isinstance(spec, TrainSpec):
                 training_jobs.leave_dataset(connection, dataset)
                 training_jobs.enqueue_step(live, first_state(spec), attempt=1)
@@ -479,11 +405,11 @@ class Queues:
 
     def runs(self) -> list[RunState]:
         """Return every run, newest first: the store's, with what the queue knows of those under way."""
-        recorded = {row["run_id"]: _recorded(row) for row in plain_rows(self.store.runs())}
+        recorded = {row["run_id"]: recorded_state(row) for row in plain_rows(self.store.runs())}
         with self.connected() as connection:
             active = active_runs(connection)
             for position, run_id in enumerate(active):
-                state = _merged(LiveRun(connection, run_id), recorded.get(run_id), position)
+                state = live_state(LiveRun(connection, run_id), recorded.get(run_id), position)
                 if state is not None:
                     recorded[run_id] = state
         return sorted(recorded.values(), key=lambda state: (state.submitted_at, state.run_id), reverse=True)
@@ -493,11 +419,11 @@ class Queues:
         with self.connected() as connection:
             active = active_runs(connection)
             position = active.index(run_id) if run_id in active else None
-            live = None if position is None else _merged(LiveRun(connection, run_id), None, position)
+            live = None if position is None else live_state(LiveRun(connection, run_id), None, position)
         if live is not None:  # the record worker takes a run off the active ones once the store has its end
             return live
         row = self.store.run(run_id)
-        return _recorded(row) if row else None
+        return recorded_state(row) if row else None
 
     def log(self, run_id: str) -> list[str]:
         """Return the run's log, oldest line first; it fades a day after the run has ended."""
@@ -507,7 +433,7 @@ class Queues:
     def workers(self) -> list[WorkerState]:
         """Return the workers that are alive, by queue and name."""
         with self.connected() as connection:
-            found = [_worker(each) for each in Worker.all(connection=connection, serializer=JSONSerializer)]
+            found = [worker_state(each) for each in Worker.all(connection=connection, serializer=JSONSerializer)]
         alive = [each for each in found if each is not None]
         return sorted(alive, key=lambda each: (QUEUES.index(each.kind), each.name))
 
@@ -522,55 +448,10 @@ class Queues:
 
     def estimate(self, spec: RunSpec, dataset: Dataset) -> Estimate:
         """Guess a run's length from what has been measured here."""
-        return self._training_estimate(spec, dataset) if isinstance(spec, TrainSpec) else self._estimate(spec, dataset)
-
-    def _training_estimate(self, spec: TrainSpec, dataset: Dataset) -> Estimate:
-        """Guess from the newest finished step of the network, else of any: cost follows MACs × training images."""
-        steps = self.store.steps()
-        steps = steps[(steps["status"] == "finished") & steps["epoch_seconds"].notna()].sort_values("finished_at")
-        if steps.empty:
-            return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
-        same = steps[[json.loads(text)["name"] == spec.network.name for text in steps["network"]]]
-        latest = (same if len(same) else steps).iloc[-1]
-        splits = self.store.run_splits(str(latest["run_id"]))
-        images = int(splits.loc[splits["split"] == "train", "oversampled"].sum())
-        if not images:
-            return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
-        cost = float(latest["epoch_seconds"]) / (float(latest["macs"]) * images)
-        networks = likely_networks(spec)
-        split = split_records(dataset.records, spec.targets, seed=spec.split_seed, leaky_split=spec.leaky_split)
-        size = spec.training.height, spec.training.width
-        work = sum(network_cost(network, *size).macs for network in networks) * len(split.oversampled)
-        taken = (steps["finished_at"] - steps["started_at"]).dt.total_seconds()
-        start = max(0.0, float((taken - steps["seconds"]).median()))  # of a process: Keras, images; as usual here
-        basis = f"from {latest['name']} of {latest['run_id']}, {float(latest['epoch_seconds']):.1f} s an epoch"
-        basis += f" and {start:.0f} s to start"
-        if len(networks) > 1:
-            pruned = f"{len(networks) - 1} pruned ones" if len(networks) > 2 else "one pruned one"
-            basis += f"; for the unpruned network and {pruned}, as if each were accepted"
-        return Estimate(cost * work * spec.training.epochs + start * len(networks), basis)
-
-    def _estimate(self, spec: Spec, dataset: Dataset) -> Estimate:
-        """Guess from the newest finished run of the kind, else from the newest sweep.
-
-        The cost is taken to follow pixels of the originals × rows an image.
-        """
-        for kind in dict.fromkeys((spec.kind, SweepSpec.kind)):
-            past = self.store.runs(kind=kind, status="finished")
-            past = past[past["work_seconds"].notna()]
-            pixels = self.store.source_pixels(str(past["run_id"].iloc[0])) if len(past) else 0
-            if pixels:
-                break
-        else:
-            return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
-        latest = past.iloc[0]
-        cost = float(latest["work_seconds"]) / (
-            pixels * len(variants(sweeps.spec_from_dict(json.loads(latest["spec"]))))
-        )
-        asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
-        workers = sum(worker.kind == SVD for worker in self.workers()) or 1
-        basis = f"from {latest['run_id']}, {cost * 1e6:.2f} s a megapixel and row, {workers} workers"
-        return Estimate(cost * asked * len(variants(spec)) / workers, basis)
+        if isinstance(spec, TrainSpec):
+            return training_estimate(self.store, spec, dataset)
+        workers = sum(worker.kind == SVD for worker in self.workers())
+        return measuring_estimate(self.store, spec, dataset, max(workers, 1))
 
     def wait(self, run_id: str, *, pause: float = 0.2) -> Iterator[RunState]:
         """Yield the run's state again and again until it has ended."""
@@ -618,104 +499,3 @@ def _timeout(chunk: Sequence[Record], rows: int) -> int:
     """Return seconds that a chunk may take: some hundred times what it takes on an ordinary core."""
     cost = sum((record.height * record.width / PIXELS) ** 1.5 for record in chunk)
     return int(300 + 10 * cost * max(rows, 1))
-
-
-def _recorded(row: dict[str, Any]) -> RunState:
-    return RunState(
-        run_id=row["run_id"],
-        kind=row["kind"],
-        dataset=row["dataset"],
-        status=row["status"],
-        total=row["total"],
-        done=row["measured"],
-        failed=row["failed"],
-        attempt=row["attempt"],
-        submitted_at=row["submitted_at"],
-        submitted_by=row["submitted_by"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        error=row["error"],
-        synthetic=row["synthetic"],
-        study=row["study"],
-    )
-
-
-def _merged(live: LiveRun, recorded: RunState | None, position: int) -> RunState | None:
-    """Return what the queue adds to the store's view of an active run; None when the queue has nothing newer."""
-    facts = live.facts()
-    if not facts or (recorded is not None and recorded.ended and recorded.attempt >= int(facts["attempt"])):
-        return None
-    started = facts.get("started_at")
-    state = RunState(
-        run_id=live.run_id,
-        kind=facts["kind"],
-        dataset=facts["dataset"],
-        status="running" if started else "queued",
-        total=int(facts["total"]),
-        done=0,
-        failed=0,
-        attempt=int(facts["attempt"]),
-        submitted_at=datetime.fromisoformat(facts["submitted_at"]),
-        submitted_by=facts["submitted_by"] or None,
-        started_at=datetime.fromisoformat(started) if started else None,
-        position=None if started else position,
-        synthetic=facts["synthetic"] == "1",
-        study=facts.get("study") or None,
-    )
-    return _training_state(state, live, facts) if state.trains else _measuring_state(state, live)
-
-
-def _measuring_state(state: RunState, live: LiveRun) -> RunState:
-    done, failed, rate = live.progress()
-    left = (state.total - done - failed) / rate if rate else None
-    return replace(state, done=done, failed=failed, rate=rate, seconds_left=left)
-
-
-def _training_state(state: RunState, live: LiveRun, facts: dict[str, str]) -> RunState:
-    epochs = int(json.loads(facts["spec"])["training"]["epochs"])
-    hold, step = facts.get("hold", ""), facts.get("step")
-    done, epoch = int(facts.get("epochs_done", 0)), int(facts.get("epoch", 0))
-    pace = float(facts["epoch_seconds"]) if "epoch_seconds" in facts else None
-    status = state.status
-    if hold:
-        status = training_jobs.PAUSED if hold == training_jobs.PAUSED else "scheduled"
-    elif status == "running" and training_jobs.waits(live, state.attempt):
-        status = "queued"
-    return replace(
-        state,
-        status=status,
-        total=done - epoch + epochs,
-        done=done,
-        seconds_left=(epochs - epoch) * pace if pace is not None else None,
-        priority=facts.get("priority", training_jobs.NORMAL),
-        starts_at=datetime.fromisoformat(hold) if hold not in ("", training_jobs.PAUSED) else None,
-        step=int(step) if step is not None else None,
-        step_name=facts.get("step_name"),
-        epoch=epoch,
-        epochs=epochs,
-        doing=facts.get("doing") or None,
-    )
-
-
-def _worker(worker: Worker) -> WorkerState | None:
-    kind = next((name for name in worker.queue_names() if name in QUEUES), None)
-    if kind is None or worker.last_heartbeat is None:
-        return None
-    seen = worker.last_heartbeat.replace(tzinfo=UTC)
-    host, pid = worker.hostname or "unknown", int(worker.pid or 0)
-    if (datetime.now(UTC) - seen).total_seconds() > LATE or (
-        host == socket.gethostname() and not psutil.pid_exists(pid)
-    ):
-        return None
-    job_id = worker.get_current_job_id()
-    return WorkerState(
-        name=worker.name,
-        kind=kind,
-        host=host,
-        pid=pid,
-        state=worker.get_state(),
-        current_run=job_id.split("--")[0] if job_id and "--" in job_id else None,
-        last_seen=seen,
-        started_at=worker.birth_date.replace(tzinfo=UTC) if worker.birth_date else None,
-        jobs_done=int(worker.successful_job_count),
-    )

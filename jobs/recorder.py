@@ -19,8 +19,9 @@ from rq import get_current_job
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from core.datasets import Dataset, LeftOut, complete_folder
+from core.datasets import Dataset, complete_folder
 from core.errors import StoreBusy, StoreError
+from core.metadata import LeftOut
 from core.outcomes import outcome
 from core.protocol import EpochResult
 from core.settings import Settings
@@ -264,7 +265,7 @@ def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Datase
 def _forget(store: Store, run_id: str) -> None:
     facts = store.run(run_id)
     if facts is not None and facts["status"] in ENDED:
-        LiveRun(_connection(), run_id).end(facts["spec_hash"])
+        LiveRun(_connection(), run_id).end(facts["spec_hash"], facts["attempt"])
 
 
 def reconcile() -> None:

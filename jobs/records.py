@@ -14,7 +14,8 @@ from typing import Any
 
 from rq import Retry
 
-from core.datasets import Dataset, LeftOut, Record
+from core.datasets import Dataset, Record
+from core.metadata import LeftOut
 from jobs.connection import RECORD, Connection, queue
 from jobs.live import PREFIX
 

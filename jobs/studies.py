@@ -45,8 +45,9 @@ from core.training_runs import PruneTrainSpec, TrainSpec, likely_networks
 from jobs.connection import TRAIN, Connection
 from jobs.environment import training_options
 from jobs.live import PREFIX, LiveRun, active_runs
-from jobs.queues import Queues, RunState
+from jobs.queues import Queues
 from jobs.records import send
+from jobs.run_states import RunState
 from jobs.training_jobs import NORMAL, PAUSED, is_due, train_queue
 
 SAME_CLICK = 60  # seconds within which an equal study counts as the same submission

@@ -36,7 +36,8 @@ from core.training_runs import (
     training_grid,
 )
 from jobs.environment import quiet_tensorflow
-from jobs.queues import Queues, RunState
+from jobs.queues import Queues
+from jobs.run_states import RunState
 from jobs.training_jobs import NORMAL, PRIORITIES
 
 STEP_EXPORT = (

@@ -21,7 +21,7 @@ from core.datasets import load_dataset
 from core.errors import ImageError
 from core.images import MAX_BYTES, MAX_PIXELS, decode, probe, read
 from core.images import check as checked
-from dashboard import data
+from dashboard import pictures
 
 SIDE = 20_000  # 400 million pixels, 1.2 GB as colours
 
@@ -181,10 +181,10 @@ def test_sixteen_bits_of_the_largest_size_take_little_more_than_their_pixels(tmp
 
 
 def test_an_uploaded_image_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "decode", None)  # not even called
+    monkeypatch.setattr(pictures, "decode", None)  # not even called
     upload = png(5_000, 4_000)
     with pytest.raises(ImageError, match="at most 12 million pixels"):
-        data.decomposed(upload, data.digest_of(upload), "per_channel")
+        pictures.decomposed(upload, pictures.digest_of(upload), "per_channel")
 
 
 def test_a_file_of_more_bytes_than_any_image_is_not_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from core.outcomes import outcome
 from core.settings import Settings
 from core.store import NewRun, Store
 from core.sweeps import Chunk, ResizeSpec, RivalsSpec, Spec, SweepSpec, measure, spec_hash
-from dashboard import data, words
+from dashboard import data, pictures, words
 from jobs.queues import Queues
 
 PAGES = ("overview", "datasets", "sweeps", "resize", "inspector", "jobs")
@@ -388,7 +388,7 @@ def test_a_downloaded_table_reads_back(kind: str, read: Callable[[io.BytesIO], p
 
 
 def test_maps_are_darkest_where_nothing_differs() -> None:
-    shades = data.coloured(np.linspace(0, 1, 256)[None, :]).sum(axis=2)[0]
+    shades = pictures.coloured(np.linspace(0, 1, 256)[None, :]).sum(axis=2)[0]
     assert (np.diff(shades.astype(int)) >= 0).mean() > 0.99
 
 

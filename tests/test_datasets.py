@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from core import datasets
-from core.datasets import LeftOut, Record, load_dataset
+from core.datasets import Record, load_dataset
 from core.errors import DatasetError, SpecError
+from core.metadata import HAM10000_COLUMNS, LABEL_OF_DX, NO_FILE, LeftOut
 
 REAL = Path(os.environ.get("DERMSLIM_REAL_DATA", "../shared/data")) / "ham10000"
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
@@ -146,7 +147,7 @@ def test_an_unknown_diagnosis_keeps_the_image_unlabelled_and_is_named(tmp_path):
     assert reasons(dataset) == {
         "a, dx": "Expected a diagnosis (dx) of mel, nv, akiec, bcc, bkl, df, vasc; found 'wart'."
         " The image is kept unlabelled.",
-        "absent": datasets.NO_FILE,
+        "absent": NO_FILE,
     }
 
 
@@ -195,7 +196,7 @@ def test_an_isic_archive_download_is_read(tmp_path, diagnosis_2, diagnosis_3, dx
     metadata(tmp_path, row, header=ISIC_HEADER, name="metadata.csv")
     dataset = load_dataset(tmp_path)
     record = dataset.records[0]
-    assert (dataset.layout, record.dx, record.label) == ("ham10000", dx, datasets.LABEL_OF_DX[dx])
+    assert (dataset.layout, record.dx, record.label) == ("ham10000", dx, LABEL_OF_DX[dx])
     assert (record.age, record.sex, record.localization) == (45.0, "male", "lower extremity")
     assert record.lesion_id == "IL_7252831"
     assert dataset.left_out == ()
@@ -357,7 +358,7 @@ def test_written_metadata_are_read_back(ham, tmp_path, kind):
     assert after.records == before.records
     assert after.left_out == ()
     with (ham / "HAM10000_metadata.csv").open() as file:
-        assert next(csv.DictReader(file)).keys() >= set(datasets.HAM10000_COLUMNS)
+        assert next(csv.DictReader(file)).keys() >= set(HAM10000_COLUMNS)
 
 
 def test_summaries_count_every_image_once(ham):
@@ -390,4 +391,4 @@ def test_a_partial_download_of_ham10000_is_read():
     assert Counter(record.dx for record in dataset.records) == {
         "mel": 81, "nv": 67, "bkl": 53, "bcc": 32, "akiec": 27, "vasc": 20, "df": 19
     }  # fmt: skip
-    assert Counter(item.reason for item in dataset.left_out) == {datasets.NO_FILE: 9716}
+    assert Counter(item.reason for item in dataset.left_out) == {NO_FILE: 9716}

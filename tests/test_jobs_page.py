@@ -34,7 +34,8 @@ from core.training_runs import (
 from dashboard import data, words
 from jobs.connection import connect
 from jobs.live import LiveRun
-from jobs.queues import Queues, RunState
+from jobs.queues import Queues
+from jobs.run_states import RunState
 from jobs.training_jobs import job_id, queue
 
 NOW = datetime(2026, 11, 24, 21, 45, tzinfo=UTC)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.architectures import CLASSES
-from core.datasets import LABEL_OF_DX, Record
+from core.datasets import Record
 from core.errors import SpecError
+from core.metadata import LABEL_OF_DX
 from core.splits import SPLITS, Split, Targets, epoch_indices, leak, reached, shared_lesions, split_records
 
 

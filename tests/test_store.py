@@ -13,8 +13,9 @@ import duckdb
 import pandas as pd
 import pytest
 
-from core.datasets import Dataset, LeftOut, Record
+from core.datasets import Dataset, Record
 from core.errors import StoreBusy, StoreError
+from core.metadata import LeftOut
 from core.outcomes import outcome
 from core.store import NewRun, Store
 from core.store_file import SECTIONS, VERSION, schema_sections

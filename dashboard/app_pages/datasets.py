@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.datasets import Dataset
 from core.errors import DermSlimError
-from dashboard import charts, components, data, forms, words
+from dashboard import charts, components, data, forms, run_progress, words
 
 SAMPLES = 12
 RECORDED_WITHIN = 3  # seconds that a removal is waited for
@@ -258,7 +258,7 @@ def rebuild(dataset: Dataset) -> None:
     state = data.run_state(run_id) if run_id else None
     if state is not None and state.dataset == dataset.name:
         if not state.ended:
-            components.live_progress(state.run_id)
+            run_progress.live_progress(state.run_id)
             return
         if state.status == "finished":
             run = data.run(state.run_id)
@@ -270,9 +270,9 @@ def rebuild(dataset: Dataset) -> None:
                 args=(made,),
                 icon=":material/photo_library:",
             )
-            components.left_out_images(state)
+            run_progress.left_out_images(state)
         else:
-            components.ended_without_results(state)
+            run_progress.ended_without_results(state)
     forms.reconstruct_form(dataset)
 
 

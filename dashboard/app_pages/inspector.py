@@ -10,7 +10,7 @@ from core.errors import DermSlimError
 from core.images import CODECS
 from core.metrics import METRICS, METRICS_BY_NAME
 from core.svd import MODES, break_even_k, factor_bytes
-from dashboard import charts, components, data, forms, words
+from dashboard import charts, components, data, forms, pictures, words
 from dashboard.compare import Pane, compare
 
 MATCHES = 12
@@ -61,7 +61,7 @@ def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
     record = records[current]
     facts = [record.label, record.dx, record.localization, record.sex, f"{record.age:g} years" if record.age else None]
     about = " · ".join(dict.fromkeys(fact for fact in facts if fact))
-    return data.read_file(dataset.root / record.path), current, about
+    return pictures.read_file(dataset.root / record.path), current, about
 
 
 def uploaded_image() -> tuple[bytes, str, str] | None:
@@ -96,7 +96,7 @@ def settings_fields() -> tuple[str, str, int | None]:
 
 
 @st.fragment
-def inspected(image: data.Decomposed, mode: str, codec: str, quality: int | None) -> None:
+def inspected(image: pictures.Decomposed, mode: str, codec: str, quality: int | None) -> None:
     """Draw everything that depends on k; only this part runs again when the slider moves."""
     rank = image.factors.rank
     if rank == 1:
@@ -108,12 +108,12 @@ def inspected(image: data.Decomposed, mode: str, codec: str, quality: int | None
             st.session_state["k"] = rank
         k = st.slider("k, singular values kept", 1, rank, key="k", bind="query-params")
     try:
-        step = data.step(image.digest, mode, k, codec, quality, image)
+        step = pictures.step(image.digest, mode, k, codec, quality, image)
     except DermSlimError as error:
         st.error(words.sentence(error), icon=":material/error:")
         return
     sizes(image, step, mode, k, codec, quality)
-    pictures(image, step, k, codec, quality)
+    views(image, step, k, codec, quality)
     left, right = st.columns(2)
     with left:
         components.chart(
@@ -133,7 +133,7 @@ def inspected(image: data.Decomposed, mode: str, codec: str, quality: int | None
     metric_table(step)
 
 
-def sizes(image: data.Decomposed, step: data.Step, mode: str, k: int, codec: str, quality: int | None) -> None:
+def sizes(image: pictures.Decomposed, step: pictures.Step, mode: str, k: int, codec: str, quality: int | None) -> None:
     """Show the four sizes of this image at this k."""
     height, width = image.shape
     stored_as = words.codec_text(codec, quality)
@@ -157,7 +157,7 @@ def sizes(image: data.Decomposed, step: data.Step, mode: str, k: int, codec: str
     )
 
 
-def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, quality: int | None) -> None:
+def views(image: pictures.Decomposed, step: pictures.Step, k: int, codec: str, quality: int | None) -> None:
     """Show original and reconstruction, as a swipe or side by side with the maps."""
     layout = st.segmented_control(
         "Layout", ["Swipe", "Side by side"], default="Swipe", key="layout", bind="query-params", required=True,
@@ -171,13 +171,13 @@ def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, qualit
             step.difference,
             "Difference",
             f"largest channel difference of each pixel, at most {step.largest_difference}; "
-            f"lightest from {data.DIFFERENCE_SCALE}",
+            f"lightest from {pictures.DIFFERENCE_SCALE}",
         ),
     ]
     if step.ssim is not None:
         note = (
             f"SSIM around each pixel, at least {words.number_text(step.lowest_ssim, 3)}; "
-            f"darkest 1, lightest up to {1 - data.SSIM_SCALE:g}"
+            f"darkest 1, lightest up to {1 - pictures.SSIM_SCALE:g}"
         )
         panes.append(Pane(step.ssim, "SSIM map", note))
     if layout == "Swipe":
@@ -188,7 +188,7 @@ def pictures(image: data.Decomposed, step: data.Step, k: int, codec: str, qualit
         compare(panes, image.shape, "side", key="side")
 
 
-def metric_table(step: data.Step) -> None:
+def metric_table(step: pictures.Step) -> None:
     """List every metric with its value, unit, direction and definition."""
     st.header("All metrics")
     values = {metric: words.metric_text(metric, step.metrics[metric.name]) for metric in METRICS}
@@ -236,6 +236,6 @@ with components.sentences():
         st.caption(words.escaped(about))
     mode, codec, quality = settings_fields()
     with st.spinner("Decomposing"):
-        data.compiled()
-        image = data.decomposed(content, data.digest_of(content), mode)
+        pictures.compiled()
+        image = pictures.decomposed(content, pictures.digest_of(content), mode)
     inspected(image, mode, codec, quality)

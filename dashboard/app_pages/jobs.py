@@ -3,8 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import components, data, words
-from jobs.queues import RunState
+from dashboard import components, data, run_progress, words
+from jobs.run_states import RunState
 
 WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others are shown here
 
@@ -40,8 +40,8 @@ def under_way(known: tuple[str, ...]) -> None:
                 f"{words.escaped(words.spec_text(data.spec_of(row)))} · " if (row := rows.get(state.run_id)) else ""
             )
             st.caption(f"`{state.run_id}` · {settings}submitted {words.ago_text(state.submitted_at)}")
-            components.progress_bar(state)
-            components.controls(state)
+            run_progress.progress_bar(state)
+            run_progress.controls(state)
 
 
 def ended_table(states: list[RunState]) -> None:
@@ -85,10 +85,10 @@ def details(state: RunState, row: dict[str, object] | None) -> None:
         lines.append(f"{state.status} {components.moment(state.finished_at)}")
     st.caption(words.escaped(" · ".join(lines)))
     with st.container(horizontal=True):
-        components.retry_button(state)
+        run_progress.retry_button(state)
         if state.kind in WITH_PAGE:
             components.run_link(state.run_id, state.kind, "Open its results", icon=":material/query_stats:")
-    components.left_out_images(state)
+    run_progress.left_out_images(state)
     if row:
         components.run_facts(row)
     with st.expander("Log", icon=":material/notes:", expanded=True):

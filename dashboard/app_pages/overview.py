@@ -3,8 +3,8 @@
 import streamlit as st
 
 from core.optimal_k import DEFAULT_RULE
-from dashboard import components, data, words
-from jobs.queues import RunState
+from dashboard import components, data, run_progress, words
+from jobs.run_states import RunState
 
 RECENT = 6
 
@@ -48,7 +48,7 @@ def under_way(known: tuple[str, ...]) -> None:
                     + (f" {components.SYNTHETIC}" if state.synthetic else "")
                 )
                 components.run_link(state.run_id, state.kind, "Watch it", icon=":material/visibility:")
-            components.progress_bar(state)
+            run_progress.progress_bar(state)
 
 
 def headline(state: RunState) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.training_runs import TrainSpec, training_spec_from_dict
 from dashboard import components, data, forms, training_comparison, training_forms, training_results, words
-from jobs.queues import RunState
+from jobs.run_states import RunState
 
 VIEWS = ("Runs", "New run", "Compare")
 

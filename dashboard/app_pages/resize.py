@@ -10,7 +10,7 @@ from core.architectures import NetworkSpec
 from core.errors import SpecError
 from core.metrics import METRICS, METRICS_BY_NAME
 from core.parameters import count_parameters
-from dashboard import charts, components, data, forms, network_choices, words
+from dashboard import charts, components, data, forms, network_choices, run_progress, words
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
 ARTICLE_SIZE = (200, 100)
@@ -146,8 +146,8 @@ def results(run_id: str) -> None:
     )
     state = data.run_state(run_id)
     if state is not None and state.failed:
-        components.left_out_images(state)
-        components.retry_button(state)
+        run_progress.left_out_images(state)
+        run_progress.retry_button(state)
     counts, reasons = parameter_counts(
         tuple(network_choices.networks().networks.values()), [(rows, columns) for rows, columns in spec["sizes"]]
     )
@@ -167,4 +167,4 @@ with components.sentences():
             forms.resize_form()
         st.stop()
     run_id = components.pick_run("resize-study", "study", param="study", icon=":material/aspect_ratio:", new=show_form)
-    components.show_run(run_id, results)
+    run_progress.show_run(run_id, results)

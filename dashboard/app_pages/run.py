@@ -10,8 +10,8 @@ import streamlit as st
 
 from core.splits import SPLITS
 from core.training_runs import TRAINING_SPECS
-from dashboard import components, data, words
-from jobs.queues import RunState
+from dashboard import components, data, run_progress, words
+from jobs.run_states import RunState
 
 SIMILAR = 5  # runs that are offered in place of an unknown one
 
@@ -209,7 +209,7 @@ def show(state: RunState) -> None:
     row = data.run(state.run_id)
     head(state, row)
     if not state.ended:
-        components.live_progress(state.run_id)
+        run_progress.live_progress(state.run_id)
     if row is None:
         st.info("This run is being recorded.", icon=":material/hourglass_top:")
         return
@@ -219,7 +219,7 @@ def show(state: RunState) -> None:
     if row["kind"] in TRAINING_SPECS:
         training(row)
     else:
-        components.left_out_images(state)
+        run_progress.left_out_images(state)
     files(row, steps)
     st.header("Log")
     components.log(state.run_id)

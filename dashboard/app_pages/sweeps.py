@@ -12,7 +12,7 @@ from core.optimal_k import DEFAULT_RULE
 from core.rivals import rate_points
 from core.svd import break_even_k
 from core.sweeps import RivalsSpec, spec_from_dict
-from dashboard import charts, components, data, forms, words
+from dashboard import charts, components, data, forms, run_progress, words
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
 VIEWS = ("Results", "New sweep")
@@ -136,10 +136,10 @@ def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> 
         )
         return
     if not state.ended:
-        components.live_progress(state.run_id)
+        run_progress.live_progress(state.run_id)
         return
     if state.status != "finished":
-        components.ended_without_results(state)
+        run_progress.ended_without_results(state)
         return
     rivals = data.run(state.run_id)
     if rivals is None:
@@ -323,8 +323,8 @@ def results(run_id: str) -> None:
         )  # fmt: skip
     state = data.run_state(run_id)
     if state is not None and state.failed:
-        components.left_out_images(state)
-        components.retry_button(state)
+        run_progress.left_out_images(state)
+        run_progress.retry_button(state)
     rule = None
     if len(rules):
         chosen = st.segmented_control(
@@ -358,4 +358,4 @@ with components.sentences():
             forms.sweep_form()
         st.stop()
     run_id = components.pick_run("svd-sweep", "sweep", param="run", icon=":material/query_stats:", new=show_form)
-    components.show_run(run_id, results)
+    run_progress.show_run(run_id, results)

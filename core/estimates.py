@@ -1,0 +1,69 @@
+"""How long a run may take, from what has been measured here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from core.datasets import Dataset
+from core.parameters import network_cost
+from core.splits import split_records
+from core.store import Store
+from core.sweeps import Spec, SweepSpec, spec_from_dict, variants
+from core.training_runs import TrainSpec, likely_networks
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a run may take. seconds: None where nothing is known. basis: what the figure rests on, a sentence."""
+
+    seconds: float | None
+    basis: str
+
+
+def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset) -> Estimate:
+    """Guess from the newest finished step of the network, else of any: cost follows MACs × training images."""
+    steps = store.steps()
+    steps = steps[(steps["status"] == "finished") & steps["epoch_seconds"].notna()].sort_values("finished_at")
+    if steps.empty:
+        return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
+    same = steps[[json.loads(text)["name"] == spec.network.name for text in steps["network"]]]
+    latest = (same if len(same) else steps).iloc[-1]
+    splits = store.run_splits(str(latest["run_id"]))
+    images = int(splits.loc[splits["split"] == "train", "oversampled"].sum())
+    if not images:
+        return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
+    cost = float(latest["epoch_seconds"]) / (float(latest["macs"]) * images)
+    networks = likely_networks(spec)
+    split = split_records(dataset.records, spec.targets, seed=spec.split_seed, leaky_split=spec.leaky_split)
+    size = spec.training.height, spec.training.width
+    work = sum(network_cost(network, *size).macs for network in networks) * len(split.oversampled)
+    taken = (steps["finished_at"] - steps["started_at"]).dt.total_seconds()
+    start = max(0.0, float((taken - steps["seconds"]).median()))  # of a process: Keras, images; as usual here
+    basis = f"from {latest['name']} of {latest['run_id']}, {float(latest['epoch_seconds']):.1f} s an epoch"
+    basis += f" and {start:.0f} s to start"
+    if len(networks) > 1:
+        pruned = f"{len(networks) - 1} pruned ones" if len(networks) > 2 else "one pruned one"
+        basis += f"; for the unpruned network and {pruned}, as if each were accepted"
+    return Estimate(cost * work * spec.training.epochs + start * len(networks), basis)
+
+
+def measuring_estimate(store: Store, spec: Spec, dataset: Dataset, workers: int) -> Estimate:
+    """Guess from the newest finished run of the kind, else from the newest sweep.
+
+    The cost is taken to follow pixels of the originals × rows an image, divided among the workers.
+    """
+    for kind in dict.fromkeys((spec.kind, SweepSpec.kind)):
+        past = store.runs(kind=kind, status="finished")
+        past = past[past["work_seconds"].notna()]
+        pixels = store.source_pixels(str(past["run_id"].iloc[0])) if len(past) else 0
+        if pixels:
+            break
+    else:
+        return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
+    latest = past.iloc[0]
+    rows = len(variants(spec_from_dict(json.loads(latest["spec"]))))
+    cost = float(latest["work_seconds"]) / (pixels * rows)
+    asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
+    basis = f"from {latest['run_id']}, {cost * 1e6:.2f} s a megapixel and row, {workers} workers"
+    return Estimate(cost * asked * len(variants(spec)) / workers, basis)
