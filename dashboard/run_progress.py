@@ -186,23 +186,23 @@ def left_out_images(state: RunState) -> None:
     """List the images, or the steps, that a run could not measure or train, with their reasons."""
     if state.failed and state.trains:
         steps = data.steps(state.run_id)
-        failures = steps[steps["status"] == "failed"].rename(columns={"failure": "reason"})
-        _left_out(state, failures, "step", "name", "trained")
+        _left_out(state, steps[steps["status"] == "failed"], ("name", "failure"), "step", "trained")
     elif state.failed:
-        _left_out(state, data.failed_images(state.run_id), "image", "image_id", "measured")
+        _left_out(state, data.failed_images(state.run_id), ("image_id", "reason"), "image", "measured")
 
 
-def _left_out(state: RunState, failures: pd.DataFrame, noun: str, name: str, done: str) -> None:
-    """List what failed, where anything is recorded of it. name: the column that names it."""
+def _left_out(state: RunState, failures: pd.DataFrame, columns: tuple[str, str], noun: str, done: str) -> None:
+    """List what failed, where anything is recorded of it. columns: what names it, and what holds the reason."""
     if failures.empty:
         return
+    name, reason = columns
     with st.expander(f"{words.count_of(len(failures), noun)} could not be {done}", icon=":material/report:"):
         st.dataframe(
-            failures[[name, "reason", "worker"]],
+            failures[[name, reason, "worker"]],
             hide_index=True,
             column_config={
                 name: st.column_config.TextColumn(noun.capitalize(), width="medium"),
-                "reason": st.column_config.TextColumn("Reason", width="large"),
+                reason: st.column_config.TextColumn("Reason", width="large"),
                 "worker": "Worker",
             },
             alt=f"{noun.capitalize()}s of run {state.run_id} that could not be {done}, with reasons",

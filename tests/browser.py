@@ -27,12 +27,13 @@ from playwright.sync_api import Error as PlaywrightError
 from core.settings import Settings
 from core.store import Store
 from dashboard.demo import NAME as DEMO
-from jobs.queues import Queues, RunState
+from jobs.queues import Queues
+from jobs.run_states import RunState
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 DEMO_IMAGES = 48
 STARTED_WITHIN = 180  # seconds; a cold start on an idle machine takes some ten
-FINISHED_WITHIN = 300  # seconds that a run of the demo, or a test's own, may take
+FINISHED_WITHIN = 600  # seconds that a run of the demo, or a test's own, may take
 PATIENCE = 60_000  # milliseconds that an expected sight is waited for
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 FAILURES = ROOT / "test-results"
@@ -131,7 +132,8 @@ class Stack:
             yield
         finally:
             for process in (*(child for worker in workers for child in worker.children(recursive=True)), *workers):
-                process.resume()
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def state(self, run_id: str) -> RunState:
         """How a run stands in store and queue."""
@@ -163,9 +165,10 @@ def until(found: Callable[[], Any], what: str, seconds: float = FINISHED_WITHIN)
 @contextmanager
 def demo_stack(folder: Path) -> Iterator[Stack]:
     """Start the launcher with its demo but without workers, wait until its page answers; stop it as Ctrl-C does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    holder = socket.socket()  # so that nobody else is given the port; servers, which set SO_REUSEADDR too, may listen
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port = holder.getsockname()[1]
     data_dir = folder / "data"
     environment = {**environ, "DATA_DIR": str(data_dir), "DATA_ROOTS": str(folder)}
     for name in ("REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS"):
@@ -191,6 +194,7 @@ def demo_stack(folder: Path) -> Iterator[Stack]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
+        holder.close()
 
 
 def answers(url: str) -> bool:

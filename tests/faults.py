@@ -40,7 +40,8 @@ from core.splits import Targets
 from core.sweeps import METRIC_COLUMNS, SweepSpec, measure
 from core.training_runs import PruneTrainSpec
 from jobs.live import LiveRun
-from jobs.queues import Queues, RunState
+from jobs.queues import Queues
+from jobs.run_states import RunState
 from jobs.training_jobs import TRAIN_QUEUES
 
 PARTS = {  # part of the stack -> words of its command line
@@ -50,7 +51,7 @@ PARTS = {  # part of the stack -> words of its command line
     "train worker": ("jobs.worker", "train"),
     "dashboard": ("dashboard/server.py",),
 }
-KS = (5, 20, 60)
+KS = (5, 10, 15, 20, 25, 30, 40, 50, 60)  # so many that the sweep is under way for seconds
 EPOCHS = 12
 LONGEST_RUNNING = 90.0  # seconds that anything may be shown as running after its process died, promised
 LONGEST_ROUND = 300.0  # seconds
@@ -85,9 +86,11 @@ class Stack:
                     found.append(process)
         return found
 
-    def part(self, name: str) -> psutil.Process:
-        wait_for(lambda: self.parts(name), 60)
-        return self.parts(name)[0]
+    def living(self, name: str) -> list[psutil.Process]:
+        """The processes of a part of the stack, waited for where it is being started."""
+        found: list[psutil.Process] = []
+        wait_for(lambda: found.extend(self.parts(name)) or found, 60)
+        return found
 
     def jobs(self, name: str) -> list[psutil.Process]:
         """The processes that workers have forked for a job."""
@@ -130,7 +133,7 @@ def running_stack(folder: Path, *, images: Path | None = None, clock: Path | Non
     stack = Stack(folder, roots, port, launcher, clock)
     try:
         wait_for(stack.answers, 120)
-        wait_for(lambda: len(stack.queues.workers()) == 4, 60)
+        wait_for(lambda: len(stack.queues.workers()) == 4, 120)
         stack.note_processes()
         yield stack
         stack.note_processes()
@@ -297,7 +300,7 @@ def kill(part: str) -> Harm:
     def harm(stack: Stack, chance: random.Random) -> None:
         time.sleep(chance.uniform(0, 1))
         with suppress(psutil.NoSuchProcess):
-            chance.choice(stack.parts(part)).kill()
+            chance.choice(stack.living(part)).kill()
 
     return harm
 
@@ -306,11 +309,16 @@ def kill_job(part: str) -> Harm:
     """The process that a worker has forked for a job is killed, as the kernel does where memory runs out."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
-        wait_for(lambda: stack.jobs(part), 60)
+        def killed() -> bool:
+            for process in stack.jobs(part):
+                with suppress(psutil.NoSuchProcess):  # it ends by itself just now
+                    if process.status() != psutil.STATUS_ZOMBIE:
+                        process.kill()
+                        return True
+            return False
+
         time.sleep(chance.uniform(0, 0.5))
-        for process in stack.jobs(part)[:1]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        wait_for(killed, 60)
 
     return harm
 
@@ -351,7 +359,7 @@ def silence_valkey(seconds: float) -> Harm:
     """Valkey is out of reach: connections are neither answered nor refused."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
-        server = stack.part("valkey")
+        (server,) = stack.living("valkey")
         server.suspend()
         time.sleep(seconds)
         server.resume()
@@ -390,13 +398,15 @@ def fill_disk(seconds: float) -> Harm:
 
     def harm(stack: Stack, chance: random.Random) -> None:
         filler = stack.data_dir / "filler"
-        with filler.open("wb", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(b"\0" * 65536)
-        with filler.open("ab", buffering=0) as file, suppress(OSError):
-            while True:
-                file.write(b"\0" * 512)
-        assert shutil.disk_usage(stack.data_dir).free < 65536
+
+        def full() -> bool:
+            for size in (65536, 512):
+                with filler.open("ab", buffering=0) as file, suppress(OSError):
+                    while True:
+                        file.write(b"\0" * size)
+            return shutil.disk_usage(stack.data_dir).free < 65536
+
+        wait_for(full, 60)  # others may have removed a file of theirs meanwhile
         time.sleep(seconds)
         filler.unlink()
 

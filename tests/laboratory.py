@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 
 from core.architectures import CLASSES
 from core.settings import Settings
@@ -23,6 +24,7 @@ from core.training_runs import TrainSpec
 from jobs.queues import Queues
 
 ROOT = Path(__file__).resolve().parents[1]
+WELL_BEGUN = 0.05  # seconds of computing after which a job's process has told the kernel to end it with its worker
 MEASURED = ["seconds", "epoch_seconds", "images_per_second", "peak_memory", "weights", "worker"]
 TIMES = ["attempt", "started_at", "finished_at", "ended_at", "run_id", *MEASURED]
 Trained = tuple[list[Any], pd.DataFrame]  # a run's steps and epochs
@@ -86,7 +88,7 @@ def workers(settings: Settings, *kinds: str, beside: bool = False) -> Iterator[l
         queues = Queues(settings)
         pids = {process.pid for process in started}
         wait_for(
-            lambda: pids <= (known := {worker.pid for worker in queues.workers()}) and (beside or pids == known), 60
+            lambda: pids <= (known := {worker.pid for worker in queues.workers()}) and (beside or pids == known), 120
         )
         yield started
     finally:
@@ -116,6 +118,34 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.05)
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    with suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def suspended_job(*workers: subprocess.Popen[bytes], seconds: float = 120) -> psutil.Process:
+    """Wait for the process of a job that one of these workers is at; suspend it, so that it ends by the test alone."""
+    found: list[psutil.Process] = []
+
+    def suspended() -> bool:
+        for process in [job for worker in workers for job in psutil.Process(worker.pid).children()]:
+            with suppress(psutil.NoSuchProcess):  # it ends by itself just now
+                if process.cpu_times().user < WELL_BEGUN:
+                    continue
+                process.suspend()
+                while (status := process.status()) not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+                    time.sleep(0.005)
+                if status == psutil.STATUS_STOPPED:
+                    found.append(process)
+                    return True
+        return False
+
+    wait_for(suspended, seconds)
+    return found[0]
 
 
 def settled(frame: pd.DataFrame) -> pd.DataFrame:

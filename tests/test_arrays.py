@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,7 +170,10 @@ def progress(done, total):
         print(done, file=file)
     if done == die_at:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.1)
+    others = [path for path in notes.parent.glob("notes*") if path != notes]
+    deadline = time.monotonic() + 30
+    while done == 1 and not all(path.read_text() for path in others) and time.monotonic() < deadline:
+        time.sleep(0.01)  # until the others have come to the array too
 
 found = image_array(dataset, cache, 8, 10, progress=progress)
 print(found.pixels.shape[0], int(found.pixels.sum(dtype="int64")))
@@ -186,6 +190,7 @@ def start_together(tmp_path: Path, *processes: subprocess.Popen[str]) -> None:
     names = [f"notes{number}" for number in range(len(processes))]
     while not all((tmp_path / name).exists() for name in names):
         assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        time.sleep(0.01)
     (tmp_path / "start").touch()
 
 

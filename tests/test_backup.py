@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import psutil
 import pyarrow as pa
 import pytest
 from laboratory import settled, wait_for, workers, write_images, write_lesions
@@ -128,7 +130,7 @@ def test_records_that_wait_are_neither_lost_nor_written_twice(
     with running_server(another):
         with workers(another, "record"):
             queues = Queues(another)
-            wait_for(lambda: queues.records_waiting() == 0, 30)
+            wait_for(lambda: queues.records_waiting() == 0, 60)
         assert queues.store.dataset("moles") == dataset
 
 
@@ -258,11 +260,11 @@ def test_the_store_is_copied_between_two_transactions(settings: Settings, connec
             writing.execute("INSERT INTO studies (study, kind, dataset, spec, status, submitted_at) VALUES "
                             "('s', 'grid', 'd', '{}', 'running', now())")  # fmt: skip
             inside.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     writer = threading.Thread(target=write)
     writer.start()
-    inside.wait(10)
+    assert inside.wait(60)
     with pytest.raises(StoreBusy), store_upkeep.held_still(Store(settings.database, timeout=0.1)):
         pass
     threading.Timer(0.3, go_on.set).start()
@@ -284,27 +286,45 @@ def test_without_a_server_only_the_rest_is_backed_up(settings: Settings, tmp_pat
     assert last["bytes"] == (tmp_path / "b.tar").stat().st_size
 
 
+@contextmanager
+def held(worker: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Keep a worker, and the process that does its job, from going on inside the block."""
+    family = [psutil.Process(worker.pid)]
+    try:
+        family[0].suspend()  # first, so that it starts no other job
+        for child in family[0].children():
+            with suppress(psutil.NoSuchProcess):
+                child.suspend()
+                family.append(child)
+        yield
+    finally:
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     queues = Queues(settings)
-    epochs = 30
+    epochs, images = 40, 100
     spec = TrainSpec(dataset="lesions", **{**COMMON, "training": replace(COMMON["training"], epochs=epochs)})
-    moles = write_images(tmp_path / "moles", 60, height=150, width=200)
+    moles = write_images(tmp_path / "moles", images, height=150, width=200)
     lesions = write_lesions(tmp_path / "lesions")
-    with workers(settings, "record", "svd", "train"):
+    with workers(settings, "record", "svd", "train") as (_, _, trainer):
         sweep_data, train_data = registered(queues, moles), registered(queues, lesions)
         training = queues.submit(spec, train_data).run_id
         wait_for(lambda: ((state := queues.run(training)) and state.epoch) or 0, 120)
-        sweep = queues.submit(SweepSpec(dataset="moles", ks=(5, 20, 60, 100)), sweep_data).run_id
-        wait_for(lambda: (state := queues.run(sweep)) is not None and state.done >= 1, 120)
+        with held(trainer):  # else it may have trained everything by then
+            sweep = queues.submit(SweepSpec(dataset="moles", ks=(5, 20, 60, 100)), sweep_data).run_id
+            wait_for(lambda: (state := queues.run(sweep)) is not None and state.done >= 1, 120)
         backup.back_up(settings, tmp_path / "busy.tar.zst")
         before = {state.run_id: state.status for state in queues.runs()}
         for run_id in (sweep, training):
             wait_for(lambda run_id=run_id: (state := queues.run(run_id)) is not None and state.ended, 200)
-        wait_for(lambda: queues.records_waiting() == 0, 20)
+        wait_for(lambda: queues.records_waiting() == 0, 60)
     assert set(before.values()) == {"running"}
     restored = backup.restore(another, tmp_path / "busy.tar.zst")
     assert restored.rows["epochs"] < epochs
@@ -313,12 +333,12 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
         with workers(another, "record", "svd", "train"):
             for run_id in (sweep, training):
                 wait_for(lambda run_id=run_id: (state := again.run(run_id)) is not None and state.ended, 200)
-            wait_for(lambda: again.records_waiting() == 0, 20)
+            wait_for(lambda: again.records_waiting() == 0, 60)
             assert again.store.runs()["status"].tolist() == ["finished", "finished"], again.log(sweep)
         with Redis.from_url(str(another.redis_url)) as there:
             assert there.llen("dermslim:rejected") == 0
     rows = again.store.measurements(sweep)
-    assert len(rows) == 60 * 4
+    assert len(rows) == images * 4
     assert not rows.duplicated(["image_id", "variant"]).any()
     assert rows.equals(queues.store.measurements(sweep))
     trained = again.store.epochs([training])

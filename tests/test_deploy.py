@@ -163,24 +163,34 @@ def healthy(service: dict[str, Any], environment: dict[str, str], seconds: float
     return False
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A loopback port that nobody is given inside the block; a server, which sets SO_REUSEADDR, may listen there."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_each_services_command_runs_as_written_and_its_health_check_says_so(tmp_path: Path) -> None:
     stack = compose(GIVEN)
-    port, page = free_port(), free_port()
     state, images = tmp_path / "state", tmp_path / "images"
     state.mkdir()
     images.mkdir()
-    # What the containers see as other names and folders.
-    configuration = tmp_path / "valkey.conf"
-    content = stack["configs"]["valkey"]["content"].replace("dir /data", f"dir {tmp_path}")
-    configuration.write_text(f"{content}\nbind 127.0.0.1\nport {port}\n")
-    services = stack["services"]
-    assert services["valkey"]["command"] == ["valkey-server", "/etc/valkey.conf"]
-    url = services["record"]["environment"]["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{port}")
-    environment = {"DATA_DIR": str(state), "DATA_ROOTS": str(images), "REDIS_URL": url}
     with ExitStack() as running:
+        port, page = running.enter_context(reserved_port()), running.enter_context(reserved_port())
+        # What the containers see as other names and folders.
+        configuration = tmp_path / "valkey.conf"
+        content = stack["configs"]["valkey"]["content"].replace("dir /data", f"dir {tmp_path}")
+        configuration.write_text(f"{content}\nbind 127.0.0.1\nport {port}\n")
+        services = stack["services"]
+        assert services["valkey"]["command"] == ["valkey-server", "/etc/valkey.conf"]
+        url = services["record"]["environment"]["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{port}")
+        environment = {"DATA_DIR": str(state), "DATA_ROOTS": str(images), "REDIS_URL": url}
         running.enter_context(started([str(get_binary_path()), str(configuration)], {}))
-        wait_for(lambda: answers(url), 20)
+        wait_for(lambda: answers(url), 60)
         for name in WORKERS:
             running.enter_context(started(by_hand(services[name]["command"]), environment))
         dashboard = services["dashboard"]
@@ -191,10 +201,4 @@ def test_each_services_command_runs_as_written_and_its_health_check_says_so(tmp_
         for name in WORKERS:
             assert healthy(services[name], environment, 90), name
         dashboard["healthcheck"]["test"][-1] = dashboard["healthcheck"]["test"][-1].replace(":8501", f":{page}")
-        assert healthy(dashboard, served, 60), "dashboard"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+        assert healthy(dashboard, served, 120), "dashboard"

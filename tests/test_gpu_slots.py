@@ -37,7 +37,7 @@ def test_a_worker_too_many_is_refused_and_a_place_is_free_again_once_its_worker_
     first = start(settings, tmp_path, "--gpu", "0", "--at-most", "1")
     others = []
     try:
-        wait_for(lambda: len(queues.workers()) == 1, 60)
+        wait_for(lambda: len(queues.workers()) == 1, 120)
         refused = start(settings, tmp_path, "--gpu", "0", "--at-most", "1")
         _, sentence = refused.communicate(timeout=60)
         assert refused.returncode == 1
@@ -46,11 +46,11 @@ def test_a_worker_too_many_is_refused_and_a_place_is_free_again_once_its_worker_
         )
         others.append(start(settings, tmp_path, "--gpu", "1"))  # another GPU
         others.append(start(settings, tmp_path))  # unrestricted
-        wait_for(lambda: len(queues.workers()) == 3, 60)
+        wait_for(lambda: len(queues.workers()) == 3, 120)
         first.send_signal(signal.SIGKILL)
         first.wait()
         others.append(start(settings, tmp_path, "--gpu", "0"))
-        wait_for(lambda: others[-1].pid in {worker.pid for worker in queues.workers()}, 60)
+        wait_for(lambda: others[-1].pid in {worker.pid for worker in queues.workers()}, 120)
     finally:
         for process in (first, *others):
             process.kill()

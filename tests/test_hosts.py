@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,14 +37,15 @@ from core.splits import Targets
 from core.store import Store
 from core.sweeps import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
 from core.training_runs import TrainSpec
-from dashboard import data
+from dashboard import data, pictures
 from jobs import doctor, worker
 from jobs.__main__ import local_dataset
 from jobs.hosts import mark_output, output_here
-from jobs.queues import Queues, RunState
+from jobs.queues import Queues
+from jobs.run_states import RunState
 from jobs.server import running_server
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
 
 NOBODY = 65534
 ROOT_RUNS = os.geteuid() == 0
@@ -162,7 +164,7 @@ def registered(queues: Queues, folder: Path) -> Dataset:
 
 
 def ended(queues: Queues, run_id: str) -> RunState:
-    wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 200)
+    wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 400)
     wait_for(lambda: queues.records_waiting() == 0, 60)
     state = queues.run(run_id)
     assert state is not None
@@ -227,6 +229,8 @@ def test_the_second_host_has_no_store_and_no_way_to_the_first_ones_files(
 ) -> None:
     for run_id in submitted.values():
         ended(hosts.queues, run_id)
+    # A training's process removes its checkpoint after the end is told.
+    wait_for(lambda: all(each.current_run is None for each in hosts.queues.workers()), 60)
     state = hosts.second.folder / "state"
     assert {path.name for path in state.iterdir()} == {"logs", "trained", "arrays"}
     assert not list(hosts.second.folder.rglob("*.duckdb*"))
@@ -304,13 +308,21 @@ def test_a_reconstruction_fails_where_no_worker_reaches_its_folder_and_is_left_t
     assert state.status == "failed"
     written = hosts.settings.reconstructed / "small-k3"
     assert f"on {gethostname()}, for {written}: Expected a path inside the allowed data roots" in str(state.error)
+
+    def left_to_others() -> bool:
+        there = hosts.named("svd")
+        return any("left to other workers" in line and there in line for line in hosts.queues.log(run_id))
+
     with workers(hosts.settings, "svd", beside=True) as (own,):
+        own.send_signal(signal.SIGSTOP)  # else it may do everything before the second host's worker comes to a job
         hosts.queues.retry(run_id)
+        wait_for(left_to_others, 60)
+        own.send_signal(signal.SIGCONT)
         state = ended(hosts.queues, run_id)
         name = next(each.name for each in hosts.queues.workers() if each.pid == own.pid)
     assert (state.status, state.done, state.failed) == ("finished", 8, 0)
     assert set(hosts.queues.store.images(run_id)["worker"]) == {name}
-    assert any("left to other workers" in line and hosts.named("svd") in line for line in hosts.queues.log(run_id))
+    assert left_to_others()
     wait_for(lambda: hosts.queues.store.dataset("small-k3") is not None, 60)
     assert [record.sha256 for record in load_dataset(written).records] == [
         record.sha256 for record in hosts.queues.store.dataset("small-k3").records
@@ -485,9 +497,9 @@ def test_pages_and_local_commands_find_registered_images_through_a_mapping_too(
     Store(settings.database).record_dataset(replace(dataset, root=Path("/former/moles")), datetime.now(UTC))
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv("DATA_ROOTS", f"/former={tmp_path}")
-    assert data.read_file(Path("/former/moles/mole000.jpg")) == (tmp_path / "moles" / "mole000.jpg").read_bytes()
+    assert pictures.read_file(Path("/former/moles/mole000.jpg")) == (tmp_path / "moles" / "mole000.jpg").read_bytes()
     with pytest.raises(ImageError, match="no such file"):
-        data.read_file(Path("/other/moles/mole000.jpg"))
+        pictures.read_file(Path("/other/moles/mole000.jpg"))
     assert local_dataset("moles", data.settings()).root == tmp_path / "moles"
 
 

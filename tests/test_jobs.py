@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,18 +15,19 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from laboratory import ROOT, wait_for, workers, write_images
+from laboratory import ROOT, gone, suspended_job, wait_for, workers, write_images
 from redis import Redis
 
 from core.datasets import Dataset, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.settings import Settings
 from core.sweeps import METRIC_COLUMNS, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, measure
-from jobs.live import LiveRun
-from jobs.queues import Queues, RunState
+from jobs.live import LiveRun, active_runs
+from jobs.queues import Queues
+from jobs.run_states import RunState
 
 
-def ended(queues: Queues, run_id: str, seconds: float = 120) -> RunState:
+def ended(queues: Queues, run_id: str, seconds: float = 240) -> RunState:
     deadline = time.monotonic() + seconds
     for state in queues.wait(run_id, pause=0.1):
         assert time.monotonic() < deadline, f"still {state}"
@@ -48,7 +48,7 @@ def lab(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def registered(queues: Queues, folder: Path) -> Dataset:
     dataset = queues.resolve(str(folder))
     queues.register(dataset)
-    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 20)
+    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 60)
     return dataset
 
 
@@ -84,6 +84,25 @@ def test_a_finished_sweep_is_offered_instead_of_measuring_again(lab: Queues, fol
     again = lab.submit(spec, dataset, again=True)
     assert not again.identical
     assert ended(lab, again.run_id).status == "finished"
+
+
+def test_a_sweep_that_finishes_while_it_is_looked_for_is_offered_too(
+    lab: Queues, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = registered(lab, write_images(folder, 2, seed=5))
+    spec = SweepSpec(dataset=dataset.name, ks=(3,))
+    first = lab.submit(spec, dataset)
+    ended(lab, first.run_id)
+    wait_for(lambda: first.run_id not in active_runs(Redis.from_url(str(lab.settings.redis_url))), 60)
+    asked: list[str] = []
+    finished_run = lab.store.finished_run
+
+    def not_yet_at_first(wanted: str) -> str | None:
+        asked.append(wanted)
+        return finished_run(wanted) if len(asked) > 1 else None
+
+    monkeypatch.setattr(lab.store, "finished_run", not_yet_at_first)
+    assert lab.find_identical(spec, dataset) == first.run_id
 
 
 def test_two_submissions_of_the_same_sweep_at_once_give_one_run(lab: Queues, folder: Path) -> None:
@@ -229,8 +248,15 @@ def test_workers_that_the_server_has_forgotten_make_themselves_known_again(lab: 
     """As after a step of the server's clock, at which the keys of all workers expire."""
     before = [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()]
     connection = Redis.from_url(str(lab.settings.redis_url))
-    connection.delete(*connection.keys("rq:worker*"))
-    assert lab.workers() == []
+    processes = [psutil.Process(worker.pid) for worker in lab.workers()]
+    for process in processes:
+        process.suspend()  # so that none makes itself known before all are seen to be forgotten
+    try:
+        connection.delete(*connection.keys("rq:worker*"))
+        assert lab.workers() == []
+    finally:
+        for process in processes:
+            process.resume()
     wait_for(lambda: len(lab.workers()) == len(before), 60)
     assert [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()] == before
 
@@ -258,7 +284,7 @@ def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missi
         state = ended(queues, run_id)
         wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 3 - time.monotonic() + asked)
         assert state.status == "cancelled"
-        wait_for(lambda: queues.records_waiting() == 0, 10)
+        wait_for(lambda: queues.records_waiting() == 0, 60)
         measured = queues.store.images(run_id)
         assert 3 <= len(measured) < 40
         time.sleep(1)
@@ -282,13 +308,11 @@ def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(setti
         dataset = registered(queues, folder)
         run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(100, 200, 300, 400)), dataset).run_id
         wait_for(lambda: (state := queues.run(run_id)) and state.done >= 2, 60)
-        wait_for(lambda: psutil.Process(second.pid).children(), 10)
-        psutil.Process(second.pid).children()[0].send_signal(signal.SIGKILL)
-        wait_for(lambda: psutil.Process(first.pid).children(), 10)
-        orphan = psutil.Process(first.pid).children()[0]
+        job, orphan = suspended_job(second), suspended_job(first)
+        job.kill()
         first.kill()
-        wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, 5)
-        state = ended(queues, run_id, 150)
+        wait_for(lambda: gone(orphan), 20)  # it is suspended: nothing else ends it
+        state = ended(queues, run_id)
         assert (state.status, state.done, state.failed) == ("finished", 40, 0)
         assert len(queues.store.measurements(run_id)) == 160
 
@@ -305,8 +329,8 @@ def test_an_image_that_ends_its_process_each_time_is_given_up_and_the_rest_is_me
         run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id
         live = LiveRun(Redis.from_url(str(settings.redis_url)), run_id)
         for tries in (1, 2, 3):
-            wait_for(lambda tries=tries: live.connection.hget(f"{live.key}:tries", "mole001") == b"%d" % tries, 30)
-            psutil.Process(worker.pid).children()[0].kill()
+            wait_for(lambda tries=tries: live.connection.hget(f"{live.key}:tries", "mole001") == b"%d" % tries, 60)
+            suspended_job(worker).kill()
         state = ended(queues, run_id)
         assert (state.status, state.done, state.failed) == ("finished", 2, 1)
         reason = queues.store.images(run_id, "failed")["reason"].iloc[0]
@@ -320,11 +344,11 @@ def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(set
     with workers(settings, "record"):
         dataset = registered(queues, folder)
         run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id
-        wait_for(lambda: queues.store.run(run_id), 20)
+        wait_for(lambda: queues.store.run(run_id), 60)
     with Redis.from_url(str(settings.redis_url)) as connection:
         connection.flushdb()
     with workers(settings, "record", "svd"):
-        state = ended(queues, run_id, 40)
+        state = ended(queues, run_id)
         assert state.status == "failed"
         assert "its jobs are gone" in str(state.error)
         queues.retry(run_id)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from laboratory import gone
 
 from core.datasets import load_dataset
 from core.settings import Settings
@@ -74,7 +75,7 @@ class Launched:
     def said(self) -> str:
         return self.output.read_text()
 
-    def wait_for(self, text: str, seconds: float = 20) -> str:
+    def wait_for(self, text: str, seconds: float = 60) -> str:
         until(lambda: text in self.said() or self.process.poll() is not None, seconds)
         assert text in self.said()
         return self.said()
@@ -94,7 +95,7 @@ class Launched:
 Launch = Callable[..., Launched]
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -109,8 +110,8 @@ def free_port() -> int:
 
 def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
     with contextlib.suppress(AssertionError):
-        until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes), seconds)
-    return not [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        until(lambda: all(map(gone, processes)), seconds)
+    return all(map(gone, processes))
 
 
 @pytest.fixture
@@ -156,8 +157,8 @@ def test_a_signal_ends_every_process_also_those_that_do_not_listen(
 
     begin = time.monotonic()
     os.kill(launched.process.pid, number)
-    assert launched.process.wait(15) == code
-    assert time.monotonic() - begin < 8
+    assert launched.process.wait(60) == code
+    assert time.monotonic() - begin < 15  # four where the machine is idle
     assert all_gone(processes, 0.1)
     assert not (launched.data_dir / "valkey" / "url").exists(), "nobody looks for a server that was stopped"
     assert "Traceback" not in launched.said()
@@ -171,8 +172,8 @@ def test_a_second_signal_hurries_the_stop(launch: Launch) -> None:
     os.kill(launched.process.pid, signal.SIGINT)
     launched.wait_for("stopping")
     os.kill(launched.process.pid, signal.SIGINT)
-    assert launched.process.wait(15) == 130
-    assert time.monotonic() - begin < 2
+    assert launched.process.wait(60) == 130
+    assert time.monotonic() - begin < 4  # the patience that it has without the second signal
     assert all_gone(processes, 0.1)
 
 
@@ -198,7 +199,7 @@ def test_a_dead_worker_is_started_again_and_what_it_left_is_ended(launch: Launch
     worker.kill()
     said = launched.wait_for("svd-1 ended")
     assert "svd-1 ended (killed by SIGKILL); it is started again in 0.5 s" in said
-    assert all_gone(left, 2)
+    assert all_gone(left, 20)
     until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") >= 3)
     assert (launched.data_dir / "logs" / "svd-1.log").read_text().count("svd-1 starts") == 2
     assert launched.child("SIG_IGN").pid != worker.pid
@@ -233,8 +234,8 @@ def test_a_worker_that_dies_at_once_waits_longer_each_time_and_shows_its_log(lau
 
 def test_a_task_is_done_once_and_a_failing_one_is_given_up(launch: Launch) -> None:
     launched = launch(("demo", "print('made')", True), ("other", "raise SystemExit('no room')", True))
+    launched.wait_for("demo is done")
     said = launched.wait_for("not tried again")
-    assert "demo is done" in said
     assert said.count("other ended (exit code 1)") == 3
     assert "    no room" in said
     assert (launched.data_dir / "logs" / "demo.log").read_text().count("made") == 1
@@ -242,7 +243,7 @@ def test_a_task_is_done_once_and_a_failing_one_is_given_up(launch: Launch) -> No
 
 def refusal(launched: Launched) -> str:
     """The one sentence that a launcher that cannot start leaves."""
-    assert launched.process.wait(20) == 1
+    assert launched.process.wait(60) == 1
     sentence = launched.said().strip()
     assert sentence.startswith("DermSlim cannot start: ")
     assert "\n" not in sentence
@@ -302,7 +303,7 @@ def test_an_embedded_server_that_cannot_start_ends_the_launch_with_its_log(launc
     manifest = tmp_path / "data" / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
     manifest.write_text("nonsense\n")
     launched = launch()
-    assert launched.process.wait(20) == 1
+    assert launched.process.wait(60) == 1
     assert "the Valkey server ended at its start" in launched.said()
     assert "manifest" in launched.said()
     assert "Traceback" not in launched.said()
@@ -419,7 +420,7 @@ def state(queues: Queues, run_id: str) -> tuple[str, int, int]:
 
 def upgrade(port: int, host: str) -> str:
     """First line of the dashboard's answer to a browser that reached it under the name `host`."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(
             f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -461,7 +462,7 @@ def test_the_whole_stack_stops_within_seconds_and_goes_on_where_it_was(tmp_path:
         begin = time.monotonic()
         os.kill(first.pid, number)
         assert first.wait(20) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        assert all_gone(left, 3)
+        assert all_gone(left, 8)
         assert time.monotonic() - begin < 8
 
         second = start()
@@ -470,7 +471,7 @@ def test_the_whole_stack_stops_within_seconds_and_goes_on_where_it_was(tmp_path:
         assert state(again, run_id) == ("finished", images, 0)
         left = psutil.Process(second.pid).children(recursive=True)
         os.kill(second.pid, signal.SIGTERM)
-        assert second.wait(20) == 0
+        assert second.wait(60) == 0
         assert all_gone(left, 0.1)
     finally:
         for process in launched:

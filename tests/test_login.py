@@ -23,7 +23,7 @@ from laboratory import ROOT, wait_for, write_images
 from playwright.sync_api import sync_playwright
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
-from test_launcher import free_port
+from test_deploy import reserved_port
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -89,7 +89,7 @@ class Server:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.address + path, data, named, method=method)  # noqa: S310
         try:
-            with urllib.request.build_opener(NoRedirect).open(request, timeout=20) as answer:
+            with urllib.request.build_opener(NoRedirect).open(request, timeout=60) as answer:
                 return Answer(answer.status, answer.read().decode(errors="replace"), answer.headers)
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read().decode(errors="replace"), error.headers)
@@ -108,10 +108,11 @@ class Server:
             subprotocols=["streamlit"],  # type: ignore[list-item]
             origin=origin,  # type: ignore[arg-type]
             max_size=None,
+            open_timeout=60,
         )
 
 
-def shown(page: ClientConnection, wanted: str, seconds: float = 20) -> bytes:
+def shown(page: ClientConnection, wanted: str, seconds: float = 60) -> bytes:
     """Run the page's script and return what it sends until `wanted` is among it."""
     message = BackMsg()
     message.rerun_script.query_string = ""
@@ -125,24 +126,25 @@ def shown(page: ClientConnection, wanted: str, seconds: float = 20) -> bytes:
 
 @contextmanager
 def served(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
-    server = Server(free_port(), folder / "data", folder / "server.log")
-    server.data_dir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py"]
-    command += [f"--server.port={server.port}", "--server.fileWatcherType=none", *options]
-    with server.log.open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "DATA_DIR": str(server.data_dir), **environment},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_for(lambda: answers(server), 60)
-        yield server
-    finally:
-        process.terminate()
-        process.wait(20)
+    with reserved_port() as port:
+        server = Server(port, folder / "data", folder / "server.log")
+        server.data_dir.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py"]
+        command += [f"--server.port={server.port}", "--server.fileWatcherType=none", *options]
+        with server.log.open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "DATA_DIR": str(server.data_dir), **environment},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_for(lambda: answers(server), 120)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def answers(server: Server) -> bool:
@@ -409,12 +411,12 @@ def test_a_page_without_its_guard_shows_a_refusal_and_nothing_else(
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setattr(access_module.st, "get_option", lambda name: "0.0.0.0")
-    page = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=30).run()
+    page = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
     assert len(page.error) == 1
     assert "Set DASHBOARD\\_PASSWORD" in page.error[0].value or "Set DASHBOARD_PASSWORD" in page.error[0].value
     assert not page.title
     monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
-    page = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=30).run()
+    page = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
     assert "without its guard" in page.error[0].value
     assert not page.title
 
@@ -500,6 +502,7 @@ def test_an_openid_providers_user_signs_in_and_is_known_by_the_address(tmp_path:
                     page.get_by_role("button", name="Sign in").click()
                     page.locator("input[name=sub]").fill(number)
                     page.get_by_role("button", name="Authorize").click()
-                    page.get_by_text(text).wait_for(timeout=20_000)
+                    page.get_by_text(text).wait_for(timeout=60_000)
+                    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=60_000)
                     assert page.get_by_text("Overview").count() == (0 if number == "2" else 2)
                     page.close()

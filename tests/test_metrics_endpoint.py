@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -22,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from recorded import record_training
 from redis import Redis
 from starlette.applications import Starlette
+from test_deploy import reserved_port
 
 from core.settings import Settings
 from core.store import Store
@@ -98,7 +96,7 @@ def serving() -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        wait_for(lambda: server.started, 10)
+        wait_for(lambda: server.started, 60)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/metrics"
     finally:
         server.should_exit = True
@@ -147,12 +145,15 @@ def test_a_dashboard_with_a_login_needs_the_token(environment: Settings, monkeyp
     assert b"expected METRICS_TOKEN to be set" in text
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
 @pytest.mark.slow
-def test_the_exporter_needs_no_dashboard(environment: Settings, tmp_path: Path) -> None:
+def test_the_exporter_needs_no_dashboard(environment: Settings, port: int) -> None:
     Store(environment.database).migrate()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs", "metrics", "--port", str(port)], cwd=ROOT, env=dict(os.environ),
         stdout=subprocess.PIPE, text=True,
@@ -162,10 +163,9 @@ def test_the_exporter_needs_no_dashboard(environment: Settings, tmp_path: Path) 
         assert process.stdout.readline().strip() == f"http://127.0.0.1:{port}/metrics"
         first = parsed(scrape(f"http://127.0.0.1:{port}/metrics")[1])
         record_training(Store(environment.database))
-        time.sleep(0.1)
         second = parsed(scrape(f"http://127.0.0.1:{port}/metrics")[1])
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
     assert ("dermslim_runs", (("kind", "train"), ("status", "finished"))) not in first
     assert value(second, "dermslim_runs", kind="train", status="finished") == 1

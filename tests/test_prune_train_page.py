@@ -403,7 +403,7 @@ def test_a_run_cancelled_in_its_first_step_keeps_its_learning_curves(
     store.record_epochs(run_id, 1, 0, epochs(2), NOW)
     store.record_cancelled(run_id, 1, NOW)
     with Redis.from_url(str(settings.redis_url)) as connection:
-        LiveRun(connection, run_id).end(None)
+        LiveRun(connection, run_id).end(None, attempt=1)
     shown = open_page(run=run_id)
     assert "This run was cancelled with 2 epochs trained." in text(shown)
     assert table(shown, "Of unpruned")["Accepted"].tolist() == ["not ended"]

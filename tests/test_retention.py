@@ -172,13 +172,13 @@ def test_the_command_says_what_it_would_free_and_then_frees_it(
     assert main(["delete", run_id]) == 1, "no record worker is there"
     assert "it deletes them once it runs" in capsys.readouterr().err
     with workers(settings, "record"):
-        wait_for(lambda: queues.store.run(run_id) is None, 30)
+        wait_for(lambda: queues.store.run(run_id) is None, 60)
         other, third = record_training(queues.store), record_training(queues.store)
         assert main(["delete", other]) == 0
         ada = Queues(settings, user="ada@clinic.example")
         retention.ask_to_delete(ada, retention.deletable(ada, [third]))
         ada.remove_dataset("moles")
-        wait_for(lambda: queues.records_waiting() == 0 and queues.store.run(third) is None, 30)
+        wait_for(lambda: queues.records_waiting() == 0 and queues.store.run(third) is None, 60)
     assert "1 runs deleted" in capsys.readouterr().out
     deeds = [json.loads(line) for line in (settings.logs / "worker-record.jsonl").read_text().splitlines()]
     assert [(line["by"], line.get("run_id"), line["message"]) for line in deeds if "by" in line] == [

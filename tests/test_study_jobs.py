@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from laboratory import ROOT, wait_for, workers, write_images
+from laboratory import ROOT, end, wait_for, workers, write_images
 from redis import Redis
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
@@ -546,14 +546,13 @@ def record_worker(settings: Settings) -> Iterator[int]:
     try:
         yield process.pid
     finally:
-        process.terminate()
-        process.wait(20)
+        end(process)
 
 
 def registered(queues: Queues, folder: Path) -> Dataset:
     dataset = queues.resolve(str(folder))
     queues.register(dataset)
-    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 30)
+    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 60)
     return dataset
 
 

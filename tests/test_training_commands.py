@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "steps.csv"
     command = [sys.executable, "-m", "jobs", "prune-train", str(folder), "--network", "lenet5", "--size", "48x64"]

@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import trustme
 
@@ -29,7 +29,9 @@ def terminator(authority: trustme.CA, target: tuple[str, int], name: str, addres
             pass  # one side closed
         finally:
             for each in (source, goal):
-                each.close()
+                with suppress(OSError):  # it is closed already
+                    each.shutdown(socket.SHUT_RDWR)  # else it stays open while the other direction waits for bytes,
+                each.close()  # and the server gives jobs to a client that is gone
 
     def serve() -> None:
         while True:
