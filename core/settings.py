@@ -33,8 +33,8 @@ class Settings:
     given_redis_url: `REDIS_URL`, with the password of `REDIS_PASSWORD_FILE` where that is set; None for the embedded
         server of `make up`.
     arrays_limit: bytes that the images kept as arrays may take (`ARRAYS_LIMIT_GB`, default 50).
-    worker_niceness: how far `svd` and `train` workers stand back from the host's other work, as of the command `nice`
-        (`WORKER_NICENESS`, 0 to 19, default 10).
+    worker_niceness: how far `train` workers stand back from the host's other work, as of the command `nice`
+        (`WORKER_NICENESS`, 0 to 19, default 10); `svd` workers stand back half as far again, behind a training.
     webhook_url, webhook_events, webhook_secret: where to, about which ends (all by default), and signed with what a
         run's end is told (`WEBHOOK_URL`, `WEBHOOK_EVENTS`, `WEBHOOK_SECRET`); see `jobs.webhooks`.
     dashboard_url: where people reach the dashboard (`DASHBOARD_URL`), for links to it.

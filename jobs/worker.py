@@ -121,11 +121,14 @@ class RecordWorker(KnownWorker, SimpleWorker):
 
 
 def give_way(niceness: int) -> None:
-    """Let what a person waits for go first on this machine: pages must answer while every core measures or trains."""
+    """Let what a person waits for go first on this machine: pages must answer while every core measures or trains.
+
+    A training, which is one process, goes before sweeps, which fill whatever cores there are.
+    """
     os.nice(niceness)
     if os.getsid(0) == os.getpid():  # Linux may weigh sessions, and a process's own value within its session only
         with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(niceness))
+            Path("/proc/self/autogroup").write_text(str(min(niceness, 19)))
 
 
 def prepare_measuring() -> None:
@@ -208,7 +211,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         recorder.work(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
-    give_way(settings.worker_niceness)
+    give_way(settings.worker_niceness if kind == TRAIN else settings.worker_niceness * 3 // 2)
     if kind == TRAIN:
         prepare_training()
         forget_old_checkpoints(settings.trained, days=CHECKPOINT_DAYS, kept=active_runs(connection))

@@ -261,14 +261,15 @@ def test_workers_that_the_server_has_forgotten_make_themselves_known_again(lab: 
     assert [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()] == before
 
 
-def test_workers_that_measure_stand_back_and_the_one_that_records_does_not(
+def test_workers_that_measure_stand_back_behind_those_that_train_and_the_one_that_records_does_not(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKER_NICENESS", "7")
     own = psutil.Process().nice()
-    with workers(settings, "record", "svd") as (recorder, measurer):
+    with workers(settings, "record", "svd", "train") as (recorder, measurer, trainer):
         assert psutil.Process(recorder.pid).nice() == own
-        assert psutil.Process(measurer.pid).nice() == min(own + 7, 19)
+        assert psutil.Process(trainer.pid).nice() == min(own + 7, 19)
+        assert psutil.Process(measurer.pid).nice() == min(own + 10, 19)
 
 
 @pytest.mark.slow
