@@ -94,7 +94,7 @@ def _training_controls(state: RunState) -> None:
 
 def _change_priority(run_id: str, key: str) -> None:
     priority = st.session_state[key]
-    components.attempt(data.queues().prioritise, run_id, priority, done=f"Priority {priority}")
+    components.attempt(prioritise_run, run_id, priority, done=f"Priority {priority}")
 
 
 def progress_bar(state: RunState) -> None:
@@ -136,6 +136,11 @@ def pause_run(run_id: str) -> None:
 def resume_run(run_id: str) -> None:
     """Let a held training run go on."""
     data.queues().resume(run_id)
+
+
+def prioritise_run(run_id: str, priority: str) -> None:
+    """Move a training run before or behind others that wait."""
+    data.queues().prioritise(run_id, priority)
 
 
 def retry_run(run_id: str) -> None:

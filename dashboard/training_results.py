@@ -108,9 +108,9 @@ def controls(state: RunState) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if state.status in ("paused", "scheduled"):
             label = "Resume" if state.status == "paused" else "Start now"
-            button(label, ":material/play_arrow:", "resume", _resume, "The run goes on")
+            button(label, ":material/play_arrow:", "resume", run_progress.resume_run, "The run goes on")
         else:
-            button("Pause", ":material/pause:", "pause", _pause, "Pausing after the epoch at hand")
+            button("Pause", ":material/pause:", "pause", run_progress.pause_run, "Pausing after the epoch at hand")
         chosen = f"priority_{run_id}"
         st.session_state[chosen] = state.priority
         st.selectbox("Priority", PRIORITIES, key=chosen, width=130, on_change=_prioritise, args=(run_id,))
@@ -119,30 +119,15 @@ def controls(state: RunState) -> None:
             "Cancelling: the epoch at hand is the last one",
         )  # fmt: skip
         button(
-            "Cancel at once", ":material/dangerous:", "force", _cancel_at_once, "Cancelled: its process is ended",
+            "Cancel at once", ":material/dangerous:", "force", run_progress.cancel_run_at_once,
+            "Cancelled: its process is ended",
             help="Ends the process that trains; what its last checkpoint holds stays.",
         )  # fmt: skip
 
 
-def _pause(run_id: str) -> None:
-    data.queues().pause(run_id)
-
-
-def _resume(run_id: str) -> None:
-    data.queues().resume(run_id)
-
-
 def _prioritise(run_id: str) -> None:
     priority = st.session_state[f"priority_{run_id}"]
-    components.attempt(_move, run_id, priority, done=f"Priority {priority}")
-
-
-def _move(run_id: str, priority: str) -> None:
-    data.queues().prioritise(run_id, priority)
-
-
-def _cancel_at_once(run_id: str) -> None:
-    data.queues().cancel(run_id, force=True)
+    components.attempt(run_progress.prioritise_run, run_id, priority, done=f"Priority {priority}")
 
 
 def ended_early(state: RunState) -> None:
