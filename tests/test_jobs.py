@@ -312,8 +312,8 @@ def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(setti
         job, orphan = suspended_job(second), suspended_job(first)
         job.kill()
         first.kill()
-        wait_for(lambda: gone(orphan), 20)  # it is suspended: nothing else ends it
-        state = ended(queues, run_id)
+        wait_for(lambda: gone(orphan), 5)  # it is suspended: nothing else ends it
+        state = ended(queues, run_id, 150)
         assert (state.status, state.done, state.failed) == ("finished", 40, 0)
         assert len(queues.store.measurements(run_id)) == 160
 
@@ -349,7 +349,7 @@ def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(set
     with Redis.from_url(str(settings.redis_url)) as connection:
         connection.flushdb()
     with workers(settings, "record", "svd"):
-        state = ended(queues, run_id)
+        state = ended(queues, run_id, 40)
         assert state.status == "failed"
         assert "its jobs are gone" in str(state.error)
         queues.retry(run_id)

@@ -157,8 +157,8 @@ def test_a_signal_ends_every_process_also_those_that_do_not_listen(
 
     begin = time.monotonic()
     os.kill(launched.process.pid, number)
-    assert launched.process.wait(60) == code
-    assert time.monotonic() - begin < 15  # four where the machine is idle
+    assert launched.process.wait(15) == code
+    assert time.monotonic() - begin < 8
     assert all_gone(processes, 0.1)
     assert not (launched.data_dir / "valkey" / "url").exists(), "nobody looks for a server that was stopped"
     assert "Traceback" not in launched.said()
@@ -172,8 +172,8 @@ def test_a_second_signal_hurries_the_stop(launch: Launch) -> None:
     os.kill(launched.process.pid, signal.SIGINT)
     launched.wait_for("stopping")
     os.kill(launched.process.pid, signal.SIGINT)
-    assert launched.process.wait(60) == 130
-    assert time.monotonic() - begin < 4  # the patience that it has without the second signal
+    assert launched.process.wait(15) == 130
+    assert time.monotonic() - begin < 2
     assert all_gone(processes, 0.1)
 
 
@@ -199,7 +199,7 @@ def test_a_dead_worker_is_started_again_and_what_it_left_is_ended(launch: Launch
     worker.kill()
     said = launched.wait_for("svd-1 ended")
     assert "svd-1 ended (killed by SIGKILL); it is started again in 0.5 s" in said
-    assert all_gone(left, 20)
+    assert all_gone(left, 2)
     until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") >= 3)
     assert (launched.data_dir / "logs" / "svd-1.log").read_text().count("svd-1 starts") == 2
     assert launched.child("SIG_IGN").pid != worker.pid
@@ -462,7 +462,7 @@ def test_the_whole_stack_stops_within_seconds_and_goes_on_where_it_was(tmp_path:
         begin = time.monotonic()
         os.kill(first.pid, number)
         assert first.wait(20) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        assert all_gone(left, 8)
+        assert all_gone(left, 3)
         assert time.monotonic() - begin < 8
 
         second = start()

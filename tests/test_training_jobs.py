@@ -376,7 +376,7 @@ def test_a_run_killed_in_every_way_ends_as_an_undisturbed_one(settings: Settings
             at_epoch(queues, run_id, 2, step=1)
             orphan = suspended_job(*trainers)
             next(each for each in trainers if each.pid == orphan.ppid()).kill()
-            wait_for(lambda: gone(orphan), 20)  # it is suspended: nothing else ends it
+            wait_for(lambda: gone(orphan), 5)  # it is suspended: nothing else ends it
             state = ended(queues, run_id)
     assert (state.status, state.done, state.failed, state.attempt) == ("finished", 2 * EPOCHS, 0, 1)
     assert_trained_alike(queues.store, run_id, reference)
