@@ -220,12 +220,17 @@ def measure_live(browser: Browser) -> bool:
     return told("live curve       the slowest epoch's point", delays[-1], LIVE)
 
 
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def dashboard(settings: Settings) -> Iterator[str]:
     """Run the dashboard alone over a data folder; give its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "DATA_DIR": str(settings.data_dir),

@@ -22,6 +22,7 @@ from core.settings import Settings
 from core.store import Store
 from core.training_runs import TrainSpec
 from jobs.queues import Queues
+from jobs.run_states import WorkerState
 
 ROOT = Path(__file__).resolve().parents[1]
 WELL_BEGUN = 0.05  # seconds of computing after which a job's process has told the kernel to end it with its worker
@@ -127,7 +128,7 @@ def gone(process: psutil.Process) -> bool:
     return True
 
 
-def suspended_job(*workers: subprocess.Popen[bytes], seconds: float = 120) -> psutil.Process:
+def suspended_job(*workers: subprocess.Popen[bytes] | WorkerState, seconds: float = 120) -> psutil.Process:
     """Wait for the process of a job that one of these workers is at; suspend it, so that it ends by the test alone."""
     found: list[psutil.Process] = []
 

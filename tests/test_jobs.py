@@ -273,7 +273,7 @@ def test_workers_that_measure_stand_back_behind_those_that_train_and_the_one_tha
 
 
 @pytest.mark.slow
-def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missing(settings: Settings) -> None:
+def test_cancel_stops_after_the_current_image_and_retry_measures_only_what_is_missing(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd"):
@@ -281,13 +281,13 @@ def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missi
         run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(100, 200, 300, 400)), dataset).run_id
         wait_for(lambda: (state := queues.run(run_id)) and state.done >= 3, 60)
         queues.cancel(run_id)
-        asked = time.monotonic()
+        done = LiveRun(Redis.from_url(str(settings.redis_url)), run_id).progress()[0]
         state = ended(queues, run_id)
-        wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 3 - time.monotonic() + asked)
+        wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 60)
         assert state.status == "cancelled"
         wait_for(lambda: queues.records_waiting() == 0, 60)
         measured = queues.store.images(run_id)
-        assert 3 <= len(measured) < 40
+        assert 3 <= done <= len(measured) <= done + 1, "the one worker ends the image it was at"
         time.sleep(1)
         assert len(queues.store.images(run_id)) == len(measured)
         with pytest.raises(SpecError, match="cancelled"):
@@ -312,8 +312,8 @@ def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(setti
         job, orphan = suspended_job(second), suspended_job(first)
         job.kill()
         first.kill()
-        wait_for(lambda: gone(orphan), 5)  # it is suspended: nothing else ends it
-        state = ended(queues, run_id, 150)
+        wait_for(lambda: gone(orphan), 60)  # it is suspended: nothing else ends it
+        state = ended(queues, run_id)
         assert (state.status, state.done, state.failed) == ("finished", 40, 0)
         assert len(queues.store.measurements(run_id)) == 160
 
@@ -349,7 +349,7 @@ def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(set
     with Redis.from_url(str(settings.redis_url)) as connection:
         connection.flushdb()
     with workers(settings, "record", "svd"):
-        state = ended(queues, run_id, 40)
+        state = ended(queues, run_id)
         assert state.status == "failed"
         assert "its jobs are gone" in str(state.error)
         queues.retry(run_id)

@@ -50,11 +50,15 @@ print("working", flush=True)
 time.sleep(600)
 """
 
-# The launcher with a process table of the test's own: the real Valkey server, the page, and what the test adds.
+# The launcher with a process table of the test's own: the real Valkey server, the page, and what the test adds. How
+# long it waits for what does not listen, before it kills, is the test's choice too.
 SCRIPT = """
 import sys
+from functools import partial
+from dashboard import __main__ as launcher
 from dashboard.__main__ import main, server_program
 from dashboard.supervisor import Program
+launcher.stop = partial(launcher.stop, patience={patience!r})
 def programs(settings, options):
     return [
         *server_program(settings),
@@ -118,12 +122,14 @@ def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
 def launch(tmp_path: Path) -> Iterator[Launch]:
     started: list[Launched] = []
 
-    def start(*others: tuple[str, str, bool], data_dir: Path | None = None, port: int = 0, **env: str) -> Launched:
+    def start(
+        *others: tuple[str, str, bool], data_dir: Path | None = None, port: int = 0, patience: float = 3, **env: str
+    ) -> Launched:
         data_dir, port = data_dir or tmp_path / "data", port or free_port()
         output = tmp_path / f"output-{len(started)}"
         with output.open("w") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-c", SCRIPT.format(page=PAGE, others=others), "--port", str(port)],
+                [sys.executable, "-c", SCRIPT.format(page=PAGE, others=others, patience=patience), "--port", str(port)],
                 cwd=ROOT,
                 env={**os.environ, "DATA_DIR": str(data_dir), **env},
                 stdout=stream,
@@ -155,26 +161,25 @@ def test_a_signal_ends_every_process_also_those_that_do_not_listen(
     processes = launched.descendants()
     assert len(processes) == 4, "server, page, worker and its job"
 
-    begin = time.monotonic()
     os.kill(launched.process.pid, number)
-    assert launched.process.wait(15) == code
-    assert time.monotonic() - begin < 8
-    assert all_gone(processes, 0.1)
+    assert launched.process.wait(60) == code
+    assert all_gone(processes, 0.1), "the launcher ends last"
     assert not (launched.data_dir / "valkey" / "url").exists(), "nobody looks for a server that was stopped"
     assert "Traceback" not in launched.said()
 
 
 def test_a_second_signal_hurries_the_stop(launch: Launch) -> None:
-    launched = launch(("svd-1", STUBBORN, False))
+    launched = launch(("svd-1", STUBBORN, False), patience=500)
     launched.wait_for("ready")
-    until(lambda: "working" in (launched.data_dir / "logs" / "svd-1.log").read_text())
-    processes, begin = launched.descendants(), time.monotonic()
+    until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") == 2)
+    processes = launched.descendants()
     os.kill(launched.process.pid, signal.SIGINT)
     launched.wait_for("stopping")
+    with pytest.raises(subprocess.TimeoutExpired):
+        launched.process.wait(1)  # one signal: the worker has all of the 500 seconds
     os.kill(launched.process.pid, signal.SIGINT)
-    assert launched.process.wait(15) == 130
-    assert time.monotonic() - begin < 2
-    assert all_gone(processes, 0.1)
+    assert launched.process.wait(60) == 130
+    assert all_gone(processes, 0.1), "the launcher ends last"
 
 
 def test_a_killed_launcher_leaves_no_child_behind_and_can_be_started_again_at_once(launch: Launch) -> None:
@@ -199,7 +204,7 @@ def test_a_dead_worker_is_started_again_and_what_it_left_is_ended(launch: Launch
     worker.kill()
     said = launched.wait_for("svd-1 ended")
     assert "svd-1 ended (killed by SIGKILL); it is started again in 0.5 s" in said
-    assert all_gone(left, 2)
+    assert all_gone(left, 60), "else it would sleep for ten minutes"
     until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") >= 3)
     assert (launched.data_dir / "logs" / "svd-1.log").read_text().count("svd-1 starts") == 2
     assert launched.child("SIG_IGN").pid != worker.pid
@@ -431,7 +436,7 @@ def upgrade(port: int, host: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_whole_stack_stops_within_seconds_and_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_whole_stack_stops_and_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
     data_dir, port, images = tmp_path / "data", free_port(), 400
     command = [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "1"]
     environment = {**os.environ, "DATA_DIR": str(data_dir)}
@@ -459,11 +464,9 @@ def test_the_whole_stack_stops_within_seconds_and_goes_on_where_it_was(tmp_path:
         until(lambda: state(queues, run_id)[1] > 0, 90)
         left = psutil.Process(first.pid).children(recursive=True)
         assert state(queues, run_id)[1] < images, "it is stopped in the middle"
-        begin = time.monotonic()
         os.kill(first.pid, number)
-        assert first.wait(20) == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        assert all_gone(left, 3)
-        assert time.monotonic() - begin < 8
+        assert first.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert all_gone(left, 60)
 
         second = start()
         again = Queues(Settings(data_dir, (data_dir.parent,)))
