@@ -273,7 +273,10 @@ def test_workers_that_measure_stand_back_behind_those_that_train_and_the_one_tha
 
 
 @pytest.mark.slow
-def test_cancel_stops_after_the_current_image_and_retry_measures_only_what_is_missing(settings: Settings) -> None:
+def test_cancel_stops_after_the_current_image_and_retry_measures_only_what_is_missing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.queues.CHUNKS", 2)  # a job of many images, which would go on to its last
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd"):
