@@ -22,7 +22,7 @@ def show_run(run_id: str | None, results: Callable[[str], None]) -> None:
     elif state.status == "finished":
         results(state.run_id)
     else:
-        ended_without_results(state)
+        ended_early(state)
 
 
 def live_progress(run_id: str) -> None:
@@ -47,7 +47,7 @@ def controls(state: RunState) -> None:
             _training_controls(state)
         after = "the epoch being trained now is" if state.trains else "the images being measured now are"
         st.button(
-            "Cancel",
+            "Cancel after the epoch" if state.trains and state.status == "running" else "Cancel",
             key=f"cancel_{state.run_id}",
             icon=":material/stop_circle:",
             help=f"{after.capitalize()} the last. What is there is kept, and a retry goes on from it.",
@@ -55,7 +55,7 @@ def controls(state: RunState) -> None:
             args=(cancel_run, state.run_id),
             kwargs={"done": f"Cancelling: {after} the last"},
         )
-        if state.trains and state.status == "running":
+        if state.trains and (state.status == "running" or (state.status == "paused" and state.doing)):
             st.button(
                 "Cancel at once",
                 key=f"cancel_now_{state.run_id}",
@@ -172,12 +172,12 @@ def retry_button(state: RunState) -> None:
         )
 
 
-def ended_without_results(state: RunState) -> None:
-    """Say why a run that has ended has nothing to show, and what can be done."""
+def ended_early(state: RunState) -> None:
+    """Say why a run has ended before its work was done, where it has, and offer to go on."""
     measured = words.done_text(state)
     if state.status == "cancelled":
         st.warning(f"This run was cancelled with {measured}. That is kept.", icon=":material/cancel:")
-    else:
+    elif state.status == "failed":
         st.error(
             words.sentence(state.error or "No reason was recorded"),
             title=f"This run failed with {measured}",

@@ -15,8 +15,6 @@ from core.splits import SPLITS
 from core.training_runs import PruneTrainSpec, TrainSpec
 from dashboard import components, data, run_progress, training_charts, training_forms, training_numbers, words
 from dashboard.training_fields import SET_NAMES
-from jobs.run_states import RunState
-from jobs.training_jobs import PRIORITIES
 
 LIVE_QUANTITIES = ("loss", "accuracy", "precision")
 FIGURE_NAMES = {
@@ -57,8 +55,8 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
         st.rerun(scope="app")
     components.show_outcome()
     st.markdown(f"{components.status_text(state.status)} `{run_id}`")
-    st.progress(*progress(state))
-    controls(state)
+    run_progress.progress_bar(state)
+    run_progress.controls(state)
     if state.step is None:
         return
     epochs = data.live_epochs(run_id)
@@ -75,78 +73,6 @@ def until_recorded(run_id: str) -> None:
     """Draw the page anew once a run just submitted stands in the store."""
     if data.run(run_id) is not None:
         st.rerun(scope="app")
-
-
-def progress(state: RunState) -> tuple[float, str]:
-    """Return the share of the step's epochs that have ended, and where the run is, in words."""
-    if state.status == "scheduled":
-        return 0.0, f"Starts at {components.moment(state.starts_at)}"
-    share = (state.epoch or 0) / state.epochs if state.epochs else 0.0
-    if state.step is None:
-        before = f", {words.count_of(state.position, 'run')} before it" if state.position else ""
-        return 0.0, f"Queued{before}" if state.status == "queued" else state.doing or "Waiting"
-    parts = [f"step {state.step}, {state.step_name}", f"epoch {state.epoch} of {state.epochs}"]
-    if state.doing:
-        parts.append(state.doing)
-    if state.seconds_left is not None and state.status == "running":
-        parts.append(f"{words.duration_text(state.seconds_left)} left in this step")
-    if state.failed:
-        parts.append(f"{words.count_of(state.failed, 'step')} failed")
-    return min(1.0, share), words.escaped(" · ".join(parts))
-
-
-def controls(state: RunState) -> None:
-    """Offer to pause, resume, move and cancel a run."""
-    run_id = state.run_id
-
-    def button(label: str, icon: str, name: str, action: Any, done: str, **arguments: Any) -> None:
-        st.button(
-            label, key=f"{name}_{run_id}", icon=icon, on_click=components.attempt, args=(action, run_id),
-            kwargs={"done": done}, **arguments,
-        )  # fmt: skip
-
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        if state.status in ("paused", "scheduled"):
-            label = "Resume" if state.status == "paused" else "Start now"
-            button(label, ":material/play_arrow:", "resume", run_progress.resume_run, "The run goes on")
-        else:
-            button("Pause", ":material/pause:", "pause", run_progress.pause_run, "Pausing after the epoch at hand")
-        chosen = f"priority_{run_id}"
-        st.session_state[chosen] = state.priority
-        st.selectbox("Priority", PRIORITIES, key=chosen, width=130, on_change=_prioritise, args=(run_id,))
-        button(
-            "Cancel after the epoch", ":material/stop_circle:", "cancel", run_progress.cancel_run,
-            "Cancelling: the epoch at hand is the last one",
-        )  # fmt: skip
-        button(
-            "Cancel at once", ":material/dangerous:", "force", run_progress.cancel_run_at_once,
-            "Cancelled: its process is ended",
-            help="Ends the process that trains; what its last checkpoint holds stays.",
-        )  # fmt: skip
-
-
-def _prioritise(run_id: str) -> None:
-    priority = st.session_state[f"priority_{run_id}"]
-    components.attempt(run_progress.prioritise_run, run_id, priority, done=f"Priority {priority}")
-
-
-def ended_early(state: RunState) -> None:
-    """Say why a run has failed or was cancelled, and offer to go on."""
-    trained = f"{words.count_of(state.done, 'epoch')} trained"
-    if state.status == "cancelled":
-        st.warning(f"This run was cancelled with {trained}. What was trained is kept.", icon=":material/cancel:")
-    elif state.status == "failed":
-        st.error(
-            words.sentence(state.error or "No reason was recorded"),
-            title=f"This run failed with {trained}",
-            icon=":material/error:",
-        )
-    if state.status in ("cancelled", "failed") or state.failed:
-        st.button(
-            "Retry from where it was" if not state.failed else "Retry from the step that failed",
-            key=f"retry_{state.run_id}", icon=":material/replay:", on_click=components.attempt,
-            args=(run_progress.retry_run, state.run_id), kwargs={"done": "Queued again: trained steps are kept"},
-        )  # fmt: skip
 
 
 # -- the answer --------------------------------------------------------------------------------------------------------

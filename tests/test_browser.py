@@ -370,7 +370,7 @@ def test_a_training_is_cancelled_after_its_epoch_and_retried_to_the_last(visitor
         expect(main(page).get_by_text(f"epoch {epoch} of 30")).to_be_visible()
         button(page, "Cancel after the epoch").click()
         expect(main(page).get_by_text("This run was cancelled with")).to_be_visible()
-    button(page, "Retry from where it was").click()
+    button(page, "Go on from the last epoch").click()
     expect(main(page).get_by_text("unpruned, reaches")).to_be_visible(timeout=UNTIL_TRAINED)
     expect(button(page, "Cancel at once")).to_have_count(0)
     assert list(stack.store.epochs([run_id])["epoch"]) == list(range(1, 31))

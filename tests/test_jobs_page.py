@@ -161,6 +161,7 @@ def test_a_step_under_way_says_its_name_and_epoch(queues: Queues) -> None:
     live.note_training(step=1, step_name="R1: 50%", epoch=2, epochs_done=5, epoch_seconds=60.0, doing="")
     test = open_page("jobs")
     assert progress_texts(test) == ["R1\\: 50% · epoch 2 of 3 · 1 min left in this step"]
+    assert test.button(key=f"cancel_{run_id}").label == "Cancel after the epoch"
     assert test.button(key=f"cancel_now_{run_id}").label == "Cancel at once"
     assert [each.value for each in test.metric if each.label == "Running"] == ["1"]
 

@@ -312,9 +312,8 @@ def test_a_step_that_could_not_be_trained_is_named_with_its_reason(store: Store,
     shown = open_page(run=run_id)
     assert "The loss is no number; try a lower learning rate." in text(shown)
     assert table(shown, "Of unpruned")["Accepted"].tolist() == ["yes", "failed"]
-    assert [each.label for each in shown.button if each.label.startswith("Retry")] == [
-        "Retry from the step that failed"
-    ]
+    assert [each.label for each in shown.button if each.label.startswith("Retry")] == ["Retry from the failed step"]
+    assert "1 step could not be trained" in [each.label for each in shown.expander]
 
 
 def test_a_run_that_ended_without_results_says_why(store: Store, open_page: OpenPage, settings: Settings) -> None:
@@ -325,7 +324,7 @@ def test_a_run_that_ended_without_results_says_why(store: Store, open_page: Open
     shown = open_page(run=broken)
     assert "Expected the folder /images; it is gone." in text(shown)
     assert "No step of this run was trained to its end." in text(shown)
-    assert "This run was cancelled with 0 epochs trained." in text(open_page(run=cancelled))
+    assert "This run was cancelled with 0 of 3 epochs trained." in text(open_page(run=cancelled))
 
 
 def submitted(settings: Settings, store: Store) -> tuple[str, TrainSpec]:
@@ -350,13 +349,13 @@ def test_a_run_under_way_shows_its_step_its_epoch_and_its_curves(
         live = LiveRun(connection, run_id)
         live.begin()
         training_jobs.withdraw(live)  # a worker has taken it
-        live.note_training(step=0, step_name="Original", epoch=2, epochs_done=2, epoch_seconds=7.0, doing="training")
+        live.note_training(step=0, step_name="Original", epoch=2, epochs_done=2, epoch_seconds=7.0, doing="")
     store.record_started(run_id, 1, NOW)
     store.record_step(run_id, 1, described(spec, step), "train-1 on here", NOW, None)
     store.record_epochs(run_id, 1, 0, epochs(2), NOW)
     shown = open_page(run=run_id)
     assert "Original, being trained" in text(shown).replace("*", "")
-    assert "step 0, Original · epoch 2 of 3 · training · 7.0 s left in this step" in text(shown)
+    assert "Original · epoch 2 of 3 · 7.0 s left in this step" in text(shown)
     drawn = [drawn_values(each) for each in shown.get("plotly_chart")]
     assert {"training": [61.0, 62.0], "validation": [51.0, 52.0]} in drawn
 
@@ -386,9 +385,9 @@ def test_a_run_under_way_is_paused_resumed_moved_and_cancelled_by_its_buttons(
     assert state().status == "paused"
     shown = ran(next(each for each in shown.button if each.label == "Resume").click())
     assert state().status == "queued"
-    shown = ran(next(each for each in shown.selectbox if each.key == f"priority_{run_id}").set_value("high"))
+    shown = ran(next(each for each in shown.selectbox if each.label == "Priority").set_value("high"))
     assert state().priority == "high"
-    ran(next(each for each in shown.button if each.label == "Cancel after the epoch").click())
+    ran(next(each for each in shown.button if each.key == f"cancel_{run_id}").click())
     with Redis.from_url(str(settings.redis_url)) as connection:
         assert LiveRun(connection, run_id).stopped(1)
 
@@ -405,7 +404,7 @@ def test_a_run_cancelled_in_its_first_step_keeps_its_learning_curves(
     with Redis.from_url(str(settings.redis_url)) as connection:
         LiveRun(connection, run_id).end(None, attempt=1)
     shown = open_page(run=run_id)
-    assert "This run was cancelled with 2 epochs trained." in text(shown)
+    assert "This run was cancelled with 2 of 3 epochs trained." in text(shown)
     assert table(shown, "Of unpruned")["Accepted"].tolist() == ["not ended"]
     assert "This step has no figures: Its training has not ended." in text(shown)
     assert {"training": [61.0, 62.0], "validation": [51.0, 52.0]} in map(drawn_values, shown.get("plotly_chart"))

@@ -272,7 +272,7 @@ def rebuild(dataset: Dataset) -> None:
             )
             run_progress.left_out_images(state)
         else:
-            run_progress.ended_without_results(state)
+            run_progress.ended_early(state)
     forms.reconstruct_form(dataset)
 
 

@@ -7,7 +7,16 @@ import pandas as pd
 import streamlit as st
 
 from core.training_runs import TrainSpec, training_spec_from_dict
-from dashboard import components, data, forms, training_comparison, training_forms, training_results, words
+from dashboard import (
+    components,
+    data,
+    forms,
+    run_progress,
+    training_comparison,
+    training_forms,
+    training_results,
+    words,
+)
 from jobs.run_states import RunState
 
 VIEWS = ("Runs", "New run", "Compare")
@@ -78,7 +87,7 @@ def run_view(run_id: str) -> None:
     head(row, spec)
     steps = data.steps(run_id)
     if state.ended:
-        training_results.ended_early(state)
+        run_progress.ended_early(state)
     else:
         training_forms.no_worker()
         training_results.live(run_id, spec, tuple(steps["status"]))

@@ -139,7 +139,7 @@ def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> 
         run_progress.live_progress(state.run_id)
         return
     if state.status != "finished":
-        run_progress.ended_without_results(state)
+        run_progress.ended_early(state)
         return
     rivals = data.run(state.run_id)
     if rivals is None:
