@@ -41,7 +41,7 @@ PROMISED = {  # seconds
     "the hanging job of a killed worker": 5.0,
     "a run whose jobs are gone is failed": 40.0,
 }
-SPEC = {"ks": (100, 200, 300, 400)}
+KS = (100, 200, 300, 400)
 
 
 def until(condition: Callable[[], object], seconds: float = 300) -> float:
@@ -85,7 +85,7 @@ def stack_at_a_sweep(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         queues = Queues(settings)
         dataset = load_dataset(folder / "images")
         queues.register(dataset)
-        run_id = queues.submit(SweepSpec(dataset=dataset.name, **SPEC), dataset, again=True).run_id
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=KS), dataset, again=True).run_id
         until(lambda: measured(queues, run_id) > 0)
         yield process
     finally:
@@ -117,7 +117,7 @@ def sweep_cancelled(queues: Queues, folder: Path) -> float:
     """Cancel a sweep that is measured; return the seconds until no worker is at it."""
     dataset = load_dataset(folder)
     with workers(queues.settings, "record", "svd", "svd"):
-        run_id = queues.submit(SweepSpec(dataset=dataset.name, **SPEC), dataset, again=True).run_id
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=KS), dataset, again=True).run_id
         until(lambda: measured(queues, run_id) > 2)
         queues.cancel(run_id)
         return until(lambda: all(worker.current_run is None for worker in queues.workers()))
@@ -138,10 +138,11 @@ def orphan_ended(queues: Queues, folder: Path) -> float:
     """Kill a worker whose job hangs; return the seconds until the job is gone."""
     dataset = load_dataset(folder)
     with workers(queues.settings, "record", "svd") as (_, worker):
-        run_id = queues.submit(SweepSpec(dataset=dataset.name, **SPEC), dataset, again=True).run_id
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=KS), dataset, again=True).run_id
         until(lambda: measured(queues, run_id) > 2)
-        until(psutil.Process(worker.pid).children)
-        job = psutil.Process(worker.pid).children()[0]
+        jobs: list[psutil.Process] = []
+        until(lambda: jobs or jobs.extend(psutil.Process(worker.pid).children()))
+        job = jobs[0]
         job.suspend()
         worker.kill()
         seconds = until(lambda: gone(job))
@@ -153,7 +154,7 @@ def lost_run_failed(queues: Queues, folder: Path) -> float:
     """Empty the queue under a run; return the seconds until the run is failed with that reason."""
     dataset = load_dataset(folder)
     with workers(queues.settings, "record"):
-        run_id = queues.submit(SweepSpec(dataset=dataset.name, **SPEC), dataset, again=True).run_id
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=KS), dataset, again=True).run_id
         until(lambda: queues.store.run(run_id))
     with Redis.from_url(str(queues.settings.redis_url)) as connection:
         connection.flushdb()

@@ -273,7 +273,7 @@ def test_workers_that_measure_stand_back_behind_those_that_train_and_the_one_tha
 
 
 @pytest.mark.slow
-def test_cancel_stops_after_the_current_image_and_retry_measures_only_what_is_missing(
+def test_cancel_stops_within_three_seconds_and_retry_measures_only_what_is_missing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.queues.CHUNKS", 2)  # a job of many images, which would go on to its last
@@ -284,13 +284,14 @@ def test_cancel_stops_after_the_current_image_and_retry_measures_only_what_is_mi
         run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(100, 200, 300, 400)), dataset).run_id
         wait_for(lambda: (state := queues.run(run_id)) and state.done >= 3, 60)
         queues.cancel(run_id)
+        asked = time.monotonic()
         done = LiveRun(Redis.from_url(str(settings.redis_url)), run_id).progress()[0]
         state = ended(queues, run_id)
-        wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 60)
+        wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 3 - time.monotonic() + asked)
         assert state.status == "cancelled"
         wait_for(lambda: queues.records_waiting() == 0, 60)
         measured = queues.store.images(run_id)
-        assert 3 <= done <= len(measured) <= done + 1, "the one worker ends the image it was at"
+        assert 3 <= done <= len(measured) <= min(done + 1, 39), "the one worker ends the image it was at"
         time.sleep(1)
         assert len(queues.store.images(run_id)) == len(measured)
         with pytest.raises(SpecError, match="cancelled"):
@@ -315,7 +316,7 @@ def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(setti
         job, orphan = suspended_job(second), suspended_job(first)
         job.kill()
         first.kill()
-        wait_for(lambda: gone(orphan), 60)  # it is suspended: nothing else ends it
+        wait_for(lambda: gone(orphan), 20)  # it is suspended: nothing else ends it
         state = ended(queues, run_id)
         assert (state.status, state.done, state.failed) == ("finished", 40, 0)
         assert len(queues.store.measurements(run_id)) == 160

@@ -211,8 +211,10 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
     about.write_text(text)
     at_epoch(lab, run_id, reached + 1)
     suspended_job(*(worker for worker in lab.workers() if worker.kind == "train"))  # it will end no epoch
+    asked = time.monotonic()
     lab.cancel(run_id, force=True)
     idle(lab)
+    assert time.monotonic() - asked < 10  # a second or two where the machine is idle
     assert ended(lab, run_id).status == "cancelled"
     lab.retry(run_id)
     state = ended(lab, run_id)
@@ -375,7 +377,7 @@ def test_a_run_killed_in_every_way_ends_as_an_undisturbed_one(settings: Settings
             at_epoch(queues, run_id, 2, step=1)
             orphan = suspended_job(*trainers)
             next(each for each in trainers if each.pid == orphan.ppid()).kill()
-            wait_for(lambda: gone(orphan), 60)  # it is suspended: nothing else ends it
+            wait_for(lambda: gone(orphan), 20)  # it is suspended: nothing else ends it
             state = ended(queues, run_id)
     assert (state.status, state.done, state.failed, state.attempt) == ("finished", 2 * EPOCHS, 0, 1)
     assert_trained_alike(queues.store, run_id, reference)
