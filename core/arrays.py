@@ -158,7 +158,7 @@ def make_array(dataset: Dataset, folder: Path, height: int, width: int, report: 
             os.fsync(file.fileno())
         if len(unreadable) == total:
             first = f"{left_out[0].name}: {left_out[0].reason}" if left_out else "There are none."
-            raise DatasetError(f"Expected readable images in {dataset.name}; none can be read. {first}")
+            raise DatasetError(f"Of the images of {dataset.name} none can be read. {first}")
         about = {
             "recipe": recipe(dataset, height, width),
             "unreadable": unreadable,

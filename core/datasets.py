@@ -14,32 +14,28 @@ import socket
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from core import images
+from core.dataset_names import default_name, name_fault
 from core.errors import DatasetError, ImageError, NotOnThisHost, SpecError
-from core.metadata import (
-    LABEL_COLUMN,
-    LABEL_OF_DX,
-    LABELS,
-    LeftOut,
-    Row,
-    describe_by_folders,
-    describe_by_table,
-    metadata_tables,
-    read_tables,
-)
+from core.layouts import describe_by_folders, stem, without_ending
+from core.masks import BY_CONTENT, BY_NAME, mask_by_name, masks_by_content
+from core.metadata import LABEL_COLUMN, LABEL_OF_DX, LABELS, LeftOut, Row, composed
+from core.metadata_tables import Metadata, is_table, read_metadata
+from core.photographs import Checked, check_file, describe_by_metadata, listed_id, refuse_unclear_folders
 from core.settings import Settings
 
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
 METADATA_NAME = "HAM10000_metadata.csv"
-# Files that accompany images and are not worth a line; hidden files are passed over too
-COMPANIONS = (".csv", ".tab", ".txt", ".md", ".json", ".pdf", ".html", ".xml", ".ini", ".db", ".lnk", ".url")
+MOST_REASONS = 3  # that the error of a data set without an image repeats
+# Files that accompany images and are not worth a line, tables apart; hidden files are passed over too
+COMPANIONS = (".txt", ".md", ".json", ".pdf", ".html", ".xml", ".ini", ".db", ".lnk", ".url")
 
 
 @dataclass(frozen=True)
@@ -108,15 +104,6 @@ class Dataset:
         return tuple(self.records[index] for index in sorted(drawn))
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A whole image file."""
-
-    bytes: int
-    sha256: str
-    info: images.ImageInfo
-
-
 def load_dataset(
     folder: Path, *, name: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Dataset:
@@ -126,23 +113,16 @@ def load_dataset(
     its metadata CSV has other columns than expected, or it holds no usable image.
     """
     root = readable_folder(folder)
+    if name is not None and (fault := name_fault(name)):
+        raise DatasetError(fault)
     left_out: list[LeftOut] = []
     files = sorted(walk(root, left_out))
-    pictures = [path for path in files if PurePosixPath(path).suffix.lower() in images.EXTENSIONS]
-    tables = metadata_tables(files)
-    left_out += (
-        LeftOut(path, f"Expected an image file ({', '.join(images.EXTENSIONS)}); this is none by its name.")
-        for path in files
-        if path not in tables and not is_companion(path) and PurePosixPath(path).suffix.lower() not in images.EXTENSIONS
-    )
+    pictures = photographs_of(root, files, left_out)
     if not pictures:
-        raise DatasetError(f"Expected images ({', '.join(images.EXTENSIONS)}) in {folder}; found none.")
-
-    rows = read_tables(root, tables, left_out) if tables else None
-    if rows is not None:
-        layout, described = "ham10000", describe_by_table(pictures, rows, left_out)
-    else:
-        layout, described = describe_by_folders(pictures)
+        raise DatasetError(
+            f"Expected images ({', '.join(images.EXTENSIONS)}) in {folder}; found none.{first_reasons(left_out)}"
+        )
+    layout, described = describe(root, files, pictures, left_out)
     records = []
     for path, outcome in check_files(root, list(described), progress):
         if isinstance(outcome, ImageError):
@@ -151,15 +131,67 @@ def load_dataset(
             records.append(as_record(path, described[path], outcome))
             left_out += described[path].doubts
     if not records:
-        raise DatasetError(f"Expected images in {folder}; none can be used. {first_reason(pictures, left_out)}")
+        raise DatasetError(f"Of the images in {folder} none can be used.{first_reasons(left_out)}")
     return Dataset(
-        name=name or root.name,
+        name=name or default_name(root),
         root=root,
         layout=layout,
         records=tuple(sorted(records, key=lambda record: record.image_id)),
         left_out=tuple(left_out),
         synthetic=(root / SYNTHETIC_MARKER).is_file(),
     )
+
+
+def photographs_of(root: Path, files: list[str], left_out: list[LeftOut]) -> list[str]:
+    """The image files that are no masks; masks, and files of other kinds that are worth a line, go to `left_out`."""
+    pictures = [path for path in files if is_picture(path)]
+    stems = frozenset(map(stem, pictures))
+    masks = {path for path in files if not is_companion(path) and mask_by_name(path, stems)}
+    left_out += (LeftOut(path, BY_NAME) for path in sorted(masks))
+    left_out += (
+        LeftOut(path, f"No image file by its name ({', '.join(images.EXTENSIONS)}).")
+        for path in files
+        if path not in masks and not is_picture(path) and not is_companion(path)
+    )
+    pictures = [path for path in pictures if path not in masks]
+    masks = masks_by_content(root, pictures)
+    left_out += (LeftOut(path, BY_CONTENT) for path in sorted(masks))
+    return [path for path in pictures if path not in masks]
+
+
+def describe(root: Path, files: list[str], pictures: list[str], left_out: list[LeftOut]) -> tuple[str, dict[str, Row]]:
+    """Layout, and what tables or folders say of each picture that is used. Raises DatasetError."""
+    names = {
+        name
+        for path in pictures
+        for name in (composed(path), composed(PurePosixPath(path).name), without_ending(path), stem(path))
+    }
+    metadata = read_metadata(root, files, names, left_out)
+    if metadata is not None and metadata.labels:
+        return "ham10000", describe_by_metadata(root, pictures, metadata, left_out)
+    refuse_unclear_folders(pictures)
+    layout, described = describe_by_folders(pictures)
+    if metadata is None:
+        return layout, described
+    return "ham10000", {path: filled_in(row, path, metadata) for path, row in described.items()}
+
+
+def filled_in(row: Row, path: str, metadata: Metadata) -> Row:
+    """What a folder says of a picture, with what tables without labels say of it."""
+    said = metadata.rows.get(listed_id(path, metadata.listed) or "")
+    return (
+        row
+        if said is None
+        else replace(said, image_id=row.image_id, label=row.label, dx=row.dx, doubts=said.doubts + row.doubts)
+    )
+
+
+def refuse_no_text(path: str | Path) -> None:
+    """Raise DatasetError for a path that is no UTF-8, as a Latin-1 name on Linux: no record can hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DatasetError(f"Expected a path in valid UTF-8. Received: {str(path)!r}.") from None
 
 
 def confine(path: Path, roots: Iterable[Path]) -> Path:
@@ -169,6 +201,7 @@ def confine(path: Path, roots: Iterable[Path]) -> Path:
         resolved = Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL character
         raise DatasetError(f"Expected a path. Received: {str(path)!r}, which cannot be followed: {error}.") from error
+    refuse_no_text(resolved)
     if not any(resolved.is_relative_to(root) for root in allowed):
         raise DatasetError(
             f"Expected a path inside the allowed data roots ({', '.join(map(str, allowed))}). Received: {resolved}."
@@ -359,7 +392,7 @@ def odd(path: Path, root: Path) -> str | None:
             return "The symbolic link leads nowhere."
         if not target.is_relative_to(root):
             return "The symbolic link leads out of the data set's folder."
-    return None if path.is_file() else "Expected a regular file; found a device, socket or pipe."
+    return None if path.is_file() else "A device, socket or pipe, not a regular file."
 
 
 def relative(path: str | Path, root: Path) -> str:
@@ -367,27 +400,45 @@ def relative(path: str | Path, root: Path) -> str:
     return Path(path).relative_to(root).as_posix().encode(errors="replace").decode() or "."
 
 
+def is_picture(path: str) -> bool:
+    """Whether a file is an image by its name."""
+    return PurePosixPath(path).suffix.lower() in images.EXTENSIONS
+
+
+def is_lost_image(root: Path, item: LeftOut) -> bool:
+    """Whether a line of `left_out` is about an image file that could not be used; masks and tables are none."""
+    if item.reason in (BY_NAME, BY_CONTENT) or is_table(item.name):
+        return False
+    return is_there(root / item.name) and (root / item.name).is_file()
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path leads to a file or folder; False for what none can be called, as an id of 300 characters."""
+    try:
+        return path.expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def is_companion(path: str) -> bool:
     """Whether a file is one of those that come with images: lists, licences, read-me files."""
     file = PurePosixPath(path)
-    return file.suffix.lower() in COMPANIONS or file.stem.lower() in ("license", "licence", "readme", "attribution")
+    return (
+        is_table(path)
+        or file.suffix.lower() in COMPANIONS
+        or file.stem.lower() in ("license", "licence", "readme", "attribution")
+    )
 
 
 def check_files(
     root: Path, paths: list[str], progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[str, Checked | ImageError]]:
     """Yield each path with what its file holds or the error that keeps it out, in order, on all cores' threads."""
-
-    def check(path: str) -> Checked | ImageError:
-        try:
-            data = images.read(root / path, inside=(root,))
-            return Checked(len(data), hashlib.sha256(data).hexdigest(), images.check(data))
-        except ImageError as error:
-            return error
-
     threads = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        for done, (path, outcome) in enumerate(zip(paths, threads.map(check, paths), strict=True), start=1):
+        for done, (path, outcome) in enumerate(
+            zip(paths, threads.map(partial(check_file, root), paths), strict=True), start=1
+        ):
             yield path, outcome
             if progress:
                 progress(done, len(paths))
@@ -413,10 +464,12 @@ def as_record(path: str, row: Row, checked: Checked) -> Record:
     )
 
 
-def first_reason(pictures: list[str], left_out: list[LeftOut]) -> str:
-    """One image file and why it was left out, for the error of a data set without a usable image."""
-    names = set(pictures)
-    return next((f"{item.name}: {item.reason}" for item in left_out if item.name in names), "")
+def first_reasons(left_out: list[LeftOut]) -> str:
+    """What was left out and why, the first of each of a few reasons, for the error of a data set without an image."""
+    first = {item.reason: item.name for item in reversed(left_out)}
+    shown = [f" {name}: {reason}" for reason, name in reversed(first.items())]
+    more = f" And {len(shown) - MOST_REASONS} more reasons." if len(shown) > MOST_REASONS else ""
+    return "".join(shown[:MOST_REASONS]) + more
 
 
 def complete_folder(made: Dataset) -> None:

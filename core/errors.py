@@ -46,3 +46,9 @@ class QueueUnavailable(DermSlimError):
 
 class Cancelled(DermSlimError):
     """The user asked the run to stop."""
+
+
+def what_came(error: Exception) -> str:
+    """Return an error's sentence as the second half of another, which says what was expected: `the file is empty`."""
+    text = str(error).rstrip(".")
+    return text[:1].lower() + text[1:]

@@ -122,7 +122,11 @@ def _split_records(
     found = [number for number in range(len(CLASSES)) if (labels == number).any()]
     if len(found) < 2:
         names = ", ".join(CLASSES[number] for number in found) or "none"
-        raise SpecError(f"Expected labelled images of at least two classes of {', '.join(CLASSES)}. Found: {names}.")
+        others = sorted({record.label for record in records if record.label} - {*CLASSES})[:5]
+        more = f" Other labels, which no network here is trained on: {', '.join(others)}." if others else ""
+        raise SpecError(
+            f"Expected labelled images of at least two classes of {', '.join(CLASSES)}. Found: {names}.{more}"
+        )
     quotas = np.zeros((len(SPLITS), len(CLASSES)), dtype=np.int64)
     quotas[:, found] = targets.quotas(len(found))[:, None]
 

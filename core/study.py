@@ -21,6 +21,7 @@ from typing import Any
 from core.architectures import NETWORKS, NetworkSpec
 from core.architectures import from_dict as network_from_dict
 from core.architectures import to_dict as network_to_dict
+from core.dataset_names import derived_name
 from core.datasets import Dataset
 from core.errors import SpecError
 from core.optimal_k import DEFAULT_RULE
@@ -269,7 +270,7 @@ def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> R
 def spec_ahead(spec: ArticleSpec, part: Part) -> RunSpec:
     """Return about what a part's run will be told, before k is known: to check it, and to guess how long it takes."""
     k = max(spec.ks, default=1) if spec.k is None else spec.k
-    return run_spec(spec, part, k=k, reconstruction=spec.reconstruction or f"{spec.dataset}-k{k}")
+    return run_spec(spec, part, k=k, reconstruction=spec.reconstruction or derived_name(spec.dataset, f"-k{k}"))
 
 
 def specs_ahead(spec: ArticleSpec) -> Iterator[RunSpec]:
@@ -283,8 +284,9 @@ def reconstruction_name(spec: ArticleSpec, k: int, taken: frozenset[str]) -> str
     if spec.reconstruction:
         return spec.reconstruction
     unfolded = "" if spec.mode == "per_channel" else f"-{spec.mode}"
-    name = f"{spec.dataset}-k{k}{unfolded}-{codec_name(spec.codec, spec.quality).replace(' ', '')}"
-    others = (f"{name}-{number}" for number in range(2, len(taken) + 3))
+    end = f"-k{k}{unfolded}-{codec_name(spec.codec, spec.quality).replace(' ', '')}"
+    name = derived_name(spec.dataset, end)
+    others = (derived_name(spec.dataset, f"{end}-{number}") for number in range(2, len(taken) + 3))
     return name if name not in taken else next(other for other in others if other not in taken)
 
 

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from core.dataset_names import name_fault
 from core.datasets import Dataset, Record, read_registered
-from core.errors import DermSlimError, ImageError, SpecError
+from core.errors import DermSlimError, ImageError, SpecError, what_came
 from core.images import CODECS, decode, encode, resize
 from core.metrics import METRICS, MetricParameters, Reference
 from core.svd import MODES, decompose, factor_bytes, largest_k
@@ -200,8 +201,8 @@ class ReconstructSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
-            raise SpecError(f"name: expected a plain folder name for the new data set; got {self.name!r}")
+        if fault := name_fault(self.name):
+            raise SpecError(fault)
         _whole("k", self.k, 1)
         _choice("mode", self.mode, MODES)
         object.__setattr__(self, "quality", normal_quality(self.codec, self.quality))
@@ -334,7 +335,7 @@ def measure(record: Record, root: Path, spec: Spec, output: Path | None = None) 
         try:
             data = read_registered(record, root)
         except ImageError as error:
-            raise ImageError(f"expected to read {record.path}; {error}") from error
+            raise ImageError(f"expected to read {record.path}; {what_came(error)}") from error
         if isinstance(spec, ReconstructSpec):
             if output is None:
                 raise SpecError("output: expected the folder of the new data set; got none")

@@ -411,6 +411,7 @@ The folder to register then looks like this; `negatives/`, images without a lesi
         language=None,
     )
     st.markdown(
-        "A folder with one sub-folder per class, or a plain folder of images, works too. "
+        "The ISIC challenges' ground truths, a folder with one sub-folder per class, or a plain folder of images work "
+        "too. "
         "Without any download: `make demo` creates a **synthetic** data set."
     )

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from core.dataset_names import derived_name
 from core.datasets import Dataset
 from core.errors import DermSlimError, QueueUnavailable, SpecError
 from core.images import CODECS
@@ -261,7 +262,7 @@ def reconstruct_form(dataset: Dataset) -> None:
         k = st.number_input("k", min_value=1, step=1, key="rebuild_k", persist_state=KEPT)
         mode = mode_field(prefix)
         codec, quality = codec_fields(prefix)
-    suggested = f"{dataset.name}-k{k}-{codec}" + ("" if quality is None else str(quality))
+    suggested = derived_name(dataset.name, f"-k{k}-{codec}" + ("" if quality is None else str(quality)))
     name = st.text_input(
         "Name of the new data set", placeholder=suggested, key=f"rebuild_name_{dataset.name}",
         help=f"A folder of this name is written under {data.settings().reconstructed}.",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.errors import ImageError
+from core.errors import ImageError, what_came
 from core.images import decode, encode, probe, read, resize
 from core.metrics import MetricParameters, Reference, difference_map, ssim_map, warm_up
 from core.svd import SVDFactors, decompose
@@ -40,7 +40,7 @@ def read_file(path: Path) -> bytes:
     try:
         return read(data.settings().here(path), inside=data.settings().data_roots)
     except ImageError as error:
-        raise ImageError(f"expected to read {path.name}; {error}") from error
+        raise ImageError(f"expected to read {path.name}; {what_came(error)}") from error
 
 
 def _limited(image: Pixels, side: int) -> Pixels:

@@ -49,7 +49,7 @@ RULES = {
     "budget": "Budget",
 }
 MODES = {"per_channel": "per channel", "unfolded": "unfolded"}
-LAYOUTS = {"ham10000": "HAM10000", "class_folders": "a folder a class", "plain": "plain folder, no labels"}
+LAYOUTS = {"ham10000": "images and a table", "class_folders": "a folder a class", "plain": "plain folder, no labels"}
 NEGLIGIBLE_GAIN = 0.005  # half a percent: below it, what SVD adds to the ratio is not called a saving
 
 

@@ -30,7 +30,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core.datasets import Dataset, complete_folder, confine, load_dataset
+from core.dataset_names import default_name, derived_name
+from core.datasets import Dataset, complete_folder, confine, is_lost_image, load_dataset, refuse_no_text
 from core.errors import Cancelled, DermSlimError, SpecError
 from core.images import CODECS
 from core.metrics import MetricParameters
@@ -223,8 +224,11 @@ def resize_spec(options: argparse.Namespace, dataset: str) -> Spec:
 
 def reconstruct_spec(options: argparse.Namespace, dataset: str) -> Spec:
     """Return the spec that the options of `reconstruct` describe."""
-    name = options.name or (options.output.name if options.output else None)
-    name = name or f"{dataset}-k{options.k}-{options.mode}-{options.codec}"
+    name = options.name
+    if name is None and options.output:
+        name = default_name(options.output.absolute())
+    elif name is None:
+        name = derived_name(dataset, f"-k{options.k}-{options.mode}-{options.codec}")
     return ReconstructSpec(name=name, k=options.k, **_common(options, dataset), **_stored(options))
 
 
@@ -297,12 +301,12 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
 
 def local_dataset(folder_or_name: str, settings: Settings) -> Dataset:
     """Return the data set that a folder or a name stands for, and name what was left out of it."""
+    refuse_no_text(folder_or_name)
     known = Store(settings.database).dataset(folder_or_name)
     if known is not None:
         return replace(known, root=settings.here(known.root))
-    folder = Path(folder_or_name).expanduser()
     # Whoever has the command line may read what the account may read, unless DATA_ROOTS says otherwise.
-    root = confine(folder, settings.data_roots if settings.data_roots_given else [Path("/")])
+    root = confine(Path(folder_or_name), settings.data_roots if settings.data_roots_given else [Path("/")])
     with _bar("reading images") as bar:
         dataset = load_dataset(root, progress=_advance(bar))
     _name_left_out(dataset)
@@ -333,8 +337,8 @@ def _print_outcome(spec: Spec, results: Sequence[ImageResult]) -> None:
 
 
 def _unreadable(dataset: Dataset) -> bool:
-    """Return whether a file of the data set could not be used, as opposed to a CSV row without a file."""
-    return any((dataset.root / each.name).is_file() for each in dataset.left_out)
+    """Return whether an image of the data set could not be used, as opposed to a mask, a table or a row of one."""
+    return any(is_lost_image(dataset.root, each) for each in dataset.left_out)
 
 
 def _name_left_out(dataset: Dataset) -> None:

@@ -18,7 +18,8 @@ from rq import Queue, Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core.datasets import Dataset, Record, confine, load_dataset
+from core.dataset_names import default_name, name_fault
+from core.datasets import Dataset, Record, confine, is_there, load_dataset, refuse_no_text
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.estimates import Estimate, measuring_estimate, training_estimate
 from core.run_specs import RunSpec, spec_from_dict
@@ -92,17 +93,20 @@ class Queues:
         A folder that is registered already keeps its name. DatasetError when it is neither, or lies outside the data
         roots, or when the name is taken by another folder.
         """
+        refuse_no_text(folder_or_name)
         known = self.store.dataset(folder_or_name)
         if known is not None:
             return known
-        folder = Path(folder_or_name).expanduser()
-        if not folder.exists() and os.sep not in folder_or_name:
+        folder = Path(folder_or_name)
+        if os.sep not in folder_or_name and not is_there(folder):
             names = ", ".join(self.store.datasets()["name"]) or "none is registered"
             raise DatasetError(f"expected a folder or a registered data set ({names}); got {folder_or_name}")
         root = confine(folder, self.settings.data_roots)
         registered = self.store.datasets()
         same = registered[registered["root"] == str(root)]
-        chosen = name or (str(same["name"].iloc[0]) if len(same) else root.name)
+        if name is not None and (fault := name_fault(name)):
+            raise DatasetError(fault)
+        chosen = name or (str(same["name"].iloc[0]) if len(same) else default_name(root))
         taken = registered[(registered["name"] == chosen) & (registered["root"] != str(root))]
         if len(taken):
             raise DatasetError(
@@ -112,6 +116,8 @@ class Queues:
 
     def register(self, dataset: Dataset) -> None:
         """Record a data set under its name."""
+        if fault := name_fault(dataset.name):
+            raise DatasetError(fault)
         confine(dataset.root, self.settings.data_roots)
         with self.connected() as connection:
             send(

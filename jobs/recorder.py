@@ -220,7 +220,7 @@ def finish(store: Store, run_id: str) -> None:
     try:
         _conclude(store, run_id, facts)
     except Exception as error:
-        reason = f"expected to conclude the run from its measurements; {type(error).__name__}: {error}"
+        reason = f"the run could not be concluded from its measurements; {type(error).__name__}: {error}"
         store.record_failed(run_id, facts["attempt"], reason, datetime.now(UTC))
         raise
     finally:
@@ -232,9 +232,7 @@ def _conclude(store: Store, run_id: str, facts: dict[str, Any]) -> None:
     now = datetime.now(UTC)
     if facts["measured"] == 0:
         reasons = store.images(run_id, "failed")["reason"]
-        error = (
-            f"expected at least one image to be measured; all {len(reasons)} failed, the first so: {reasons.iloc[0]}"
-        )
+        error = f"no image could be measured; all {len(reasons)} failed, the first so: {reasons.iloc[0]}"
         store.record_failed(run_id, facts["attempt"], error, now)
     else:
         result = outcome(spec, store.measurements(run_id), total=int(facts["total"]))
@@ -360,4 +358,4 @@ def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) 
 def _reason(job: Job) -> str:
     latest = job.latest_result()
     text = (latest.exc_string if latest else None) or "no reason was left"
-    return f"expected the job to end; {text.strip().splitlines()[-1]}"
+    return f"the job ended in an error; {text.strip().splitlines()[-1]}"

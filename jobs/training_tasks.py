@@ -75,7 +75,7 @@ def train_step(run_id: str, attempt: int, step: int) -> Retry | None:
         training.end(str(error))
     except Exception as error:
         training.end(
-            f"expected step {step} to be trained; {type(error).__name__}: {error}. A retry goes on from its last epoch"
+            f"step {step} could not be trained; {type(error).__name__}: {error}. A retry goes on from its last epoch"
         )
         job.retries_left = 0  # the process did not die: it would fail alike
         job.save()

@@ -63,6 +63,27 @@ def test_files_left_out_are_named_and_the_exit_code_says_that_not_everything_was
     assert pd.read_csv(rows)["image_id"].tolist() == ["mole000", "mole001"]
 
 
+def test_masks_tables_and_rows_without_a_file_are_named_and_every_photograph_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 2)
+    mask = np.zeros((40, 56), np.uint8)
+    mask[10:30, 10:30] = 255
+    (folder / "GroundTruth").mkdir()
+    (folder / "GroundTruth" / "mole000.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+    rows = ("image_id,dx", "mole000,nv", "mole001,mel", f"{'x' * 300},nv")
+    (folder / "HAM10000_metadata.csv").write_text("\n".join(rows))
+    (folder / "other.csv").write_text("a,b\n1,2\n")
+    exported = tmp_path / "rows.csv"
+    assert main(["svd-sweep", str(folder), "--k", "3", "--local", "--workers", "1", "--export", str(exported)]) == 0
+    named = capsys.readouterr().err
+    for each in ("GroundTruth/mole000.png", "x" * 300, "other.csv", "lesion, age, sex or localisation"):
+        assert f"left out: {each}" in named or each in named
+    assert pd.read_csv(exported)["source_bytes"].tolist() == [
+        (folder / f"mole{number:03}.jpg").stat().st_size for number in range(2)
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -248,6 +248,7 @@ def test_an_image_whose_file_is_gone_gives_a_sentence(open_page: OpenPage) -> No
     shown = open_page("inspector", dataset="moles", image="mole000")
     found = [alert.replace("\\", "") for alert in alerts(shown)]
     assert any("Expected to read mole000.jpg" in alert for alert in found), found
+    assert all(alert.lower().count("expected") <= 1 for alert in found), found
 
 
 def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open_page: OpenPage, full: Path) -> None:

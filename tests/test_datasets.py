@@ -114,7 +114,7 @@ def test_files_that_cannot_be_used_are_named_and_the_rest_is_kept(ham):
 
 
 def test_repeated_rows_and_repeated_files_are_named_and_the_first_is_used(ham):
-    image_file(ham / "images" / "ISIC_1.jpg", 9)
+    image_file(ham / "images" / "ISIC_1.jpg", 1)  # a copy; other pixels under the same id are refused
     with (ham / "HAM10000_metadata.csv").open("a") as file:
         file.write("HAM_9,ISIC_1,mel,histo,55.0,male,back,vidir_modern\nHAM_9,ISIC_1,nv,histo,20,male,back,rosendahl\n")
         file.write("HAM_9,,nv,histo,20,male,back,rosendahl\n")

@@ -182,3 +182,18 @@ def test_a_failed_write_leaves_no_part_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="taken"):
         write_whole(tmp_path / "taken", b"data")
     assert [each.name for each in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "empty", "a folder"])
+def test_a_file_that_cannot_be_read_is_named_in_one_sentence(dataset: Dataset, damage: str) -> None:
+    path = dataset.root / dataset.records[0].path
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "gone":
+        path.write_bytes(b"" if damage == "empty" else b"other bytes")
+    result = measure(dataset.records[0], dataset.root, SweepSpec(dataset="d", ks=(3,)))
+    assert result.status == "failed"
+    assert result.reason is not None
+    assert result.reason.startswith(f"expected to read {dataset.records[0].path}; the")
+    assert result.reason.lower().count("expected") == 1

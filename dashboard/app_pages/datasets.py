@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -39,9 +38,7 @@ def registration() -> None:
             bar.progress(done / total, text=f"{done:,} of {words.count_of(total, 'file')} read")
 
     try:
-        found = data.queues().resolve(
-            str(Path(typed.strip()).expanduser()), name=name.strip() or None, progress=progress
-        )
+        found = data.queues().resolve(typed.strip(), name=name.strip() or None, progress=progress)
         data.queues().register(found)
     except DermSlimError as error:
         bar.empty()

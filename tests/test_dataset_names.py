@@ -1,0 +1,101 @@
+"""What a data set may be called, wherever a name enters; and the names made up where nobody gives one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from core.architectures import LENET5
+from core.dataset_names import default_name, derived_name, name_fault
+from core.datasets import Dataset, load_dataset
+from core.errors import DatasetError, SpecError
+from core.settings import Settings
+from core.study import ArticleSpec, reconstruction_name
+from core.sweeps import ReconstructSpec
+from jobs.__main__ import main
+from jobs.queues import Queues
+
+BAD = [
+    "", ".", "..", " ", "a ", " a", "a/b", "a\\b", "a\nb", "a\tb", "\x1b[31mred", ".hidden", "x" * 101, "é" * 130,
+    "\udce4", "\u202etxt",
+]  # fmt: skip
+GOOD = ["a", "ham10000", "Bilder für München", "2024-01-05", "a.b", "x" * 100, "皮肤" * 20, "<b>&amp;", "=1+1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "moles"
+    path.mkdir()
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    (path / "a.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    return path
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_odd_names_are_refused_wherever_they_enter(folder: Path, tmp_path: Path, name: str) -> None:
+    queues = Queues(Settings(tmp_path / "data", (tmp_path,)))
+    fault = name_fault(name) or ""
+    assert fault.startswith("name: expected a plain folder name of 1 to 100 printable characters")
+    assert len(fault) < 250
+    with pytest.raises(DatasetError, match="name: expected"):
+        load_dataset(folder, name=name)
+    with pytest.raises(DatasetError, match="name: expected"):
+        queues.resolve(str(folder), name=name)
+    with pytest.raises(DatasetError, match="name: expected"):
+        queues.register(Dataset(name, folder, "plain", load_dataset(folder).records))
+    with pytest.raises(SpecError, match="name: expected"):
+        ReconstructSpec(dataset="moles", name=name, k=3)
+    if name:
+        with pytest.raises(SpecError, match="name: expected"):
+            ArticleSpec(dataset="moles", networks=(LENET5,), reconstruction=name)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_ordinary_names_are_taken(name: str) -> None:
+    assert name_fault(name) is None
+
+
+@pytest.mark.parametrize("name", [".", "two\nlines", "x" * 300])
+def test_the_command_line_says_what_is_wrong_with_a_name(
+    folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    assert main(["reconstruct", str(folder), "--k", "3", "--local", "--name", name]) == 1
+    shown = capsys.readouterr().err
+    assert "name: expected a plain folder name" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [("two\nlines", "two_lines"), (".hidden", "hidden"), (" ", "images"), ("x" * 200, "x" * 100), ("l\udce4", "l_")],
+)
+def test_a_folders_odd_name_is_made_a_valid_one(called: str, name: str) -> None:
+    found = default_name(Path("/data") / called)
+    assert found == name
+    assert name_fault(found) is None
+    assert default_name(Path("/")) == "images"
+
+
+def test_a_folder_with_an_odd_name_is_read_under_a_valid_one(folder: Path) -> None:
+    assert load_dataset(folder.rename(folder.parent / "two\nlines ")).name == "two_lines"
+
+
+@pytest.mark.parametrize("dataset", ["x" * 100, "皮肤" * 40, "."])
+def test_names_made_of_a_data_sets_are_valid_and_keep_their_end(dataset: str) -> None:
+    assert name_fault(derived_name(dataset, "-k350-jpeg95")) is None
+    spec = ArticleSpec(dataset=dataset, networks=(LENET5,))
+    first = reconstruction_name(spec, 350, frozenset())
+    second = reconstruction_name(spec, 350, frozenset({first}))
+    assert (first[-12:], second[-14:]) == ("-k350-jpeg95", "-k350-jpeg95-2")
+    assert name_fault(first) is name_fault(second) is None
+
+
+def test_a_folder_that_no_path_can_name_is_a_sentence(tmp_path: Path) -> None:
+    queues = Queues(Settings(tmp_path / "data", (tmp_path,)))
+    for typed in ("x" * 300, str(tmp_path / ("x" * 300)), "~nobody-of-this-name/images", "a\0b", "l\udce4sions"):
+        with pytest.raises(DatasetError):
+            queues.resolve(typed)
