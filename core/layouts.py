@@ -11,6 +11,10 @@ from core.metadata import LeftOut, Row, composed, known_class, normal_words, say
 
 # Folders that hold splits, parts of a download or just files; none of them is a class
 SPLIT = re.compile(r"(train|test|valid|eval).*|val|dev|holdout", re.IGNORECASE)
+SPLIT_AND_CLASS = re.compile(
+    r"(?:train|training|test|testing|val|valid|validation)[ _-]+(.+)|(.+?)[ _-]+(?:train|test|val|validation)",
+    re.IGNORECASE,
+)
 PHOTOGRAPHS = re.compile(
     r"(raw|original|dermoscopic|all)?[ _-]?(images?|imgs?|photos?|photographs?|pictures?|pics?|data|dataset|files"
     r"|inputs?|jpe?gs?|pngs?)",
@@ -34,7 +38,7 @@ def describe_by_folders(pictures: list[str]) -> tuple[str, dict[str, Row]]:
     """Layout, and for each image path its id and the label its folder gives."""
     classes = class_folders(pictures)
     names = {normal_words(name) for name in classes.values()}
-    by_class = any(known_class(name) for name in names) or len(names) > 1
+    by_class = any(folder_class(name) for name in names) or len(names) > 1
     described = {}
     for path, image_id in unique_ids(pictures).items():
         folder = classes.get(path) if by_class else None
@@ -62,25 +66,26 @@ def class_folders(pictures: Iterable[str]) -> dict[str, str]:
     named = {}
     for path, folder in sorted(chosen.items(), key=lambda item: item[1]):
         name = composed(PurePosixPath(folder).name)
-        if folder not in holding or known_class(name):
+        if folder not in holding or folder_class(name):
             named[path] = spelled.setdefault(normal_words(name), name)
     return named
 
 
 def nearest_class(path: str) -> str | None:
-    """Return the folder above a picture, as a path, that names a known class, or None.
+    """Return the nearest folder above a picture that names a known class, as a path, or None."""
+    return next((each.as_posix() for each in folders_above(path) if folder_class(each.name)), None)
 
-    The nearest; one that says only benign or malignant gives way to a diagnosis above it.
-    """
-    found = [each for each in folders_above(path) if known_class(each.name)]
-    exact = [each for each in found if (known_class(each.name) or ("",))[0] not in ("benign", "malignant")]
-    return next((each.as_posix() for each in [*exact, *found]), None)
+
+def folder_class(name: str) -> tuple[str, str | None] | None:
+    """Return the label and dx of a folder named after a known class, also with its split: `nv`, `train_malignant`."""
+    named = SPLIT_AND_CLASS.fullmatch(name)
+    return known_class(name) or (known_class(named[1] or named[2]) if named else None)
 
 
 def label_of_folder(folder: str) -> tuple[str, str | None]:
     """Return the label and dx of the images in a class's folder, given by its name or path."""
     name = PurePosixPath(folder).name
-    return known_class(name) or (name, None)
+    return folder_class(name) or (name, None)
 
 
 def telling_folder(path: str) -> str | None:

@@ -33,7 +33,7 @@ FILE_END = re.compile(
     r".*[ _.-](segmentations?|masks?|superpixels?|ground[ _-]?truth|gt"
     r"|attribute[ _-](globules|milia[ _-]like[ _-]cysts?|negative[ _-]network|pigment[ _-]network|streaks))"
     r"[ _.-]?\(?\d*\)?"
-    r"|imd\d+_(lesion|r\d+_label\d+)|(mask|segmentation)([ _-].*)?",
+    r"|imd\d+_(lesion|r\d+_label\d+)|(mask|segmentation)([ _-].*)?|gt|ground[ _-]?truth",
     re.IGNORECASE,
 )
 # Ends that photographs have too; they count beside a picture that is named as what stands before them
@@ -47,6 +47,7 @@ BY_CONTENT = "It has a few colours only and lies beside photographs: a mask, not
 FEW_COLOURS = 8  # of a mask or a map of areas; of a photograph of 12×16 pixels there are a hundred
 FEWEST_PIXELS = 64  # of a picture of which colours tell something
 DENSE = 2.0  # bits a pixel in the file: masks that are compressed stay below
+CASE = 8  # pictures, up to which a folder may be of one case
 SMALL = 20_000  # pixels, below which a file's own header spoils that measure
 LOOKED_AT = 1_000_000  # pixels, evenly spread, in which a larger picture's colours are counted
 
@@ -74,7 +75,8 @@ def masks_by_content(root: Path, pictures: Iterable[str]) -> set[str]:
     """Return the pictures that are masks by their pixels, among those where the names leave a doubt.
 
     In doubt are pictures that share a name with another (`a/1.jpg`, `b/1.png`; `1.jpg`, `1_x.png`); of them, one of few
-    colours is a mask where another is a photograph. So is every picture of a folder that holds black and white alone.
+    colours is a mask where another is a photograph. So is a black and white picture in a folder of such alone, or of a
+    few pictures, as of one case.
     """
     paths = list(pictures)
     named = defaultdict(list)
@@ -92,7 +94,7 @@ def masks_by_content(root: Path, pictures: Iterable[str]) -> set[str]:
         if found[path] in (FEW, BLACK_AND_WHITE) and any(found[each] == MANY for each in group)
         if found[path] == BLACK_AND_WHITE or nearest_class(path) is None
     }
-    return masks | folders_of_masks(root, paths)
+    return masks | masks_in_folders(root, paths)
 
 
 def beginnings(name: str) -> list[str]:
@@ -100,19 +102,22 @@ def beginnings(name: str) -> list[str]:
     return [name[: found.start()] for found in re.finditer(r"[ _.-]", name) if found.start()]
 
 
-def folders_of_masks(root: Path, paths: list[str]) -> set[str]:
-    """Return the pictures in folders of black and white alone that name no class, where other folders hold others."""
+def masks_in_folders(root: Path, paths: list[str]) -> set[str]:
+    """Return the black and white pictures in folders of such alone or of a few pictures, where others are not so.
+
+    Asked of folders that name no class, below the root.
+    """
     folders = defaultdict(list)
     for path in paths:
         folders[PurePosixPath(path).parent].append(path)
-    if len(folders) < 2:
-        return set()
-    masked = [
-        inside
-        for inside in folders.values()
-        if nearest_class(inside[0]) is None and all(colours_of(root / path) == BLACK_AND_WHITE for path in inside)
-    ]
-    return {path for inside in masked for path in inside} if len(masked) < len(folders) else set()
+    asked = [inside for folder, inside in folders.items() if folder.name and nearest_class(inside[0]) is None]
+    masks: set[str] = set()
+    for inside in asked:
+        if len(inside) <= CASE:
+            masks |= {path for path in inside if colours_of(root / path) == BLACK_AND_WHITE}
+        elif all(colours_of(root / path) == BLACK_AND_WHITE for path in inside):
+            masks.update(inside)
+    return masks if len(masks) < len(paths) else set()
 
 
 BLACK_AND_WHITE, FEW, MANY, UNKNOWN = "black and white", "few", "many", "unknown"

@@ -30,6 +30,7 @@ LABEL_COLUMN = "dermslim_label"  # only in CSVs that write_metadata wrote: a lab
 # HAM10000's akiec appears there as two diagnoses. Words are compared without case, and with spaces for - and _.
 DX_OF_ISIC: Mapping[str, str] = {
     "melanoma": "mel",
+    "malignant melanoma": "mel",
     "melanoma, nos": "mel",
     "melanoma in situ": "mel",
     "melanoma invasive": "mel",
@@ -45,6 +46,7 @@ DX_OF_ISIC: Mapping[str, str] = {
     "melanocytic nevus": "nv",
     "melanocytic nevi": "nv",
     "benign nevus": "nv",
+    "benign nevi": "nv",
     "basal cell carcinoma": "bcc",
     "basal cell carcinomas": "bcc",
     "ak": "akiec",

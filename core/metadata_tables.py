@@ -171,7 +171,7 @@ def join(tables: list[Table], left_out: list[LeftOut]) -> tuple[dict[str, Row], 
         for line, listed, read in table.rows:
             image_id = listed if len(endings[read.image_id]) > 1 else read.image_id
             row = replace(read, image_id=image_id)
-            ids[listed] = image_id
+            ids[listed] = ids[image_id] = image_id
             if image_id in own:
                 same = "says the same" if own[image_id] == row else "says otherwise"
                 reason = f"The metadata lists {image_id} more than once; the first row is used, this one {same}."
@@ -214,10 +214,10 @@ def read_table(path: Path, name: str, seen: dict[str, str], left_out: list[LeftO
     try:
         with path.open("rb") as file:
             start = file.read(LONGEST_HEADER)
-            lines = text_lines(start.decode("utf-8-sig", errors="replace"))
-            first = next(lines, (0, ""))[1]
+            line, first = next(text_lines(start.decode("utf-8-sig", errors="replace")), (0, ""))
             if not is_named(name) and find_columns(split_header(first)[1]) is None:
-                left_out.append(LeftOut(name, not_read(first)))
+                no_text = f"This table is not read: line {line} is no text in UTF-8."
+                left_out.append(LeftOut(name, no_text if {"\0", "\ufffd"} & set(first) else not_read(first)))
                 return None
             data = start + file.read()
     except OSError as error:

@@ -61,8 +61,10 @@ def test_every_code_of_isic_2019_is_a_class_and_unk_is_none() -> None:
     assert "names no diagnosis" in described["UNK/UNK.jpg"].doubts[0].reason
 
 
-def test_a_diagnosis_above_benign_or_malignant_is_the_class() -> None:
-    assert label_of("nevus/benign", "benign/nevus", "malignant/other") == ["nevus", "nevus", "malignant"]
+def test_the_nearest_class_counts_and_not_that_in_the_downloads_name() -> None:
+    assert label_of("melanoma/train/benign", "melanoma/test/malignant") == ["benign", "malignant"]
+    assert label_of("benign/nevus", "malignant/other") == ["nevus", "malignant"]
+    assert label_of("train_nv", "test-melanoma", "malignant_val") == ["nevus", "melanoma", "malignant"]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ DOWNLOADS = {
     "labels": ("labels/1.png", "images/1.jpg"),
     "a mask in front": ("all/mask_1.png", "all/1.jpg"),
     "a second download": ("images/ISIC_1_segmentation (1).png", "images/ISIC_1.jpg"),
+    "a folder a case": ("case1/gt.png", "case1/case1.jpg"),
     "a GIF": ("all/1_mask.gif", "all/1.jpg"),
 }
 
@@ -139,6 +140,15 @@ def test_the_alphabet_of_folders_does_not_choose_between_mask_and_photograph(
     rows(tmp_path, "ISIC_1", "ISIC_2")
     dataset = load_dataset(tmp_path)
     assert paths(dataset) == ["images/ISIC_1.jpg", "images/ISIC_2.jpg"]
+    assert set(reasons(dataset).values()) == {BY_CONTENT}
+
+
+def test_a_black_and_white_picture_in_a_folder_of_one_case_is_a_mask(tmp_path: Path) -> None:
+    for case in ("1", "2"):
+        photograph(tmp_path / f"case {case}" / "dermoscopy.jpg", int(case))
+        mask(tmp_path / f"case {case}" / "area.png")
+    dataset = load_dataset(tmp_path)
+    assert [Path(path).name for path in paths(dataset)] == ["dermoscopy.jpg"] * 2
     assert set(reasons(dataset).values()) == {BY_CONTENT}
 
 

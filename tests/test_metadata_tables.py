@@ -140,6 +140,8 @@ def test_the_archives_levels_of_diagnosis_are_asked_for_the_most_telling(
     ("header", "row", "label"),
     [
         ("image_id,dx", "a,Basal cell carcinoma", "non_melanoma"),
+        ("Image_ID , DX", "a.JPG,MEL", "melanoma"),
+        ("sep=;\nimage;dx;age", 'a;"mel";"45,5"', "melanoma"),
         ("image_name,patient_id,sex,benign_malignant,diagnosis,target", "a,IP_1,male,malignant,melanoma,1", "melanoma"),
         ("image_id,melanoma,seborrheic_keratosis", "a,0.0,0.0", "nevus"),
         ("img_id,diagnostic,gender", "a.jpg,SEK,FEMALE", "non_melanoma"),
@@ -163,12 +165,14 @@ def test_tables_that_are_not_read_are_named_with_the_reason(tmp_path: Path) -> N
         tmp_path / "hmnist_8_8_L.csv", ",".join(f"pixel{number:04}" for number in range(64)) + ",label", "1," * 64 + "2"
     )
     table(tmp_path / "other.csv", "image,diagnosis", "elsewhere,nevus")
+    table(tmp_path / "wide.csv", ISIC_2018, one_hot("a", ISIC_2018, "NV"), encoding="utf-16")
     table(tmp_path / "predictions.csv", ISIC_2018, "a,0.7,0.1,0.2,0,0,0,0")
     table(tmp_path / "sub" / "words.csv", "image,diagnosis", "a,wart")
     found = reasons(load_dataset(tmp_path))
     assert "copy of HAM10000_metadata.csv" in found.pop("copy/HAM10000_metadata.csv")
     assert "needs a column of image ids" in found.pop("hmnist_8_8_L.csv")
     assert "names an image here" in found.pop("other.csv")
+    assert "line 1 is no text in UTF-8" in found.pop("wide.csv")
     assert "line 2 has '0.7' for mel" in found.pop("predictions.csv")
     assert "known diagnosis" in found.pop("sub/words.csv")
     assert found == {}
