@@ -49,7 +49,7 @@ FEWEST_PIXELS = 64  # of a picture of which colours tell something
 DENSE = 2.0  # bits a pixel in the file: masks that are compressed stay below
 CASE = 8  # pictures, up to which a folder may be of one case
 SMALL = 20_000  # pixels, below which a file's own header spoils that measure
-LOOKED_AT = 1_000_000  # pixels, evenly spread, in which a larger picture's colours are counted
+LOOKED_AT = 2_000  # pixels, evenly spread, in which a larger picture's colours are counted
 
 
 def mask_by_name(path: str, stems: frozenset[str] = frozenset()) -> bool:
@@ -135,7 +135,7 @@ def colours_of(path: Path) -> str:
         dense = seen.channels >= 3 and size > SMALL and 8 * len(data) / size > DENSE
         if size < FEWEST_PIXELS or (dense and seen.format not in ("BMP", "TIFF")):
             return MANY
-        step = max(1, math.isqrt(size // LOOKED_AT))
+        step = math.ceil(math.sqrt(size / LOOKED_AT))
         pixels = images.decode(data)[::step, ::step].astype(np.int32)
     except ImageError:
         return UNKNOWN
