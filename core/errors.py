@@ -49,6 +49,6 @@ class Cancelled(DermSlimError):
 
 
 def what_came(error: Exception) -> str:
-    """Return an error's sentence as the second half of another, which says what was expected: `the file is empty`."""
-    text = str(error).rstrip(".")
-    return text[:1].lower() + text[1:]
+    """Return what came of an error's message, where another says what was expected: `there is no such file`."""
+    text = str(error)
+    return text.partition("; ")[2] if text.lower().startswith("expected ") and "; " in text else text

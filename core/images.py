@@ -215,12 +215,10 @@ def read(source: Path | bytes, *, inside: Collection[Path] = ()) -> bytes:
                 if inside and not is_inside(opened_path(file.fileno(), source), inside):
                     raise ImageError("The path leads out of the folders that may be read.")
                 if facts.st_size > MAX_BYTES:
-                    raise ImageError(
-                        f"The file has {facts.st_size:,} bytes, more than the {MAX_BYTES:,} that are read."
-                    )
+                    raise ImageError(f"The file has {facts.st_size:,} bytes; at most {MAX_BYTES:,} bytes are read.")
                 data = file.read(MAX_BYTES)
         except FileNotFoundError:
-            raise ImageError("There is no such file.") from None
+            raise ImageError("Expected an image file; there is no such file.") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
             reason = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"The file cannot be read: {reason}.") from error

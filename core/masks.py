@@ -86,7 +86,7 @@ def masks_by_content(root: Path, pictures: Iterable[str]) -> set[str]:
     groups += [[path, *named[other]] for path in paths for other in beginnings(stem(path)) if other in named]
     doubtful = sorted({path for group in groups for path in group})
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        found = dict(zip(doubtful, threads.map(lambda path: colours_of(root / path), doubtful), strict=True))
+        found = dict(zip(doubtful, threads.map(lambda path: colours_of(root, path), doubtful), strict=True))
     masks = {
         path
         for group in groups
@@ -114,8 +114,8 @@ def masks_in_folders(root: Path, paths: list[str]) -> set[str]:
     masks: set[str] = set()
     for inside in asked:
         if len(inside) <= CASE:
-            masks |= {path for path in inside if colours_of(root / path) == BLACK_AND_WHITE}
-        elif all(colours_of(root / path) == BLACK_AND_WHITE for path in inside):
+            masks |= {path for path in inside if colours_of(root, path) == BLACK_AND_WHITE}
+        elif all(colours_of(root, path) == BLACK_AND_WHITE for path in inside):
             masks.update(inside)
     return masks if len(masks) < len(paths) else set()
 
@@ -123,13 +123,13 @@ def masks_in_folders(root: Path, paths: list[str]) -> set[str]:
 BLACK_AND_WHITE, FEW, MANY, UNKNOWN = "black and white", "few", "many", "unknown"
 
 
-def colours_of(path: Path) -> str:
+def colours_of(root: Path, path: str) -> str:
     """Return how many colours a picture has: BLACK_AND_WHITE (also as JPEG blurs them), FEW, MANY.
 
     UNKNOWN for a file that cannot be read, whose damage is found and named later, and for one of a single colour.
     """
     try:
-        data = images.read(path)
+        data = images.read(root / path, inside=(root,))
         seen = images.probe(data)
         size = seen.height * seen.width
         dense = seen.channels >= 3 and size > SMALL and 8 * len(data) / size > DENSE
