@@ -33,6 +33,8 @@ class Settings:
     given_redis_url: `REDIS_URL`, with the password of `REDIS_PASSWORD_FILE` where that is set; None for the embedded
         server of `make up`.
     arrays_limit: bytes that the images kept as arrays may take (`ARRAYS_LIMIT_GB`, default 50).
+    embedded_port: port of the loopback interface at which the embedded server listens (`EMBEDDED_REDIS_PORT`); None for
+        a Unix socket, which no other account of the host reaches.
     worker_niceness: how far `train` workers stand back from the host's other work, as of the command `nice`
         (`WORKER_NICENESS`, 0 to 19, default 10); `svd` workers stand back half as far again, behind a training.
     webhook_url, webhook_events, webhook_secret: where to, about which ends (all by default), and signed with what a
@@ -53,6 +55,7 @@ class Settings:
     dashboard_url: str | None = None
     mapped_roots: tuple[tuple[PurePosixPath, Path], ...] = ()
     worker_niceness: int = DEFAULT_NICENESS
+    embedded_port: int | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -79,6 +82,7 @@ class Settings:
             environ.get("DASHBOARD_URL") or None,
             mapped,
             _worker_niceness(environ),
+            _embedded_port(environ),
         )
 
     def here(self, folder: Path) -> Path:
@@ -104,7 +108,7 @@ class Settings:
         if self.given_redis_url:
             return self.given_redis_url
         try:
-            return self.redis_url_file.read_text().strip() or None
+            return self.redis_url_file.read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
 
@@ -158,7 +162,10 @@ def _redis_url(environ: Mapping[str, str]) -> str | None:
     url, file = environ.get("REDIS_URL") or None, environ.get("REDIS_PASSWORD_FILE") or None
     if url is None or file is None:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the reason may repeat a password that stands in it
+        raise SpecError("REDIS_URL: expected a Redis URL such as redis://user@host:6379/0; it cannot be read") from None
     user, _, place = parts.netloc.rpartition("@")
     if ":" in user:
         raise SpecError("REDIS_PASSWORD_FILE: expected no password in REDIS_URL beside it; got one in each")
@@ -170,6 +177,15 @@ def _redis_url(environ: Mapping[str, str]) -> str | None:
     if not password:
         raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file} is empty")
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))
+
+
+def _embedded_port(environ: Mapping[str, str]) -> int | None:
+    text = environ.get("EMBEDDED_REDIS_PORT") or None
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) < 65536:
+        raise SpecError(f"EMBEDDED_REDIS_PORT: expected a whole number of 1 to 65535; got {text}")
+    return int(text)
 
 
 def _worker_niceness(environ: Mapping[str, str]) -> int:

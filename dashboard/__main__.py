@@ -31,6 +31,7 @@ from types import FrameType
 from core.demo_data import IMAGES
 from core.errors import DermSlimError, QueueUnavailable
 from core.metadata import LABELS
+from core.private import keep_new_files_private, open_lock, private_folder, tighten
 from core.settings import Settings, usable_cores
 from dashboard.login import Login, access, is_loopback
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
@@ -72,9 +73,13 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
     signals = Signals()
     try:
         settings = Settings.from_environment()
-        check_data_dir(settings)
+        if arguments is None:
+            keep_new_files_private()
+        opened = check_data_dir(settings)
         if arguments is None:  # a process of its own; what a person should read is said by `say`
             logs.set_up("launcher", settings, level=logging.CRITICAL)
+        for sentence in opened:
+            say(sentence)
         with only_launcher(settings):
             check_login(options.host)
             check_port(options.host, options.port)
@@ -144,11 +149,19 @@ def server_program(settings: Settings) -> list[Program]:
         try:
             ping(settings.given_redis_url)
         except QueueUnavailable as error:
+            if str(error).startswith("REDIS_URL"):  # the address itself is at fault
+                raise
             raise LaunchError(f"REDIS_URL is set, but {error}; unset it to use the embedded server") from error
         return []
     server = prepare_server(settings)
     return [
-        Program("valkey", server.command, before_start=lambda: prepare_server(settings), serves_others=True),
+        Program(
+            "valkey",
+            server.command,
+            before_start=lambda: prepare_server(settings),
+            after_end=lambda: forget_server(settings),
+            serves_others=True,
+        ),
     ]
 
 
@@ -202,20 +215,24 @@ def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Prog
 def start_server(child: Child, settings: Settings) -> None:
     """Start the embedded server and wait for its first answer, since all others need it."""
     start(child, folder=ROOT)
-    url = settings.redis_url
-    if child.process is None or url is None:
+    if child.process is None or settings.redis_url is None:
         raise LaunchError(f"the Valkey server left no address in {settings.redis_url_file}")
     try:
-        wait_until_answering(url, child.process)
+        wait_until_answering(settings, child.process)
     except QueueUnavailable as error:
         raise LaunchError(f"{error}; the end of {child.log}:\n{tail(child.log)}") from error
 
 
-def check_data_dir(settings: Settings) -> None:
-    """Make the data folder, try to write there, and see that the disk has room."""
+def check_data_dir(settings: Settings) -> list[str]:
+    """Make the data folder, close it to other accounts, try to write there, and see that the disk has room.
+
+    Return what `tighten` says.
+    """
     folder = settings.data_dir
     try:
-        settings.logs.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
+        opened = tighten(settings)
+        private_folder(settings.logs)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0" * 4096)
         free = shutil.disk_usage(folder).free
@@ -231,12 +248,13 @@ def check_data_dir(settings: Settings) -> None:
             f"expected at least {MINIMUM_FREE // 10**6} MB free on the disk of {folder}, found {free // 10**6} MB; "
             "free some space or set DATA_DIR elsewhere"
         )
+    return opened
 
 
 @contextlib.contextmanager
 def only_launcher(settings: Settings) -> Iterator[None]:
     """Hold the data folder's launcher lock; a second launcher would run two writers of one database."""
-    with (settings.data_dir / "launcher.lock").open("a+") as lock:
+    with os.fdopen(open_lock(settings.data_dir / "launcher.lock"), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -246,6 +264,7 @@ def only_launcher(settings: Settings) -> Iterator[None]:
                 f"it already runs on {settings.data_dir} (process {holder}); stop that one first, or set DATA_DIR"
             ) from None
         lock.truncate(0)
+        lock.seek(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield

@@ -20,6 +20,9 @@ from pathlib import Path
 
 import psutil
 
+from core.errors import DermSlimError
+from core.private import private_folder
+
 LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside when its program starts
 OLD_LOGS = 2
 TAIL_LINES = 12
@@ -39,14 +42,15 @@ LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 class Program:
     """What is to be kept running.
 
-    before_start: called before every start. task: ends by itself, and exit code 0 means that it is done.
-    serves_others: stopped after all others have ended, since they need it to say goodbye.
+    before_start, after_end: called before every start, and after every death. task: ends by itself, and exit code 0
+    means that it is done. serves_others: stopped after all others have ended, since they need it to say goodbye.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     before_start: Callable[[], object] | None = None
+    after_end: Callable[[], object] | None = None
     task: bool = False
     serves_others: bool = False
 
@@ -87,7 +91,7 @@ def start(child: Child, *, folder: Path) -> None:
     program = child.program
     if program.before_start is not None:
         program.before_start()
-    child.logs.mkdir(parents=True, exist_ok=True)
+    private_folder(child.logs)
     rotate(child.log)
     with child.log.open("ab") as log:
         log.write(f"{HEADER} {time.strftime('%Y-%m-%d %H:%M:%S')} {program.name} starts\n".encode())
@@ -115,7 +119,7 @@ def look_after(children: Sequence[Child], *, folder: Path) -> Iterator[str]:
         if child.due is not None and time.monotonic() >= child.due:
             try:
                 start(child, folder=folder)
-            except OSError as error:
+            except (OSError, DermSlimError) as error:
                 yield f"{child.program.name} cannot be started: {error}; {_try_again(child)}"
 
 
@@ -166,6 +170,8 @@ def _died(child: Child) -> Iterator[str]:
     name, process = child.program.name, child.process
     code = process.returncode if process is not None else 1
     child.process = None
+    if child.program.after_end is not None:
+        child.program.after_end()
     if child.program.task and code == 0:
         child.due = float("inf")
         yield f"{name} is done"

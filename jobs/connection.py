@@ -2,48 +2,224 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import AbstractConnection
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
 from core.errors import QueueUnavailable
 from core.settings import Settings
+from jobs.redis_address import SCHEMES, Address, Refused, read_address
 
 SVD, TRAIN, RECORD = "svd", "train", "record"
 QUEUES = (SVD, TRAIN, RECORD)
+PATIENT_TRIES = 60  # of a worker, with at most 5 s between two: some minutes
+WAYS = {"redis": " without TLS", "rediss": " by TLS", "unix": ""}  # one of the two may be what is wrong
+LOG = logging.getLogger(__name__)
 
 # A redis.Redis: its type hints are unions with its asynchronous twin, and fit neither use.
 Connection = Any
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the server's address comes from: given once, or a file that is read anew at each connecting."""
+
+    given: str | None = field(repr=False)
+    file: Path
+
+    def address(self) -> Address:
+        """Return the address as it is now; ConnectionError of redis where the embedded server is not running."""
+        try:
+            return read_address(self.given or self.file.read_text(encoding="utf-8").strip())
+        except FileNotFoundError:
+            raise redis.ConnectionError(f"the embedded server is not running: there is no {self.file}") from None
+
+
+class ServerConnection(AbstractConnection):
+    """A connection that asks for the address each time, and does not try again where that is of no use.
+
+    So whoever lost the embedded server finds it where it is now, and its password goes to no place that the address
+    file no longer names, nor to a server of another account.
+    """
+
+    def __init__(self, source: Source, patient: bool = False, **options: Any) -> None:
+        self.source = source
+        self.patient = patient
+        self.scheme, self.place = "unix", "its address"
+        self.port: int | None = None
+        self._host = ""
+        self._told = False
+        super().__init__(**options)
+
+    @property
+    def host(self) -> str:
+        """The server's host, empty for a socket; redis-py counts its failures by it."""
+        return self._host
+
+    @host.setter
+    def host(self, value: str) -> None:
+        self._host = value
+
+    def repr_pieces(self) -> list[tuple[str, Any]]:
+        """Return what redis-py shows of a connection."""
+        return [("place", self.place), ("db", self.db)]
+
+    def _host_error(self) -> str:
+        return self.place
+
+    def _connect(self) -> socket.socket:
+        """Open the socket; called again by redis-py for each try."""
+        try:
+            address = self.source.address()
+            self.scheme, self.place, reached = address.scheme, address.place, address.reached
+            self._host, self.port = reached.get("host", ""), reached.get("port")
+            self.username, self.password = reached.get("username"), reached.get("password")
+            self.db = reached.get("db", 0)
+            found = self._opened(address)
+            if self.source.given is None:
+                _check_owner(found, self.source.file, self.place)
+        except (redis.ConnectionError, OSError) as error:
+            self._tell(error)
+            raise
+        return found
+
+    def _opened(self, address: Address) -> socket.socket:
+        options = {"socket_timeout": self.socket_timeout, "socket_connect_timeout": self.socket_connect_timeout}
+        try:
+            opened: socket.socket = SCHEMES[address.scheme](**address.reached, **options)._connect()
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError):  # the server went away meanwhile
+            raise
+        except (ssl.SSLError, ValueError) as error:
+            raise Refused(f"no Redis server that TLS vouches for is at {self.place}: {error}") from error
+        except PermissionError as error:
+            raise Refused(f"this account may not reach the Redis server at {self.place}: {error.strerror}") from error
+        except FileNotFoundError as error:
+            if address.scheme == "unix":
+                raise
+            raise Refused("REDIS_URL: expected files of certificates and keys that are there; got another") from error
+        return opened
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Sign in; what the server refuses now it will refuse again."""
+        try:
+            super().on_connect_check_health(check_health)
+        except redis.AuthenticationError as error:
+            does = "refuses the password in the URL" if self.password else "asks for a password, and the URL has none"
+            raise Refused(f"the Redis server at {self.place} {does}: {error}") from error
+        except (redis.exceptions.AuthorizationError, redis.ResponseError) as error:
+            raise Refused(f"the Redis server at {self.place} refuses to serve: {error}") from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            self._tell(error)
+            raise
+        if self._told:
+            LOG.warning("the Redis server at %s answers again", self.place)
+        self._told = False
+
+    def _tell(self, error: Exception) -> None:
+        """Log once that the server is away, where it is waited for: nobody would see why nothing happens."""
+        if not self.patient:
+            return
+        if not self._told:
+            way = WAYS[self.scheme]
+            LOG.warning("no Redis server answers at %s%s: %s; tried again for some minutes", self.place, way, error)
+        self._told = True
+
+
 def connect(settings: Settings, *, patient: bool = False) -> Connection:
-    """Return a client of the server that `settings` names; nothing is sent yet.
+    """Return a client of the server that `settings` names; nothing is sent yet. QueueUnavailable where it names none.
 
     patient: keep trying for some minutes when the server is away (workers), instead of failing at once (pages).
     """
-    url = settings.redis_url
-    if url is None:
+    try:
+        return client(source_of(settings), patient=patient)
+    except redis.ConnectionError:
         raise QueueUnavailable(
             f"expected REDIS_URL, or the embedded server of make up at {settings.redis_url_file}; found neither"
-        )
-    retry = Retry(ExponentialWithJitterBackoff(cap=5, base=0.1), 60 if patient else 1)
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_connect_timeout=2,
-            socket_timeout=None if patient else 5,
-            health_check_interval=30,
-            retry=retry,
+        ) from None
+
+
+def source_of(settings: Settings) -> Source:
+    """Return where the address of the settings' server comes from."""
+    return Source(settings.given_redis_url, settings.redis_url_file)
+
+
+def client(
+    source: Source, *, patient: bool = False, tries: int = 1, connect_timeout: float = 2.0, timeout: float = 5.0
+) -> Connection:
+    """Return a client of the server at a source's address; Refused where that cannot be one.
+
+    timeout: seconds that an answer may take, unless patient. tries: after the first that failed, unless patient.
+    """
+    options = {
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": None if patient else timeout,
+        "health_check_interval": 30,
+        **source.address().options,
+    }
+    return redis.Redis.from_pool(
+        redis.ConnectionPool(
+            connection_class=ServerConnection,
+            source=source,
+            patient=patient,
+            retry=Retry(ExponentialWithJitterBackoff(cap=5, base=0.1), PATIENT_TRIES if patient else tries),
             retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),  # of Redis's cloud
+            **options,
         )
-    except ValueError as error:
-        raise QueueUnavailable(f"REDIS_URL: expected redis://, rediss:// or unix://; {error}") from error
+    )
 
 
 def queue(name: str, connection: Connection) -> Queue:
     """Return an RQ queue that carries JSON and nothing else."""
     return Queue(name, connection=connection, serializer=JSONSerializer)
+
+
+# -- whose server it is ------------------------------------------------------------------------------------------------
+
+
+def _check_owner(opened: socket.socket, file: Path, place: str) -> None:
+    """See that the embedded server is of this account, or of the address file's, before it gets the password (Linux).
+
+    ConnectionError otherwise: the server is away, and another account's program listens in its place.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    owners = {file.stat().st_uid, os.geteuid()}
+    if opened.family == socket.AF_UNIX:
+        size = struct.calcsize("3i")
+        found = {struct.unpack("3i", opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]}
+    else:
+        found = set(_listeners(*opened.getpeername()[:2]))
+    if others := found - owners:
+        opened.close()
+        raise ConnectionRefusedError(f"account {min(others)} listens at {place}, not the one that wrote {file}")
+
+
+def _listeners(host: str, port: int) -> Iterator[int]:
+    """Yield the accounts that listen at an IPv4 address of this host, by the kernel's proc_net_tcp."""
+    listening = "0A"
+    address = f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}"
+    places = {address, "0" * 8, "0" * 32}  # the address itself, or any
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if not Path(table).exists():
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state, _, _, _, uid, *_ = line.split()
+            place, _, number = local.partition(":")
+            if state == listening and place in places and int(number, 16) == port:
+                yield int(uid)

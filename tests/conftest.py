@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,13 +39,13 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     own = ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS", "ARRAYS_LIMIT_GB")
     own += ("DASHBOARD_PASSWORD", "DASHBOARD_PASSWORD_FILE", "DASHBOARD_USERS", "DASHBOARD_URL", "METRICS_TOKEN")
-    for name in (*own, "LOG_FORMAT", "WEBHOOK_URL", "WEBHOOK_EVENTS", "WEBHOOK_SECRET"):
+    for name in (*own, "EMBEDDED_REDIS_PORT", "LOG_FORMAT", "WEBHOOK_URL", "WEBHOOK_EVENTS", "WEBHOOK_SECRET"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run one real Valkey server on a free loopback port for the whole session; give its URL."""
+    """Run one real Valkey server for the whole session; give its URL."""
     folder = tmp_path_factory.mktemp("valkey")
     with running_server(Settings(folder, (folder,))) as url:
         yield url
@@ -64,6 +65,14 @@ def settings(tmp_path: Path, valkey_url: str) -> Settings:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     return Settings(data_dir, (data_dir, tmp_path), given_redis_url=valkey_url)
+
+
+@pytest.fixture
+def shared_place() -> Iterator[Path]:
+    """A folder that every account of the host may enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="dermslim-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

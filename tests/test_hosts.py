@@ -133,7 +133,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         read_only_copy(one / "images" / "demo", images / "demo")
         authority, server = trustme.CA(), urlsplit(str(settings.redis_url))
         authority.cert_pem.write_to_path(str(two / "authority.pem"))
-        port = running.enter_context(terminator(authority, ("127.0.0.1", int(server.port or 0)), "localhost"))
+        port = running.enter_context(terminator(authority, Path(server.path), "localhost"))
         (two / "password").write_text(f"{server.password}\n")
         (two / "password").chmod(0o600)
         address = f"rediss://localhost:{port}/0?ssl_ca_certs={two / 'authority.pem'}"
@@ -427,7 +427,7 @@ def test_a_host_that_sees_the_queue_by_network_and_none_of_the_files_measures_a_
         shutil.copytree(dataset.root, tmp_path / "share" / "moles")
         authority, server = trustme.CA(), urlsplit(str(settings.redis_url))
         authority.cert_pem.write_to_path(str(two / "authority.pem"))
-        port = running.enter_context(terminator(authority, ("127.0.0.1", int(server.port or 0)), address, address))
+        port = running.enter_context(terminator(authority, Path(server.path), address, address))
         (two / "password").write_text(str(server.password))
         script = (
             f"hostname second && mount --bind {tmp_path}/share {mounted} && mount -o remount,bind,ro {mounted}"

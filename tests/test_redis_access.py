@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import trustme
-from laboratory import ROOT, wait_for, workers, write_images
+from laboratory import ROOT, end, free_port, wait_for, workers, write_images
 from redis import Redis
 from tls import terminator
 
@@ -20,8 +21,11 @@ from core.datasets import load_dataset
 from core.errors import QueueUnavailable
 from core.settings import Settings
 from core.sweeps import SweepSpec
+from jobs import doctor
+from jobs.connection import connect
 from jobs.queues import Queues
-from jobs.server import ping
+from jobs.redis_address import read_address
+from jobs.server import ping, running_server
 
 SECRET = "p@ss:word/with?signs#4711"
 
@@ -32,8 +36,7 @@ def acl_url(settings: Settings) -> Iterator[str]:
     with Redis.from_url(str(settings.redis_url)) as admin:
         rules = ("on", f">{SECRET}", "~*", "&*", "+@all", "-@admin", "-@dangerous", "+info", "+keys", "+client|setname")
         admin.execute_command("ACL", "SETUSER", "dermslim", *rules)
-        place = urlsplit(str(settings.redis_url))
-        yield f"redis://dermslim:{quote(SECRET, safe='')}@{place.hostname}:{place.port}/0"
+        yield f"unix://dermslim:{quote(SECRET, safe='')}@{urlsplit(str(settings.redis_url)).path}?db=0"
         admin.execute_command("ACL", "DELUSER", "dermslim")
 
 
@@ -45,8 +48,7 @@ def authority() -> trustme.CA:
 @pytest.fixture
 def tls_port(settings: Settings, authority: trustme.CA) -> Iterator[int]:
     """A port that takes TLS alone and hands on to the Valkey server."""
-    place = urlsplit(str(settings.redis_url))
-    with terminator(authority, (str(place.hostname), int(place.port or 0)), "localhost") as port:
+    with terminator(authority, Path(urlsplit(str(settings.redis_url)).path), "localhost") as port:
         yield port
 
 
@@ -118,11 +120,13 @@ def test_the_certificate_may_be_taken_unseen_where_the_address_says_so(tls_url: 
     ping(tls_url.partition("?")[0] + "?ssl_cert_reqs=none&ssl_check_hostname=false")
 
 
-def test_an_address_without_tls_does_not_fall_back_to_it_nor_the_other_way(tls_url: str, settings: Settings) -> None:
+def test_an_address_without_tls_does_not_fall_back_to_it_nor_the_other_way(tls_url: str, tmp_path: Path) -> None:
     with pytest.raises(QueueUnavailable):
         ping(tls_url.partition("?")[0].replace("rediss://", "redis://"))
-    with pytest.raises(QueueUnavailable):
-        ping(str(settings.redis_url).replace("redis://", "rediss://"))
+    with running_server(Settings(tmp_path, (), embedded_port=free_port())) as plain:
+        ping(plain)
+        with pytest.raises(QueueUnavailable):
+            ping(plain.replace("redis://", "rediss://"))
 
 
 @pytest.mark.parametrize(
@@ -136,3 +140,165 @@ def test_an_address_that_cannot_be_read_is_an_error_that_does_not_tell_its_passw
         with pytest.raises(QueueUnavailable) as refused:
             attempt()
         assert "4711" not in str(refused.value)
+
+
+# -- an address that cannot be used ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("redis://h:1/0?ssl_ca_certs=ca.pem", "expected rediss:// with the option ssl_ca_certs; got redis://"),
+        ("rediss://h:1/0?ssl_cacerts=ca.pem", "expected an option that is known; got ssl_cacerts. Known are db, "),
+        ("redis://h:1/0?timeout=2", "expected an option that is known; got timeout"),
+        ("unix:///run/v.sock?retry=9", "got retry"),
+        ("redis://h:1/0?decode_responses=yes", "got decode_responses"),
+        ("redis://h:1/0?client_name=", "a value that the option client_name can have; got ''"),
+        ("redis://h:1/0?protocol=9", "a value that the option protocol can have; got '9'"),
+        ("redis://h:1/0?socket_timeout=nan", "got 'nan'"),
+        ("redis://h:1/0?socket_timeout=-1", "got '-1'"),
+        ("redis://h:1/0?db=1&db=2", "the option db once; got it 2 times"),
+        ("rediss://h:1/0?ssl_cert_reqs=maybe", "got 'maybe'"),
+        ("rediss://h:1/0?ssl_validate_ocsp_stapled=1", "got ssl_validate_ocsp_stapled"),
+        ("redis://h:1/zero", "what follows the host is no database's number"),
+        ("redis://h:1/0/1", "what follows the host is no database's number"),
+        ("redis://h:70000/0", "its port is no number from 1 to 65535"),
+        ("redis://h:0/0", "its port is no number from 1 to 65535"),
+        (f"redis://{'h' * 64}:1/0", "its host cannot be one"),
+        ("redis://[::1/0", "it cannot be read"),
+        ("tcp://h:1/0", "it begins with none of redis://, rediss://, unix://"),
+        ("h:1", "it begins with none of"),
+        ("unix://run/v.sock", "a socket's is unix:///path"),
+        (f"unix:///{'v' * 200}", "no socket's whole path of at most"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_a_sentence_that_names_what_is_wrong(
+    settings: Settings, url: str, sentence: str
+) -> None:
+    for attempt in (
+        lambda: ping(url),
+        lambda: Queues(replace(settings, given_redis_url=url)).ping(),
+        lambda: connect(replace(settings, given_redis_url=url), patient=True),
+    ):
+        with pytest.raises(QueueUnavailable, match=sentence) as refused:
+            attempt()
+        assert str(refused.value).startswith("REDIS_URL: expected ")
+
+
+@pytest.mark.parametrize("sign", ["/", "?", "#", "@", ":", "%", "?word=", "/word?a=b@", "["])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+def test_a_password_whose_signs_are_not_written_as_they_must_be_is_never_told(sign: str, scheme: str) -> None:
+    for url in (f"{scheme}://:hush{sign}word@host:6379/0", f"{scheme}://:12{sign}hush=word@host/x?hush=1"):
+        try:
+            told = repr(read_address(url))
+        except QueueUnavailable as refused:
+            told = str(refused)
+        for part in ("hush", "word="):
+            assert part not in told, url
+
+
+def test_an_address_keeps_what_it_says() -> None:
+    found = read_address("rediss://ada:p%40ss@[::1]:7/3?ssl_ca_certs=/ca.pem&socket_timeout=2.5&client_name=ada")
+    assert found.place == "::1:7"
+    assert found.reached == {
+        "host": "::1",
+        "port": 7,
+        "db": 3,
+        "username": "ada",
+        "password": "p@ss",
+        "ssl_ca_certs": "/ca.pem",
+    }
+    assert found.options == {"socket_timeout": 2.5, "client_name": "ada"}
+    assert read_address("unix://:p%40ss@/run/a%20b%25.sock?db=4").reached == {
+        "path": "/run/a b%.sock",
+        "db": 4,
+        "password": "p@ss",
+    }
+    assert read_address("redis://").place == "localhost:6379"
+
+
+@pytest.mark.parametrize("words", [["jobs", "status"], ["jobs.worker", "svd"], ["dashboard", "--port", "8699"]])
+def test_every_process_ends_with_one_sentence_where_an_option_is_not_known(words: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "DATA_DIR": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0?ssl_keyfile=k.pem"}
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "expected rediss:// with the option ssl_keyfile" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, "no traceback"
+
+
+def test_the_doctor_goes_on_with_its_other_checks(settings: Settings) -> None:
+    wrong = replace(settings, given_redis_url="redis://127.0.0.1:1/0?timeout=5")
+    found = {check.area: check for check in doctor.examine(wrong, keras=False)}
+    assert "got timeout" in found["queue"].found
+    assert found["queue"].status == doctor.ERROR
+    assert {"disk", "store", "data", "networks", "outside"} <= found.keys()
+
+
+# -- a server that does not let in ----------------------------------------------------------------------------------
+
+
+def outcome(settings: Settings, url: str) -> tuple[int, str]:
+    """How a worker ends, and what it says."""
+    environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": url}
+    command = [sys.executable, "-m", "jobs.worker", "svd"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        _, told = process.communicate(timeout=100)  # a server that is away is waited for much longer
+    finally:
+        end(process)
+    return process.returncode, told
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [(":wrong@", "refuses the password in the URL"), ("", "asks for a password, and the URL has none")],
+)
+def test_a_worker_with_a_wrong_password_or_none_ends_and_says_why(
+    settings: Settings, password: str, reason: str
+) -> None:
+    path = urlsplit(str(settings.redis_url)).path
+    code, told = outcome(settings, f"unix://{password}{path}")
+    assert code == 1
+    assert f"the Redis server at {path} {reason}" in told
+    assert "wrong@" not in told
+    assert "Traceback" not in told
+
+
+def test_a_worker_whose_server_nobody_vouches_for_ends_and_says_why(settings: Settings, tls_url: str) -> None:
+    code, told = outcome(settings, tls_url.partition("?")[0])
+    assert code == 1
+    assert "no Redis server that TLS vouches for is at localhost:" in told
+    assert "Traceback" not in told
+
+
+def test_a_worker_that_is_no_longer_let_in_ends_and_says_why(settings: Settings, acl_url: str) -> None:
+    environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": acl_url}
+    log = settings.data_dir / "worker"
+    with log.open("w") as stream:
+        command = [sys.executable, "-m", "jobs.worker", "svd"]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream)
+    try:
+        wait_for(lambda: process.pid in {worker.pid for worker in Queues(settings).workers()}, 100)
+        with Redis.from_url(str(settings.redis_url)) as admin:
+            admin.execute_command("ACL", "SETUSER", "dermslim", "resetpass", ">another")
+            admin.execute_command("CLIENT", "KILL", "USER", "dermslim")
+        assert process.wait(100) == 1
+    finally:
+        end(process)
+    assert "refuses the password in the URL" in log.read_text()
+
+
+def test_a_patient_client_says_at_once_that_the_server_is_away_and_waits_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(tmp_path, ())
+    with running_server(settings):
+        connection = connect(settings, patient=True)
+    waiting = threading.Thread(target=connection.ping, daemon=True)
+    waiting.start()
+    wait_for(lambda: "tried again for some minutes" in caplog.text, 30)
+    with running_server(settings):
+        waiting.join(60)
+    assert not waiting.is_alive()

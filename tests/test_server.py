@@ -1,4 +1,4 @@
-"""The embedded Valkey server: private, on the loopback interface, and durable."""
+"""The embedded Valkey server: private, found again wherever it comes back, and durable."""
 
 from __future__ import annotations
 
@@ -6,23 +6,38 @@ import os
 import socket
 import stat
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
+from accounts import as_nobody
+from laboratory import ROOT, end, free_port, wait_for
 from redis import Redis
 from redis.exceptions import AuthenticationError, ConnectionError
 
 from core.errors import QueueUnavailable
 from core.settings import Settings
-from jobs.server import ping, prepare_server, running_server, wait_until_answering
+from dashboard import supervisor
+from dashboard.__main__ import server_program
+from dashboard.supervisor import Child
+from jobs.connection import connect
+from jobs.queues import Queues
+from jobs.server import forget_server, ping, prepare_server, running_server, wait_until_answering
 
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Settings:
     data_dir = tmp_path / 'with "quotes" and spaces'
     return Settings(data_dir, (data_dir,))
+
+
+@pytest.fixture
+def by_port(tmp_path: Path) -> Settings:
+    return Settings(tmp_path / "data", (), embedded_port=free_port())
 
 
 def start(settings: Settings) -> tuple[str, subprocess.Popen[bytes]]:
@@ -42,17 +57,101 @@ def test_what_was_queued_survives_a_killed_server(embedded: Settings) -> None:
     with running_server(embedded) as again, Redis.from_url(again) as client:
         assert client.lrange("rq:queue:svd", 0, -1) == [b"chunk 1", b"chunk 2"]
         assert client.config_get("appendonly", "appendfsync") == {"appendonly": "yes", "appendfsync": "everysec"}
-    assert again == url, "port and password stay, so that running workers find the server again"
+    assert again == url, "socket and password stay"
 
 
-def test_the_server_listens_on_the_loopback_interface_only(embedded: Settings) -> None:
-    _, process = start(embedded)
+def test_the_server_listens_on_a_socket_in_a_private_folder_and_on_no_interface(embedded: Settings) -> None:
+    url, process = start(embedded)
     try:
-        sockets = psutil.Process(process.pid).net_connections(kind="inet")
-        assert {address.laddr.ip for address in sockets if address.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+        assert psutil.Process(process.pid).net_connections(kind="inet") == []
+        path = Path(Redis.from_url(url).connection_pool.connection_kwargs["path"])
+        assert path == embedded.redis_url_file.parent / "valkey.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     finally:
         process.kill()
         process.wait()
+    with running_server(embedded):  # what a killed server left is no obstacle
+        ping(embedded)
+    assert not path.exists()
+
+
+def test_another_account_does_not_reach_the_socket(shared_place: Path) -> None:
+    settings = Settings(shared_place / "data", ())
+    with running_server(settings) as url:
+        ping(settings)
+        assert as_nobody(lambda: ping(url)) == "Refused"
+        assert as_nobody(lambda: settings.redis_url) == "PermissionError"
+
+
+def test_twelve_thousand_connections_of_another_account_are_none(shared_place: Path) -> None:
+    settings = Settings(shared_place / "data", ())
+    with running_server(settings) as url:
+        path = Redis.from_url(url).connection_pool.connection_kwargs["path"]
+
+        def flood() -> None:
+            for _ in range(12_000):
+                with pytest.raises(PermissionError), socket.socket(socket.AF_UNIX) as one:
+                    one.connect(path)
+
+        assert as_nobody(flood) == "done"
+        with Redis.from_url(url) as client:
+            assert len(client.client_list()) == 1
+
+
+@pytest.mark.parametrize("name", ["n" * 120, "\u00e4" * 60, "new\nline", "a#b?c%20d@e:f"])
+def test_a_data_folder_of_any_name_has_a_socket(tmp_path: Path, name: str) -> None:
+    settings = Settings(tmp_path / name, ())
+    with running_server(settings) as url:
+        ping(settings)
+        path = Path(Redis.from_url(url).connection_pool.connection_kwargs["path"])
+        assert len(os.fsencode(path)) < 108
+        assert stat.S_IMODE(path.parent.lstat().st_mode) == 0o700
+        elsewhere = path.parent != settings.redis_url_file.parent
+        assert elsewhere == (len(os.fsencode(settings.redis_url_file)) > 100)
+    assert path.parent.exists() != elsewhere, "a folder among the temporary files is removed"
+
+
+def test_a_socket_s_other_folder_is_used_again_only_while_it_is_private(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / ("n" * 120), ())
+
+    def folder() -> Path:
+        return Path(Redis.from_url(prepare_server(settings).url).connection_pool.connection_kwargs["path"]).parent
+
+    made = [folder()]
+    assert folder() == made[0], "as after a server that was killed"
+    made[0].chmod(0o777)
+    made.append(folder())
+    assert made[1] != made[0]
+    made[1].rmdir()
+    made[1].symlink_to(tmp_path)
+    made.append(folder())
+    assert made[2] not in made[:2]
+    made[1].unlink()
+    made[0].rmdir()
+    forget_server(settings)
+    assert not made[2].exists()
+
+
+def test_the_server_listens_on_the_loopback_interface_where_that_is_asked_for(by_port: Settings) -> None:
+    with running_server(by_port) as url:
+        ping(by_port)
+        with Redis.from_url(url) as client:
+            process = psutil.Process(client.info("server")["process_id"])
+            assert client.config_get("timeout") == {"timeout": "300"}
+        sockets = process.net_connections(kind="inet")
+        assert {address.laddr for address in sockets if address.status == psutil.CONN_LISTEN} == {
+            ("127.0.0.1", by_port.embedded_port)
+        }
+        assert not (by_port.data_dir / "valkey" / "valkey.sock").exists()
+
+
+def test_a_port_that_is_taken_is_a_sentence(by_port: Settings) -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", by_port.embedded_port or 0))
+        squatter.listen()
+        with pytest.raises(QueueUnavailable, match=r"EMBEDDED_REDIS_PORT: expected port \d+ .* to be free"):
+            prepare_server(by_port)
 
 
 def test_nobody_gets_in_without_the_password_which_stands_in_private_files_only(embedded: Settings) -> None:
@@ -82,16 +181,6 @@ def test_the_address_is_known_while_the_server_runs_and_gone_afterwards(embedded
         client.ping()
 
 
-def test_a_port_that_was_taken_meanwhile_is_replaced(embedded: Settings) -> None:
-    first = prepare_server(embedded)
-    with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", first.port))
-        squatter.listen()
-        second = prepare_server(embedded)
-    assert second.port != first.port
-    assert prepare_server(embedded).port == second.port
-
-
 def test_two_folders_have_two_passwords(tmp_path: Path) -> None:
     urls = {prepare_server(Settings(tmp_path / name, ())).url for name in ("a", "b")}
     assert len({url.split("@")[0] for url in urls}) == 2
@@ -109,7 +198,7 @@ def test_a_silent_address_is_named_without_its_password() -> None:
 def test_a_wrong_password_and_a_wrong_url_are_told_apart(valkey_url: str) -> None:
     place = valkey_url.split("@")[1]
     with pytest.raises(QueueUnavailable, match="refuses the password"):
-        ping(f"redis://:geheim@{place}")
+        ping(f"unix://:geheim@{place}")
     with pytest.raises(QueueUnavailable, match="expected a Redis URL"):
         ping(f"http://{place}")
 
@@ -128,3 +217,95 @@ def test_settings_prefer_the_server_of_the_user(embedded: Settings) -> None:
         theirs = replace(embedded, given_redis_url="redis://elsewhere:6379/0")
         assert theirs.redis_url != url
     assert os.fspath(embedded.redis_url_file).endswith("valkey/url")
+
+
+# -- a server that comes back elsewhere -----------------------------------------------------------------------------
+
+
+def test_whoever_lost_the_server_finds_it_at_another_place(tmp_path: Path) -> None:
+    by_socket = Settings(tmp_path, ())
+    with running_server(by_socket):
+        client = connect(by_socket, patient=True)
+        client.set("before", 1)
+    for place in (
+        replace(by_socket, embedded_port=free_port()),
+        by_socket,
+        replace(by_socket, embedded_port=free_port()),
+    ):
+        with running_server(place):
+            assert client.get("before") == b"1", "without being told"
+            assert client.connection_pool.connection_kwargs["source"].address().place in str(client.client_list())
+
+
+def test_a_worker_goes_on_where_the_server_comes_back(tmp_path: Path) -> None:
+    places = [Settings(tmp_path, (), embedded_port=free_port()) for _ in range(2)]
+    environment = {**os.environ, "DATA_DIR": str(tmp_path)}
+    with running_server(places[0]):
+        process = subprocess.Popen([sys.executable, "-m", "jobs.worker", "svd"], cwd=ROOT, env=environment)
+        try:
+            wait_for(lambda: process.pid in {worker.pid for worker in Queues(places[0]).workers()}, 100)
+        except BaseException:
+            end(process)
+            raise
+    try:
+        with socket.create_server(("127.0.0.1", places[0].embedded_port or 0)) as stranger:
+            stranger.setblocking(False)
+            with running_server(places[1]):
+                wait_for(lambda: process.pid in {worker.pid for worker in Queues(places[1]).workers()}, 60)
+            with pytest.raises(BlockingIOError):
+                stranger.accept()
+    finally:
+        end(process)
+
+
+def test_a_client_tells_no_password_where_no_address_is_left(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, (), embedded_port=free_port())
+    with running_server(settings):
+        client = connect(settings)
+        client.ping()
+    with socket.create_server(("127.0.0.1", settings.embedded_port or 0)) as stranger:
+        stranger.setblocking(False)
+        with pytest.raises(ConnectionError, match="the embedded server is not running"):
+            client.ping()
+        with pytest.raises(BlockingIOError):
+            stranger.accept()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "unix"])
+def test_a_client_tells_no_password_to_another_account_s_server(shared_place: Path, scheme: str) -> None:
+    shared_place.chmod(0o777)
+    port, path = free_port(), shared_place / "v.sock"
+    url = f"redis://:hush@127.0.0.1:{port}/0" if scheme == "redis" else f"unix://:hush@{path}"
+    settings = Settings(shared_place / "data", ())
+    settings.redis_url_file.parent.mkdir(parents=True)
+    settings.redis_url_file.write_text(url)
+    heard = shared_place / "heard"
+
+    def listen() -> None:
+        with socket.socket(socket.AF_INET if scheme == "redis" else socket.AF_UNIX) as stranger:
+            stranger.bind(("127.0.0.1", port) if scheme == "redis" else str(path))
+            stranger.listen()
+            heard.touch()
+            for _ in range(2):  # a client that is not patient tries twice
+                one, _ = stranger.accept()
+                with heard.open("ab") as file:
+                    file.write(one.recv(1000))
+
+    with ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(as_nobody, listen)
+        wait_for(heard.exists, 30)
+        with pytest.raises(ConnectionError, match="account 65534 listens at"):
+            connect(settings).ping()
+        assert listening.result(60) == "done"
+    assert heard.read_bytes() == b""
+
+
+def test_a_server_s_address_is_forgotten_when_it_dies(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, ())
+    child = Child(server_program(settings)[0], settings.logs)
+    supervisor.start(child, folder=ROOT)
+    wait_until_answering(settings, cast("subprocess.Popen[bytes]", child.process))
+    cast("subprocess.Popen[bytes]", child.process).kill()
+    wait_for(lambda: not child.running, 30)
+    assert any("valkey ended" in sentence for sentence in supervisor.look_after([child], folder=ROOT))
+    assert settings.redis_url is None

@@ -7,13 +7,14 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import trustme
 
 
 @contextmanager
-def terminator(authority: trustme.CA, target: tuple[str, int], name: str, address: str = "127.0.0.1") -> Iterator[int]:
-    """Give a port of `address` that takes TLS alone, with a certificate for `name`, and hands on to the target.
+def terminator(authority: trustme.CA, target: Path, name: str, address: str = "127.0.0.1") -> Iterator[int]:
+    """Give a port of `address` that takes TLS alone, with a certificate for `name`, and hands on to a Unix socket.
 
     The embedded server is built without TLS; what DermSlim has to do is the client's part, which is the same.
     """
@@ -46,7 +47,8 @@ def terminator(authority: trustme.CA, target: tuple[str, int], name: str, addres
             secure = context.wrap_socket(plain, server_side=True)
         except OSError:
             return  # no TLS, or a client that does not trust the certificate
-        server = socket.create_connection(target)
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(str(target))
         threading.Thread(target=hand_on, args=(secure, server), daemon=True).start()
         hand_on(server, secure)
 
