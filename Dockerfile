@@ -15,8 +15,9 @@ WORKDIR /app
 COPY requirements.txt ./
 RUN pip install -r requirements.txt
 
-# Volumes mounted over these folders take their owner from here.
-RUN useradd --create-home --uid 1000 dermslim && mkdir /state /images && chown dermslim:dermslim /state /images
+# Volumes mounted over these folders take their owner and mode from here.
+RUN useradd --create-home --uid 1000 dermslim && mkdir /state /images \
+    && chown dermslim:dermslim /state /images && chmod 700 /state
 COPY .streamlit .streamlit
 COPY core core
 COPY jobs jobs

@@ -32,6 +32,7 @@ from core.datasets import Dataset, Record, read_registered
 from core.errors import DatasetError, ImageError, SpecError, StoreBusy
 from core.file_lock import file_lock
 from core.metadata import LeftOut
+from core.private import private_folder
 from core.settings import usable_cores
 
 RECIPE = 1  # raise it when the same file and size would give other pixels
@@ -99,7 +100,7 @@ def image_array(
     if found := open_array(dataset, folder, height, width):
         return found
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        private_folder(cache)
         with locked(folder.with_name(f"{folder.name}.lock"), lambda: report(0, len(dataset.records))):
             found = open_array(dataset, folder, height, width)  # made while this process waited
             if found is None:

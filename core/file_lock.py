@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import StoreBusy
+from core.private import open_lock
 
 PAUSE = 0.003  # seconds between two tries
 
@@ -33,7 +34,7 @@ def file_lock(path: Path, *, shared: bool, timeout: float) -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = open_lock(path)
     try:
         yield handle
     finally:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from core.errors import StoreBusy, StoreError
 from core.file_lock import file_lock
+from core.private import private_folder
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 # A connection that only reads reaches no other file and no network, whatever a query says. Given when it is opened:
@@ -78,7 +79,7 @@ class StoreFile:
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file alone, at this version of the schema; commit at the end, roll back whatever is raised."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         with self._open(read_only=False) as connection:
             _migrate(connection)
             connection.begin()

@@ -13,6 +13,7 @@ from core.architectures import LENET5
 from core.datasets import load_dataset
 from core.demo_data import IMAGES, create_demo_dataset
 from core.errors import DermSlimError
+from core.private import private_folder
 from core.protocol import TrainingSpec
 from core.schedule import Baseline, Rules
 from core.settings import Settings
@@ -35,6 +36,7 @@ PRUNING = PruneTrainSpec(
 
 def prepare_demo(settings: Settings, images: int) -> None:
     """Create the demo data set of so many images in DATA_DIR/demo unless it is there; submit its runs."""
+    private_folder(settings.data_dir)
     folder = create_demo_dataset(settings.data_dir / NAME, images=images)
     dataset = load_dataset(folder, name=NAME)
     print(f"{len(dataset.records)} synthetic images in {folder}")

@@ -36,6 +36,7 @@ from core.errors import Cancelled, DermSlimError, SpecError
 from core.images import CODECS
 from core.metrics import MetricParameters
 from core.outcomes import outcome
+from core.private import private_folder
 from core.settings import Settings, usable_cores
 from core.store import Store
 from core.svd import MODES
@@ -269,7 +270,7 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
     spec.check(dataset)
     output = None
     if isinstance(spec, ReconstructSpec):
-        output = options.output or settings.reconstructed / spec.name
+        output = options.output or private_folder(settings.reconstructed) / spec.name
         if output.exists() and any(output.iterdir()):
             raise SpecError(f"output: expected a new or empty folder; {output} has files")
     records = dataset.sample(spec.sample_size, spec.seed)

@@ -30,6 +30,7 @@ import redis
 from core import store_upkeep
 from core.errors import DermSlimError, QueueUnavailable
 from core.network_files import FOLDER
+from core.private import open_lock, private_files, private_folder, private_opener
 from core.settings import Settings
 from core.store import Store
 from core.store_file import VERSION
@@ -107,7 +108,8 @@ def back_up(
             os.fsync(written.fileno())
         half.replace(path)
     note = {"made_at": manifest.made_at, "file": str(path.resolve()), "bytes": path.stat().st_size}
-    (settings.data_dir / NOTE).write_text(json.dumps(note), encoding="utf-8")
+    with open(settings.data_dir / NOTE, "w", encoding="utf-8", opener=private_opener) as stream:
+        json.dump(note, stream)
     return manifest
 
 
@@ -241,7 +243,7 @@ def restore(settings: Settings, path: Path, *, force: bool = False, queue: bool 
     a queue that are there. queue: whether the queue is put back too. BackupError while anything runs there.
     """
     target = settings.data_dir
-    target.mkdir(parents=True, exist_ok=True)
+    private_folder(target)
     with _nothing_runs(target), tempfile.TemporaryDirectory(prefix=".restore-", dir=target) as folder:
         staging = Path(folder)
         manifest = unpack(path, staging)
@@ -319,7 +321,7 @@ def _nothing_runs(data_dir: Path) -> Iterator[None]:
     """Hold the locks of the launcher and the record worker, so that neither runs nor starts meanwhile."""
     with contextlib.ExitStack() as stack:
         for name, holder in RUNNING.items():
-            lock = stack.enter_context((data_dir / name).open("a+"))
+            lock = stack.enter_context(os.fdopen(open_lock(data_dir / name), "r+"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -384,7 +386,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
 def act_backup(options: argparse.Namespace) -> int:
     """Write a backup and say what is in it."""
     settings = Settings.from_environment()
-    path = options.file or default_path(settings)
+    path = options.file or private_folder(settings.backups) / default_path(settings).name
     manifest = back_up(
         settings,
         path,
@@ -406,7 +408,8 @@ def act_restore(options: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     if options.into:
         settings = replace(settings, data_dir=options.into.expanduser().resolve())
-    manifest = restore(settings, options.file, force=options.force, queue=not options.without_queue)
+    with private_files():
+        manifest = restore(settings, options.file, force=options.force, queue=not options.without_queue)
     print(f"{settings.data_dir}: {summary(manifest)}, as of {manifest.made_at}")
     return 0
 

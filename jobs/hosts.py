@@ -20,6 +20,7 @@ from rq.serializers import JSONSerializer
 
 from core.datasets import Dataset, folder_here
 from core.errors import DatasetError, NotOnThisHost
+from core.private import private_folder
 from core.settings import Settings
 from core.store import Store
 from jobs.connection import Connection, queue
@@ -92,7 +93,7 @@ def left_to_others(job: Job, live: LiveRun, reason: str) -> Retry | None:
 def mark_output(output: Path, run_id: str) -> None:
     """Make a reconstruction's folder and the mark by which workers know it again. DatasetError where that fails."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        private_folder(output)
         _mark(output, run_id).touch()
     except OSError as error:
         raise DatasetError(f"expected to write the new data set to {output}; {error.strerror or error}") from error

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -18,6 +19,7 @@ from typing import TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from core.errors import SpecError
+from core.private import open_lock, private_folder, private_opener
 from core.settings import Settings
 
 FORMATS = ("text", "json")
@@ -26,6 +28,7 @@ OLD_FILES = 2
 MASK = "***"
 SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE|WEBHOOK_URL", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)[^\s/@]+(?=@)", re.IGNORECASE)
+PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](?:ssl_)?password=)[^&\s]+", re.IGNORECASE)
 SHORTEST_SECRET = 6  # characters; a shorter value may stand in any word
 
 _context: dict[str, str] = {}
@@ -33,7 +36,7 @@ _context: dict[str, str] = {}
 
 def masked(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return a text without the passwords of its URLs and without the values of secret environment variables."""
-    text = PASSWORD_IN_URL.sub(rf"\g<before>{MASK}", text)
+    text = PASSWORD_IN_QUERY.sub(rf"\g<before>{MASK}", PASSWORD_IN_URL.sub(rf"\g<before>{MASK}", text))
     for name, value in (os.environ if environ is None else environ).items():
         if len(value) >= SHORTEST_SECRET and SECRET_NAMES.search(name):
             text = text.replace(value, MASK)
@@ -100,6 +103,10 @@ class Sentences(logging.Formatter):
 class SharedFile(logging.handlers.WatchedFileHandler):
     """A log that several processes append to; whoever finds it too long moves it aside, and the others follow."""
 
+    def _open(self) -> TextIOWrapper:
+        handle = private_opener(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+        return os.fdopen(handle, "a", encoding=self.encoding)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Append a record."""
         try:
@@ -113,7 +120,7 @@ def move_aside(path: Path, limit: int = LIMIT) -> None:
     """Rename a log longer than `limit` bytes to NAME.1, the one before to NAME.2; one process at a time does it."""
     if not _longer(path, limit):
         return
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
+    with os.fdopen(open_lock(path.with_name(f"{path.name}.lock")), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _longer(path, limit):  # another process was faster
             return
@@ -160,7 +167,8 @@ def set_up(
     problem = ""
     if new_folder or settings.data_dir.is_dir():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(settings.data_dir)
+            private_folder(path.parent)
             kept = SharedFile(path, encoding="utf-8")
         except OSError as error:
             problem = f"expected to write {path}; {error.strerror or error}. The log goes to standard error alone"

@@ -1,0 +1,265 @@
+"""DATA_DIR is private: other accounts of the host read nothing of it and hold none of its locks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from accounts import as_nobody
+from laboratory import ROOT, end, free_port, wait_for, write_images
+
+from core import private
+from core.file_lock import file_lock
+from core.private import NOTE, open_lock, open_to_others, private_folder, tighten
+from core.settings import Settings
+from core.store import Store
+from jobs import doctor
+from jobs.queues import Queues
+from jobs.server import running_server
+
+
+@pytest.fixture(autouse=True)
+def usual_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def open_ones(folder: Path) -> list[str]:
+    """What other accounts may read, write or enter, a link's own mode aside."""
+    return [str(path) for path in (folder, *folder.rglob("*")) if not path.is_symlink() and mode(path) & 0o077]
+
+
+def old_store(folder: Path) -> Settings:
+    """A DATA_DIR as a version left it that kept nothing private."""
+    folder.mkdir(parents=True)
+    for name in ("logs", "trained/run-1", "arrays", "reconstructed/small", "backups", "networks", "valkey"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").write_text("secret")
+    for name in ("dermslim.duckdb", "dermslim.lock", "launcher.lock", "record-worker.lock", "last-backup.json"):
+        (folder / name).write_text("")
+    assert mode(folder) == 0o755
+    assert mode(folder / "launcher.lock") == 0o644
+    return Settings(folder, ())
+
+
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_folder_and_what_was_missing_above_it_are_their_owner_s_alone(tmp_path: Path) -> None:
+    assert private_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert (mode(tmp_path / "a"), mode(tmp_path / "a" / "b")) == (0o700, 0o700)
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    assert mode(private_folder(tmp_path)) == 0o750
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        private_folder(tmp_path / "file")
+
+
+def test_an_old_store_is_closed_to_other_accounts_which_is_said_once(tmp_path: Path) -> None:
+    settings = old_store(tmp_path / "data")
+    assert open_to_others(settings)[0] == f"{settings.data_dir} (755)"
+    said = tighten(settings)
+    assert said[0] == (f"{settings.data_dir} was open to other accounts (mode 755); it is private now (mode 700)")
+    for name in ("dermslim.duckdb", "logs (2)", "trained (3)", "arrays (2)", "launcher.lock"):
+        assert name in said[1]
+    assert open_ones(settings.data_dir) == []
+    assert open_to_others(settings) == []
+    assert tighten(settings) == []
+
+
+def test_what_an_owner_may_do_stays_and_links_are_not_followed(tmp_path: Path) -> None:
+    settings = old_store(tmp_path / "data")
+    (tmp_path / "elsewhere").mkdir()
+    (settings.logs / "link").symlink_to(tmp_path / "elsewhere")
+    (settings.logs / "file").chmod(0o444)
+    tighten(settings)
+    assert mode(tmp_path / "elsewhere") == 0o755
+    assert mode(settings.logs / "file") == 0o400
+
+
+def test_a_data_set_of_the_user_s_in_data_dir_keeps_its_modes_behind_the_closed_folder(tmp_path: Path) -> None:
+    settings = old_store(tmp_path / "data")
+    write_images(settings.data_dir / "moles", 1)
+    tighten(settings)
+    assert mode(settings.data_dir) == 0o700
+    assert mode(settings.data_dir / "moles") == 0o755
+
+
+def test_an_empty_folder_and_one_with_own_networks_alone_are_closed(tmp_path: Path) -> None:
+    for name in ("empty", "prepared"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "prepared" / "networks").mkdir()
+    for name in ("empty", "prepared"):
+        tighten(Settings(tmp_path / name, ()))
+        assert mode(tmp_path / name) == 0o700
+
+
+def test_a_folder_with_others_files_stays_open_also_at_the_next_start_and_what_is_ours_in_it_does_not(
+    tmp_path: Path,
+) -> None:
+    shared = tmp_path / "photographs"
+    write_images(shared, 2)
+    settings = Settings(shared, ())
+    for _ in range(2):
+        said = tighten(settings)
+        assert said[0].startswith(f"{shared} (mode 755) stays open to other accounts: it holds files that are not")
+        assert mode(shared) == 0o755
+        assert mode(shared / "mole000.jpg") == 0o644
+        Store(settings.database).migrate()
+        (shared / "dermslim.duckdb").chmod(0o644)
+    tighten(settings)
+    assert mode(shared / "dermslim.duckdb") == 0o600
+    assert any("photographs" in each for each in open_to_others(settings))
+    (shared / NOTE).unlink()
+    tighten(settings)
+    assert mode(shared) == 0o700, "as the note says"
+
+
+def test_folders_that_others_have_things_in_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "ada"))
+    for folder in (tmp_path / "home", tmp_path / "home" / "ada"):
+        folder.mkdir(exist_ok=True, parents=True)
+        folder.chmod(0o755)
+        assert "it is no folder of DermSlim's own" in tighten(Settings(folder, ()))[0]
+        assert mode(folder) == 0o755
+    for folder in (ROOT, Path("/"), Path("/tmp")):  # noqa: S108
+        before = mode(folder)
+        tighten(Settings(folder, ()))
+        assert mode(folder) == before
+
+
+def test_another_account_s_folder_is_left_and_named(shared_place: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    folder = shared_place / "data"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    assert "it belongs to another account (65534)" in tighten(Settings(folder, ()))[0]
+    assert mode(folder) == 0o755
+
+
+def test_nothing_is_made_where_there_is_no_folder(tmp_path: Path) -> None:
+    assert tighten(Settings(tmp_path / "none", ())) == []
+    assert not (tmp_path / "none").exists()
+
+
+# -- locks -----------------------------------------------------------------------------------------------------------
+
+
+def test_locks_are_their_owner_s_alone_also_those_of_an_older_version(tmp_path: Path) -> None:
+    (tmp_path / "old.lock").touch(0o644)
+    for name in ("old.lock", "new.lock"):
+        os.close(open_lock(tmp_path / name))
+        assert mode(tmp_path / name) == 0o600
+    with file_lock(tmp_path / "store", shared=True, timeout=1):
+        assert (mode(tmp_path / "store"), mode(tmp_path / "store.gate")) == (0o600, 0o600)
+
+
+def test_another_account_cannot_hold_a_lock_to_read_it(shared_place: Path) -> None:
+    path = shared_place / "old.lock"
+    path.touch(0o644)
+
+    def hold() -> None:
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    assert as_nobody(hold) == "done", "as it was"
+    with file_lock(path, shared=True, timeout=1):
+        pass
+    assert as_nobody(hold) == "PermissionError"
+    with file_lock(path, shared=False, timeout=1):
+        pass
+
+
+def test_a_lock_is_no_link_to_a_file_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_lock(tmp_path / "x.lock")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# -- whole processes -------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_closes_data_dir_says_so_and_leaves_nothing_open(shared_place: Path) -> None:
+    settings = old_store(shared_place / "data")
+    (settings.data_dir / "dermslim.duckdb").unlink()
+    with running_server(settings):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.worker", "record"],
+            cwd=ROOT,
+            env={**os.environ, "DATA_DIR": str(settings.data_dir)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            wait_for(lambda: process.pid in {worker.pid for worker in Queues(settings).workers()}, 100)
+            assert open_ones(settings.data_dir) == []
+            for path in (settings.database, settings.logs / "file", settings.data_dir / "record-worker.lock"):
+                assert as_nobody(path.read_bytes) == "PermissionError"
+            assert doctor_says(settings).status == doctor.OK
+        finally:
+            end(process)
+    assert process.stderr is not None
+    told = process.stderr.read()
+    assert f"{settings.data_dir} was open to other accounts" in told
+    assert "was open to other accounts" in (settings.logs / "worker-record.jsonl").read_text()
+    assert mode(settings.logs / "worker-record.jsonl") == 0o600
+
+
+LAUNCHER = """
+import sys
+from dashboard.__main__ import main, server_program
+from dashboard.supervisor import Program
+touch = Program("touch", (sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", sys.argv.pop()), task=True)
+sys.exit(main(programs=lambda settings, options: [*server_program(settings), touch]))
+"""
+
+
+def test_the_launcher_makes_a_private_folder_and_so_does_all_that_it_starts(tmp_path: Path) -> None:
+    data_dir = tmp_path / "new" / "data"
+    made = data_dir / "made"
+    command = [sys.executable, "-c", LAUNCHER, "--port", str(free_port()), str(made)]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "DATA_DIR": str(data_dir)})
+    try:
+        wait_for(lambda: made.exists() or process.poll() is not None, 60)
+        assert made.exists()
+        assert (data_dir / "valkey" / "appendonlydir").is_dir()
+        assert open_ones(data_dir) == []
+    finally:
+        end(process)
+
+
+def doctor_says(settings: Settings) -> doctor.Check:
+    return next(iter(doctor.check_privacy(settings)))
+
+
+def test_the_doctor_names_what_is_open(tmp_path: Path) -> None:
+    settings = old_store(tmp_path / "data")
+    found = doctor_says(settings)
+    assert found.status == doctor.WARNING
+    assert f"{settings.data_dir} (755)" in found.found
+    assert f"chmod 700 {settings.data_dir}" in found.advice
+    tighten(settings)
+    assert doctor_says(settings).status == doctor.OK
+
+
+def test_a_command_makes_private_files_in_data_dir_and_keeps_its_umask(tmp_path: Path) -> None:
+    with private.private_files():
+        (tmp_path / "inside").touch()
+    (tmp_path / "outside").touch()
+    assert (mode(tmp_path / "inside"), mode(tmp_path / "outside")) == (0o600, 0o644)
