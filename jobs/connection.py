@@ -123,6 +123,8 @@ class ServerConnection(AbstractConnection):
             raise Refused(f"the Redis server at {self.place} {does}: {error}") from error
         except (redis.exceptions.AuthorizationError, redis.ResponseError) as error:
             raise Refused(f"the Redis server at {self.place} refuses to serve: {error}") from error
+        except redis.InvalidResponse:  # which may repeat what was sent
+            raise Refused(f"what answers at {self.place} is no Redis server") from None
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self._tell(error)
             raise

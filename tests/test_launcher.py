@@ -350,6 +350,7 @@ def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(sett
     [
         ("ARRAYS_LIMIT_GB", "plenty", "expected a number of gigabytes such as 50; got plenty"),
         ("WORKER_NICENESS", "20", "expected a whole number of 0 to 19; got 20"),
+        ("EMBEDDED_REDIS_PORT", "65536", "expected a whole number of 1 to 65535; got 65536"),
         ("WORKER_NICENESS", "-5", "expected a whole number of 0 to 19; got -5"),
     ],
 )

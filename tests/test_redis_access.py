@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -271,6 +273,22 @@ def test_a_worker_whose_server_nobody_vouches_for_ends_and_says_why(settings: Se
     assert code == 1
     assert "no Redis server that TLS vouches for is at localhost:" in told
     assert "Traceback" not in told
+
+
+def test_another_program_at_the_address_is_no_redis_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            one, _ = listener.accept()
+            with one:
+                one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + one.recv(1000))
+
+        answered = pool.submit(answer)
+        with pytest.raises(QueueUnavailable, match="is no Redis server") as refused:
+            ping(f"redis://:hush@127.0.0.1:{port}/0")
+        answered.result(30)
+    assert "hush" not in str(refused.value)
 
 
 def test_a_worker_that_is_no_longer_let_in_ends_and_says_why(settings: Settings, acl_url: str) -> None:
