@@ -116,7 +116,9 @@ def _not_ours(folder: Path) -> str | None:
     if folder.stat().st_uid != os.geteuid():
         return f"it belongs to another account ({folder.stat().st_uid}). Give it to this one, or make it private there"
     project = Path(__file__).resolve().parents[1]
-    shared = (Path.home(), project, *(Path(root) for root in (*DEFAULT_ROOTS, "/tmp", "/var/tmp")))  # noqa: S108
+    shared = [project, *(Path(root) for root in (*DEFAULT_ROOTS, "/tmp", "/var/tmp"))]  # noqa: S108
+    with contextlib.suppress(RuntimeError):  # an account without a home, as in containers
+        shared.append(Path.home())
     if folder == Path(tempfile.gettempdir()) or any(place.resolve().is_relative_to(folder) for place in shared):
         return "it is no folder of DermSlim's own. Set DATA_DIR to a new folder"
     names = {path.name for path in folder.iterdir()}

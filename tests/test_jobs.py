@@ -38,7 +38,7 @@ def ended(queues: Queues, run_id: str, seconds: float = 240) -> RunState:
 def lab(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
     """One lab with a record worker and two `svd` workers, shared by the tests that disturb nothing."""
     folder = tmp_path_factory.mktemp("lab")
-    url = valkey_server.rsplit("/", 1)[0] + "/3" if valkey_server.count("/") > 2 else valkey_server + "/3"
+    url = valkey_server.replace("?db=0", "?db=3")
     settings = Settings(folder / "data", (folder,), given_redis_url=url)
     settings.data_dir.mkdir()
     with workers(settings, "record", "svd", "svd"):

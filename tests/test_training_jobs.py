@@ -113,7 +113,7 @@ def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
 def lab(valkey_server: str, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
     """One lab with a record worker and a `train` worker, shared by the tests that kill neither."""
     folder = tmp_path_factory.mktemp("training-lab")
-    url = valkey_server.rsplit("/", 1)[0] + "/4" if valkey_server.count("/") > 2 else valkey_server + "/4"
+    url = valkey_server.replace("?db=0", "?db=4")
     settings = Settings(folder / "data", (folder, images.parent), given_redis_url=url)
     settings.data_dir.mkdir()
     with workers(settings, "record", "train"):
