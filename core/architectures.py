@@ -32,11 +32,22 @@ class NetworkError(SpecError):
         self.path = path
 
 
-def require_positive(word: str, **values: int) -> None:
-    """Raise NetworkError unless every value is a whole number of at least 1."""
+# More than any network that learns to see has; what lies beyond is a slip, or a file meant to use up a machine.
+MOST_CHANNELS = 100_000  # filters of a convolution, units of a dense layer
+MOST_PIXELS = 10_000  # sides of kernels, windows, strides, margins and images
+MOST_LAYERS = 500  # in a branch
+MOST_PARAMETERS = 4 * 10**9  # 64 GB with gradients and Adam's moments
+MOST_VALUES = 10**9  # that one layer makes of one image: 4 GB
+
+
+def require_positive(word: str, most: int, **values: int) -> None:
+    """Raise NetworkError unless every value is a whole number from 1 to `most`."""
     for field, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise NetworkError(f"{word}: expected {field} to be a whole number of at least 1, got {value!r}", (field,))
+        if value > most:
+            shown = value if value < 10**15 else "a number of more than 15 digits"
+            raise NetworkError(f"{word}: expected {field} to be at most {most}, got {shown}", (field,))
 
 
 def require_padding(word: str, padding: str) -> None:
@@ -55,8 +66,9 @@ class Conv:
     padding: str = "valid"
 
     def __post_init__(self) -> None:
-        """Refuse sizes below 1 and unknown paddings."""
-        require_positive("conv", filters=self.filters, kernel=self.kernel, stride=self.stride)
+        """Refuse sizes out of bounds and unknown paddings."""
+        require_positive("conv", MOST_CHANNELS, filters=self.filters)
+        require_positive("conv", MOST_PIXELS, kernel=self.kernel, stride=self.stride)
         require_padding("conv", self.padding)
 
 
@@ -68,8 +80,8 @@ class MaxPool:
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        require_positive("max_pool", size=self.size, stride=self.step)
+        """Refuse sizes out of bounds."""
+        require_positive("max_pool", MOST_PIXELS, size=self.size, stride=self.step)
 
     @property
     def step(self) -> int:
@@ -84,8 +96,8 @@ class ZeroPad:
     pad: int
 
     def __post_init__(self) -> None:
-        """Refuse pads below 1."""
-        require_positive("zero_pad", pad=self.pad)
+        """Refuse pads out of bounds."""
+        require_positive("zero_pad", MOST_PIXELS, pad=self.pad)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +134,8 @@ class Dense:
     units: int
 
     def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        require_positive("dense", units=self.units)
+        """Refuse sizes out of bounds."""
+        require_positive("dense", MOST_CHANNELS, units=self.units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +150,9 @@ class Residual:
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        require_positive("residual", filters=self.filters, kernel=self.kernel)
+        """Refuse sizes out of bounds."""
+        require_positive("residual", MOST_CHANNELS, filters=self.filters)
+        require_positive("residual", MOST_PIXELS, kernel=self.kernel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +316,7 @@ def walk(spec: NetworkSpec, height: int, width: int) -> Iterator[Step]:
 
     Raises NetworkError (a SpecError) naming the layer at which nothing is left of the image.
     """
-    require_positive(f"{spec.name}'s input", height=height, width=width)
+    require_positive(f"{spec.name}'s input", MOST_PIXELS, height=height, width=width)
     image = metadata = ()  # type: Shape
     for step in walk_branch(spec, "image", spec.image, (height, width, CHANNELS)):
         image = step.output_shape
@@ -354,6 +367,8 @@ def branch_from(data: Mapping[str, Any], branch: Branch, default: tuple[Layer, .
     layers = data[branch]
     if not isinstance(layers, list | tuple):
         raise NetworkError(f"{branch}: expected a list of layers, got {layers!r}", (branch,))
+    if len(layers) > MOST_LAYERS:
+        raise NetworkError(f"{branch}: expected at most {MOST_LAYERS} layers, got {len(layers)}", (branch, MOST_LAYERS))
     records = []
     for index, layer in enumerate(layers):
         try:

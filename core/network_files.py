@@ -9,23 +9,24 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from core.architectures import NETWORKS, NetworkError, NetworkSpec, from_dict
+from core.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkError, NetworkSpec, from_dict
 from core.errors import SpecError
+from core.parameters import check_trainable
+from core.plain_files import read_plain
+from core.plain_yaml import MAX_DEPTH, MOST_DIGITS, LineError, Lines, ValuePath, longest_known, read_yaml
 
 FOLDER = "networks"  # below DATA_DIR
 SUFFIXES = (".yaml", ".yml", ".toml")
 MAX_BYTES = 20_000
-MAX_DEPTH = 20
-
-ValuePath = tuple[str | int, ...]  # such as ("image", 3, "filters")
-Lines = Callable[[ValuePath], int]  # a value's path → its 1-based line
+LONGEST_TITLE, LONGEST_READING = 200, 1_000  # characters
+LONGEST_REASON = 400  # characters of what a file holds, quoted in the reason why it is left out
+LOOK_BACK = 10  # lines before a value in TOML that may not end a readable beginning, as within a long text
+FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 EXAMPLE_YAML = """\
 # The file's name is the network's, unless the field name says another.
@@ -61,15 +62,6 @@ image = [
 """
 
 
-class LineError(SpecError):
-    """A line of a file cannot be used."""
-
-    def __init__(self, message: str, line: int) -> None:
-        """Keep the 1-based line beside the message."""
-        super().__init__(message)
-        self.line = line
-
-
 @dataclass(frozen=True)
 class Networks:
     """Networks by name, and for each file that could not be used a sentence saying why."""
@@ -77,57 +69,9 @@ class Networks:
     networks: dict[str, NetworkSpec]
     left_out: dict[str, str]
 
-
-def read_yaml(text: str) -> tuple[object, Lines]:
-    """Return a YAML file's plain data and where its values stand; raises LineError."""
-    lines: dict[ValuePath, int] = {}
-    constructor = yaml.constructor.SafeConstructor()
-
-    def plain(node: yaml.Node, path: ValuePath, line: int) -> object:
-        lines[path] = line
-        if isinstance(node, yaml.MappingNode):
-            mapping: dict[str, object] = {}
-            for key, value in node.value:
-                key_line = key.start_mark.line + 1
-                if not isinstance(key, yaml.ScalarNode):
-                    raise LineError("expected a word before the colon, got a list or mapping", key_line)
-                if key.value in mapping:
-                    raise LineError(f"expected each field once, got {key.value} again", key_line)
-                mapping[key.value] = plain(value, (*path, key.value), key_line)
-            return mapping
-        if isinstance(node, yaml.SequenceNode):
-            return [plain(item, (*path, index), item.start_mark.line + 1) for index, item in enumerate(node.value)]
-        try:
-            return constructor.construct_object(node)
-        except ValueError as error:
-            raise LineError(f"expected a number or text, got {node.value!r} ({error})", line) from error
-
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            if isinstance(event, yaml.AliasEvent):
-                # Aliases of aliases can make a small file describe billions of layers.
-                raise LineError(f"expected every layer written out, got the alias *{event.anchor}", line)
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:  # the library's time grows with the depth squared
-                raise LineError(f"expected a list of layers, got lists {depth} deep", line)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = plain(node, (), 1) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise LineError(f"expected YAML, got: {error.problem}", mark.line + 1 if mark else 1) from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise LineError(f"expected text, got the character {error.character!r}", line) from error
-    return data, lambda path: lines[longest_known(path, lines.__contains__)]
-
-
-def longest_known(path: ValuePath, known: Callable[[ValuePath], bool]) -> ValuePath:
-    """Return the path, or that of the closest thing around it which the file does hold."""
-    while path and not known(path):
-        path = path[:-1]
-    return path
+    def why_not(self, name: str) -> str | None:
+        """Return why the network of that name is missing where its file could not be used, else None."""
+        return next((why for file, why in self.left_out.items() if Path(file).stem == name), None)
 
 
 def holds(data: object, path: ValuePath) -> bool:
@@ -142,8 +86,8 @@ def holds(data: object, path: ValuePath) -> bool:
 
 
 def toml_prefix(lines: list[str], count: int) -> object:
-    """Return what the longest readable beginning of at most `count` lines holds, an open list closed."""
-    for end in range(count, 0, -1):
+    """Return what the longest readable beginning of about `count` lines holds, an open list closed."""
+    for end in range(count, max(0, count - LOOK_BACK), -1):
         for closing in ("", "\n]"):
             try:
                 return tomllib.loads("\n".join(lines[:end]) + closing)
@@ -174,38 +118,84 @@ def read_toml(text: str) -> tuple[object, Lines]:
         named = re.match(r"line (\d+)", place)
         last = len(text.rstrip().split("\n"))
         raise LineError(f"expected TOML, got: {reason}", int(named[1]) if named else last) from error
+    except (ValueError, ArithmeticError) as error:  # int() of five thousand digits
+        raise LineError(f"expected numbers of at most {MOST_DIGITS} digits, got a longer one", 1) from error
     return data, lambda path: toml_line(text, path)
+
+
+def check_values(data: object, lines: Lines) -> None:
+    """Raise LineError for values too deep, too long or not printable, before anything looks at them or quotes them."""
+    todo: list[tuple[ValuePath, object]] = [((), data)]
+    while todo:
+        path, value = todo.pop()
+        if len(path) > MAX_DEPTH:
+            raise LineError(f"expected a list of layers, got lists {len(path)} deep", lines(path))
+        if isinstance(value, dict):
+            todo += (((*path, key), each) for key, each in value.items())
+        elif isinstance(value, list):
+            todo += (((*path, index), each) for index, each in enumerate(value))
+        elif isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+            raise LineError(f"expected numbers of at most {MOST_DIGITS} digits, got a longer one", lines(path))
+        elif isinstance(value, str):
+            longest = LONGEST_READING if path[:1] == ("readings",) else LONGEST_TITLE
+            if len(value) > longest:
+                raise LineError(f"expected text of at most {longest} characters, got {len(value)}", lines(path))
+            if not value.replace("\n", "").isprintable():
+                raise LineError(f"expected text that can be printed, got {value!a}", lines(path))
+
+
+def printable(text: str) -> str:
+    """Return a reason or a file's name as one line that any terminal and page can show."""
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return shown if len(shown) <= LONGEST_REASON else f"{shown[:LONGEST_REASON]}…"
 
 
 def load_network(path: Path) -> NetworkSpec:
     """Read one network's file, .yaml, .yml or .toml; raises SpecError naming the file and the line."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise SpecError(
-            f"{path.name}: expected a file ending in {', '.join(SUFFIXES)}, got {path.suffix or 'no ending'}"
-        )
     try:
-        content = path.read_bytes()
+        return _load(path)
+    except LineError as error:
+        raise SpecError(printable(f"{path.name}, line {error.line}: {error}")) from error
+    except RecursionError as error:
+        raise SpecError(printable(f"{path.name}: expected a list of layers, got lists nested without end")) from error
     except OSError as error:
-        raise SpecError(f"{path.name}: expected a readable file, got: {error.strerror}") from error
+        reason = error.strerror or "what cannot be read"
+        raise SpecError(printable(f"{path.name}: expected a readable file, got: {reason}")) from error
+    except SpecError as error:
+        raise SpecError(printable(f"{path.name}: {error}")) from error
+
+
+def _load(path: Path) -> NetworkSpec:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SpecError(f"expected a file ending in {', '.join(SUFFIXES)}, got {suffix or 'no ending'}")
+    if not FILE_NAME.fullmatch(path.name):
+        raise SpecError("expected a file's name of at most 100 letters, digits, spaces, dots, - and _")
+    content = read_plain(path, MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise SpecError(f"{path.name}: expected at most {MAX_BYTES} bytes, got {len(content)}")
+        raise SpecError(f"expected at most {MAX_BYTES} bytes, got {path.stat().st_size}")
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SpecError(f"{path.name}, line {line}: expected UTF-8 text, got other bytes") from error
+        raise LineError("expected UTF-8 text, got other bytes", content.count(b"\n", 0, error.start) + 1) from error
+    data, lines = (read_toml if suffix == ".toml" else read_yaml)(text)
+    check_values(data, lines)
+    if not isinstance(data, dict):
+        raise LineError(f"expected fields such as image, got {data!r}", 1)
     try:
-        data, lines = (read_toml if path.suffix.lower() == ".toml" else read_yaml)(text)
-        if not isinstance(data, dict):
-            raise LineError(f"expected fields such as image, got {data!r}", 1)
-        try:
-            return from_dict({"name": path.stem, "source": f"file {path.name}"} | data)
-        except NetworkError as error:
-            raise LineError(str(error), lines(error.path)) from error
-    except LineError as error:
-        raise SpecError(f"{path.name}, line {error.line}: {error}") from error
-    except RecursionError as error:
-        raise SpecError(f"{path.name}: expected a list of layers, got lists nested without end") from error
+        spec = from_dict({"name": path.stem, "source": f"file {path.name}"} | data)
+        check_trainable(spec, DEFAULT_HEIGHT, DEFAULT_WIDTH)
+    except NetworkError as error:
+        raise LineError(str(error), lines(error.path)) from error
+    return spec
+
+
+def network_paths(folder: Path) -> Iterator[Path]:
+    """Yield the networks' files of a folder in alphabetical order; OSError where the folder cannot be listed."""
+    try:
+        yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except FileNotFoundError:
+        return
 
 
 def load_networks(folder: Path) -> Networks:
@@ -215,16 +205,21 @@ def load_networks(folder: Path) -> Networks:
     """
     networks: dict[str, NetworkSpec] = {}
     left_out: dict[str, str] = {}
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    try:
+        files = list(network_paths(folder))
+    except OSError as error:
+        reason = f"{folder.name}: expected a folder of networks' files, got: {error.strerror}"
+        return Networks({}, {folder.name: reason})
     for path in files:
+        name = printable(path.name)
         try:
             spec = load_network(path)
         except SpecError as error:
-            left_out[path.name] = str(error)
+            left_out[name] = str(error)
             continue
         if spec.name in NETWORKS or spec.name in networks:
             owner = "the article's network" if spec.name in NETWORKS else networks[spec.name].source
-            left_out[path.name] = f"{path.name}: expected a name of its own, got {spec.name}, which is that of {owner}"
+            left_out[name] = f"{name}: expected a name of its own, got {spec.name}, which is that of {owner}"
         else:
             networks[spec.name] = spec
     return Networks(networks, left_out)

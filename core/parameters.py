@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from core.architectures import (
+    MOST_PARAMETERS,
+    MOST_VALUES,
     TYPE_OF,
     BatchNorm,
     Conv,
     Dense,
     Dropout,
     MaxPool,
+    NetworkError,
     NetworkSpec,
     Residual,
     Step,
@@ -110,6 +114,22 @@ def network_cost(spec: NetworkSpec, height: int, width: int) -> Cost:
 def count_parameters(spec: NetworkSpec, height: int, width: int) -> int:
     """Return the learnable parameters for images of height × width, as Keras counts trainable ones."""
     return network_cost(spec, height, width).parameters
+
+
+def check_trainable(spec: NetworkSpec, height: int, width: int) -> None:
+    """Raise NetworkError where no machine can train a network at a size; a size too small for it is not looked at."""
+    try:
+        steps = list(walk(spec, height, width))
+    except NetworkError:
+        return
+    for step in steps:
+        if (values := prod(step.output_shape)) > MOST_VALUES:
+            wanted = f"{spec.name}: expected layers that make at most {MOST_VALUES:,} numbers of an image"
+            raise NetworkError(f"{wanted}, got {values:,} at {step.name}", (step.branch,))
+    parameters = sum(layer_cost(step).parameters for step in steps)
+    if parameters > MOST_PARAMETERS:
+        wanted = f"{spec.name}: expected at most {MOST_PARAMETERS:,} parameters at {height}×{width}"
+        raise NetworkError(f"{wanted}, got {parameters:,}", ("image",))
 
 
 LAYER_COLUMNS = (

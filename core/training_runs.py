@@ -29,7 +29,7 @@ from core.classification import FIGURES
 from core.datasets import Dataset
 from core.errors import SpecError
 from core.metadata import LeftOut
-from core.parameters import network_cost
+from core.parameters import check_trainable, network_cost
 from core.protocol import EpochResult, TrainingError, TrainingSpec
 from core.pruning import iterations
 from core.schedule import (
@@ -82,6 +82,7 @@ class TrainSpec:
             object.__setattr__(self, "baseline", article_baseline(self.network.name))
         for _ in walk(self.network, self.training.height, self.training.width):
             pass
+        check_trainable(self.network, self.training.height, self.training.width)
 
     @property
     def thresholds(self) -> Baseline:

@@ -29,11 +29,13 @@ def stamps() -> tuple[FileStamp, ...]:
     found = []
     for path in sorted(folder().glob("*")):
         if path.suffix.lower() in SUFFIXES:
+            name = ascii(path.name)  # Streamlit hashes it, and a name may hold bytes that are no text
             try:
                 facts = path.stat()
-            except FileNotFoundError:  # taken away since it was listed
+            except OSError:  # taken away since it was listed, or a link that leads nowhere
+                found.append((name, 0, 0))
                 continue
-            found.append((path.name, facts.st_mtime_ns, facts.st_size))
+            found.append((name, facts.st_mtime_ns, facts.st_size))
     return tuple(found)
 
 

@@ -88,8 +88,8 @@ def choose_networks(text: str, settings: Settings) -> list[NetworkSpec]:
     names = [name for part in parts(text, "networks") for name in (NETWORKS if part == "all" else (part,))]
     for name in names:
         if name not in found.networks:
-            broken = next((why for file, why in found.left_out.items() if Path(file).stem == name), None)
-            raise SpecError(broken or f"networks: expected all or {', '.join(found.networks)}; got {name}")
+            known = ", ".join(found.networks)
+            raise SpecError(found.why_not(name) or f"networks: expected all or {known}; got {name}")
     return [found.networks[name] for name in dict.fromkeys(names)]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core.architectures import NetworkSpec
+from core.architectures import NETWORKS, NetworkSpec
 from core.datasets import Dataset
 from core.errors import SpecError
 from core.network_files import all_networks
@@ -163,12 +163,13 @@ def add_pruning_options(parser: argparse.ArgumentParser) -> None:
 
 def networks_of(text: str, settings: Settings) -> list[NetworkSpec]:
     """Return the networks that a text names."""
-    found = all_networks(settings.data_dir).networks
-    names = list(found)[:4] if text == "all" else text.split(",")
+    found = all_networks(settings.data_dir)
+    names = list(NETWORKS) if text == "all" else text.split(",")
     for name in names:
-        if name not in found:
-            raise SpecError(f"network: expected some of {', '.join(found)}, or all; got {name}")
-    return [found[name] for name in names]
+        if name not in found.networks:
+            known = ", ".join(found.networks)
+            raise SpecError(found.why_not(name) or f"network: expected some of {known}, or all; got {name}")
+    return [found.networks[name] for name in names]
 
 
 def protocol(options: argparse.Namespace) -> TrainingSpec:

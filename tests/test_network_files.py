@@ -1,10 +1,12 @@
 """Users' own networks: what a file may say, and errors that name its line."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from core.architectures import ALEXNET, NETWORKS, Conv, Dense, Residual, to_dict
+from core.architectures import ALEXNET, NETWORKS, Conv, Dense, NetworkSpec, Residual, from_dict, to_dict
 from core.errors import SpecError
 from core.network_files import (
     EXAMPLE_TOML,
@@ -15,7 +17,8 @@ from core.network_files import (
     load_networks,
     toml_line,
 )
-from core.parameters import count_parameters, curve_table, layer_table
+from core.parameters import check_trainable, count_parameters, curve_table, layer_table
+from core.plain_yaml import plain_scalar, read_yaml
 
 
 def written(folder: Path, name: str, text: str | bytes) -> Path:
@@ -77,7 +80,7 @@ image:
         ("filters: 8", "filters: 0", 3, "image, layer 1: conv: expected filters .* got 0"),
         ("filters: 8", "filters: eight", 3, "got 'eight'"),
         ("filters: 8", "filters: 8.5", 3, "got 8.5"),
-        ("filters: 8", "filters: yes", 3, "got True"),
+        ("filters: 8", "filters: yes", 3, "got 'yes'"),
         ("filters: 8", "filters:", 3, "got None"),
         ("filters: 8", "filtres: 8", 3, "expected filters, kernel, stride, padding, got the unknown field 'filtres'"),
         ("    kernel: 3\n", "", 2, "conv: expected kernel, got none"),
@@ -86,8 +89,8 @@ image:
         ("    kernel: 3", "    kernel: 3\n    filters: 9", 5, "expected each field once, got filters again"),
         ("    kernel: 3", "  kernel: 3", 4, "expected YAML, got: "),
         ("units: 16", "units: [16", 8, "expected YAML, got: "),
-        ("units: 16", "units: 2026-99-99", 7, "expected a number or text, got '2026-99-99'"),
-        ("units: 16", "units: !!python/object:os.system x", 7, "expected YAML, got: could not determine a constructor"),
+        ("units: 16", "units: 2026-99-99", 7, "dense: expected units .* got '2026-99-99'"),
+        ("units: 16", "units: !!python/object:os.system x", 7, "without tags, got the tag !!python/object"),
         ("units: 16", "units: &a 16\n  - {layer: dense, units: *a}", 8, r"every layer written out, got the alias \*a"),
         ("units: 16", "units: 16\nhead:\n  - {layer: dense, units: 5}", 9, "dense of 4 units"),
         ("units: 16", "units: 16\nname: my net", 8, "expected a name of 1 to 40 letters"),
@@ -193,3 +196,155 @@ def test_one_broken_file_is_left_out_with_its_reason_and_stops_no_other(tmp_path
         "lenet5.yaml": "lenet5.yaml: expected a name of its own, got lenet5, which is that of the article's network",
         "other.toml": "other.toml: expected a name of its own, got good, which is that of file good.yaml",
     }
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["!!bool maybe", "!!int ''", "!!float ''", "!!timestamp soon", "!!int x", "!own 1", "!!str 8", "! 8"],
+)
+def test_a_tag_is_refused_with_its_line_whether_it_fits_or_not(tmp_path, value) -> None:
+    written(tmp_path, "bad.yaml", YAML.replace("filters: 8", f"filters: {value}"))
+    written(tmp_path, "good.yaml", YAML)
+    found = load_networks(tmp_path)
+    assert list(found.networks) == ["good"]
+    assert list(found.left_out) == ["bad.yaml"]
+    assert found.left_out["bad.yaml"].startswith("bad.yaml, line 3: expected text and numbers without tags, got the")
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        *(
+            ("064", 64),
+            ("0o64", 52),
+            ("0x40", 64),
+            ("-3", -3),
+            ("0.25", 0.25),
+            (".5", 0.5),
+            ("2.", 2.0),
+            ("1e3", 1000.0),
+        ),
+        *((word, word) for word in ("1:30", "yes", "no", "on", "Off", "1_000", "0b11", "2026-01-31", "=", "<<", "0o8")),
+        *(("", None), ("~", None), ("Null", None), ("true", True), ("FALSE", False), ("tRUE", "tRUE")),
+        (".inf", float("inf")),
+    ],
+)
+def test_words_mean_what_yaml_1_2_says(word, meaning) -> None:
+    assert (plain_scalar(word), type(plain_scalar(word))) == (meaning, type(meaning))
+    assert read_yaml(f"- {word}\n- '{word}'")[0] == [meaning, word]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("filters: 8", "filters: 0x" + "f" * 5000, 3, "at most 15 digits, got one of 5000"),
+        ("filters: 8", "filters: " + "9" * 5000, 3, "at most 15 digits, got one of 5000"),
+        ("filters: 8", "filters: 1:30", 3, "got '1:30'"),
+        ("filters: 8", "filters: 100001", 3, "conv: expected filters to be at most 100000, got 100001"),
+        ("kernel: 3", "kernel: 10001", 4, "conv: expected kernel to be at most 10000, got 10001"),
+        ("units: 16", "units: 999999999999999", 7, "expected units to be at most 100000"),
+        ("units: 16", "units: .inf", 7, "got inf"),
+        ("units: 16", "units: 1e999", 7, "got inf"),
+        ("kernel: 3", "kernel: 3\n    stride: 10001", 5, "expected stride to be at most 10000"),
+        ("filters: 8", "filters: 99999", 1, "expected layers that make at most 1,000,000,000 numbers of an image"),
+        ("units: 16", "units: 99999", 1, "expected at most 4,000,000,000 parameters at 200×100, got"),
+        ("units: 16", "units: 16\ntitle: " + "x" * 201, 8, "at most 200 characters, got 201"),
+        ("units: 16", 'units: 16\ntitle: "\\e[31mred"', 8, "expected text that can be printed"),
+        ("units: 16", 'units: 16\ntitle: "\\ud800"', 8, "expected text that can be printed"),
+        ("units: 16", 'units: 16\ntitle: "\\UFFFFFFFF"', 7, "a character or version that does not exist"),
+        ("image:", "%YAML " + "1" * 5000 + ".1\n---\nimage:", 1, "a character or version that does not exist"),
+        ("units: 16", "units: 16\n---\nimage: []", 9, "expected one document"),
+        ("image:", "? &a {b: 1}\n: *a\nimage:", 1, "expected a word before the colon"),
+        ("units: 16", "units: " + "y" * 15_000, 7, "at most 200 characters, got 15000"),
+    ],
+)  # fmt: skip
+def test_no_number_or_text_is_too_large_for_a_sentence(tmp_path, old, new, line, message) -> None:
+    assert old in YAML
+    path = written(tmp_path, "mine.yaml", YAML.replace(old, new))
+    with pytest.raises(SpecError, match=rf"(?s)^mine.yaml, line {line}: .*{message}") as raised:
+        load_network(path)
+    assert len(str(raised.value)) < 500
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("filters = 8", "filters = 0x" + "f" * 5000, "line 5: expected numbers of at most 15 digits"),
+        ("filters = 8", "filters = " + "9" * 5000, "line 1: expected numbers of at most 15 digits"),
+        ("filters = 8", "filters = inf", "line 5: .*got inf"),
+        ("filters = 8", "filters.a" + ".a" * 3000 + " = 1", "line 5: expected a list of layers, got lists 21 deep"),
+        (
+            "kernel = 3",
+            'kernel = 3\nmore = """' + "\n" * 9000 + '"""',
+            "line 9007: expected text of at most 200 characters",
+        ),
+    ],
+)
+def test_toml_keeps_to_the_same_bounds(tmp_path, old, new, message) -> None:
+    with pytest.raises(SpecError, match=f"^mine.toml, {message}"):
+        load_network(written(tmp_path, "mine.toml", TOML.replace(old, new)))
+
+
+def test_more_layers_than_any_network_has_are_refused(tmp_path) -> None:
+    many = "image: [" + "{layer: flatten}," * 501 + "]"
+    with pytest.raises(SpecError, match="image: expected at most 500 layers, got 501"):
+        load_network(written(tmp_path, "many.yaml", many))
+
+
+def test_a_network_from_the_queue_keeps_to_the_same_bounds() -> None:
+    with pytest.raises(SpecError, match="expected units to be at most 100000, got a number of more than 15 digits"):
+        from_dict({"name": "own", "image": [{"layer": "flatten"}, {"layer": "dense", "units": 10**6000}]})
+    wide = NetworkSpec("own", "own", "", (), (*ALEXNET.image[:-3], Dense(100_000), Dense(100_000)), *HEADS)
+    with pytest.raises(SpecError, match="own: expected at most 4,000,000,000 parameters"):
+        check_trainable(wide, 200, 100)
+    check_trainable(ALEXNET, 20, 10)  # too small for the network, which is another error's to say
+
+
+HEADS = (ALEXNET.metadata, ALEXNET.head)
+
+
+def test_nothing_but_a_file_is_opened(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "dangling.yaml").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    (tmp_path / "folder.yaml").mkdir()
+    written(tmp_path, "good.yaml", YAML)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "s.yaml"))
+        found = load_networks(tmp_path)
+    assert list(found.networks) == ["good"]
+    kind = "expected a readable file, got: It is a pipe, socket or device"
+    assert found.left_out == {
+        "dangling.yaml": "dangling.yaml: expected a readable file, got: No such file or directory",
+        "device.yaml": f"device.yaml: {kind}",
+        "folder.yaml": "folder.yaml: expected a readable file, got: Is a directory",
+        "loop.yaml": "loop.yaml: expected a readable file, got: Too many levels of symbolic links",
+        "pipe.toml": f"pipe.toml: {kind}",
+        "pipe.yaml": f"pipe.yaml: {kind}",
+        "s.yaml": f"s.yaml: {kind}",
+    }
+
+
+def test_a_file_whose_name_cannot_be_shown_is_left_out_under_one_that_can(tmp_path) -> None:
+    own = "name: own\n" + YAML
+    names = ("<b>.yaml", "a\nb.yaml", "\x1b[31m.yaml", "x" * 200 + ".yaml", "\udcff.yaml", "![](x).yaml")
+    for name in names:
+        written(tmp_path, name, own)
+    written(tmp_path, "Größe 2.yaml", own)
+    found = load_networks(tmp_path)
+    assert {name: spec.source for name, spec in found.networks.items()} == {"own": "file Größe 2.yaml"}
+    assert len(found.left_out) == len(names)
+    for name, reason in found.left_out.items():
+        assert name.isprintable()
+        assert reason.isprintable()
+        assert "expected a file's name of at most 100 letters" in reason
+
+
+def test_a_folder_that_is_none_is_named(tmp_path) -> None:
+    written(tmp_path, "networks", "nothing")
+    found = all_networks(tmp_path)
+    assert found.networks == NETWORKS
+    assert found.left_out == {"networks": "networks: expected a folder of networks' files, got: Not a directory"}

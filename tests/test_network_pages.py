@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ def table(test: AppTest, column: str) -> pd.DataFrame:
 
 def metrics(test: AppTest) -> dict[str, str]:
     return {each.label: each.value for each in test.metric}
+
+
+@pytest.mark.parametrize("page", ["networks", "curves", "prune_train"])
+def test_no_file_in_the_folder_keeps_a_page_from_opening(open_page: OpenPage, folder: Path, page: str) -> None:
+    (folder / "tag.yaml").write_text(EXAMPLE_YAML.replace("filters: 16", "filters: !!bool maybe"))
+    (folder / "digits.yaml").write_text(EXAMPLE_YAML.replace("filters: 16", f"filters: 0x{'f' * 5000}"))
+    (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
+    (folder / "\udcff.yaml").write_text(EXAMPLE_YAML)
+    os.mkfifo(folder / "pipe.yaml")
+    shown = open_page(page, **({"tab": "new"} if page == "prune_train" else {}))
+    assert not shown.exception
+    if page != "prune_train":
+        said = text(shown)
+        assert "tag.yaml, line 6" in said
+        assert "It is a pipe, socket or device" in said
 
 
 # -- networks ------------------------------------------------------------------------------------------------------
