@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from core import exports
 from core.architectures import ALEXNET, LENET5, NETWORKS, NetworkSpec
 from core.fits import CurveFits
 from core.metrics import METRICS_BY_NAME
@@ -621,7 +622,7 @@ def claims_table(known: Known) -> pd.DataFrame:
 
 def to_csv(table: pd.DataFrame) -> str:
     """Return a `claims_table` as CSV."""
-    return table.to_csv(index=False, lineterminator="\n")
+    return exports.to_csv(table)
 
 
 def to_markdown(table: pd.DataFrame, basis: Iterable[str] = ()) -> str:

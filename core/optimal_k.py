@@ -106,6 +106,12 @@ class Curves:
         """Return the metrics that vote: those of `VOTERS` defined at some k."""
         return [name for name in VOTERS if name in self.means and np.isfinite(self.means[name]).any()]
 
+    def without_vote(self) -> str:
+        """Name the metrics that would vote, were they defined at some k; empty where there are none."""
+        voters = self.voters()
+        names = [METRICS_BY_NAME[name].label for name in VOTERS if name in self.means and name not in voters]
+        return f" Undefined at every k, and so without a vote: {', '.join(names)}." if names else ""
+
 
 @dataclass(frozen=True, eq=False)
 class _Values:
@@ -266,6 +272,8 @@ def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) 
     if len(curves.ks) < 2:
         return f"A plateau needs at least two measured k to compare; this sweep has one, k = {curves.ks[0]}."
     voters = curves.voters()
+    if not voters:
+        return f"No k can be chosen: no metric is defined at any k of these images.{curves.without_vote()}"
     at = position if position >= 0 else len(curves.ks) - 1
     places = {name: int(plateau_positions(curves, name, parameters.remaining)[0]) for name in voters}
     arrived = sum(place <= at for place in places.values())
@@ -276,7 +284,7 @@ def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) 
             f"No measured k will do: needed are {_percent(parameters.share)} of the metrics with at most "
             f"{_percent(parameters.remaining)} of their improvement left, and an explained variance of at least "
             f"{_percent(parameters.explained_floor)}. At the largest k, {curves.ks[at]}, {arrived} of {len(voters)} "
-            f"metrics have arrived and explained variance is {explained_text}."
+            f"metrics have arrived and explained variance is {explained_text}." + curves.without_vote()
         )
     late = [
         f"{METRICS_BY_NAME[name].label} (k = {curves.ks[place]})" for name, place in places.items() if place > position
@@ -291,6 +299,7 @@ def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) 
             if position == len(curves.ks) - 1
             else ""
         )
+        + curves.without_vote()
     )
 
 
@@ -309,13 +318,17 @@ def _choose_knee(curves: Curves, parameters: RuleParameters) -> Integers:
 
 def _explain_knee(curves: Curves, position: int, parameters: RuleParameters) -> str:
     voters = curves.voters()
+    if not voters:
+        return f"No k can be chosen: no metric is defined at any k of these images.{curves.without_vote()}"
     found = [knee for knee in (knees(curves, name)[0] for name in voters) if np.isfinite(knee)]
     if position < 0:
         few = f", and this sweep measured {len(curves.ks)}" if len(curves.ks) < 3 else ""
-        return f"None of the {len(voters)} metrics' mean curves has a knee: Kneedle needs a bend over three k{few}."
+        reason = f"None of the {len(voters)} metrics' mean curves has a knee: Kneedle needs a bend over three k{few}."
+        return reason + curves.without_vote()
     return (
         f"k = {curves.ks[position]} is the measured k nearest to {np.median(found):.4g}, the median of the knees of "
         f"{len(found)} of {len(voters)} metrics' mean curves, which lie from {min(found):.0f} to {max(found):.0f}."
+        + curves.without_vote()
     )
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from core.errors import SpecError
-from core.metrics import METRICS_BY_NAME
-from core.statistics import measured, metric_columns, metric_values
+from core.metrics import METRICS, METRICS_BY_NAME
+from core.statistics import mean_table, measured, metric_values
 
 COMPARED = ("ssim", "psnr", "haralick_distance")
 CODEC_LABELS = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP", "avif": "AVIF"}
@@ -59,13 +59,14 @@ def rate_points(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame
     Columns: variant, label ('k = 350', 'JPEG 90'), k, codec, quality, images, bytes_per_pixel (Σstored/Σpixels), and
     every metric's mean under the metric's name.
     """
-    means = statistics.pivot(index="variant", columns="metric", values="mean")
     points = storage[["variant", "k", "codec", "quality", "images"]].copy()
     pixels = storage["pixels"].astype("float64")
     points["bytes_per_pixel"] = storage["stored_bytes"].astype("float64") / pixels.where(pixels > 0)
     settings = points[["k", "codec", "quality"]].astype(object)
     points.insert(1, "label", [_label(*row) for row in settings.to_numpy()])
-    found = means[metric_columns(means)].reindex(points["variant"])
+    known = set(statistics["metric"])
+    means = mean_table(statistics, [metric.name for metric in METRICS if metric.name in known])
+    found = means.reindex(points["variant"])
     return pd.concat([points.reset_index(drop=True), found.reset_index(drop=True)], axis=1)
 
 

@@ -6,6 +6,8 @@ be measured: they are counted, and enter no figure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -68,6 +70,15 @@ def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
     table = table[["mean", "std", "median", "p05", "p95", "count", "undefined"]].astype("float64")
     table[["count", "undefined"]] = table[["count", "undefined"]].fillna(0).astype("int64")
     return table.reset_index()
+
+
+def mean_table(statistics: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the means of some metrics, one row a variant and one column a metric; NaN where nothing defines one.
+
+    statistics: as `summarise` makes them. (`pivot_table` would leave out a column that is undefined everywhere.)
+    """
+    means = statistics.pivot(index="variant", columns="metric", values="mean")
+    return means.reindex(index=statistics["variant"].unique(), columns=list(metrics))
 
 
 def storage(measurements: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from core import exports
 from core.architectures import CLASSES, NETWORKS
 from core.errors import SpecError
 from core.paper import TABLE_METRICS, TITLES
@@ -368,7 +369,7 @@ def to_csv(table: MeasuredTable) -> str:
     flags = {f"{metric}_best": "int64" for metric in table.metrics}
     printed = [f"{metric}_{part}" for metric in table.metrics for part in ("printed", "difference")]
     rows = table.rows if len(table.parts) > 1 else table.rows.drop(columns=printed)
-    return rows.astype(flags).to_csv(index=False, lineterminator="\n")
+    return exports.to_csv(rows.astype(flags))
 
 
 def _heads(table: MeasuredTable) -> list[str]:

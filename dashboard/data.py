@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from core import datasets as datasets_module
-from core import results
+from core import exports, results
 from core.claims import claims_table
 from core.datasets import Dataset, Record
 from core.errors import DermSlimError, QueueUnavailable
@@ -325,7 +325,7 @@ def trained_file(run_id: str, name: str) -> Path | None:
 def table_file(frame: pd.DataFrame, kind: str) -> bytes:
     """Return a frame as a CSV or Parquet file."""
     if kind == "csv":
-        return frame.to_csv(index=False).encode()
+        return exports.to_csv(frame).encode()
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     return buffer.getvalue()

@@ -33,11 +33,13 @@ from tqdm import tqdm
 from core.dataset_names import default_name, derived_name
 from core.datasets import Dataset, complete_folder, confine, is_lost_image, load_dataset, refuse_no_text
 from core.errors import Cancelled, DermSlimError, SpecError
+from core.exports import check_writable
 from core.images import CODECS
 from core.metrics import MetricParameters
 from core.outcomes import outcome
 from core.private import private_folder
 from core.settings import Settings, usable_cores
+from core.statistics import mean_table
 from core.store import Store
 from core.svd import MODES
 from core.sweeps import (
@@ -52,11 +54,22 @@ from core.sweeps import (
     Spec,
     SweepSpec,
 )
-from jobs import backup, doctor, logs, metrics, retention, study_command, tables_command, training_commands
-from jobs.local import EXPORT_COLUMNS, measure_all, write_rows
+from jobs import (
+    backup,
+    doctor,
+    export_command,
+    logs,
+    metrics,
+    retention,
+    study_command,
+    tables_command,
+    training_commands,
+)
+from jobs.local import measure_all, write_rows
 from jobs.queues import Queues
 from jobs.run_states import RunState
 
+MOST_WORKERS = 1024
 MOST_NAMED = 20  # left-out files named one by one; the rest are counted by reason
 
 
@@ -148,9 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("retry", "measure what a cancelled, failed or incomplete run left out", act_retry),
     ):
         _command(commands, name, text, act).add_argument("run", metavar="RUN", help="the run's id, from `status`")
-    export = _command(commands, "export", "write a run's rows as CSV or Parquet", act_export)
-    export.add_argument("run", metavar="RUN", help="the run's id, from `status`")
-    export.add_argument("--output", type=Path, help="file ending in .csv or .parquet (default: RUN.csv)")
+    export_command.add_options(_command(commands, "export", export_command.TEXT, export_command.act_export))
     return parser
 
 
@@ -182,7 +193,12 @@ def _measuring(
         help=f"cycles a pixel between low and high frequencies (default {standard.radial_cutoff})",
     )
     parser.add_argument("--local", action="store_true", help="measure here, without Redis or a queue")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="CSV of a row an (image, k); waits for the run")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="a row an (image, k), as its name ends: .csv or .parquet; waits for the run",
+    )
     parser.add_argument("--workers", type=int, help="with --local: processes (default: one a core)")
     parser.add_argument("--wait", action="store_true", help="without --local: show progress until the run has ended")
     parser.add_argument("--again", action="store_true", help="measure even where an identical run has finished")
@@ -236,6 +252,7 @@ def reconstruct_spec(options: argparse.Namespace, dataset: str) -> Spec:
 def act_measure(options: argparse.Namespace) -> int:
     """Measure here or submit, as the options say."""
     settings = Settings.from_environment()
+    check_writable(options.export)
     if options.local:
         return _measure_here(options, settings)
     queues = Queues(settings)
@@ -249,7 +266,7 @@ def act_measure(options: argparse.Namespace) -> int:
         return 0
     state = _watch(queues, submission.run_id)
     if options.export:
-        _write_table(queues.store, submission.run_id, options.export)
+        export_command.write(queues.store, submission.run_id, options.export)
     return 0 if state.status == "finished" and state.failed == 0 else 1
 
 
@@ -275,8 +292,8 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
             raise SpecError(f"output: expected a new or empty folder; {output} has files")
     records = dataset.sample(spec.sample_size, spec.seed)
     workers = min(len(records), usable_cores()) if options.workers is None else options.workers
-    if workers < 1:
-        raise SpecError(f"workers: expected at least 1; got {workers}")
+    if not 1 <= workers <= MOST_WORKERS:
+        raise SpecError(f"workers: expected at least 1 and at most {MOST_WORKERS}; got {workers}")
     results: Iterable[ImageResult] = measure_all(dataset, records, spec, workers=workers, output=output)
     if options.export:
         results = write_rows(options.export, results)
@@ -328,10 +345,8 @@ def _print_outcome(spec: Spec, results: Sequence[ImageResult]) -> None:
     if not any(row["reason"] is None for row in rows):
         return
     found = outcome(spec, pd.DataFrame(rows, columns=list(MEASUREMENT_COLUMNS)), len(results))
-    means = found.statistics.pivot_table(index="variant", columns="metric", values="mean", sort=False)
-    table = found.storage.set_index("variant")[["ratio", "control_ratio"]].join(
-        means[["psnr", "ssim", "haralick_distance"]]
-    )
+    means = mean_table(found.statistics, ("psnr", "ssim", "haralick_distance"))
+    table = found.storage.set_index("variant")[["ratio", "control_ratio"]].join(means)
     print(table.dropna(axis="columns", how="all").to_string(float_format=lambda value: f"{value:.4f}"))
     for rule in found.optimal_k.itertuples():
         print(f"{rule.rule}: {rule.reason}")
@@ -398,25 +413,6 @@ def act_retry(options: argparse.Namespace) -> int:
     """Continue a run with what is missing."""
     Queues(Settings.from_environment()).retry(options.run)
     return 0
-
-
-def act_export(options: argparse.Namespace) -> int:
-    """Write a run's rows."""
-    store = Store(Settings.from_environment().database)
-    if store.run(options.run) is None:
-        raise SpecError(f"expected a recorded run; got {options.run}")
-    path = options.output or Path(f"{options.run}.csv")
-    print(f"{_write_table(store, options.run, path):,} rows written to {path}")
-    return 0
-
-
-def _write_table(store: Store, run_id: str, path: Path) -> int:
-    frame = store.measurements(run_id, columns=EXPORT_COLUMNS)
-    if path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
-    return len(frame)
 
 
 def _bar(text: str, total: int | None = None) -> tqdm[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from core.datasets import Dataset, Record
 from core.errors import DermSlimError
+from core.exports import TABLES, CsvRows, check_ending, write_table
 from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, Spec, measure
 
 # The export's columns: what names the row, the metrics, the sizes, then what the row was measured with.
@@ -22,6 +22,9 @@ EXPORT_COLUMNS = (
     *SIZE_COLUMNS,
     *(name for name in MEASUREMENT_COLUMNS if name not in ("image_id", "k", *METRIC_COLUMNS, *SIZE_COLUMNS)),
 )
+
+TEXT_COLUMNS = ("image_id", "variant", "codec", "reason")
+WHOLE_COLUMNS = tuple(name for name in EXPORT_COLUMNS if name not in (*METRIC_COLUMNS, *TEXT_COLUMNS))
 
 
 def measure_all(
@@ -52,10 +55,29 @@ def _prepare() -> None:
 
 
 def write_rows(path: Path, results: Iterable[ImageResult]) -> Iterator[ImageResult]:
-    """Write a row a variant of each image as it comes, and hand the result on; NULL is an empty field."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, EXPORT_COLUMNS)
-        writer.writeheader()
+    """Write a row a variant of each image and hand the result on: in CSV as it comes, in Parquet once all have come.
+
+    NULL is an empty field.
+    """
+    if check_ending(path, TABLES) == ".parquet":
+        yield from _write_parquet(path, results)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = CsvRows(file, EXPORT_COLUMNS)
         for result in results:
-            writer.writerows(result.rows)
+            rows.write([row[name] for name in EXPORT_COLUMNS] for row in result.rows)
             yield result
+
+
+def _write_parquet(path: Path, results: Iterable[ImageResult]) -> Iterator[ImageResult]:
+    rows = []
+    try:
+        for result in results:
+            rows += [[row[name] for name in EXPORT_COLUMNS] for row in result.rows]
+            yield result
+    finally:  # what was measured is kept where the rest was not
+        import pandas as pd
+
+        frame = pd.DataFrame(rows, columns=list(EXPORT_COLUMNS))
+        kinds = dict.fromkeys(METRIC_COLUMNS, "float64") | dict.fromkeys(WHOLE_COLUMNS, "Int64")
+        write_table(frame.astype(kinds | dict.fromkeys(TEXT_COLUMNS, "string")), path)

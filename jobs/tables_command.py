@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 
 from core import claims, results, tables
+from core.errors import SpecError
+from core.exports import check_writable
 from core.results import Choice, Grounds
 from core.settings import Settings
 from core.store import Store
 from core.tables import ARTICLE_TABLES, FURTHER
 
 ALL = "all"
+CLAIMS_ENDINGS = {".md": "markdown", ".csv": "csv"}
 TABLES_TEXT = "print Tables 4, 5 and 6 of the article as measured here, beside its own figures"
 CLAIMS_TEXT = "say of each claim of the article whether it was reproduced"
 TABLES_HELP = """Mean ± sample deviation over seeds, the printed figure and the difference, from the store alone.
@@ -56,8 +59,8 @@ def add_claims_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resize-study", metavar="RUN", help="the resize study to judge by")
     parser.add_argument("--dataset", metavar="NAME", help="the original data set whose trainings to judge by")
     parser.add_argument("--reconstruction", metavar="NAME", help="the reconstruction of it to judge by")
-    parser.add_argument("--format", choices=tuple(claims.WRITERS), default="markdown", help="(default markdown)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write them there (default: print them)")
+    parser.add_argument("--format", choices=tuple(claims.WRITERS), help="(default: as FILE ends, else markdown)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write them there, .md or .csv (default: print)")
 
 
 def _describe(parser: argparse.ArgumentParser, text: str) -> None:
@@ -67,6 +70,8 @@ def _describe(parser: argparse.ArgumentParser, text: str) -> None:
 
 def act_tables(options: argparse.Namespace) -> int:
     """Print the tables, or write a file each; what is left out goes to stderr."""
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
     trained = results.trainings(Store(Settings.from_environment().database))
     choice = Choice(dataset=options.dataset, runs=options.runs, every_setting=options.every_setting)
     numbers = {str(number): number for number in (*ARTICLE_TABLES, FURTHER)}
@@ -79,17 +84,28 @@ def act_tables(options: argparse.Namespace) -> int:
         if options.output is None:
             written.append(text)
             continue
-        options.output.mkdir(parents=True, exist_ok=True)
         path = options.output / f"{results.table_name(number)}.{tables.ENDINGS[options.format]}"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="")
         print(f"written to {path}")
     if written:
         print("\n".join(written), end="")
     return 0
 
 
+def _claims_format(asked: str | None, path: Path | None) -> str:
+    """Return the format asked for, else the one of the file's ending. SpecError where the two disagree."""
+    if path is None:
+        return asked or "markdown"
+    check_writable(path, tuple(CLAIMS_ENDINGS))
+    found = CLAIMS_ENDINGS[path.suffix.lower()]
+    if asked not in (None, found):
+        raise SpecError(f"expected a file's name that ends as --format {asked} does; got {path.name}")
+    return found
+
+
 def act_claims(options: argparse.Namespace) -> int:
     """Print the claims with their verdicts, or write them."""
+    chosen_format = _claims_format(options.format, options.output)
     store = Store(Settings.from_environment().database)
     trained = results.trainings(store)
     offered = results.offers(store, trained)
@@ -101,10 +117,10 @@ def act_claims(options: argparse.Namespace) -> int:
     )
     chosen = results.grounds(offered, wanted)
     table = claims.claims_table(results.known(store, trained, offered, chosen))
-    text = claims.WRITERS[options.format](table, results.basis(offered, chosen))
+    text = claims.WRITERS[chosen_format](table, results.basis(offered, chosen))
     if options.output is None:
         print(text, end="")
     else:
-        options.output.write_text(text, encoding="utf-8")
+        options.output.write_text(text, encoding="utf-8", newline="")
         print(f"{len(table)} claims written to {options.output}")
     return 0

@@ -306,3 +306,17 @@ def test_nothing_measured_chooses_nothing():
 def test_parameters_that_cannot_be_used_are_refused(parameters):
     with pytest.raises(SpecError, match="Expected"):
         RuleParameters(**parameters)
+
+
+def test_metrics_that_are_defined_at_no_k_are_named_and_without_any_there_is_no_k() -> None:
+    some = sweep({"ssim": SSIM, "psnr": (float("nan"),) * 6})
+    for name in ("plateau", "knee"):
+        assert rule(some, name).k is not None
+        assert rule(some, name).reason.endswith(" Undefined at every k, and so without a vote: PSNR.")
+    none = sweep({"ssim": (float("nan"),) * 6, "psnr": (float("nan"),) * 6})
+    for name in ("plateau", "knee"):
+        choice = rule(none, name)
+        assert choice.k is None
+        assert choice.reason.startswith("No k can be chosen: no metric is defined at any k of these images. Undefined")
+    assert rule(none, "threshold").k is None
+    assert "SSIM is defined at no k, PSNR is defined at no k" in rule(none, "threshold").reason

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from core.metrics import METRICS
-from core.statistics import storage, summarise
+from core.statistics import mean_table, storage, summarise
 
 SIZES = ["source_bytes", "stored_bytes", "control_bytes", "factor_bytes"]
 
@@ -163,3 +163,13 @@ def test_the_order_of_the_rows_changes_nothing():
     shuffled = measurements.sample(frac=1, random_state=5)
     pd.testing.assert_frame_equal(summarise(measurements), summarise(shuffled))
     pd.testing.assert_frame_equal(storage(measurements), storage(shuffled))
+
+
+def test_a_metric_that_nothing_defines_is_a_column_of_the_means_all_the_same() -> None:
+    rows = pd.DataFrame({"variant": ["k=20", "k=3"], "metric": "ssim", "mean": [0.5, 0.25]})
+    rows = pd.concat([rows, rows.assign(metric="psnr", mean=float("nan"))])
+    table = mean_table(rows, ("psnr", "ssim", "haralick_distance"))
+    assert list(table.index) == ["k=20", "k=3"]
+    assert list(table.columns) == ["psnr", "ssim", "haralick_distance"]
+    assert table["ssim"].tolist() == [0.5, 0.25]
+    assert table[["psnr", "haralick_distance"]].isna().all(axis=None)

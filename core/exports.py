@@ -1,0 +1,101 @@
+"""Tables as files, for the command line and the pages alike: CSV for people, Parquet for exact values.
+
+A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a line end as a formula, quoted or not. A data
+set's names and ids may begin so. In CSV such a text gets an apostrophe before it, which spreadsheets take for "this is
+text"; a text that has apostrophes before such a character already gets one more, so that taking one away is exact.
+Numbers are never changed, nor anything in Parquet.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from core.errors import SpecError
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where a frame is written: counting curves needs none
+
+TABLES = (".csv", ".parquet")
+FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # the wide signs are Excel's too, where text is Japanese or Chinese
+
+
+def cell(value: object) -> object:
+    """Return a cell as CSV holds it: a text that a spreadsheet would run gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+class CsvRows:
+    """Rows written to an open CSV file as they come; None is an empty field."""
+
+    def __init__(self, file: TextIO, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self._writer = csv.writer(file)
+        self._writer.writerow([cell(column) for column in self.columns])
+
+    def write(self, rows: Iterable[Iterable[object]]) -> None:
+        """Write rows whose values stand in the order of the columns."""
+        self._writer.writerows([cell(value) for value in row] for row in rows)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV, without its index."""
+    texts = [str(name) for name, kind in frame.dtypes.items() if str(kind) in ("object", "str", "string", "category")]
+    safe = frame.assign(**{name: frame[name].astype(object).map(cell, na_action="ignore") for name in texts})
+    # A carriage return within a text is quoted only where lines end with one (Python before 3.13).
+    returns = any(isinstance(value, str) and "\r" in value for name in texts for value in safe[name])
+    end = "\r\n" if returns else "\n"
+    return str(safe.rename(columns=lambda name: cell(str(name))).to_csv(index=False, lineterminator=end))
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame to a file as its ending says, one of `TABLES`. SpecError for another ending; OSError."""
+    if check_ending(path, TABLES) == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        path.write_text(to_csv(frame), encoding="utf-8", newline="")
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write rows to a file as its ending says, one of `TABLES`; None is empty."""
+    if check_ending(path, TABLES) == ".parquet":
+        import pandas as pd
+
+        pd.DataFrame(rows, columns=list(columns)).convert_dtypes().to_parquet(path, index=False)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        CsvRows(file, columns).write(rows)
+
+
+def check_ending(path: Path, endings: Sequence[str]) -> str:
+    """Return a file's ending in small letters. SpecError unless it is one of these."""
+    found = path.suffix.lower()
+    if found not in endings:
+        known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise SpecError(f"expected a file's name that ends in {known}; got {path.name or path}")
+    return found
+
+
+def check_writable(path: Path | None, endings: Sequence[str] = TABLES) -> None:
+    """Raise SpecError unless a file can be written there, before the work is done that it is for; None asks nothing."""
+    if path is None:
+        return
+    check_ending(path, endings)
+    folder = path.parent
+    if not folder.is_dir():
+        raise SpecError(f"expected a folder that exists for {path.name}; there is none at {folder}")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SpecError(f"expected a folder that can be written; {folder} cannot") from None
+        return
+    except OSError as error:
+        raise SpecError(f"expected a file that can be written; {path}: {error.strerror}") from error
+    if not stat.S_ISREG(mode) or not os.access(path, os.W_OK):
+        raise SpecError(f"expected a file that can be written; {path} is none")

@@ -1,0 +1,79 @@
+"""Tables as files: by their ending, exact, and without a cell that a spreadsheet would run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core import claims
+from core.errors import SpecError
+from core.exports import TABLES, cell, check_writable, to_csv, write_rows, write_table
+from core.paper import claims as printed_claims
+from dashboard.data import table_file
+
+RUN_BY_SPREADSHEETS = ("=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'=1", "''@a")
+
+
+@pytest.mark.parametrize("text", RUN_BY_SPREADSHEETS)
+def test_a_text_that_a_spreadsheet_runs_gets_one_apostrophe_which_can_be_taken_away(text: str) -> None:
+    assert cell(text) == f"'{text}"
+    frame = pd.DataFrame({"image_id": [text], "psnr": [-1.5]})
+    row = next(csv.DictReader(io.StringIO(to_csv(frame), newline="")))
+    assert row == {"image_id": f"'{text}", "psnr": "-1.5"}
+
+
+@pytest.mark.parametrize("value", ["ISIC_0024306", "a=1", "'plain", "", "1-2", " =1", -1, -0.5, None, True])
+def test_every_other_cell_stays_as_it_is(value: object) -> None:
+    assert cell(value) is value
+
+
+def test_a_frame_is_the_same_file_wherever_it_is_written(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"image_id": ["=a", None, "b"], "k": pd.array([1, None, 3], dtype="Int64"), "ssim": [0.5, None, 1.0]}
+    )
+    expected = "image_id,k,ssim\n'=a,1,0.5\n,,\nb,3,1.0\n"
+    assert to_csv(frame) == expected
+    assert table_file(frame, "csv").decode() == expected
+    write_table(frame, tmp_path / "rows.CSV")
+    assert (tmp_path / "rows.CSV").read_text() == expected
+    write_table(frame, tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").read_bytes() == table_file(frame, "parquet")
+    assert pd.read_parquet(tmp_path / "rows.parquet")["image_id"].tolist()[0] == "=a"
+
+
+def test_rows_are_written_as_the_ending_says(tmp_path: Path) -> None:
+    rows = [("-name", 1, None), ("b", 2, 0.5)]
+    write_rows(tmp_path / "rows.csv", ("name", "step", "accuracy"), rows)
+    assert (tmp_path / "rows.csv").read_text().splitlines() == ["name,step,accuracy", "'-name,1,", "b,2,0.5"]
+    write_rows(tmp_path / "rows.parquet", ("name", "step", "accuracy"), rows)
+    assert pd.read_parquet(tmp_path / "rows.parquet")["name"].tolist() == ["-name", "b"]
+
+
+def test_the_claims_are_written_without_formulas_too() -> None:
+    table = printed_claims().assign(measured="=1+1")
+    assert "'=1+1" in claims.to_csv(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rows.json", r"expected a file's name that ends in .csv or .parquet; got rows.json"),
+        ("rows", "expected a file's name that ends in"),
+        ("nowhere/rows.csv", "expected a folder that exists for rows.csv; there is none at"),
+        ("folder.csv", "expected a file that can be written; .*folder.csv is none"),
+        ("pipe.csv", "expected a file that can be written; .*pipe.csv is none"),
+        ("x" * 300 + ".csv", "File name too long"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(SpecError, match=message):
+        check_writable(tmp_path / name, TABLES)
+    check_writable(tmp_path / "rows.csv")
+    check_writable(None)
