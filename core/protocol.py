@@ -7,6 +7,23 @@ from typing import Any
 
 from core.errors import DermSlimError, SpecError
 
+LARGEST_SEED = 2**32 - 1  # NumPy and Keras take seeds of 32 bits
+BOUNDS = {
+    "epochs": (1, 100_000),
+    "batch_size": (1, 100_000),
+    "seed": (0, LARGEST_SEED),
+    "height": (1, 10_000),
+    "width": (1, 10_000),
+}
+
+
+def require_whole(name: str, value: object, least: int, most: int) -> None:
+    """Raise SpecError unless a value is a whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SpecError(f"Expected {name} to be a whole number of at least {least}. Received: {value!r}.")
+    if value > most:
+        raise SpecError(f"Expected {name} to be a whole number of at most {most}. Received: {value!r}.")
+
 
 class TrainingError(DermSlimError):
     """A network cannot be trained; the message gives a hint."""
@@ -36,11 +53,8 @@ class TrainingSpec:
 
     def __post_init__(self) -> None:
         """Refuse what no training can follow."""
-        least = {"epochs": 1, "batch_size": 1, "seed": 0, "height": 1, "width": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
-                raise SpecError(f"Expected {name} to be a whole number of at least {bound}. Received: {value!r}.")
+        for name, (least, most) in BOUNDS.items():
+            require_whole(name, getattr(self, name), least, most)
         for name, top in {"learning_rate": 1.0, "rotation": 180.0, "zoom": 0.9, "brightness": 1.0}.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= top:

@@ -26,6 +26,7 @@ from core.errors import SpecError
 from core.pruning import FACTORS, SCOPES, can_shrink, kept_share, prune
 
 ORIGINAL = "Original"
+MOST_STEPS = 10_000  # of a run, or failures in it: no network shrinks so often
 ROUNDING = 1e-9  # a limit missed by less is met: 65.01 − 2 is a little above 63.01 in floats
 
 # What is shrunk after a rejection, and by which factor.
@@ -53,9 +54,11 @@ def require_percent(name: str, value: object) -> None:
 
 
 def require_count(name: str, value: object) -> None:
-    """Raise SpecError unless the value is a whole number of at least 1."""
+    """Raise SpecError unless the value is a whole number from 1 to `MOST_STEPS`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SpecError(f"expected {name} to be a whole number of at least 1, got {value!r}")
+    if value > MOST_STEPS:
+        raise SpecError(f"expected {name} to be a whole number of at most {MOST_STEPS}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

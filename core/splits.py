@@ -7,7 +7,7 @@ HAM10000 has 10,015 images of 7,470 lesions: drawn image by image, the sets show
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -21,8 +21,10 @@ from scipy.sparse.csgraph import connected_components
 from core.architectures import CLASSES
 from core.datasets import Record
 from core.errors import SpecError
+from core.protocol import LARGEST_SEED
 
 SPLITS = ("train", "validation", "test")
+MOST_IMAGES = 10**9  # that a set may be asked to have
 
 Indices = npt.NDArray[np.int64]
 Group = tuple[int, ...]  # records of one lesion: they go to one split together
@@ -41,6 +43,8 @@ class Targets:
         for name, images in asdict(self).items():
             if isinstance(images, bool) or not isinstance(images, int) or images < 1:
                 raise SpecError(f"Expected {name} to be a number of images, at least 1. Received: {images!r}.")
+            if images > MOST_IMAGES:
+                raise SpecError(f"Expected {name} to be at most {MOST_IMAGES:,} images. Received: {images!r}.")
 
     def quotas(self, classes: int) -> Indices:
         """Return the images of one class in each of `SPLITS`; classes are equal, a remainder is left out."""
@@ -108,8 +112,8 @@ def split_records(
     The split follows from the seed and the records' ids, not from their order; an image more or less moves few others.
     `leaky_split` takes every image for a lesion of its own. Raises SpecError when fewer than two classes have images.
     """
-    if seed < 0:
-        raise SpecError(f"Expected a seed of at least 0. Received: {seed}.")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise SpecError(f"Expected a seed of at least 0 and at most {LARGEST_SEED}. Received: {seed}.")
     return _split_records(tuple(records), targets or Targets(), seed, leaky_split, frozenset(unreadable))
 
 
@@ -137,6 +141,47 @@ def _split_records(
     oversampled, augmented = oversample(train, labels, seed)
     classes = tuple(CLASSES[number] for number in found)
     return Split(targets, seed, leaky_split, classes, train, validation, test, oversampled, augmented)
+
+
+def require_sets(records: Sequence[Record], split: Split) -> None:
+    """Raise SpecError where a set has no image, or training fewer than two classes: nothing could be learnt or judged.
+
+    The sentence names the images and lesions of each class.
+    """
+    empty = [name for name in SPLITS if not getattr(split, name)]
+    taught = {records[index].label for index in split.train}
+    if not empty and len(taught) > 1:
+        return
+    found = (
+        f"no image is left for {' and '.join('training' if name == 'train' else name for name in empty)}"
+        if empty
+        else f"training has the class {', '.join(sorted(map(str, taught)))} alone"
+    )
+    rule = "each image goes to one set" if split.leaky else "whole lesions go to one set"
+    raise SpecError(
+        f"Expected images for training, validation and test; {found}, because {rule}. There are "
+        f"{', '.join(_class_counts(records, split.classes))}. Add images of more lesions, or ask for other targets."
+    )
+
+
+def _class_counts(records: Sequence[Record], classes: Iterable[str]) -> Iterator[str]:
+    lesions = lesion_numbers(records)
+    for label in classes:
+        own = [index for index, record in enumerate(records) if record.label == label]
+        count, shown = len(own), len({int(lesions[index]) for index in own})
+        images, of = "image" if count == 1 else "images", "lesion" if shown == 1 else "lesions"
+        yield f"{count:,} {images} of {shown:,} {of} of {label}"
+
+
+def missing_classes(records: Sequence[Record], split: Split) -> list[str]:
+    """Return a sentence for each set that lacks a class which the data set has."""
+    sentences = []
+    for name in SPLITS:
+        found = {records[index].label for index in getattr(split, name)}
+        missing = [label for label in split.classes if label not in found]
+        if missing:
+            sentences.append(f"No image of {', '.join(missing)} is left for {'training' if name == 'train' else name}.")
+    return sentences
 
 
 def class_numbers(records: Iterable[Record]) -> Indices:

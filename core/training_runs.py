@@ -30,7 +30,7 @@ from core.datasets import Dataset
 from core.errors import SpecError
 from core.metadata import LeftOut
 from core.parameters import check_trainable, network_cost
-from core.protocol import EpochResult, TrainingError, TrainingSpec
+from core.protocol import LARGEST_SEED, EpochResult, TrainingError, TrainingSpec, require_whole
 from core.pruning import iterations
 from core.schedule import (
     Baseline,
@@ -45,7 +45,19 @@ from core.schedule import (
     rules_from_dict,
     start,
 )
-from core.splits import SPLITS, Indices, Split, Targets, class_numbers, leak, reached, shared_lesions, split_records
+from core.splits import (
+    SPLITS,
+    Indices,
+    Split,
+    Targets,
+    class_numbers,
+    leak,
+    missing_classes,
+    reached,
+    require_sets,
+    shared_lesions,
+    split_records,
+)
 
 DEVICES = ("auto", "cpu", "gpu")
 STEP_FIGURES = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
@@ -74,8 +86,7 @@ class TrainSpec:
         """Refuse what no training can follow, a size too small for the network included."""
         if not self.dataset:
             raise SpecError("data set: expected a name or a folder; got nothing")
-        if isinstance(self.split_seed, bool) or not isinstance(self.split_seed, int) or self.split_seed < 0:
-            raise SpecError(f"split seed: expected a whole number of at least 0; got {self.split_seed!r}")
+        require_whole("split seed", self.split_seed, 0, LARGEST_SEED)
         if self.device not in DEVICES:
             raise SpecError(f"device: expected one of {', '.join(DEVICES)}; got {self.device!r}")
         if self.baseline is None:
@@ -91,7 +102,8 @@ class TrainSpec:
 
     def check(self, dataset: Dataset) -> None:
         """Raise SpecError where the data set cannot train a network; called before anything is queued."""
-        split_records(dataset.records, self.targets, seed=self.split_seed, leaky_split=self.leaky_split)
+        split = split_records(dataset.records, self.targets, seed=self.split_seed, leaky_split=self.leaky_split)
+        require_sets(dataset.records, split)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready values, its kind included; `training_spec_from_dict` reads it back."""
@@ -295,8 +307,9 @@ def training_data(
         leaky_split=spec.leaky_split,
         unreadable=array.unreadable,
     )
+    require_sets(dataset.records, split)  # images that could not be read may have been a set's last
     encoding = fit_metadata(dataset.records[index] for index in split.train)
-    notes = [split_sentence(dataset, split)]
+    notes = [split_sentence(dataset, split), *missing_classes(dataset.records, split)]
     if encoding.sentence:
         notes.append(encoding.sentence)
     if array.left_out:

@@ -38,6 +38,7 @@ from dashboard import components, data, forms, network_choices, training_fields,
 from dashboard.forms import KEPT
 from dashboard.training_fields import DEVICE_NAMES
 from dashboard.training_forms import sets_table
+from jobs.clock import next_moment
 from jobs.studies import StageEstimate, StudyEstimate, find, submit_study
 from jobs.training_jobs import NORMAL, PRIORITIES
 
@@ -229,7 +230,7 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
         **compression,
         **shared,
     )
-    start = training_numbers.next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None
+    start = next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None
     return spec, priority, start
 
 

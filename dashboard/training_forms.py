@@ -23,6 +23,7 @@ from core.training_runs import DEVICES, PruneTrainSpec, TrainSpec, training_grid
 from dashboard import components, data, network_choices, training_fields, training_numbers, words
 from dashboard.forms import KEPT, refused, set_draft
 from dashboard.training_fields import DEVICE_NAMES, LIMITS, SET_NAMES
+from jobs.clock import next_moment
 from jobs.training_jobs import NORMAL, PRIORITIES
 
 PREFIX = "training"
@@ -247,7 +248,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         tuple(dict.fromkeys(sizes)),
         training_numbers.parse_seeds(seeds_text or ""),
         priority,
-        training_numbers.next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None,
+        next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, time, timedelta, tzinfo
 from typing import Any
 
 import pandas as pd
@@ -13,6 +12,7 @@ from core.architectures import CLASSES
 from core.architectures import from_dict as network_from_dict
 from core.errors import SpecError
 from core.parameters import layer_table
+from core.plain_yaml import MOST_DIGITS
 from core.schedule import CRITERIA, State, Step, record
 from core.splits import SPLITS
 from core.training_runs import TrainSpec, first_state, next_training
@@ -63,17 +63,10 @@ def _trainings(spec: TrainSpec, *, accepted: bool) -> int:
     return len(state.outcomes)
 
 
-def next_moment(at: time, now: datetime, zone: tzinfo | None) -> datetime:
-    """Return the next moment, after `now`, at which it is this time of day in the zone; None means this machine's."""
-    here = now.astimezone(zone)
-    today = here.replace(hour=at.hour, minute=at.minute, second=0, microsecond=0)
-    return today if today > here else today + timedelta(days=1)
-
-
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds that were typed, 1,2,3, each once. Raises SpecError."""
     parts = [part for part in text.replace(";", ",").replace(" ", ",").split(",") if part]
-    if not parts or not all(part.isdecimal() for part in parts):
+    if not parts or not all(part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
         raise SpecError(
             f"seeds: expected whole numbers separated by commas, such as 1,2,3; got {text.strip() or 'none'}"
         )

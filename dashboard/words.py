@@ -413,7 +413,7 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...] | str:
         if not word:
             continue
         pieces = word.split("x")
-        if len(pieces) != 2 or not all(piece.isdecimal() for piece in pieces):
+        if len(pieces) != 2 or not all(piece.isdecimal() and len(piece) <= 9 for piece in pieces):
             return f"sizes: expected rows×columns pairs such as 200×100, separated by commas; got {part.strip()!r}"
         sizes.append((int(pieces[0]), int(pieces[1])))
     return tuple(sizes) if sizes else "sizes: expected at least one rows×columns pair; got none"

@@ -9,16 +9,17 @@ Counting starts in a fraction of the time of the other commands: it imports neit
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from core.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkSpec
 from core.errors import DermSlimError, SpecError
+from core.exports import check_writable, write_rows
 from core.network_files import all_networks
 from core.parameters import CURVE_COLUMNS, CurvePoint, curve_points
+from core.plain_yaml import MOST_DIGITS
 from core.pruning import SCOPES
 from core.settings import Settings
 
@@ -44,8 +45,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=str(DEFAULT_ITERATIONS),
         help=f"steps after the unpruned network, which is iteration 0 (default {DEFAULT_ITERATIONS})",
     )
-    parser.add_argument("--export", type=Path, metavar="FILE", help="CSV of a row an iteration (default: print them)")
-    parser.add_argument("--fits", type=Path, metavar="FILE", help="CSV of a row a curve and fitted model")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="a row an iteration, as its name ends: .csv or .parquet (default: print)",
+    )
+    parser.add_argument("--fits", type=Path, metavar="FILE", help="a row a curve and fitted model, likewise")
 
 
 def parts(text: str, name: str) -> list[str]:
@@ -56,10 +62,15 @@ def parts(text: str, name: str) -> list[str]:
     return found
 
 
+def is_number(text: str) -> bool:
+    """Say whether a text is a whole number that can be looked at: Python refuses some of thousands of digits."""
+    return text.isdecimal() and len(text) <= MOST_DIGITS
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Return rows and columns of `200x100`."""
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
+    if len(sides) != 2 or not all(is_number(side.strip()) for side in sides):
         raise SpecError(f"size: expected rows x columns such as 200x100; got {text}")
     return int(sides[0]), int(sides[1])
 
@@ -70,14 +81,15 @@ def parse_factors(text: str) -> list[Decimal]:
         factors = [Decimal(part) for part in parts(text, "factors")]
     except InvalidOperation:
         factors = []
-    if not factors or not all(factor.is_finite() for factor in factors):
+    # 1e-999999999 is a number too, but one whose exact share of a layer would fill the memory.
+    if not factors or not all(factor.is_finite() and -12 <= factor.adjusted() <= 2 for factor in factors if factor):
         raise SpecError(f"factors: expected percentages such as 50,33.33; got {text}")
     return factors
 
 
 def parse_iterations(text: str) -> int:
     """Return how many steps follow the unpruned network."""
-    if not text.strip().isdecimal() or int(text) > MOST_ITERATIONS:
+    if not is_number(text.strip()) or int(text) > MOST_ITERATIONS:
         raise SpecError(f"iterations: expected a whole number from 0 to {MOST_ITERATIONS}; got {text}")
     return int(text)
 
@@ -95,12 +107,14 @@ def choose_networks(text: str, settings: Settings) -> list[NetworkSpec]:
 
 def act_curves(options: argparse.Namespace) -> int:
     """Count, then print or write; raises SpecError for whatever cannot be counted."""
+    check_writable(options.export)
+    check_writable(options.fits)
     networks = choose_networks(options.networks, Settings.from_environment())
     factors, scopes = parse_factors(options.factors), parts(options.scopes, "scopes")
     height, width = parse_size(options.size)
     points = list(curve_points(networks, factors, scopes, parse_iterations(options.iterations), height, width))
     if options.export:
-        write_rows(options.export, CURVE_COLUMNS, points)
+        write(options.export, CURVE_COLUMNS, points)
     else:
         print(table_text(points))
     if options.fits:
@@ -113,12 +127,9 @@ def number(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def write_rows(path: Path, columns: Iterable[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write rows as CSV and say so."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([number(value) for value in row] for row in rows)
+def write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write rows as CSV or Parquet and say so."""
+    write_rows(path, columns, [[number(value) for value in row] for row in rows])
     print(f"{len(rows):,} rows written to {path}")
 
 
@@ -131,7 +142,7 @@ def write_fits(path: Path, points: Sequence[CurvePoint]) -> None:
     curves = tuple(fit_curves(pd.DataFrame(points, columns=list(CURVE_COLUMNS))))
     table = fit_table(curves)
     known = table.astype(object).where(table.notna(), None)
-    write_rows(path, FIT_COLUMNS, known.to_numpy().tolist())
+    write(path, FIT_COLUMNS, known.to_numpy().tolist())
     for sentence in claim_sentences(curves):
         print(sentence)
 

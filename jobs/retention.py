@@ -9,6 +9,7 @@ import argparse
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -37,6 +38,7 @@ from jobs.queues import Queues
 from jobs.records import send
 
 LOG = logging.getLogger(__name__)
+MOST_DAYS = 100_000
 DAYS = 30.0  # that caches stay unused before `prune` takes them
 FRESH = 24 * 3600.0  # seconds in which a folder that nobody knows may still become known
 KINDS = {
@@ -413,7 +415,18 @@ def age(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected an age such as 90d, 12h or 4w; got {text}")
-    return timedelta(days=float(match[1]) * UNITS[match[2]])
+    return timedelta(days=days(str(float(match[1]) * UNITS[match[2]])))
+
+
+def days(text: str) -> float:
+    """Parse a number of days, 0 to `MOST_DAYS`."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"expected 0 to {MOST_DAYS:,} days; got {text}")
+    return found
 
 
 def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -429,7 +442,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     pruning.add_argument(
         "--kinds", default=",".join(BY_DEFAULT), help=f"some of {','.join(KINDS)} (default: %(default)s)"
     )
-    pruning.add_argument("--days", type=float, default=DAYS, help=f"that something stays unused (default {DAYS:g})")
+    pruning.add_argument("--days", type=days, default=DAYS, help=f"that something stays unused (default {DAYS:g})")
     pruning.add_argument("--dry-run", action="store_true", help="only say what would be freed")
 
 

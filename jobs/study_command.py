@@ -142,7 +142,7 @@ def spec_of(options: argparse.Namespace, dataset: Dataset, networks: list[Networ
     own_size = options.size is not None
     if options.override is not None or own_size:  # a size that was asked for is every network's
         preset["overrides"] = tuple(options.override or ())
-    iterations = options.max_iterations or preset["rules"].max_iterations
+    iterations = preset["rules"].max_iterations if options.max_iterations is None else options.max_iterations
     rank = common_rank(dataset, options.mode)
     ks = options.k or fitted_ks(DEFAULT_KS, rank)
     if not options.k and (text := fit_sentence(DEFAULT_KS, ks, rank)):
@@ -162,7 +162,7 @@ def spec_of(options: argparse.Namespace, dataset: Dataset, networks: list[Networ
             "mode": options.mode,
             "codec": options.codec,
             "quality": options.quality,
-            "sample_size": options.limit or preset["sample_size"],
+            "sample_size": preset["sample_size"] if options.limit is None else options.limit,
             "rule": options.rule,
             "k": options.fixed_k,
             "sizes": options.sizes,

@@ -7,10 +7,10 @@ python -m jobs prune-train FOLDER --network lenet5 --size 48x64 --epochs 3 --fac
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from core.architectures import NETWORKS, NetworkSpec
 from core.datasets import Dataset
 from core.errors import SpecError
+from core.exports import check_writable, write_rows
 from core.network_files import all_networks
 from core.protocol import PRESETS, TrainingSpec
 from core.pruning import FACTORS, SCOPES
@@ -35,6 +36,7 @@ from core.training_runs import (
     training_data,
     training_grid,
 )
+from jobs.clock import next_moment, parse_time, wait_until
 from jobs.environment import quiet_tensorflow
 from jobs.queues import Queues
 from jobs.run_states import RunState
@@ -113,7 +115,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_protocol_options(parser)
     parser.add_argument("--leaky-split", action="store_true", help="draw the sets image by image: for comparison only")
     parser.add_argument("--local", action="store_true", help="train here, without Redis or a queue")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="CSV of a row a step; waits for the run")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="a row a step, as its name ends: .csv or .parquet; waits for the run",
+    )
     parser.add_argument("--wait", action="store_true", help="without --local: show progress until the runs have ended")
     parser.add_argument("--again", action="store_true", help="train even where an identical run has finished")
     add_queue_options(parser)
@@ -146,7 +153,9 @@ def add_protocol_options(parser: argparse.ArgumentParser) -> None:
 def add_queue_options(parser: argparse.ArgumentParser) -> None:
     """Add what says when a training is begun, to every command that trains."""
     parser.add_argument("--priority", choices=PRIORITIES, default=NORMAL, help="in the queue (default normal)")
-    parser.add_argument("--start-after", metavar="HH:MM", help="a time of day before which the runs do not start")
+    parser.add_argument(
+        "--start-after", metavar="HH:MM", help="a time of day before which nothing starts; --local waits for it"
+    )
 
 
 def add_pruning_options(parser: argparse.ArgumentParser) -> None:
@@ -225,11 +234,16 @@ def _act(options: argparse.Namespace, *, prunes: bool) -> int:
     from jobs.__main__ import local_dataset, resolve_and_register
 
     settings = Settings.from_environment()
+    check_writable(options.export)
+    start = next_time(options.start_after) if options.start_after else None
     if options.local:
         dataset = local_dataset(options.folder, settings)
-        return _train_here(options, specs_of(options, dataset.name, settings, prunes=prunes), dataset, settings)
+        specs = specs_of(options, dataset.name, settings, prunes=prunes)
+        for spec in specs:
+            spec.check(dataset)
+        await_start(start)
+        return _train_here(options, specs, dataset, settings)
     queues = Queues(settings)
-    start = next_time(options.start_after) if options.start_after else None
     dataset = resolve_and_register(queues, options.folder)
     specs = specs_of(options, dataset.name, settings, prunes=prunes)
     submissions = queues.submit_together(
@@ -249,17 +263,16 @@ def _act(options: argparse.Namespace, *, prunes: bool) -> int:
     return 0 if all(state.status == "finished" and not state.failed for state in states) else 1
 
 
-def next_time(text: str) -> Any:
-    """Return the next moment at which the clock shows HH:MM, in this machine's time zone."""
-    from datetime import datetime, timedelta
+def next_time(text: str, now: datetime | None = None) -> datetime:
+    """Return the next moment at which a clock shows HH:MM, in this machine's time zone. SpecError."""
+    return next_moment(parse_time(text), now or datetime.now(UTC))
 
-    try:
-        clock = datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007 - a time of day; its zone is this machine's
-    except ValueError:
-        raise SpecError(f"start-after: expected a time of day such as 22:30; got {text}") from None
-    now = datetime.now().astimezone()
-    moment = now.replace(hour=clock.hour, minute=clock.minute, second=0, microsecond=0)
-    return moment if moment > now else moment + timedelta(days=1)
+
+def await_start(start: datetime | None) -> None:
+    """Wait, with a line that says so, until a moment before which nothing is trained here; None waits for nothing."""
+    if start is not None:
+        print(f"waiting until {start:%Y-%m-%d %H:%M %Z}; Ctrl+C ends it", file=sys.stderr)
+        wait_until(start)
 
 
 def watch(queues: Queues, run_id: str) -> RunState:
@@ -278,7 +291,6 @@ def _train_here(options: argparse.Namespace, specs: Sequence[TrainSpec], dataset
     quiet_tensorflow()
     complete = True
     for spec in specs:
-        spec.check(dataset)
         with tqdm(desc="preparing images", unit=" images", file=sys.stderr, disable=None, leave=False) as bar:
             data = training_data(dataset, spec, settings.arrays, progress=_advance(bar), limit=settings.arrays_limit)
         for note in data.notes:
@@ -335,10 +347,7 @@ def export_path(path: Path, spec: TrainSpec, *, alone: bool) -> Path:
 
 def write_steps(path: Path, results: Sequence[StepResult]) -> None:
     """Write a row a step, columns `STEP_EXPORT`; what is undefined is an empty field. macro_* are of the test set."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(STEP_EXPORT)
-        writer.writerows([_exported(result, column) for column in STEP_EXPORT] for result in results)
+    write_rows(path, STEP_EXPORT, [[_exported(result, column) for column in STEP_EXPORT] for result in results])
     print(f"{len(results)} steps written to {path}")
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from laboratory import ROOT, wait_for, workers, write_images
+from laboratory import ROOT, wait_for, workers, write_images, write_lesions
 
 from core.datasets import load_dataset
 from core.settings import Settings
@@ -49,6 +49,112 @@ def test_local_runs_need_no_server_and_more_processes_give_the_same_rows(
         assert main([*arguments, "--export", str(tmp_path / f"{count}.csv")]) == 0
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
     assert len(pd.read_csv(tmp_path / "1.csv")) == 4
+
+
+@pytest.mark.parametrize(("height", "width", "undefined"), [(48, 64, ["psnr"]), (5, 40, ["psnr", "ssim"])])
+def test_what_no_image_defines_is_left_out_of_the_printed_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], height: int, width: int, undefined: list[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 2, height=height, width=width)  # whole rank and PNG: nothing changes
+    common, rows = ["--local", "--workers", "1"], tmp_path / "rows.csv"
+    png = ["--k", str(height), "--codec", "png", *common]
+    assert main(["svd-sweep", str(folder), *png, "--export", str(rows)]) == 0
+    assert pd.read_csv(rows)[undefined].isna().all(axis=None)
+    assert "None of the" in capsys.readouterr().out
+    assert main(["rivals", str(folder), "--rivals", "png", *common]) == 0
+    assert main(["resize-study", str(folder), "--sizes", f"{height}x{width}", *png]) == 0
+    output = tmp_path / "whole"
+    assert main(["reconstruct", str(folder), *png, "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert f"written to {output}" in printed
+    assert [name for name in ("psnr", "ssim") if name not in printed] == undefined
+    assert len(load_dataset(output).records) == 2
+
+
+def test_a_local_export_is_what_its_ending_says_and_an_unknown_ending_measures_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_images(tmp_path / "moles", 2)
+    command = ["svd-sweep", str(folder), "--k", "3,10", "--local", "--workers", "1", "--export"]
+    for name in ("rows.csv", "rows.parquet"):
+        assert main([*command, str(tmp_path / name)]) == 0
+    text, exact = pd.read_csv(tmp_path / "rows.csv"), pd.read_parquet(tmp_path / "rows.parquet")
+    assert list(exact.columns) == list(text.columns)
+    pd.testing.assert_frame_equal(exact[["image_id", "k", "psnr"]], text[["image_id", "k", "psnr"]], check_dtype=False)
+    assert {str(exact[name].dtype) for name in METRIC_COLUMNS} == {"float64"}
+    capsys.readouterr()
+    for name in ("rows.xlsx", "rows", "nowhere/rows.csv"):
+        assert main([*command, str(tmp_path / name)]) == 1
+        said = capsys.readouterr()
+        assert "expected a f" in said.err
+        assert said.out == ""
+        assert not (tmp_path / name).exists()
+
+
+def test_an_id_that_a_spreadsheet_would_run_is_text_in_csv_and_exact_in_parquet(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "moles", 1)
+    (folder / "mole000.jpg").rename(folder / "=1+1.jpg")
+    for name, read in (("rows.csv", pd.read_csv), ("rows.parquet", pd.read_parquet)):
+        command = ["svd-sweep", str(folder), "--k", "3", "--local", "--workers", "1", "--export", str(tmp_path / name)]
+        assert main(command) == 0
+        assert read(tmp_path / name)["image_id"].tolist() == ["'=1+1" if name == "rows.csv" else "=1+1"]
+
+
+@pytest.mark.parametrize("value", ["-1", "4294967296", str(10**30)])
+def test_a_seed_has_32_bits_in_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+    measured = write_images(tmp_path / "moles", 2)
+    trained = write_lesions(tmp_path / "lesions", 4)
+    for command, folder in (
+        ("svd-sweep", measured),
+        ("rivals", measured),
+        ("train", trained),
+        ("prune-train", trained),
+    ):
+        assert main([command, str(folder), f"--seed={value}", "--local"]) == 1
+        assert "seed" in capsys.readouterr().err
+    assert main(["train", str(trained), f"--split-seed={value}", "--local"]) == 1
+    assert "split seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["-1", "0", str(10**30)])
+def test_numbers_that_no_machine_can_do_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    measured = write_images(tmp_path / "moles", 2)
+    trained = write_lesions(tmp_path / "lesions", 4)
+    asked = [["svd-sweep", str(measured), f"--{name}={value}"] for name in ("k", "limit", "workers")]
+    asked += [
+        ["resize-study", str(measured), "--k=3", f"--sizes={value}x{value}"],
+        ["rivals", str(measured), f"--rivals=jpeg:{value}"],
+    ]
+    asked += [["train", str(trained), f"--{name}={value}"] for name in ("epochs", "batch-size")]
+    asked += [["train", str(trained), f"--size={value}x{value}"], ["train", str(trained), f"--targets={value},9,9"]]
+    asked += [["prune-train", str(trained), f"--{name}={value}"] for name in ("max-failures", "max-iterations")]
+    for arguments in asked:
+        try:
+            code = main([*arguments, "--local"])
+        except SystemExit as exit_:  # what argparse itself refuses
+            code = exit_.code
+        assert code in (1, 2), arguments
+        said = capsys.readouterr().err
+        assert "xpected" in said, arguments
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
+def test_floats_that_are_no_numbers_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    measured = write_images(tmp_path / "moles", 2)
+    trained = write_lesions(tmp_path / "lesions", 4)
+    assert main(["svd-sweep", str(measured), "--k=3", f"--radial-cutoff={value}", "--local"]) == 1
+    for name in ("learning-rate", "rotation", "zoom", "brightness"):
+        assert main(["train", str(trained), f"--{name}={value}", "--local"]) == 1
+    assert main(["prune-train", str(trained), f"--factors={value}", "--local"]) == 1
+    assert capsys.readouterr().err.lower().count("expected") == 6
+    for arguments in (["prune", f"--days={value}"], ["delete", "--older-than=" + "9" * 400 + "w"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+    assert "expected 0 to 100,000 days" in capsys.readouterr().err
 
 
 def test_files_left_out_are_named_and_the_exit_code_says_that_not_everything_was_measured(

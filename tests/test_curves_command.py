@@ -87,6 +87,13 @@ def test_a_users_network_is_counted_by_its_name_and_a_broken_one_says_where(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["lenet5", "--factors", "1e-999999999"], "factors: expected percentages"),
+        (["lenet5", "--factors", "1e999999999"], "factors: expected percentages"),
+        (["lenet5", "--iterations", "9" * 5000], "iterations: expected a whole number from 0 to 50"),
+        (["lenet5", "--size", "9" * 5000 + "x9"], "size: expected rows x columns"),
+        (["lenet5", "--size", "10001x100"], "expected height to be at most 10000"),
+        (["lenet5", "--export", "curves.txt"], "expected a file's name that ends in .csv or .parquet"),
+        (["lenet5", "--fits", "nowhere/fits.csv"], "expected a folder that exists"),
         (["nope"], "networks: expected all or lenet5, alexnet, custom1, custom2; got nope"),
         ([","], "networks: expected at least one value; got none"),
         (["alexnet", "--factors", "50,x"], "factors: expected percentages such as 50,33.33; got 50,x"),
@@ -99,7 +106,7 @@ def test_a_users_network_is_counted_by_its_name_and_a_broken_one_says_where(
         (["alexnet", "--size", "10x10"], "10×10 leaves nothing at image_max_pool2"),
         (["alexnet", "--iterations", "six"], "iterations: expected a whole number from 0 to 50; got six"),
         (["alexnet", "--iterations=-1"], "iterations: expected a whole number from 0 to 50; got -1"),
-        (["alexnet", "--export", "/nowhere/curves.csv"], "No such file or directory: '/nowhere/curves.csv'"),
+        (["alexnet", "--export", "/nowhere/curves.csv"], "expected a folder that exists for curves.csv; there is none"),
     ],
 )
 def test_what_cannot_be_counted_is_one_sentence_and_exit_code_1(

@@ -17,7 +17,18 @@ from core.architectures import CLASSES
 from core.datasets import Record
 from core.errors import SpecError
 from core.metadata import LABEL_OF_DX
-from core.splits import SPLITS, Split, Targets, epoch_indices, leak, reached, shared_lesions, split_records
+from core.splits import (
+    SPLITS,
+    Split,
+    Targets,
+    epoch_indices,
+    leak,
+    missing_classes,
+    reached,
+    require_sets,
+    shared_lesions,
+    split_records,
+)
 
 
 def record(image_id: str, label: str | None, lesion: str | None = None, sha256: str | None = None) -> Record:
@@ -266,3 +277,52 @@ def test_the_whole_of_ham10000_meets_the_articles_quotas_quickly_and_would_leak_
     assert random.test_images == 276
     assert random.test_shared > 60
     assert random.validation_shared > 180
+
+
+def of_lesions(*sizes: tuple[str, int]) -> tuple[Record, ...]:
+    """One lesion a pair, of that class and with so many images."""
+    return tuple(
+        record(f"I{number}-{image}", label, f"L{number}")
+        for number, (label, images) in enumerate(sizes)
+        for image in range(images)
+    )
+
+
+def test_a_set_without_an_image_is_refused_with_the_images_and_lesions_of_each_class() -> None:
+    records = of_lesions(("melanoma", 5), ("nevus", 5))
+    with pytest.raises(SpecError) as raised:
+        require_sets(records, split_records(records))
+    assert "no image is left for validation" in str(raised.value)
+    assert "whole lesions go to one set" in str(raised.value)
+    assert "There are 5 images of 1 lesion of melanoma, 5 images of 1 lesion of nevus." in str(raised.value)
+    records = of_lesions(("melanoma", 20), ("nevus", 20))
+    require_sets(records, split_records(records, leaky_split=True))
+
+
+def test_a_leaky_split_of_too_few_images_is_refused_too() -> None:
+    records = of_lesions(("melanoma", 1), ("nevus", 1))
+    with pytest.raises(SpecError, match="because each image goes to one set"):
+        require_sets(records, split_records(records, leaky_split=True))
+
+
+def test_a_class_that_a_set_lacks_is_named() -> None:
+    records = of_lesions(*[("melanoma", 1)] * 20, ("nevus", 9))
+    split = split_records(records)
+    holders = {name for name in SPLITS for index in getattr(split, name) if records[index].label == "nevus"}
+    lacking = [name for name in SPLITS if name not in holders]
+    assert len(lacking) == 2
+    sentences = missing_classes(records, split)
+    assert len(sentences) == 2
+    assert all(sentence.startswith("No image of nevus is left for ") for sentence in sentences)
+    if "train" in lacking:
+        with pytest.raises(SpecError, match="training has the class melanoma alone"):
+            require_sets(records, split)
+
+
+def test_a_seed_has_32_bits() -> None:
+    records = of_lesions(*[("melanoma", 1), ("nevus", 1)] * 9)
+    split_records(records, seed=2**32 - 1)
+    with pytest.raises(SpecError, match="at most 4294967295"):
+        split_records(records, seed=2**32)
+    with pytest.raises(SpecError, match="at most 1,000,000,000 images"):
+        Targets(train=10**30)

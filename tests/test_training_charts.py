@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -268,14 +267,6 @@ def test_the_most_trainings_are_those_until_nothing_shrinks_and_the_fewest_end_a
     assert training_numbers.step_range(replace(SPEC, rules=Rules((50,), max_failures=9))) == (2, count)
     assert training_numbers.step_range(replace(SPEC, rules=Rules(max_iterations=1))) == (2, 2)
     assert training_numbers.step_range(TrainSpec(dataset="ham", network=LENET5)) == (1, 1)
-
-
-def test_the_next_moment_of_a_time_of_day_is_the_readers() -> None:
-    tokyo = ZoneInfo("Asia/Tokyo")  # 07:30 there, the day after
-    for hour, day in ((7, 26), (8, 25)):
-        found = training_numbers.next_moment(time(hour, 0), NOW, tokyo)
-        assert (found.day, found.hour, found.utcoffset()) == (day, hour, timedelta(hours=9))
-        assert NOW < found <= NOW + timedelta(days=1)
 
 
 def test_seeds_and_factors_are_read_as_they_are_typed() -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from datetime import datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
 from laboratory import ROOT, write_lesions
+from recorded import record_training
 
 from core.errors import SpecError
+from core.schedule import Rules
 from core.settings import Settings
 from core.store import Store
 from jobs.__main__ import main
+from jobs.clock import next_moment, parse_time
 from jobs.queues import Queues
-from jobs.training_commands import next_time
+from jobs.training_commands import await_start, next_time
 
 ISSUE = (
     *("step", "name", "parameters", "macs", "accepted", "reason", "train_accuracy", "train_precision"),
@@ -131,10 +137,125 @@ def test_networks_and_seeds_are_submitted_together_and_wait_for_their_hour(
     assert not Store(settings.database).runs()["run_id"].tolist()  # no record worker runs here: nothing is written
 
 
-def test_a_time_of_day_is_the_next_one() -> None:
-    now = datetime.now().astimezone()
-    for minutes in (-1, 2):
-        moment = next_time(f"{now + timedelta(minutes=minutes):%H:%M}")
-        assert now < moment <= now + timedelta(days=1)
-    with pytest.raises(SpecError):
+BERLIN = ZoneInfo("Europe/Berlin")  # 2026: ahead on 29 March at 02:00, back on 25 October at 03:00
+
+
+@pytest.mark.parametrize(
+    ("at", "now", "expected"),
+    [
+        ("22:30", "2026-10-24T23:00+02:00", "2026-10-25T22:30+01:00"),
+        ("22:30", "2026-03-28T23:00+01:00", "2026-03-29T22:30+02:00"),
+        ("08:00", "2026-03-29T01:59+01:00", "2026-03-29T08:00+02:00"),
+        ("02:30", "2026-03-28T22:00+01:00", "2026-03-29T03:00+02:00"),  # no clock shows 02:30 that night
+        ("02:30", "2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"),
+        ("02:30", "2026-10-25T01:00+02:00", "2026-10-25T02:30+02:00"),  # shown twice: the first,
+        ("02:30", "2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00"),  # then the second
+        ("02:30", "2026-10-25T02:30+01:00", "2026-10-26T02:30+01:00"),
+        ("12:00", "2026-06-01T12:00+02:00", "2026-06-02T12:00+02:00"),
+        ("12:01", "2026-06-01T10:00+00:00", "2026-06-01T12:01+02:00"),
+    ],
+)
+@pytest.mark.parametrize("zone", [BERLIN, None])
+def test_a_time_of_day_is_what_a_clock_on_the_wall_shows(
+    at: str, now: str, expected: str, zone: ZoneInfo | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        moment = next_moment(parse_time(at), datetime.fromisoformat(now), zone)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert moment.isoformat(timespec="minutes") == expected
+
+
+def test_the_next_moment_is_the_readers_and_within_a_day() -> None:
+    tokyo, now = ZoneInfo("Asia/Tokyo"), datetime(2026, 11, 25, 22, 30, tzinfo=UTC)  # 07:30 there, the day after
+    for hour, day in ((7, 27), (8, 26)):
+        found = next_moment(parse_time(f"{hour}:00"), now, tokyo)
+        assert (found.day, found.hour, found.utcoffset()) == (day, hour, timedelta(hours=9))
+        assert now < found <= now + timedelta(days=1)
+    assert next_time("22:31", now) > now
+    with pytest.raises(SpecError, match="start-after: expected a time of day such as 22:30; got noon"):
         next_time("noon")
+
+
+def test_a_local_training_checks_the_time_of_day_and_waits_for_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(folder), "--local", "--start-after", "25:70"]) == 1
+    assert "start-after: expected a time of day such as 22:30; got 25:70" in capsys.readouterr().err
+    await_start(None)
+    await_start(datetime.now(UTC) + timedelta(milliseconds=20))
+    assert capsys.readouterr().err.startswith("waiting until ")
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_data_set_with_nothing_to_validate_on_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Settings, local: bool
+) -> None:
+    folder = write_lesions(tmp_path / "few", 2)
+    for name in ("nevus", "negative"):
+        shutil.rmtree(folder / name)
+    rows = [f"L{place},{path.stem},{dx},histo,50,male,back" for place, dx in enumerate(("mel", "bcc"))
+            for path in sorted(folder.glob(f"{'melanoma' if dx == 'mel' else 'non_melanoma'}/*"))]  # fmt: skip
+    (folder / "HAM10000_metadata.csv").write_text(
+        "\n".join(["lesion_id,image_id,dx,dx_type,age,sex,localization", *rows]) + "\n"
+    )
+    for command in ("train", "prune-train"):
+        assert main([command, str(folder), "--size", "48x64", *(["--local"] if local else [])]) == 1
+        said = capsys.readouterr()
+        assert "no image is left for" in said.err
+        assert "whole lesions go to one set" in said.err
+        assert said.out == ""
+    assert Queues(settings).runs() == []
+    if not local:
+        assert main(["article", str(folder), "--networks", "lenet5", "--size", "48x64", "--k", "3"]) == 1
+        assert "whole lesions go to one set" in capsys.readouterr().err
+
+
+def test_the_rows_of_a_training_run_and_of_a_study_are_exported(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(settings.database)
+    runs = [record_training(store, "lenet5", [70.0, 68.0], rules=Rules(), study="grid-1", sets=True) for _ in range(2)]
+    path = tmp_path / "rows.csv"
+    assert main(["export", runs[0], "--output", str(path)]) == 0
+    assert pd.read_csv(path)[["run_id", "step", "test_accuracy"]].values.tolist() == [
+        [runs[0], 0, 70],
+        [runs[0], 1, 68],
+    ]
+    assert main(["export", runs[0], "--output", str(path), "--table", "splits"]) == 0
+    assert set(pd.read_csv(path)["split"]) == {"train", "validation", "test"}
+    assert main(["export", "grid-1", "--output", str(tmp_path / "rows.parquet")]) == 0
+    assert pd.read_parquet(tmp_path / "rows.parquet")["run_id"].tolist() == [runs[0], runs[0], runs[1], runs[1]]
+    assert capsys.readouterr().out.splitlines()[0] == f"2 rows written to {path}"
+
+
+def test_an_export_without_rows_is_an_error_and_writes_nothing(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(settings.database)
+    begun = record_training(store, "lenet5", [], ends=False)
+    path = tmp_path / "rows.csv"
+    for arguments, sentence in (
+        ([begun], f"expected rows to write; {begun} has no steps yet"),
+        ([begun, "--table", "epochs"], f"expected rows to write; {begun} has no epochs yet"),
+        ([begun, "--table", "splits"], f"expected rows to write; {begun} has no splits yet"),
+        ([begun, "--table", "images"], "table: expected steps or epochs or splits, which a train run has; got images"),
+        (["grid-9"], "expected a recorded run; got grid-9"),
+    ):
+        assert main(["export", *arguments, "--output", str(path)]) == 1
+        assert capsys.readouterr().err.strip() == sentence
+    assert main(["export", begun, "--output", str(tmp_path / "rows.txt")]) == 1
+    assert "ends in .csv or .parquet" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_a_training_is_not_begun_for_an_export_that_cannot_be_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Settings
+) -> None:
+    for local in ([], ["--local"]):
+        assert main(["train", str(folder), *local, "--export", str(tmp_path / "steps.json")]) == 1
+        assert "ends in .csv or .parquet" in capsys.readouterr().err
+    assert Queues(settings).runs() == []
