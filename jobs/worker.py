@@ -246,6 +246,9 @@ def without_password(url: str) -> str:
     return url
 
 
+MOST_GPUS = 1024  # of a machine, and workers on one of them
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve; 1 with one sentence when that cannot begin."""
     parser = argparse.ArgumentParser(
@@ -270,8 +273,12 @@ def main(arguments: list[str] | None = None) -> int:
     # By the environment, which the processes of the jobs read too.
     given = {"REDIS_URL": options.redis, "REDIS_PASSWORD_FILE": options.redis_password_file}
     os.environ.update({name: value for name, value in given.items() if value})
-    if options.gpu is not None and (options.kind != TRAIN or options.gpu < 0 or options.at_most < 1):
-        parser.error("--gpu: expected a `train` worker, a number of at least 0, and --at-most of at least 1")
+    within = 0 <= (options.gpu or 0) < MOST_GPUS and 1 <= options.at_most <= MOST_GPUS
+    if options.gpu is not None and not (options.kind == TRAIN and within):
+        parser.error(
+            "--gpu: expected a `train` worker, a number of at least 0, and --at-most of at least 1; "
+            f"both below {MOST_GPUS + 1:,}"
+        )
     try:
         settings = Settings.from_environment()
         keep_new_files_private()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -116,8 +116,10 @@ def record_training(
     return run_id
 
 
-def record_measured(store: Store, spec: Spec, *, synthetic: bool = False) -> str:
-    """Record a finished run of two images with the article's figures, a minute after the last."""
+def record_measured(
+    store: Store, spec: Spec, *, synthetic: bool = False, figures: Mapping[str, float | None] | None = None
+) -> str:
+    """Record a finished run of two images with the article's figures, a minute after the last; figures: others."""
     at = START + timedelta(minutes=next(minutes))
     run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
     store.record_run(
@@ -128,6 +130,7 @@ def record_measured(store: Store, spec: Spec, *, synthetic: bool = False) -> str
     )  # fmt: skip
     values = {"source_bytes": 377, "stored_bytes": 100, "control_bytes": 101, "factor_bytes": 1, "height": 450}
     values |= {"width": 600, "psnr": 40, "ssim": 0.99, "rmse": 1, "mse": 1, "explained_variance": 0.99}
+    values |= figures or {}
     results = []
     for image in ("a", "b"):
         rows = []

@@ -121,3 +121,18 @@ def test_the_page_without_an_id_lists_the_newest_runs(open_page: OpenPage, folde
 
 def test_an_empty_store_has_no_runs(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "its address names it" in text(opener(monkeypatch, tmp_path / "data", valkey_url)("run"))
+
+
+@pytest.mark.parametrize("missing", [("psnr",), ("psnr", "ssim", "rmse", "mse", "explained_variance")])
+def test_a_metric_that_no_image_defines_breaks_no_page(
+    tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+) -> None:
+    store = Store(tmp_path / "data" / "dermslim.duckdb")
+    undefined = dict.fromkeys(missing)
+    runs = [record_measured(store, spec, figures=undefined) for spec in SPECS]
+    opened = opener(monkeypatch, tmp_path / "data", valkey_url)
+    for page, run_id in (("sweeps", runs[0]), ("resize", runs[2])):
+        assert "PSNR" in text(opened(page, run=run_id, tab="results"))
+    for run_id in runs:
+        assert run_id in text(opened("run", run=run_id))
+    opened("claims")
