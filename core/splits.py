@@ -24,6 +24,7 @@ from core.errors import SpecError
 from core.protocol import LARGEST_SEED
 
 SPLITS = ("train", "validation", "test")
+SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 MOST_IMAGES = 10**9  # that a set may be asked to have
 
 Indices = npt.NDArray[np.int64]
@@ -144,16 +145,16 @@ def _split_records(
 
 
 def require_sets(records: Sequence[Record], split: Split) -> None:
-    """Raise SpecError where a set has no image, or training fewer than two classes: nothing could be learnt or judged.
+    """Raise SpecError without images to train or to validate on, or with one class to learn; it says what there is.
 
-    The sentence names the images and lesions of each class.
+    Without test images a network can be trained and judged by validation: see `missing_classes`.
     """
     empty = [name for name in SPLITS if not getattr(split, name)]
     taught = {records[index].label for index in split.train}
-    if not empty and len(taught) > 1:
+    if not {"train", "validation"} & set(empty) and len(taught) > 1:
         return
     found = (
-        f"no image is left for {' and '.join('training' if name == 'train' else name for name in empty)}"
+        f"no image is left for {' and '.join(SET_NAMES[name] for name in empty)}"
         if empty
         else f"training has the class {', '.join(sorted(map(str, taught)))} alone"
     )
@@ -174,13 +175,15 @@ def _class_counts(records: Sequence[Record], classes: Iterable[str]) -> Iterator
 
 
 def missing_classes(records: Sequence[Record], split: Split) -> list[str]:
-    """Return a sentence for each set that lacks a class which the data set has."""
+    """Return a sentence for each set that has no image, or none of a class that the data set has."""
     sentences = []
     for name in SPLITS:
         found = {records[index].label for index in getattr(split, name)}
         missing = [label for label in split.classes if label not in found]
-        if missing:
-            sentences.append(f"No image of {', '.join(missing)} is left for {'training' if name == 'train' else name}.")
+        if not found:
+            sentences.append(f"No image is left for {SET_NAMES[name]}: its figures are undefined.")
+        elif missing:
+            sentences.append(f"No image of {', '.join(missing)} is left for {SET_NAMES[name]}.")
     return sentences
 
 

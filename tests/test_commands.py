@@ -123,10 +123,7 @@ def test_numbers_that_no_machine_can_do_are_one_sentence(
     measured = write_images(tmp_path / "moles", 2)
     trained = write_lesions(tmp_path / "lesions", 4)
     asked = [["svd-sweep", str(measured), f"--{name}={value}"] for name in ("k", "limit", "workers")]
-    asked += [
-        ["resize-study", str(measured), "--k=3", f"--sizes={value}x{value}"],
-        ["rivals", str(measured), f"--rivals=jpeg:{value}"],
-    ]
+    asked += [["resize-study", str(measured), "--k=3", f"--sizes={value}x{value}"]]
     asked += [["train", str(trained), f"--{name}={value}"] for name in ("epochs", "batch-size")]
     asked += [["train", str(trained), f"--size={value}x{value}"], ["train", str(trained), f"--targets={value},9,9"]]
     asked += [["prune-train", str(trained), f"--{name}={value}"] for name in ("max-failures", "max-iterations")]

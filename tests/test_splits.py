@@ -305,6 +305,14 @@ def test_a_leaky_split_of_too_few_images_is_refused_too() -> None:
         require_sets(records, split_records(records, leaky_split=True))
 
 
+def test_a_set_without_test_images_is_said_and_can_be_trained() -> None:
+    records = of_lesions(*[("melanoma", 2), ("nevus", 2)] * 6)
+    split = split_records(records)
+    assert (len(split.train) > 0, len(split.validation) > 0, split.test) == (True, True, ())
+    require_sets(records, split)
+    assert missing_classes(records, split) == ["No image is left for test: its figures are undefined."]
+
+
 def test_a_class_that_a_set_lacks_is_named() -> None:
     records = of_lesions(*[("melanoma", 1)] * 20, ("nevus", 9))
     split = split_records(records)
