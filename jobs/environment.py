@@ -17,7 +17,7 @@ from pathlib import Path
 from core.metrics import MetricParameters
 from core.protocol import TrainingSpec
 from core.run_specs import RunSpec
-from core.schedule import Rules, article_baseline
+from core.schedule import Baseline, Rules, article_baseline
 from core.splits import Targets
 from core.sweeps import ReconstructSpec, ResizeSpec, RivalsSpec, Spec, SweepSpec, codec_name
 from core.training_runs import PruneTrainSpec, TrainSpec
@@ -117,8 +117,13 @@ def training_options(spec: TrainSpec) -> list[str]:
     if spec.device != "auto":
         words += ["--device", spec.device]
     if spec.thresholds != article_baseline(spec.network.name):
-        words += ["--baseline", ",".join(map(_number, astuple(spec.thresholds)))]
+        words += baseline_option(spec.thresholds)
     return words
+
+
+def baseline_option(baseline: Baseline) -> list[str]:
+    """Return the option that describes a baseline on the command line."""
+    return ["--baseline", ",".join(map(_number, astuple(baseline)))]
 
 
 def _number(value: float) -> str:

@@ -43,7 +43,7 @@ from core.study import (
 from core.sweeps import SweepSpec
 from core.training_runs import PruneTrainSpec, TrainSpec, likely_networks
 from jobs.connection import TRAIN, Connection
-from jobs.environment import training_options
+from jobs.environment import baseline_option, training_options
 from jobs.live import PREFIX, LiveRun, active_runs
 from jobs.queues import Queues
 from jobs.records import send
@@ -160,10 +160,11 @@ def command_line(spec: ArticleSpec) -> str:
         rules=spec.rules,
     )
     options = training_options(sample)
-    for repeated in ("--network", "--seed", *(() if spec.baseline else ("--baseline",))):
-        if repeated in options:
-            place = options.index(repeated)
+    for of_one_network in ("--network", "--seed", "--baseline"):
+        if of_one_network in options:
+            place = options.index(of_one_network)
             options = options[:place] + options[place + 2 :]
+    options += baseline_option(spec.baseline) if spec.baseline else []
     words = ["python", "-m", "jobs", KIND, spec.dataset]
     words += ["--networks", ",".join(network.name for network in spec.networks)]
     words += ["--seeds", ",".join(map(str, spec.seeds)), *options]

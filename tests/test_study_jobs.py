@@ -23,12 +23,12 @@ from redis import Redis
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from core.architectures import LENET5
+from core.architectures import ALEXNET, LENET5
 from core.datasets import Dataset, load_dataset
 from core.errors import SpecError
 from core.outcomes import Outcome
-from core.protocol import TrainingSpec
-from core.schedule import Baseline, Rules
+from core.protocol import PRESETS, TrainingSpec
+from core.schedule import Baseline, Rules, article_baseline
 from core.settings import Settings
 from core.splits import Targets
 from core.study import FAILED, FINISHED, READY, RECONSTRUCTION, STAGES, SWEEP, UNDER_WAY, ArticleSpec, Override, plan
@@ -441,7 +441,13 @@ FULL = replace(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("spec", [SPEC, FULL], ids=["plain", "full"])
+# The first network's own thresholds, asked for by name: for every network then.
+NAMED_BASELINE = replace(
+    SPEC, networks=(LENET5, ALEXNET), training=PRESETS["laptop"], baseline=article_baseline("lenet5")
+)
+
+
+@pytest.mark.parametrize("spec", [SPEC, FULL, NAMED_BASELINE], ids=["plain", "full", "baseline"])
 def test_the_command_of_a_study_describes_the_same_study(spec: ArticleSpec, lab: Lab) -> None:
     words = shlex.split(command_line(spec))
     assert words[:4] == ["python", "-m", "jobs", "article"]
