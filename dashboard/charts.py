@@ -1,11 +1,14 @@
 """Data frames drawn as Plotly figures; every number comes from the frame, none from here, and no Streamlit.
 
+Plotly reads its texts as a kind of HTML, and guesses from the names on an axis whether they are numbers or dates: names
+that come from outside reach it through `plain_text`, and an axis of names through `name_axis`.
 All functions take `theme`: "light" or "dark" for a figure that stands alone, None for one whose fonts and grid the
 page's theme sets. An empty frame gives an empty figure that says why.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,6 +20,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.metrics import METRICS_BY_NAME, Metric
+from dashboard.words import shortened
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, darkened or lightened to stand out from the page;
 # those of "light" keep a contrast of 3 to 1 on the dark page too.
@@ -39,6 +43,13 @@ SIZES = (
     ("control_bytes", "re-encoded without SVD", 1, "diamond-open", "dash"),
     ("stored_bytes", "stored reconstructions", 0, "square", "solid"),
     ("factor_bytes", "SVD factors (float16)", 2, "triangle-up", "dashdot"),
+)
+CLASS_NAMES = {"non_melanoma": "non-melanoma"}
+LONGEST_NAME = 28  # characters of a name beside an axis
+PLAIN = str.maketrans({each: f"&#{ord(each)};" for each in "{$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# Plotly looks up categories in a JavaScript object, which knows these names of itself.
+KNOWN_TO_OBJECTS = re.compile(
+    r"__\w+__|constructor|hasOwnProperty|isPrototypeOf|propertyIsEnumerable|to(Locale)?String|valueOf"
 )
 RULE_LABELS = {"plateau": "Plateau", "knee": "Knee", "threshold": "Threshold", "budget": "Budget"}
 
@@ -195,7 +206,7 @@ def rate_distortion(
         return empty_figure(figure, f"No measured point has a {described.label}.")
     if len(drawn) and len(rivals):
         for position, (codec, rows) in enumerate(_defined(rivals, metric).groupby("codec", sort=False)):
-            name, colour, symbol = CODECS.get(str(codec), (str(codec).upper(), 4 + position % 4, "x"))
+            name, colour, symbol = CODECS.get(str(codec), (plain_text(str(codec).upper()), 4 + position % 4, "x"))
             figure.add_trace(_rate_line(rows.sort_values("quality"), metric, name, palette[colour], symbol))
     if len(sweep) and metric in sweep:
         rows = _defined(sweep, metric).sort_values("k")
@@ -301,16 +312,16 @@ def class_counts(classes: pd.DataFrame, *, theme: str | None = None) -> go.Figur
     figure = titled_figure("Images a class", theme)
     if classes.empty:
         return empty_figure(figure, "The data set has no images.")
-    labels = list(dict.fromkeys(classes["label"]))
+    names = class_names(classes["label"])
     totals = classes.groupby("label")["images"].sum()
     for position, (diagnosis, rows) in enumerate(classes.groupby("dx", sort=False)):
         figure.add_trace(
             go.Bar(
-                y=rows["label"].map(_words),
+                y=[plain_text(names[label]) for label in rows["label"]],
                 x=rows["images"],
                 orientation="h",
-                name=str(diagnosis) or "no diagnosis",
-                text=[f"{diagnosis} {count:,}".strip() for count in rows["images"]],
+                name=plain_text(diagnosis) or "no diagnosis",
+                text=[f"{plain_text(diagnosis)} {count:,}".strip() for count in rows["images"]],
                 textposition="inside",
                 insidetextanchor="middle",
                 textangle=0,
@@ -319,14 +330,18 @@ def class_counts(classes: pd.DataFrame, *, theme: str | None = None) -> go.Figur
                 hovertemplate="%{y}, %{fullData.name}: %{x:,} images of %{customdata} lesions<extra></extra>",
             )
         )
-    for label in labels:
+    for place, label in enumerate(names, start=1):
         figure.add_annotation(
-            x=totals[label], y=_words(label), text=f"{totals[label]:,}", xanchor="left", xshift=4, showarrow=False
+            x=totals[label],
+            y=len(names) - place,  # not its name: Plotly would take "1" for the second place
+            text=f"{totals[label]:,}",
+            xanchor="left",
+            xshift=4,
+            showarrow=False,
         )
-    order = [_words(label) for label in reversed(labels)]
-    figure.update_yaxes(categoryorder="array", categoryarray=order)
+    figure.update_yaxes(**name_axis(list(reversed(names.values()))))
     figure.update_xaxes(title="images", range=[0, 1.12 * totals.max()])
-    figure.update_layout(barmode="stack", height=150 + 50 * len(labels), showlegend=False)
+    figure.update_layout(barmode="stack", height=150 + 50 * len(names), showlegend=False)
     figure.update_layout(uniformtext={"minsize": 11, "mode": "hide"})
     return figure
 
@@ -342,27 +357,27 @@ def distribution(counts: pd.DataFrame, variable: str, *, theme: str | None = Non
         return empty_figure(figure, f"{variable} is not known for any image.")
     values = list(dict.fromkeys(counts["value"]))
     sideways = len(values) > 4 and max(map(len, values)) > 4 and not _numeric(values)
-    classes = [*CLASSES, *sorted(set(counts["label"]) - set(CLASSES))]
-    for position, label in enumerate(classes):
+    names = class_names([*CLASSES, *sorted(set(counts["label"]) - set(CLASSES))])
+    for position, (label, name) in enumerate(names.items()):
         rows = counts[counts["label"] == label]
         if rows.empty:
             continue
-        lengths = {"y": rows["value"], "x": rows["images"], "orientation": "h"}
+        places, images = [plain_text(value) for value in rows["value"]], rows["images"]
         figure.add_trace(
             go.Bar(
-                **(lengths if sideways else {"x": rows["value"], "y": rows["images"]}),
-                name=_words(label),
+                **({"y": places, "x": images, "orientation": "h"} if sideways else {"x": places, "y": images}),
+                name=plain_text(name),
                 marker={"color": _palette(theme)[position % 8]},
                 hovertemplate=(
-                    f"{_words(label)}, {variable.lower()} %{{{'y' if sideways else 'x'}}}: "
+                    f"{plain_text(name)}, {variable.lower()} %{{{'y' if sideways else 'x'}}}: "
                     f"%{{{'x' if sideways else 'y'}:,}} images<extra></extra>"
                 ),
             )
         )
-    names, lengths_axis = (
+    names_axis, lengths_axis = (
         (figure.update_yaxes, figure.update_xaxes) if sideways else (figure.update_xaxes, figure.update_yaxes)
     )
-    names(type="category", categoryorder="array", categoryarray=values[::-1] if sideways else values)
+    names_axis(**name_axis(values[::-1] if sideways else values))
     lengths_axis(title="images")
     if not sideways:
         figure.update_xaxes(title=f"{variable}, years" if _numeric(values) else None)
@@ -394,7 +409,7 @@ def metric_by_size(statistics: pd.DataFrame, metric: str, *, theme: str | None =
             hovertemplate=_statistics_hover("rows × columns %{x}"),
         )
     )
-    figure.update_xaxes(title="size, rows × columns", type="category")
+    figure.update_xaxes(title="size, rows × columns", **name_axis(list(order.values())))
     figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
     figure.update_layout(showlegend=False)
     return figure
@@ -415,17 +430,37 @@ def parameters_by_size(counts: pd.DataFrame, *, theme: str | None = None) -> go.
             go.Scatter(
                 x=each["variant"].map(order),
                 y=each["parameters"].astype("int64"),
-                name=str(network),
+                name=plain_text(network),
                 mode="markers",
                 marker={"color": _palette(theme)[position % 8], "symbol": position, "size": 12},
-                hovertemplate=f"{network} at %{{x}}: %{{y:,}} parameters<extra></extra>",
+                hovertemplate=f"{plain_text(network)} at %{{x}}: %{{y:,}} parameters<extra></extra>",
             )
         )
-    figure.update_xaxes(
-        title="size, rows × columns", type="category", categoryorder="array", categoryarray=list(order.values())
-    )
+    figure.update_xaxes(title="size, rows × columns", **name_axis(list(order.values())))
     figure.update_yaxes(title="learnable parameters, logarithmic", type="log", dtick="D2", tickformat="~s")
     return figure
+
+
+def plain_text(name: object) -> str:
+    """Return a name that Plotly shows as it is: no markup of it, no entity, no place for a value in a hover text."""
+    text = str(name)
+    return f"&#{ord(text[0])};{text[1:]}" if KNOWN_TO_OBJECTS.fullmatch(text) else text.translate(PLAIN)
+
+
+def name_axis(names: Sequence[str]) -> dict[str, Any]:
+    """Return what an axis says that has these names, as they come from outside, in this order; long ones shortened."""
+    places = [plain_text(name) for name in names]
+    axis: dict[str, Any] = {"type": "category", "categoryorder": "array", "categoryarray": places}
+    if max(map(len, names), default=0) > LONGEST_NAME:
+        texts = [plain_text(shortened(name, LONGEST_NAME)) for name in names]
+        axis |= {"tickmode": "array", "tickvals": places, "ticktext": texts}
+    return axis
+
+
+def class_names(labels: Iterable[str]) -> dict[str, str]:
+    """Return how each class is shown, in the order in which they come; two classes never under one name."""
+    own = dict.fromkeys(labels)
+    return {label: name if (name := CLASS_NAMES.get(label, label)) not in own else label for label in own}
 
 
 def _palette(theme: str | None) -> tuple[str, ...]:
@@ -601,10 +636,6 @@ def _byte_unit(size: float) -> tuple[str, float]:
 
 def _numeric(values: Iterable[str]) -> bool:
     return all(value.replace(".", "", 1).isdigit() for value in values if value != "unknown")
-
-
-def _words(label: str) -> str:
-    return label.replace("_", "-")
 
 
 def _wrapped(text: str) -> str:

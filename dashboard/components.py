@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def show_outcome() -> None:
     if problem := st.session_state.pop("problem", None):
         st.error(words.sentence(problem), icon=":material/error:")
     if done := st.session_state.pop("done", None):
-        st.toast(done, icon=":material/check:")
+        st.toast(words.escaped(done), icon=":material/check:")
 
 
 @st.fragment(run_every=5)
@@ -131,12 +132,14 @@ def url_choice(
     *,
     param: str,
     default: str | None = None,
+    format_func: Callable[[str], str] = str,
     **arguments: Any,
 ) -> str:
     """Return the option that the URL's `param` names, chosen with `widget`, which writes it there.
 
     For choices that the program makes too (a run just started) and whose labels are not what the URL should show;
-    Streamlit's own binding serves the others.
+    Streamlit's own binding serves the others. format_func: gives an option's label, as plain text for a select box and
+    as Markdown for any other widget.
     """
     wanted = st.query_params.get(param)
     chosen = next(option for option in (wanted, default, options[0]) if option is not None and option in options)
@@ -152,7 +155,8 @@ def url_choice(
         st.warning(
             f"{label}: expected one of those listed here; there is no {words.escaped(words.shortened(wanted, 80))}."
         )
-    widget(label, options, key=key, on_change=changed, **arguments)
+    labels = words.unlike({option: format_func(option) for option in options})
+    widget(label, options, key=key, on_change=changed, format_func=labels.__getitem__, **arguments)
     return chosen
 
 
@@ -188,13 +192,13 @@ class Chart:
 def dressed(figure: go.Figure) -> Chart:
     """Take the title out of a figure and put its legend below."""
     title = figure.layout.title
-    taken = (title.text, title.subtitle.text)
+    taken = [text and html.unescape(text) for text in (title.text, title.subtitle.text)]  # shown as Markdown
     figure.update_layout(
         title={"text": None, "subtitle": {"text": None}},
         legend={"orientation": "h", "x": 0, "y": 0, "xref": "container", "yref": "container", "yanchor": "bottom"},
         margin={"t": 30},
     )
-    return Chart(*taken, figure)
+    return Chart(taken[0], taken[1], figure)
 
 
 @st.cache_resource(max_entries=500, show_spinner=False)
@@ -230,14 +234,20 @@ def chart(
 
 
 def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **arguments: Any) -> None:
-    """Show a link to the page of a run."""
+    """Show a link to the page of a run. label: plain text, as in all links here."""
     page, param = PAGES[kind]
-    st.page_link(page, label=label, icon=icon, query_params={param: run_id}, help="", **arguments)
+    st.page_link(page, label=words.escaped(label), icon=icon, query_params={param: run_id}, help="", **arguments)
 
 
 def own_page_link(run_id: str, label: str) -> None:
     """Show a link to a run's own page: facts, files and log, whatever its kind."""
-    st.page_link("app_pages/run.py", label=label, icon=":material/tag:", query_params={"run": run_id}, help="")
+    st.page_link(
+        "app_pages/run.py",
+        label=words.escaped(label),
+        icon=":material/tag:",
+        query_params={"run": run_id},
+        help="",
+    )
 
 
 def run_address(run_id: str) -> str:
@@ -248,7 +258,7 @@ def run_address(run_id: str) -> str:
 def inspector_link(dataset: str, image_id: str, label: str, k: int | None = None) -> None:
     """Show a link that opens an image in the inspector."""
     params = {"dataset": dataset, "image": image_id} | ({} if k is None else {"k": str(k)})
-    st.page_link("app_pages/inspector.py", label=label, icon="", query_params=params, help="")
+    st.page_link("app_pages/inspector.py", label=words.escaped(label), icon="", query_params=params, help="")
 
 
 def status_text(status: str) -> str:

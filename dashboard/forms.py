@@ -265,7 +265,7 @@ def reconstruct_form(dataset: Dataset) -> None:
     suggested = derived_name(dataset.name, f"-k{k}-{codec}" + ("" if quality is None else str(quality)))
     name = st.text_input(
         "Name of the new data set", placeholder=suggested, key=f"rebuild_name_{dataset.name}",
-        help=f"A folder of this name is written under {data.settings().reconstructed}.",
+        help=f"A folder of this name is written under {words.escaped(data.settings().reconstructed)}.",
     )  # fmt: skip
     try:
         spec = ReconstructSpec(
@@ -275,7 +275,7 @@ def reconstruct_form(dataset: Dataset) -> None:
     except SpecError as error:
         refused(error)
         return
-    start_panel(spec, dataset, f"Write {words.shortened(spec.name, 48)}", param="rebuild", results=None)
+    start_panel(spec, dataset, f"Write {words.escaped(words.shortened(spec.name, 48))}", param="rebuild", results=None)
 
 
 def refused(error: DermSlimError) -> None:

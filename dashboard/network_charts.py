@@ -30,7 +30,7 @@ from core.architectures import (
 from core.fits import CurveFits, Fit
 from core.parameters import layer_row
 from core.pruning import SCOPES
-from dashboard.charts import MARK, PALETTES, empty_figure, titled_figure
+from dashboard.charts import MARK, PALETTES, empty_figure, name_axis, plain_text, titled_figure
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def blocks(spec: NetworkSpec, height: int, width: int) -> list[Block]:
         label = f"{row['type']}{size}" if isinstance(step.layer, LABELLED) else None
         kernel = "" if row["kernel"] is None else f", {row['kernel']}"
         text = (
-            f"{step.name}: {row['type']}{size}{kernel}<br>output {row['output_shape']}<br>"
+            f"{plain_text(step.name)}: {row['type']}{size}{kernel}<br>output {row['output_shape']}<br>"
             f"{row['parameters']:,} parameters, {row['macs']:,} MACs"
         )
         rows[step.branch].append((str(row["type"]), step.output_shape, label, text))
@@ -132,7 +132,7 @@ def blocks(spec: NetworkSpec, height: int, width: int) -> list[Block]:
 
 def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | None = None) -> go.Figure:
     """Draw a network for images of height × width along its depth; raises SpecError where the size is too small."""
-    figure = titled_figure(f"{spec.title} for images of {height} × {width}", theme)
+    figure = titled_figure(f"{plain_text(spec.title)} for images of {height} × {width}", theme)
     palette = PALETTES[theme or "light"]
     placed = blocks(spec, height, width)
     lanes = sorted({block.y for block in placed})
@@ -192,7 +192,7 @@ def parameters_by_layer(table: pd.DataFrame, *, theme: str | None = None) -> go.
         if each.empty:
             continue
         figure.add_bar(
-            y=each["name"],
+            y=[plain_text(name) for name in each["name"]],
             x=each["parameters"],
             orientation="h",
             name=name,
@@ -207,7 +207,7 @@ def parameters_by_layer(table: pd.DataFrame, *, theme: str | None = None) -> go.
         )
     figure.update_xaxes(title="learnable parameters", range=[0, 1.6 * rows["parameters"].max()], nticks=5)
     order = list(rows["name"])[::-1]
-    figure.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4], automargin=True)
+    figure.update_yaxes(**name_axis(order), range=[-0.6, len(order) - 0.4], automargin=True)
     figure.update_layout(height=150 + 24 * len(rows), bargap=0.25)
     return figure
 
@@ -239,7 +239,7 @@ def curves_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, them
                     "color": PALETTES[theme or "light"][SCOPE_COLOURS[curve.scope]],
                     "dash": DASHES[factors.index(curve.factor) % len(DASHES)],
                 },
-                "hovertemplate": f"{network}, {name}: %{{y:.4~g}} at iteration %{{x}}<extra></extra>",
+                "hovertemplate": f"{plain_text(network)}, {name}: %{{y:.4~g}} at iteration %{{x}}<extra></extra>",
             }
             shown.add(name)
 
@@ -386,7 +386,7 @@ def _panels(
             "automargin": False,
         }
         layout["annotations"].append(
-            {"text": name, "x": left, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left",
+            {"text": plain_text(name), "x": left, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left",
              "yanchor": "bottom", "showarrow": False, "font": {"size": 13}}
         )  # fmt: skip
     figure.add_traces(data)

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from core.architectures import CLASSES
-from dashboard.charts import MARK, PALETTES, empty_figure, titled_figure
+from dashboard.charts import MARK, PALETTES, class_names, empty_figure, name_axis, plain_text, titled_figure
 
 QUANTITIES = {"loss": "Loss", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall"}
 METRICS = {
@@ -112,11 +112,11 @@ def size_against_accuracy(
             y=rows[metric],
             name=name,
             mode="markers+text",
-            text=rows["name"],
+            text=rows["name"].map(plain_text),
             textposition=["top center", "bottom center"][colour],
             textfont={"size": 11},
             cliponaxis=False,
-            customdata=rows[["name", "reason"]].fillna(""),
+            customdata=rows[["name", "reason"]].fillna("").map(plain_text),
             marker={"color": palette[colour], "symbol": symbol, "size": 11},
             hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters<br>%{customdata[1]}<extra></extra>",
         )
@@ -160,14 +160,14 @@ def layer_shares(sizes: pd.DataFrame, names: Sequence[str], *, theme: str | None
     labels = [f"{place}. {name}" for place, name in enumerate(names)]
     figure.add_trace(
         _heatmap(shares.to_numpy().tolist(), theme).update(
-            x=labels,
-            y=list(sizes.index),
+            x=[plain_text(label) for label in labels],
+            y=[plain_text(layer) for layer in sizes.index],
             text=[[f"{size:,}" for size in row] for row in sizes.to_numpy().tolist()],
             hovertemplate="%{y}, %{x}: %{text}, %{z:.3~g} % of the unpruned<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
-    figure.update_xaxes(side="top", showgrid=False, tickangle=0 if len(names) < 3 else -35, type="category")
+    figure.update_yaxes(**name_axis(list(sizes.index)), autorange="reversed", showgrid=False, automargin=True)
+    figure.update_xaxes(**name_axis(labels), side="top", showgrid=False, tickangle=0 if len(names) < 3 else -35)
     figure.update_layout(height=120 + ROW_HEIGHT * len(sizes))
     return figure
 
@@ -197,17 +197,17 @@ def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None =
     if not images:
         return empty_figure(figure, "No images.")
     shares = [[100 * count / sum(row) if sum(row) else 0.0 for count in row] for row in matrix]
-    labels = [label.replace("_", "-") for label in CLASSES]
+    labels = list(class_names(CLASSES).values())
     figure.add_trace(
         _heatmap(shares, theme).update(
-            x=labels,
-            y=labels,
+            x=[plain_text(label) for label in labels],
+            y=[plain_text(label) for label in labels],
             text=[[f"{count:,}" for count in row] for row in matrix],
             hovertemplate="%{y} taken for %{x}: %{text} images, %{z:.3~g} % of the class<extra></extra>",
         )
     )
-    figure.update_yaxes(title="true", autorange="reversed", showgrid=False, automargin=True)
-    figure.update_xaxes(title="predicted", showgrid=False, tickangle=-40, automargin=True)
+    figure.update_yaxes(**name_axis(labels), title="true", autorange="reversed", showgrid=False, automargin=True)
+    figure.update_xaxes(**name_axis(labels), title="predicted", showgrid=False, tickangle=-40, automargin=True)
     figure.update_layout(height=330)
     return figure
 
@@ -227,7 +227,7 @@ def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = 
         seeds = int(rows["n"].max())
         for split, dash in (("validation", "solid"), ("train", "dot")):
             mean, deviation = rows[f"{split}_{quantity}"], rows[f"{split}_{quantity}_std"]
-            name = f"{group}, {SETS[split][0]}" + (f", mean of {seeds} seeds" if seeds > 1 else "")
+            name = f"{plain_text(group)}, {SETS[split][0]}" + (f", mean of {seeds} seeds" if seeds > 1 else "")
             if split == "validation":
                 for trace in _band(rows["epoch"], mean - deviation, mean + deviation, name, colour):
                     figure.add_trace(trace)
@@ -281,11 +281,14 @@ def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, t
             x=rows["parameters"],
             y=rows[metric],
             error_y={"type": "data", "array": rows[f"{metric}_std"].fillna(0), "thickness": 1.5, "width": 5},
-            name=network,
+            name=plain_text(network),
             mode="markers",
             marker={"color": palette[place % len(palette)], "size": 10},
             customdata=pd.DataFrame(
-                {"name": [name for name, mine in zip(names, own, strict=True) if mine], "n": rows["n"].to_numpy()}
+                {
+                    "name": [plain_text(name) for name, mine in zip(names, own, strict=True) if mine],
+                    "n": rows["n"].to_numpy(),
+                }
             ),
             hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters, n = %{customdata[1]}<extra></extra>",
         )

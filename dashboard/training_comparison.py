@@ -69,9 +69,9 @@ def chosen_runs(states: Sequence[RunState], recorded: Mapping[str, Mapping[str, 
     def changed() -> None:
         st.query_params["runs"] = ",".join(st.session_state["compared"])
 
+    labels = words.unlike({run_id: short_label(recorded[run_id]) for run_id in by_id})
     return st.multiselect(
-        "Runs", list(by_id), key="compared", on_change=changed,
-        format_func=lambda run_id: short_label(recorded[run_id]),
+        "Runs", list(by_id), key="compared", on_change=changed, format_func=labels.__getitem__
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def mean_texts(groups: pd.DataFrame, metric: str, unit: str = " %") -> list[str]
 def curves(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None:
     """Overlay the learning curves of one step number of every run, averaged over seeds."""
     st.header("Learning curves")
-    names = {str(number): name for number, name in zip(steps["step"], steps["name"], strict=True)}
+    names = {str(number): words.escaped(name) for number, name in zip(steps["step"], steps["name"], strict=True)}
     with st.container(horizontal=True):
         number = st.segmented_control(
             "Step", list(names), key="compared_step", bind="query-params", default=next(iter(names)), required=True,

@@ -250,6 +250,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         priority,
         next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None,
     )
+    labels = words.unlike({name: named(name) for name in names})
 
 
 def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
@@ -268,7 +269,7 @@ def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
         return f"{name} ({', '.join(notes)})" if notes else name
 
     picked = st.multiselect(
-        "Data sets", names, key=key("datasets"), format_func=named, persist_state=KEPT,
+        "Data sets", names, key=key("datasets"), format_func=labels.__getitem__, persist_state=KEPT,
         help="With labels; originals and their reconstructions side by side, as in Tables 4 and 5.",
     )  # fmt: skip
     found = [data.dataset(name) for name in picked]

@@ -161,7 +161,11 @@ def ladder(steps: pd.DataFrame) -> None:
         alt="Every step with its size, verdict, test figures and time",
     )
     for step in steps[steps["status"] == "failed"].to_dict("records"):
-        st.error(words.sentence(step["failure"]), title=f"{step['name']} could not be trained", icon=":material/error:")
+        st.error(
+            words.sentence(step["failure"]),
+            title=f"{words.escaped(step['name'])} could not be trained",
+            icon=":material/error:",
+        )
 
 
 def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:

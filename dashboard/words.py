@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -50,6 +52,15 @@ RULES = {
 }
 MODES = {"per_channel": "per channel", "unfolded": "unfolded"}
 LAYOUTS = {"ham10000": "images and a table", "class_folders": "a folder a class", "plain": "plain folder, no labels"}
+MARKUP = frozenset(r"\`*_{}[]()#+!|~$<>:&")  # what Markdown takes as plain text after a backslash
+LIST_MARK = re.compile(r"\A(?:(?=[-=])|\d+(?=\.(?:\s|\Z)))")
+SPACES = re.compile(r"\A\s+|\s+\Z|[\t\n\v\f\r]")
+# Where Streamlit would make a link, an icon, an emoji or an arrow of plain text, backslashes or not: between these
+# characters comes an element that holds nothing, so that they are two texts.
+APART = re.compile(
+    r"(?<=:)(?=//|material/|[\w+-]+:)|(?<=www)(?=\.)|(?<=@)(?=[\w-])|(?<=[-<>=~])(?=[-=>])", re.IGNORECASE
+)
+NOTHING = ":small[]"
 NEGLIGIBLE_GAIN = 0.005  # half a percent: below it, what SVD adds to the ratio is not called a saving
 
 
@@ -155,8 +166,41 @@ def shortened(text: str, length: int = 40) -> str:
 
 
 def escaped(text: object) -> str:
-    """Return text that Markdown shows as it is: names of files and data sets are not markup."""
-    return "".join(f"\\{each}" if each in r"\`*_{}[]()#+!|~$<>:" else each for each in str(text))
+    """Return text that Markdown shows as it is: names of files and data sets are not markup.
+
+    Backslashes do that, but for outer spaces and ends of lines, which are written as numbers so that `**` closes
+    beside them, and for what Streamlit looks for in text that Markdown has already read, see `APART`.
+    """
+    return _spaced(_marked(str(text)))
+
+
+def with_commands(text: str) -> str:
+    """Return text for Markdown where what stands between backticks is code and the rest is shown as it is."""
+    parts = text.split("`")
+    last = len(parts) - 1
+    marked = [
+        f"`{part}`" if place % 2 and place < last and part.strip() else _marked(part)
+        for place, part in enumerate(parts)
+    ]
+    return _spaced("".join(marked))
+
+
+def _marked(text: str) -> str:
+    marked = "".join(f"\\{each}" if each in MARKUP else each for each in APART.sub("\0", text))
+    return LIST_MARK.sub(r"\g<0>\\", marked).replace("\0", NOTHING)
+
+
+def _spaced(marked: str) -> str:
+    return SPACES.sub(lambda found: "".join(f"&#{ord(each)};" for each in found[0]), marked)
+
+
+def unlike(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels by option, with the option added where two are alike: a select box tells options by their labels.
+
+    labels: by option.
+    """
+    often = Counter(labels.values())
+    return {option: label if often[label] == 1 else f"{label} · {option}" for option, label in labels.items()}
 
 
 def sentence(error: object) -> str:
@@ -176,6 +220,11 @@ def codec_text(codec: object, quality: object = None) -> str:
 def size_text(height: object, width: object) -> str:
     """Return rows × columns."""
     return f"{int(height)} × {int(width)}" if known(height) and known(width) else NONE  # type: ignore[call-overload]
+
+
+def exact_text(number: float) -> str:
+    """Return a number as it is typed, with every digit that it has: 50, 33.33."""
+    return repr(float(number)).removesuffix(".0")
 
 
 def numbers_text(values: Sequence[int]) -> str:
@@ -293,11 +342,11 @@ def beside_control(stored: int, control: int) -> str:
 
 
 def k_sentence(rule: Mapping[str, Any]) -> str:
-    """Return which k a rule chooses and how firmly."""
+    """Return which k a rule chooses and how firmly, as Markdown."""
     name = RULES.get(rule["rule"], rule["rule"])
     if not known(rule["k"]):
-        return f"**The {name.lower()} rule chooses no k.** {rule['reason']}"
-    text = f"**k\\* = {int(rule['k'])}** by the {name.lower()} rule. {rule['reason']}"
+        return f"**The {name.lower()} rule chooses no k.** {escaped(rule['reason'])}"
+    text = f"**k\\* = {int(rule['k'])}** by the {name.lower()} rule. {escaped(rule['reason'])}"
     if known(rule["stability"]):
         text += f" {100 * rule['stability']:.0f} % of the bootstrap resamples of the images choose the same k."
     return text

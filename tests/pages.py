@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from laboratory import ROOT
 from streamlit.testing.v1 import AppTest
+
+from dashboard import words
 
 OpenPage = Callable[..., AppTest]
 
@@ -37,10 +40,15 @@ def ran(part: Any) -> AppTest:
 
 
 def text(test: AppTest) -> str:
-    """Return what a reader reads on the page, as one text without Markdown's escapes."""
+    """Return what a reader reads on the page, as one text without the escapes of Markdown."""
     kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "success", "code")
     parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
     parts += [f"{each.label} {each.value}" for each in test.metric]
     parts += [str(each.proto.text) for each in test.get("progress")]
     parts += [each.label for each in (*test.button, *test.expander, *test.page_link, *test.download_button)]
-    return "\n".join(parts).replace("\\", "")
+    return plain("\n".join(parts))
+
+
+def plain(markdown: str) -> str:
+    """Return what a reader sees of a text that `words.escaped` made."""
+    return re.sub(r"\\(.)|&#(\d+);", lambda found: found[1] or chr(int(found[2])), markdown.replace(words.NOTHING, ""))

@@ -14,17 +14,21 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from browser import DESKTOP, FAILURES, PATIENCE, PHONE, Stack, Visitor, demo_stack, launched_browser, until
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.architectures import NETWORKS
+from core.datasets import load_dataset
 from core.parameters import curve_table
 from core.results import FURTHER
 from core.training_runs import training_spec_from_dict
 from dashboard import words
 from jobs.__main__ import main as command
+from jobs.queues import Queues
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1500)]
 
@@ -439,3 +443,37 @@ def test_a_page_of_results_is_accessible_light_and_dark_and_on_a_phone(
 ) -> None:
     run_id = finished_demo["prune-train"] if path.endswith("run=") else ""
     assert_accessible(visitor, path + run_id, RESULT_PAGES[path])
+
+
+def test_names_that_are_numbers_or_markup_are_shown_as_they_are_and_call_no_other_host(visitor: Visitor) -> None:
+    labels = ["0", "1", "2019", "2024-01-05", "<b>x<b>", "a&amp;b", "*x*", " outer ", "www.example.org", ":smile:"]
+    folder = visitor.stack.settings.data_roots[0] / "named"
+    for place, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for number in range(1 + place % 3):
+            pixels = np.full((40, 56, 3), 10 * place + number, np.uint8)
+            assert cv2.imwrite(str(folder / label / f"{place}_{number} ![](https:example.org).png"), pixels)
+    queues = Queues(visitor.stack.settings)
+    queues.register(load_dataset(folder))
+    until(lambda: "named" in set(visitor.stack.store.datasets()["name"]), "the data set in the store")
+    elsewhere: list[str] = []
+    visitor.page.on("request", lambda request: elsewhere.append(request.url))
+    page = visitor.open("datasets?dataset=named&view=Images")
+    captions = main(page).get_by_test_id("stCaptionContainer").all_text_contents()
+    assert set(captions) & set(labels)
+    assert not {"😄", "x", "a&b"} & set(captions)
+    expect(main(page).get_by_role("link", name=re.compile(r"!\[\]\(htt"))).not_to_have_count(0)
+    page = visitor.open("datasets?dataset=named&view=Classes")
+    expect(page.locator(".barlayer .point path")).to_have_count(len(labels))
+
+    def heights(selector: str) -> list[tuple[str, float]]:
+        found = "parts => parts.map(part => [part.textContent, part.getBoundingClientRect().y])"
+        return sorted(page.locator(selector).evaluate_all(found), key=lambda part: part[1])
+
+    ticks, totals = heights(".yaxislayer-above text"), heights(".annotation text")
+    counts = {label: str(1 + place % 3) for place, label in enumerate(labels)}
+    assert [total for total, _ in totals] == [counts.get(name) or counts[f" {name.strip()} "] for name, _ in ticks]
+    assert max(abs(tick - total) for (_, tick), (_, total) in zip(ticks, totals, strict=True)) < 5  # pixels
+    visitor.open("inspector?dataset=named&image=example")
+    expect(main(page).get_by_role("button", name=re.compile(r"!\[\]\(htt"))).not_to_have_count(0)
+    assert [url for url in elsewhere if not url.startswith((visitor.stack.url, "data:", "blob:"))] == []

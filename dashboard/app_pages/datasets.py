@@ -25,7 +25,9 @@ def registration() -> None:
         name = st.text_input("Name", placeholder="the folder's name", width=260)
         asked = st.form_submit_button("Register", type="primary", icon=":material/create_new_folder:")
     roots = ", ".join(f"`{root}`" for root in data.settings().data_roots)
-    st.caption(f"Every file is decoded once, to find the damaged ones. Folders may lie in {roots}.")
+    st.caption(
+        f"Every file is decoded once, to find the damaged ones. Folders may lie in {words.with_commands(roots)}."
+    )
     if not asked:
         return
     if not typed.strip():
@@ -262,7 +264,7 @@ def rebuild(dataset: Dataset) -> None:
             made = data.spec_of(run)["name"] if run else ""
             st.success(f"Done: **{words.escaped(made)}** is registered.", icon=":material/check_circle:")
             st.button(
-                f"Open {words.shortened(made, 48)}",
+                f"Open {words.escaped(words.shortened(made, 48))}",
                 on_click=open_dataset,
                 args=(made,),
                 icon=":material/photo_library:",

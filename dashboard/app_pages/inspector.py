@@ -35,7 +35,9 @@ def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
             bind="query-params",
             placeholder="an id, or a part of one",
             type="search",
-        ).strip()
+        )
+        if typed not in records:  # an id may have outer spaces of its own
+            typed = typed.strip()
         current = typed if typed in records else ids[0] if not typed else None
         place = ids.index(current) if current else 0
         st.button("Previous", icon=":material/chevron_left:", on_click=choose, args=(ids[place - 1],))
@@ -56,7 +58,8 @@ def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
             for image_id in found[:MATCHES]:
                 with st.container(gap="xsmall"):
                     components.thumbnail(dataset.root / records[image_id].path, records[image_id].sha256, image_id)
-                    st.button(words.shortened(image_id, 22), key=f"match_{image_id}", on_click=choose, args=(image_id,))
+                    name = words.escaped(words.shortened(image_id, 22))
+                    st.button(name, key=f"match_{image_id}", on_click=choose, args=(image_id,))
         return None
     record = records[current]
     facts = [record.label, record.dx, record.localization, record.sex, f"{record.age:g} years" if record.age else None]

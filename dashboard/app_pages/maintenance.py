@@ -36,7 +36,7 @@ def disk() -> None:
         st.metric("DermSlim's files", words.bytes_text(sum(use.values())), border=True)
         st.metric("Free on the disk", words.bytes_text(room.free), border=True)
         st.metric("Disk", words.bytes_text(room.total), border=True)
-    st.caption(f"`{settings.data_dir}`")
+    st.caption(words.with_commands(f"`{settings.data_dir}`"))
     largest = max(1, *use.values())
     st.dataframe(
         pd.DataFrame(
@@ -216,7 +216,7 @@ def backups() -> None:
         return
     chosen = st.selectbox("Backups here", files, format_func=lambda path: path.name, key="backup_file")
     size = chosen.stat().st_size
-    st.caption(f"`{chosen}` · {words.bytes_text(size)}")
+    st.caption(words.with_commands(f"`{chosen}` · {words.bytes_text(size)}"))
     if size <= LARGEST_DOWNLOAD:
         st.download_button(
             "Download", data=chosen.read_bytes, file_name=chosen.name, icon=":material/download:", on_click="ignore"
@@ -242,7 +242,7 @@ def health() -> None:
         with st.container(border=True):
             st.markdown(f"{STATUS[check.status]} **{check.area.capitalize()}: {words.escaped(check.name)}**")
             st.markdown(words.escaped(check.found))
-            st.caption(f"Expected: {words.escaped(check.expected)}. {check.advice}")
+            st.caption(f"Expected: {words.escaped(check.expected)}. {words.with_commands(check.advice)}")
     st.header("Everything that was looked at")
     st.dataframe(
         pd.DataFrame(

@@ -74,7 +74,11 @@ def headline(state: RunState) -> None:
     )
     codec = words.codec_text(spec["codec"], spec.get("quality"))
     figures = [
-        ("k\\*, plateau rule", words.NONE if k is None else f"{int(k):,}", (rule or {}).get("reason", "")),
+        (
+            "k\\*, plateau rule",
+            words.NONE if k is None else f"{int(k):,}",
+            words.escaped((rule or {}).get("reason", "")),
+        ),
         ("Source / stored", _ratio(sizes["ratio"]), "Bytes of the files as they came over bytes as stored."),
         (f"{codec} alone", _ratio(sizes["control_ratio"]), "The same files re-encoded without SVD."),
         ("SVD adds", words.gain_text(sizes["svd_gain"]), "The ratio with SVD over the ratio without it, minus one."),

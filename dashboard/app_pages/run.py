@@ -178,7 +178,7 @@ def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
                 elsewhere.append(f"{step['name']}: {step['weights']}, on the host of worker {step['worker']}")
                 continue
             st.download_button(
-                f"Weights of {step['name']}, {words.bytes_text(path.stat().st_size)}",
+                f"Weights of {words.escaped(step['name'])}, {words.bytes_text(path.stat().st_size)}",
                 data=path.read_bytes,
                 file_name=f"{run_id}-{path.name}",
                 mime="application/octet-stream",

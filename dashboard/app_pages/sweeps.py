@@ -201,7 +201,7 @@ def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.Dat
                 )
                 if rule["stability"] is not None:
                     st.caption(f"{100 * rule['stability']:.0f} % of the bootstrap resamples choose the same k")
-                st.markdown(rule["reason"])
+                st.markdown(words.escaped(rule["reason"]))
     with st.expander("Where each metric arrives", icon=":material/flag:", on_change="rerun", key="arrivals") as opened:
         if opened.open:
             arrivals_table(statistics, storage)
