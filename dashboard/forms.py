@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import streamlit as st
@@ -32,6 +33,7 @@ def draft_of(spec: dict[str, Any]) -> dict[str, Any]:
         "mode": spec.get("mode"),
         "codec": spec.get("codec"),
         "quality": spec.get("quality"),
+        "quality_of": spec.get("codec"),
         "images": "All images" if spec["sample_size"] is None else "A random sample",
         "sample": spec["sample_size"],
         "seed": spec["seed"],
@@ -142,7 +144,7 @@ def metric_fields(prefix: str) -> MetricParameters:
         )  # fmt: skip
         cutoff = st.number_input(
             "Low frequencies end at (cycles a pixel)",
-            min_value=0.01, max_value=0.7, step=0.01, format="%.2f", key=f"{prefix}_cutoff", persist_state=KEPT,
+            min_value=0.0, max_value=math.sqrt(0.5), step=0.01, format="%g", key=f"{prefix}_cutoff", persist_state=KEPT,
         )  # fmt: skip
     return MetricParameters(int(threshold), float(cutoff))
 
@@ -159,6 +161,17 @@ def sweep_form() -> None:
     dataset = choose_dataset()
     if dataset is None:
         return
+    try:
+        spec = sweep_fields(dataset)
+        spec.check(dataset)
+    except SpecError as error:
+        refused(error)
+        return
+    start_panel(spec, dataset, "Start the sweep", param="run")
+
+
+def sweep_fields(dataset: Dataset) -> SweepSpec:
+    """Draw the fields of an SVD sweep and return the sweep that they describe. Raises SpecError."""
     prefix = "sweep"
 
     def apply_preset() -> None:
@@ -194,23 +207,17 @@ def sweep_form() -> None:
         codec, quality = codec_fields(prefix)
         size = sample_fields(prefix, dataset)
         seed = seed_field(prefix)
-    try:
-        parameters = metric_fields(prefix)
-        spec = SweepSpec(
-            dataset=dataset.name,
-            ks=numbers_or_error(words.parse_ks(typed or "")),
-            mode=mode,
-            codec=codec,
-            quality=quality,
-            sample_size=size,
-            seed=seed,
-            metrics=parameters,
-        )
-        spec.check(dataset)
-    except SpecError as error:
-        refused(error)
-        return
-    start_panel(spec, dataset, "Start the sweep", param="run")
+    parameters = metric_fields(prefix)
+    return SweepSpec(
+        dataset=dataset.name,
+        ks=numbers_or_error(words.parse_ks(typed or "")),
+        mode=mode,
+        codec=codec,
+        quality=quality,
+        sample_size=size,
+        seed=seed,
+        metrics=parameters,
+    )
 
 
 def resize_form() -> None:
@@ -218,6 +225,17 @@ def resize_form() -> None:
     dataset = choose_dataset()
     if dataset is None:
         return
+    try:
+        spec = resize_fields(dataset)
+        spec.check(dataset)
+    except SpecError as error:
+        refused(error)
+        return
+    start_panel(spec, dataset, "Start the study", param="study")
+
+
+def resize_fields(dataset: Dataset) -> ResizeSpec:
+    """Draw the fields of a resize study and return the study that they describe. Raises SpecError."""
     prefix = "resize"
     st.session_state.setdefault("resize_sizes", ", ".join(f"{rows}×{columns}" for rows, columns in DEFAULT_SIZES))
     st.session_state.setdefault("resize_k", 350)
@@ -234,24 +252,18 @@ def resize_form() -> None:
     with st.grid(4, min_column_width=130):
         size = sample_fields(prefix, dataset)
         seed = seed_field(prefix)
-    try:
-        parameters = metric_fields(prefix)
-        spec = ResizeSpec(
-            dataset=dataset.name,
-            sizes=numbers_or_error(words.parse_sizes(typed or "")),
-            k=int(k),
-            mode=mode,
-            codec=codec,
-            quality=quality,
-            sample_size=size,
-            seed=seed,
-            metrics=parameters,
-        )
-        spec.check(dataset)
-    except SpecError as error:
-        refused(error)
-        return
-    start_panel(spec, dataset, "Start the study", param="study")
+    parameters = metric_fields(prefix)
+    return ResizeSpec(
+        dataset=dataset.name,
+        sizes=numbers_or_error(words.parse_sizes(typed or "")),
+        k=int(k),
+        mode=mode,
+        codec=codec,
+        quality=quality,
+        sample_size=size,
+        seed=seed,
+        metrics=parameters,
+    )
 
 
 def reconstruct_form(dataset: Dataset) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import streamlit as st
 
+from core.architectures import NetworkSpec
 from core.errors import SpecError
 from core.network_files import FOLDER, SUFFIXES, Networks, all_networks
 from core.sweeps import DEFAULT_SIZES
@@ -47,6 +49,17 @@ def _networks(data_dir: str, files: tuple[FileStamp, ...]) -> Networks:
 def networks() -> Networks:
     """Return the article's four networks and the users' own, read again when a file has changed."""
     return _networks(str(data.settings().data_dir), stamps())
+
+
+def warn_of_changes(wanted: Iterable[NetworkSpec]) -> None:
+    """Say after a copy of settings which of these networks cannot be copied: they are others now, or gone."""
+    known = networks().networks
+    changed = [network.name for network in wanted if known.get(network.name) != network]
+    if changed:
+        st.session_state["problem"] = (
+            f"Expected networks with the layers that they had in the original; {', '.join(changed)} "
+            "changed since or cannot be read any more"
+        )
 
 
 def size_choice() -> tuple[int, int]:

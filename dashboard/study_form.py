@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,8 +16,7 @@ from core.errors import DermSlimError, QueueUnavailable, SpecError
 from core.network_files import Networks
 from core.optimal_k import DEFAULT_RULE
 from core.protocol import PRESETS, TrainingSpec
-from core.schedule import Baseline, Rules
-from core.splits import SPLITS
+from core.schedule import Baseline
 from core.study import (
     FINISHED,
     RULE_NAMES,
@@ -36,7 +34,7 @@ from core.sweeps import DEFAULT_KS
 from core.training_runs import DEVICES
 from dashboard import components, data, forms, network_choices, training_fields, training_numbers, words
 from dashboard.forms import KEPT
-from dashboard.training_fields import DEVICE_NAMES
+from dashboard.training_fields import DEVICE_NAMES, baseline_draft, protocol_draft, rules_draft, targets_draft
 from dashboard.training_forms import sets_table
 from jobs.clock import next_moment
 from jobs.studies import StageEstimate, StudyEstimate, find, submit_study
@@ -62,33 +60,10 @@ def preset_draft(name: str) -> dict[str, Any]:
     """Return the field values that a preset stands for."""
     preset, training = STUDY_PRESETS[name], PRESETS[name]
     return {
-        **training_draft(training),
+        **protocol_draft(training, "size"),
         "overrides": overrides_text(preset.overrides),
         "max_iterations": preset.rules.max_iterations,
         "sample": preset.sample_size,
-    }
-
-
-def training_draft(training: TrainingSpec) -> dict[str, Any]:
-    """Return the field values that give a protocol again, its seed aside."""
-    return {
-        "size": f"{training.height}×{training.width}",
-        "epochs": training.epochs,
-        "batch_size": training.batch_size,
-        "learning_rate": float(training.learning_rate),
-        "augmentation": training.augmentation,
-        "mixed_precision": training.mixed_precision,
-    }
-
-
-def rules_draft(rules: Rules) -> dict[str, Any]:
-    """Return the field values that give the rules of Algorithm 2 again."""
-    return {
-        "factors": ", ".join(f"{factor:g}" for factor in rules.factors),
-        "scope": rules.scope,
-        "max_failures": rules.max_failures,
-        "max_iterations": rules.max_iterations,
-        "on_reject": rules.on_reject,
     }
 
 
@@ -97,13 +72,12 @@ def draft_of(spec: ArticleSpec) -> dict[str, Any]:
     return {
         "networks": [network.name for network in spec.networks],
         "seeds": words.numbers_text(spec.seeds),
-        **training_draft(spec.training),
+        **protocol_draft(spec.training, "size"),
         "overrides": overrides_text(spec.overrides),
-        **{f"target_{split}": getattr(spec.targets, split) for split in SPLITS},
+        **targets_draft(spec.targets),
         "split_seed": spec.split_seed,
         "device": spec.device,
-        "own_baseline": spec.baseline is not None,
-        **{name: float(value) for name, value in asdict(spec.baseline or Baseline()).items()},
+        **baseline_draft(spec.baseline or Baseline(), own=spec.baseline is not None),
         **rules_draft(spec.rules),
         "ks": words.numbers_text(spec.ks),
         "mode": spec.mode,
@@ -272,7 +246,7 @@ def compression_fields(dataset: Dataset) -> dict[str, Any]:
         "mode": mode,
         "codec": codec,
         "quality": quality,
-        "sample_size": None if sample is None or sample >= len(dataset.records) else int(sample),
+        "sample_size": None if sample is None or sample > len(dataset.records) else int(sample),
         "rule": rule or DEFAULT_RULE,
         "k": None if k is None else int(k),
         "sizes": forms.numbers_or_error(words.parse_sizes(sizes or "")),
@@ -286,26 +260,20 @@ def protocol_fields(size: str, epochs: int) -> tuple[TrainingSpec, dict[str, Any
     if len(pairs) != 1:
         raise SpecError(f"size: expected one pair of rows and columns; got {size}")
     with st.grid(3, min_column_width=150):
-        rate = st.number_input(
-            "Learning rate", min_value=0.00001, max_value=1.0, step=0.0005, format="%.5f", key=key("learning_rate"),
-            persist_state=KEPT,
-        )  # fmt: skip
+        rate = training_fields.learning_rate_field(PREFIX)
         batch = training_fields.whole_number(PREFIX, "Batch size", "batch_size", 1)
         device = st.selectbox(
             "Device", DEVICES, key=key("device"), format_func=DEVICE_NAMES.__getitem__, persist_state=KEPT
         )
-    with st.container(horizontal=True):
-        augmentation = st.toggle("Augment the repeats of small classes", key=key("augmentation"), persist_state=KEPT)
-        mixed = st.toggle("Mixed precision", key=key("mixed_precision"), persist_state=KEPT, help="For GPUs.")
+    rest = training_fields.augmentation_fields(PREFIX)
     targets, seed = training_fields.set_fields(PREFIX)
     training = TrainingSpec(
         epochs=epochs,
-        learning_rate=float(rate),
+        learning_rate=rate,
         batch_size=batch,
         height=pairs[0][0],
         width=pairs[0][1],
-        augmentation=augmentation,
-        mixed_precision=mixed,
+        **rest,
     )
     return training, {"targets": targets, "split_seed": seed, "device": device}
 

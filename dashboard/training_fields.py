@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,11 @@ import streamlit as st
 
 from core.architectures import NETWORKS, NetworkSpec
 from core.network_files import Networks
-from core.protocol import PRESETS
+from core.protocol import PRESETS, TrainingSpec
 from core.pruning import FACTORS, SCOPE_LABELS, SCOPES
 from core.schedule import ON_REJECT, Baseline, Rules
 from core.splits import SPLITS, Targets
-from dashboard import training_numbers
+from dashboard import training_numbers, words
 from dashboard.forms import KEPT, set_draft
 
 PRESET_NAMES = {"article": "Article", "laptop": "Laptop", "quick": "Quick"}
@@ -28,6 +29,7 @@ LIMITS = {
     "validation_precision": "Validation precision, %",
     "test_tolerance": "Test figures: points under the unpruned network's",
 }
+SHARES = ("learning_rate", "rotation", "zoom", "brightness")  # fields with a fraction, of a protocol
 
 
 def field_key(prefix: str, name: str) -> str:
@@ -64,11 +66,74 @@ def network_field(prefix: str, found: Networks) -> list[NetworkSpec]:
     key = field_key(prefix, "networks")
     st.session_state[key] = [name for name in st.session_state[key] if name in found.networks]
     own = [name for name in found.networks if name not in NETWORKS]
+    yours = f" and yours: {words.escaped(', '.join(own))}." if own else ", and your own, see Networks."
     names = st.multiselect(
-        "Networks", list(found.networks), key=key, persist_state=KEPT,
-        help="The article's four" + (f" and yours: {', '.join(own)}." if own else ", and your own, see Networks."),
+        "Networks", list(found.networks), key=key, persist_state=KEPT, help=f"The article's four{yours}",
     )  # fmt: skip
     return [found.networks[name] for name in names]
+
+
+def protocol_draft(training: TrainingSpec, size: str) -> dict[str, Any]:
+    """Return the field values that give a protocol again, its seed aside. size: the field of rows and columns."""
+    values = asdict(training)
+    values[size] = f"{values.pop('height')}×{values.pop('width')}"
+    del values["seed"]
+    return values | {name: float(values[name]) for name in SHARES}
+
+
+def baseline_draft(baseline: Baseline, *, own: bool) -> dict[str, Any]:
+    """Return the field values that give a baseline again. own: whether it is not just the article's."""
+    return {"own_baseline": own, **{name: float(value) for name, value in asdict(baseline).items()}}
+
+
+def rules_draft(rules: Rules) -> dict[str, Any]:
+    """Return the field values that give the rules of Algorithm 2 again."""
+    return {**asdict(rules), "factors": ", ".join(map(words.exact_text, rules.factors))}
+
+
+def targets_draft(targets: Targets) -> dict[str, Any]:
+    """Return the field values that give the sizes of the sets again."""
+    return {f"target_{split}": getattr(targets, split) for split in SPLITS}
+
+
+def fraction(prefix: str, label: str, name: str, most: float, step: float, **arguments: Any) -> float:
+    """Return a number from 0 to `most`, shown with every digit: what is copied is seen as it is."""
+    key = field_key(prefix, name)
+    return float(st.number_input(label, 0.0, most, step=step, format="%g", key=key, persist_state=KEPT, **arguments))
+
+
+def learning_rate_field(prefix: str) -> float:
+    """Return the learning rate; zero is refused where the protocol is made."""
+    return fraction(prefix, "Learning rate", "learning_rate", 1.0, 0.0005)
+
+
+def augmentation_fields(prefix: str) -> dict[str, Any]:
+    """Return how repeats are changed at random, and how a network is computed: the rest of a protocol's arguments."""
+    key = partial(field_key, prefix)
+    augmented = st.toggle(
+        "Augment the repeats of small classes", key=key("augmentation"), persist_state=KEPT,
+        help="Flips, rotation, zoom and brightness at random; validation and test images stay as they are.",
+    )  # fmt: skip
+    with st.grid(3, min_column_width=150):
+        rotation = fraction(prefix, "Rotation up to, degrees", "rotation", 180.0, 5.0, disabled=not augmented)
+        zoom = fraction(prefix, "Zoom up to, share", "zoom", 0.9, 0.05, disabled=not augmented)
+        brightness = fraction(prefix, "Brightness up to, share", "brightness", 1.0, 0.05, disabled=not augmented)
+    with st.container(horizontal=True):
+        mixed = st.toggle(
+            "Mixed precision",
+            key=key("mixed_precision"),
+            persist_state=KEPT,
+            help="16-bit floats where safe; for GPUs.",
+        )
+        compiled = st.toggle("Compile with XLA", key=key("jit_compile"), persist_state=KEPT)
+    return {
+        "augmentation": augmented,
+        "rotation": rotation,
+        "zoom": zoom,
+        "brightness": brightness,
+        "mixed_precision": mixed,
+        "jit_compile": compiled,
+    }
 
 
 def set_fields(prefix: str) -> tuple[Targets, int]:
@@ -119,10 +184,5 @@ def baseline_fields(prefix: str) -> Baseline | None:
             "75 %), test accuracy, precision and recall at most 2 points under the unpruned network's."
         )
     with st.grid(5, min_column_width=150):
-        values = {
-            name: float(
-                st.number_input(label, 0.0, 100.0, step=0.5, key=key(name), disabled=not own, persist_state=KEPT)
-            )
-            for name, label in LIMITS.items()
-        }
+        values = {name: fraction(prefix, label, name, 100.0, 0.5, disabled=not own) for name, label in LIMITS.items()}
     return Baseline(**values) if own else None

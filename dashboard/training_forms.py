@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,11 +18,18 @@ from core.parameters import network_cost
 from core.protocol import PRESETS, TrainingSpec
 from core.pruning import SCOPES
 from core.schedule import Baseline, Rules
-from core.splits import SPLITS, Targets
+from core.splits import Targets
 from core.training_runs import DEVICES, PruneTrainSpec, TrainSpec, training_grid
 from dashboard import components, data, network_choices, training_fields, training_numbers, words
 from dashboard.forms import KEPT, refused, set_draft
-from dashboard.training_fields import DEVICE_NAMES, LIMITS, SET_NAMES
+from dashboard.training_fields import (
+    DEVICE_NAMES,
+    SET_NAMES,
+    baseline_draft,
+    protocol_draft,
+    rules_draft,
+    targets_draft,
+)
 from jobs.clock import next_moment
 from jobs.training_jobs import NORMAL, PRIORITIES
 
@@ -36,14 +43,6 @@ def key(name: str) -> str:
     return f"{PREFIX}_{name}"
 
 
-def protocol_draft(training: TrainingSpec) -> dict[str, Any]:
-    """Return the field values that give a protocol again, its seed aside."""
-    values = asdict(training)
-    size = f"{values.pop('height')}×{values.pop('width')}"
-    del values["seed"]
-    return {"sizes": size, **values, "learning_rate": float(training.learning_rate)}
-
-
 def draft_of(spec: TrainSpec) -> dict[str, Any]:
     """Return the field values that give a run's parameters again."""
     draft: dict[str, Any] = {
@@ -51,26 +50,14 @@ def draft_of(spec: TrainSpec) -> dict[str, Any]:
         "networks": [spec.network.name],
         "datasets": [spec.dataset],
         "seeds": str(spec.training.seed),
-        **protocol_draft(spec.training),
-        **{f"target_{split}": getattr(spec.targets, split) for split in SPLITS},
+        **protocol_draft(spec.training, "sizes"),
+        **targets_draft(spec.targets),
         "split_seed": spec.split_seed,
         "leaky": spec.leaky_split,
         "device": spec.device,
-        "own_baseline": spec.thresholds != replace(spec, baseline=None).thresholds,
-        **{name: float(getattr(spec.thresholds, name)) for name in LIMITS},
+        **baseline_draft(spec.thresholds, own=spec.thresholds != replace(spec, baseline=None).thresholds),
     }
     return draft | (rules_draft(spec.rules) if isinstance(spec, PruneTrainSpec) else {})
-
-
-def rules_draft(rules: Rules) -> dict[str, Any]:
-    """Return the field values that give the rules of Algorithm 2 again."""
-    return {
-        "factors": ", ".join(f"{factor:g}" for factor in rules.factors),
-        "scope": rules.scope,
-        "max_failures": rules.max_failures,
-        "max_iterations": rules.max_iterations,
-        "on_reject": rules.on_reject,
-    }
 
 
 def defaults() -> dict[str, Any]:
@@ -79,13 +66,12 @@ def defaults() -> dict[str, Any]:
         "kind": "prune-train",
         "networks": ["lenet5"],
         "seeds": "1",
-        **protocol_draft(PRESETS["article"]),
-        **{f"target_{split}": images for split, images in asdict(Targets()).items()},
+        **protocol_draft(PRESETS["article"], "sizes"),
+        **targets_draft(Targets()),
         "split_seed": 1,
         "leaky": False,
         "device": "auto",
-        "own_baseline": False,
-        **{name: float(value) for name, value in asdict(Baseline()).items()},
+        **baseline_draft(Baseline(), own=False),
         **rules_draft(Rules()),
         "priority": NORMAL,
         "start_after": None,
@@ -184,7 +170,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         "for as long as the baseline is met.",
     )  # fmt: skip
     note = "Quick is too small for custom1. Every number can be changed afterwards."
-    training_fields.preset_field(PREFIX, lambda name: protocol_draft(PRESETS[name]), note)
+    training_fields.preset_field(PREFIX, lambda name: protocol_draft(PRESETS[name], "sizes"), note)
     with st.grid(2, min_column_width=280):
         networks = training_fields.network_field(PREFIX, found)
         datasets = dataset_field(labelled)
@@ -200,14 +186,11 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
             help="Of weights, order and dropout. 1,2,3 makes three runs of each, to be averaged.",
         )  # fmt: skip
         epochs = training_fields.whole_number(PREFIX, "Epochs", "epochs", 1)
-        rate = st.number_input(
-            "Learning rate", min_value=0.00001, max_value=1.0, step=0.0005, format="%.5f", key=key("learning_rate"),
-            persist_state=KEPT,
-        )  # fmt: skip
+        rate = training_fields.learning_rate_field(PREFIX)
         batch = training_fields.whole_number(PREFIX, "Batch size", "batch_size", 1)
     rules = training_fields.rules_fields(PREFIX) if kind == "prune-train" else None
     with st.expander("Augmentation and precision", icon=":material/tune:"):
-        protocol = protocol_fields()
+        protocol = training_fields.augmentation_fields(PREFIX)
     with st.expander("Training, validation and test sets", icon=":material/call_split:"):
         targets, split_seed, leaky = set_fields()
     with st.expander("Baseline: what a network must reach", icon=":material/flag:"):
@@ -228,7 +211,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
     if not datasets:
         raise SpecError("data sets: expected at least one with labels; got none")
     training = TrainingSpec(
-        epochs=epochs, learning_rate=float(rate), batch_size=batch, height=sizes[0][0], width=sizes[0][1], **protocol
+        epochs=epochs, learning_rate=rate, batch_size=batch, height=sizes[0][0], width=sizes[0][1], **protocol
     )
     common: dict[str, Any] = {
         "dataset": datasets[0].name,
@@ -250,7 +233,6 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         priority,
         next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None,
     )
-    labels = words.unlike({name: named(name) for name in names})
 
 
 def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
@@ -268,48 +250,13 @@ def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
         notes += ["synthetic"] if facts.loc[name, "synthetic"] else []
         return f"{name} ({', '.join(notes)})" if notes else name
 
+    labels = words.unlike({name: named(name) for name in names})
     picked = st.multiselect(
         "Data sets", names, key=key("datasets"), format_func=labels.__getitem__, persist_state=KEPT,
         help="With labels; originals and their reconstructions side by side, as in Tables 4 and 5.",
     )  # fmt: skip
     found = [data.dataset(name) for name in picked]
     return [each for each in found if each is not None]
-
-
-def protocol_fields() -> dict[str, Any]:
-    """Return the rest of the protocol."""
-    augmented = st.toggle(
-        "Augment the repeats of small classes", key=key("augmentation"), persist_state=KEPT,
-        help="Flips, rotation, zoom and brightness at random; validation and test images stay as they are.",
-    )  # fmt: skip
-    with st.grid(3, min_column_width=150):
-        rotation = st.number_input(
-            "Rotation up to, degrees", 0.0, 180.0, step=5.0, key=key("rotation"), disabled=not augmented,
-            persist_state=KEPT,
-        )  # fmt: skip
-        zoom = st.number_input(
-            "Zoom up to, share", 0.0, 0.9, step=0.05, key=key("zoom"), disabled=not augmented, persist_state=KEPT
-        )
-        brightness = st.number_input(
-            "Brightness up to, share", 0.0, 1.0, step=0.05, key=key("brightness"), disabled=not augmented,
-            persist_state=KEPT,
-        )  # fmt: skip
-    with st.container(horizontal=True):
-        mixed = st.toggle(
-            "Mixed precision",
-            key=key("mixed_precision"),
-            persist_state=KEPT,
-            help="16-bit floats where safe; for GPUs.",
-        )
-        compiled = st.toggle("Compile with XLA", key=key("jit_compile"), persist_state=KEPT)
-    return {
-        "augmentation": augmented,
-        "rotation": float(rotation),
-        "zoom": float(zoom),
-        "brightness": float(brightness),
-        "mixed_precision": mixed,
-        "jit_compile": compiled,
-    }
 
 
 def set_fields() -> tuple[Targets, int, bool]:

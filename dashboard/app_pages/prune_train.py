@@ -11,6 +11,7 @@ from dashboard import (
     components,
     data,
     forms,
+    network_choices,
     run_progress,
     training_comparison,
     training_forms,
@@ -30,6 +31,7 @@ def show_form() -> None:
 def copy_settings(spec: TrainSpec) -> None:
     """Turn to the form with a run's settings in its fields."""
     forms.set_draft(training_forms.PREFIX, training_forms.draft_of(spec))
+    network_choices.warn_of_changes([spec.network])
     show_form()
 
 

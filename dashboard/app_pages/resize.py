@@ -21,6 +21,13 @@ def show_form() -> None:
     st.query_params["tab"] = "New study"
 
 
+def copy_settings(spec: dict[str, Any]) -> None:
+    """Turn to the form with a study's settings in its fields."""
+    forms.set_draft("resize", forms.draft_of(spec))
+    st.query_params["dataset"] = spec["dataset"]
+    show_form()
+
+
 def parameter_counts(known: Sequence[NetworkSpec], sizes: list[tuple[int, int]]) -> tuple[pd.DataFrame, list[str]]:
     """Return each network's learnable parameters at each size, and why some cannot be built there."""
     rows, reasons = [], []
@@ -140,10 +147,13 @@ def results(run_id: str) -> None:
         return
     spec = data.spec_of(row)
     statistics = data.statistics(row)
-    st.markdown(
-        f"**{words.escaped(words.shortened(row['dataset'], 60))}**"
-        + (f" {components.SYNTHETIC}" if row["synthetic"] else "")
-    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = words.escaped(words.shortened(row["dataset"], 60))
+        st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if row["synthetic"] else ""))
+        st.button(
+            "Use these settings in a new study", icon=":material/edit:", type="tertiary", on_click=copy_settings,
+            args=(spec,),
+        )  # fmt: skip
     state = data.run_state(run_id)
     if state is not None and state.failed:
         run_progress.left_out_images(state)

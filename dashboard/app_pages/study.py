@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.study import ArticleSpec
-from dashboard import components, data, forms, study_form, study_view, words
+from dashboard import components, data, forms, network_choices, study_form, study_view, words
 
 VIEWS = ("Study", "New study")
 
@@ -16,6 +16,7 @@ def show_form() -> None:
 def copy_settings(spec: ArticleSpec) -> None:
     """Turn to the form with a study's settings in its fields."""
     forms.set_draft(study_form.PREFIX, study_form.draft_of(spec))
+    network_choices.warn_of_changes(spec.networks)
     st.query_params["dataset"] = spec.dataset
     show_form()
 

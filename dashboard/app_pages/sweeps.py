@@ -25,7 +25,7 @@ def show_form() -> None:
 
 def copy_settings(spec: dict[str, Any]) -> None:
     """Turn to the form with a run's settings in its fields."""
-    forms.set_draft("sweep", forms.draft_of(spec) | {"quality_of": spec["codec"]})
+    forms.set_draft("sweep", forms.draft_of(spec))
     st.query_params["dataset"] = spec["dataset"]
     show_form()
 

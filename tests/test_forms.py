@@ -1,0 +1,196 @@
+"""A run's settings put into a form give the same run again, to the last digit of every field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import opener, ran, text
+from recorded import record_measured, record_training
+from streamlit.testing.v1 import AppTest
+
+from core.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
+from core.datasets import Dataset, Record
+from core.metrics import MetricParameters
+from core.protocol import TrainingSpec
+from core.schedule import Baseline, Rules
+from core.settings import Settings
+from core.splits import Targets
+from core.store import Store
+from core.study import ArticleSpec, Override
+from core.sweeps import ResizeSpec, SweepSpec
+from core.training_runs import PruneTrainSpec, TrainSpec, training_spec_from_dict
+
+NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
+TRAINING = TrainingSpec(
+    epochs=7, learning_rate=0.00000123, batch_size=5, seed=11, height=80, width=64, augmentation=False,
+    rotation=12.3456789, zoom=0.123456789, brightness=0.987654321, mixed_precision=True, jit_compile=True,
+)  # fmt: skip
+RULES = Rules((12.3456789, 33.3333333), "first_two", 4, 6, "continue")
+SETS: dict[str, Any] = {
+    "targets": Targets(41, 12, 8),
+    "split_seed": 8,
+    "device": "cpu",
+    "baseline": Baseline(91.2345678, 92.3456789, 70.4567891, 71.5678912, 3.6789123),
+}
+METRICS = MetricParameters(17, 0.123456789)
+SPECS = [
+    SweepSpec(
+        dataset="d", ks=(3, 7), mode="unfolded", codec="webp", quality=55, sample_size=2, seed=9, metrics=METRICS
+    ),
+    ResizeSpec(
+        dataset="d", sizes=((20, 28), (7, 9)), k=4, mode="unfolded", codec="avif", quality=61, sample_size=2, seed=9,
+        metrics=METRICS,
+    ),
+    TrainSpec(dataset="d", network=ALEXNET, training=TRAINING, leaky_split=True, **SETS),
+    PruneTrainSpec(dataset="d", network=ALEXNET, training=TRAINING, leaky_split=True, rules=RULES, **SETS),
+    ArticleSpec(
+        dataset="d", fingerprint="", networks=(CUSTOM2, LENET5), seeds=(4, 2), training=replace(TRAINING, seed=1),
+        overrides=(Override("lenet5", 50, 70, 3), Override("custom2", 90, 91)), rules=RULES, ks=(5, 70),
+        mode="unfolded", codec="webp", quality=55, sample_size=3, rule="knee", k=33, sizes=((20, 28), (7, 9)),
+        reconstruction="made", **SETS,
+    ),
+]  # fmt: skip
+LOSSLESS = [
+    replace(SPECS[0], codec="png", quality=None),
+    replace(SPECS[1], codec="png", quality=None, sample_size=None),
+    replace(SPECS[4], codec="png", quality=None, sample_size=48, baseline=None, k=None, reconstruction=""),
+    replace(SPECS[3], baseline=None, rules=Rules(max_iterations=None)),
+    replace(SPECS[0], metrics=MetricParameters(255, math.nextafter(math.sqrt(0.5), 0))),
+    replace(SPECS[0], metrics=MetricParameters(0, 1e-7)),
+]
+NOT_IN_A_FORM = {"fingerprint"}  # of the images, which the data set tells
+OF_THE_STUDY = {"seed"}  # of its protocol, which `seeds` stands in for
+
+
+def sweep_app() -> None:
+    import streamlit as st
+
+    from dashboard import data, forms
+
+    spec = st.session_state["spec"]
+    if "made" not in st.session_state:
+        forms.set_draft({"svd-sweep": "sweep", "resize-study": "resize"}[spec.kind], forms.draft_of(spec.to_dict()))
+    draw = forms.sweep_fields if spec.kind == "svd-sweep" else forms.resize_fields
+    st.session_state["made"] = draw(data.dataset("d"))
+
+
+def training_app() -> None:
+    import streamlit as st
+
+    from dashboard import data, forms, network_choices, training_forms
+
+    for name, value in training_forms.defaults().items():
+        st.session_state.setdefault(training_forms.key(name), value)
+    if "made" not in st.session_state:
+        forms.set_draft(training_forms.PREFIX, training_forms.draft_of(st.session_state["spec"]))
+    asked = training_forms.fields(network_choices.networks(), data.datasets())
+    (st.session_state["made"],) = (spec for spec, _ in asked.runs())
+
+
+def study_app() -> None:
+    import streamlit as st
+
+    from dashboard import data, forms, network_choices, study_form
+
+    for name, value in study_form.defaults().items():
+        st.session_state.setdefault(study_form.key(name), value)
+    if "made" not in st.session_state:
+        forms.set_draft(study_form.PREFIX, study_form.draft_of(st.session_state["spec"]))
+    st.session_state["made"], _, _ = study_form.fields(network_choices.networks(), data.dataset("d"))
+
+
+def app_of(spec: Any) -> Callable[[], None]:
+    if isinstance(spec, ArticleSpec):
+        return study_app
+    return training_app if isinstance(spec, TrainSpec) else sweep_app
+
+
+def labelled(name: str) -> Dataset:
+    """Four classes of twelve images, two of each lesion."""
+    records = tuple(
+        Record(f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}")
+        for label in sorted(CLASSES)
+        for n in range(12)
+    )  # fmt: skip
+    return Dataset(name, Path("/nowhere") / name, "ham10000", records)
+
+
+@pytest.fixture
+def store(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+    found = Store(settings.database)
+    found.record_dataset(labelled("d"), NOW)
+    return found
+
+
+def as_default(value: Any, path: str = "") -> list[str]:
+    """Return the fields, those of the values in it too, that have their default."""
+    found = []
+    for field in fields(value):
+        own = getattr(value, field.name)
+        standard = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(own) and field.name not in ("network", "networks"):
+            found += as_default(own, f"{path}{field.name}.")
+        elif standard is not MISSING and own == standard:
+            found.append(f"{path}{field.name}")
+    return found
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: type(spec).__name__)
+def test_these_specs_have_no_field_at_its_default(spec: Any) -> None:
+    allowed = {"fingerprint", "training.seed"} if isinstance(spec, ArticleSpec) else set()
+    assert set(as_default(spec)) == allowed
+
+
+@pytest.mark.parametrize("spec", [*SPECS, *LOSSLESS], ids=lambda spec: type(spec).__name__)
+def test_the_settings_of_a_run_put_into_the_form_give_the_same_run(store: Store, spec: Any) -> None:
+    test = AppTest.from_function(app_of(spec), default_timeout=60)
+    test.session_state["spec"] = spec
+    ran(test)
+    made = test.session_state["made"]
+    made = replace(made, fingerprint="") if isinstance(spec, ArticleSpec) else made
+    assert made == spec
+    assert made.to_dict() == spec.to_dict()
+    assert ran(test).session_state["made"] == test.session_state["made"]  # and once more, from the fields as they stand
+
+
+def copied(page: AppTest) -> AppTest:
+    return ran(next(each for each in page.button if each.label.startswith("Use these settings")).click())
+
+
+def test_a_training_is_copied_whole_by_its_button(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = record_training(store, "alexnet", dataset="d", training=replace(TRAINING, height=75, width=100), seed=3)
+    (row,) = store.runs().to_dict("records")
+    assert training_spec_from_dict(json.loads(row["spec"])).training.zoom == TRAINING.zoom
+    page = copied(opener(monkeypatch, settings.data_dir, str(settings.redis_url))("prune_train", run=run_id))
+    assert page.number_input(key="training_zoom").value == TRAINING.zoom
+    assert page.toggle(key="training_jit_compile").value
+    assert not page.error
+
+
+def test_a_copy_says_where_a_network_is_another_now(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = record_training(store, replace(LENET5, image=LENET5.image[1:]), dataset="d")
+    page = copied(opener(monkeypatch, settings.data_dir, str(settings.redis_url))("prune_train", run=run_id))
+    assert "lenet5 changed since" in text(page)
+
+
+def test_a_resize_study_is_copied_by_its_button(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = record_measured(store, replace(SPECS[1], sample_size=None))
+    page = copied(opener(monkeypatch, settings.data_dir, str(settings.redis_url))("resize", study=run_id))
+    assert page.query_params["tab"] == "New study"
+    assert page.text_input(key="resize_sizes").value == "20×28, 7×9"
+    assert page.number_input(key="resize_quality").value == 61
