@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,11 +23,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from itsdangerous import BadData, URLSafeTimedSerializer
 
 from core.errors import SpecError
 from core.settings import Settings
+from dashboard.signed_out import SignedOut
 
 SHORTEST = 12  # characters of a password
 LONGEST = 1024
@@ -34,6 +37,10 @@ COOKIE = "dermslim_session"
 SESSION_SECONDS = 12 * 3600
 ATTEMPTS = 5  # wrong passwords from one address within WINDOW
 WINDOW = 300.0  # seconds
+ATTEMPTS_OF_ALL, PACE = (
+    30,
+    2.0,
+)  # wrong passwords from all addresses together: so many at once, then one in PACE seconds
 REMEMBERED = 10_000  # addresses whose attempts are counted
 NAME = re.compile(r"[\w.@+' -]{1,64}")  # what a user may be called; nothing that a page or a log could misread
 
@@ -100,15 +107,21 @@ class PasswordHash:
 
 
 def _scrypt(password: str, n: int, r: int, p: int, salt: bytes) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=SCRYPT_MEMORY, dklen=32)
+    return hashlib.scrypt(
+        password.encode(errors="surrogatepass"), salt=salt, n=n, r=r, p=p, maxmem=SCRYPT_MEMORY, dklen=32
+    )
 
 
 @dataclass(frozen=True)
 class Session:
-    """Someone who is signed in. name: what they call themselves. number: tells this session from any other."""
+    """Someone who is signed in.
+
+    name: what they call themselves. number: tells this session from any other. issued: when, in seconds since 1970.
+    """
 
     name: str
     number: str
+    issued: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,12 +130,14 @@ class Access:
 
     password: with Login.PASSWORD. key: what cookies are signed with; another password makes old cookies worthless.
     users: with Login.OIDC, the e-mail addresses and @domains that are let in; empty for everyone the provider knows.
+    signed_out: the sessions that were ended before their time.
     """
 
     login: Login
     password: PasswordHash | None = None
     key: str = ""
     users: tuple[str, ...] = ()
+    signed_out: SignedOut | None = None
 
     def refusal(self, address: str | None) -> str | None:
         """Return why nothing may be served at this address (None: at every address), or None where it may."""
@@ -152,10 +167,20 @@ class Access:
         if self.login is not Login.PASSWORD or not cookie:
             return None
         try:
-            session = Session(**self._signer().loads(cookie, max_age=SESSION_SECONDS))
-        except (BadSignature, TypeError):
+            content, at = self._signer().loads(cookie, max_age=SESSION_SECONDS, return_timestamp=True)
+            session = Session(issued=at.timestamp(), **content)
+        except (BadData, TypeError):
             return None
-        return None if session.number in SIGNED_OUT else session
+        return None if self.has_ended(session.number, session.issued) else session
+
+    def has_ended(self, number: str, issued: float) -> bool:
+        """Return whether a session was signed out; issued: when it began, in seconds since 1970."""
+        return self.signed_out is not None and self.signed_out.holds(number, issued)
+
+    def sign_out(self, number: str, until: float) -> None:
+        """Refuse a session's cookie from now on; until: when it would end by itself. OSError, StoreBusy: see add."""
+        if self.signed_out is not None:
+            self.signed_out.add(number, until)
 
     def _signer(self) -> URLSafeTimedSerializer:
         return URLSafeTimedSerializer(self.key, salt="dermslim.session")
@@ -170,12 +195,14 @@ def access(environ: Mapping[str, str] | None = None, *, oidc: bool = False) -> A
     text = _password_text(environ)
     if text and oidc:
         raise SpecError("expected a password or [auth] in Streamlit's secrets; got both, and one of them would be idle")
+    signed_out = _signed_out(Settings.from_environment(environ).data_dir / "dashboard-signed-out")
     if oidc:
         users = tuple(user.strip().casefold() for user in environ.get("DASHBOARD_USERS", "").split(",") if user.strip())
-        return Access(Login.OIDC, users=users)
+        return Access(Login.OIDC, users=users, signed_out=signed_out)
     if not text:
         return Access(Login.NONE)
-    return _password_access(text, Settings.from_environment(environ).data_dir / "dashboard-key")
+    with HASHING:
+        return _password_access(text, signed_out)
 
 
 def _password_text(environ: Mapping[str, str]) -> str | None:
@@ -193,11 +220,20 @@ def _password_text(environ: Mapping[str, str]) -> str | None:
     return text
 
 
+HASHING = threading.Lock()  # the first requests come at once, and one of them hashes the password
+
+
 @cache  # hashing takes a while, and pages ask again and again
-def _password_access(text: str, key_file: Path) -> Access:
+def _password_access(text: str, signed_out: SignedOut) -> Access:
     password = PasswordHash.parse(text) if text.startswith("scrypt:") else PasswordHash.of(text)
+    key_file = signed_out.file.with_name("dashboard-key")
     key = hmac.new(_key(key_file).encode(), text.encode(), "sha256").hexdigest()
-    return Access(Login.PASSWORD, password, key)
+    return Access(Login.PASSWORD, password, key, signed_out=signed_out)
+
+
+@cache  # what it has read of the file is kept with it
+def _signed_out(file: Path) -> SignedOut:
+    return SignedOut(file)
 
 
 def _key(file: Path) -> str:
@@ -215,45 +251,72 @@ def _key(file: Path) -> str:
     return file.read_text().strip()
 
 
-SIGNED_OUT: OrderedDict[str, None] = OrderedDict()  # numbers of sessions that were ended before their time
-
-
-def sign_out(session: Session) -> None:
-    """Refuse a session's cookie from now on."""
-    SIGNED_OUT[session.number] = None
-    while len(SIGNED_OUT) > REMEMBERED:
-        SIGNED_OUT.popitem(last=False)
-
-
 class Attempts:
-    """Wrong passwords by address, so that nobody can try them out: ATTEMPTS within WINDOW seconds, then a wait."""
+    """Wrong passwords, so that nobody can try them out: ATTEMPTS of an address within WINDOW seconds, then a wait.
+
+    All addresses together have a pace too, for whoever has many of them. It is a short wait, and addresses from which
+    the right password came before are not held up by it.
+    """
 
     def __init__(self) -> None:
         self._times: OrderedDict[str, list[float]] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._paid_until = 0.0  # an attempt costs PACE seconds; at most ATTEMPTS_OF_ALL of them are paid ahead
 
     def wait(self, address: str, now: float | None = None) -> float:
         """Count an attempt and return 0; or the seconds until the address may try again, nothing being counted."""
         now = time.monotonic() if now is None else now
         key = network_of(address)
         times = [each for each in self._times.pop(key, []) if now - each < WINDOW]
-        if len(times) >= ATTEMPTS:
-            self._times[key] = times
-            return WINDOW - (now - times[0])
-        self._times[key] = [*times, now]
-        while len(self._times) > REMEMBERED:
-            self._times.popitem(last=False)
-        return 0.0
+        wait = WINDOW - (now - times[0]) if len(times) >= ATTEMPTS else self._pay(key, now)
+        if times or not wait:
+            self._times[key] = times if wait else [*times, now]
+        _shorten(self._times)
+        return wait
+
+    def tries(self, address: str) -> int:
+        """Return how many wrong passwords are counted; 0 where the right one came from before."""
+        key = network_of(address)
+        return 0 if key in self._known else len(self._times.get(key, ()))
 
     def forget(self, address: str) -> None:
         """Count from the start again: the password was right."""
-        self._times.pop(network_of(address), None)
+        key = network_of(address)
+        self._times.pop(key, None)
+        if key not in self._known:
+            self._paid_until -= PACE
+        self._known[key] = None
+        self._known.move_to_end(key)
+        _shorten(self._known)
+
+    def _pay(self, key: str, now: float) -> float:
+        if key in self._known:
+            return 0.0
+        paid_until = max(self._paid_until, now) + PACE
+        if (ahead := paid_until - now - ATTEMPTS_OF_ALL * PACE) > 0:
+            return ahead
+        self._paid_until = paid_until
+        return 0.0
+
+
+def _shorten(known: OrderedDict[str, Any]) -> None:
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
+
+
+def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a text names, an IPv4 address also where a socket wrote it as IPv6; else None."""
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
 
 
 def network_of(address: str) -> str:
     """Return what stands for a client: its IPv4 address, or the /64 network that an IPv6 client owns whole."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    found = ip_address(address)
+    if found is None:
         return address
     return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 

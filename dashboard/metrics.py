@@ -14,6 +14,7 @@ from core.errors import SpecError
 from core.settings import Settings
 from dashboard.access import configured
 from dashboard.login import Login, is_loopback
+from dashboard.origins import own_origin
 from jobs import metrics
 
 PATH = "/metrics"
@@ -39,7 +40,10 @@ def refused(request: Request) -> str | None:
         given = request.headers.get("authorization", "")
         right = hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
         return None if right else "expected Authorization: Bearer with METRICS_TOKEN"
-    local = request.client is not None and is_loopback(request.client.host) and is_loopback(request.url.hostname or "")
+    own = own_origin(request)
+    local = (
+        request.client is not None and is_loopback(request.client.host) and own is not None and is_loopback(own.host)
+    )
     try:
         open_to_all_here = configured().login is Login.NONE
     except SpecError as error:
