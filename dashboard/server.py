@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
+import streamlit.logger
 from starlette.middleware import Middleware
 
 from core.errors import SpecError
@@ -16,6 +20,7 @@ from core.private import keep_new_files_private, tighten
 from core.settings import Settings
 from dashboard import metrics
 from dashboard.guard import ROUTES, Guard
+from jobs import logs
 
 keep_new_files_private()
 try:
@@ -24,4 +29,33 @@ try:
 except (SpecError, OSError) as error:  # pages say it too
     logging.getLogger(__name__).error("%s", error)
 
-app = st.App(Path(__file__).with_name("app.py"), routes=[*ROUTES, *metrics.ROUTES], middleware=[Middleware(Guard)])
+
+@asynccontextmanager
+async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any]]:
+    """Log as the other processes do, from the first request on."""
+    try:
+        logs.set_up("dashboard", Settings.from_environment())
+    except SpecError as error:  # the pages say it too
+        logging.getLogger(__name__).error("%s", error)
+    else:
+        for logger in map(logging.getLogger, list(logging.root.manager.loggerDict)):
+            to_the_root(logger)
+        streamlit.logger.setup_formatter = to_the_root  # of modules that are loaded later
+    yield {}
+
+
+def to_the_root(logger: logging.Logger) -> None:
+    """Have Streamlit's and uvicorn's lines go where all lines go, so that none is written as a request spells it."""
+    if logger.name.partition(".")[0] in ("streamlit", "uvicorn", "websockets"):
+        logger.handlers.clear()
+        logger.propagate = True
+    if logger.name.startswith("uvicorn"):
+        logger.setLevel(logging.WARNING)  # else a line a connection
+
+
+app = st.App(
+    Path(__file__).with_name("app.py"),
+    routes=[*ROUTES, *metrics.ROUTES],
+    middleware=[Middleware(Guard)],
+    lifespan=lifespan,
+)

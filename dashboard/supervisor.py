@@ -23,7 +23,7 @@ import psutil
 from core.errors import DermSlimError
 from core.private import private_folder
 
-LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside when its program starts
+LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside
 OLD_LOGS = 2
 TAIL_LINES = 12
 HEADER = "---"  # begins the line that each start leaves in the log
@@ -111,8 +111,9 @@ def start(child: Child, *, folder: Path) -> None:
 
 
 def look_after(children: Sequence[Child], *, folder: Path) -> Iterator[str]:
-    """Start what is due and note what died; yield a sentence about each death."""
+    """Start what is due, note what died, and keep logs short; yield a sentence about each death."""
     for child in children:
+        rotate(child.log, in_use=child.running)
         if child.due is None and not child.running:
             yield from _died(child)
             end_orphans(children)
@@ -156,12 +157,32 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
     return "    (no log)"
 
 
-def rotate(log: Path, limit: int = LOG_LIMIT) -> None:
-    """Move a log longer than `limit` bytes aside, as NAME.log.1, the one before as NAME.log.2."""
-    if not log.exists() or log.stat().st_size <= limit:
-        return
-    for number in range(OLD_LOGS, 0, -1):
-        older = log if number == 1 else log.with_name(f"{log.name}.{number - 1}")
+def rotate(log: Path, limit: int | None = None, *, in_use: bool = False) -> None:
+    """Move a log longer than `limit` bytes aside, as NAME.log.1, the one before as NAME.log.2.
+
+    in_use: a program appends to it. Its end is copied then and the log emptied, since the program would go on writing
+    to a file that was renamed. What it writes between the two is lost; on a full disk, so is what was not copied.
+    """
+    limit = LOG_LIMIT if limit is None else limit
+    with contextlib.suppress(OSError):
+        if log.stat().st_size <= limit:
+            return
+        if not in_use:
+            _make_room(log)
+            log.replace(log.with_name(f"{log.name}.1"))
+            return
+        try:
+            _make_room(log)
+            with log.open("rb") as source, log.with_name(f"{log.name}.1").open("wb") as copy:
+                source.seek(max(0, log.stat().st_size - 2 * limit))  # it may have grown much between two looks
+                copy.write(source.read(2 * limit))
+        finally:
+            os.truncate(log, 0)
+
+
+def _make_room(log: Path) -> None:
+    for number in range(OLD_LOGS, 1, -1):
+        older = log.with_name(f"{log.name}.{number - 1}")
         if older.exists():
             older.replace(log.with_name(f"{log.name}.{number}"))
 

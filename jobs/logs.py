@@ -9,6 +9,10 @@ import os
 import re
 import socket
 import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -30,6 +34,11 @@ SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE|WE
 PASSWORD_IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)[^\s/@]+(?=@)", re.IGNORECASE)
 PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](?:ssl_)?password=)[^&\s]+", re.IGNORECASE)
 SHORTEST_SECRET = 6  # characters; a shorter value may stand in any word
+MOST_ALIKE, ALIKE_SECONDS = 10, 60.0  # the same warning is logged so often within so many seconds; more are counted
+MOST_KINDS = 1000  # of warnings that are told apart
+# Control characters, line ends of Unicode, characters that turn the direction of writing round, and what stands for the
+# bytes of a name that is not UTF-8: they could write over a terminal, look like another line, or stop the log.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _context: dict[str, str] = {}
 
@@ -41,6 +50,11 @@ def masked(text: str, environ: Mapping[str, str] | None = None) -> str:
         if len(value) >= SHORTEST_SECRET and SECRET_NAMES.search(name):
             text = text.replace(value, MASK)
     return text
+
+
+def escaped(text: str) -> str:
+    """Return a text in one line that shows what it holds: `\\n`, `\\x1b`."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def note(**facts: str | None) -> None:
@@ -69,8 +83,9 @@ class JsonLines(JsonFormatter):
         )
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, masked."""
-        return masked(super().format(record))
+        """Return the line, masked, with what JSON leaves as it is escaped too."""
+        line = masked(super().format(record))
+        return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
         """Add the facts that hold for the whole process."""
@@ -88,16 +103,64 @@ class JsonLines(JsonFormatter):
 
 
 class Sentences(logging.Formatter):
-    """The line for a person: time, level, the run where one is known, message."""
+    """The line for a person: time, level, the run where one is known, message.
+
+    A message is one line, whatever it quotes; the lines of what was raised are set in, and look like no other record.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, masked."""
-        return masked(super().format(record))
+        line, *raised = masked(super().format(record)).split("\n")
+        return "\n".join([line, *(f"    {escaped(each)}" for each in raised)])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Return the line without what was raised."""
         run = f" [{_context['run_id']}]" if "run_id" in _context else ""
-        return f"{super().formatMessage(record)}{run} {record.message}"
+        return escaped(f"{super().formatMessage(record)}{run} {record.message}")
+
+
+class Repetitions(logging.Filter):
+    """Leaves out of a log what comes again and again, and says with the next one how many were left out.
+
+    Alike are warnings and errors with the same text, and errors raised at the same place. A fault that someone brings
+    about a thousand times a second would else push everything else out of the log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: OrderedDict[tuple[object, ...], tuple[float, int]] = OrderedDict()  # beginning, how many since
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide on a record, once for all handlers."""
+        if record.levelno < logging.WARNING:
+            return True
+        with self._lock:
+            known = record.__dict__.get("_kept")
+            if known is None:
+                known = record.__dict__["_kept"] = self._keeps(record)
+        return bool(known)
+
+    def _keeps(self, record: logging.LogRecord) -> bool:
+        kind, now = (record.name, *_place(record)), time.monotonic()
+        begun, count = self._kinds.get(kind, (now, 0))
+        if now - begun >= ALIKE_SECONDS:
+            left_out, begun, count = count - MOST_ALIKE, now, 0
+            if left_out > 0:
+                record.msg, record.args = f"{record.getMessage()} (and {left_out} more like it before)", ()
+        self._kinds[kind] = (begun, count + 1)
+        self._kinds.move_to_end(kind)
+        while len(self._kinds) > MOST_KINDS:
+            self._kinds.popitem(last=False)
+        return count < MOST_ALIKE
+
+
+def _place(record: logging.LogRecord) -> tuple[object, ...]:
+    """Return what is the same for records that are alike."""
+    if not record.exc_info or record.exc_info[1] is None:
+        return (record.getMessage(),)
+    frames = traceback.extract_tb(record.exc_info[2], limit=-1)
+    return (record.exc_info[0], *((frame.filename, frame.lineno) for frame in frames))
 
 
 class SharedFile(logging.handlers.WatchedFileHandler):
@@ -121,7 +184,10 @@ def move_aside(path: Path, limit: int = LIMIT) -> None:
     if not _longer(path, limit):
         return
     with os.fdopen(open_lock(path.with_name(f"{path.name}.lock")), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another process is at it; logging waits for nobody
+            return
         if not _longer(path, limit):  # another process was faster
             return
         for number in range(OLD_FILES, 0, -1):
@@ -155,9 +221,9 @@ def set_up(
 ) -> None:
     """Send this process's log to DATA_DIR/logs/PROCESS.jsonl and to standard error (`stream`); call it once.
 
-    process: `worker-svd`, `worker-record`, `command`, `launcher`. level: from which lines go to standard error; the
-    file gets all from INFO on. new_folder: whether DATA_DIR is made where there is none. A folder that is not there,
-    or cannot be written, leaves standard error alone.
+    process: `worker-svd`, `worker-record`, `command`, `launcher`, `dashboard`. level: from which lines go to standard
+    error; the file gets all from INFO on. new_folder: whether DATA_DIR is made where there is none. A folder that is
+    not there, or cannot be written, leaves standard error alone.
     """
     shown = logging.StreamHandler(stream or sys.stderr)
     shown.setLevel(level)
@@ -175,8 +241,10 @@ def set_up(
         else:
             kept.setFormatter(JsonLines(process))
             handlers.append(kept)
+    repetitions = Repetitions()
     for handler in handlers:
         handler.addFilter(_tells_something)
+        handler.addFilter(repetitions)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_what_ended_it
@@ -189,8 +257,8 @@ def _tells_something(record: logging.LogRecord) -> bool:
     return not (record.name == "rq.worker" and record.levelno < logging.WARNING and "cleaning" in str(record.msg))
 
 
-def _log_what_ended_it(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _log_what_ended_it(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, traceback)
+        sys.__excepthook__(kind, error, frames)
     else:
-        logging.getLogger(__name__).critical("ended by what nothing expected", exc_info=(kind, error, traceback))
+        logging.getLogger(__name__).critical("ended by what nothing expected", exc_info=(kind, error, frames))

@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-from laboratory import gone
+from laboratory import gone, wait_for
 
 from core.datasets import load_dataset
 from core.settings import Settings
 from core.sweeps import SweepSpec
 from dashboard import __main__ as launcher
-from dashboard.supervisor import rotate, tail
+from dashboard.supervisor import Child, Program, look_after, rotate, tail
 from jobs.queues import Queues
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -394,6 +394,47 @@ def test_long_logs_are_moved_aside_and_only_the_last_ones_are_kept(tmp_path: Pat
     log.write_text("short")
     rotate(log, limit=100)
     assert log.read_text() == "short"
+
+
+def test_the_log_of_a_program_that_writes_on_and_on_stays_short_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.supervisor.LOG_LIMIT", 20_000)
+    code = (
+        "import sys, time\n"
+        "for number in range(100_000):\n"
+        "    print(f'line {number}', flush=True)\n"
+        "    if number % 100 == 0: time.sleep(0.02)\n"
+        "    if number == 20_000: print('the end', flush=True); time.sleep(600)\n"
+    )
+    child = Child(Program("wordy", (sys.executable, "-c", code)), tmp_path)
+    sizes = []
+
+    def written() -> bool:
+        assert list(look_after([child], folder=ROOT)) == []
+        sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+        return "the end" in child.log.read_text()
+
+    try:
+        wait_for(written, 120)
+    finally:
+        if child.process is not None:
+            child.process.kill()
+            child.process.wait()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["wordy.log", "wordy.log.1", "wordy.log.2"]
+    assert max(sizes) < 200_000, "20,000 lines are 220 kB; between two looks the log may grow beyond its limit"
+    lines = [line for file in sorted(tmp_path.iterdir(), reverse=True) for line in file.read_text().splitlines()]
+    assert lines[-2:] == ["line 20000", "the end"]
+
+
+def test_a_log_in_use_is_emptied_also_where_it_cannot_be_moved_aside(tmp_path: Path) -> None:
+    log = tmp_path / "svd-1.log"
+    log.write_text("0" * 200)
+    (tmp_path / "svd-1.log.1").mkdir()
+    (tmp_path / "svd-1.log.2").mkdir()
+    (tmp_path / "svd-1.log.2" / "file").touch()
+    rotate(log, limit=100, in_use=True)
+    assert log.stat().st_size == 0, "the disk comes before the log"
 
 
 def test_the_tail_is_the_last_lines_also_of_a_log_that_is_not_text(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ from dashboard.login import (
 )
 from dashboard.origins import own_path
 from dashboard.signed_out import SignedOut
+from jobs.logs import MOST_ALIKE
 from jobs.queues import Queues
 
 PASSWORD = "correct horse battery staple"
@@ -466,6 +467,16 @@ def test_a_client_that_goes_away_before_its_form_has_come_leaves_no_traceback(gu
     assert guarded.ask("/healthz").status == 200
     assert guarded.ask("/signin").status == 200
     assert "Traceback" not in guarded.log.read_text()
+
+
+def test_a_client_that_sends_no_http_at_all_does_not_fill_the_log(guarded: Server) -> None:
+    for _ in range(40):
+        assert statuses(guarded, b"no request\r\n\r\n") == {b"400"}
+    guarded.sign_in(ADA, PASSWORD)
+    for log in (guarded.log, guarded.data_dir / "logs" / "dashboard.jsonl"):
+        text = log.read_text()
+        assert 0 < text.count("Invalid HTTP request received.") <= MOST_ALIKE
+        assert f"{ADA} signed in from 127.0.0.1" in text
 
 
 def test_the_form_goes_on_to_pages_of_this_server_alone(guarded: Server) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import logging
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +95,81 @@ def test_a_terminal_gets_sentences_or_the_same_json(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("LOG_FORMAT", "xml")
     with pytest.raises(SpecError, match="expected one of text, json; got 'xml'"):
         logs.chosen_format()
+
+
+OUTSIDE = "a\r\n2026-11-26 10:00:00,000 INFO forged \x1b[2J \x9b31m \x00 \x7f \u2028 \u202e \udcff"
+
+
+def test_what_comes_from_outside_is_written_as_what_it_holds_and_never_as_a_line_of_its_own(tmp_path: Path) -> None:
+    terminal = io.StringIO()
+    logs.set_up("command", plain_settings(tmp_path), stream=terminal)
+    logs.note(run_id="run\nforged")
+    logging.getLogger("core").warning("an image called %s", OUTSIDE)
+    text = terminal.getvalue()
+    assert text.endswith("\n")
+    assert text[:-1].isprintable()
+    assert r"a\r\n2026-11-26 10:00:00,000 INFO forged \x1b[2J \x9b31m \x00 \x7f \u2028 \u202e \udcff" in text
+    content = (tmp_path / "logs" / "command.jsonl").read_text()
+    assert content[:-1].isprintable()
+    assert json.loads(content)["message"] == f"an image called {OUTSIDE}", "JSON gives back what there was"
+
+
+def test_lines_of_what_was_raised_look_like_no_record(tmp_path: Path) -> None:
+    terminal = io.StringIO()
+    logs.set_up("command", plain_settings(tmp_path), stream=terminal)
+    try:
+        raise ValueError(OUTSIDE)
+    except ValueError:
+        logging.getLogger("core").exception("it failed")
+    first, *raised = terminal.getvalue().split("\n")[:-1]
+    assert first.endswith("ERROR it failed")
+    assert len(raised) >= 4
+    assert all(line.startswith("    ") and line.isprintable() for line in raised)
+
+
+def test_what_comes_again_and_again_is_counted_instead_of_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    logs.set_up("command", plain_settings(tmp_path), stream=terminal)
+    log = logging.getLogger("core")
+    for number in range(500):
+        try:
+            raise ValueError(f"reason {number}")
+        except ValueError:
+            log.exception("request %d failed", number)
+        log.warning("invalid request")
+        log.warning("image %d is damaged", number)
+        log.info("told")
+    written = lines(tmp_path / "logs" / "command.jsonl")
+    assert sum("exc_info" in line for line in written) == terminal.getvalue().count("Traceback") == logs.MOST_ALIKE
+    assert sum(line["message"] == "invalid request" for line in written) == logs.MOST_ALIKE
+    assert sum(line["message"] == "told" for line in written) == 500, "what is no fault is written each time"
+    assert sum("is damaged" in str(line["message"]) for line in written) == 500, "different faults are"
+    monkeypatch.setattr(logs, "ALIKE_SECONDS", 0.0)
+    log.warning("invalid request")
+    assert terminal.getvalue().endswith("invalid request (and 490 more like it before)\n")
+    assert lines(tmp_path / "logs" / "command.jsonl")[-1]["message"] == (
+        "invalid request (and 490 more like it before)"
+    )
+
+
+def test_nobody_who_holds_the_lock_of_a_log_stops_what_writes_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs.move_aside, "__defaults__", (10,))
+    logs.set_up("command", plain_settings(tmp_path), stream=io.StringIO())
+    log, path = logging.getLogger("core"), tmp_path / "logs" / "command.jsonl"
+    log.info("first")
+    log.info("second")
+    lock = tmp_path / "logs" / "command.jsonl.lock"
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        log.info("third")
+        assert [line["message"] for line in lines(path)] == ["second", "third"]
+    log.info("fourth")
+    assert [line["message"] for line in lines(path)] == ["fourth"]
 
 
 def test_processes_that_share_a_log_lose_no_line_when_it_is_moved_aside(
