@@ -7,19 +7,22 @@ longer and longer pauses: recording never waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 
 import pandas as pd
 import redis
-import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 from urllib3.util import parse_url
 
@@ -42,7 +45,8 @@ MOST_TRIES = 24  # over some 15 hours
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0  # seconds between two tries; doubled at each
 MOST_GIVEN_UP = 1000
 LOOK = 1.0  # seconds between two looks at what is due
-TIMEOUT = urllib3.Timeout(connect=5, read=10)  # seconds
+TO_CONNECT, TO_ANSWER = 5.0, 10.0  # seconds for a step: an address of the host; the next bytes
+LONGEST = 15.0  # seconds for a whole delivery
 SIGNATURE = "X-DermSlim-Signature"
 
 log = logging.getLogger(__name__)
@@ -254,17 +258,59 @@ def post(settings: Settings, delivery: str, event: dict[str, Any]) -> str | None
     }
     if settings.webhook_secret:
         headers[SIGNATURE] = signature(settings.webhook_secret, body)
-    try:
-        with urllib3.PoolManager(retries=False, timeout=TIMEOUT) as pool:
-            answer = pool.request(
-                "POST", str(settings.webhook_url), body=body, headers=headers, redirect=False, preload_content=False
-            )
-            answer.close()  # what it says is of no use
-    except (HTTPError, OSError) as error:
-        return f"{type(error).__name__}: {error}".replace(str(settings.webhook_url), "the address")
-    if 300 <= answer.status < 400:
-        return f"status {answer.status}: redirects are not followed"
-    return None if 200 <= answer.status < 300 else f"status {answer.status}"
+    exchange = Exchange(str(settings.webhook_url), body, headers)
+    exchange.start()
+    exchange.join(LONGEST)
+    if exchange.is_alive():
+        exchange.cut()
+        return f"no answer within {LONGEST:g} s"
+    return exchange.problem
+
+
+class Exchange(threading.Thread):
+    """One request to the address and its answer, in a thread of its own, so that it can be given up as a whole.
+
+    Time-outs of a socket begin anew with each byte that comes; looking up a name has none.
+    """
+
+    def __init__(self, url: str, body: bytes, headers: dict[str, str]) -> None:
+        super().__init__(daemon=True, name="webhook")
+        self.url, self.body, self.headers = url, body, headers
+        self.problem: str | None = "no answer"
+        self._connection: HTTPConnection | None = None
+
+    def run(self) -> None:
+        """Send the body and read the status; what else the address says is not read."""
+        try:
+            with contextlib.closing(_connection_to(self.url)) as connection:
+                self._connection = connection
+                connection.connect()
+                connection.timeout = TO_ANSWER
+                connection.request(
+                    "POST", parse_url(self.url).request_uri, self.body, self.headers, preload_content=False
+                )
+                status = connection.getresponse().status
+        except (HTTPError, HTTPException, OSError) as error:
+            self.problem = f"{type(error).__name__}: {error}".replace(self.url, "the address")
+            return
+        self.problem = None if 200 <= status < 300 else f"status {status}"
+        if 300 <= status < 400:
+            self.problem = f"status {status}: redirects are not followed"
+
+    def cut(self) -> None:
+        """End the exchange from another thread: whoever waits for the socket is told that it is closed."""
+        sock = None if self._connection is None else self._connection.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _connection_to(url: str) -> HTTPConnection:
+    parts = parse_url(url)
+    host = str(parts.host).strip("[]")
+    if parts.scheme == "https":
+        return HTTPSConnection(host, parts.port or 443, timeout=TO_CONNECT, cert_reqs="CERT_REQUIRED")
+    return HTTPConnection(host, parts.port or 80, timeout=TO_CONNECT)
 
 
 def signature(secret: str, body: bytes) -> str:

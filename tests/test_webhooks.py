@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -140,6 +142,69 @@ def test_a_redirect_is_not_followed(settings: Settings, connection: Redis) -> No
         own = replace(settings, webhook_url=there.url)
         assert webhooks.post(own, "1", {}) == "status 302: redirects are not followed"
     assert len(there.requests) == 1
+
+
+STATUS, HEADER, CONTINUE = b"HTTP/1.1 204 No", b"HTTP/1.1 204 No Content\r\nX-Drip: ", b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@contextmanager
+def dripping(beginning: bytes, drop: bytes) -> Iterator[tuple[str, threading.Event]]:
+    """An address that sends a beginning and then a drop again and again, until the other side has closed."""
+    closed = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection = listener.accept()[0]
+            with connection:
+                connection.sendall(beginning)
+                while True:
+                    time.sleep(0.01)
+                    connection.sendall(drop)
+        closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/hook", closed
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drop"),
+    [(b"", b"H"), (STATUS, b"x"), (HEADER, b"x"), (HEADER + b"a", b"\r\nX-More: a"), (b"", CONTINUE)],
+)
+def test_an_address_that_drips_bytes_holds_a_delivery_no_longer_than_any_other(
+    settings: Settings, connection: Redis, monkeypatch: pytest.MonkeyPatch, beginning: bytes, drop: bytes
+) -> None:
+    monkeypatch.setattr(webhooks, "LONGEST", 0.5)
+    store = Store(settings.database)
+    failed_run(store, "svd-sweep-1")
+    with dripping(beginning, drop) as (url, closed):
+        own = replace(settings, webhook_url=url)
+        webhooks.announce_new(own, store, connection)
+        delivering = threading.Thread(target=webhooks.deliver_due, args=(own, connection), daemon=True)
+        delivering.start()
+        wait_for(lambda: not delivering.is_alive(), 60)
+        assert closed.wait(60), "the connection is not left open"
+    (waiting,) = [json.loads(text) for text in connection.hvals(webhooks.EVENTS)]
+    assert waiting["tries"] == 1
+    assert "within 0.5 s" in waiting["problem"] or "headers" in waiting["problem"]
+
+
+def test_an_answer_whose_body_never_ends_is_an_answer(settings: Settings) -> None:
+    with dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10_000) as (url, closed):
+        assert webhooks.post(replace(settings, webhook_url=url), "1", {}) is None
+        assert closed.wait(60)
+
+
+def test_an_address_that_never_ends_its_tls_handshake_is_given_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "LONGEST", 0.5)
+    monkeypatch.setattr(webhooks, "TO_CONNECT", 1.0)
+    with dripping(b"\x16\x03\x03\x40\x00", b"\x02") as (url, closed):
+        own = replace(settings, webhook_url=url.replace("http:", "https:"))
+        assert webhooks.post(own, "1", {}) == "no answer within 0.5 s"
+        assert closed.wait(60)
 
 
 def test_an_address_that_is_gone_keeps_the_event_and_its_secret(settings: Settings, connection: Redis) -> None:
