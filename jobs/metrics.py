@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import shutil
+import socket
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, ThreadingWSGIServer
 from prometheus_client.registry import Collector
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
@@ -31,6 +34,9 @@ from jobs.training_jobs import TRAIN_QUEUES
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 ALL_QUEUES = (SVD, *TRAIN_QUEUES, RECORD)
 HOST, PORT = "127.0.0.1", 9425
+MOST_SCRAPES = 16  # at once
+LONGEST_SCRAPE = 30.0  # seconds, of which the store and the queue may take most
+LOG = logging.getLogger(__name__)
 
 
 class DermSlimCollector(Collector):
@@ -140,7 +146,66 @@ def act_metrics(options: argparse.Namespace) -> int:
         return 0
     if not 0 < options.port < 65536:
         raise DermSlimError(f"--port: expected a number from 1 to 65535; got {options.port}")
-    start_http_server(options.port, addr=HOST, registry=registry(settings))
-    print(f"http://{HOST}:{options.port}/metrics", flush=True)
-    threading.Event().wait()
+    with exporter(settings, options.port) as server:
+        print(f"http://{HOST}:{options.port}/metrics", flush=True)
+        server.serve_forever()
     return 0
+
+
+# -- serving them without a dashboard ----------------------------------------------------------------------------------
+
+
+class Exporter(ThreadingWSGIServer):
+    """A thread a scrape, few at once, and each has its time: a client that drips bytes is cut off."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._places = threading.BoundedSemaphore(MOST_SCRAPES)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, or close the connection where all places are taken."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, and give the place back."""
+        cutter = threading.Timer(LONGEST_SCRAPE, _cut, (request,))
+        cutter.daemon = True
+        cutter.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            cutter.cancel()
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say that a client is gone; what goes wrong in here is answered with status 500."""
+        LOG.info("a scrape was not taken to its end: %s", sys.exc_info()[1])
+
+
+class QuietHandler(WSGIRequestHandler):
+    """Logs no line a scrape."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Log nothing."""
+
+
+def _cut(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
+def exporter(settings: Settings, port: int) -> WSGIServer:
+    """Return a server on the loopback interface; 0 as the port takes a free one."""
+    figures = make_wsgi_app(registry(settings))
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        # A page elsewhere could point a host name of its own here, and read the figures (DNS rebinding).
+        if environ.get("HTTP_HOST", "").partition(":")[0].lower() not in (HOST, "localhost"):
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"expected 127.0.0.1 or localhost as the host; got another\n"]
+        return figures(environ, start_response)
+
+    return make_server(HOST, port, answer, Exporter, QuietHandler)

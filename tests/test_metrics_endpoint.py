@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -143,6 +147,55 @@ def test_a_dashboard_with_a_login_needs_the_token(environment: Settings, monkeyp
         status, text = scrape(url)
     assert status == 401
     assert b"expected METRICS_TOKEN to be set" in text
+
+
+@contextmanager
+def exporting(settings: Settings) -> Iterator[tuple[str, int]]:
+    with metrics.exporter(settings, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield metrics.HOST, server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def drips(address: tuple[str, int]) -> bool:
+    """Send a request that never ends, byte by byte; return once the other side has closed."""
+    with socket.create_connection(address, timeout=60) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nX-Drip: ")
+        with contextlib.suppress(ConnectionError):
+            while not select.select([client], [], [], 0.02)[0]:
+                client.sendall(b"x")
+            return client.recv(100) == b""
+    return True
+
+
+def test_clients_of_the_exporter_that_drip_bytes_are_cut_off_and_scrapes_go_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metrics, "LONGEST_SCRAPE", 0.5)
+    with exporting(settings) as address, ThreadPoolExecutor(metrics.MOST_SCRAPES + 4) as pool:
+        clients = [pool.submit(drips, address) for _ in range(metrics.MOST_SCRAPES + 4)]
+        assert all(client.result(60) for client in clients)
+        monkeypatch.setattr(metrics, "LONGEST_SCRAPE", 60.0)
+        status, text = scrape(f"http://{address[0]}:{address[1]}/metrics")
+    assert status == 200
+    assert value(parsed(text), "dermslim_up", part="queue") == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_exporter_answers_under_no_foreign_name(settings: Settings) -> None:
+    with exporting(settings) as (host, port):
+        assert scrape(f"http://{host}:{port}/metrics", Host="evil.example")[0] == 403
+        assert scrape(f"http://{host}:{port}/metrics", Host=f"localhost:{port}")[0] == 200
+
+
+@pytest.mark.parametrize("host", ["[", "http://[", "a b", "@", "127.0.0.1:x"])
+def test_a_host_that_cannot_be_read_is_not_this_machine(environment: Settings, host: str) -> None:
+    with serving() as url:
+        assert scrape(url, Host=host)[0] in (400, 401)
 
 
 @pytest.fixture
