@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from laboratory import ROOT, wait_for, write_images
 from playwright.sync_api import sync_playwright
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.testing.v1 import AppTest
+from streamlit.web.server.starlette.starlette_app_utils import create_signed_value, generate_xsrf_token_string
 from test_deploy import reserved_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -132,15 +134,18 @@ class Server:
         form = urllib.parse.urlencode({"name": name, "password": password}).encode()
         return self.ask(path, "POST", form, **headers)
 
-    def page(self, cookie: str | None, origin: str | None = "own", **headers: str) -> ClientConnection:
+    def page(
+        self, cookie: str | None, origin: str | None = "own", *, host: str = "", token: str = "", **headers: str
+    ) -> ClientConnection:
         """The websocket that a page in a browser opens."""
         if cookie:
             headers["Cookie"] = f"{COOKIE}={cookie}"
         origin = self.address if origin == "own" else origin
         return connect(
-            f"ws://127.0.0.1:{self.port}/_stcore/stream",
+            f"ws://{host or f'127.0.0.1:{self.port}'}/_stcore/stream",
+            sock=socket.create_connection(("127.0.0.1", self.port), timeout=60),
             additional_headers=headers,
-            subprotocols=["streamlit"],  # type: ignore[list-item]
+            subprotocols=["streamlit", token] if token else ["streamlit"],  # type: ignore[list-item]
             origin=origin,  # type: ignore[arg-type]
             max_size=None,
             open_timeout=60,
@@ -392,7 +397,7 @@ def test_without_a_login_a_name_that_was_pointed_here_is_not_answered(tmp_path: 
         for host in (evil, "evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1"):
             for path in ("/", "/media/0123456789abcdef.png", "/_stcore/host-config", "/static/js/index.js"):
                 assert server.ask(path, Host=host).status == 403
-        with pytest.raises(InvalidStatus), server.page(None, f"http://{evil}", Host=evil):
+        with pytest.raises(InvalidStatus), server.page(None, f"http://{evil}", host=evil):
             pass
         with pytest.raises(InvalidStatus), server.page(None, "http://127.0.0.1:1"):
             pass
@@ -822,6 +827,54 @@ def test_only_users_who_are_named_and_whose_address_is_verified_come_in() -> Non
     assert named.admits("bob@clinic.example", verified=True)
     for other in ("bob@lovelace.example", "bob@evilclinic.example", "ada@lovelace.example.evil", "clinic.example"):
         assert not named.admits(other, verified=True)
+
+
+def test_an_openid_session_that_was_signed_out_is_worthless_also_as_a_copy_and_after_a_restart(tmp_path: Path) -> None:
+    """Streamlit only asks the browser to forget the cookie."""
+    secrets = tmp_path / "secrets.toml"
+    with reserved_port() as unused:
+        provider = f"http://127.0.0.1:{unused}/.well-known/openid-configuration"
+    secrets.write_text(
+        f"""
+        [auth]
+        redirect_uri = "https://derm.example/oauth2callback"
+        cookie_secret = "a secret of the test alone"
+        client_id = "dermslim"
+        client_secret = "another"
+        server_metadata_url = "{provider}"
+        """
+    )
+    origin = "https://derm.example"
+    token = generate_xsrf_token_string()
+
+    def signed_in(email: str) -> str:
+        user = {"email": email, "email_verified": True, "is_logged_in": True, "origin": origin, "provider": "default"}
+        cookie = create_signed_value("a secret of the test alone", "_streamlit_user", json.dumps(user)).decode()
+        return f"_streamlit_xsrf={token}; _streamlit_user={cookie}; other=1"
+
+    def page(server: Server, cookie: str) -> ClientConnection:
+        return server.page(None, origin, host="derm.example", token=token, Cookie=cookie)
+
+    ada, bob = signed_in("ada@clinic.example"), signed_in("bob@clinic.example")
+    respelled = ada.replace("; other", "=; other")
+    with served(tmp_path, f"--secrets.files={secrets}", DASHBOARD_URL=origin) as server:
+        for cookie, name in ((ada, "ada@clinic.example"), (bob, "bob@clinic.example")):
+            with page(server, cookie) as open_page:
+                shown(open_page, name)
+        with page(server, ada) as open_page:
+            shown(open_page, "ada@clinic.example")
+            server.ask("/auth/logout", Cookie=ada, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
+            assert shown(open_page, "ada@clinic.example"), "another site signs nobody out"
+            server.ask("/auth/logout", Cookie=ada)
+            with pytest.raises(ConnectionClosed):
+                read_on(open_page)
+        assert "Traceback" not in server.log.read_text()
+    with served(tmp_path, f"--secrets.files={secrets}", DASHBOARD_URL=origin) as server:
+        for cookie in (ada, respelled):
+            with page(server, cookie) as open_page:
+                assert b"ada@clinic.example" not in shown(open_page, "Sign in")
+        with page(server, bob) as open_page:
+            shown(open_page, "bob@clinic.example")
 
 
 @pytest.mark.browser

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from laboratory import wait_for, workers, write_images
 from recorded import record_training
 from redis import Redis
+from tls import terminator
 
 from core.errors import SpecError
 from core.settings import Settings
@@ -205,6 +207,21 @@ def test_an_address_that_never_ends_its_tls_handshake_is_given_up(
         own = replace(settings, webhook_url=url.replace("http:", "https:"))
         assert webhooks.post(own, "1", {}) == "no answer within 0.5 s"
         assert closed.wait(60)
+
+
+def test_tls_is_asked_for_a_certificate_that_is_vouched_for(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with address() as there:
+        target = ("127.0.0.1", int(there.url.split(":")[2].split("/")[0]))
+        with terminator(authority, target, "localhost") as port:
+            own = replace(settings, webhook_url=f"https://localhost:{port}/hook?a=b")
+            assert "CERTIFICATE_VERIFY_FAILED" in str(webhooks.post(own, "1", {}))
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+            assert webhooks.post(own, "1", {}) is None
+    assert len(there.requests) == 1
 
 
 def test_an_address_that_is_gone_keeps_the_event_and_its_secret(settings: Settings, connection: Redis) -> None:
