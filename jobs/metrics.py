@@ -201,11 +201,11 @@ def exporter(settings: Settings, port: int) -> WSGIServer:
     """Return a server on the loopback interface; 0 as the port takes a free one."""
     figures = make_wsgi_app(registry(settings))
 
-    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+    def answer(request: dict[str, Any], start_response: Any) -> Any:
         # A page elsewhere could point a host name of its own here, and read the figures (DNS rebinding).
-        if environ.get("HTTP_HOST", "").partition(":")[0].lower() not in (HOST, "localhost"):
+        if request.get("HTTP_HOST", "").partition(":")[0].lower() not in (HOST, "localhost"):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"expected 127.0.0.1 or localhost as the host; got another\n"]
-        return figures(environ, start_response)
+        return figures(request, start_response)
 
     return make_server(HOST, port, answer, Exporter, QuietHandler)
