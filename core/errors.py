@@ -5,8 +5,10 @@ DermSlimError
 ├── DatasetError       a folder cannot be read as a data set, or lies outside the allowed roots
 │   └── NotOnThisHost  a folder that a run needs is not reached from here; from another host it may be
 ├── ImageError         one file cannot be decoded or encoded
-├── StoreError         the database cannot be used
-│   └── StoreBusy      another process holds it; trying again later may work
+├── StoreError         the database refuses what it was asked or given
+│   └── StoreUnavailable   it takes nothing now, whatever it is asked: the disk is full, or it may not be read
+│       ├── StoreBusy      another process holds it; trying again later may work
+│       └── StoreDamaged   its file cannot be read any more; a backup has to be restored
 ├── QueueUnavailable   the Redis server does not answer
 └── Cancelled          the user asked the run to stop
 """
@@ -33,11 +35,19 @@ class ImageError(DermSlimError):
 
 
 class StoreError(DermSlimError):
-    """The database cannot be used."""
+    """The database refuses what it was asked or given."""
 
 
-class StoreBusy(StoreError):
+class StoreUnavailable(StoreError):
+    """The database takes nothing now, whatever it is asked: what should be recorded has to wait."""
+
+
+class StoreBusy(StoreUnavailable):
     """Another process holds the database; trying again later may work."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """The database's file cannot be read any more; a backup has to be restored."""
 
 
 class QueueUnavailable(DermSlimError):

@@ -6,6 +6,7 @@ record worker writes.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,12 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 
-from core.errors import StoreBusy, StoreError
+from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from core.file_lock import file_lock
 from core.private import private_folder
+from core.store_holders import described, holders
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 # A connection that only reads reaches no other file and no network, whatever a query says. Given when it is opened:
@@ -27,6 +30,16 @@ SHUT_IN: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
     "lock_configuration": True,
 }
+# What DuckDB says where not its file is at fault but the disk, the memory or the account's rights.
+NOT_ITS_FAULT = re.compile(
+    r"no space left|could not write|could not sync|file too large|"
+    r"disk quota|permission denied|read-only file system|too many open files|cannot allocate"
+    r"|out of memory|no such file|does not exist|is a directory|newer version of duckdb",
+    re.IGNORECASE,
+)
+DAMAGE = re.compile(r"corrupt|checksum|\bWAL\b")
+RESTORE = "Stop DermSlim, keep a copy of the file, and restore the last backup: `python -m jobs restore FILE --force`"
+LONGEST_REASON = 300  # characters of what DuckDB says
 
 
 def schema_sections(text: str) -> list[tuple[int, str]]:
@@ -44,35 +57,56 @@ VERSION = SECTIONS[-1][0]
 class StoreFile:
     """Reads, and the record worker's transactions, on one DuckDB file.
 
-    timeout: seconds that an operation waits for the file before it raises StoreBusy.
+    timeout: seconds that an operation waits for the file before it raises StoreBusy. strangers: seconds that it waits
+    for a program outside DermSlim, which may hold the file for hours; as long as `timeout` by default. Every operation
+    raises StoreDamaged where the file cannot be read, StoreUnavailable where disk, memory or rights stand in the way.
     """
 
-    def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
+    def __init__(self, path: Path, *, timeout: float = 10.0, strangers: float | None = None) -> None:
         self.path = path
         self.timeout = timeout
+        self.strangers = timeout if strangers is None else min(strangers, timeout)
 
     @contextmanager
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        deadline = time.monotonic() + self.timeout
-        with file_lock(self.path.with_suffix(".lock"), shared=read_only, timeout=self.timeout):
-            connection = self._connect(read_only, deadline)
+        with self._locked(shared=read_only):
+            connection = self._connect(read_only)
             try:
                 yield connection
             except duckdb.Error as error:
-                raise StoreError(f"expected DuckDB to take what it was given; {error}") from error
+                raise _told(self.path, error) from error
             finally:
-                connection.close()
+                with contextlib.suppress(duckdb.Error):  # said already; where it is damaged, closing fails too
+                    connection.close()
 
-    def _connect(self, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _locked(self, *, shared: bool) -> Iterator[None]:
+        lock = lock_path(self.path)
+        entered = False
+        try:
+            with file_lock(lock, shared=shared, timeout=self.timeout):
+                entered = True
+                yield
+        except StoreBusy as error:
+            if entered or not (names := described(holders(lock))):
+                raise
+            raise StoreBusy(f"expected {self.path.name} to be free; {names} still holds it") from error
+
+    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + self.strangers
         while True:
             try:
                 return duckdb.connect(self.path, read_only=read_only, config=SHUT_IN if read_only else {})
-            except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
-                    raise StoreError(f"expected a DuckDB file at {self.path}; {error}") from error
+            except duckdb.Error as error:
+                if not (isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)):
+                    raise _told(self.path, error) from error
                 if time.monotonic() > deadline:
+                    holder = re.search(r"\(PID (\d+)\)", str(error))
+                    pids = [int(holder[1])] if holder else holders(self.path)
                     raise StoreBusy(
-                        f"expected {self.path.name} to be free; a process outside DermSlim holds it open"
+                        f"expected {self.path.name} to be free; {described(pids) or 'a program'}, which is outside "
+                        "DermSlim, holds it open. Close it there; `python -m jobs snapshot FOLDER` gives it a copy to "
+                        "read"
                     ) from error
                 time.sleep(0.05)
 
@@ -86,15 +120,15 @@ class StoreFile:
             try:
                 yield connection
             except BaseException:
-                connection.rollback()
+                with contextlib.suppress(duckdb.Error):  # a damaged file ends the transaction by itself
+                    connection.rollback()
                 raise
             connection.commit()
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Run one query; an absent file answers as an empty store does."""
         if not self.path.exists():
-            with duckdb.connect(":memory:", config=SHUT_IN) as empty:
-                _migrate(empty)
+            with empty_store() as empty:
                 return _frame(empty, query, parameters)
         with self._open(read_only=True) as connection:
             found = _schema_version(connection)
@@ -104,6 +138,12 @@ class StoreFile:
                     + (": start the record worker, which brings it forwards" if found < VERSION else "")
                 )
             return _frame(connection, query, parameters)
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file to read, for as long as the block; nobody writes meanwhile."""
+        with self._open(read_only=True) as connection:
+            yield connection
 
     def migrate(self) -> None:
         """Create the file, or bring an older one to this version."""
@@ -116,6 +156,40 @@ class StoreFile:
             return 0
         with self._open(read_only=True) as connection:
             return _schema_version(connection)
+
+
+def lock_path(store: Path) -> Path:
+    """Return the file that DermSlim's own processes lock before they open the store."""
+    return store.with_suffix(".lock")
+
+
+@contextmanager
+def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a store without a row, in memory, as schema.sql describes it."""
+    with duckdb.connect(":memory:", config=SHUT_IN) as connection:
+        _migrate(connection)
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise StoreError(f"expected DuckDB to take what it was given; {reason(error)}") from error
+
+
+def _told(path: Path, error: duckdb.Error) -> StoreError:
+    """Return what DuckDB said as a sentence, and whether it was asked wrongly, is hindered, or cannot read its file."""
+    text = str(error)
+    lost = isinstance(error, duckdb.CatalogException)  # a table: whatever is asked names the schema's own
+    if (NOT_ITS_FAULT.search(text) and not lost) or isinstance(error, duckdb.OutOfMemoryException):
+        return StoreUnavailable(f"expected {path} to be read and written; {reason(error)}")
+    certain = (duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException, duckdb.IOException)
+    if lost or isinstance(error, certain) or (type(error) is duckdb.Error and DAMAGE.search(text)):
+        return StoreDamaged(f"expected {path} to be a whole DuckDB file; it is damaged: {reason(error)}. {RESTORE}")
+    return StoreError(f"expected DuckDB to take what it was given; {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of what DuckDB says, without the advice for its own developers."""
+    first = str(error).strip().partition("\n")[0].partition(" This error signals an assertion")[0]
+    return first.rstrip(".")[:LONGEST_REASON]
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
@@ -141,7 +215,10 @@ def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def _frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> pd.DataFrame:
-    frame: pd.DataFrame = connection.sql(query, params=list(parameters)).to_arrow_table().to_pandas()
+    try:
+        frame: pd.DataFrame = connection.sql(query, params=list(parameters)).to_arrow_table().to_pandas()
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # values that no column of this type can have
+        raise StoreDamaged(f"expected values that can be read; {reason(error)}. {RESTORE}") from error
     return frame
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,26 +55,6 @@ def row_counts(store: StoreFile) -> dict[str, int]:
     names = [str(name) for name in tables["table_name"]]
     counts = store.read(" UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS rows FROM {name}" for name in names))
     return dict(sorted(zip(counts["name"], counts["rows"].astype(int), strict=True)))
-
-
-def lock_holders(store: StoreFile) -> list[int]:
-    """Return the processes that hold the store's lock files open now, on Linux; most are gone in a moment."""
-    names = {str(store.path), str(store.path.with_suffix(".lock"))}
-    found = set()
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if str(descriptor.readlink()) in names:
-                found.add(int(descriptor.parts[2]))
-        except OSError:
-            continue  # it has ended, or belongs to another account
-    return sorted(found - {os.getpid()})
-
-
-def opens(store: StoreFile) -> None:
-    """Raise StoreBusy or StoreError unless the file can be read now."""
-    if not store.path.exists():
-        raise StoreError(f"expected a store at {store.path}; there is none")
-    store.schema_version()
 
 
 # -- deletion: the record worker only ----------------------------------------------------------------------------------

@@ -90,6 +90,13 @@ def health_banner() -> None:
     health = data.health()
     if health.store:
         st.error(words.sentence(health.store), title="The store cannot be read", icon=":material/database_off:")
+    if health.reader:
+        st.warning(
+            f"{words.escaped(health.reader)[:1].upper()}{words.escaped(health.reader)[1:]} has the database open to "
+            "read it. Records wait in the queue until it closes it; `python -m jobs snapshot FOLDER` gives it a copy.",
+            title="Nothing can be recorded now",
+            icon=":material/database_off:",
+        )
     if health.redis:
         st.error(
             f"{words.sentence(health.redis)} Recorded results can still be read; nothing new can be started. "
@@ -342,6 +349,11 @@ def _training_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str
     }
 
 
+def _code(version: str | None, revision: str | None) -> str:
+    known = f"DermSlim {version}" if version else "DermSlim of a version that was not recorded"
+    return f"{known}, " + (f"`{revision}`" if revision else "not a git checkout")
+
+
 def _common_facts(row: Mapping[str, Any]) -> dict[str, str]:
     versions = json.loads(row["versions"]) if row["versions"] else {}
     work = f"; {words.duration_text(row['work_seconds'])} of work" if words.known(row["work_seconds"]) else ""
@@ -350,7 +362,7 @@ def _common_facts(row: Mapping[str, Any]) -> dict[str, str]:
         "Submitted": f"{moment(row['submitted_at'])} by {words.escaped(row['submitted_by'] or 'unknown')}",
         "Finished": finished if words.known(row["finished_at"]) else words.NONE,
         "Workers": words.escaped(row["workers"] or "") or words.NONE,
-        "Code": f"`{row['code_revision']}`" if row["code_revision"] else "not a git checkout",
+        "Code": _code(versions.pop("dermslim", None), row["code_revision"]),
         "Versions": words.escaped(", ".join(f"{name} {version}" for name, version in versions.items())) or words.NONE,
     }
 

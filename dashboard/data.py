@@ -24,6 +24,8 @@ from core.rivals import rivals_sentences as rivals_in_words
 from core.settings import Settings
 from core.splits import Targets, reached, split_records
 from core.store import Store
+from core.store_file import lock_path
+from core.store_holders import described, strangers
 from core.study import KIND as ARTICLE_STUDY
 from core.study import ArticleSpec, plan
 from core.sweeps import spec_hash
@@ -35,7 +37,8 @@ from jobs.queues import Queues
 from jobs.run_states import RunState, WorkerState
 from jobs.studies import StudyEstimate, StudyState, estimate_study, study_state
 
-STORE_TIMEOUT = 5.0  # seconds that a page waits for a database that another process holds
+STORE_TIMEOUT = 5.0  # seconds that a page waits for the record worker's transaction
+STRANGERS = 0.5  # seconds that a page waits for a program outside DermSlim
 Stamp = tuple[str, int, int]  # a cache's key must not begin with an underscore: Streamlit leaves those out
 
 
@@ -46,7 +49,7 @@ def settings() -> Settings:
 
 def store() -> Store:
     """Return the store; opening happens at each read."""
-    return Store(settings().database, timeout=STORE_TIMEOUT)
+    return Store(settings().database, timeout=STORE_TIMEOUT, strangers=STRANGERS)
 
 
 def stamp() -> Stamp:
@@ -64,12 +67,12 @@ def queues() -> Queues:
     user = access.current_user()
     if user is None:
         raise QueueUnavailable("expected someone signed in; the session has ended, so open this page anew")
-    return Queues(settings(), user=user)
+    return Queues(settings(), user=user, store=store())
 
 
 def watched() -> Queues:
     """Return the queue for reads that all sessions share."""
-    return Queues(settings())
+    return Queues(settings(), store=store())
 
 
 # -- the store -----------------------------------------------------------------------------------------------------
@@ -477,28 +480,34 @@ def study_claims(runs: Sequence[str], chosen: Grounds) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether what the pages depend on is there. redis, store: a sentence when it is not, else None."""
+    """Whether what the pages depend on is there. redis, store: a sentence when it is not, else None.
+
+    reader: the process outside DermSlim that reads the store, which nobody can write meanwhile; empty where none does.
+    """
 
     redis: str | None
     store: str | None
     recorder: bool
     workers: tuple[WorkerState, ...]
     waiting: int
+    reader: str = ""
 
 
 @st.cache_data(ttl=3, show_spinner=False)
 def _health(redis_url: str | None, database: str) -> Health:
-    trouble = None
+    trouble, reader = None, ""
     try:
         store().schema_version()
+        reader = described(strangers(Path(database), lock_path(Path(database))))
     except DermSlimError as error:
         trouble = str(error)
     try:
         workers = tuple(watched().workers())
         waiting = watched().records_waiting()
     except QueueUnavailable as error:
-        return Health(str(error), trouble, False, (), 0)
-    return Health(None, trouble, any(worker.kind == "record" for worker in workers), workers, waiting)
+        return Health(str(error), trouble, False, (), 0, reader)
+    recorder = any(worker.kind == "record" for worker in workers)
+    return Health(None, trouble, recorder, workers, waiting, reader)
 
 
 def health() -> Health:

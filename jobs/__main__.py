@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from core.dataset_names import default_name, derived_name
 from core.datasets import Dataset, complete_folder, confine, is_lost_image, load_dataset, refuse_no_text
-from core.errors import Cancelled, DermSlimError, SpecError
+from core.errors import Cancelled, DermSlimError, SpecError, StoreUnavailable
 from core.exports import check_writable
 from core.images import CODECS
 from core.metrics import MetricParameters
@@ -61,6 +61,7 @@ from jobs import (
     logs,
     metrics,
     retention,
+    snapshot,
     study_command,
     tables_command,
     training_commands,
@@ -148,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
         _command(commands, "claims", tables_command.CLAIMS_TEXT, tables_command.act_claims)
     )
 
-    for module in (backup, retention, metrics, doctor):
+    for module in (backup, snapshot, retention, metrics, doctor):
         module.add_commands(commands, _command)
 
     register = _command(commands, "register", "register a folder as a data set", act_register)
@@ -320,7 +321,7 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
 def local_dataset(folder_or_name: str, settings: Settings) -> Dataset:
     """Return the data set that a folder or a name stands for, and name what was left out of it."""
     refuse_no_text(folder_or_name)
-    known = Store(settings.database).dataset(folder_or_name)
+    known = None if "/" in folder_or_name and _is_folder(folder_or_name) else _known(folder_or_name, settings)
     if known is not None:
         return replace(known, root=settings.here(known.root))
     # Whoever has the command line may read what the account may read, unless DATA_ROOTS says otherwise.
@@ -329,6 +330,24 @@ def local_dataset(folder_or_name: str, settings: Settings) -> Dataset:
         dataset = load_dataset(root, progress=_advance(bar))
     _name_left_out(dataset)
     return dataset
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name that no folder has, or an account that is none
+        return False
+
+
+def _known(name: str, settings: Settings) -> Dataset | None:
+    """Return the registered data set of a name. Where nobody can be asked, a folder of that name is meant."""
+    try:
+        return Store(settings.database, strangers=1.0).dataset(name)
+    except StoreUnavailable as error:
+        if not _is_folder(name):
+            raise
+        print(f"{name} is read, whether or not a data set is registered as {name}: {error}", file=sys.stderr)
+        return None
 
 
 def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:

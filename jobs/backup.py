@@ -1,7 +1,8 @@
 """Backup and restore: store, queue, own networks, and if asked weights and reconstructions, in one file.
 
-A backup is taken while everything runs. For a moment the record worker may not write: the store's file is copied and
-the queue is read in that moment, so that whatever the store does not have yet lies among the queue's records.
+A backup is taken while everything runs, or while nothing does. For a moment the record worker may not write: the
+store's file is copied and the queue is read in that moment, so that whatever the store does not have yet lies among the
+queue's records.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -19,57 +19,46 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import redis
 
-from core import store_upkeep
-from core.errors import DermSlimError, QueueUnavailable
+from core import store_check, store_upkeep
+from core.errors import QueueUnavailable, StoreError
 from core.network_files import FOLDER
-from core.private import open_lock, private_files, private_folder, private_opener
+from core.private import open_lock, private_folder, private_opener
 from core.settings import Settings
 from core.store import Store
-from core.store_file import VERSION
+from core.store_file import RESTORE, VERSION
 from jobs import queue_copy
+from jobs.archive import (
+    MANIFEST,
+    NETWORKS,
+    QUEUE,
+    RECONSTRUCTED,
+    STORE,
+    SUFFIXES,
+    TRAINED,
+    BackupError,
+    Manifest,
+    add,
+    add_bytes,
+    compressed,
+    suffix_of,
+    unpack,
+)
 from jobs.connection import Connection, connect
 from jobs.environment import code_revision, versions
 from jobs.queues import Queues
+from jobs.retention import held
 from jobs.server import running_server
 
-FORMAT = 1
-MANIFEST, STORE, QUEUE = "manifest.json", "store/dermslim.duckdb", "queue.jsonl"
-NETWORKS, TRAINED, RECONSTRUCTED = "networks", "trained", "reconstructed"
-SUFFIXES = (".tar", ".tar.gz", ".tar.zst")
-BLOCK = 1 << 20  # bytes read at a time
 NOTE = "last-backup.json"  # in DATA_DIR: when the last one was made, and where
 PATIENCE = 60.0  # seconds that a backup waits for the record worker's transaction
 RUNNING = {"launcher.lock": "`make up`, or the launcher", "record-worker.lock": "a record worker"}
-
-
-class BackupError(DermSlimError):
-    """A backup cannot be made, or isn't one."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a backup holds. files: size and SHA-256 by name. rows: of the store, by table. keys: of the queue."""
-
-    made_at: str
-    host: str
-    data_dir: str
-    schema_version: int
-    server: str | None
-    code_revision: str | None
-    versions: dict[str, str]
-    held_seconds: float
-    rows: dict[str, int]
-    keys: int | None
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    format: int = FORMAT
 
 
 # -- backup ------------------------------------------------------------------------------------------------------------
@@ -83,12 +72,14 @@ def default_path(settings: Settings, now: datetime | None = None) -> Path:
 def back_up(
     settings: Settings, path: Path, *, queue: bool = True, weights: bool = False, reconstructed: bool = False
 ) -> Manifest:
-    """Write a backup while everything runs, and verify the store's copy by opening it.
+    """Write a backup, and verify the store's copy by reading every column of every row.
 
-    queue: whether the queue is in it. weights: the trained networks. reconstructed: the reconstructed data sets'
-    images. BackupError, StoreBusy, QueueUnavailable, OSError; the file appears only once it is whole.
+    queue: whether the queue is in it; where nothing runs the embedded server is started for as long as it takes, and
+    where there never was one the queue is left out. weights: the trained networks. reconstructed: the reconstructed
+    data sets' images. BackupError, StoreBusy, StoreDamaged, QueueUnavailable, OSError; the file appears only once it is
+    whole.
     """
-    _suffix(path)
+    suffix_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         raise BackupError(f"expected a new file; {path} exists")
@@ -98,11 +89,11 @@ def back_up(
         staging = Path(folder)
         manifest = _copy_consistently(settings, staging, queue)
         half = staging / "whole"
-        with _compressed(half, _suffix(path)) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+        with compressed(half, suffix_of(path)) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
             for name, source in _parts(settings, staging, weights, reconstructed):
-                manifest.files[name] = _add(archive, name, source)
+                manifest.files[name] = add(archive, name, source)
             text = json.dumps(vars(manifest), indent=1).encode()
-            _add_bytes(archive, MANIFEST, text)
+            add_bytes(archive, MANIFEST, text)
         half.chmod(0o600)
         with half.open("rb") as written:
             os.fsync(written.fileno())
@@ -124,8 +115,7 @@ def _copy_consistently(settings: Settings, staging: Path, with_queue: bool) -> M
             rows = queue_copy.snapshot(connection)
         held = time.monotonic() - began
         server = None if connection is None else str(connection.info("server")["redis_version"])
-    store_upkeep.settled(copy)
-    counts = store_upkeep.row_counts(copy)
+    counts = _read_in_full(copy.path, settings.database)
     if rows is not None:
         with (staging / QUEUE).open("wb") as stream:
             queue_copy.write_queue(rows, stream)
@@ -143,21 +133,55 @@ def _copy_consistently(settings: Settings, staging: Path, with_queue: bool) -> M
     )
 
 
+def _read_in_full(copy: Path, store: Path) -> dict[str, int]:
+    try:
+        return store_check.checked(copy, settle=True)
+    except StoreError as error:  # of the copy, which nobody else will see
+        raise type(error)(str(error).replace(str(copy.resolve()), str(store))) from error
+
+
 @contextlib.contextmanager
 def _server(settings: Settings, wanted: bool) -> Iterator[Connection | None]:
-    if not wanted:
-        yield None
-        return
-    connection = connect(settings)
+    with contextlib.ExitStack() as stack:
+        if not wanted or (_stopped(settings) and not stack.enter_context(_started(settings))):
+            yield None
+            return
+        connection = stack.enter_context(contextlib.closing(connect(settings)))
+        try:
+            connection.ping()
+            yield connection
+        except redis.RedisError as error:
+            raise QueueUnavailable(
+                f"expected the Redis server to answer; {str(error).rstrip('.')}. --without-queue leaves the queue out"
+            ) from error
+
+
+def _stopped(settings: Settings) -> bool:
+    """Return whether the server is the embedded one, and does not run."""
+    if settings.given_redis_url is not None:
+        return False
     try:
-        connection.ping()
-        yield connection
-    except redis.RedisError as error:
+        with contextlib.closing(connect(settings)) as connection:
+            connection.ping()
+    except (QueueUnavailable, redis.RedisError):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _started(settings: Settings) -> Iterator[bool]:
+    """Run the embedded server, so that the queue that it keeps in its file can be read; False where it has none."""
+    try:
+        with _nothing_runs(settings.data_dir):
+            if not (settings.redis_url_file.parent / "appendonlydir").is_dir():
+                yield False
+                return
+            with running_server(settings):
+                yield True
+    except BackupError as error:
         raise QueueUnavailable(
-            f"expected the Redis server to answer; {str(error).rstrip('.')}. --without-queue leaves the queue out"
+            f"expected the embedded server to answer, or {error}. --without-queue leaves the queue out"
         ) from error
-    finally:
-        connection.close()
 
 
 def _parts(settings: Settings, staging: Path, weights: bool, reconstructed: bool) -> Iterator[tuple[str, Path]]:
@@ -178,52 +202,6 @@ def _below(part: str, folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
             yield f"{part}/{path.relative_to(folder).as_posix()}", path
 
 
-class _Hashed:
-    """A file that notes the SHA-256 of what is read from it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.digest = stream, hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        block = self.stream.read(size)
-        self.digest.update(block)
-        return block
-
-
-def _add(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:  # a file that is replaced meanwhile stays whole here
-        facts = os.fstat(stream.fileno())
-        member = tarfile.TarInfo(name)
-        member.size, member.mtime, member.mode = facts.st_size, int(facts.st_mtime), 0o600
-        hashed = _Hashed(stream)
-        archive.addfile(member, cast(BinaryIO, hashed))
-    return {"bytes": facts.st_size, "sha256": hashed.digest.hexdigest()}
-
-
-def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = len(content), int(time.time()), 0o600
-    with tempfile.TemporaryFile() as stream:
-        stream.write(content)
-        stream.seek(0)
-        archive.addfile(member, stream)
-
-
-def _suffix(path: Path) -> str:
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            return suffix
-    raise BackupError(f"expected a name that ends in {', '.join(SUFFIXES)}; got {path.name}")
-
-
-def _compressed(path: Path, suffix: str) -> Any:
-    return pa.output_stream(str(path), compression={".tar.gz": "gzip", ".tar.zst": "zstd"}.get(suffix))
-
-
-def _decompressed(path: Path, suffix: str) -> Any:
-    return pa.input_stream(str(path), compression={".tar.gz": "gzip", ".tar.zst": "zstd"}.get(suffix))
-
-
 def last_backup(settings: Settings) -> dict[str, Any] | None:
     """Return `made_at` (a moment), `file` and `bytes` of the last backup made of this DATA_DIR, or None."""
     try:
@@ -237,83 +215,103 @@ def last_backup(settings: Settings) -> dict[str, Any] | None:
 
 
 def restore(settings: Settings, path: Path, *, force: bool = False, queue: bool = True) -> Manifest:
-    """Put a backup in `settings.data_dir` and its server, after checking every file's hash.
+    """Put a backup in `settings.data_dir` and its server, after reading all of it.
 
     Where `settings` names no server, the embedded one is started for as long as it takes. force: replace a store and
-    a queue that are there. queue: whether the queue is put back too. BackupError while anything runs there.
+    a queue that are there. queue: whether the queue is put back too. BackupError while anything runs there, and where
+    the file is not a whole backup: then nothing has changed.
     """
     target = settings.data_dir
+    if target.exists():
+        _check_nothing_runs(target)
+        _check_no_store(settings, force)
+        return _restore(settings, path, force, queue)
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    try:
+        return _restore(settings, path, force, queue)
+    except BaseException:
+        shutil.rmtree(made[-1], ignore_errors=True)
+        raise
+
+
+def _restore(settings: Settings, path: Path, force: bool, queue: bool) -> Manifest:
+    target = settings.data_dir
     private_folder(target)
-    with _nothing_runs(target), tempfile.TemporaryDirectory(prefix=".restore-", dir=target) as folder:
+    with tempfile.TemporaryDirectory(prefix=".restore-", dir=target) as folder:
         staging = Path(folder)
         manifest = unpack(path, staging)
-        if settings.database.exists() and not force:
-            raise BackupError(f"expected no store at {settings.database}; there is one. --force replaces it")
         store = Store(staging / STORE)
-        store.migrate()
-        with_queue = queue and (staging / QUEUE).exists()
-        with _target_server(settings, with_queue, force) as connection:
-            for part, place in (
-                (NETWORKS, target / FOLDER),
-                (TRAINED, settings.trained),
-                (RECONSTRUCTED, settings.reconstructed),
-            ):
-                if (staging / part).exists():
-                    shutil.copytree(staging / part, place, dirs_exist_ok=True)
-            moved = _moved(Path(manifest.data_dir), target)
-            store_upkeep.move_folders(store, moved)
-            if connection is not None:
-                queue_copy.clear(connection)
-                queue_copy.put_back(connection, queue_copy.read_queue(staging / QUEUE))
-                queue_copy.take_up(connection, lambda folder: str(moved(Path(folder))))
-            store_upkeep.replace_store(store.path, settings.database)  # last: a restore that broke off can be repeated
+        _check_store(path, store.path, manifest)
+        files = list(_destinations(settings, staging))
+        with _nothing_runs(target):
+            _check_no_store(settings, force)
+            with _target_server(settings, queue and (staging / QUEUE).exists(), force) as connection:
+                for source, place in files:
+                    private_folder(place.parent)
+                    shutil.move(source, place)
+                moved = _moved(Path(manifest.data_dir), target)
+                store_upkeep.move_folders(store, moved)
+                with queue_copy.replaced(connection, staging / QUEUE, lambda folder: str(moved(Path(folder)))):
+                    store_upkeep.replace_store(store.path, settings.database)
     return manifest
 
 
-def unpack(path: Path, staging: Path) -> Manifest:
-    """Unpack a backup into an empty folder and check that each file is what the manifest says. BackupError."""
-    found: dict[str, dict[str, Any]] = {}
+def rehearse(settings: Settings, path: Path) -> Manifest:
+    """Read all of a backup as `restore` does, and put its queue into a server of its own; nothing is kept. BackupError.
+
+    A queue that is for a server of REDIS_URL is read, but not put anywhere: it may be of another version.
+    """
+    with tempfile.TemporaryDirectory(prefix="dermslim-") as folder:
+        staging = Path(folder)
+        manifest = unpack(path, staging, only_store=True)
+        _check_store(path, staging / STORE, manifest)
+        if (staging / QUEUE).exists() and settings.given_redis_url is None:
+            scratch = replace(settings, data_dir=staging / "server")
+            with (
+                running_server(scratch),
+                contextlib.closing(connect(scratch)) as connection,
+                queue_copy.replaced(connection, staging / QUEUE, str),
+            ):
+                pass
+    return manifest
+
+
+def _check_store(path: Path, store: Path, manifest: Manifest) -> None:
+    """Read every row of the store, bring it to this version, and compare with the manifest. BackupError."""
     try:
-        with _decompressed(path, _suffix(path)) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is None or not _is_ours(member.name):
-                    raise BackupError(f"expected files of a backup; got {member.name}")
-                found[member.name] = _write(content, staging / member.name)
-    except (tarfile.TarError, OSError, pa.ArrowException) as error:
-        raise BackupError(f"expected a whole backup; {path} cannot be read: {error}") from error
-    if MANIFEST not in found:
-        raise BackupError(f"expected a backup with its manifest; {path} has none, or ends before it")
-    values = json.loads((staging / MANIFEST).read_text(encoding="utf-8"))
-    if values.get("format") != FORMAT:
-        raise BackupError(f"expected a backup of format {FORMAT}; got {values.get('format')}")
-    if values["schema_version"] > VERSION:
-        raise BackupError(
-            f"expected a store of version {VERSION} or older; the backup has version {values['schema_version']}"
-        )
-    del found[MANIFEST]
-    if found != values["files"]:
-        wanted = values["files"]
-        differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        raise BackupError(f"expected every file as it was backed up; not so: {', '.join(differing)}")
-    return Manifest(**values)
+        counts = store_check.checked(store, settle=True)
+    except StoreError as error:
+        reason = str(error).removesuffix(f". {RESTORE}").replace(str(store.resolve()), STORE)
+        raise BackupError(f"expected a backup whose store can be read; that of {path} cannot: {reason}") from error
+    if other := sorted(name for name, rows in manifest.rows.items() if counts.get(name) != rows):
+        raise BackupError(f"expected as many rows as the manifest says; not so in {path}: {', '.join(other)[:200]}")
+    if (queue := store.parents[1] / QUEUE).exists():
+        keys = sum(1 for _ in queue_copy.read_queue(queue))
+        if keys != manifest.keys:
+            raise BackupError(f"expected {manifest.keys} keys of the queue; {path} has {keys}")
 
 
-def _is_ours(name: str) -> bool:
-    path = PurePosixPath(name)
-    inside = not path.is_absolute() and ".." not in path.parts
-    return name in (MANIFEST, STORE, QUEUE) or (inside and path.parts[0] in (NETWORKS, TRAINED, RECONSTRUCTED))
+def _check_no_store(settings: Settings, force: bool) -> None:
+    if settings.database.exists() and not force:
+        raise BackupError(f"expected no store at {settings.database}; there is one. --force replaces it")
 
 
-def _write(content: IO[bytes], path: Path) -> dict[str, Any]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    with path.open("wb") as stream:
-        while block := content.read(BLOCK):
-            stream.write(block)
-            digest.update(block)
-            size += len(block)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+def _check_nothing_runs(data_dir: Path) -> None:
+    for name, holder in RUNNING.items():
+        if held(data_dir / name):
+            raise BackupError(f"expected nothing to run on {data_dir}; {holder} does. Stop it first")
+
+
+def _destinations(settings: Settings, staging: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each unpacked file but store and queue, and where it goes; BackupError where something else lies there."""
+    places = {NETWORKS: settings.data_dir / FOLDER, TRAINED: settings.trained, RECONSTRUCTED: settings.reconstructed}
+    for part, place in places.items():
+        for source in sorted((staging / part).rglob("*")):
+            there = place / source.relative_to(staging / part)
+            if there.exists() and there.is_dir() != source.is_dir():
+                raise BackupError(f"expected a {'folder' if source.is_dir() else 'file'} at {there}; there is another")
+            if source.is_file():
+                yield source, there
 
 
 @contextlib.contextmanager
@@ -359,7 +357,10 @@ def _moved(old: Path, new: Path) -> Callable[[Path], Path]:
         if old == new or not path.is_relative_to(old):
             return path
         there = new / path.relative_to(old)
-        return there if there.exists() or not path.exists() else path
+        try:
+            return there if there.exists() or not path.exists() else path
+        except (OSError, ValueError):  # a name that no file can have
+            return path
 
     return moved
 
@@ -369,7 +370,7 @@ def _moved(old: Path, new: Path) -> Callable[[Path], Path]:
 
 def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `backup` and `restore`; command: adds one."""
-    text = "write store, queue and networks to one file while everything runs"
+    text = "write store, queue and networks to one file, whether anything runs or not"
     making = command(commands, "backup", text, act_backup)
     named = f"ends in {', '.join(SUFFIXES)} (default: a new one in DATA_DIR/backups)"
     making.add_argument("file", metavar="FILE", type=Path, nargs="?", help=named)
@@ -379,6 +380,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     putting = command(commands, "restore", "put a backup into a data folder on which nothing runs", act_restore)
     putting.add_argument("file", metavar="FILE", type=Path, help="what `backup` wrote")
     putting.add_argument("--into", metavar="FOLDER", type=Path, help="the data folder (default: DATA_DIR)")
+    putting.add_argument("--dry-run", action="store_true", help="read all of FILE and say what it holds; keep nothing")
     putting.add_argument("--force", action="store_true", help="replace the store and the queue that are there")
     putting.add_argument("--without-queue", action="store_true", help="the store and folders alone")
 
@@ -400,16 +402,21 @@ def act_backup(options: argparse.Namespace) -> int:
         f"{manifest.held_seconds:.2f} s",
         file=sys.stderr,
     )
+    if manifest.keys is None and not options.without_queue:
+        print(f"The queue is not in it: nothing runs on {settings.data_dir}, and it has none.", file=sys.stderr)
     return 0
 
 
 def act_restore(options: argparse.Namespace) -> int:
-    """Restore a backup and say what came back."""
+    """Restore a backup and say what came back, or what would."""
     settings = Settings.from_environment()
     if options.into:
         settings = replace(settings, data_dir=options.into.expanduser().resolve())
-    with private_files():
-        manifest = restore(settings, options.file, force=options.force, queue=not options.without_queue)
+    if options.dry_run:
+        manifest = rehearse(settings, options.file)
+        print(f"{options.file} is whole: {summary(manifest)}, as of {manifest.made_at}")
+        return 0
+    manifest = restore(settings, options.file, force=options.force, queue=not options.without_queue)
     print(f"{settings.data_dir}: {summary(manifest)}, as of {manifest.made_at}")
     return 0
 

@@ -32,14 +32,22 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
-from core import store_upkeep
+from core import __version__, store_check, store_holders
 from core.datasets import folder_here
-from core.errors import DatasetError, DermSlimError, QueueUnavailable, SpecError
+from core.errors import (
+    DatasetError,
+    DermSlimError,
+    QueueUnavailable,
+    SpecError,
+    StoreBusy,
+    StoreDamaged,
+    StoreUnavailable,
+)
 from core.network_files import FOLDER, load_networks
 from core.private import open_to_others
 from core.settings import Settings, usable_cores
 from core.store import Store
-from core.store_file import VERSION, plain_rows
+from core.store_file import VERSION, lock_path, plain_rows
 from core.training_rows import ENDED
 from jobs import webhooks
 from jobs.backup import last_backup
@@ -61,6 +69,7 @@ SKEW = 5.0  # seconds between two clocks
 BACKUP_DAYS = 7.0
 MANY_RECORDS = 1000
 SHOWN = 5  # examples named
+AT_ONCE = 0.2  # seconds that the doctor waits for a program outside DermSlim that holds the store
 PATIENCE = 60  # seconds that Keras may take to say what it sees
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = re.compile(
@@ -122,8 +131,28 @@ def examine(settings: Settings, *, keras: bool = True) -> Checks:
             yield from look(settings)
         except (DermSlimError, OSError, redis.RedisError, subprocess.SubprocessError) as error:
             silent = silent or area == "queue"
-            advice = "Start it: `make up`, or see to REDIS_URL's server." if silent else "See to what it names."
+            advice = _advice(settings, error)
             yield Check(area, "could not be looked at", ERROR, "an answer", masked(str(error)), advice)
+
+
+def _advice(settings: Settings, error: Exception) -> str:
+    if isinstance(error, StoreBusy):
+        return "Close that program. `python -m jobs snapshot FOLDER` gives it a copy to read; records wait meanwhile."
+    if isinstance(error, StoreDamaged):
+        last = last_backup(settings)
+        file = "FILE; none is known here" if last is None else last["file"]
+        return f"Stop everything, keep a copy of the file, then `python -m jobs restore {file} --force`."
+    if isinstance(error, QueueUnavailable | redis.RedisError):
+        return "Start it: `make up`, or see to REDIS_URL's server."
+    return "See to what it names."
+
+
+def _store(settings: Settings) -> Store:
+    return Store(settings.database, strangers=AT_ONCE)
+
+
+def _without_store(area: str, name: str) -> Check:
+    return Check(area, name, WARNING, "a store that can be read", "not looked at", "See store.")
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
@@ -158,7 +187,7 @@ def check_software(settings: Settings) -> Checks:
         ", ".join(f"{name} {there}, not {wanted[name]}" for name, there in other) or "all of them",
         "make setup installs the pinned ones." if other else "",
     )
-    yield Check("software", "revision", OK, "a commit", code_revision() or "not a checkout")
+    yield Check("software", "version", OK, "DermSlim's", f"{__version__}, {code_revision() or 'not a checkout'}")
 
 
 def check_machine(settings: Settings) -> Checks:
@@ -278,8 +307,7 @@ def check_processes(settings: Settings) -> Checks:
 
 
 def check_store(settings: Settings) -> Checks:
-    """Look at the store's file: whether it opens, its schema, size, rows, and who has it open."""
-    store = Store(settings.database)
+    """Look at the store's file: who has it open, whether it opens, its schema, and whether every row can be read."""
     if not settings.database.exists():
         yield Check(
             "store",
@@ -290,8 +318,19 @@ def check_store(settings: Settings) -> Checks:
             "The record worker makes it: `make up`. A host of further workers needs none.",
         )
         return
+    lock = lock_path(settings.database)
+    outside = store_holders.described(store_holders.strangers(settings.database, lock))
+    own = store_holders.described(store_holders.holders(lock))
+    yield Check(
+        "store",
+        "open in",
+        WARNING if outside else OK,
+        "no program outside DermSlim",
+        masked(outside or own) or "no other process now",
+        f"Nothing is recorded while it is. {_advice(settings, StoreBusy())}" if outside else "",
+    )
     began = time.perf_counter()
-    found = store.schema_version()
+    found = _store(settings).schema_version()
     took = 1000 * (time.perf_counter() - began)
     yield Check(
         "store",
@@ -305,20 +344,10 @@ def check_store(settings: Settings) -> Checks:
         if found < VERSION
         else "This code is older than the store: update it.",
     )
-    if found == VERSION:
-        counts = store_upkeep.row_counts(store)
-        rows = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-        size = settings.database.stat().st_size / 1e6
-        yield Check("store", "content", OK, "rows", f"{size:,.1f} MB; {rows or 'no row yet'}")
-    holders = [f"{pid} ({_named(pid)})" for pid in store_upkeep.lock_holders(store)]
-    yield Check("store", "open in", OK, "nobody, or for moments", ", ".join(holders) or "no other process now")
-
-
-def _named(pid: int) -> str:
-    try:
-        return masked(" ".join(psutil.Process(pid).cmdline()[:4]))[:80]
-    except psutil.Error:
-        return "gone"
+    counts = store_check.checked(settings.database)
+    rows = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    size = settings.database.stat().st_size / 1e6
+    yield Check("store", "content", OK, "every row can be read", f"{size:,.1f} MB; {rows or 'no row yet'}")
 
 
 def check_queue(settings: Settings) -> Checks:
@@ -448,17 +477,7 @@ def check_work(settings: Settings) -> Checks:
         f"{rejected}: " + ", ".join(f"{count} {kind}" for kind, count in reasons.items()) if rejected else "none",
         f"They lie in the list {REJECTED}; the record worker's log says why." if rejected else "",
     )
-    orphans = [run_id for run_id in _claiming_to_run(queues, connection) if run_id]
-    yield Check(
-        "work",
-        "runs under way without a job",
-        ERROR if orphans else OK,
-        "none",
-        ", ".join(orphans[:SHOWN]) or "none",
-        "The record worker ends or resumes them within seconds; if it runs and they stay, `python -m jobs cancel RUN`."
-        if orphans
-        else "",
-    )
+    yield _orphans(_store(settings), connection)
     failed = list(_failed_jobs(connection, names))
     yield Check(
         "work",
@@ -479,9 +498,21 @@ def check_work(settings: Settings) -> Checks:
     )
 
 
-def _claiming_to_run(queues: Queues, connection: Connection) -> Iterator[str]:
+def _orphans(store: Store, connection: Connection) -> Check:
+    name = "runs under way without a job"
+    try:
+        orphans = [run_id for run_id in _claiming_to_run(store, connection) if run_id]
+    except StoreUnavailable:
+        return _without_store("work", name)
+    if not orphans:
+        return Check("work", name, OK, "none", "none")
+    advice = "The record worker ends or resumes them within seconds; if it runs and they stay, "
+    return Check("work", name, ERROR, "none", ", ".join(orphans[:SHOWN]), f"{advice}`python -m jobs cancel RUN`.")
+
+
+def _claiming_to_run(store: Store, connection: Connection) -> Iterator[str]:
     """Yield the runs that have not ended, are not held, and have no job under way."""
-    recorded = {row["run_id"]: row for row in plain_rows(queues.store.runs()) if row["status"] not in ENDED}
+    recorded = {row["run_id"]: row for row in plain_rows(store.runs()) if row["status"] not in ENDED}
     for run_id in dict.fromkeys([*recorded, *active_runs(connection)]):
         live = LiveRun(connection, run_id)
         facts = live.facts()
@@ -520,7 +551,12 @@ def check_data(settings: Settings) -> Checks:
         ", ".join(broken) or ", ".join(str(root) for root in settings.data_roots if root.is_dir()),
         "See to DATA_ROOTS, or to these folders' permissions." if broken else "",
     )
-    for folder in _folders(settings):
+    try:
+        folders = list(_folders(settings))
+    except StoreUnavailable:
+        yield _without_store("data", "data sets")
+        return
+    for folder in folders:
         gone, changed, problem = 0, 0, ""
         here = settings.here(Path(folder.root))
         try:
@@ -550,7 +586,7 @@ def check_data(settings: Settings) -> Checks:
 def _folders(settings: Settings) -> Iterator[Folder]:
     """Yield the folders of registered data sets: from the store, on a host without one from the queue."""
     if settings.database.exists():
-        store = Store(settings.database)
+        store = _store(settings)
         for name in store.datasets()["name"]:
             dataset = store.dataset(str(name))
             if dataset is not None:

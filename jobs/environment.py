@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from core import __version__
 from core.metrics import MetricParameters
 from core.protocol import TrainingSpec
 from core.run_specs import RunSpec
@@ -61,8 +62,8 @@ def quiet_tensorflow() -> None:
 
 @cache
 def versions() -> str:
-    """Return, as JSON, the versions of Python and of the packages that the figures depend on."""
-    found = {"python": platform.python_version()}
+    """Return, as JSON, the versions of DermSlim, of Python and of the packages that the figures depend on."""
+    found = {"dermslim": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -6,9 +6,12 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import redis
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -31,6 +34,9 @@ end
 return found
 """
 AT_ONCE = 500  # keys a round trip
+LONGEST_LIFE = 1 << 53  # milliseconds
+# What reading a key that DermSlim did not write raises.
+UNUSABLE = (redis.ResponseError, NoSuchJobError, DeserializationError, ValueError, KeyError, TypeError, zlib.error)
 
 
 class QueueCopyError(DermSlimError):
@@ -58,11 +64,49 @@ def write_queue(rows: list[tuple[str, int | None, bytes]], stream: BinaryIO) -> 
 
 
 def read_queue(path: Path) -> Iterator[tuple[str, int | None, bytes]]:
-    """Yield what `write_queue` wrote."""
-    with path.open(encoding="utf-8") as stream:
-        for text in stream:
-            line = json.loads(text)
-            yield line["key"], line["milliseconds"], base64.b64decode(line["dump"])
+    """Yield what `write_queue` wrote; QueueCopyError at a line that it cannot have written."""
+    with path.open("rb") as stream:
+        for number, text in enumerate(stream, 1):
+            try:
+                line = json.loads(text)
+                key, left, dump = line["key"], line["milliseconds"], base64.b64decode(line["dump"], validate=True)
+                if not _is_ours(key) or not (left is None or (type(left) is int and 0 < left < LONGEST_LIFE)):
+                    raise ValueError(f"its key is {key!a:.80}, for {left!a:.20} ms")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise QueueCopyError(
+                    f"expected a key of DermSlim's queue, its time to live and its content on each line of its copy; "
+                    f"line {number} cannot be read: {ascii(str(error))[1:-1][:200]}"
+                ) from error
+            yield key, left, dump
+
+
+def _is_ours(key: object) -> bool:
+    prefixes = tuple(pattern.removesuffix("*") for pattern in OURS)
+    return isinstance(key, str) and key.startswith(prefixes) and not key.startswith(LEFT_OUT) and key.isprintable()
+
+
+@contextmanager
+def replaced(connection: Connection | None, path: Path, moved: Callable[[str], str]) -> Iterator[None]:
+    """Put a queue's copy in the place of what the server holds; put that back where it, or the block, fails.
+
+    connection: None where no queue is wanted. moved: see `take_up`. QueueCopyError where the server cannot take it.
+    """
+    if connection is None:
+        yield
+        return
+    before = snapshot(connection)
+    try:
+        clear(connection)
+        put_back(connection, read_queue(path))
+        try:
+            take_up(connection, moved)
+        except UNUSABLE as error:
+            raise QueueCopyError(f"expected jobs and runs of DermSlim in the queue's copy; {error!a:.200}") from error
+        yield
+    except BaseException:
+        clear(connection)
+        put_back(connection, iter(before))
+        raise
 
 
 def clear(connection: Connection) -> int:

@@ -58,12 +58,20 @@ class Queues:
     """The queue and the store behind it, for one process.
 
     user: who asks for what is done through this object; this machine's user unless a page says who is signed in.
+    store: one that waits for the file as long as the caller can.
     """
 
-    def __init__(self, settings: Settings, connection: Connection | None = None, *, user: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection | None = None,
+        *,
+        user: str | None = None,
+        store: Store | None = None,
+    ) -> None:
         self.settings = settings
         self.user = user or local_user()
-        self.store = Store(settings.database)
+        self.store = store or Store(settings.database)
         self._given = connection
 
     @contextmanager

@@ -20,7 +20,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from core.datasets import Dataset, complete_folder
-from core.errors import StoreBusy, StoreError
+from core.errors import StoreError, StoreUnavailable
 from core.metadata import LeftOut
 from core.outcomes import outcome
 from core.protocol import EpochResult
@@ -53,7 +53,8 @@ UNDER_WAY = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus
 def write_waiting() -> None:
     """Write the records that wait, in order; chunks that follow each other go into one transaction.
 
-    A record that cannot be written is put aside in REJECTED, so that it does not stand in the way of the others.
+    A record that cannot be written is put aside in REJECTED, so that it does not stand in the way of the others; all
+    stay on the list where the store takes nothing: held by another program, damaged, on a full disk.
     """
     store, connection = _store(), _connection()
     started = time.monotonic()
@@ -61,7 +62,7 @@ def write_waiting() -> None:
         taken = _leading_chunks(texts) or texts[:1]
         try:
             _write(store, taken)
-        except StoreBusy:
+        except StoreUnavailable:
             raise
         except UNUSABLE:
             for text in taken:
@@ -90,7 +91,7 @@ def _write(store: Store, texts: Sequence[bytes]) -> None:
 def _write_or_reject(store: Store, connection: Connection, text: bytes) -> None:
     try:
         _write(store, [text])
-    except StoreBusy:
+    except StoreUnavailable:
         raise
     except UNUSABLE:
         run_id = json.loads(text)["values"].get("run_id")
@@ -219,6 +220,8 @@ def finish(store: Store, run_id: str) -> None:
         return
     try:
         _conclude(store, run_id, facts)
+    except StoreUnavailable:
+        raise  # the run's figures are not at fault; its last record stays on the list, and is written again
     except Exception as error:
         reason = f"the run could not be concluded from its measurements; {type(error).__name__}: {error}"
         store.record_failed(run_id, facts["attempt"], reason, datetime.now(UTC))

@@ -209,6 +209,8 @@ CHECKED = {
     "store_file.py": {"table"},
     "training_rows.py": {"table", "where"},
     # The store's own tables, by its catalogue.
+    "store_check.py": {"quoted"},
+    "store_snapshot.py": {"table", "place", "mark", "same", "_literal(snapshot)", "other", "OPENED", "FOLDER"},
     "store_upkeep.py": {"name", "table", "column", "key", "' UNION ALL '.join(each)"},
 }
 SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE)\b")

@@ -19,7 +19,14 @@ FORBIDDEN = {
     "dashboard": {"rq", "redis", "keras", "tensorflow", "benchmarks", "tests"},
 }
 KERAS_MODULES = {"models.py", "training.py"}
-STORE_MODULES = ("store.py", "store_file.py", "store_upkeep.py", "training_rows.py")
+STORE_MODULES = (
+    "store.py",
+    "store_check.py",
+    "store_file.py",
+    "store_snapshot.py",
+    "store_upkeep.py",
+    "training_rows.py",
+)
 
 
 def sources(folder: str) -> list[Path]:
