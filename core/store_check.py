@@ -19,6 +19,7 @@ from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from core.store_file import RESTORE, VERSION, StoreFile, empty_store
 from core.store_upkeep import settled
 
+STRANGERS = 0.5  # seconds that a check waits for a program outside DermSlim
 ROOT = Path(__file__).resolve().parents[1]
 ERRORS = {kind.__name__: kind for kind in (StoreError, StoreUnavailable, StoreBusy, StoreDamaged)}
 TABLES = "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY table_name"
@@ -50,7 +51,6 @@ def read_in_full(store: StoreFile) -> dict[str, int]:
     """Read every row of every table, each table for itself, so that a writer gets its turn between two."""
     with store.reading() as connection:
         tables = [str(name) for (name,) in connection.execute(TABLES).fetchall()]
-    _check_schema(store)
     rows, unreadable = {}, {}
     for table in tables:
         try:
@@ -63,6 +63,7 @@ def read_in_full(store: StoreFile) -> dict[str, int]:
             f"expected every row of {store.path} to be readable; table {', '.join(unreadable)} is damaged: {first}. "
             f"{RESTORE}"
         )
+    _check_schema(store)
     return rows
 
 
@@ -98,9 +99,11 @@ def _columns(connection: duckdb.DuckDBPyConnection) -> set[tuple[Any, ...]]:
 
 def main() -> None:
     """Print as JSON what was read, or what is wrong; for `checked`."""
-    store = StoreFile(Path(sys.argv[1]))
+    store = StoreFile(Path(sys.argv[1]), strangers=STRANGERS)
     try:
         if "--settle" in sys.argv[2:]:
+            if store.schema_version() == 0:
+                raise StoreDamaged(f"expected DermSlim's tables in {store.path}; it has none. {RESTORE}")
             settled(store)
         answer: dict[str, Any] = {"rows": read_in_full(store)}
     except StoreError as error:

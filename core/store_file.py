@@ -38,7 +38,10 @@ NOT_ITS_FAULT = re.compile(
     re.IGNORECASE,
 )
 DAMAGE = re.compile(r"corrupt|checksum|\bWAL\b")
-RESTORE = "Stop DermSlim, keep a copy of the file, and restore the last backup: `python -m jobs restore FILE --force`"
+RESTORE = (
+    "Stop DermSlim, keep a copy of the file, and restore the last backup: `python -m jobs restore FILE --force"
+    " --without-queue`"
+)
 LONGEST_REASON = 300  # characters of what DuckDB says
 
 

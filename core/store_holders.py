@@ -24,7 +24,8 @@ def holders(path: Path) -> list[int]:
         lines = LOCKS.read_text().splitlines()
     except OSError:
         return sorted(_opening(path))
-    certain, likely = set(), set()
+    certain: set[int] = set()
+    likely: set[int] = set()
     for words in (line.split() for line in lines if "->" not in line):  # an arrow: it waits for the lock
         device, _, inode = words[5].rpartition(":")
         if inode == str(facts.st_ino):

@@ -113,4 +113,5 @@ page = st.navigation(
 components.health_banner()
 st.title(page.title)
 components.show_outcome()
-page.run()
+with components.sentences():  # of a store that cannot be read, wherever a page reads it
+    page.run()

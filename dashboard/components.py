@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,6 +66,17 @@ def sentences() -> Iterator[None]:
         st.error(words.sentence(error), icon=":material/error:")
 
 
+def said(part: Callable[..., None]) -> Callable[..., None]:
+    """Have a part of a page that runs by itself show such an error as the page does."""
+
+    @functools.wraps(part)
+    def shown(*arguments: Any, **named: Any) -> None:
+        with sentences():
+            part(*arguments, **named)
+
+    return shown
+
+
 def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
     """Do something from a button; `show_outcome` then says that it is done, or why it is not."""
     try:
@@ -122,6 +134,11 @@ def health_banner() -> None:
         )
     if health.store or any(worker.kind == "train" for worker in health.workers):
         return
+    with sentences():
+        _trainings_that_wait()
+
+
+def _trainings_that_wait() -> None:
     waiting_trainings = [state for state in data.run_states() if state.trains and state.status in WAITING]
     if waiting_trainings:
         st.warning(

@@ -27,7 +27,7 @@ def show_run(run_id: str | None, results: Callable[[str], None]) -> None:
 
 def live_progress(run_id: str) -> None:
     """Show a run's progress while it lasts, then the page as it is with the results."""
-    st.fragment(_progress, run_every=1)(run_id)
+    st.fragment(components.said(_progress), run_every=1)(run_id)
 
 
 def _progress(run_id: str) -> None:

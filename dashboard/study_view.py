@@ -45,7 +45,7 @@ def live(study: str) -> None:
     """Show a study while it is under way; the page is drawn anew when a run of it begins or ends."""
     state = data.study(study)
     if state is not None:
-        st.fragment(_live, run_every=2)(study, fingerprint(state))
+        st.fragment(components.said(_live), run_every=2)(study, fingerprint(state))
         if state.progress.of(FINISHED):
             summary(state)
 
@@ -91,7 +91,7 @@ def until_recorded(study: str) -> None:
         if data.study(study) is not None:
             st.rerun(scope="app")
 
-    st.fragment(look, run_every=1)()
+    st.fragment(components.said(look), run_every=1)()
 
 
 # -- how it stands -----------------------------------------------------------------------------------------------------

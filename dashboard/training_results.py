@@ -42,7 +42,7 @@ def live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
 
     recorded: the status of each step that the page shows.
     """
-    st.fragment(_live, run_every=1)(run_id, spec, recorded)
+    st.fragment(components.said(_live), run_every=1)(run_id, spec, recorded)
 
 
 def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
@@ -69,6 +69,7 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
 
 
 @st.fragment(run_every=1)
+@components.said
 def until_recorded(run_id: str) -> None:
     """Draw the page anew once a run just submitted stands in the store."""
     if data.run(run_id) is not None:

@@ -31,6 +31,7 @@ HEADERS = 1 << 24  # bytes that may stand between two files: names and the like,
 MOST_FILES = 2_000_000
 LONGEST_MANIFEST = 1 << 28  # bytes
 LEFT_FREE = 200_000_000  # bytes that unpacking leaves free on the disk
+LONGEST_NAME = 255  # bytes of a file's name
 SHOWN = 5  # names in a message
 # What the libraries raise on bytes that are no tar, or no gzip or zstd.
 UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError, pa.ArrowException)
@@ -176,7 +177,11 @@ def _is_ours(name: str) -> bool:
     parts = name.split("/")
     if name in (MANIFEST, STORE, QUEUE):
         return True
-    if "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
+    if (
+        "\0" in name
+        or not {"", ".", ".."}.isdisjoint(parts)
+        or len(max(map(os.fsencode, parts), key=len)) > LONGEST_NAME
+    ):
         return False
     if parts[0] == TRAINED:
         return len(parts) == 3 and (parts[2] == "about.json" or parts[2].endswith(".keras"))
@@ -238,8 +243,8 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "server": lambda value: value is None or _text(value),
     "code_revision": lambda value: value is None or _text(value),
     "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
-    "held_seconds": lambda value: type(value) in (int, float),
-    "rows": lambda value: isinstance(value, dict) and all(map(_whole, value.values())),
+    "held_seconds": lambda value: type(value) in (int, float) and 0 <= value < 1e9,
+    "rows": lambda value: isinstance(value, dict) and "runs" in value and all(map(_whole, value.values())),
     "keys": lambda value: value is None or _whole(value),
     "files": lambda value: isinstance(value, dict) and all(map(_file_facts, value.values())),
 }

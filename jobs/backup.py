@@ -277,7 +277,11 @@ def rehearse(settings: Settings, path: Path) -> Manifest:
 
 
 def _check_store(path: Path, store: Path, manifest: Manifest) -> None:
-    """Read every row of the store, bring it to this version, and compare with the manifest. BackupError."""
+    """Read the queue's copy, and every row of the store, bring it to this version, and compare with the manifest."""
+    if (queue := store.parents[1] / QUEUE).exists():
+        keys = sum(1 for _ in queue_copy.read_queue(queue))
+        if keys != manifest.keys:
+            raise BackupError(f"expected {manifest.keys} keys of the queue; {path} has {keys}")
     try:
         counts = store_check.checked(store, settle=True)
     except StoreError as error:
@@ -285,10 +289,6 @@ def _check_store(path: Path, store: Path, manifest: Manifest) -> None:
         raise BackupError(f"expected a backup whose store can be read; that of {path} cannot: {reason}") from error
     if other := sorted(name for name, rows in manifest.rows.items() if counts.get(name) != rows):
         raise BackupError(f"expected as many rows as the manifest says; not so in {path}: {', '.join(other)[:200]}")
-    if (queue := store.parents[1] / QUEUE).exists():
-        keys = sum(1 for _ in queue_copy.read_queue(queue))
-        if keys != manifest.keys:
-            raise BackupError(f"expected {manifest.keys} keys of the queue; {path} has {keys}")
 
 
 def _check_no_store(settings: Settings, force: bool) -> None:

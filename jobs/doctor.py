@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -141,7 +142,9 @@ def _advice(settings: Settings, error: Exception) -> str:
     if isinstance(error, StoreDamaged):
         last = last_backup(settings)
         file = "FILE; none is known here" if last is None else last["file"]
-        return f"Stop everything, keep a copy of the file, then `python -m jobs restore {file} --force`."
+        return (
+            f"Stop everything, keep a copy of the file, then `python -m jobs restore {file} --force --without-queue`."
+        )
     if isinstance(error, QueueUnavailable | redis.RedisError):
         return "Start it: `make up`, or see to REDIS_URL's server."
     return "See to what it names."
@@ -329,6 +332,7 @@ def check_store(settings: Settings) -> Checks:
         masked(outside or own) or "no other process now",
         f"Nothing is recorded while it is. {_advice(settings, StoreBusy())}" if outside else "",
     )
+    counts = store_check.checked(settings.database)
     began = time.perf_counter()
     found = _store(settings).schema_version()
     took = 1000 * (time.perf_counter() - began)
@@ -344,7 +348,6 @@ def check_store(settings: Settings) -> Checks:
         if found < VERSION
         else "This code is older than the store: update it.",
     )
-    counts = store_check.checked(settings.database)
     rows = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
     size = settings.database.stat().st_size / 1e6
     yield Check("store", "content", OK, "every row can be read", f"{size:,.1f} MB; {rows or 'no row yet'}")

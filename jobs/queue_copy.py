@@ -97,11 +97,12 @@ def replaced(connection: Connection | None, path: Path, moved: Callable[[str], s
     before = snapshot(connection)
     try:
         clear(connection)
-        put_back(connection, read_queue(path))
         try:
+            put_back(connection, read_queue(path))
             take_up(connection, moved)
         except UNUSABLE as error:
-            raise QueueCopyError(f"expected jobs and runs of DermSlim in the queue's copy; {error!a:.200}") from error
+            reason = ascii(str(error).rpartition("caused error: ")[2])[1:-1][:200]
+            raise QueueCopyError(f"expected a copy of DermSlim's queue that the server takes; {reason}") from error
         yield
     except BaseException:
         clear(connection)

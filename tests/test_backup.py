@@ -22,7 +22,7 @@ from test_training_jobs import COMMON, registered
 
 from core import store_file, store_upkeep
 from core.datasets import Dataset, load_dataset
-from core.errors import QueueUnavailable, StoreBusy
+from core.errors import QueueUnavailable, StoreBusy, StoreDamaged
 from core.settings import Settings
 from core.store import Store
 from core.store_file import SECTIONS, VERSION
@@ -32,6 +32,7 @@ from jobs import backup, queue_copy
 from jobs.backup import BackupError
 from jobs.connection import SVD, queue
 from jobs.live import LiveRun
+from jobs.queue_copy import QueueCopyError
 from jobs.queues import Queues
 from jobs.records import dataset_to_dict, send
 from jobs.server import running_server
@@ -284,6 +285,48 @@ def test_without_a_server_only_the_rest_is_backed_up(settings: Settings, tmp_pat
     last = backup.last_backup(alone)
     assert last is not None
     assert last["bytes"] == (tmp_path / "b.tar").stat().st_size
+
+
+def test_what_is_stopped_is_backed_up_with_its_queue(another: Settings, tmp_path: Path) -> None:
+    record_training(Store(another.database))
+    assert backup.back_up(another, tmp_path / "none.tar").keys is None, "there was never a queue"
+    with running_server(another), Redis.from_url(str(another.redis_url)) as there:
+        LiveRun(there, "r1").create({"attempt": 1})
+        running = contents(there)
+    assert backup.back_up(another, tmp_path / "b.tar").keys == len(running)
+    assert another.redis_url is None, "the server is stopped again"
+    into = Settings(tmp_path / "into", (tmp_path,))
+    assert backup.rehearse(into, tmp_path / "b.tar").keys == len(running)
+    assert not into.data_dir.exists()
+    backup.restore(into, tmp_path / "b.tar")
+    with running_server(into), Redis.from_url(str(into.redis_url)) as there:
+        assert contents(there) == running
+
+
+def test_a_damaged_store_is_no_backup(settings: Settings, tmp_path: Path) -> None:
+    record_training(Store(settings.database))
+    whole = settings.database.read_bytes()
+    for changed in (whole[:-1_000_000], whole[:100_000] + bytes(len(whole) - 100_000), b"text"):
+        settings.database.write_bytes(changed)
+        with pytest.raises(StoreDamaged, match=r"dermslim\.duckdb"):
+            backup.back_up(settings, tmp_path / "b.tar", queue=False)
+        assert not list(tmp_path.glob("*.tar"))
+    assert backup.last_backup(settings) is None
+
+
+def test_a_queue_that_cannot_be_put_back_leaves_the_one_that_is_there(
+    settings: Settings, connection: Redis, tmp_path: Path
+) -> None:
+    record_training(Store(settings.database))
+    LiveRun(connection, "r1").create({"attempt": 1})
+    connection.set("rq:job:strange", "no job")
+    backup.back_up(settings, tmp_path / "b.tar")
+    connection.delete("rq:job:strange")
+    before = contents(connection)
+    with pytest.raises(QueueCopyError, match="expected a copy of DermSlim's queue that the server takes"):
+        backup.restore(settings, tmp_path / "b.tar", force=True)
+    assert contents(connection) == before
+    assert len(Store(settings.database).runs()) == 1
 
 
 @contextmanager

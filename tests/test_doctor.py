@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,7 +57,41 @@ def test_a_store_that_is_no_database_is_an_error_and_the_queue_is_looked_at(sett
     settings.database.write_text("this is not a database")
     found = examined(settings)
     assert found["store: could not be looked at"].status == ERROR
+    assert "is damaged" in found["store: could not be looked at"].found
+    assert "python -m jobs restore FILE" in found["store: could not be looked at"].advice
     assert found["queue: server"].status == OK
+    assert found["work: runs under way without a job"].found == "not looked at"
+    assert found["data: data sets"].advice == "See store."
+
+
+def test_a_store_of_which_a_block_is_damaged_is_an_error(settings: Settings) -> None:
+    record_training(Store(settings.database))
+    data = settings.database.read_bytes()
+    settings.database.write_bytes(data[:-1_000_000])
+    found = examined(settings)
+    assert "table " in found["store: could not be looked at"].found
+    assert "store: content" not in found
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_program_that_has_the_store_open_is_named(settings: Settings, read_only: bool) -> None:
+    record_training(Store(settings.database))
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=len(sys.argv) > 2)\n"
+    code += "print(1, flush=True); input()"
+    command = [sys.executable, "-c", code, str(settings.database), *(["reads"] if read_only else [])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"1\n"
+        found = examined(replace(settings, given_redis_url="redis://127.0.0.1:9/0"))
+        stranger.communicate(b"\n")
+    assert f"process {stranger.pid} (python" in found["store: open in"].found
+    assert found["store: open in"].status == WARNING
+    assert "python -m jobs snapshot" in found["store: open in"].advice
+    assert ("store: content" in found) == read_only
+    if not read_only:
+        assert f"process {stranger.pid} (python" in found["store: could not be looked at"].found
+        assert found["data: data sets"].advice == "See store."
+    assert not any("make up" in check.advice for name, check in found.items() if name.startswith(("store", "data")))
 
 
 def test_the_server_is_examined(settings: Settings, connection: Redis) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import core
+
 ROOT = Path(__file__).resolve().parents[1]
 
 FORBIDDEN = {
@@ -154,3 +156,7 @@ def test_text_and_curves_stand_out_from_every_background(mode: str) -> None:
 
 def test_the_check_of_a_clean_clone_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_version_is_the_projects() -> None:
+    assert core.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

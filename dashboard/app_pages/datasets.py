@@ -52,6 +52,7 @@ def registration() -> None:
 
 
 @st.fragment(run_every=1)
+@components.said
 def awaited() -> None:
     """Wait for a registration to be recorded, then draw the page with it."""
     name, fingerprint = st.session_state["registering"]

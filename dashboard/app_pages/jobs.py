@@ -10,6 +10,7 @@ WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others 
 
 
 @st.fragment(run_every=2)
+@components.said
 def under_way(known: tuple[str, ...]) -> None:
     """Show what is queued or running; draw the whole page anew when that changes."""
     active = [state for state in components.run_states() if not state.ended]
@@ -96,6 +97,7 @@ def details(state: RunState, row: dict[str, object] | None) -> None:
 
 
 @st.fragment(run_every=5)
+@components.said
 def workers() -> None:
     """List the workers that are alive."""
     health = data.health()

@@ -1,15 +1,17 @@
 """What an operator looks after: the disk, runs and caches that may go, backups, and whether everything is well."""
 
+import shlex
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from core import store_snapshot
 from core.errors import QueueUnavailable
 from dashboard import components, data, words
-from jobs import backup, doctor, retention
+from jobs import backup, doctor, retention, snapshot
 from jobs.doctor import ERROR, OK, WARNING, Check
 from jobs.retention import Deletable, Waste
 
@@ -197,8 +199,9 @@ def backups() -> None:
         st.metric("Last backup", words.ago_text(last["made_at"]) if last else "never", border=True)
         st.metric("Its size", words.bytes_text(last["bytes"]) if last else words.NONE, border=True)
     st.caption(
-        "Store, queue and your own networks in one file, taken while everything runs. "
-        "`python -m jobs restore FILE --into FOLDER` puts it into a data folder on which nothing runs."
+        "Store, queue and your own networks in one file, taken while everything runs; every row is read before it "
+        "counts. `python -m jobs restore FILE --into FOLDER` puts it into a data folder on which nothing runs; with "
+        "`--dry-run` it only reads the file and says whether it is whole."
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         weights = st.checkbox("Weights too", key="backup_weights")
@@ -223,6 +226,31 @@ def backups() -> None:
         )
     else:
         st.caption(f"Files above {words.bytes_text(LARGEST_DOWNLOAD)} are copied from there, not downloaded.")
+
+
+def snapshots() -> None:
+    """Make a copy of all tables that notebooks and other programs may hold, and say how to read it."""
+    folder = snapshot.default_folder(data.settings())
+    last = snapshot.last_snapshot(folder)
+    made = datetime.fromisoformat(last.made_at) if last else None
+    with st.container(horizontal=True):
+        st.metric("Last snapshot", words.ago_text(made) if made else "never", border=True)
+        st.metric("Rows in it", words.count_text(sum(last.rows.values())) if last else words.NONE, border=True)
+    st.caption(
+        "A Parquet file of each table and a DuckDB file of views over them, all of one moment, for notebooks, database "
+        "browsers and spreadsheets. Let these read a snapshot, never the store: whoever has the store open, even only "
+        "to read it, keeps everything from being recorded."
+    )
+    if st.button("Make a snapshot", type="primary", icon=":material/photo_camera:"):
+        with st.spinner("Copying all tables"), components.sentences():
+            about = snapshot.take_snapshot(data.settings(), folder)
+            st.session_state["done"] = f"Snapshot: {snapshot.summary(about)}"
+            st.rerun()
+    st.caption("It goes here, in place of the one before. From the project's folder, to any other place:")
+    st.code(f"python -m jobs snapshot {shlex.quote(str(folder))}", language=None, wrap_lines=True)
+    st.caption("In Python:")
+    opened = f"duckdb.connect({str(folder / store_snapshot.VIEWS)!r}, read_only=True)"
+    st.code(f'import duckdb\n\ncon = {opened}\ncon.sql("FROM runs ORDER BY submitted_at").df()', wrap_lines=True)
 
 
 def health() -> None:
@@ -259,7 +287,7 @@ def health() -> None:
     )
 
 
-VIEWS = {"Health": health, "Disk": disk, "Runs": runs, "Backups": backups}
+VIEWS = {"Health": health, "Disk": disk, "Runs": runs, "Backups": backups, "Snapshots": snapshots}
 view = components.url_choice(
     st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
 )

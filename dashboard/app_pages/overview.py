@@ -31,6 +31,7 @@ def next_steps(has_dataset: bool) -> None:
 
 
 @st.fragment(run_every=2)
+@components.said
 def under_way(known: tuple[str, ...]) -> None:
     """Show what runs; draw the page anew when something starts or ends."""
     active = [state for state in components.run_states() if not state.ended]

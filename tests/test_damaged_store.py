@@ -1,0 +1,118 @@
+"""What everyone who meets a store that is damaged, or held by a stranger, does: say so, and lose nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from laboratory import ROOT, write_images
+from pages import opener, text
+from recorded import record_training
+from redis import Redis
+
+from core.errors import StoreDamaged
+from core.settings import Settings
+from core.store import Store
+from jobs import metrics, recorder
+from jobs.__main__ import main
+from jobs.records import RECORDS, REJECTED, send
+
+PAGES = sorted(path.stem for path in (ROOT / "dashboard" / "app_pages").glob("*.py"))
+
+
+@pytest.fixture
+def broken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings whose store is damaged beyond its headers."""
+    record_training(Store(settings.database))
+    data = settings.database.read_bytes()
+    settings.database.write_bytes(data[:12_288] + bytes(len(data) - 12_288))
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
+    return settings
+
+
+@pytest.fixture
+def held(settings: Settings) -> Iterator[Settings]:
+    """Settings whose store a program outside DermSlim has open."""
+    record_training(Store(settings.database))
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
+    command = [sys.executable, "-c", code, str(settings.database)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"1\n"
+        yield settings
+        stranger.communicate(b"\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_says_that_the_store_is_damaged(broken: Settings, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    monkeypatch.delenv("DASHBOARD_PASSWORD", raising=False)
+    shown = text(opener(monkeypatch, broken.data_dir, str(broken.redis_url))(page))
+    assert "it is damaged: " in shown
+    assert "python -m jobs restore FILE" in shown
+
+
+def test_commands_say_it_in_a_sentence_and_end_with_1(broken: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["status"],
+        ["export", "r"],
+        ["tables"],
+        ["backup", "--without-queue"],
+        ["snapshot"],
+        ["cancel", "r"],
+    ):
+        assert main(command) == 1, command
+        said = capsys.readouterr().err
+        assert "it is damaged: " in said, command
+        assert said.count("\n") == 1, command
+    assert main(["doctor", "--without-keras"]) == 1
+
+
+def test_metrics_leave_it_out_and_say_so(broken: Settings) -> None:
+    shown = metrics.metrics_text(broken).decode()
+    assert 'dermslim_up{part="store"} 0.0' in shown
+    assert 'dermslim_up{part="queue"} 1.0' in shown
+
+
+def test_records_stay_in_the_queue(broken: Settings) -> None:
+    with Redis.from_url(str(broken.redis_url)) as connection:
+        send(connection, "started", run_id="r", attempt=1, at=datetime.now(UTC).isoformat())
+        waiting = connection.lrange(RECORDS, 0, -1)
+        assert json.loads(waiting[0])["kind"] == "started"
+        with pytest.raises(StoreDamaged):
+            recorder._write_or_reject(Store(broken.database), connection, waiting[0])
+        assert connection.llen(REJECTED) == 0
+        assert connection.lrange(RECORDS, 0, -1) == waiting
+
+
+def test_the_record_worker_ends_with_the_sentence(broken: Settings) -> None:
+    command = [sys.executable, "-m", "jobs.worker", "record", "--burst"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "it is damaged: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_is_measured_here_while_a_stranger_holds_the_store(
+    held: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(held.data_dir))
+    write_images(tmp_path / "moles", 1)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("moles", str(tmp_path / "moles")):
+        assert main(["svd-sweep", folder, "--k", "2", "--local", "--workers", "1"]) == 0
+        said = capsys.readouterr().err
+        assert ("whether or not a data set is registered as moles" in said) == (folder == "moles")
+    assert main(["svd-sweep", "absent", "--k", "2", "--local"]) == 1
+    assert "outside DermSlim, holds it open" in capsys.readouterr().err
+
+
+def test_the_banner_names_the_stranger(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = text(opener(monkeypatch, held.data_dir, str(held.redis_url))("maintenance"))
+    assert "is outside DermSlim, holds it open" in shown
+    assert "(python" in shown

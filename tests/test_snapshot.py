@@ -1,0 +1,134 @@
+"""Snapshots: every table as it was at one moment, readable wherever the folder lies, in place of nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+from recorded import record_measured, record_training
+from test_store_check import fill
+
+from core import store_check
+from core.errors import StoreDamaged
+from core.settings import Settings
+from core.store import Store
+from core.store_file import VERSION
+from core.sweeps import SweepSpec
+from jobs.__main__ import main
+from jobs.snapshot import SnapshotError, last_snapshot, take_snapshot
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Settings:
+    settings = Settings(tmp_path / "data", (tmp_path,))
+    fill(Store(settings.database))
+    return settings
+
+
+def read(file: Path, query: str) -> list[tuple[object, ...]]:
+    with duckdb.connect(file, read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_every_table_is_there_as_parquet_and_as_a_view(own: Settings, tmp_path: Path) -> None:
+    about = take_snapshot(own, tmp_path / "s")
+    rows = store_check.read_in_full(Store(own.database))
+    assert about.rows == rows
+    assert about.schema_version == VERSION
+    with Store(own.database).reading() as connection:
+        content = {name: connection.table(name).to_arrow_table() for name in rows}
+    with duckdb.connect(tmp_path / "s" / "dermslim.duckdb", read_only=True) as connection:
+        for name, table in content.items():
+            assert connection.table(name).to_arrow_table().equals(table), name
+            assert len(pd.read_parquet(tmp_path / "s" / f"{name}.parquet")) == rows[name]
+    assert json.loads((tmp_path / "s" / "snapshot.json").read_text())["rows"] == rows
+
+
+def test_the_views_follow_their_folder_and_never_read_anothers_files(own: Settings, tmp_path: Path) -> None:
+    count = "SELECT count(*) FROM runs"
+    take_snapshot(own, tmp_path / "a" / "it's [1]")
+    moved = (tmp_path / "a" / "it's [1]").rename(tmp_path / "moved [2]")
+    here = Path.cwd()
+    for place, file in ((Path("/"), moved / "dermslim.duckdb"), (moved, Path("dermslim.duckdb"))):
+        os.chdir(place)
+        try:
+            assert read(file, count) == [(2,)]
+        finally:
+            os.chdir(here)
+    record_training(Store(own.database))
+    take_snapshot(own, tmp_path / "b")
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(f"ATTACH '{tmp_path}/b/dermslim.duckdb' AS b (READ_ONLY)")
+        assert connection.execute("SELECT count(*) FROM b.runs").fetchall() == [(3,)]
+    with duckdb.connect(moved / "dermslim.duckdb", read_only=True) as connection:
+        connection.execute(f"ATTACH '{tmp_path}/b/dermslim.duckdb' AS b (READ_ONLY)")
+        with pytest.raises(duckdb.Error, match="there are others"):
+            connection.execute("SELECT count(*) FROM b.runs")
+
+
+def test_a_snapshot_is_taken_while_another_one_is_read_and_the_store_written(own: Settings, tmp_path: Path) -> None:
+    take_snapshot(own, tmp_path / "s")
+    with duckdb.connect(tmp_path / "s" / "dermslim.duckdb", read_only=True) as notebook:
+        held = notebook.execute("SELECT count(*) FROM runs")
+        record_training(Store(own.database, timeout=5.0))
+        take_snapshot(own, tmp_path / "s")
+        assert held.fetchall() == [(2,)]
+    assert read(tmp_path / "s" / "dermslim.duckdb", "SELECT count(*) FROM runs") == [(3,)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "s"]
+
+
+def test_what_is_no_snapshot_is_not_replaced(own: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notebook.ipynb").write_text("{}")
+    take_snapshot(own, tmp_path / "s")
+    (tmp_path / "s" / "notebook.ipynb").write_text("{}")
+    for place in ("file", "mine", "s", "data"):
+        with pytest.raises(SnapshotError, match=r"expected a (new )?folder"):
+            take_snapshot(own, tmp_path / place)
+    assert (tmp_path / "s" / "notebook.ipynb").exists()
+    (tmp_path / "empty").mkdir()
+    take_snapshot(own, tmp_path / "empty")
+    assert last_snapshot(tmp_path / "empty") is not None
+
+
+def test_a_snapshot_follows_the_umask(own: Settings, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        take_snapshot(own, tmp_path / "s")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o750
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()} == {0o640}
+
+
+def test_a_damaged_store_gives_no_snapshot(own: Settings, tmp_path: Path) -> None:
+    data = own.database.read_bytes()
+    own.database.write_bytes(data[:-1_000_000])
+    with pytest.raises(StoreDamaged, match=rf"every row of {own.database} to be readable; table "):
+        take_snapshot(own, tmp_path / "s")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_the_example_of_the_readme_works(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_measured(Store(own.database), SweepSpec(dataset="ham", ks=(2, 4)))
+    monkeypatch.setenv("DATA_DIR", str(own.data_dir))
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## Your own notebooks") :]
+    command = re.search(r"-m jobs (snapshot \S+)", section)
+    example = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert command is not None
+    assert example is not None
+    assert main(command[1].split()) == 0
+    exec(example[1], {})  # noqa: S102
+    assert "ham" in (tmp_path / "psnr.html").read_text()
+    shutil.rmtree(tmp_path / "my-snapshot")
