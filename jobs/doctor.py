@@ -141,10 +141,10 @@ def _advice(settings: Settings, error: Exception) -> str:
         return "Close that program. `python -m jobs snapshot FOLDER` gives it a copy to read; records wait meanwhile."
     if isinstance(error, StoreDamaged):
         last = last_backup(settings)
-        file = "FILE; none is known here" if last is None else last["file"]
-        return (
-            f"Stop everything, keep a copy of the file, then `python -m jobs restore {file} --force --without-queue`."
-        )
+        known = "FILE" if last is None else shlex.quote(last["file"])
+        first = "" if last else "No backup is known here. "
+        command = f"python -m jobs restore {known} --force --without-queue"
+        return f"{first}Stop everything, keep a copy of the file, then `{command}`."
     if isinstance(error, QueueUnavailable | redis.RedisError):
         return "Start it: `make up`, or see to REDIS_URL's server."
     return "See to what it names."

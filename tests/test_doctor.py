@@ -16,6 +16,7 @@ from laboratory import wait_for, workers, write_images
 from recorded import record_training
 from redis import Redis
 from rq import Retry
+from test_store_check import damage
 
 from core.datasets import load_dataset
 from core.settings import Settings
@@ -66,10 +67,9 @@ def test_a_store_that_is_no_database_is_an_error_and_the_queue_is_looked_at(sett
 
 def test_a_store_of_which_a_block_is_damaged_is_an_error(settings: Settings) -> None:
     record_training(Store(settings.database))
-    data = settings.database.read_bytes()
-    settings.database.write_bytes(data[:-1_000_000])
+    damage(settings.database, "steps")
     found = examined(settings)
-    assert "table " in found["store: could not be looked at"].found
+    assert "table steps" in found["store: could not be looked at"].found
     assert "store: content" not in found
 
 
