@@ -26,6 +26,7 @@ MAX_BYTES = 20_000
 LONGEST_TITLE, LONGEST_READING = 200, 1_000  # characters
 LONGEST_REASON = 400  # characters of what a file holds, quoted in the reason why it is left out
 LOOK_BACK = 10  # lines before a value in TOML that may not end a readable beginning, as within a long text
+DOTTED = re.compile(rf"(?:[\w-]{{1,60}}\s{{0,9}}\.\s{{0,9}}){{{MAX_DEPTH}}}")
 FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 EXAMPLE_YAML = """\
@@ -111,6 +112,9 @@ def toml_line(text: str, path: ValuePath) -> int:
 
 def read_toml(text: str) -> tuple[object, Lines]:
     """Return a TOML file's plain data and where its values stand; raises LineError."""
+    if deep := DOTTED.search(text):  # the library's time grows with the depth squared
+        line = text.count("\n", 0, deep.start()) + 1
+        raise LineError(f"expected a list of layers, got keys over {MAX_DEPTH} deep", line)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -129,7 +133,7 @@ def check_values(data: object, lines: Lines) -> None:
     while todo:
         path, value = todo.pop()
         if len(path) > MAX_DEPTH:
-            raise LineError(f"expected a list of layers, got lists {len(path)} deep", lines(path))
+            raise LineError(f"expected a list of layers, got lists {len(path)} deep", 1)  # only TOML; a line costs time
         if isinstance(value, dict):
             todo += (((*path, key), each) for key, each in value.items())
         elif isinstance(value, list):

@@ -273,7 +273,7 @@ def test_no_number_or_text_is_too_large_for_a_sentence(tmp_path, old, new, line,
         ("filters = 8", "filters = 0x" + "f" * 5000, "line 5: expected numbers of at most 15 digits"),
         ("filters = 8", "filters = " + "9" * 5000, "line 1: expected numbers of at most 15 digits"),
         ("filters = 8", "filters = inf", "line 5: .*got inf"),
-        ("filters = 8", "filters.a" + ".a" * 3000 + " = 1", "line 5: expected a list of layers, got lists 21 deep"),
+        ("filters = 8", "filters.a" + ".a" * 3000 + " = 1", "line 5: expected a list of layers, got keys over 20 deep"),
         (
             "kernel = 3",
             'kernel = 3\nmore = """' + "\n" * 9000 + '"""',
