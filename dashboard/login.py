@@ -28,6 +28,7 @@ from typing import Any
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from core.errors import SpecError
+from core.private import private_folder
 from core.settings import Settings
 from dashboard.signed_out import SignedOut
 
@@ -238,7 +239,7 @@ def _signed_out(file: Path) -> SignedOut:
 
 def _key(file: Path) -> str:
     """Return this data folder's secret, made at the first call; readable by its owner only."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parent)
     draft = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(secrets.token_hex(32) + "\n")

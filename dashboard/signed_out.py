@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.file_lock import file_lock
+from core.private import private_folder
 
 MOST = 10_000  # sessions; where more are signed out, all that began by then are
 LOCK_SECONDS = 10.0
@@ -45,7 +46,7 @@ class SignedOut:
         Where the file cannot be written (OSError, StoreBusy) it is signed out in this process alone.
         """
         self._here[number] = until
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.file.parent)
         with file_lock(self.file.with_name(f"{self.file.name}.lock"), shared=False, timeout=LOCK_SECONDS):
             now = time.time()
             before, numbers = self._ended()

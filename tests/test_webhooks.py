@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ import trustme
 from laboratory import wait_for, workers, write_images
 from recorded import record_training
 from redis import Redis
-from tls import terminator
 
 from core.errors import SpecError
 from core.settings import Settings
@@ -48,7 +48,7 @@ class Address:
 
 
 @contextmanager
-def address(*answers: int) -> Iterator[Address]:
+def address(*answers: int, context: ssl.SSLContext | None = None) -> Iterator[Address]:
     there = Address(list(answers))
 
     class Handler(BaseHTTPRequestHandler):
@@ -65,6 +65,8 @@ def address(*answers: int) -> Iterator[Address]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     there.url = f"http://127.0.0.1:{server.server_port}/hook"
@@ -214,13 +216,13 @@ def test_tls_is_asked_for_a_certificate_that_is_vouched_for(
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    with address() as there:
-        target = ("127.0.0.1", int(there.url.split(":")[2].split("/")[0]))
-        with terminator(authority, target, "localhost") as port:
-            own = replace(settings, webhook_url=f"https://localhost:{port}/hook?a=b")
-            assert "CERTIFICATE_VERIFY_FAILED" in str(webhooks.post(own, "1", {}))
-            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-            assert webhooks.post(own, "1", {}) is None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with address(context=context) as there:
+        own = replace(settings, webhook_url=there.url.replace("http://127.0.0.1", "https://localhost"))
+        assert "CERTIFICATE_VERIFY_FAILED" in str(webhooks.post(own, "1", {}))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert webhooks.post(own, "1", {}) is None
     assert len(there.requests) == 1
 
 
