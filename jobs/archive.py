@@ -255,7 +255,7 @@ def _write(content: IO[bytes], path: Path | None) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    opened: Any = contextlib.nullcontext() if path is None else open(path, "wb", opener=private_opener)
+    opened: Any = contextlib.nullcontext() if path is None else open(path, "wb", opener=private_opener)  # noqa: SIM115
     with opened as stream:
         while block := content.read(BLOCK):
             if stream is not None:

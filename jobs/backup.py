@@ -29,7 +29,7 @@ import redis
 from core import store_check, store_upkeep
 from core.errors import QueueUnavailable, StoreError
 from core.network_files import FOLDER
-from core.private import open_lock, private_folder, private_opener
+from core.private import open_lock, private_files, private_folder, private_opener
 from core.settings import Settings
 from core.store import Store
 from core.store_file import RESTORE, VERSION
@@ -416,7 +416,8 @@ def act_restore(options: argparse.Namespace) -> int:
         manifest = rehearse(settings, options.file)
         print(f"{options.file} is whole: {summary(manifest)}, as of {manifest.made_at}")
         return 0
-    manifest = restore(settings, options.file, force=options.force, queue=not options.without_queue)
+    with private_files():
+        manifest = restore(settings, options.file, force=options.force, queue=not options.without_queue)
     print(f"{settings.data_dir}: {summary(manifest)}, as of {manifest.made_at}")
     return 0
 
