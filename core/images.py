@@ -1,20 +1,25 @@
 """Image files in and out: the only module that decodes, checks and encodes them.
 
-An ordinary JPEG goes straight through OpenCV, whose pixels every measurement is compared with. Whatever OpenCV
-reads otherwise than a viewer would (CMYK, EXIF rotation in AVIF, transparency, truncated files) goes through Pillow.
+Files from outside are decoded by Pillow: it gives a JPEG the pixels that OpenCV gives it, reads as a viewer would what
+OpenCV doesn't (CMYK, EXIF rotation in AVIF, transparency), and writes nothing to the terminal. Neither tells every file
+that is cut or damaged from a whole one, so `examine` does first. OpenCV encodes, and decodes what it has encoded.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
 import stat
 import struct
+import sys
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import cast
 
 import cv2
 import numpy as np
@@ -23,16 +28,31 @@ from PIL import (  # the plugins register the formats of FORMATS
     AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
     Image,
-    ImageOps,
+    ImageFile,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
 from core.errors import ImageError, SpecError
+from core.jpeg_scans import check_scans
+from core.tiff_parts import (
+    ASSOCIATED,
+    BITS,
+    EXTRA_SAMPLES,
+    PHOTOMETRIC,
+    WHITE_IS_ZERO,
+    check_parts,
+    heard_out,
+    numbers,
+    parts,
+    plane,
+    tag,
+)
 
+Header = ImageFile.ImageFile
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), BGR, C-contiguous
 
 MAX_PIXELS = 100_000_000
@@ -45,10 +65,22 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")  # a phone's JPEG follo
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 # What Pillow's decoders raise on damaged files.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
+
+# What is wrong with a file is said in its ImageError, with its name; a warning would reach the terminal without it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+logging.getLogger("PIL").propagate = False
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is raised too
 
 EXIF_ORIENTATION = 0x0112
-TIFF_BITS_PER_SAMPLE = 258
+JPEGS = ("JPEG", "MPO")
+JPEG_BEGINS = b"\xff\xd8\xff"
+TIFF_BEGINS = tuple(TiffImagePlugin.PREFIXES)
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B")  # that are decoded
+BITS_READ = (1, 2, 4, 8, 12, 16)
+DEEP = re.compile(r"(?P<mode>RGBA|RGBa|RGBX|RGB|CMYK);16(?P<order>[LBN])")  # Pillow's raw modes of 16-bit colours
+OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -100,20 +132,20 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 AVIF_SPEED = 6  # libavif's default; OpenCV's own default of 9 is quicker and gives a rival 5 % more bytes
 
 
-def decode(source: Path | bytes) -> Pixels:
+def decode(source: Path | bytes, *, own: bool = False) -> Pixels:
     """Decode an image file to 8-bit BGR pixels (H, W, 3), upright.
 
     Equal to `cv2.imdecode(..., IMREAD_COLOR)` for 8-bit JPEG without EXIF rotation. Transparency is blended over
     white, 16 bits are scaled to 8, of several frames the first is taken, colour profiles are not applied.
+    own: bytes that `encode` has just made, which need not be examined.
     Raises ImageError for a file that is no image, truncated, damaged or larger than `MAX_PIXELS`.
     """
     data = read(source)
+    if own and data.startswith(JPEG_BEGINS):
+        return as_pixels(cast("Pixels", cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)))
     header = open_header(data)
-    if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L") and orientation(header) == 1:
-        return decode_with_opencv(data, header, cv2.IMREAD_COLOR)
-    if bits(data, header) == 16:
-        return decode_16_bit(data, header)
-    return blend(decode_with_pillow(header))
+    examine(data, header)
+    return pixels(data, header)
 
 
 def probe(source: Path | bytes) -> ImageInfo:
@@ -123,15 +155,19 @@ def probe(source: Path | bytes) -> ImageInfo:
 
 
 def check(source: Path | bytes) -> ImageInfo:
-    """Decode a file to its end to see that it is whole; JPEG at an eighth of its size, three times as fast.
+    """Decode a file to its end to see that `decode` can; JPEG at an eighth of its size, for less memory.
 
     Raises ImageError.
     """
     data = read(source)
     header = open_header(data)
     found = info(data, header)
-    header.draft("RGB", (max(1, header.width // 8), max(1, header.height // 8)))
-    load(header)
+    examine(data, header)
+    if header.format in JPEGS:
+        header.draft("RGB", (max(1, header.width // 8), max(1, header.height // 8)))
+        load(header)
+    else:
+        pixels(data, header)
     return found
 
 
@@ -238,11 +274,13 @@ def is_inside(path: Path, folders: Collection[Path]) -> bool:
     return any(path.is_relative_to(folder.resolve()) for folder in folders)
 
 
-def open_header(data: bytes) -> Image.Image:
+def open_header(data: bytes) -> Header:
     """Parse the header; refuse what is no image, has too many pixels or evidently lacks its end."""
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if data.startswith(TIFF_BEGINS):
+            raise ImageError("The TIFF file is damaged, or of a kind that cannot be decoded.") from None
         raise ImageError(f"Expected an image ({', '.join(FORMATS)}); the content is none of these.") from None
     except Image.DecompressionBombError:
         raise ImageError(f"Expected at most {MAX_PIXELS:,} pixels; the header says more than twice that.") from None
@@ -284,7 +322,7 @@ def first_scan(data: bytes) -> int:
     return len(data)
 
 
-def info(data: bytes, header: Image.Image) -> ImageInfo:
+def info(data: bytes, header: Header) -> ImageInfo:
     """What the header says, upright."""
     height, width = header.height, header.width
     # Pillow already swaps the sides of a rotated TIFF
@@ -294,7 +332,7 @@ def info(data: bytes, header: Image.Image) -> ImageInfo:
     return ImageInfo(height, width, channels, bits(data, header), header.format or "")
 
 
-def orientation(header: Image.Image) -> int:
+def orientation(header: Header) -> int:
     """The EXIF orientation, 1 to 8; 1 when absent or damaged."""
     try:
         found = header.getexif().get(EXIF_ORIENTATION, 1)
@@ -303,69 +341,117 @@ def orientation(header: Image.Image) -> int:
     return found if found in UPRIGHT else 1
 
 
-def bits(data: bytes, header: Image.Image) -> int:
+def bits(data: bytes, header: Header) -> int:
     """Bits a channel as stored; Pillow's mode alone hides that a colour PNG or TIFF has 16."""
     if header.format == "PNG":
         return data[24]
-    if header.format == "TIFF":
-        sizes = getattr(header, "tag_v2", {}).get(TIFF_BITS_PER_SAMPLE, (8,))
-        return int(max(sizes)) if isinstance(sizes, tuple) else int(sizes)
+    if isinstance(header, TiffImagePlugin.TiffImageFile):
+        return max(numbers(header.tag_v2.get(BITS, 1)))
     return 16 if header.mode.startswith("I;16") else 8
 
 
-def load(header: Image.Image) -> None:
+def examine(data: bytes, header: Header) -> None:
+    """Raise ImageError for what the decoders give wrong pixels without a word: cut, damaged, of unsuitable numbers."""
+    if header.mode in ("I", "F") or bits(data, header) not in BITS_READ:
+        raise ImageError("Expected unsigned whole numbers of at most 16 bits a channel; the file has others.")
+    if header.mode not in MODES:
+        raise ImageError(f"Expected colours, grey levels or a palette; the file's colours are {header.mode}.")
+    if header.format in JPEGS:
+        check_scans(data)
+    elif isinstance(header, TiffImagePlugin.TiffImageFile):
+        check_parts(data, header)
+    elif header.format == "PNG":  # the decoder passes the checksums over
+        try:
+            open_header(data).verify()
+        except DAMAGED as error:
+            raise ImageError(f"The file is truncated or damaged: {error}.") from error
+
+
+def load(header: Header) -> Header:
     """Decode in place, turning Pillow's exceptions into ImageError."""
     try:
-        header.load()
+        with heard_out():
+            header.load()
     except DAMAGED as error:
         raise ImageError(f"The file is truncated or damaged: {error}.") from error
+    return header
 
 
-def decode_with_opencv(data: bytes, header: Image.Image, flags: int) -> npt.NDArray[Any]:
-    """Decode with OpenCV; when it refuses, Pillow names the reason."""
-    try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except cv2.error as error:
-        raise ImageError(f"The file cannot be decoded: {error}") from error
-    if image is None:
-        load(header)
-        raise ImageError(f"The {header.format} file is damaged, or of a kind that cannot be decoded.")
-    return image
+def pixels(data: bytes, header: Header) -> Pixels:
+    """Decode an examined file to BGR pixels, upright."""
+    # Pillow turns a TIFF itself
+    turn = None if header.format == "TIFF" else UPRIGHT.get(orientation(header))
+    picture = as_8_bits(data, header) if bits(data, header) > 8 else load(header)
+    return blend(picture if turn is None else picture.transpose(turn))
 
 
-def decode_16_bit(data: bytes, header: Image.Image) -> Pixels:
-    """Decode 16 bits a channel to 8 by v·255/65535, rounded; grey, colour, with or without transparency."""
-    turn = UPRIGHT.get(orientation(header))
-    stored = np.atleast_3d(decode_with_opencv(data, header, cv2.IMREAD_UNCHANGED))
-    if stored.dtype != np.uint16:
-        raise ImageError(f"Expected 16 bits a channel; {stored.dtype} came.")
-    image = np.empty((*stored.shape[:2], 3), np.uint8)
+def as_8_bits(data: bytes, header: Header) -> Image.Image:
+    """Decode 12 or 16 bits a channel to 8 by v·255/65535, rounded; transparency blended over white before."""
+    stored = deep_channels(data, header)
+    top = (1 << bits(data, header)) - 1
+    premultiplied = False
+    if isinstance(header, TiffImagePlugin.TiffImageFile):
+        premultiplied = tag(header, EXTRA_SAMPLES, 0) == ASSOCIATED
+        if tag(header, PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
+            stored = np.subtract(top, stored, dtype=np.uint16)
+    clear = header.info.get("transparency")
+    colours = 4 if header.mode == "CMYK" else 1 if stored.shape[2] < 3 else 3
+    image = np.empty((*stored.shape[:2], colours), np.uint8)
     for row in range(0, len(stored), BLOCK):  # as floats, the whole image would take eight times its memory
         block = stored[row : row + BLOCK]
-        colour, alpha = block[:, :, :3] / 65535.0, block[:, :, 3:] / 65535.0
-        if colour.shape[2] < 3:  # grey: one channel
-            colour = colour[:, :, :1]
-        blended = colour if alpha.shape[2] == 0 else colour * alpha + (1.0 - alpha)
-        image[row : row + BLOCK] = np.rint(blended * 255.0)
-    return as_pixels(image if turn is None else np.asarray(Image.fromarray(image).transpose(turn)))
+        colour, alpha = block[:, :, :colours] / top, block[:, :, colours:] / top
+        if clear is not None:  # one colour that is transparent
+            alpha = (block != np.asarray(clear)).any(axis=2, keepdims=True).astype(float)
+        if alpha.shape[2]:
+            colour = (colour if premultiplied else colour * alpha) + (1.0 - alpha)
+        image[row : row + BLOCK] = np.rint(np.clip(colour, 0.0, 1.0) * 255.0)
+    return Image.fromarray(image[:, :, 0] if colours == 1 else image, mode="CMYK" if colours == 4 else None)
 
 
-def decode_with_pillow(header: Image.Image) -> Image.Image:
-    """Decode and turn upright."""
-    if header.mode in ("I", "F"):
-        raise ImageError("Expected 8 or 16 bits a channel; the file has 32.")
-    load(header)
-    return ImageOps.exif_transpose(header)
+def deep_channels(data: bytes, header: Header) -> npt.NDArray[np.uint16]:
+    """Decode to the stored numbers (H, W, channels): colours, then alpha where there is one, upright where a TIFF."""
+    if isinstance(header, TiffImagePlugin.TiffImageFile) and parts(header).planes > 1:
+        planes = [plane(data, header, number) for number in range(len(header.getbands()))]
+        return np.dstack([deep_channels(each, open_header(each)) for each in planes])
+    if header.mode.startswith("I;16"):
+        return np.atleast_3d(np.asarray(load(header))).astype(np.uint16, copy=False)
+    raw = raw_mode(open_header(data))
+    if raw == "LA;16B":  # a PNG of grey and alpha: as many bytes as 8 bits of four channels
+        four = np.asarray(load(with_raw_mode(data, "RGBA"))).astype(np.uint16)
+        return np.asarray(four[:, :, ::2] << 8 | four[:, :, 1::2], np.uint16)
+    found = DEEP.fullmatch(raw)
+    if found is None:
+        raise ImageError(f"Expected 16 bits of grey, RGB or CMYK; the file has {raw}.")
+    colours = found["mode"].replace("a", "A")  # as they are stored where alpha is multiplied in
+    # Pillow keeps the upper byte of each number. Told that the bytes stand the other way round, it keeps the lower one.
+    upper = np.asarray(load(with_raw_mode(data, f"{colours};16{found['order']}")))
+    lower = np.asarray(load(with_raw_mode(data, f"{colours};16{OTHER_ORDER[found['order']]}")))
+    return np.asarray(upper.astype(np.uint16) << 8 | lower, np.uint16)
+
+
+def raw_mode(header: Header) -> str:
+    """How Pillow is to read a file's numbers; of one that is not loaded yet."""
+    arguments = header.tile[0].args or ""
+    return str(arguments if isinstance(arguments, str) else arguments[0])
+
+
+def with_raw_mode(data: bytes, mode: str) -> Header:
+    """Open a file whose numbers are to be read otherwise."""
+    header = open_header(data)
+    header.tile = [
+        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in header.tile
+    ]
+    return header
 
 
 def blend(picture: Image.Image) -> Pixels:
-    """The picture's pixels, blended over white where it is transparent."""
+    """The picture's pixels as BGR, blended over white where it is transparent."""
     try:
         if picture.has_transparency_data:
-            coloured = picture.convert("RGBA")
+            coloured = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
             white = Image.new("RGBA", coloured.size, "white")
             picture = Image.alpha_composite(white, coloured)
-        pixels = np.asarray(picture.convert("RGB"))
+        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
     except DAMAGED as error:
         raise ImageError(f"The file's colours cannot be read: {error}.") from error
-    return as_pixels(pixels[:, :, ::-1])
+    return as_pixels(cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR))

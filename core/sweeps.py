@@ -375,7 +375,7 @@ def _reconstructions(
             stored_bytes=len(stored),
             control_bytes=control,
             factor_bytes=factor_bytes(k, height, width, spec.mode),
-            **reference.compare(decode(stored)),
+            **reference.compare(decode(stored, own=True)),
             explained_variance=factors.explained_variance(k),
         )
         yield row, stored
@@ -404,14 +404,14 @@ def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[
             width=width,
             source_bytes=len(data),
             stored_bytes=len(stored),
-            **reference.compare(decode(stored)),
+            **reference.compare(decode(stored, own=True)),
         )
 
 
 def _resize_rows(record: Record, data: bytes, spec: ResizeSpec) -> Iterator[dict[str, Any]]:
     image = decode(data)
     stored = encode(decompose(image, spec.mode).reconstruct(spec.k), spec.codec, spec.quality)
-    reconstruction = decode(stored)
+    reconstruction = decode(stored, own=True)
     for height, width in spec.sizes:
         reference = Reference(resize(image, height, width), spec.metrics)
         yield _row(

@@ -116,7 +116,7 @@ def step(digest: str, mode: str, k: int, codec: str, quality: int | None, _inspe
     """Reconstruct, store, decode and compare the inspected image at one k. Raises SpecError, ImageError."""
     image = _inspected.image
     encoded = encode(_inspected.factors.reconstruct(k), codec, quality)
-    stored = decode(encoded)
+    stored = decode(encoded, own=True)
     difference = difference_map(image, stored)
     similarity = ssim_map(image, stored)
     return Step(

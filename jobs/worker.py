@@ -142,10 +142,12 @@ def prepare_measuring() -> None:
     """Import and compile once, before jobs are forked, what every job needs."""
     import cv2
 
-    from core.metrics import warm_up
+    import core.jpeg_scans
+    import core.metrics
 
     cv2.setNumThreads(1)
-    warm_up()
+    core.metrics.warm_up()
+    core.jpeg_scans.warm_up()
     __import__("jobs.tasks")
     gc.collect()
     gc.freeze()  # a collection in a forked job would touch, and so copy, every object that it shares with the worker
