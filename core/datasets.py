@@ -25,6 +25,7 @@ from core import images
 from core.dataset_names import default_name, name_fault
 from core.errors import DatasetError, ImageError, NotOnThisHost, SpecError
 from core.layouts import describe_by_folders, stem, without_ending
+from core.manifest import read_manifest, write_manifest
 from core.masks import BY_CONTENT, BY_NAME, mask_by_name, masks_by_content
 from core.metadata import LABEL_COLUMN, LABEL_OF_DX, LABELS, LeftOut, Row, composed
 from core.metadata_tables import Metadata, is_table, read_metadata
@@ -122,7 +123,8 @@ def load_dataset(
         raise DatasetError(
             f"Expected images ({', '.join(images.EXTENSIONS)}) in {folder}; found none.{first_reasons(left_out)}"
         )
-    layout, described = describe(root, files, pictures, left_out)
+    listed = read_manifest(root, pictures, left_out)
+    layout, described = listed or describe(root, files, pictures, left_out)
     records = []
     for path, outcome in check_files(root, list(described), progress):
         if isinstance(outcome, ImageError):
@@ -472,9 +474,22 @@ def first_reasons(left_out: list[LeftOut]) -> str:
     return "".join(shown[:MOST_REASONS]) + more
 
 
+def speaks_for_itself(made: Dataset) -> bool:
+    """Whether the names and folders of a data set's files, and its metadata CSV, give every image its id and label."""
+    if made.layout == "ham10000":
+        return all(stem(record.path) == record.image_id and not is_picture(record.image_id) for record in made.records)
+    layout, described = describe_by_folders([record.path for record in made.records])
+    return layout == made.layout and all(
+        (row.image_id, row.label, row.dx) == (record.image_id, record.label, record.dx)
+        for record, row in ((record, described[record.path]) for record in made.records)
+    )
+
+
 def complete_folder(made: Dataset) -> None:
     """Write what a reconstruction's folder needs besides its images, so that it can be registered again."""
     if made.layout == "ham10000":
         write_metadata(made, made.root / "HAM10000_metadata.csv")
+    if not speaks_for_itself(made):
+        write_manifest(made.root, made.layout, made.records)
     if made.synthetic:
         (made.root / "SYNTHETIC.txt").write_text("These images are synthetic; they show no patient.\n")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +20,7 @@ from core.datasets import Dataset, Record, read_registered
 from core.errors import DermSlimError, ImageError, SpecError, what_came
 from core.images import CODECS, decode, encode, resize
 from core.metrics import METRICS, MetricParameters, Reference
+from core.output_names import output_names
 from core.svd import MODES, decompose, factor_bytes, largest_k
 
 DEFAULT_KS = (100, 200, 300, 350, 400, 450)  # the article's section 3
@@ -295,6 +295,13 @@ def codec_name(codec: str, quality: int | None) -> str:
     return codec if quality is None else f"{codec} {quality}"
 
 
+def new_names(dataset: Dataset, spec: Spec) -> dict[str, str]:
+    """Return what a reconstruction's files are called, by the path of the original; empty for other kinds of run."""
+    if not isinstance(spec, ReconstructSpec):
+        return {}
+    return output_names((record.path for record in dataset.records), CODECS[spec.codec].extension)
+
+
 @dataclass(frozen=True)
 class ImageResult:
     """What one image gave: its rows, or the reason why it has none.
@@ -325,10 +332,10 @@ class Chunk:
     results: Sequence[ImageResult]
 
 
-def measure(record: Record, root: Path, spec: Spec, output: Path | None = None) -> ImageResult:
+def measure(record: Record, root: Path, spec: Spec, output: Path | None = None, name: str | None = None) -> ImageResult:
     """Measure one image as `spec` asks; a file that cannot be measured gives a failed result, never an exception.
 
-    output: folder that a reconstruction is written to (ReconstructSpec only).
+    output: folder that a reconstruction is written to, under the name that `new_names` gives (ReconstructSpec only).
     """
     started = time.perf_counter()
     try:
@@ -339,7 +346,8 @@ def measure(record: Record, root: Path, spec: Spec, output: Path | None = None) 
         if isinstance(spec, ReconstructSpec):
             if output is None:
                 raise SpecError("output: expected the folder of the new data set; got none")
-            rows, file = _reconstruct(record, data, spec, output)
+            name = name or Path(record.path).with_suffix(CODECS[spec.codec].extension).as_posix()
+            rows, file = _reconstruct(record, data, spec, output, name)
         else:
             rows, file = tuple(_ROWS[type(spec)](record, data, spec)), None
     except DermSlimError as error:
@@ -432,16 +440,15 @@ _ROWS: dict[type[Spec], Any] = {SweepSpec: _sweep_rows, RivalsSpec: _rival_rows,
 
 
 def _reconstruct(
-    record: Record, data: bytes, spec: ReconstructSpec, output: Path
+    record: Record, data: bytes, spec: ReconstructSpec, output: Path, name: str
 ) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
     row, stored = next(_reconstructions(record, data, (spec.k,), spec))
     if row["reason"]:
         raise SpecError(row["reason"])
-    path = Path(record.path).with_suffix(CODECS[spec.codec].extension)
-    write_whole(output / path, stored)
+    write_whole(output / name, stored)
     file = {
         **asdict(record),
-        "path": path.as_posix(),
+        "path": name,
         "bytes": len(stored),
         "height": row["height"],
         "width": row["width"],
@@ -451,13 +458,16 @@ def _reconstruct(
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that no reader ever sees half of it; two writers of the same bytes do no harm."""
+    """Write a file so that no reader ever sees half of it; two writers of the same bytes do no harm.
+
+    Who may read it follows the umask of whoever asked for it, as of any file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

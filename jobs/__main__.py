@@ -24,6 +24,7 @@ import argparse
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ from jobs import (
     tables_command,
     training_commands,
 )
-from jobs.local import measure_all, write_rows
+from jobs.local import claimed, measure_all, write_rows
 from jobs.queues import Queues
 from jobs.run_states import RunState
 
@@ -286,11 +287,15 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
     dataset = local_dataset(options.folder, settings)
     spec = options.make_spec(options, dataset.name)
     spec.check(dataset)
-    output = None
-    if isinstance(spec, ReconstructSpec):
-        output = options.output or private_folder(settings.reconstructed) / spec.name
-        if output.exists() and any(output.iterdir()):
-            raise SpecError(f"output: expected a new or empty folder; {output} has files")
+    with ExitStack() as stack:
+        output = None
+        if isinstance(spec, ReconstructSpec):
+            output = options.output or private_folder(settings.reconstructed) / spec.name
+            stack.enter_context(claimed(output, dataset.root))
+        return _measured_here(options, dataset, spec, output)
+
+
+def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Spec, output: Path | None) -> int:
     records = dataset.sample(spec.sample_size, spec.seed)
     workers = min(len(records), usable_cores()) if options.workers is None else options.workers
     if not 1 <= workers <= MOST_WORKERS:

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core.datasets import Dataset, folder_here
-from core.errors import DatasetError, NotOnThisHost
+from core.errors import DatasetError, NotOnThisHost, SpecError
+from core.output_names import refuse_inside
 from core.private import private_folder
 from core.settings import Settings
 from core.store import Store
@@ -97,6 +99,29 @@ def mark_output(output: Path, run_id: str) -> None:
         _mark(output, run_id).touch()
     except OSError as error:
         raise DatasetError(f"expected to write the new data set to {output}; {error.strerror or error}") from error
+
+
+def claim_output(output: Path, run_id: str, root: Path) -> None:
+    """Mark a new reconstruction's folder, which must be new or empty and lie outside of `root`, whose images are read.
+
+    SpecError otherwise, so that no run writes among the files of another or of a user.
+    """
+    refuse_inside(output, root)
+    mark_output(output, run_id)
+    others = [each.name for each in output.iterdir() if each != _mark(output, run_id)]
+    if others:
+        disclaim_output(output, run_id)
+        raise SpecError(
+            f"name: expected one whose folder is new or empty; {output} has files, {min(others)} among them. Give"
+            " another name, or retry or delete the run that wrote them"
+        )
+
+
+def disclaim_output(output: Path, run_id: str) -> None:
+    """Take a mark back; the folder goes too where it is empty."""
+    _mark(output, run_id).unlink(missing_ok=True)
+    with suppress(OSError):
+        output.rmdir()
 
 
 def output_here(output: Path, run_id: str, settings: Settings) -> Path:

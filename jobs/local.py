@@ -6,14 +6,17 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from core.datasets import Dataset, Record
-from core.errors import DermSlimError
+from core.errors import DermSlimError, SpecError
 from core.exports import TABLES, CsvRows, check_ending, write_table
-from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, Spec, measure
+from core.output_names import refuse_inside
+from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, Spec, measure, new_names
 
+CLAIM = ".dermslim-writes-here"  # in a folder that a reconstruction is being written to
 # The export's columns: what names the row, the metrics, the sizes, then what the row was measured with.
 EXPORT_COLUMNS = (
     "image_id",
@@ -31,14 +34,16 @@ def measure_all(
     dataset: Dataset, records: Sequence[Record], spec: Spec, *, workers: int, output: Path | None = None
 ) -> Iterator[ImageResult]:
     """Yield each image's result in order, measured by `workers` processes (1: by this one)."""
-    one = partial(measure, root=dataset.root, spec=spec, output=output)
+    one = partial(_measured, root=dataset.root, spec=spec, output=output)
+    names = new_names(dataset, spec)
+    tasks = [(record, names.get(record.path)) for record in records]
     if workers == 1:
-        yield from map(one, records)
+        yield from map(one, tasks)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
         try:
-            yield from pool.map(one, records)
+            yield from pool.map(one, tasks)
         except BrokenProcessPool as error:
             raise DermSlimError(
                 "expected every image to leave its process alive; one ended it. Submit the run to workers instead, "
@@ -46,6 +51,32 @@ def measure_all(
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _measured(task: tuple[Record, str | None], root: Path, spec: Spec, output: Path | None) -> ImageResult:
+    record, name = task
+    return measure(record, root, spec, output, name)
+
+
+@contextmanager
+def claimed(output: Path, root: Path) -> Iterator[None]:
+    """Keep a new data set's folder for this process. SpecError where it has files, or lies among those it is made of.
+
+    root: the folder that is read.
+    """
+    refuse_inside(output, root)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        claim = output / CLAIM
+        claim.touch(exist_ok=False)
+    except OSError as error:
+        raise SpecError(f"output: expected a new or empty folder; {output}: {error.strerror or error}") from error
+    try:
+        if others := [each for each in output.iterdir() if each.name != CLAIM]:
+            raise SpecError(f"output: expected a new or empty folder; {output} has files, {others[0].name} among them")
+        yield
+    finally:
+        claim.unlink(missing_ok=True)
 
 
 def _prepare() -> None:

@@ -27,14 +27,14 @@ from core.schedule import Stop
 from core.settings import Settings
 from core.store import NewRun, Store
 from core.store_file import plain_rows
-from core.sweeps import ReconstructSpec, Spec, spec_hash, variants
+from core.sweeps import ReconstructSpec, Spec, new_names, spec_hash, variants
 from core.training_rows import ENDED
 from core.training_runs import TrainSpec, first_state, judged, next_training
 from jobs import training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.environment import code_revision, command_line, versions
 from jobs.environment import user as local_user
-from jobs.hosts import mark_output
+from jobs.hosts import claim_output, disclaim_output, mark_output
 from jobs.live import LiveRun, active_runs, spec_key
 from jobs.records import dataset_to_dict, send, waiting
 from jobs.run_states import RunState, WorkerState, live_state, recorded_state, worker_state
@@ -179,10 +179,14 @@ class Queues:
             return Submission(identical, True)
         run_id = f"{spec.kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         wanted = spec_hash(spec, dataset.fingerprint)
+        if isinstance(spec, ReconstructSpec):
+            claim_output(self.settings.reconstructed / spec.name, run_id, dataset.root)
         with self.connected() as connection:
             if not connection.set(spec_key(wanted), run_id, nx=True, ex=LONGEST_CREATION) and not again:
                 other = connection.get(spec_key(wanted))
                 if other is not None:
+                    if isinstance(spec, ReconstructSpec):
+                        disclaim_output(self.settings.reconstructed / spec.name, run_id)
                     return Submission(other.decode(), True)
             records = () if isinstance(spec, TrainSpec) else dataset.sample(spec.sample_size, spec.seed)
             run = NewRun(
@@ -212,7 +216,7 @@ class Queues:
                 training_jobs.enqueue_step(live, first_state(spec), attempt=1)
                 live.submitted()
             else:
-                self._enqueue(live, spec, dataset.root, records, attempt=1)
+                self._enqueue(live, spec, dataset, records, attempt=1)
         return Submission(run_id, False)
 
     def submit_together(
@@ -244,11 +248,12 @@ class Queues:
             for spec, dataset in wanted
         ]
 
-    def _enqueue(self, live: LiveRun, spec: Spec, root: Path, records: Sequence[Record], attempt: int) -> None:
+    def _enqueue(self, live: LiveRun, spec: Spec, dataset: Dataset, records: Sequence[Record], attempt: int) -> None:
         output = None
         if isinstance(spec, ReconstructSpec):
             output = self.settings.reconstructed / spec.name
             mark_output(output, live.run_id)
+        names = new_names(dataset, spec)
         chunks = list(_chunks(records))
         jobs = [
             Queue.prepare_data(
@@ -257,9 +262,10 @@ class Queues:
                     "run_id": live.run_id,
                     "attempt": attempt,
                     "spec": spec.to_dict(),
-                    "root": str(root),
+                    "root": str(dataset.root),
                     "records": [asdict(record) for record in chunk],
                     "output": str(output) if output else None,
+                    "names": [names[record.path] for record in chunk] if names else None,
                 },
                 timeout=_timeout(chunk, len(variants(spec))),
                 result_ttl=3600,
@@ -288,6 +294,8 @@ class Queues:
             dataset = self.store.dataset(facts["dataset"])
             if self.store.run(run_id) is None or dataset is None:
                 live.end(spec_hash(spec, facts["fingerprint"]), attempt=1)
+                if isinstance(spec, ReconstructSpec):
+                    disclaim_output(self.settings.reconstructed / spec.name, run_id)
             elif isinstance(spec, TrainSpec):
                 training_jobs.leave_dataset(connection, dataset)
                 training_jobs.enqueue_step(live, first_state(spec), attempt=1)
@@ -295,7 +303,7 @@ class Queues:
             elif any(Job.fetch_many(live.job_ids(), connection=connection, serializer=JSONSerializer)):
                 live.submitted()  # all jobs of a run are enqueued in one transaction
             else:
-                self._enqueue(live, spec, dataset.root, dataset.sample(spec.sample_size, spec.seed), attempt=1)
+                self._enqueue(live, spec, dataset, dataset.sample(spec.sample_size, spec.seed), attempt=1)
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -392,7 +400,7 @@ class Queues:
             live.log(f"retried by {self.user}: {len(missing)} images to measure")
             send(connection, "retried", run_id=run_id, attempt=attempt, complete=not missing)
             if missing:
-                self._enqueue(live, spec, dataset.root, missing, attempt)
+                self._enqueue(live, spec, dataset, missing, attempt)
 
     def _retry_training(self, run: dict[str, Any], spec: TrainSpec, dataset: Dataset) -> None:
         """Go on with the first step that could not be trained, or the one that was never finished."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,12 +27,14 @@ def measure_chunk(
     root: str,
     records: list[dict[str, Any]],
     output: str | None = None,
+    names: list[str] | None = None,
 ) -> Retry | None:
     """Measure these images of a run and send what they gave to the record queue.
 
-    root, output: folders as the dashboard's host has them. Stops after the image at hand when the run is cancelled. An
-    image at which the process died MAX_TRIES times is given up with that reason. Images that this host cannot reach
-    are left to another one's worker (then a Retry is returned); given up where there is none.
+    root, output: folders as the dashboard's host has them. names: of the files to write, one a record.
+    Stops after the image at hand when the run is cancelled. An image at which the process died MAX_TRIES times is given
+    up with that reason. Images that this host cannot reach are left to another one's worker (then a Retry is returned);
+    given up where there is none.
     """
     job = get_current_job()
     if job is None:
@@ -56,7 +58,8 @@ def measure_chunk(
         live.log(f"{worker_name()}: {unreachable}")
         results = [_given_up(live, record, unreachable) for record in chosen]
     else:
-        results = list(_measured(live, attempt, spec_from_dict(spec), folder, chosen, written))
+        named = dict(zip((record.path for record in chosen), names or (), strict=False))
+        results = list(_measured(live, attempt, spec_from_dict(spec), folder, chosen, written, named))
     if results:
         send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), results)))
     failed = sum(result.status == "failed" for result in results)
@@ -74,7 +77,13 @@ def _given_up(live: LiveRun, record: Record, reason: str) -> ImageResult:
 
 
 def _measured(
-    live: LiveRun, attempt: int, spec: Spec, root: Path, records: Sequence[Record], output: Path | None
+    live: LiveRun,
+    attempt: int,
+    spec: Spec,
+    root: Path,
+    records: Sequence[Record],
+    output: Path | None,
+    names: Mapping[str, str],
 ) -> Iterator[ImageResult]:
     for record in records:
         if live.stopped(attempt):
@@ -83,7 +92,7 @@ def _measured(
             reason = f"expected to measure {record.path}; the process died {MAX_TRIES} times at it"
             result = ImageResult(record.image_id, "failed", reason, 0.0)
         else:
-            result = measure(record, root, spec, output)
+            result = measure(record, root, spec, output, names.get(record.path))
         if result.reason:
             live.log(f"{worker_name()}: {record.image_id}: {result.reason}")
         live.end_image(record.image_id, failed=result.status == "failed")
