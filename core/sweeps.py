@@ -21,7 +21,7 @@ from core.errors import DermSlimError, ImageError, SpecError, what_came
 from core.images import CODECS, decode, encode, resize
 from core.metrics import METRICS, MetricParameters, Reference
 from core.output_names import output_names
-from core.svd import MODES, decompose, factor_bytes, largest_k
+from core.svd import MODES, MOST_BYTES, check_cost, decompose, decomposition_bytes, factor_bytes, largest_k
 
 DEFAULT_KS = (100, 200, 300, 350, 400, 450)  # the article's section 3
 DEFAULT_SIZES = ((256, 256), (450, 150), (300, 600), (200, 100), (300, 300))  # rows × columns, section 4.3
@@ -225,7 +225,15 @@ SPECS: dict[str, type[Spec]] = {spec.kind: spec for spec in (SweepSpec, RivalsSp
 
 
 def _check_rank(ks: tuple[int, ...], mode: str, dataset: Dataset) -> None:
-    largest = max(largest_k(record.height, record.width, mode) for record in dataset.records)
+    """Raise SpecError for a k above the rank of every image, and where every image is too large to be decomposed."""
+    sizes = {(record.height, record.width) for record in dataset.records}
+    usable = [(height, width) for height, width in sizes if decomposition_bytes(height, width, mode) <= MOST_BYTES]
+    if not usable:
+        try:
+            check_cost(*min(sizes), mode)
+        except ImageError as error:
+            raise SpecError(f"data set {dataset.name}: {error}") from error
+    largest = max(largest_k(height, width, mode) for height, width in usable)
     if max(ks) > largest:
         raise SpecError(
             f"k: expected at most {largest}, the rank of the largest image of {dataset.name}; got {max(ks)}"
@@ -366,6 +374,7 @@ def _reconstructions(
     record: Record, data: bytes, ks: tuple[int, ...], spec: SweepSpec | ReconstructSpec
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Yield a row and the stored file for each k; a k above the rank gives a row with that reason and no bytes."""
+    check_cost(record.height, record.width, spec.mode)
     image = decode(data)
     height, width = image.shape[:2]
     control = len(encode(image, spec.codec, spec.quality))
@@ -417,6 +426,7 @@ def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[
 
 
 def _resize_rows(record: Record, data: bytes, spec: ResizeSpec) -> Iterator[dict[str, Any]]:
+    check_cost(record.height, record.width, spec.mode)
     image = decode(data)
     stored = encode(decompose(image, spec.mode).reconstruct(spec.k), spec.codec, spec.quality)
     reconstruction = decode(stored, own=True)

@@ -19,6 +19,8 @@ from jobs.hosts import left_to_others, output_here, worker_name
 from jobs.live import MAX_TRIES, LiveRun
 from jobs.records import send
 
+MOMENT, MOMENT_PIXELS = 2.0, 1_000_000  # seconds, pixels of an image that takes no longer
+
 
 def measure_chunk(
     run_id: str,
@@ -57,11 +59,13 @@ def measure_chunk(
     if unreachable:
         live.log(f"{worker_name()}: {unreachable}")
         results = [_given_up(live, record, unreachable) for record in chosen]
+        send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), results)))
     else:
         named = dict(zip((record.path for record in chosen), names or (), strict=False))
-        results = list(_measured(live, attempt, spec_from_dict(spec), folder, chosen, written, named))
-    if results:
-        send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), results)))
+        results = []
+        for part in _parts(_measured(live, attempt, spec_from_dict(spec), folder, chosen, written, named), chosen):
+            send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), part)))
+            results += part
     failed = sum(result.status == "failed" for result in results)
     live.log(
         f"{worker_name()}: {len(results) - failed} images measured"
@@ -69,6 +73,22 @@ def measure_chunk(
         + f" in {time.perf_counter() - started:.1f} s"
     )
     return None
+
+
+def _parts(results: Iterator[ImageResult], records: Sequence[Record]) -> Iterator[list[ImageResult]]:
+    """Gather the results of images that take a moment; what has taken longer, or stands before a large image, goes.
+
+    The process may be ended at a large image when the run is cancelled, and what it has measured stays.
+    """
+    part: list[ImageResult] = []
+    following = [record.height * record.width for record in records[1:]] + [0]
+    for result, pixels in zip(results, following, strict=False):
+        part.append(result)
+        if pixels > MOMENT_PIXELS or sum(each.seconds for each in part) > MOMENT:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def _given_up(live: LiveRun, record: Record, reason: str) -> ImageResult:

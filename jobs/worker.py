@@ -44,7 +44,7 @@ from jobs import logs, webhooks
 from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
 from jobs.environment import quiet_tensorflow
 from jobs.gpu_slots import gpu_environment, take_slot
-from jobs.live import active_runs
+from jobs.live import LiveRun, active_runs
 from jobs.lost_jobs import LOST
 from jobs.own_job import OwnJob
 from jobs.records import LONGEST
@@ -52,6 +52,8 @@ from jobs.training_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
+GRACE = 10.0  # seconds that the image at hand may take after its run was cancelled
+MEASURES = "jobs.tasks.measure_chunk"
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 PR_SET_PDEATHSIG = 1
 
@@ -105,6 +107,30 @@ class ForkingWorker(KnownWorker, Worker):
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Return seconds without a sign of life after which a job counts as abandoned and is begun again."""
         return LOST
+
+    seen_cancelled: tuple[str, float] = ("", 0.0)  # a job, and since when its run is known here to be cancelled
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Give a sign of life during a job, and end one that goes on after its run was cancelled."""
+        super().maintain_heartbeats(job, execution)
+        self.end_cancelled(job)
+
+    def end_cancelled(self, job: Job) -> None:
+        """Kill the process of a measuring job some seconds after its run was cancelled.
+
+        It stops by itself after the image at hand; but one image may take minutes, within a single call.
+        """
+        if job.func_name != MEASURES:
+            return
+        live, now = LiveRun(self.connection, job.kwargs["run_id"]), time.monotonic()
+        if not live.stopped(job.kwargs["attempt"]):
+            return
+        if self.seen_cancelled[0] != job.id:
+            self.seen_cancelled = (job.id, now)
+        elif now - self.seen_cancelled[1] >= GRACE:
+            live.log(f"{self.name}: the image at hand was left unmeasured, {GRACE:.0f} s after the run was cancelled")
+            self._stopped_job_id = job.id  # so that RQ does not begin it again
+            self.kill_horse()
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Run the job in the forked process."""

@@ -392,3 +392,34 @@ def test_a_server_that_does_not_answer_is_a_plain_error(tmp_path: Path) -> None:
         away.ping()
     with pytest.raises(QueueUnavailable, match="make up"):
         Queues(Settings(tmp_path, (tmp_path,))).ping()
+
+
+@pytest.mark.slow
+def test_a_job_whose_image_goes_on_after_its_run_was_cancelled_is_ended_and_nothing_measured_is_lost(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is suspended, as if one call took for ever; a large image follows small ones in one job."""
+    monkeypatch.setattr("jobs.queues.CHUNKS", 1)
+    monkeypatch.setattr("jobs.queues.PIXELS", 10**9)
+    folder = write_images(settings.data_roots[1] / "mixed", 3)
+    write_images(folder / "large", 1, height=2400, width=2400)
+    (folder / "large" / "mole000.jpg").replace(folder / "zlarge.jpg")
+    queues = Queues(settings)
+    with workers(settings, "record", "svd") as (_, worker):
+        dataset = registered(queues, folder)
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id
+        live = LiveRun(Redis.from_url(str(settings.redis_url)), run_id)
+        wait_for(lambda: live.connection.hget(f"{live.key}:tries", "zlarge"), 120)
+        job = suspended_job(worker)
+        queues.cancel(run_id)
+        wait_for(lambda: gone(job), 120)  # suspended: nothing else ends it
+        wait_for(lambda: all(each.current_run is None for each in queues.workers()), 120)
+        state = ended(queues, run_id)
+        wait_for(lambda: queues.records_waiting() == 0, 120)
+        images = queues.store.images(run_id)
+        assert (state.status, state.failed) == ("cancelled", 0)
+        assert images["image_id"].tolist() == ["mole000", "mole001", "mole002"]
+        assert (images["status"] == "measured").all()
+        assert any("left unmeasured" in line for line in queues.log(run_id))
+        queues.retry(run_id)
+        assert (ended(queues, run_id).done, len(queues.store.measurements(run_id))) == (4, 4)

@@ -14,8 +14,17 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import peers
-from core.errors import SpecError
-from core.svd import MODES, break_even_k, decompose, factor_bytes, largest_k
+from core.errors import ImageError, SpecError
+from core.svd import (
+    MODES,
+    MOST_BYTES,
+    break_even_k,
+    check_cost,
+    decompose,
+    decomposition_bytes,
+    factor_bytes,
+    largest_k,
+)
 
 Image = npt.NDArray[np.uint8]
 
@@ -193,3 +202,26 @@ def test_factor_sizes_and_break_even_are_the_article_counts() -> None:
     assert break_even_k(450, 600, "unfolded") == pytest.approx(450 * 1800 / 2251)
     assert largest_k(450, 600) == 450
     assert largest_k(600, 100, "unfolded") == 300
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "allowed"),
+    [
+        ((450, 600), "per_channel", True),
+        ((4000, 6000), "per_channel", True),
+        ((6000, 4000), "unfolded", True),
+        ((9999, 9999), "per_channel", False),
+        ((9999, 9999), "unfolded", False),
+        ((1, 90_000_000), "per_channel", True),
+    ],
+)
+def test_an_image_is_refused_by_what_its_decomposition_takes(size: tuple[int, int], mode: str, allowed: bool) -> None:
+    assert (decomposition_bytes(*size, mode) <= MOST_BYTES) == allowed
+    if allowed:
+        check_cost(*size, mode)
+        return
+    with pytest.raises(ImageError, match=r"at most 2\.5 GB .* 9999×9999 takes"):
+        check_cost(*size, mode)
+    # as zeros take no memory before they are written to, the refusal comes before any is
+    with pytest.raises(ImageError):
+        decompose(np.zeros((*size, 3), np.uint8), mode)

@@ -197,3 +197,26 @@ def test_a_file_that_cannot_be_read_is_named_in_one_sentence(dataset: Dataset, d
     assert result.reason is not None
     assert result.reason.lower().startswith(f"expected to read {dataset.records[0].path}; the")
     assert result.reason.lower().count("expected") == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SweepSpec(dataset="d", ks=(2,)),
+        ResizeSpec(dataset="d", sizes=((24, 16),), k=5),
+        ReconstructSpec(dataset="d", name="e", k=5, mode="unfolded"),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_an_image_too_large_to_be_decomposed_fails_with_a_sentence_and_others_are_measured(
+    dataset: Dataset, tmp_path: Path, spec: SweepSpec | ResizeSpec | ReconstructSpec
+) -> None:
+    record = dataset.records[0]
+    large = replace(record, image_id="large", height=9999, width=9999)
+    result = measure(large, dataset.root, spec, tmp_path / "out")
+    assert (result.status, result.rows) == ("failed", ())
+    assert "at most 2.5 GB of memory" in str(result.reason)
+    assert "9999×9999" in str(result.reason)
+    spec.check(replace(dataset, records=(record, large)))
+    with pytest.raises(SpecError, match=r"data set d: .* at most 2\.5 GB of memory"):
+        spec.check(replace(dataset, records=(large,)))
