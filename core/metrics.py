@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from core.errors import SpecError
+from core.errors import ImageError, SpecError
 from core.images import grey
 from core.pixel_loops import (
     SSIM_WINDOW,
@@ -189,11 +189,14 @@ class MetricParameters:
             )
 
 
+COMPARED_PIXELS = 50_000_000  # of an image; a comparison takes 58 bytes for each, measured
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """An original image with everything about it that the metrics need, computed once.
 
-    image: 8-bit, (H, W, 3), BGR.
+    image: 8-bit, (H, W, 3), BGR. Raises `ImageError` for one of more than `COMPARED_PIXELS`.
     """
 
     image: Image
@@ -206,6 +209,11 @@ class Reference:
         """Take from the original everything that the comparisons share."""
         image = _checked(self.image)
         height, width = image.shape[:2]
+        if height * width > COMPARED_PIXELS:
+            raise ImageError(
+                f"expected at most {COMPARED_PIXELS // 10**6} million pixels to compare, which take 3 GB of memory;"
+                f" got {height}×{width}"
+            )
         large = min(height, width) >= SSIM_WINDOW
         for name, value in (
             ("image", image),

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity, variation_of_information
 
 from benchmarks import peers
-from core.errors import SpecError
+from core.errors import ImageError, SpecError
 from core.metrics import (
     METRICS,
     METRICS_BY_NAME,
@@ -394,3 +394,8 @@ def test_loops_compile_where_no_folder_can_hold_their_cache() -> None:
     namespace: dict[str, Callable[[int], int]] = {}
     exec("def doubled(number):\n    return 2 * number", namespace)  # noqa: S102
     assert compiled(namespace["doubled"])(21) == 42
+
+
+def test_an_image_of_more_pixels_than_a_comparison_has_memory_for_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"at most 50 million pixels to compare.* got 9999×9999"):
+        Reference(np.zeros((9999, 9999, 3), np.uint8))  # zeros take no memory before they are written to
