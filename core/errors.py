@@ -10,7 +10,8 @@ DermSlimError
 │       ├── StoreBusy      another process holds it; trying again later may work
 │       └── StoreDamaged   its file cannot be read any more; a backup has to be restored
 ├── QueueUnavailable   the Redis server does not answer
-└── Cancelled          the user asked the run to stop
+├── Cancelled          the user asked the run to stop
+└── TakenOver          another worker was given the job
 """
 
 
@@ -56,6 +57,10 @@ class QueueUnavailable(DermSlimError):
 
 class Cancelled(DermSlimError):
     """The user asked the run to stop."""
+
+
+class TakenOver(DermSlimError):
+    """The job was begun again by another worker, or its run has ended: this one may write nothing more."""
 
 
 def what_came(error: Exception) -> str:

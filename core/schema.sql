@@ -270,3 +270,9 @@ CREATE TABLE epochs (               -- core/protocol.py, EpochResult
     best BOOLEAN NOT NULL,          -- the weights to keep so far
     ended_at TIMESTAMPTZ NOT NULL
 );
+
+-- version 3
+-- The number of the claim by which a worker wrote, jobs/live.py: records of older claims are dropped. 0: of a time without.
+
+ALTER TABLE runs ADD COLUMN claim BIGINT DEFAULT 0;    -- of a training run, the newest one of this attempt
+ALTER TABLE images ADD COLUMN claim BIGINT DEFAULT 0;

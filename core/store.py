@@ -224,18 +224,23 @@ class Store(TrainingRows):
     def record_images(self, chunks: Sequence[Chunk]) -> set[str]:
         """Replace the rows of these images in one transaction; return the runs whose every image is now recorded.
 
-        Results of an attempt that a newer one has replaced are dropped. StoreError for an unknown run.
+        Results of an attempt, or of a claim on an image, that a newer one has replaced are dropped, and those of a run
+        that has finished. StoreError for an unknown run.
         """
         with self.transaction() as connection:
-            known = {
-                row[0]: row[1:] for row in connection.execute("SELECT run_id, attempt, total FROM runs").fetchall()
-            }
+            rows = connection.execute("SELECT run_id, attempt, total, status FROM runs").fetchall()
+            known = {row[0]: row[1:] for row in rows}
             unknown = sorted({chunk.run_id for chunk in chunks} - set(known))
             if unknown:
                 raise StoreError(f"expected run {unknown[0]} in the store; it is not recorded yet")
-            current = [chunk for chunk in chunks if chunk.attempt >= known[chunk.run_id][0]]
-            # Delivered twice in one go: the last one counts.
-            latest = {(chunk.run_id, each.image_id): (chunk, each) for chunk in current for each in chunk.results}
+            current = [
+                chunk
+                for chunk in chunks
+                if chunk.attempt >= known[chunk.run_id][0] and known[chunk.run_id][2] != "finished"
+            ]
+            # Delivered twice in one go: the last one of the newest claim counts.
+            ordered = sorted(current, key=lambda chunk: (chunk.attempt, chunk.claim))
+            latest = {(chunk.run_id, each.image_id): (chunk, each) for chunk in ordered for each in chunk.results}
             if latest:
                 _replace_images(connection, list(latest.values()))
             complete = set()
@@ -293,6 +298,7 @@ def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tup
             "run_id": chunk.run_id,
             "image_id": result.image_id,
             "attempt": chunk.attempt,
+            "claim": chunk.claim,
             "status": result.status,
             "reason": result.reason,
             "seconds": result.seconds,
@@ -304,6 +310,16 @@ def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tup
     connection.register("incoming", pa.Table.from_pylist(images))
     same = "EXISTS (FROM incoming i WHERE i.run_id = old.run_id AND i.image_id = old.image_id)"
     if one(connection, f"SELECT count(*) FROM images old WHERE {same}", []):
+        taken_over = connection.execute(
+            "SELECT run_id, image_id FROM images old JOIN incoming i USING (run_id, image_id) "
+            "WHERE old.attempt = i.attempt AND old.claim > i.claim"
+        ).fetchall()
+        if taken_over:
+            connection.unregister("incoming")
+            kept = [(chunk, each) for chunk, each in results if (chunk.run_id, each.image_id) not in set(taken_over)]
+            if kept:
+                _replace_images(connection, kept)
+            return
         for table in ("images", "measurements"):  # delivered again, or a failure that a retry replaces
             connection.execute(f"DELETE FROM {table} AS old WHERE {same}")
     connection.execute("INSERT INTO images BY NAME SELECT * FROM incoming")

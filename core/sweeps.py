@@ -332,12 +332,16 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one job sends: the results of some images of a run's attempt, and the worker that measured them."""
+    """What one job sends: the results of some images of a run's attempt, and the worker that measured them.
+
+    claim: the number of the worker's claim on the job (`jobs.live.Claim`); 0 from workers of a time without.
+    """
 
     run_id: str
     attempt: int
     worker: str
     results: Sequence[ImageResult]
+    claim: int = 0
 
 
 def measure(record: Record, root: Path, spec: Spec, output: Path | None = None, name: str | None = None) -> ImageResult:

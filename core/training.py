@@ -79,13 +79,15 @@ def train(
     folder: Path,
     *,
     baseline: Baseline | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Generator[EpochResult]:
     """Train a network and yield each epoch as it ends; to cancel, close the generator, which waits for the checkpoint.
 
     images: (n, H, W, 3) uint8, BGR. metadata: (n, 3). labels: (n,) places in `CLASSES`; only the split's rows are used.
     Epochs that `folder` has a checkpoint of are yielded from there, and the training goes on after them. The weights
     kept are those of the best validation accuracy among epochs that meet the baseline (by default the article's for
-    the network), else of the best; of equal ones the first. Raises SpecError where the data do not fit, or the folder
+    the network), else of the best; of equal ones the first. check: called before a checkpoint is written; what it
+    raises ends the training. Raises SpecError where the data do not fit, or the folder
     holds another training; TrainingError where the loss is no number, or memory does not suffice.
     """
     check_data(images, metadata, labels, split, spec)
@@ -104,6 +106,7 @@ def train(
             history.append(result)
             if written is not None:
                 written.result()  # one at a time; what went wrong is raised here
+            check()
             written = writer.submit(save, folder, Snapshot.of(model, result.best), tuple(history), identity)
             yield result
     if written is not None:

@@ -101,10 +101,13 @@ class TrainingRows(StoreFile):
 
     # -- writing: the record worker only -----------------------------------------------------------------------
 
-    def record_training_data(self, run_id: str, attempt: int, values: Mapping[str, Any]) -> None:
+    # claim: the number of the worker's claim (`jobs.live.Claim`), 0 of a time without. A record of an older claim than
+    # one that was recorded is dropped: its worker was paused, and another one has gone on in its place.
+
+    def record_training_data(self, run_id: str, attempt: int, values: Mapping[str, Any], *, claim: int = 0) -> None:
         """Replace what is known of a run's sets; values: `TrainingData.to_dict`."""
         with self.transaction() as connection:
-            if not _current(connection, run_id, attempt):
+            if not _current(connection, run_id, attempt, claim):
                 return
             for table in ("training_data", "run_splits"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
@@ -125,10 +128,12 @@ class TrainingRows(StoreFile):
         worker: str,
         started_at: datetime,
         finished_at: datetime | None,
+        *,
+        claim: int = 0,
     ) -> None:
         """Replace a step's row, as it begins and as it ends; the run's progress is counted anew."""
         with self.transaction() as connection:
-            if not _current(connection, run_id, attempt):
+            if not _current(connection, run_id, attempt, claim):
                 return
             began = one(
                 connection,
@@ -151,11 +156,18 @@ class TrainingRows(StoreFile):
             _count_epochs(connection, run_id)
 
     def record_epochs(
-        self, run_id: str, attempt: int, step: int, epochs: Sequence[EpochResult], ended_at: datetime
+        self,
+        run_id: str,
+        attempt: int,
+        step: int,
+        epochs: Sequence[EpochResult],
+        ended_at: datetime,
+        *,
+        claim: int = 0,
     ) -> None:
         """Replace the rows of these epochs; the run's progress is counted anew."""
         with self.transaction() as connection:
-            if not _current(connection, run_id, attempt):
+            if not _current(connection, run_id, attempt, claim):
                 return
             connection.execute(
                 "DELETE FROM epochs WHERE run_id = ? AND step = ? AND list_contains(?, epoch)",
@@ -165,7 +177,9 @@ class TrainingRows(StoreFile):
             insert(connection, "epochs", frame.assign(run_id=run_id, attempt=attempt, step=step, ended_at=ended_at))
             _count_epochs(connection, run_id)
 
-    def record_training_ended(self, run_id: str, attempt: int, error: str | None, at: datetime) -> None:
+    def record_training_ended(
+        self, run_id: str, attempt: int, error: str | None, at: datetime, *, claim: int = 0
+    ) -> None:
         """Finish a training run, or mark it failed with the reason."""
         with self.transaction() as connection:
             connection.execute(
@@ -176,8 +190,8 @@ class TrainingRows(StoreFile):
                 "work_seconds = (SELECT sum(s.seconds) FROM steps s WHERE s.run_id = runs.run_id), "
                 "workers = (SELECT string_agg(DISTINCT s.worker, ', ' ORDER BY s.worker) FROM steps s "
                 "WHERE s.run_id = runs.run_id) "
-                "WHERE run_id = ? AND attempt = ? AND status IN ('queued', 'running')",
-                ["failed" if error else "finished", error, at, at, run_id, attempt],
+                "WHERE run_id = ? AND attempt = ? AND claim <= ? AND status IN ('queued', 'running')",
+                ["failed" if error else "finished", error, at, at, run_id, attempt, claim],
             )
 
     def record_training_retry(self, run_id: str, attempt: int, step: int) -> None:
@@ -189,8 +203,8 @@ class TrainingRows(StoreFile):
             for table in ("steps", "epochs"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND step >= ?", [run_id, step])
             connection.execute(
-                "UPDATE runs SET status = 'queued', attempt = ?, error = NULL, finished_at = NULL, failed = 0 "
-                "WHERE run_id = ?",
+                "UPDATE runs SET status = 'queued', attempt = ?, claim = 0, error = NULL, finished_at = NULL, "
+                "failed = 0 WHERE run_id = ?",
                 [attempt, run_id],
             )
             _count_epochs(connection, run_id)
@@ -212,12 +226,20 @@ class TrainingRows(StoreFile):
             )
 
 
-def _current(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int) -> bool:
-    """Return whether a record belongs to the run's newest attempt. StoreError for an unknown run."""
-    rows = connection.execute("SELECT attempt FROM runs WHERE run_id = ?", [run_id]).fetchall()
+def _current(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, claim: int) -> bool:
+    """Return whether a record belongs to the run's newest attempt and claim, and the run has come to no result yet.
+
+    A newer claim is noted. StoreError for an unknown run.
+    """
+    rows = connection.execute("SELECT attempt, claim, status FROM runs WHERE run_id = ?", [run_id]).fetchall()
     if not rows:
         raise StoreError(f"expected run {run_id} in the store; it is not recorded yet")
-    return attempt >= int(rows[0][0])
+    newest, claimed, status = rows[0]
+    if (attempt, claim) < (newest, claimed) or (attempt == newest and status in ("finished", "failed")):
+        return False
+    if claim > claimed:
+        connection.execute("UPDATE runs SET claim = ? WHERE run_id = ?", [claim, run_id])
+    return True
 
 
 def _count_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -424,43 +425,76 @@ def failed(spec: TrainSpec, step: Step, failure: str) -> StepResult:
     return replace(described(spec, step), status="failed", failure=failure)
 
 
-def checkpoint_folder(folder: Path, step: Step) -> Path:
-    """Return where a step's checkpoint lies while it is trained, below the run's folder."""
-    return folder / f"step-{step.index}"
+def checkpoint_folder(folder: Path, step: Step, claim: int = 0) -> Path:
+    """Return where a step's checkpoint lies while it is trained, below the run's folder.
+
+    claim: the number by which a process has the step for itself (`jobs.live.Claim`); 0 where there are no others.
+    """
+    return folder / (f"step-{step.index}-{claim}" if claim else f"step-{step.index}")
 
 
-def epochs_done(folder: Path, step: Step) -> int:
-    """Return how many epochs of a step have a checkpoint here."""
+def take_over_checkpoint(folder: Path, step: Step, claim: int) -> Path:
+    """Give a step's checkpoint to a claim, and return where it lies then.
+
+    Processes of older claims find their folder gone: they can write neither checkpoint nor weights any more.
+    """
+    place = checkpoint_folder(folder, step, claim)
+    named = ((re.fullmatch(rf"step-{step.index}(?:-(\d+))?", path.name), path) for path in folder.glob("step-*"))
+    found = {int(name[1] or 0): path for name, path in named if name}
+    for number in sorted((number for number in found if number < claim), reverse=True):
+        if place.exists():
+            shutil.rmtree(found[number], ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):  # a newer claim was faster
+                found[number].rename(place)
+    for half in place.glob("*half*"):  # an older process may hold it open, and would go on writing to it
+        half.unlink()
+    return place
+
+
+def epochs_done(place: Path) -> int:
+    """Return how many epochs of a step have a checkpoint in its `checkpoint_folder`."""
     from core.training import history_of
 
-    return len(history_of(checkpoint_folder(folder, step)))
+    return len(history_of(place))
 
 
-def train_step(spec: TrainSpec, step: Step, data: TrainingData, folder: Path) -> Generator[EpochResult | StepResult]:
+def train_step(
+    spec: TrainSpec,
+    step: Step,
+    data: TrainingData,
+    folder: Path,
+    place: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Generator[EpochResult | StepResult]:
     """Train one step's network: yield each epoch as it ends, then the step's result.
 
-    folder: the run's, which keeps checkpoints while a step is trained and its weights, `<step>.keras`, afterwards. To
-    cancel, close the generator: the next call goes on after the last whole epoch. A step that cannot be trained (too
-    little memory, a loss that is no number) gives a failed result instead of an error.
+    folder: the run's, which keeps the weights, `<step>.keras`. place: of checkpoints while the step is trained, by
+    default the step's `checkpoint_folder`; where it is taken away meanwhile, no weights reach the run's folder. check:
+    called before anything is written; what it raises ends the training. To cancel, close the generator: the next call
+    goes on after the last whole epoch. A step that cannot be trained (too little memory, a loss that is no number)
+    gives a failed result instead of an error.
     """
     from core import training  # Keras: 4 s, and only in the process that trains
 
     began = time.perf_counter()
-    place = checkpoint_folder(folder, step)
+    place = place or checkpoint_folder(folder, step)
     arrays = (data.images, data.metadata, data.labels, data.split, spec.training)
     history: list[EpochResult] = []
     try:
         with (
             training.on_device(spec.device),
-            closing(training.train(step.network, *arrays, place, baseline=spec.thresholds)) as epochs,
+            closing(training.train(step.network, *arrays, place, baseline=spec.thresholds, check=check)) as epochs,
         ):
             for epoch in epochs:
                 history.append(epoch)
                 yield epoch
             began_evaluation = time.perf_counter()
             found = training.evaluate(step.network, *arrays, place)
-            weights = folder / f"{step.index}.keras"
-            training.save_model(training.kept_model(step.network, spec.training, place), weights)
+            made, weights = place / f"{step.index}.keras", folder / f"{step.index}.keras"
+            training.save_model(training.kept_model(step.network, spec.training, place), made)
+            check()
+            made.replace(weights)
     except TrainingError as error:
         yield replace(failed(spec, step, str(error)), epochs=len(history), seconds=time.perf_counter() - began)
         return
@@ -489,17 +523,18 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def forget_checkpoint(folder: Path, step: Step) -> None:
-    """Remove a step's checkpoint, once its result has been recorded."""
-    shutil.rmtree(checkpoint_folder(folder, step), ignore_errors=True)
+def forget_checkpoint(place: Path) -> None:
+    """Remove a step's `checkpoint_folder`, once its result has been recorded."""
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def forget_old_checkpoints(trained: Path, *, days: float, kept: Collection[str]) -> None:
     """Remove the checkpoints that nothing has been added to for some days, but for those of the runs to be kept."""
     for place in trained.glob("*/step-*"):
-        files = [path.stat().st_mtime for path in (place, *place.iterdir())]
-        if place.parent.name not in kept and time.time() - max(files) > days * 24 * 3600:
-            shutil.rmtree(place, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its step has just ended, or was taken over
+            files = [path.stat().st_mtime for path in (place, *place.iterdir())]
+            if place.parent.name not in kept and time.time() - max(files) > days * 24 * 3600:
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def run_here(
@@ -512,6 +547,6 @@ def run_here(
             for event in events:
                 if isinstance(event, StepResult):
                     event, state = judged(spec, state, turn, event)
-                    forget_checkpoint(folder, turn)
+                    forget_checkpoint(checkpoint_folder(folder, turn))
                 yield turn, event
     yield turn

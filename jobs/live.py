@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from redis.client import Pipeline
 
+from core.errors import TakenOver
 from jobs.connection import Connection
 
 PREFIX = "dermslim"
@@ -21,6 +23,38 @@ PACE = 200  # images that the pace is taken over
 LOG_LINES = 1000
 KEPT = 24 * 3600  # seconds that an ended run's keys stay
 MAX_TRIES = 3  # times that an image may end its process before it is given up
+NEWEST = "newest"  # among a run's claims, the largest number that any of its parts was claimed with
+
+# Numbers grow over all parts of a run. They follow the milliseconds of the server's clock, so that a server that has
+# lost the last ones, or was restored from a backup, gives none again; where the clock goes back, they go on by one.
+CLAIM = """
+local attempt = redis.call('HGET', KEYS[1], 'attempt')
+if not attempt or tonumber(attempt) > tonumber(ARGV[1]) then return 0 end
+local time = redis.call('TIME')
+local newest = tonumber(redis.call('HGET', KEYS[2], ARGV[3]) or 0)
+local number = math.max(newest + 1, time[1] * 1000 + math.floor(time[2] / 1000))
+local text = string.format('%.0f', number)
+redis.call('HSET', KEYS[2], ARGV[2], text, ARGV[3], text)
+return number
+"""
+# Commands follow, each with the number of its words before it.
+WRITE = """
+local attempt, ended = unpack(redis.call('HMGET', KEYS[1], 'attempt', 'ended'))
+if not attempt or tonumber(attempt) > tonumber(ARGV[1]) or ended then return 0 end
+if tonumber(redis.call('HGET', KEYS[2], ARGV[2]) or 0) > tonumber(ARGV[3]) then return 0 end
+local at = 4
+while at <= #ARGV do
+  local words = tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, at + words))
+  at = at + words + 1
+end
+return 1
+"""
+
+TAKEN_OVER = "expected this worker to have the job; another worker has taken it over, or its run has ended"
+TRAINING_ENDED: Mapping[str, str | int] = {"doing": "", "ended": 1}  # what is noted when no step follows
+
+Command = tuple[str | int | float, ...]  # a Redis command, word by word
 
 
 def spec_key(spec_hash: str) -> str:
@@ -42,14 +76,14 @@ class LiveRun:
         self.key = f"{PREFIX}:run:{run_id}"
 
     def _keys(self) -> tuple[str, ...]:
-        parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log", "states", "refused")
+        parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log", "states", "refused", "claims")
         return (self.key, *(f"{self.key}:{part}" for part in parts))
 
     def create(self, facts: Mapping[str, str | int], done: Iterable[str] = ()) -> None:
         """Begin an attempt; `done` are the images that earlier attempts measured."""
         done = list(done)
         with self.connection.pipeline() as pipe:
-            pipe.delete(*(key for key in self._keys() if not key.endswith(":log")))
+            pipe.delete(*(key for key in self._keys() if not key.endswith((":log", ":claims"))))
             pipe.hset(self.key, mapping=dict(facts))
             if done:
                 pipe.sadd(f"{self.key}:done", *done)
@@ -70,10 +104,25 @@ class LiveRun:
         """Note that a worker has begun; True for the first."""
         return bool(self.connection.hsetnx(self.key, "started_at", datetime.now(UTC).isoformat()))
 
-    def stopped(self, attempt: int) -> bool:
-        """Return whether the user cancelled this attempt, or a newer one has taken its place."""
-        cancelled, current = self.connection.pipeline().get(f"{self.key}:cancelled").hget(self.key, "attempt").execute()
+    def stopped(self, attempt: int, claim: Claim | None = None) -> bool:
+        """Return whether the user cancelled this attempt, or a newer one has taken its place.
+
+        claim: that of the worker that asks; TakenOver where there is a newer one.
+        """
+        pipe = self.connection.pipeline().get(f"{self.key}:cancelled").hget(self.key, "attempt")
+        cancelled, current, newest = pipe.hget(f"{self.key}:claims", claim.part if claim else NEWEST).execute()
+        if claim is not None and int(newest or 0) > claim.number:
+            raise TakenOver(TAKEN_OVER)
         return (cancelled is not None and int(cancelled) >= attempt) or current is None or int(current) > attempt
+
+    def claim(self, part: str, attempt: int) -> Claim | None:
+        """Take a part of the run, a step or a chunk of images, from whoever has it; None where the attempt is over.
+
+        Taken as a worker begins the part: from then on nobody who claimed it before can write anything of it.
+        """
+        script = self.connection.register_script(CLAIM)
+        number = int(script(keys=[self.key, f"{self.key}:claims"], args=[attempt, part, NEWEST]))
+        return Claim(self, part, attempt, number) if number else None
 
     def cancel(self, attempt: int) -> None:
         """Ask every worker to stop after the image it is at."""
@@ -91,15 +140,6 @@ class LiveRun:
         """Return the workers that `refuse` noted in this attempt."""
         return {worker.decode() for worker in self.connection.smembers(f"{self.key}:refused")}
 
-    def end_image(self, image_id: str, failed: bool) -> None:
-        """Note that an image has ended."""
-        with self.connection.pipeline() as pipe:
-            pipe.hdel(f"{self.key}:tries", image_id)
-            pipe.sadd(f"{self.key}:{'failed' if failed else 'done'}", image_id)
-            pipe.lpush(f"{self.key}:pace", time.time())
-            pipe.ltrim(f"{self.key}:pace", 0, PACE - 1)
-            pipe.execute()
-
     def progress(self) -> tuple[int, int, float | None]:
         """Return images done, images failed, and images a second over the last ones, None before two have ended."""
         pipe = self.connection.pipeline()
@@ -111,12 +151,12 @@ class LiveRun:
 
     # -- training runs -----------------------------------------------------------------------------------------
 
-    def leave_state(self, step: int, state: str) -> None:
-        """Keep what is known before a step, as JSON."""
-        self.connection.hset(f"{self.key}:states", str(step), state)
+    def state_command(self, step: int, state: str) -> Command:
+        """Return the command that keeps what is known before a step, as JSON."""
+        return ("HSET", f"{self.key}:states", step, state)
 
     def state(self, step: int) -> str | None:
-        """Return what `leave_state` kept, or None."""
+        """Return what `state_command` kept, or None."""
         found = self.connection.hget(f"{self.key}:states", str(step))
         return None if found is None else str(found.decode())
 
@@ -146,20 +186,24 @@ class LiveRun:
 
     def note_training(self, **facts: str | int | float) -> None:
         """Note where a training is: `step`, `step_name`, `epoch`, `epochs_done` in all, `epoch_seconds`, `doing`."""
-        self.connection.hset(self.key, mapping=facts)
+        self.connection.execute_command(*self.note_command(**facts))
+
+    def note_command(self, **facts: str | int | float) -> Command:
+        """Return the command of `note_training`."""
+        return ("HSET", self.key, *(word for fact in facts.items() for word in fact))
 
     def end_training(self) -> None:
-        """Note that no step of this attempt follows."""
-        self.note_training(doing="", ended=1)
+        """Note that no step of this attempt follows: whoever is at one may write nothing more."""
+        self.note_training(**TRAINING_ENDED)
 
     def past(self, step: int) -> bool:
         """Return whether a step has ended: a later one has its state, or the attempt has ended."""
         newest = self.newest_state()
         return (newest is not None and newest > step) or bool(self._fact("ended"))
 
-    def end_epoch(self, step: int, epoch: int) -> None:
-        """Note that an epoch has ended; its tries are forgotten."""
-        self.connection.hdel(f"{self.key}:tries", f"step {step} epoch {epoch}")
+    def end_epoch_command(self, step: int, epoch: int) -> Command:
+        """Return the command that notes the end of an epoch; its tries are forgotten."""
+        return ("HDEL", f"{self.key}:tries", f"step {step} epoch {epoch}")
 
     def forget_tries(self) -> None:
         """Forget how often an epoch was begun: a process that stops on request has not died."""
@@ -212,3 +256,46 @@ class LiveRun:
                 pipe.expire(key, KEPT)
 
         self.connection.transaction(fade, self.key)  # anew where a retry came in between
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on a part of a run. Of several on the same part only the one with the largest number may write.
+
+    A worker that was taken for dead, but was only paused, so finds out before it has written anything.
+    """
+
+    live: LiveRun
+    part: str
+    attempt: int
+    number: int
+
+    def write(self, *commands: Command) -> None:
+        """Do these Redis commands at one moment. TakenOver, and none is done, where a newer claim was taken."""
+        live = self.live
+        words = [word for command in commands for word in (len(command), *command)]
+        script = live.connection.register_script(WRITE)
+        if not script(keys=[live.key, f"{live.key}:claims"], args=[self.attempt, self.part, self.number, *words]):
+            raise TakenOver(TAKEN_OVER)
+
+    def end_command(self) -> Command:
+        """Return the command that gives the claim up, as its part ends: nothing is written by it afterwards."""
+        return ("HSET", f"{self.live.key}:claims", self.part, self.number + 1)
+
+    def check(self) -> None:
+        """Raise TakenOver where a newer claim was taken."""
+        self.write()
+
+    def note_training(self, **facts: str | int | float) -> None:
+        """Note where a training is, see `LiveRun.note_training`. TakenOver likewise."""
+        self.write(self.live.note_command(**facts))
+
+    def end_image(self, image_id: str, failed: bool) -> None:
+        """Note that an image has ended. TakenOver likewise."""
+        key = self.live.key
+        self.write(
+            ("HDEL", f"{key}:tries", image_id),
+            ("SADD", f"{key}:{'failed' if failed else 'done'}", image_id),
+            ("LPUSH", f"{key}:pace", time.time()),
+            ("LTRIM", f"{key}:pace", 0, PACE - 1),
+        )

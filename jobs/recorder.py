@@ -138,8 +138,8 @@ def _write_cancelled(store: Store, run_id: str, attempt: int, at: str) -> None:
     _forget(store, run_id)
 
 
-def _write_training_data(store: Store, run_id: str, attempt: int, values: dict[str, Any]) -> None:
-    store.record_training_data(run_id, attempt, values)
+def _write_training_data(store: Store, run_id: str, attempt: int, values: dict[str, Any], claim: int = 0) -> None:
+    store.record_training_data(run_id, attempt, values, claim=claim)
 
 
 def _write_step(
@@ -150,20 +150,22 @@ def _write_step(
     worker: str,
     started_at: str,
     finished_at: str | None,
+    claim: int = 0,
 ) -> None:
     ended = datetime.fromisoformat(finished_at) if finished_at else None
-    store.record_step(run_id, attempt, StepResult.from_dict(result), worker, datetime.fromisoformat(started_at), ended)
+    began, found = datetime.fromisoformat(started_at), StepResult.from_dict(result)
+    store.record_step(run_id, attempt, found, worker, began, ended, claim=claim)
 
 
 def _write_epochs(
-    store: Store, run_id: str, attempt: int, step: int, epochs: list[dict[str, Any]], ended_at: str
+    store: Store, run_id: str, attempt: int, step: int, epochs: list[dict[str, Any]], ended_at: str, claim: int = 0
 ) -> None:
     results = [EpochResult(**each) for each in epochs]
-    store.record_epochs(run_id, attempt, step, results, datetime.fromisoformat(ended_at))
+    store.record_epochs(run_id, attempt, step, results, datetime.fromisoformat(ended_at), claim=claim)
 
 
-def _write_training_ended(store: Store, run_id: str, attempt: int, error: str | None, at: str) -> None:
-    store.record_training_ended(run_id, attempt, error, datetime.fromisoformat(at))
+def _write_training_ended(store: Store, run_id: str, attempt: int, error: str | None, at: str, claim: int = 0) -> None:
+    store.record_training_ended(run_id, attempt, error, datetime.fromisoformat(at), claim=claim)
     _forget(store, run_id)
 
 
@@ -347,6 +349,7 @@ def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) 
         return
     reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
     if reasons:
+        live.end_training()
         store.record_failed(run_id, attempt, reasons[-1], datetime.now(UTC))
         _forget(store, run_id)
     elif live.newest_state() is None:

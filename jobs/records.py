@@ -2,7 +2,8 @@
 
 Records wait in one Redis list and are taken in order by the record worker (`jobs.recorder`), the only process that
 writes the store; an RQ job on the record queue is no more than the bell that calls it. Every record is idempotent and
-carries its run's attempt, so that one delivered twice, or late, changes nothing.
+carries its run's attempt, so that one delivered twice, or late, changes nothing. Those of a job carry the number of its
+worker's claim too (`jobs.live.Claim`): a worker whose job was taken over can neither send one, nor have one written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rq import Retry
 from core.datasets import Dataset, Record
 from core.metadata import LeftOut
 from jobs.connection import RECORD, Connection, queue
-from jobs.live import PREFIX
+from jobs.live import PREFIX, Command
 
 KINDS = (
     *("dataset", "removed_dataset", "run", "started", "cancelled", "retried", "chunk"),
@@ -30,10 +31,15 @@ LONGEST = 1200  # seconds that one bell may keep the record worker, waiting for 
 
 def send(connection: Connection, kind: str, **values: Any) -> None:
     """Leave a record for the record worker and ring for it; `kind` is one of KINDS."""
+    connection.execute_command(*record_command(kind, **values))
+    ring(connection)
+
+
+def record_command(kind: str, **values: Any) -> Command:
+    """Return the command that leaves a record, for `Claim.write`; `ring` follows. kind: one of KINDS."""
     if kind not in KINDS:
         raise ValueError(f"expected one of {', '.join(KINDS)}; got {kind}")
-    connection.rpush(RECORDS, json.dumps({"kind": kind, "values": values}))
-    ring(connection)
+    return ("RPUSH", RECORDS, json.dumps({"kind": kind, "values": values}))
 
 
 def ring(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,12 +13,14 @@ from typing import Any
 from rq import Retry, get_current_job
 
 from core.datasets import Record, images_here
-from core.errors import NotOnThisHost
+from core.errors import NotOnThisHost, TakenOver
 from core.settings import Settings
 from core.sweeps import Chunk, ImageResult, Spec, measure, spec_from_dict
 from jobs.hosts import left_to_others, output_here, worker_name
-from jobs.live import MAX_TRIES, LiveRun
-from jobs.records import send
+from jobs.live import MAX_TRIES, Claim, LiveRun
+from jobs.records import record_command, ring, send
+
+LOG = logging.getLogger(__name__)
 
 MOMENT, MOMENT_PIXELS = 2.0, 1_000_000  # seconds, pixels of an image that takes no longer
 
@@ -36,13 +39,13 @@ def measure_chunk(
     root, output: folders as the dashboard's host has them. names: of the files to write, one a record.
     Stops after the image at hand when the run is cancelled. An image at which the process died MAX_TRIES times is given
     up with that reason. Images that this host cannot reach are left to another one's worker (then a Retry is returned);
-    given up where there is none.
+    given up where there is none. Nothing is sent where another worker has taken the job over meanwhile.
     """
     job = get_current_job()
     if job is None:
         raise RuntimeError("expected to be called by a worker; got a direct call")
     live = LiveRun(job.connection, run_id)
-    if live.stopped(attempt):
+    if live.stopped(attempt) or (claim := live.claim(job.id, attempt)) is None:
         return None
     chosen, settings = [Record(**each) for each in records], Settings.from_environment()
     unreachable = ""
@@ -56,16 +59,21 @@ def measure_chunk(
     if live.begin():
         send(job.connection, "started", run_id=run_id, attempt=attempt, at=datetime.now(UTC).isoformat())
     started = time.perf_counter()
-    if unreachable:
-        live.log(f"{worker_name()}: {unreachable}")
-        results = [_given_up(live, record, unreachable) for record in chosen]
-        send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), results)))
-    else:
-        named = dict(zip((record.path for record in chosen), names or (), strict=False))
-        results = []
-        for part in _parts(_measured(live, attempt, spec_from_dict(spec), folder, chosen, written, named), chosen):
-            send(job.connection, "chunk", **asdict(Chunk(run_id, attempt, worker_name(), part)))
+    results: list[ImageResult] = []
+    try:
+        if unreachable:
+            live.log(f"{worker_name()}: {unreachable}")
+            parts = iter([[_given_up(claim, record, unreachable) for record in chosen]])
+        else:
+            named = dict(zip((record.path for record in chosen), names or (), strict=False))
+            parts = _parts(_measured(claim, spec_from_dict(spec), folder, chosen, written, named), chosen)
+        for part in parts:
+            claim.write(record_command("chunk", **asdict(Chunk(run_id, attempt, worker_name(), part, claim.number))))
+            ring(job.connection)
             results += part
+    except TakenOver as reason:
+        LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
+        return None
     failed = sum(result.status == "failed" for result in results)
     live.log(
         f"{worker_name()}: {len(results) - failed} images measured"
@@ -91,29 +99,29 @@ def _parts(results: Iterator[ImageResult], records: Sequence[Record]) -> Iterato
         yield part
 
 
-def _given_up(live: LiveRun, record: Record, reason: str) -> ImageResult:
-    live.end_image(record.image_id, failed=True)
+def _given_up(claim: Claim, record: Record, reason: str) -> ImageResult:
+    claim.end_image(record.image_id, failed=True)
     return ImageResult(record.image_id, "failed", reason, 0.0)
 
 
 def _measured(
-    live: LiveRun,
-    attempt: int,
+    claim: Claim,
     spec: Spec,
     root: Path,
     records: Sequence[Record],
     output: Path | None,
     names: Mapping[str, str],
 ) -> Iterator[ImageResult]:
+    live = claim.live
     for record in records:
-        if live.stopped(attempt):
+        if live.stopped(claim.attempt, claim):
             return
         if live.try_part(record.image_id) > MAX_TRIES:
             reason = f"expected to measure {record.path}; the process died {MAX_TRIES} times at it"
             result = ImageResult(record.image_id, "failed", reason, 0.0)
         else:
             result = measure(record, root, spec, output, names.get(record.path))
+        claim.end_image(record.image_id, failed=result.status == "failed")
         if result.reason:
             live.log(f"{worker_name()}: {record.image_id}: {result.reason}")
-        live.end_image(record.image_id, failed=result.status == "failed")
         yield result

@@ -22,7 +22,7 @@ from core.datasets import Dataset
 from core.errors import DatasetError, SpecError
 from core.schedule import State
 from jobs.connection import TRAIN, Connection, queue
-from jobs.live import PREFIX, LiveRun
+from jobs.live import PREFIX, Command, LiveRun
 from jobs.records import dataset_from_dict, dataset_to_dict
 
 HIGH, NORMAL, LOW = "high", "normal", "low"
@@ -92,15 +92,19 @@ def enqueue_step(live: LiveRun, state: State, attempt: int) -> None:
 
     The next step of a run goes before the first of others, so that runs end one after the other.
     """
-    step = len(state.outcomes)
-    live.leave_state(step, json.dumps(schedule.to_dict(state)))
+    live.connection.execute_command(*state_command(live, state))
     enqueue_current(live, attempt)
 
 
+def state_command(live: LiveRun, state: State) -> Command:
+    """Return the command that leaves a state for the step after it."""
+    return live.state_command(len(state.outcomes), json.dumps(schedule.to_dict(state)))
+
+
 def enqueue_current(live: LiveRun, attempt: int) -> None:
-    """Enqueue the newest step that has a state, unless it is under way or the run is held."""
+    """Enqueue the newest step that has a state, unless it is under way, or the run is held or has ended."""
     step = live.newest_state()
-    if step is None or live.hold():
+    if step is None or live.hold() or live.past(step):
         return
     name = job_id(live, attempt, step)
     former = _fetch(live.connection, name)

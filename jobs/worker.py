@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -31,7 +32,7 @@ from redis.client import Pipeline
 from rq import Queue, SimpleWorker, Worker, worker_registration
 from rq.exceptions import DuplicateJobError
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
@@ -110,11 +111,6 @@ class ForkingWorker(KnownWorker, Worker):
 
     seen_cancelled: tuple[str, float] = ("", 0.0)  # a job, and since when its run is known here to be cancelled
 
-    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Give a sign of life during a job, and end one that goes on after its run was cancelled."""
-        super().maintain_heartbeats(job, execution)
-        self.end_cancelled(job)
-
     def end_cancelled(self, job: Job) -> None:
         """Kill the process of a measuring job some seconds after its run was cancelled.
 
@@ -131,6 +127,53 @@ class ForkingWorker(KnownWorker, Worker):
             live.log(f"{self.name}: the image at hand was left unmeasured, {GRACE:.0f} s after the run was cancelled")
             self._stopped_job_id = job.id  # so that RQ does not begin it again
             self.kill_horse()
+
+    def taken_over(self, job: Job, execution: Execution | None) -> bool:
+        """Return whether a job that this worker is at has been begun again, or has ended, without it.
+
+        So it is after a pause longer than `LOST`. The job's state is another worker's then: to mark it as finished or
+        failed, or to retry it, would end that worker's work or double it.
+        """
+        if execution is None:
+            return False
+        asked = self.connection.pipeline().zscore(job.started_job_registry.key, execution.composite_key)
+        known, state = asked.hmget(job.key, "status", "worker_name").execute()
+        ours = [JobStatus.STARTED.value.encode(), self.name.encode()]  # also where the server has forgotten the rest
+        return known is None and state != ours
+
+    def is_waiting(self, job: Job) -> bool:
+        """Return whether no worker has begun a job."""
+        return bool(self.connection.hget(job.key, "status") == JobStatus.QUEUED.value.encode())
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """Mark a job as begun; end its process where another worker has begun it since this one took it."""
+        if self.taken_over(job, self.execution):
+            if not self.is_waiting(job):
+                os._exit(0)
+            job.started_job_registry.add_execution(self.execution, self.connection, LOST)  # nobody has it
+        super().prepare_job_execution(job, remove_from_intermediate_queue)
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Give a sign of life during a job; end its process where the job was taken over, or its run cancelled."""
+        super().maintain_heartbeats(job, execution)
+        if self.taken_over(job, execution) and not self.is_waiting(job):
+            self.log.warning("job %s was taken over by another worker; its process here is ended", job.id)
+            self.kill_horse()
+        else:
+            self.end_cancelled(job)
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        """End the job's process here, before it marks the job as finished or failed, where the job was taken over."""
+        if self.taken_over(job, self.execution):
+            os._exit(0)
+        super().handle_execution_ended(job, queue, heartbeat_ttl)
+
+    def handle_job_failure(self, job: Job, queue: Queue, *given: Any, **named: Any) -> None:
+        """Retry a job whose process died, or mark it as failed, unless it was taken over."""
+        if self.taken_over(job, named.get("execution")):
+            self._stopped_job_id = None
+            return
+        super().handle_job_failure(job, queue, *given, **named)
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Run the job in the forked process."""

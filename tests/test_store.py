@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from core.errors import StoreBusy, StoreError
 from core.metadata import LeftOut
 from core.outcomes import outcome
 from core.store import NewRun, Store
-from core.store_file import SECTIONS, VERSION, schema_sections
+from core.store_file import SECTIONS, VERSION, insert, schema_sections
 from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult, SweepSpec
+from jobs import recorder
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
 SPEC = SweepSpec(dataset="moles", ks=(2, 4), codec="png")
@@ -126,6 +128,31 @@ def test_a_record_of_an_attempt_that_was_replaced_is_dropped(store: Store) -> No
     assert store.images(RUN.run_id)["image_id"].tolist() == ["a", "b"]
 
 
+def test_results_of_an_older_claim_on_an_image_are_dropped_and_so_are_those_of_a_finished_run(store: Store) -> None:
+    store.record_run(replace(RUN, total=4))
+    store.record_images([Chunk(RUN.run_id, 1, "first", [result("a"), result("b")])])  # of a time without claims
+    store.record_images([Chunk(RUN.run_id, 1, "third", [result("a", psnr=33.0), result("b", psnr=33.0)], claim=8)])
+    late = [result("a", status="failed"), result("b", psnr=22.0), result("c", psnr=22.0)]
+    for claim in (0, 7):
+        assert not store.record_images([Chunk(RUN.run_id, 1, "late", late, claim=claim)])
+    both = [
+        Chunk(RUN.run_id, 1, "newer", [result("d", psnr=44.0)], claim=10),
+        Chunk(RUN.run_id, 1, "older", [result("d", psnr=11.0)], claim=9),
+    ]
+    assert store.record_images(both) == {RUN.run_id}
+    images = store.images(RUN.run_id)
+    assert images["worker"].tolist() == ["third", "third", "late", "newer"]
+    assert (images["status"] == "measured").all()
+    psnr = store.measurements(RUN.run_id, variant="k=2")["psnr"].tolist()
+    assert psnr == [33.0, 33.0, 22.0, 44.0]
+    run = store.run(RUN.run_id)
+    assert run is not None
+    assert (run["measured"], run["failed"]) == (4, 0)
+    store.record_outcome(RUN.run_id, outcome(SPEC, store.measurements(RUN.run_id), total=4), NOW)
+    assert not store.record_images([Chunk(RUN.run_id, 1, "later", late, claim=11)])
+    pd.testing.assert_frame_equal(store.images(RUN.run_id), images)
+
+
 def test_results_of_an_unknown_run_are_an_error_so_that_they_are_tried_again(store: Store) -> None:
     with pytest.raises(StoreError, match="svd-sweep-9"):
         store.record_images([Chunk("svd-sweep-9", 1, "svd-1", [result("a")])])
@@ -210,6 +237,34 @@ def test_a_store_from_before_trainings_gets_their_tables_and_keeps_its_rows(tmp_
     assert store.studies().empty
     assert store.epochs([]).empty
     assert len(store.read("SELECT * FROM dataset_left_out")) == 1
+
+
+def test_a_store_from_before_claims_keeps_its_rows_and_takes_records_with_and_without_one(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / "old.duckdb") as connection:
+        for _, statements in SECTIONS[:2]:
+            connection.execute(statements)
+        connection.execute("CREATE TABLE schema_version AS SELECT 2::INTEGER AS version")
+        for table, values in (
+            ("runs", {**asdict(RUN), "status": "running", "attempt": 1, "measured": 1, "failed": 0}),
+            ("images", {"run_id": RUN.run_id, "image_id": "a", "attempt": 1, "status": "measured", "worker": "old"}),
+        ):
+            insert(connection, table, pd.DataFrame([values]))
+    store = Store(tmp_path / "old.duckdb")
+    store.migrate()
+    run = store.run(RUN.run_id)
+    assert run is not None
+    assert (run["status"], run["claim"]) == ("running", 0)
+    recorder._write(store, [chunk_text(result("a"), worker="without a claim")])
+    assert store.images(RUN.run_id)["worker"].tolist() == ["without a claim"]
+    recorder._write(store, [chunk_text(result("a"), worker="with one", claim=5)])
+    recorder._write(store, [chunk_text(result("a"), worker="late without one")])
+    assert store.images(RUN.run_id)["worker"].tolist() == ["with one"]
+
+
+def chunk_text(*results: ImageResult, worker: str, **claim: int) -> bytes:
+    """A record as it lies in the queue."""
+    values = {"run_id": RUN.run_id, "attempt": 1, "worker": worker, "results": [asdict(each) for each in results]}
+    return json.dumps({"kind": "chunk", "values": {**values, **claim}}).encode()
 
 
 def test_a_store_that_says_1_and_has_all_of_2_is_used_as_it_is(tmp_path: Path) -> None:

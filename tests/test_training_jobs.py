@@ -91,6 +91,12 @@ def live_run(settings: Settings, run_id: str) -> LiveRun:
     return LiveRun(Redis.from_url(str(settings.redis_url)), run_id)
 
 
+def checkpoint_of(queues: Queues, run_id: str) -> Path:
+    """The one checkpoint of a run's first step, in the folder of the claim that it was trained by."""
+    (found,) = (queues.settings.trained / run_id).glob("step-0-*/checkpoint.npz")
+    return found
+
+
 def trained_epochs(queues: Queues, run_id: str) -> list[str]:
     """The epochs that processes have trained, as the log tells them, in order."""
     lines = (line.partition("Z ")[2] for line in queues.log(run_id))
@@ -172,7 +178,7 @@ def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues
     state = state_of(lab, run_id)
     assert state.status == "paused"
     assert 2 <= state.epoch < 30
-    assert (lab.settings.trained / run_id / "step-0" / "checkpoint.npz").is_file()
+    assert checkpoint_of(lab, run_id).is_file()
     time.sleep(6)  # the record worker looks every five seconds whether a run has lost its job
     assert state_of(lab, run_id) == state
     with pytest.raises(SpecError, match="has ended"):
@@ -230,7 +236,7 @@ def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Qu
     at_epoch(lab, run_id, 1)
     lab.pause(run_id)
     idle(lab)
-    checkpoint = lab.settings.trained / run_id / "step-0" / "checkpoint.npz"
+    checkpoint = checkpoint_of(lab, run_id)
     with np.load(checkpoint) as file:
         arrays = dict(file)
     for name, array in arrays.items():

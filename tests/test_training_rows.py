@@ -21,6 +21,7 @@ from core.splits import SPLITS
 from core.store import NewRun, Store
 from core.tables import STEP_COLUMNS
 from core.training_runs import PruneTrainSpec, StepResult, TrainSpec, described, failed, first_state, next_training
+from jobs import recorder
 
 NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
 LENET5 = NETWORKS["lenet5"]
@@ -158,6 +159,49 @@ def test_records_of_an_older_attempt_are_dropped(store: Store) -> None:
     assert (run(store)["status"], run(store)["error"], run(store)["attempt"]) == ("queued", None, 2)
     store.record_training_retry("prune-train-1", 2, 0)  # delivered twice, with whatever step
     assert store.steps()["step"].tolist() == [0]
+
+
+def test_records_of_an_older_claim_and_of_a_run_that_has_ended_are_dropped(store: Store) -> None:
+    def everything(name: str, claim: int) -> None:
+        """All that a worker records of step 0."""
+        late = replace(EPOCH, train_loss=float(claim))
+        store.record_training_data("prune-train-1", 1, {**DATA, "notes": [name]}, claim=claim)
+        store.record_step("prune-train-1", 1, trained(0), name, NOW, NOW, claim=claim)
+        store.record_epochs("prune-train-1", 1, 0, [late], NOW, claim=claim)
+
+    def found() -> tuple[list[str], list[str], list[float]]:
+        epochs = store.epochs(["prune-train-1"])
+        return store.training_notes("prune-train-1"), store.steps()["worker"].tolist(), epochs["train_loss"].tolist()
+
+    everything("first", 0)  # by a worker of a time without claims
+    everything("second", 7)
+    everything("third", 8)
+    assert found() == (["third"], ["third"], [8.0])
+    for late in (0, 7):
+        everything("late", late)
+        store.record_training_ended("prune-train-1", 1, "late", NOW, claim=late)
+    assert found() == (["third"], ["third"], [8.0])
+    assert (run(store)["status"], run(store)["error"], run(store)["claim"]) == ("queued", None, 8)
+    store.record_training_ended("prune-train-1", 1, None, NOW, claim=8)
+    before = run(store)
+    everything("later", 9)
+    store.record_training_ended("prune-train-1", 1, "later", NOW, claim=9)
+    assert found() == (["third"], ["third"], [8.0])
+    assert run(store) == before
+    store.record_training_retry("prune-train-1", 2, 0)
+    store.record_step("prune-train-1", 2, trained(0), "after a retry", NOW, NOW, claim=1)
+    assert store.steps()["worker"].tolist() == ["after a retry"]
+
+
+def test_records_that_workers_of_a_time_without_claims_have_left_in_the_queue_are_written(store: Store) -> None:
+    common = {"run_id": "prune-train-1", "attempt": 1}
+    result = {"result": trained().to_dict(), "worker": "w", "started_at": NOW.isoformat(), "finished_at": None}
+    epochs = {"step": 0, "epochs": [vars(EPOCH)], "ended_at": NOW.isoformat()}
+    for kind, values in (("training_data", {"values": DATA}), ("step", result), ("epochs", epochs)):
+        recorder._write(store, [json.dumps({"kind": kind, "values": {**common, **values}}).encode()])
+    assert store.training_notes("prune-train-1") == DATA["notes"]
+    assert store.step_results("prune-train-1") == [trained()]
+    assert store.epochs(["prune-train-1"])["epoch"].tolist() == [1]
 
 
 def test_a_retry_forgets_the_rows_from_its_step_on_and_keeps_those_before(store: Store) -> None:

@@ -27,6 +27,7 @@ from core.training_runs import (
     PruneTrainSpec,
     StepResult,
     TrainSpec,
+    checkpoint_folder,
     described,
     failed,
     first_state,
@@ -34,6 +35,7 @@ from core.training_runs import (
     judged,
     likely_networks,
     next_training,
+    take_over_checkpoint,
     training_data,
     training_grid,
     training_spec_from_dict,
@@ -234,6 +236,32 @@ def test_data_are_refused_where_a_set_cannot_be_drawn(tmp_path: Path) -> None:
         SPEC.check(one_class)
     with pytest.raises(DermSlimError):
         training_data(one_class, SPEC, tmp_path / "cache")
+
+
+def test_a_newer_claim_takes_the_checkpoint_from_older_ones_which_can_write_no_file_any_more(tmp_path: Path) -> None:
+    step = next_training(SPEC, first_state(SPEC))
+    assert isinstance(step, Step)
+    step = replace(step, index=1)
+    other = tmp_path / "step-10"  # of another step
+    for place in (other, checkpoint_folder(tmp_path, step)):  # of a time without claims
+        place.mkdir()
+        (place / "checkpoint.npz").write_bytes(place.name.encode())
+    first = take_over_checkpoint(tmp_path, step, 5)
+    assert [path.name for path in first.iterdir()] == ["checkpoint.npz"]
+    with (first / "checkpoint.half").open("wb") as half:  # the first process is paused while it writes
+        second = take_over_checkpoint(tmp_path, step, 7)
+        assert take_over_checkpoint(tmp_path, step, 6) == checkpoint_folder(tmp_path, step, 6), "it comes too late"
+        (second / "checkpoint.half").write_bytes(b"the second's")
+        half.write(b"the first's, which are longer")
+    assert not first.exists()
+    assert {path.name: path.read_bytes() for path in second.iterdir()} == {
+        "checkpoint.npz": b"step-1",
+        "checkpoint.half": b"the second's",
+    }
+    with pytest.raises(FileNotFoundError):
+        (first / "checkpoint.half").replace(first / "checkpoint.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1-7", "step-10"]
+    assert (other / "checkpoint.npz").read_bytes() == b"step-10"
 
 
 def test_old_checkpoints_are_forgotten_but_those_of_runs_that_are_kept(tmp_path: Path) -> None:

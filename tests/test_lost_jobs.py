@@ -1,0 +1,253 @@
+"""Workers taken for dead that come back: paused in the middle of a job, resumed once others have done it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+from laboratory import (
+    Trained,
+    assert_trained_alike,
+    gone,
+    suspended_job,
+    trained_here,
+    wait_for,
+    workers,
+    write_images,
+    write_lesions,
+)
+from redis import Redis
+from rq import Retry
+from rq.job import Job, JobStatus
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from core.architectures import LENET5
+from core.datasets import Dataset
+from core.protocol import TrainingSpec
+from core.schedule import Baseline, Rules
+from core.settings import Settings
+from core.splits import Targets
+from core.sweeps import SweepSpec
+from core.training_runs import PruneTrainSpec
+from jobs.connection import SVD, Connection, queue
+from jobs.live import LiveRun
+from jobs.lost_jobs import begin_lost_again
+from jobs.queues import Queues
+from jobs.run_states import RunState
+from jobs.training_jobs import TRAIN_QUEUES
+from jobs.worker import ForkingWorker
+
+pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
+
+EPOCHS = 20
+SPEC = PruneTrainSpec(
+    dataset="lesions",
+    network=LENET5,
+    training=TrainingSpec(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
+    targets=Targets(64, 16, 16),
+    baseline=Baseline(0, 0, 0, 0, 100),  # whatever was trained is accepted, so that the steps are known
+    rules=Rules((50.0,), max_iterations=1),
+)
+
+
+@pytest.fixture(scope="module")
+def lesions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lesions(tmp_path_factory.mktemp("images") / "lesions")
+
+
+@pytest.fixture(scope="module")
+def reference(lesions: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What the training comes to undisturbed."""
+    return trained_here(SPEC, lesions, tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture
+def connection(valkey_url: str) -> Iterator[Connection]:
+    with Redis.from_url(valkey_url) as client:
+        yield client
+
+
+def registered(queues: Queues, folder: Path) -> Dataset:
+    dataset = queues.resolve(str(folder))
+    queues.register(dataset)
+    wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 60)
+    return dataset
+
+
+def ended(queues: Queues, run_id: str) -> RunState:
+    wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 300)
+    wait_for(lambda: queues.records_waiting() == 0, 60)
+    state = queues.run(run_id)
+    assert state is not None
+    return state
+
+
+def lose(connection: Connection, worker: subprocess.Popen[bytes], name: str) -> psutil.Process:
+    """Pause a worker and the process of its job, and have it look as if that were long ago. Give the process."""
+    job = suspended_job(worker)
+    psutil.Process(worker.pid).suspend()
+    for each in (SVD, *TRAIN_QUEUES):
+        key = StartedJobRegistry(each, connection=connection).key
+        for execution in connection.zrange(key, 0, -1):
+            connection.zadd(key, {execution: 1})
+    connection.hset(f"rq:worker:{name}", "last_heartbeat", "2020-01-01T00:00:00.000000Z")
+    return job
+
+
+def all_that_is_recorded(queues: Queues, run_id: str) -> list[pd.DataFrame]:
+    wait_for(lambda: queues.records_waiting() == 0, 60)
+    store = queues.store
+    runs = store.runs()
+    return [
+        runs[runs["run_id"] == run_id],
+        *(store.steps([run_id]), store.epochs([run_id]), store.run_splits(run_id)),
+        *(store.images(run_id), store.measurements(run_id)),
+    ]
+
+
+def weights(queues: Queues, run_id: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (queues.settings.trained / run_id).glob("*.keras")}
+
+
+def assert_the_same(found: list[pd.DataFrame], before: list[pd.DataFrame]) -> None:
+    for one, other in zip(found, before, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resumed", ["its process", "the worker"])
+def test_a_training_worker_that_comes_back_changes_nothing_of_a_run_that_another_host_has_finished(
+    resumed: str, settings: Settings, lesions: Path, connection: Connection, reference: Trained
+) -> None:
+    """The process finds out by itself, or its worker ends it."""
+    settings = replace(settings, data_roots=(*settings.data_roots, lesions.parent))
+    elsewhere = replace(settings, data_dir=settings.data_dir.with_name("elsewhere"))
+    elsewhere.data_dir.mkdir()
+    queues = Queues(settings)
+    with workers(settings, "record"), workers(elsewhere, "train", beside=True) as (first,):
+        dataset = registered(queues, lesions)
+        run_id = queues.submit(SPEC, dataset).run_id
+        wait_for(lambda: len(queues.store.epochs([run_id])) >= 2, 300)
+        (name,) = (worker.name for worker in queues.workers() if worker.kind == "train")
+        process = lose(connection, first, name)
+        assert len(queues.store.step_results(run_id)) == 0
+        with workers(settings, "train", beside=True):
+            assert ended(queues, run_id).status == "finished"
+            assert_trained_alike(queues.store, run_id, reference)
+            before, files = all_that_is_recorded(queues, run_id), weights(queues, run_id)
+            if resumed == "its process":
+                process.resume()
+                wait_for(lambda: gone(process), 120)
+                assert not list((elsewhere.trained / run_id).glob("*.keras"))
+            psutil.Process(first.pid).resume()
+            wait_for(lambda: any(each.name == name and each.state == "idle" for each in queues.workers()), 120)
+            assert gone(process)
+            assert_the_same(all_that_is_recorded(queues, run_id), before)
+            assert weights(queues, run_id) == files
+            assert set(files) == {"0.keras", "1.keras"}
+            for number in (0, 1):
+                job = Job.fetch(f"{run_id}--1-{number}", connection, serializer=JSONSerializer)
+                assert job.get_status() == JobStatus.FINISHED
+                assert job.worker_name != name
+            assert [len(queue(each, connection)) for each in TRAIN_QUEUES] == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_a_training_worker_that_comes_back_in_the_middle_on_the_same_host_loses_its_checkpoint_and_stops(
+    settings: Settings, lesions: Path, connection: Connection, reference: Trained
+) -> None:
+    settings = replace(settings, data_roots=(*settings.data_roots, lesions.parent))
+    queues = Queues(settings)
+    with workers(settings, "record", "train") as (_, first):
+        dataset = registered(queues, lesions)
+        run_id = queues.submit(SPEC, dataset).run_id
+        wait_for(lambda: len(queues.store.epochs([run_id])) >= 3, 300)
+        (name,) = (worker.name for worker in queues.workers() if worker.kind == "train")
+        process = lose(connection, first, name)
+        live = LiveRun(connection, run_id)
+        assert live.newest_state() == 0
+        with workers(settings, "train", beside=True) as (second,):
+            wait_for(lambda: any("goes on after epoch" in line for line in live.log_lines()), 300)
+            other = suspended_job(second)
+            process.resume()
+            wait_for(lambda: gone(process), 120)
+            assert live.newest_state() == 0, "the second one had not ended the step"
+            other.resume()
+            assert ended(queues, run_id).status == "finished"
+            assert_trained_alike(queues.store, run_id, reference)
+            rows = queues.store.steps([run_id])
+            assert name not in set(rows["worker"])
+            psutil.Process(first.pid).resume()
+            wait_for(lambda: not list((settings.trained / run_id).glob("step-*")), 60)
+
+
+@pytest.mark.slow
+def test_a_measuring_worker_that_comes_back_changes_nothing_of_a_run_that_others_have_finished(
+    settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.queues.CHUNKS", 1)
+    folder = write_images(settings.data_roots[1] / "large", 4, height=450, width=600)
+    queues = Queues(settings)
+    with workers(settings, "record", "svd") as (_, first):
+        dataset = registered(queues, folder)
+        run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(100, 200, 300, 400)), dataset).run_id
+        wait_for(lambda: (state := queues.run(run_id)) is not None and state.done >= 1, 120)
+        (name,) = (worker.name for worker in queues.workers() if worker.kind == "svd")
+        process = lose(connection, first, name)
+        assert queues.store.images(run_id).empty
+        with workers(settings, "svd", beside=True):
+            state = ended(queues, run_id)
+            assert (state.status, state.done) == ("finished", 4)
+            before, progress = all_that_is_recorded(queues, run_id), LiveRun(connection, run_id).progress()[:2]
+            process.resume()
+            wait_for(lambda: gone(process), 120)
+            psutil.Process(first.pid).resume()
+            wait_for(lambda: any(each.name == name and each.state == "idle" for each in queues.workers()), 60)
+            assert_the_same(all_that_is_recorded(queues, run_id), before)
+            assert name not in set(queues.store.images(run_id)["worker"])
+            assert LiveRun(connection, run_id).progress()[:2] == progress
+
+
+def test_a_worker_whose_job_was_taken_over_neither_fails_nor_retries_it(connection: Connection) -> None:
+    target = queue(SVD, connection)
+    options: dict[str, Any] = {"connection": connection, "serializer": JSONSerializer}
+    first, second = (ForkingWorker([target], name=name, **options) for name in ("first", "second"))
+    job = target.enqueue("jobs.tasks.measure_chunk", retry=Retry(max=3))
+
+    def begun(worker: ForkingWorker) -> Any:
+        assert target.pop_job_id() == job.id
+        execution = worker.prepare_execution(job)
+        worker.prepare_job_execution(job)
+        assert not worker.taken_over(job, execution)
+        return execution
+
+    lost = begun(first)
+    connection.zadd(job.started_job_registry.key, {lost.composite_key: 1})
+    begin_lost_again(connection)
+    assert first.taken_over(job, lost)
+    held = begun(second)
+    assert first.taken_over(job, lost)
+    first.handle_job_failure(job, target, exc_string="its process died", execution=lost)
+    assert (job.get_status(), job.worker_name, target.job_ids) == (JobStatus.STARTED, "second", [])
+    assert not second.taken_over(job, held)
+    second.handle_job_failure(job, target, exc_string="its process died", execution=held)
+    assert (job.get_status(), target.job_ids) == (JobStatus.QUEUED, [job.id])
+
+
+def test_a_worker_that_the_server_has_forgotten_keeps_its_job(connection: Connection) -> None:
+    target = queue(SVD, connection)
+    worker = ForkingWorker([target], connection=connection, serializer=JSONSerializer)
+    job = target.enqueue("jobs.tasks.measure_chunk")
+    execution = worker.prepare_execution(job)
+    connection.delete(job.started_job_registry.key)
+    worker.prepare_job_execution(job)  # nobody else has begun it
+    assert len(job.started_job_registry.get_job_ids(cleanup=False)) == 1
+    connection.delete(job.started_job_registry.key)
+    assert not worker.taken_over(job, execution)
