@@ -105,11 +105,16 @@ class KnownWorker(BaseWorker):
 class ForkingWorker(KnownWorker, Worker):
     """RQ's forking worker; a job's process ends with it."""
 
+    seen_cancelled: tuple[str, float] = ("", 0.0)  # a job, and since when its run is known here to be cancelled
+
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Return seconds without a sign of life after which a job counts as abandoned and is begun again."""
         return LOST
 
-    seen_cancelled: tuple[str, float] = ("", 0.0)  # a job, and since when its run is known here to be cancelled
+    def subscribe(self) -> None:
+        """Start the thread that listens for commands; from then on the main thread alone is told of the time."""
+        super().subscribe()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
     def end_cancelled(self, job: Job) -> None:
         """Kill the process of a measuring job some seconds after its run was cancelled.
@@ -289,6 +294,9 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         recorder.serve(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
+    # By this signal the main thread comes round to give signs of life. After a pause of the whole process any thread
+    # that does not block it may get it instead, and the main one would wait for its job's end, as if dead.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     give_way(settings.worker_niceness if kind == TRAIN else settings.worker_niceness * 3 // 2)
     if kind == TRAIN:
         prepare_training()

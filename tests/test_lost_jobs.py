@@ -122,11 +122,9 @@ def assert_the_same(found: list[pd.DataFrame], before: list[pd.DataFrame]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resumed", ["its process", "the worker"])
 def test_a_training_worker_that_comes_back_changes_nothing_of_a_run_that_another_host_has_finished(
-    resumed: str, settings: Settings, lesions: Path, connection: Connection, reference: Trained
+    settings: Settings, lesions: Path, connection: Connection, reference: Trained
 ) -> None:
-    """The process finds out by itself, or its worker ends it."""
     settings = replace(settings, data_roots=(*settings.data_roots, lesions.parent))
     elsewhere = replace(settings, data_dir=settings.data_dir.with_name("elsewhere"))
     elsewhere.data_dir.mkdir()
@@ -142,14 +140,12 @@ def test_a_training_worker_that_comes_back_changes_nothing_of_a_run_that_another
             assert ended(queues, run_id).status == "finished"
             assert_trained_alike(queues.store, run_id, reference)
             before, files = all_that_is_recorded(queues, run_id), weights(queues, run_id)
-            if resumed == "its process":
-                process.resume()
-                wait_for(lambda: gone(process), 120)
-                assert not list((elsewhere.trained / run_id).glob("*.keras"))
+            process.resume()
+            wait_for(lambda: gone(process), 120)
             psutil.Process(first.pid).resume()
             wait_for(lambda: any(each.name == name and each.state == "idle" for each in queues.workers()), 120)
-            assert gone(process)
             assert_the_same(all_that_is_recorded(queues, run_id), before)
+            assert not list((elsewhere.trained / run_id).glob("*.keras"))
             assert weights(queues, run_id) == files
             assert set(files) == {"0.keras", "1.keras"}
             for number in (0, 1):
@@ -189,9 +185,11 @@ def test_a_training_worker_that_comes_back_in_the_middle_on_the_same_host_loses_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("resumed", ["its process", "the worker"])
 def test_a_measuring_worker_that_comes_back_changes_nothing_of_a_run_that_others_have_finished(
-    settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    resumed: str, settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The process finds out by itself, or its worker ends it."""
     monkeypatch.setattr("jobs.queues.CHUNKS", 1)
     folder = write_images(settings.data_roots[1] / "large", 4, height=450, width=600)
     queues = Queues(settings)
@@ -206,10 +204,12 @@ def test_a_measuring_worker_that_comes_back_changes_nothing_of_a_run_that_others
             state = ended(queues, run_id)
             assert (state.status, state.done) == ("finished", 4)
             before, progress = all_that_is_recorded(queues, run_id), LiveRun(connection, run_id).progress()[:2]
-            process.resume()
-            wait_for(lambda: gone(process), 120)
+            if resumed == "its process":
+                process.resume()
+                wait_for(lambda: gone(process), 120)
             psutil.Process(first.pid).resume()
             wait_for(lambda: any(each.name == name and each.state == "idle" for each in queues.workers()), 60)
+            assert gone(process)
             assert_the_same(all_that_is_recorded(queues, run_id), before)
             assert name not in set(queues.store.images(run_id)["worker"])
             assert LiveRun(connection, run_id).progress()[:2] == progress
