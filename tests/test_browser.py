@@ -451,7 +451,7 @@ def test_names_that_are_numbers_or_markup_are_shown_as_they_are_and_call_no_othe
     for place, label in enumerate(labels):
         (folder / label).mkdir(parents=True)
         for number in range(1 + place % 3):
-            pixels = np.full((40, 56, 3), 10 * place + number, np.uint8)
+            pixels = np.random.default_rng([place, number]).integers(0, 256, (40, 56, 3), np.uint8)
             assert cv2.imwrite(str(folder / label / f"{place}_{number} ![](https:example.org).png"), pixels)
     queues = Queues(visitor.stack.settings)
     queues.register(load_dataset(folder))
