@@ -7,7 +7,6 @@ may end whoever reads it, so it is read in a process of its own.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +32,7 @@ def checked(path: Path, *, settle: bool = False) -> dict[str, int]:
     a copy that nobody else uses. StoreDamaged names the tables that cannot be read; StoreBusy, StoreError.
     """
     command = [sys.executable, "-m", "core.store_check", str(path.resolve()), *(["--settle"] if settle else [])]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     try:
         answer = json.loads(done.stdout.strip().rpartition("\n")[2])
     except ValueError:
