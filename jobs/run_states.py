@@ -172,7 +172,10 @@ def worker_state(worker: Worker) -> WorkerState | None:
         host == socket.gethostname() and not psutil.pid_exists(pid)
     ):
         return None
-    job_id = worker.get_current_job_id()
+    try:
+        job_id = worker.get_current_job_id()
+    except KeyError:  # a sign of life came late, and made half an entry of a job that was taken over
+        job_id = None
     return WorkerState(
         name=worker.name,
         kind=kind,

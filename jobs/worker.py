@@ -146,6 +146,10 @@ class ForkingWorker(KnownWorker, Worker):
         ours = [JobStatus.STARTED.value.encode(), self.name.encode()]  # also where the server has forgotten the rest
         return known is None and state != ours
 
+    def forget(self, execution: Execution) -> None:
+        """Remove what the server has of an execution that was taken over, or what a late sign of life made of it."""
+        self.connection.pipeline().delete(execution.key).srem(self.executions_key, execution.composite_key).execute()
+
     def is_waiting(self, job: Job) -> bool:
         """Return whether no worker has begun a job."""
         return bool(self.connection.hget(job.key, "status") == JobStatus.QUEUED.value.encode())
@@ -154,22 +158,25 @@ class ForkingWorker(KnownWorker, Worker):
         """Mark a job as begun; end its process where another worker has begun it since this one took it."""
         if self.taken_over(job, self.execution):
             if not self.is_waiting(job):
+                self.forget(self.execution)
                 os._exit(0)
             job.started_job_registry.add_execution(self.execution, self.connection, LOST)  # nobody has it
         super().prepare_job_execution(job, remove_from_intermediate_queue)
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """Give a sign of life during a job; end its process where the job was taken over, or its run cancelled."""
-        super().maintain_heartbeats(job, execution)
         if self.taken_over(job, execution) and not self.is_waiting(job):
             self.log.warning("job %s was taken over by another worker; its process here is ended", job.id)
             self.kill_horse()
-        else:
-            self.end_cancelled(job)
+            self.forget(execution)
+            return
+        super().maintain_heartbeats(job, execution)
+        self.end_cancelled(job)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
         """End the job's process here, before it marks the job as finished or failed, where the job was taken over."""
         if self.taken_over(job, self.execution):
+            self.forget(self.execution)
             os._exit(0)
         super().handle_execution_ended(job, queue, heartbeat_ttl)
 
@@ -177,6 +184,7 @@ class ForkingWorker(KnownWorker, Worker):
         """Retry a job whose process died, or mark it as failed, unless it was taken over."""
         if self.taken_over(job, named.get("execution")):
             self._stopped_job_id = None
+            self.forget(named["execution"])
             return
         super().handle_job_failure(job, queue, *given, **named)
 

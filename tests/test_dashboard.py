@@ -142,7 +142,7 @@ def test_a_store_that_is_no_database_gives_a_sentence(
     (tmp_path / "data" / "dermslim.duckdb").write_text("not a database")
     for page in PAGES:
         shown = opener(monkeypatch, tmp_path / "data", valkey_url)(page)
-        assert any("Expected a DuckDB file" in alert for alert in alerts(shown)), page
+        assert any("to be a whole DuckDB file" in alert for alert in alerts(shown)), page
 
 
 # -- results -------------------------------------------------------------------------------------------------------

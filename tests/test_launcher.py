@@ -136,6 +136,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
                 stderr=stream,
                 text=True,
                 start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where tests run under nohup
             )
         started.append(Launched(process, port, data_dir, output))
         return started[-1]

@@ -251,3 +251,22 @@ def test_a_worker_that_the_server_has_forgotten_keeps_its_job(connection: Connec
     assert len(job.started_job_registry.get_job_ids(cleanup=False)) == 1
     connection.delete(job.started_job_registry.key)
     assert not worker.taken_over(job, execution)
+
+
+def test_workers_are_listed_though_a_late_sign_of_life_left_half_an_entry_of_a_job(
+    settings: Settings, connection: Connection
+) -> None:
+    target = queue(SVD, connection)
+    worker = ForkingWorker([target], name="late", connection=connection, serializer=JSONSerializer)
+    worker.register_birth()
+    execution = worker.prepare_execution(target.enqueue("jobs.tasks.measure_chunk"))
+    queues = Queues(settings)
+    (found,) = queues.workers()
+    assert found.name == "late"
+    connection.delete(execution.key)
+    connection.hset(execution.key, "last_heartbeat", 1)
+    (found,) = queues.workers()
+    assert (found.name, found.current_run) == ("late", None)
+    worker.forget(execution)
+    assert not connection.exists(execution.key)
+    assert not connection.sismember(worker.executions_key, execution.composite_key)

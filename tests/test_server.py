@@ -30,8 +30,9 @@ from jobs.server import forget_server, ping, prepare_server, running_server, wai
 
 
 @pytest.fixture
-def embedded(tmp_path: Path) -> Settings:
-    data_dir = tmp_path / 'with "quotes" and spaces'
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a folder whose name is odd, and short enough for a socket."""
+    data_dir = tmp_path_factory.mktemp("s") / 'with "quotes" and spaces'
     return Settings(data_dir, (data_dir,))
 
 
