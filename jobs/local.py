@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -83,6 +84,7 @@ def _prepare() -> None:
     from jobs.worker import prepare_measuring
 
     prepare_measuring()
+    gc.unfreeze()  # nothing is forked here; what stays frozen until the process ends, DuckDB reports as leaked
 
 
 def write_rows(path: Path, results: Iterable[ImageResult]) -> Iterator[ImageResult]:

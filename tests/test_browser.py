@@ -466,14 +466,20 @@ def test_names_that_are_numbers_or_markup_are_shown_as_they_are_and_call_no_othe
     page = visitor.open("datasets?dataset=named&view=Classes")
     expect(page.locator(".barlayer .point path")).to_have_count(len(labels))
 
-    def heights(selector: str) -> list[tuple[str, float]]:
-        found = "parts => parts.map(part => [part.textContent, part.getBoundingClientRect().y])"
-        return sorted(page.locator(selector).evaluate_all(found), key=lambda part: part[1])
-
-    ticks, totals = heights(".yaxislayer-above text"), heights(".annotation text")
     counts = {label: str(1 + place % 3) for place, label in enumerate(labels)}
-    assert [total for total, _ in totals] == [counts.get(name) or counts[f" {name.strip()} "] for name, _ in ticks]
-    assert max(abs(tick - total) for (_, tick), (_, total) in zip(ticks, totals, strict=True)) < 5  # pixels
+
+    def at_their_bars() -> bool:
+        """Whether each total stands beside its class; both are looked at in one moment, since the page may yet move."""
+        ticks, totals = page.evaluate(
+            """() => ['.yaxislayer-above text', '.annotation text'].map(parts => [...document.querySelectorAll(parts)]
+                .map(part => [part.textContent, part.getBoundingClientRect().y])
+                .sort((one, other) => one[1] - other[1]))"""
+        )
+        wanted = [counts.get(name) or counts[f" {name.strip()} "] for name, _ in ticks]
+        apart = [abs(tick - total) for (_, tick), (_, total) in zip(ticks, totals, strict=False)]  # pixels
+        return len(ticks) == len(labels) and [total for total, _ in totals] == wanted and max(apart) < 5
+
+    until(at_their_bars, "every total at the bar of its class")
     visitor.open("inspector?dataset=named&image=example")
     expect(main(page).get_by_role("button", name=re.compile(r"!\[\]\(htt"))).not_to_have_count(0)
     assert [url for url in elsewhere if not url.startswith((visitor.stack.url, "data:", "blob:"))] == []

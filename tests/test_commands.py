@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -317,3 +318,14 @@ def test_an_image_of_one_pixel_is_measured_and_a_k_above_its_rank_is_named(
     assert frame.loc[("dot", 3), "reason"] == "k = 3: expected at most 1, the rank of this 1×1 image"
     assert frame.loc[("dot", 1), "mse"] == 0
     assert "1 rows not measured" in capsys.readouterr().err
+
+
+def test_a_local_sweep_of_several_processes_prints_no_more_than_one_of_one(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "moles", 2)
+    command = [sys.executable, "-m", "jobs", "svd-sweep", str(folder), "--k", "4", "--local", "--workers"]
+    environment = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "DATA_ROOTS": str(tmp_path)}
+    said = [
+        subprocess.run([*command, count], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240).stderr
+        for count in ("1", "2")
+    ]
+    assert said[1] == said[0]
