@@ -14,6 +14,7 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", 
     os.environ[_variable] = "1"
 
 import argparse
+import hashlib
 import statistics
 import sys
 import tempfile
@@ -28,8 +29,9 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import peers
+from core import jpeg_scans
 from core.datasets import Record
-from core.images import decode, encode
+from core.images import decode, encode, probe
 from core.metrics import Reference, warm_up
 from core.svd import decompose
 from core.sweeps import SweepSpec, measure
@@ -76,7 +78,9 @@ def textured_image(seed: int, height: int = 450, width: int = 600) -> npt.NDArra
 
 def measure_here(path: Path) -> tuple[dict[str, object], ...]:
     """Return the rows of one file as a worker measures them."""
-    record = Record(path.stem, path.name, path.stat().st_size, 0, 0, "")
+    data = path.read_bytes()
+    size = probe(data)
+    record = Record(path.stem, path.name, len(data), size.height, size.width, hashlib.sha256(data).hexdigest())
     result = measure(record, path.parent, SweepSpec(dataset="benchmark", ks=KS))
     if result.reason:
         raise SystemExit(f"{path}: {result.reason}")
@@ -150,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     warm_up()
+    jpeg_scans.warm_up()
     with tempfile.TemporaryDirectory() as temporary:
         if options.images:
             found = sorted(options.images.glob("*.jpg"))
