@@ -34,7 +34,7 @@ from jobs import retention, studies, webhooks
 from jobs.connection import Connection
 from jobs.hosts import tell_folders
 from jobs.live import LiveRun, active_runs
-from jobs.lost_jobs import begin_lost_again
+from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.queues import Queues
 from jobs.records import RECORDS, REJECTED, dataset_from_dict, ring, waiting
 from jobs.training_jobs import enqueue_current, is_due, release
@@ -312,7 +312,7 @@ def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> No
     known = _settled_facts(store, live, run_id, attempt, gone)
     if known is None:
         return
-    jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
+    jobs = _jobs(live)
     if any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs):
         return
     if waiting(live.connection):
@@ -343,7 +343,7 @@ def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) 
         live.log(f"released: it was to start after {until}")
         release(live, attempt)
         return
-    jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
+    jobs = [] if until else _jobs(live)
     under_way = any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs)
     if until or under_way or waiting(live.connection):
         return
@@ -359,6 +359,14 @@ def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) 
     else:  # the process died between a job's end and the next one's beginning
         live.log("its job was gone; enqueued again")
         enqueue_current(live, attempt)
+
+
+def _jobs(live: LiveRun) -> list[Job | None]:
+    """Return a run's jobs, None for those that are gone; what no queue holds is enqueued again first."""
+    jobs: list[Job | None] = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
+    for job_id in enqueue_missing(each for each in jobs if each is not None):
+        live.log(f"{job_id} had been given to a worker that is gone; enqueued again")
+    return jobs
 
 
 def _reason(job: Job) -> str:

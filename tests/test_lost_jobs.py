@@ -38,7 +38,7 @@ from core.sweeps import SweepSpec
 from core.training_runs import PruneTrainSpec
 from jobs.connection import SVD, Connection, queue
 from jobs.live import LiveRun
-from jobs.lost_jobs import begin_lost_again
+from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.queues import Queues
 from jobs.run_states import RunState
 from jobs.training_jobs import TRAIN_QUEUES
@@ -270,3 +270,28 @@ def test_workers_are_listed_though_a_late_sign_of_life_left_half_an_entry_of_a_j
     worker.forget(execution)
     assert not connection.exists(execution.key)
     assert not connection.sismember(worker.executions_key, execution.composite_key)
+
+
+@pytest.mark.parametrize("name", [SVD, TRAIN_QUEUES[1]])
+def test_a_job_that_was_handed_to_nobody_is_enqueued_again_and_no_other(name: str, connection: Connection) -> None:
+    target = queue(name, connection)
+    lost, waiting, begun = (target.enqueue("jobs.tasks.measure_chunk") for _ in range(3))
+    connection.lrem(target.key, 1, lost.id)  # as when the server hands it to a host that has lost its power
+    connection.lrem(target.key, 1, begun.id)
+    worker = ForkingWorker([target], name="busy", connection=connection, serializer=JSONSerializer)
+    worker.prepare_execution(begun)
+    worker.prepare_job_execution(begun)
+    jobs = [lost, waiting, begun]
+    assert enqueue_missing(jobs) == [], "its worker may be about to begin it"
+    assert enqueue_missing(jobs, after=0) == [lost.id]
+    assert target.job_ids == [lost.id, waiting.id]
+    assert begun.get_status() == JobStatus.STARTED
+    assert enqueue_missing(jobs, after=0) == []
+
+
+def test_a_deleted_job_stays_deleted(connection: Connection) -> None:
+    job = queue(SVD, connection).enqueue("jobs.tasks.measure_chunk")
+    known = Job.fetch(job.id, connection, serializer=JSONSerializer)
+    job.delete()
+    assert enqueue_missing([known], after=0) == []
+    assert not connection.exists(job.key)
