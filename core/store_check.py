@@ -19,6 +19,7 @@ from core.store_file import RESTORE, VERSION, StoreFile, empty_store
 from core.store_upkeep import settled
 
 STRANGERS = 0.5  # seconds that a check waits for a program outside DermSlim
+PART = 1 << 20  # rows that are read at once
 ROOT = Path(__file__).resolve().parents[1]
 ERRORS = {kind.__name__: kind for kind in (StoreError, StoreUnavailable, StoreBusy, StoreDamaged)}
 TABLES = "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY table_name"
@@ -66,14 +67,23 @@ def read_in_full(store: StoreFile) -> dict[str, int]:
 
 
 def _rows(store: StoreFile, table: str) -> int:
+    """Read a table in parts, so that a writer, and the readers behind it, wait for a part of a large one only."""
     quoted = table.replace('"', '""')
     with store.reading() as connection:
-        # A hash needs every value. An aggregate of it keeps the rows themselves inside DuckDB.
-        query = f'SELECT count(*), count(hash(each)), bit_xor(hash(each)) FROM "{quoted}" AS each'
-        counted, read, _ = connection.execute(query).fetchall()[0]
-        if counted != read:
-            raise StoreDamaged(f"{counted:,} rows were expected, {read:,} read")
-        return int(counted)
+        last = connection.execute(f'SELECT max(rowid) FROM "{quoted}"').fetchall()[0][0]
+    return sum(_rows_from(store, quoted, first) for first in range(0, -1 if last is None else last + 1, PART))
+
+
+def _rows_from(store: StoreFile, quoted: str, first: int) -> int:
+    # A hash needs every value. An aggregate of it keeps the rows themselves inside DuckDB.
+    query = (
+        f'SELECT count(*), count(hash(each)), bit_xor(hash(each)) FROM "{quoted}" AS each WHERE rowid BETWEEN ? AND ?'
+    )
+    with store.reading() as connection:
+        counted, read, _ = connection.execute(query, [first, first + PART - 1]).fetchall()[0]
+    if counted != read:
+        raise StoreDamaged(f"{counted:,} rows were expected, {read:,} read")
+    return int(counted)
 
 
 def _check_schema(store: StoreFile) -> None:
