@@ -208,3 +208,15 @@ def test_a_disk_without_room_is_no_damage(whole: Store, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True)
     assert done.stdout.startswith("StoreUnavailable "), done.stdout + done.stderr
     assert store_check.read_in_full(StoreFile(copy))["runs"] == 2
+
+
+def test_a_large_table_is_read_in_parts_to_its_last_row(
+    whole: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = StoreFile(tmp_path / "copy.duckdb")
+    shutil.copy(whole.path, copy.path)
+    with duckdb.connect(copy.path) as connection:
+        connection.execute("DELETE FROM epochs WHERE epoch = 2")
+    rows = store_check.read_in_full(copy)
+    monkeypatch.setattr(store_check, "PART", 2)
+    assert store_check.read_in_full(copy) == rows == {name: len(found) for name, found in content(copy).items()}
