@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import streamlit as st
@@ -158,16 +159,25 @@ def numbers_or_error(parsed: Any) -> Any:
 
 def sweep_form() -> None:
     """Draw the form of an SVD sweep."""
+    _form(sweep_fields, "Start the sweep", param="run")
+
+
+def resize_form() -> None:
+    """Draw the form of a resize study."""
+    _form(resize_fields, "Start the study", param="study")
+
+
+def _form(fields: Callable[[Dataset], Spec], start: str, *, param: str) -> None:
     dataset = choose_dataset()
     if dataset is None:
         return
     try:
-        spec = sweep_fields(dataset)
+        spec = fields(dataset)
         spec.check(dataset)
     except SpecError as error:
         refused(error)
         return
-    start_panel(spec, dataset, "Start the sweep", param="run")
+    start_panel(spec, dataset, start, param=param)
 
 
 def sweep_fields(dataset: Dataset) -> SweepSpec:
@@ -218,20 +228,6 @@ def sweep_fields(dataset: Dataset) -> SweepSpec:
         seed=seed,
         metrics=parameters,
     )
-
-
-def resize_form() -> None:
-    """Draw the form of a resize study."""
-    dataset = choose_dataset()
-    if dataset is None:
-        return
-    try:
-        spec = resize_fields(dataset)
-        spec.check(dataset)
-    except SpecError as error:
-        refused(error)
-        return
-    start_panel(spec, dataset, "Start the study", param="study")
 
 
 def resize_fields(dataset: Dataset) -> ResizeSpec:
