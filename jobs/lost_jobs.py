@@ -48,13 +48,15 @@ def enqueue_missing(jobs: Iterable[Job], *, after: float = LOST) -> list[str]:
     held: dict[str, set[str]] = {}
     for job in jobs:
         origin = queue(job.origin, job.connection)
-        if job.connection.hget(job.key, "status") != JobStatus.QUEUED.value.encode():  # it may be deleted by now
-            _missing.pop(job.id, None)
-            continue
         if job.origin not in held:
             taken = IntermediateQueue(origin.key, connection=job.connection).get_job_ids()
             held[job.origin] = {*origin.get_job_ids(), *taken}
-        if job.id in held[job.origin]:
+        # The server is asked only about the few that no queue holds: such a job may have begun, or be deleted by now.
+        if (
+            job.get_status(refresh=False) != JobStatus.QUEUED
+            or job.id in held[job.origin]
+            or job.connection.hget(job.key, "status") != JobStatus.QUEUED.value.encode()
+        ):
             _missing.pop(job.id, None)
         elif now - _missing.setdefault(job.id, now) >= after:
             del _missing[job.id]
