@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from core.optimal_k import SIZES, VOTERS, RuleParameters, choose_k
+from core.compression.optimal_k import SIZES, VOTERS, RuleParameters, choose_k
 
 PROMISED, RATIO_PROMISED = 3.0, 5.0  # seconds; times the peer
 IMAGES, KS, PART = 10_000, (100, 200, 300, 350, 400, 450), 20

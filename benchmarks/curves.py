@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from core.architectures import ALEXNET, NETWORKS
-from core.fits import claim_sentences, fit_curves, fit_table
-from core.parameters import compare_layers, curve_points, curve_table
-from core.pruning import SCOPES, prune
-from dashboard import network_charts
+from core.networks.architectures import ALEXNET, NETWORKS
+from core.networks.costs import compare_layers, curve_points, curve_table
+from core.networks.fits import claim_sentences, fit_curves, fit_table
+from core.networks.pruning import SCOPES, prune
+from dashboard.charts import networks as network_charts
 
 FACTORS = (50, 33.33)
 ITERATIONS = 8
@@ -55,7 +55,7 @@ def recompute() -> None:
 
 def heavy_imports() -> list[str]:
     """Return which slow packages counting has loaded in a fresh process."""
-    code = f"import sys, core.parameters; print(*[name for name in {SLOW_PACKAGES} if name in sys.modules])"
+    code = f"import sys, core.networks.costs; print(*[name for name in {SLOW_PACKAGES} if name in sys.modules])"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 

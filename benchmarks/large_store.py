@@ -11,16 +11,16 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from core.architectures import CLASSES
-from core.classification import classify
-from core.outcomes import Outcome, outcome
-from core.protocol import EpochResult
-from core.schedule import Stop
-from core.splits import SPLITS
-from core.store import NewRun, Store
-from core.study import ArticleSpec, plan, run_spec
-from core.sweeps import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, SweepSpec, spec_hash
-from core.training_runs import STEP_FIGURES, PruneTrainSpec, TrainSpec, described, first_state, judged, next_training
+from core.article.plan import ArticleSpec, plan, run_spec
+from core.compression.measure import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, SweepSpec, spec_hash
+from core.compression.outcomes import Outcome, outcome
+from core.data.splits import SPLITS
+from core.networks.architectures import CLASSES
+from core.store.measurements import NewRun, Store
+from core.training.algorithm2 import Stop
+from core.training.classification import classify
+from core.training.protocol import EpochResult
+from core.training.steps import STEP_FIGURES, PruneTrainSpec, TrainSpec, described, first_state, judged, next_training
 
 DATASET, RECONSTRUCTION = "HAM10000-like", "HAM10000-like-k350"
 TESTED = 90  # images a class

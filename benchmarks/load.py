@@ -26,10 +26,10 @@ from rq.serializers import JSONSerializer
 from benchmarks import pages
 from benchmarks.sessions import Session, poll
 from benchmarks.workers import workers, write_images
+from core.compression.measure import SweepSpec
 from core.settings import Settings
-from core.sweeps import SweepSpec
+from jobs.messages import REJECTED
 from jobs.queues import Queues
-from jobs.records import REJECTED
 from jobs.server import running_server
 
 WORKERS, JOBS, SESSIONS = 8, 2000, 20

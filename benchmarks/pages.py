@@ -29,13 +29,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.large_store import DATASET, fill_store, fill_trainings
 from benchmarks.workers import workers, write_images
-from core.architectures import LENET5
-from core.datasets import load_dataset
-from core.demo_data import create_demo_dataset
-from core.protocol import TrainingSpec
+from core.data.datasets import load_dataset
+from core.data.demo import create_demo_dataset
+from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.store import Store
-from core.training_runs import TrainSpec
+from core.store.measurements import Store
+from core.training.protocol import TrainingSpec
+from core.training.steps import TrainSpec
 from jobs.queues import Queues
 from jobs.server import running_server
 

@@ -19,12 +19,12 @@ import duckdb
 import numpy as np
 
 from benchmarks.large_store import fill_store
+from core.compression.measure import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.settings import Settings
-from core.store import Store
-from core.store_file import SCHEMA
-from core.sweeps import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.store.file import SCHEMA
+from core.store.measurements import Store
 from jobs.connection import RECORD, connect
-from jobs.records import send
+from jobs.messages import send
 from jobs.server import running_server
 from jobs.worker import work
 

@@ -26,9 +26,9 @@ from redis import Redis
 from benchmarks import training
 from benchmarks.pages import free_port
 from benchmarks.workers import ROOT, workers, write_images
-from core.datasets import load_dataset
+from core.compression.measure import SweepSpec
+from core.data.datasets import load_dataset
 from core.settings import Settings
-from core.sweeps import SweepSpec
 from jobs.queues import Queues
 from jobs.server import running_server
 

@@ -1,8 +1,8 @@
 """How fast one core measures an SVD sweep, and that speed changes no number: `python -m benchmarks.sweep_speed`.
 
 Three ways to the same table of six k with all metrics are timed in turns on the same files, on one thread: the
-article's loop as printed, the plain loop that decomposes once, and DermSlim's `core.sweeps.measure`. Exit status 1
-when a promised ratio or the equality with the plain loops is missed.
+article's loop as printed, the plain loop that decomposes once, and DermSlim's `core.compression.measure.measure`. Exit
+status 1 when a promised ratio or the equality with the plain loops is missed.
 """
 # ruff: noqa: E402 - the number of threads is read when NumPy is imported, so it is set before
 
@@ -29,12 +29,12 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import peers
-from core import jpeg_scans
-from core.datasets import Record
-from core.images import decode, encode, probe
-from core.metrics import Reference, warm_up
-from core.svd import decompose
-from core.sweeps import SweepSpec, measure
+from core.compression.measure import SweepSpec, measure
+from core.compression.metrics import Reference, warm_up
+from core.compression.svd import decompose
+from core.data import jpeg_scans
+from core.data.datasets import Record
+from core.data.images import decode, encode, probe
 
 KS = (100, 200, 300, 350, 400, 450)
 PROMISED_ARTICLE, PROMISED_ONCE = 8.0, 5.0

@@ -25,12 +25,12 @@ import cv2
 import numpy as np
 
 from benchmarks.workers import ROOT, workers
-from core.architectures import CLASSES, NETWORKS
-from core.datasets import Dataset, load_dataset
-from core.protocol import TrainingSpec
+from core.data.datasets import Dataset, load_dataset
+from core.data.splits import Targets
+from core.networks.architectures import CLASSES, NETWORKS
 from core.settings import Settings
-from core.splits import Targets
-from core.training_runs import TrainSpec, training_data, training_spec_from_dict
+from core.training.protocol import TrainingSpec
+from core.training.steps import TrainSpec, training_data, training_spec_from_dict
 from jobs.queues import Queues
 from jobs.server import running_server
 
@@ -61,7 +61,7 @@ def bare(folder: str, cache: str, spec_text: str) -> None:
     """Train by `model.fit` alone, in the process of the peer; print the seconds from each epoch's end to the next."""
     import keras
 
-    from core.training import compiled_model
+    from core.training.loop import compiled_model
 
     spec = training_spec_from_dict(json.loads(spec_text))
     data = training_data(load_dataset(Path(folder)), spec, Path(cache))

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import psutil
 
-from core.datasets import Dataset, load_dataset
+from core.compression.measure import SweepSpec
+from core.data.datasets import Dataset, load_dataset
 from core.settings import Settings
-from core.sweeps import SweepSpec
 from jobs.queues import Queues
 from jobs.server import running_server
 

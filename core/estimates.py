@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from core.datasets import Dataset
-from core.parameters import network_cost
-from core.splits import split_records
-from core.store import Store
-from core.sweeps import Spec, SweepSpec, spec_from_dict, variants
-from core.training_runs import TrainSpec, likely_networks
+from core.compression.measure import Spec, SweepSpec, spec_from_dict, variants
+from core.data.datasets import Dataset
+from core.data.splits import split_records
+from core.networks.costs import network_cost
+from core.store.measurements import Store
+from core.training.steps import TrainSpec, likely_networks
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Settings:
     worker_niceness: how far `train` workers stand back from the host's other work, as of the command `nice`
         (`WORKER_NICENESS`, 0 to 19, default 10); `svd` workers stand back half as far again, behind a training.
     webhook_url, webhook_events, webhook_secret: where to, about which ends (all by default), and signed with what a
-        run's end is told (`WEBHOOK_URL`, `WEBHOOK_EVENTS`, `WEBHOOK_SECRET`); see `jobs.webhooks`.
+        run's end is told (`WEBHOOK_URL`, `WEBHOOK_EVENTS`, `WEBHOOK_SECRET`); see `jobs.upkeep.webhooks`.
     dashboard_url: where people reach the dashboard (`DASHBOARD_URL`), for links to it.
     mapped_roots: (THERE, HERE) of each entry `THERE=HERE` of `DATA_ROOTS`: what records call THERE lies at HERE on this
         host. HERE is a data root too.

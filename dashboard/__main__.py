@@ -28,12 +28,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from core.demo_data import IMAGES
+from core.data.demo import IMAGES
+from core.data.metadata import LABELS
 from core.errors import DermSlimError, QueueUnavailable
-from core.metadata import LABELS
-from core.private import keep_new_files_private, open_lock, private_folder, tighten
+from core.files.private import keep_new_files_private, open_lock, private_folder, tighten
 from core.settings import Settings, usable_cores
-from dashboard.login import Login, access, is_loopback
+from dashboard.access.login import Login, access, is_loopback
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
 from jobs import logs
 from jobs.server import forget_server, ping, prepare_server, wait_until_answering
@@ -283,7 +283,7 @@ def has_login() -> bool:
         return True
     if not any((folder / ".streamlit" / "secrets.toml").is_file() for folder in (ROOT, Path.home())):
         return False
-    from dashboard.access import oidc_configured  # brings Streamlit, which takes a second and much memory
+    from dashboard.access.users import oidc_configured  # brings Streamlit, which takes a second and much memory
 
     return oidc_configured()
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import access, components
+from dashboard.access import users as access
+from dashboard.parts import components
 
 HERE = Path(__file__).parent
 

@@ -12,27 +12,28 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core import datasets as datasets_module
-from core import exports, results
-from core.claims import claims_table
-from core.datasets import Dataset, Record
+from core.article import evidence as results
+from core.article.claims import claims_table
+from core.article.evidence import Grounds, Offers
+from core.article.plan import KIND as ARTICLE_STUDY
+from core.article.plan import ArticleSpec, plan
+from core.compression.measure import spec_hash
+from core.compression.optimal_k import arrivals as arrivals_of
+from core.compression.rivals import rivals_sentences as rivals_in_words
+from core.data import datasets as datasets_module
+from core.data.datasets import Dataset, Record
+from core.data.splits import Targets, reached, split_records
 from core.errors import DermSlimError, QueueUnavailable
 from core.estimates import Estimate
-from core.optimal_k import arrivals as arrivals_of
-from core.results import Grounds, Offers
-from core.rivals import rivals_sentences as rivals_in_words
+from core.files import exports
 from core.settings import Settings
-from core.splits import Targets, reached, split_records
-from core.store import Store
-from core.store_file import lock_path
-from core.store_holders import described, strangers
-from core.study import KIND as ARTICLE_STUDY
-from core.study import ArticleSpec, plan
-from core.sweeps import spec_hash
-from core.training_rows import ENDED
-from core.training_runs import TrainSpec, split_sentence
-from dashboard import access
-from dashboard.training_numbers import layer_sizes as layer_sizes_of
+from core.store.file import lock_path
+from core.store.holders import described, strangers
+from core.store.measurements import Store
+from core.store.trainings import ENDED
+from core.training.steps import TrainSpec, split_sentence
+from dashboard.access import users as access
+from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from jobs.queues import Queues
 from jobs.run_states import RunState, WorkerState
 from jobs.studies import StudyEstimate, StudyState, estimate_study, study_state
@@ -261,7 +262,7 @@ def _trainings(at: Stamp) -> pd.DataFrame:
 
 
 def trainings() -> pd.DataFrame:
-    """Return a row a finished training, see `core.results.trainings`."""
+    """Return a row a finished training, see `core.article.evidence.trainings`."""
     return _trainings(stamp())
 
 
@@ -281,7 +282,7 @@ def _claims(at: Stamp, chosen: Grounds) -> pd.DataFrame:
 
 
 def claims(chosen: Grounds) -> pd.DataFrame:
-    """Return the claims with their verdicts, see `core.claims.claims_table`."""
+    """Return the claims with their verdicts, see `core.article.claims.claims_table`."""
     return _claims(stamp(), chosen)
 
 
@@ -294,7 +295,7 @@ def _steps(at: Stamp, run_id: str) -> pd.DataFrame:
 
 
 def steps(run_id: str) -> pd.DataFrame:
-    """Return a row a step of a run, see `core.training_rows`."""
+    """Return a row a step of a run, see `core.store.trainings`."""
     return _steps(stamp(), run_id)
 
 
@@ -396,7 +397,8 @@ def _sets(
 
 
 def sets_reached(found: Dataset, targets: Targets, seed: int, leaky_split: bool) -> tuple[pd.DataFrame, str]:
-    """Return the sets that a training would have, see `core.splits.reached`, and in words what a random split leaks.
+    """Return the sets that a training would have, see `core.data.splits.reached`, and in words what a random split
+    leaks.
 
     Raises SpecError where the data set cannot be divided.
     """

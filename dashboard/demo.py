@@ -9,16 +9,16 @@ import argparse
 import os
 import sys
 
-from core.architectures import LENET5
-from core.datasets import load_dataset
-from core.demo_data import IMAGES, create_demo_dataset
+from core.compression.measure import ResizeSpec, RivalsSpec, SweepSpec
+from core.data.datasets import load_dataset
+from core.data.demo import IMAGES, create_demo_dataset
 from core.errors import DermSlimError
-from core.private import private_folder
-from core.protocol import TrainingSpec
-from core.schedule import Baseline, Rules
+from core.files.private import private_folder
+from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.sweeps import ResizeSpec, RivalsSpec, SweepSpec
-from core.training_runs import PruneTrainSpec
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import TrainingSpec
+from core.training.steps import PruneTrainSpec
 from jobs.queues import Queues
 
 NAME = "demo"

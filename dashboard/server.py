@@ -16,10 +16,10 @@ import streamlit.logger
 from starlette.middleware import Middleware
 
 from core.errors import SpecError
-from core.private import keep_new_files_private, tighten
+from core.files.private import keep_new_files_private, tighten
 from core.settings import Settings
-from dashboard import metrics
-from dashboard.guard import ROUTES, Guard
+from dashboard.access import metrics_route as metrics
+from dashboard.access.guard import ROUTES, Guard
 from jobs import logs
 
 keep_new_files_private()

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from core.errors import DermSlimError
-from core.private import private_folder
+from core.files.private import private_folder
 
 LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside
 OLD_LOGS = 2

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from core.metrics import METRICS_BY_NAME, Metric
-from core.svd import break_even_k
-from core.training_runs import TRAINING_SPECS, training_spec_from_dict
+from core.compression.metrics import METRICS_BY_NAME, Metric
+from core.compression.svd import break_even_k
+from core.training.steps import TRAINING_SPECS, training_spec_from_dict
 from jobs.run_states import RunState
 
 NONE = "–"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs import curves
+from jobs.cli import curves
 
 if __name__ == "__main__" and sys.argv[1:2] == ["curves"]:  # 0.1 s instead of the 1.5 s that importing the rest takes
     sys.exit(curves.main(sys.argv[2:]))
@@ -31,19 +31,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core.dataset_names import default_name, derived_name
-from core.datasets import Dataset, complete_folder, confine, is_lost_image, load_dataset, refuse_no_text
-from core.errors import Cancelled, DermSlimError, SpecError, StoreUnavailable
-from core.exports import check_writable
-from core.images import CODECS
-from core.metrics import MetricParameters
-from core.outcomes import outcome
-from core.private import private_folder
-from core.settings import Settings, usable_cores
-from core.statistics import mean_table
-from core.store import Store
-from core.svd import MODES
-from core.sweeps import (
+from core.compression.measure import (
     DEFAULT_KS,
     DEFAULT_RIVALS,
     DEFAULT_SIZES,
@@ -55,21 +43,28 @@ from core.sweeps import (
     Spec,
     SweepSpec,
 )
-from jobs import (
-    backup,
-    doctor,
-    export_command,
-    logs,
-    metrics,
-    retention,
-    snapshot,
-    study_command,
-    tables_command,
-    training_commands,
-)
+from core.compression.metrics import MetricParameters
+from core.compression.outcomes import outcome
+from core.compression.summary import mean_table
+from core.compression.svd import MODES
+from core.data.dataset_names import default_name, derived_name
+from core.data.datasets import Dataset, complete_folder, confine, is_lost_image, load_dataset, refuse_no_text
+from core.data.images import CODECS
+from core.errors import Cancelled, DermSlimError, SpecError, StoreUnavailable
+from core.files.exports import check_writable
+from core.files.private import private_folder
+from core.settings import Settings, usable_cores
+from core.store.measurements import Store
+from jobs import logs
+from jobs.cli import export as export_command
+from jobs.cli import study as study_command
+from jobs.cli import tables as tables_command
+from jobs.cli import training as training_commands
 from jobs.local import claimed, measure_all, write_rows
 from jobs.queues import Queues
 from jobs.run_states import RunState
+from jobs.upkeep import backup, doctor, retention, snapshot
+from jobs.upkeep import prometheus as metrics
 
 MOST_WORKERS = 1024
 MOST_NAMED = 20  # left-out files named one by one; the rest are counted by reason
@@ -356,7 +351,7 @@ def _known(name: str, settings: Settings) -> Dataset | None:
 
 
 def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:
-    from core.datasets import Record
+    from core.data.datasets import Record
 
     files = tuple(Record(**result.file) for result in results if result.file)
     complete_folder(replace(dataset, name=spec.name, root=output, records=files, source=dataset.name))

@@ -19,14 +19,14 @@ from rq import Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core.datasets import Dataset, folder_here
+from core.data.datasets import Dataset, folder_here
+from core.data.output_names import refuse_inside
 from core.errors import DatasetError, NotOnThisHost, SpecError
-from core.output_names import refuse_inside
-from core.private import private_folder
+from core.files.private import private_folder
 from core.settings import Settings
-from core.store import Store
+from core.store.measurements import Store
 from jobs.connection import Connection, queue
-from jobs.live import PREFIX, LiveRun
+from jobs.live_runs import PREFIX, LiveRun
 
 FOLDERS = f"{PREFIX}:folders"  # by name of a data set, where it lies, for hosts that do not see the store
 EXAMPLES = 100  # files of a data set that are named there

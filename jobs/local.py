@@ -11,11 +11,19 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from core.datasets import Dataset, Record
+from core.compression.measure import (
+    MEASUREMENT_COLUMNS,
+    METRIC_COLUMNS,
+    SIZE_COLUMNS,
+    ImageResult,
+    Spec,
+    measure,
+    new_names,
+)
+from core.data.datasets import Dataset, Record
+from core.data.output_names import refuse_inside
 from core.errors import DermSlimError, SpecError
-from core.exports import TABLES, CsvRows, check_ending, write_table
-from core.output_names import refuse_inside
-from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, Spec, measure, new_names
+from core.files.exports import TABLES, CsvRows, check_ending, write_table
 
 CLAIM = ".dermslim-writes-here"  # in a folder that a reconstruction is being written to
 # The export's columns: what names the row, the metrics, the sizes, then what the row was measured with.

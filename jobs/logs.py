@@ -23,7 +23,7 @@ from typing import TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from core.errors import SpecError
-from core.private import open_lock, private_folder, private_opener
+from core.files.private import open_lock, private_folder, private_opener
 from core.settings import Settings
 
 FORMATS = ("text", "json")

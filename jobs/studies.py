@@ -1,8 +1,8 @@
 """The article's study in the queue: submitted once, then carried on by the record worker until nothing is left to do.
 
-Every few seconds the record worker compares a study's plan with the runs that are there (`core.study`) and submits what
-has become possible. It alone submits a study's runs, and one record worker runs at a time: whatever a dead one left
-half done, the next one completes, and nothing is submitted twice.
+Every few seconds the record worker compares a study's plan with the runs that are there (`core.article.plan`) and
+submits what has become possible. It alone submits a study's runs, and one record worker runs at a time: whatever a dead
+one left half done, the next one completes, and nothing is submitted twice.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from core.datasets import Dataset
-from core.errors import DatasetError, QueueUnavailable, SpecError
-from core.run_specs import RunSpec
-from core.store_file import plain_rows
-from core.study import (
+from core.article.plan import (
     FAILED,
     FINISHED,
     KIND,
@@ -40,15 +36,19 @@ from core.study import (
     run_spec,
     spec_ahead,
 )
-from core.sweeps import SweepSpec
-from core.training_runs import PruneTrainSpec, TrainSpec, likely_networks
+from core.compression.measure import SweepSpec
+from core.data.datasets import Dataset
+from core.errors import DatasetError, QueueUnavailable, SpecError
+from core.runs import RunSpec
+from core.store.file import plain_rows
+from core.training.steps import PruneTrainSpec, TrainSpec, likely_networks
 from jobs.connection import TRAIN, Connection
-from jobs.environment import baseline_option, training_options
-from jobs.live import PREFIX, LiveRun, active_runs
+from jobs.live_runs import PREFIX, LiveRun, active_runs
+from jobs.messages import send
+from jobs.provenance import baseline_option, training_options
 from jobs.queues import Queues
-from jobs.records import send
 from jobs.run_states import RunState
-from jobs.training_jobs import NORMAL, PAUSED, is_due, train_queue
+from jobs.train_queue import NORMAL, PAUSED, is_due, train_queue
 
 SAME_CLICK = 60  # seconds within which an equal study counts as the same submission
 CANCELLED = "cancelled"

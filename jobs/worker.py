@@ -38,23 +38,24 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from core.errors import DermSlimError, QueueUnavailable
-from core.private import keep_new_files_private, open_lock, private_folder, tighten
+from core.files.private import keep_new_files_private, open_lock, private_folder, tighten
 from core.settings import Settings
-from core.training_runs import forget_old_checkpoints
-from jobs import logs, webhooks
+from core.training.steps import forget_old_checkpoints
+from jobs import logs
 from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
-from jobs.environment import quiet_tensorflow
 from jobs.gpu_slots import gpu_environment, take_slot
-from jobs.live import LiveRun, active_runs
+from jobs.live_runs import LiveRun, active_runs
 from jobs.lost_jobs import LOST
-from jobs.own_job import OwnJob
-from jobs.records import LONGEST
-from jobs.training_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
+from jobs.messages import LONGEST
+from jobs.own_jobs import OwnJob
+from jobs.provenance import quiet_tensorflow
+from jobs.train_queue import CHECKPOINT_DAYS, TRAIN_QUEUES
+from jobs.upkeep import webhooks
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
 GRACE = 10.0  # seconds that the image at hand may take after its run was cancelled
-MEASURES = "jobs.tasks.measure_chunk"
+MEASURES = "jobs.measure_task.measure_chunk"
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 PR_SET_PDEATHSIG = 1
 
@@ -224,13 +225,13 @@ def prepare_measuring() -> None:
     """Import and compile once, before jobs are forked, what every job needs."""
     import cv2
 
-    import core.jpeg_scans
-    import core.metrics
+    import core.compression.metrics
+    import core.data.jpeg_scans
 
     cv2.setNumThreads(1)
-    core.metrics.warm_up()
-    core.jpeg_scans.warm_up()
-    __import__("jobs.tasks")
+    core.compression.metrics.warm_up()
+    core.data.jpeg_scans.warm_up()
+    __import__("jobs.measure_task")
     gc.collect()
     gc.freeze()  # a collection in a forked job would touch, and so copy, every object that it shares with the worker
 
@@ -238,7 +239,7 @@ def prepare_measuring() -> None:
 def prepare_training() -> None:
     """Import what every training needs but Keras, which must not be there before a job is forked."""
     quiet_tensorflow()
-    __import__("jobs.training_tasks")
+    __import__("jobs.train_task")
     gc.collect()
     gc.freeze()
 
@@ -250,7 +251,7 @@ def _reconcile_regularly(settings: Settings) -> None:
         time.sleep(RECONCILE)
         try:
             queue(RECORD, connection).enqueue(
-                "jobs.recorder.reconcile",
+                "jobs.record_worker.reconcile",
                 job_id="reconcile",
                 unique=True,
                 job_timeout=LONGEST,
@@ -291,10 +292,10 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     }
     if kind == RECORD:
         lock = _only_record_worker(settings)
-        from core.store import Store
+        from core.store.measurements import Store
 
         Store(settings.database, timeout=60.0).migrate()
-        __import__("jobs.recorder")
+        __import__("jobs.record_worker")
         recorder = RecordWorker([queue(RECORD, connection)], **options)
         recorder.requeue_interrupted()
         threading.Thread(target=_reconcile_regularly, args=(settings,), daemon=True).start()

@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 from playwright.sync_api import Error as PlaywrightError
 
 from core.settings import Settings
-from core.store import Store
+from core.store.measurements import Store
 from dashboard.demo import NAME as DEMO
 from jobs.queues import Queues
 from jobs.run_states import RunState

@@ -31,18 +31,18 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
-from core.architectures import LENET5
-from core.datasets import Dataset, load_dataset
-from core.protocol import TrainingSpec
-from core.schedule import Baseline, Rules
+from core.compression.measure import METRIC_COLUMNS, SweepSpec, measure
+from core.data.datasets import Dataset, load_dataset
+from core.data.splits import Targets
+from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.splits import Targets
-from core.sweeps import METRIC_COLUMNS, SweepSpec, measure
-from core.training_runs import PruneTrainSpec
-from jobs.live import LiveRun
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import TrainingSpec
+from core.training.steps import PruneTrainSpec
+from jobs.live_runs import LiveRun
 from jobs.queues import Queues
 from jobs.run_states import RunState
-from jobs.training_jobs import TRAIN_QUEUES
+from jobs.train_queue import TRAIN_QUEUES
 
 PARTS = {  # part of the stack -> words of its command line
     "valkey": ("valkey-server",),

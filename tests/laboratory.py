@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from core.architectures import CLASSES
+from core.networks.architectures import CLASSES
 from core.settings import Settings
-from core.store import Store
-from core.training_runs import TrainSpec
+from core.store.measurements import Store
+from core.training.steps import TrainSpec
 from jobs.queues import Queues
 from jobs.run_states import WorkerState
 
@@ -35,8 +35,8 @@ REFERENCE = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from core.datasets import load_dataset
-from core.training_runs import StepResult, run_here, training_data, training_spec_from_dict
+from core.data.datasets import load_dataset
+from core.training.steps import StepResult, run_here, training_data, training_spec_from_dict
 folder, place, spec = Path(sys.argv[1]), Path(sys.argv[2]), training_spec_from_dict(json.loads(sys.argv[3]))
 data = training_data(load_dataset(folder), spec, place / "arrays")
 steps, epochs = [], []

@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
-from core.architectures import CLASSES, NETWORKS, NetworkSpec
-from core.classification import Classification, classify
-from core.datasets import Dataset, Record
-from core.outcomes import outcome
-from core.protocol import TrainingSpec
-from core.schedule import TEST, Baseline, Rules, Step
-from core.splits import SPLITS
-from core.store import NewRun, Store
-from core.sweeps import MEASUREMENT_COLUMNS, Chunk, ImageResult, Spec, spec_hash, variants
-from core.training_runs import (
+from core.compression.measure import MEASUREMENT_COLUMNS, Chunk, ImageResult, Spec, spec_hash, variants
+from core.compression.outcomes import outcome
+from core.data.datasets import Dataset, Record
+from core.data.splits import SPLITS
+from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
+from core.store.measurements import NewRun, Store
+from core.training.algorithm2 import TEST, Baseline, Rules, Step
+from core.training.classification import Classification, classify
+from core.training.protocol import TrainingSpec
+from core.training.steps import (
     STEP_FIGURES,
     PruneTrainSpec,
     TrainSpec,

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.architectures import (
+from core.errors import SpecError
+from core.networks.architectures import (
     ALEXNET,
     CUSTOM1,
     CUSTOM2,
@@ -31,7 +32,6 @@ from core.architectures import (
     to_dict,
     walk,
 )
-from core.errors import SpecError
 
 
 def shapes(spec: NetworkSpec, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -214,8 +214,9 @@ def test_values_cannot_be_changed_in_place_and_equal_specs_are_one_key() -> None
 
 def test_counting_needs_neither_keras_nor_numpy_nor_pandas() -> None:
     code = (
-        "import sys; from core.architectures import NETWORKS; from core.parameters import count_parameters;"
-        "print(count_parameters(NETWORKS['alexnet'], 200, 100));"
+        "import sys; from core.networks.architectures import NETWORKS;"
+        "from core.networks.costs import count_parameters as count;"
+        "print(count(NETWORKS['alexnet'], 200, 100));"
         "print([m for m in ('keras', 'tensorflow', 'numpy', 'pandas', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,11 +19,11 @@ from recorded import record_training
 
 from core.errors import DermSlimError
 from core.settings import Settings
-from core.store import Store
-from core.store_file import VERSION
-from jobs import archive, backup
+from core.store.file import VERSION
+from core.store.measurements import Store
 from jobs.__main__ import main
-from jobs.archive import MANIFEST, QUEUE, STORE, BackupError, unpack
+from jobs.upkeep import archive, backup
+from jobs.upkeep.archive import MANIFEST, QUEUE, STORE, BackupError, unpack
 
 Member = tuple[tarfile.TarInfo, bytes]
 Content = dict[str, bytes]

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core import images
-from core.arrays import (
+from core.data import images
+from core.data.datasets import Dataset, Record, load_dataset
+from core.data.training_arrays import (
     ABOUT_NAME,
     PIXELS_NAME,
     MetadataEncoding,
@@ -29,7 +30,6 @@ from core.arrays import (
     folder_bytes,
     image_array,
 )
-from core.datasets import Dataset, Record, load_dataset
 from core.errors import Cancelled, DatasetError, SpecError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,8 +156,8 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_words(dataset: Dataset, t
 ASKER = """
 import os, signal, sys, time
 from pathlib import Path
-from core.arrays import image_array
-from core.datasets import load_dataset
+from core.data.training_arrays import image_array
+from core.data.datasets import load_dataset
 
 folder, cache, start, notes, die_at = *map(Path, sys.argv[1:5]), int(sys.argv[5])
 dataset = load_dataset(folder)
@@ -312,7 +312,7 @@ def test_an_array_in_use_is_never_removed(dataset: Dataset, tmp_path: Path) -> N
     used = image_array(dataset, cache, 8, 10)
     idle = image_array(dataset, cache, 8, 11).folder
     code = (
-        "import sys; from pathlib import Path; from core.arrays import mapped, PIXELS_NAME\n"
+        "import sys; from pathlib import Path; from core.data.training_arrays import mapped, PIXELS_NAME\n"
         "pixels = mapped(Path(sys.argv[1]) / PIXELS_NAME); print(pixels.shape[0], flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(used.folder)]

@@ -20,22 +20,23 @@ from recorded import record_training
 from redis import Redis
 from test_training_jobs import COMMON, registered
 
-from core import store_file, store_upkeep
-from core.datasets import Dataset, load_dataset
+from core.compression.measure import SweepSpec
+from core.data.datasets import Dataset, load_dataset
 from core.errors import QueueUnavailable, StoreBusy, StoreDamaged
 from core.settings import Settings
-from core.store import Store
-from core.store_file import SECTIONS, VERSION
-from core.sweeps import SweepSpec
-from core.training_runs import STEP_FIGURES, TrainSpec
-from jobs import backup, queue_copy
-from jobs.backup import BackupError
+from core.store import file as store_file
+from core.store import upkeep as store_upkeep
+from core.store.file import SECTIONS, VERSION
+from core.store.measurements import Store
+from core.training.steps import STEP_FIGURES, TrainSpec
 from jobs.connection import SVD, queue
-from jobs.live import LiveRun
-from jobs.queue_copy import QueueCopyError
+from jobs.live_runs import LiveRun
+from jobs.messages import dataset_to_dict, send
 from jobs.queues import Queues
-from jobs.records import dataset_to_dict, send
 from jobs.server import running_server
+from jobs.upkeep import backup, queue_copy
+from jobs.upkeep.backup import BackupError
+from jobs.upkeep.queue_copy import QueueCopyError
 
 
 @pytest.fixture

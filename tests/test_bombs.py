@@ -17,11 +17,11 @@ import pytest
 from laboratory import ROOT, write_images
 from PIL import Image
 
-from core.datasets import load_dataset
+from core.data.datasets import load_dataset
+from core.data.images import MAX_BYTES, MAX_PIXELS, decode, probe, read
+from core.data.images import check as checked
 from core.errors import ImageError
-from core.images import MAX_BYTES, MAX_PIXELS, decode, probe, read
-from core.images import check as checked
-from dashboard import pictures
+from dashboard.parts import pictures
 
 SIDE = 20_000  # 400 million pixels, 1.2 GB as colours
 
@@ -104,7 +104,7 @@ MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
 from core.errors import ImageError
-from core.images import check, decode, probe
+from core.data.images import check, decode, probe
 def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 decode(Path(sys.argv[1]))

@@ -21,11 +21,11 @@ import pytest
 from browser import DESKTOP, FAILURES, PATIENCE, PHONE, Stack, Visitor, demo_stack, launched_browser, until
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from core.architectures import NETWORKS
-from core.datasets import load_dataset
-from core.parameters import curve_table
-from core.results import FURTHER
-from core.training_runs import training_spec_from_dict
+from core.article.evidence import FURTHER
+from core.data.datasets import load_dataset
+from core.networks.architectures import NETWORKS
+from core.networks.costs import curve_table
+from core.training.steps import training_spec_from_dict
 from dashboard import words
 from jobs.__main__ import main as command
 from jobs.queues import Queues

@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.metrics import METRICS, METRICS_BY_NAME
-from core.rivals import rate_points
-from core.statistics import storage, summarise
-from core.svd import decompose
-from dashboard import charts
+from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.rivals import rate_points
+from core.compression.summary import storage, summarise
+from core.compression.svd import decompose
+from dashboard.charts import measuring as charts
 
 KS = (100, 200, 300)
 EMPTY = pd.DataFrame()

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from core.architectures import NETWORKS
-from core.claims import (
+from core.article.claims import (
     JUDGES,
     NOT_MEASURED,
     NOT_REPRODUCED,
@@ -16,12 +15,13 @@ from core.claims import (
     judge,
     judge_all,
 )
-from core.fits import fit_curves
-from core.paper import claims, table5, table6
-from core.parameters import curve_table, network_cost
-from core.pruning import FACTORS, prune
-from core.statistics import storage, summarise
-from core.tables import STEP_COLUMNS
+from core.article.printed import claims, table5, table6
+from core.article.tables import STEP_COLUMNS
+from core.compression.summary import storage, summarise
+from core.networks.architectures import NETWORKS
+from core.networks.costs import curve_table, network_cost
+from core.networks.fits import fit_curves
+from core.networks.pruning import FACTORS, prune
 
 KS = (100, 200, 300, 350, 400, 450)
 ARTICLE = {

@@ -8,9 +8,9 @@ import pytest
 from pages import OpenPage, opener, ran, text
 from recorded import record_measured, record_reconstruction, record_training
 
-from core.claims import JUDGES, STATUSES
-from core.store import Store
-from core.sweeps import ResizeSpec, SweepSpec
+from core.article.claims import JUDGES, STATUSES
+from core.compression.measure import ResizeSpec, SweepSpec
+from core.store.measurements import Store
 
 
 @pytest.fixture(scope="module")

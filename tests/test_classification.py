@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.architectures import CLASSES
-from core.classification import FIGURES, LESIONS, Classification, classify
 from core.errors import SpecError
-from core.schedule import CRITERIA
+from core.networks.architectures import CLASSES
+from core.training.algorithm2 import CRITERIA
+from core.training.classification import FIGURES, LESIONS, Classification, classify
 
 N = len(CLASSES)
 

@@ -13,11 +13,19 @@ import pandas as pd
 import pytest
 from laboratory import ROOT, wait_for, workers, write_images, write_lesions
 
-from core.datasets import load_dataset
+from core.compression.measure import (
+    METRIC_COLUMNS,
+    SIZE_COLUMNS,
+    ReconstructSpec,
+    ResizeSpec,
+    RivalsSpec,
+    Spec,
+    SweepSpec,
+)
+from core.data.datasets import load_dataset
 from core.settings import Settings
-from core.sweeps import METRIC_COLUMNS, SIZE_COLUMNS, ReconstructSpec, ResizeSpec, RivalsSpec, Spec, SweepSpec
 from jobs.__main__ import build_parser, main
-from jobs.environment import command_line
+from jobs.provenance import command_line
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from laboratory import ROOT
 
-from core.architectures import ALEXNET, CUSTOM1, NETWORKS
-from core.fits import FIT_COLUMNS, fit_curves, fit_table
-from core.network_files import EXAMPLE_YAML
-from core.parameters import CURVE_COLUMNS, curve_table, network_cost
-from core.pruning import SCOPES, prune
+from core.networks.architectures import ALEXNET, CUSTOM1, NETWORKS
+from core.networks.costs import CURVE_COLUMNS, curve_table, network_cost
+from core.networks.fits import FIT_COLUMNS, fit_curves, fit_table
+from core.networks.network_files import EXAMPLE_YAML
+from core.networks.pruning import SCOPES, prune
 from jobs import __main__ as jobs_command
-from jobs.curves import main
+from jobs.cli.curves import main
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from core.data.images import check, decode, probe
 from core.errors import ImageError
-from core.images import check, decode, probe
 
 END = b"\xff\xd9"
 COLOUR = cv2.resize(np.random.default_rng(5).integers(0, 256, (6, 8, 3), dtype=np.uint8), (72, 56))

@@ -17,10 +17,11 @@ from redis import Redis
 
 from core.errors import StoreDamaged
 from core.settings import Settings
-from core.store import Store
-from jobs import metrics, recorder
+from core.store.measurements import Store
+from jobs import record_worker as recorder
 from jobs.__main__ import main
-from jobs.records import RECORDS, REJECTED, send
+from jobs.messages import RECORDS, REJECTED, send
+from jobs.upkeep import prometheus as metrics
 
 PAGES = sorted(path.stem for path in (ROOT / "dashboard" / "app_pages").glob("*.py"))
 

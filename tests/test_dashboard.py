@@ -19,14 +19,15 @@ from pages import OpenPage, opener, ran, text
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
-from core.datasets import Dataset, load_dataset
-from core.metrics import METRICS_BY_NAME
-from core.optimal_k import arrivals
-from core.outcomes import outcome
+from core.compression.measure import Chunk, ResizeSpec, RivalsSpec, Spec, SweepSpec, measure, spec_hash
+from core.compression.metrics import METRICS_BY_NAME
+from core.compression.optimal_k import arrivals
+from core.compression.outcomes import outcome
+from core.data.datasets import Dataset, load_dataset
 from core.settings import Settings
-from core.store import NewRun, Store
-from core.sweeps import Chunk, ResizeSpec, RivalsSpec, Spec, SweepSpec, measure, spec_hash
-from dashboard import data, pictures, words
+from core.store.measurements import NewRun, Store
+from dashboard import data, words
+from dashboard.parts import pictures
 from jobs.queues import Queues
 
 PAGES = ("overview", "datasets", "sweeps", "resize", "inspector", "jobs")

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from core.architectures import LENET5
-from core.dataset_names import default_name, derived_name, name_fault
-from core.datasets import Dataset, load_dataset
+from core.article.plan import ArticleSpec, reconstruction_name
+from core.compression.measure import ReconstructSpec
+from core.data.dataset_names import default_name, derived_name, name_fault
+from core.data.datasets import Dataset, load_dataset
 from core.errors import DatasetError, SpecError
+from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.study import ArticleSpec, reconstruction_name
-from core.sweeps import ReconstructSpec
 from jobs.__main__ import main
 from jobs.queues import Queues
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from core import datasets
-from core.datasets import Record, load_dataset
+from core.data import datasets
+from core.data.datasets import Record, load_dataset
+from core.data.metadata import HAM10000_COLUMNS, LABEL_OF_DX, NO_FILE, LeftOut
 from core.errors import DatasetError, SpecError
-from core.metadata import HAM10000_COLUMNS, LABEL_OF_DX, NO_FILE, LeftOut
 
 REAL = Path(os.environ.get("DERMSLIM_REAL_DATA", "../shared/data")) / "ham10000"
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"

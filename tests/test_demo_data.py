@@ -6,9 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from core import demo_data, images
-from core.datasets import load_dataset
-from core.demo_data import create_demo_dataset
+from core.data import demo as demo_data
+from core.data import images
+from core.data.datasets import load_dataset
+from core.data.demo import create_demo_dataset
 from core.errors import DatasetError, SpecError
 
 

@@ -18,17 +18,17 @@ from redis import Redis
 from rq import Retry
 from test_store_check import damage
 
-from core.datasets import load_dataset
+from core.compression.measure import SweepSpec
+from core.data.datasets import load_dataset
 from core.settings import Settings
-from core.store import Store
-from core.sweeps import SweepSpec
-from jobs import backup, doctor
+from core.store.measurements import Store
 from jobs.__main__ import main
 from jobs.connection import SVD, queue
-from jobs.doctor import ERROR, OK, WARNING, Check
-from jobs.live import LiveRun
+from jobs.live_runs import LiveRun
+from jobs.messages import REJECTED
 from jobs.queues import Queues
-from jobs.records import REJECTED
+from jobs.upkeep import backup, doctor
+from jobs.upkeep.doctor import ERROR, OK, WARNING, Check
 
 
 def examined(settings: Settings, *, keras: bool = False) -> dict[str, Check]:
@@ -114,7 +114,7 @@ def test_what_went_wrong_with_work_is_named(settings: Settings, connection: Redi
     orphan = record_training(store, ends=False)
     LiveRun(connection, orphan).create({"attempt": 1, "spec": "{}"})
     connection.rpush(REJECTED, json.dumps({"kind": "chunk", "values": {}}))
-    queue(SVD, connection).enqueue("jobs.tasks.measure_chunk", job_id="run--1-0", retry=Retry(max=1))
+    queue(SVD, connection).enqueue("jobs.measure_task.measure_chunk", job_id="run--1-0", retry=Retry(max=1))
     found = examined(settings)
     assert found["work: runs under way without a job"].status == ERROR
     assert orphan in found["work: runs under way without a job"].found
@@ -126,7 +126,7 @@ def test_what_went_wrong_with_work_is_named(settings: Settings, connection: Redi
 
 
 def test_a_failed_job_is_named_with_its_reason(settings: Settings, connection: Redis) -> None:
-    queue(SVD, connection).enqueue("jobs.tasks.measure_chunk", job_id="run--1-0", args=["too few"])
+    queue(SVD, connection).enqueue("jobs.measure_task.measure_chunk", job_id="run--1-0", args=["too few"])
     with workers(settings, "svd"):
         wait_for(lambda: "run--1-0" in examined(settings)["work: failed jobs"].found, 60)
     found = examined(settings)["work: failed jobs"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core import claims
+from core.article import claims
+from core.article.printed import claims as printed_claims
 from core.errors import SpecError
-from core.exports import TABLES, cell, check_writable, to_csv, write_rows, write_table
-from core.paper import claims as printed_claims
+from core.files.exports import TABLES, cell, check_writable, to_csv, write_rows, write_table
 from dashboard.data import table_file
 
 RUN_BY_SPREADSHEETS = ("=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "＝1", "'=1", "''@a")

@@ -5,9 +5,10 @@ import pytest
 from scipy.optimize import curve_fit
 from scipy.stats import t as student
 
-from core.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS
 from core.errors import SpecError
-from core.fits import (
+from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS
+from core.networks.costs import QUANTITIES, curve_table
+from core.networks.fits import (
     ARTICLE_R2,
     CRITERIA,
     FIT_COLUMNS,
@@ -20,8 +21,7 @@ from core.fits import (
     fit_table,
     judge,
 )
-from core.parameters import QUANTITIES, curve_table
-from core.pruning import SCOPES
+from core.networks.pruning import SCOPES
 
 STEEP = (50, 33.33)
 PARTIAL = ("first", "first_two", "first_three")

@@ -15,17 +15,17 @@ from pages import opener, ran, text
 from recorded import record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
-from core.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
-from core.datasets import Dataset, Record
-from core.metrics import MetricParameters
-from core.protocol import TrainingSpec
-from core.schedule import Baseline, Rules
+from core.article.plan import ArticleSpec, Override
+from core.compression.measure import ResizeSpec, SweepSpec
+from core.compression.metrics import MetricParameters
+from core.data.datasets import Dataset, Record
+from core.data.splits import Targets
+from core.networks.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
 from core.settings import Settings
-from core.splits import Targets
-from core.store import Store
-from core.study import ArticleSpec, Override
-from core.sweeps import ResizeSpec, SweepSpec
-from core.training_runs import PruneTrainSpec, TrainSpec, training_spec_from_dict
+from core.store.measurements import Store
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import TrainingSpec
+from core.training.steps import PruneTrainSpec, TrainSpec, training_spec_from_dict
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
 TRAINING = TrainingSpec(
@@ -72,7 +72,8 @@ OF_THE_STUDY = {"seed"}  # of its protocol, which `seeds` stands in for
 def sweep_app() -> None:
     import streamlit as st
 
-    from dashboard import data, forms
+    from dashboard import data
+    from dashboard.forms import measuring as forms
 
     spec = st.session_state["spec"]
     if "made" not in st.session_state:
@@ -84,7 +85,10 @@ def sweep_app() -> None:
 def training_app() -> None:
     import streamlit as st
 
-    from dashboard import data, forms, network_choices, training_forms
+    from dashboard import data
+    from dashboard.forms import measuring as forms
+    from dashboard.forms import network_choices
+    from dashboard.forms import training as training_forms
 
     for name, value in training_forms.defaults().items():
         st.session_state.setdefault(training_forms.key(name), value)
@@ -97,7 +101,10 @@ def training_app() -> None:
 def study_app() -> None:
     import streamlit as st
 
-    from dashboard import data, forms, network_choices, study_form
+    from dashboard import data
+    from dashboard.forms import measuring as forms
+    from dashboard.forms import network_choices
+    from dashboard.forms import study as study_form
 
     for name, value in study_form.defaults().items():
         st.session_state.setdefault(study_form.key(name), value)

@@ -27,23 +27,25 @@ from laboratory import ROOT, assert_trained_alike, end, trained_here, wait_for, 
 from redis import Redis
 from tls import terminator
 
-from core.architectures import LENET5
-from core.datasets import Dataset, folder_here, images_here, load_dataset
-from core.demo_data import create_demo_dataset
+from core.compression.measure import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
+from core.data.datasets import Dataset, folder_here, images_here, load_dataset
+from core.data.demo import create_demo_dataset
+from core.data.splits import Targets
 from core.errors import ImageError, NotOnThisHost, SpecError
-from core.protocol import TrainingSpec
+from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.splits import Targets
-from core.store import Store
-from core.sweeps import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
-from core.training_runs import TrainSpec
-from dashboard import data, pictures
-from jobs import doctor, worker
+from core.store.measurements import Store
+from core.training.protocol import TrainingSpec
+from core.training.steps import TrainSpec
+from dashboard import data
+from dashboard.parts import pictures
+from jobs import worker
 from jobs.__main__ import local_dataset
 from jobs.hosts import mark_output, output_here
 from jobs.queues import Queues
 from jobs.run_states import RunState
 from jobs.server import running_server
+from jobs.upkeep import doctor
 
 pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import images
+from core.data import images
 from core.errors import ImageError, SpecError
 
 REAL = Path(os.environ.get("DERMSLIM_REAL_DATA", "../shared/data")) / "ham10000" / "images"

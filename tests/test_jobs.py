@@ -18,11 +18,11 @@ import pytest
 from laboratory import ROOT, gone, suspended_job, wait_for, workers, write_images
 from redis import Redis
 
-from core.datasets import Dataset, load_dataset
+from core.compression.measure import METRIC_COLUMNS, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, measure
+from core.data.datasets import Dataset, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.settings import Settings
-from core.sweeps import METRIC_COLUMNS, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, measure
-from jobs.live import LiveRun, active_runs
+from jobs.live_runs import LiveRun, active_runs
 from jobs.queues import Queues
 from jobs.run_states import RunState
 

@@ -13,16 +13,16 @@ import pytest
 from laboratory import ROOT, workers
 from streamlit.testing.v1 import AppTest
 
-from core.architectures import NETWORKS
-from core.classification import FIGURES
-from core.datasets import Dataset, Record
-from core.protocol import EpochResult, TrainingSpec
-from core.schedule import Step
+from core.compression.measure import spec_hash
+from core.data.datasets import Dataset, Record
+from core.data.splits import SPLITS
+from core.networks.architectures import NETWORKS
 from core.settings import Settings
-from core.splits import SPLITS
-from core.store import NewRun, Store
-from core.sweeps import spec_hash
-from core.training_runs import (
+from core.store.measurements import NewRun, Store
+from core.training.algorithm2 import Step
+from core.training.classification import FIGURES
+from core.training.protocol import EpochResult, TrainingSpec
+from core.training.steps import (
     PruneTrainSpec,
     TrainSpec,
     described,
@@ -33,10 +33,10 @@ from core.training_runs import (
 )
 from dashboard import data, words
 from jobs.connection import connect
-from jobs.live import LiveRun
+from jobs.live_runs import LiveRun
 from jobs.queues import Queues
 from jobs.run_states import RunState
-from jobs.training_jobs import job_id, queue
+from jobs.train_queue import job_id, queue
 
 NOW = datetime(2026, 11, 24, 21, 45, tzinfo=UTC)
 NETWORK = NETWORKS["lenet5"]

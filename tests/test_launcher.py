@@ -20,9 +20,9 @@ import psutil
 import pytest
 from laboratory import gone, wait_for
 
-from core.datasets import load_dataset
+from core.compression.measure import SweepSpec
+from core.data.datasets import load_dataset
 from core.settings import Settings
-from core.sweeps import SweepSpec
 from dashboard import __main__ as launcher
 from dashboard.supervisor import Child, Program, look_after, rotate, tail
 from jobs.queues import Queues

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from core.datasets import load_dataset
+from core.data.datasets import load_dataset
+from core.data.layouts import class_folders, describe_by_folders, unique_ids
 from core.errors import DatasetError
-from core.layouts import class_folders, describe_by_folders, unique_ids
 
 NINE = {
     "actinic keratosis": "non_melanoma",

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from core.errors import TakenOver
-from jobs.live import LiveRun, active_runs
+from jobs.live_runs import LiveRun, active_runs
 
 KEPT_KEY = "dermslim:run:sweep:log"
 

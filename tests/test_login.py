@@ -33,15 +33,15 @@ from test_deploy import reserved_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from core.datasets import load_dataset
+from core.compression.measure import SweepSpec
+from core.data.datasets import load_dataset
 from core.errors import QueueUnavailable, SpecError
 from core.settings import Settings
-from core.sweeps import SweepSpec
 from dashboard import __main__ as launcher
-from dashboard import access as access_module
 from dashboard import data
-from dashboard.guard import Line
-from dashboard.login import (
+from dashboard.access import users as access_module
+from dashboard.access.guard import Line
+from dashboard.access.login import (
     ATTEMPTS,
     ATTEMPTS_OF_ALL,
     COOKIE,
@@ -55,8 +55,8 @@ from dashboard.login import (
     is_loopback,
     network_of,
 )
-from dashboard.origins import own_path
-from dashboard.signed_out import SignedOut
+from dashboard.access.origins import own_path
+from dashboard.access.signed_out import SignedOut
 from jobs.logs import MOST_ALIKE
 from jobs.queues import Queues
 
@@ -315,7 +315,7 @@ def test_sessions_that_were_signed_out_are_kept_until_they_end_and_not_for_ever(
     assert "over" not in ended.file.read_text()
     assert SignedOut(ended.file).holds("a", now)
     assert not ended.holds("b", now)
-    monkeypatch.setattr("dashboard.signed_out.MOST", 3)
+    monkeypatch.setattr("dashboard.access.signed_out.MOST", 3)
     for number in "cdef":
         ended.add(number, now + 1000)
     assert len(ended.file.read_text()) < 200
@@ -631,7 +631,7 @@ def test_many_addresses_together_have_a_pace_that_does_not_hold_up_who_was_right
 
 
 def test_what_is_remembered_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashboard.login.REMEMBERED", 10)
+    monkeypatch.setattr("dashboard.access.login.REMEMBERED", 10)
     attempts = Attempts()
     for number in range(200):
         attempts.wait(f"198.51.100.{number}", now=number * PACE)

@@ -16,9 +16,9 @@ import pytest
 from laboratory import ROOT, wait_for, workers, write_images
 from redis import Redis
 
+from core.compression.measure import SweepSpec
 from core.errors import SpecError
 from core.settings import Settings
-from core.sweeps import SweepSpec
 from jobs import logs
 from jobs.queues import Queues
 
@@ -210,7 +210,7 @@ def test_workers_log_their_jobs_and_rqs_own_lines_without_the_password(settings:
         wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 60)
     measured = lines(settings.logs / "worker-svd.jsonl")
     assert any(line["logger"] == "rq.worker" for line in measured)
-    own = [line for line in measured if line["logger"] == "jobs.live"]
+    own = [line for line in measured if line["logger"] == "jobs.live_runs"]
     assert own
     assert {line["run_id"] for line in own} == {run_id}
     assert all(str(line["worker"]).startswith("svd-") for line in own)

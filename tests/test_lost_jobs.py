@@ -28,20 +28,20 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from core.architectures import LENET5
-from core.datasets import Dataset
-from core.protocol import TrainingSpec
-from core.schedule import Baseline, Rules
+from core.compression.measure import SweepSpec
+from core.data.datasets import Dataset
+from core.data.splits import Targets
+from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.splits import Targets
-from core.sweeps import SweepSpec
-from core.training_runs import PruneTrainSpec
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import TrainingSpec
+from core.training.steps import PruneTrainSpec
 from jobs.connection import SVD, Connection, queue
-from jobs.live import LiveRun
+from jobs.live_runs import LiveRun
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.queues import Queues
 from jobs.run_states import RunState
-from jobs.training_jobs import TRAIN_QUEUES
+from jobs.train_queue import TRAIN_QUEUES
 from jobs.worker import ForkingWorker
 
 pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
@@ -219,7 +219,7 @@ def test_a_worker_whose_job_was_taken_over_neither_fails_nor_retries_it(connecti
     target = queue(SVD, connection)
     options: dict[str, Any] = {"connection": connection, "serializer": JSONSerializer}
     first, second = (ForkingWorker([target], name=name, **options) for name in ("first", "second"))
-    job = target.enqueue("jobs.tasks.measure_chunk", retry=Retry(max=3))
+    job = target.enqueue("jobs.measure_task.measure_chunk", retry=Retry(max=3))
 
     def begun(worker: ForkingWorker) -> Any:
         assert target.pop_job_id() == job.id
@@ -244,7 +244,7 @@ def test_a_worker_whose_job_was_taken_over_neither_fails_nor_retries_it(connecti
 def test_a_worker_that_the_server_has_forgotten_keeps_its_job(connection: Connection) -> None:
     target = queue(SVD, connection)
     worker = ForkingWorker([target], connection=connection, serializer=JSONSerializer)
-    job = target.enqueue("jobs.tasks.measure_chunk")
+    job = target.enqueue("jobs.measure_task.measure_chunk")
     execution = worker.prepare_execution(job)
     connection.delete(job.started_job_registry.key)
     worker.prepare_job_execution(job)  # nobody else has begun it
@@ -259,7 +259,7 @@ def test_workers_are_listed_though_a_late_sign_of_life_left_half_an_entry_of_a_j
     target = queue(SVD, connection)
     worker = ForkingWorker([target], name="late", connection=connection, serializer=JSONSerializer)
     worker.register_birth()
-    execution = worker.prepare_execution(target.enqueue("jobs.tasks.measure_chunk"))
+    execution = worker.prepare_execution(target.enqueue("jobs.measure_task.measure_chunk"))
     queues = Queues(settings)
     (found,) = queues.workers()
     assert found.name == "late"
@@ -275,7 +275,7 @@ def test_workers_are_listed_though_a_late_sign_of_life_left_half_an_entry_of_a_j
 @pytest.mark.parametrize("name", [SVD, TRAIN_QUEUES[1]])
 def test_a_job_that_was_handed_to_nobody_is_enqueued_again_and_no_other(name: str, connection: Connection) -> None:
     target = queue(name, connection)
-    lost, waiting, begun = (target.enqueue("jobs.tasks.measure_chunk") for _ in range(3))
+    lost, waiting, begun = (target.enqueue("jobs.measure_task.measure_chunk") for _ in range(3))
     connection.lrem(target.key, 1, lost.id)  # as when the server hands it to a host that has lost its power
     connection.lrem(target.key, 1, begun.id)
     worker = ForkingWorker([target], name="busy", connection=connection, serializer=JSONSerializer)
@@ -290,7 +290,7 @@ def test_a_job_that_was_handed_to_nobody_is_enqueued_again_and_no_other(name: st
 
 
 def test_a_deleted_job_stays_deleted(connection: Connection) -> None:
-    job = queue(SVD, connection).enqueue("jobs.tasks.measure_chunk")
+    job = queue(SVD, connection).enqueue("jobs.measure_task.measure_chunk")
     known = Job.fetch(job.id, connection, serializer=JSONSerializer)
     job.delete()
     assert enqueue_missing([known], after=0) == []

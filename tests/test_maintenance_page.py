@@ -12,10 +12,10 @@ from redis import Redis
 from test_retention import write
 
 from core.settings import Settings
-from core.store import Store
-from jobs import backup
+from core.store.measurements import Store
+from jobs.messages import RECORDS
 from jobs.queues import Queues
-from jobs.records import RECORDS
+from jobs.upkeep import backup
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_parts_of_the_disk_and_what_may_go_are_listed_and_removed_after_a_confir
     assert old.exists()
     page = ran(next(each for each in page.button if each.label == "Remove them").click())
     assert not old.exists()
-    told = [record for record in caplog.records if record.name == "jobs.retention"]
+    told = [record for record in caplog.records if record.name == "jobs.upkeep.retention"]
     assert [(record.by, record.path) for record in told] == [(Queues(settings).user, str(old))]
     assert "Nothing may go." in text(ran(page))
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from core.datasets import Dataset, load_dataset
+from core.data.datasets import Dataset, load_dataset
+from core.data.masks import BY_CONTENT, BY_NAME, mask_by_name
 from core.errors import DatasetError
-from core.masks import BY_CONTENT, BY_NAME, mask_by_name
 
 HAM10000 = "lesion_id,image_id,dx,dx_type,age,sex,localization"
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from core.datasets import Dataset, load_dataset, write_metadata
+from core.data.datasets import Dataset, load_dataset, write_metadata
+from core.data.metadata import NO_FILE, LeftOut
 from core.errors import DatasetError
-from core.metadata import NO_FILE, LeftOut
 
 HAM10000 = "lesion_id,image_id,dx,dx_type,age,sex,localization"
 ISIC_2018 = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"

@@ -19,8 +19,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity, variation_of_information
 
 from benchmarks import peers
-from core.errors import ImageError, SpecError
-from core.metrics import (
+from core.compression.metrics import (
     METRICS,
     METRICS_BY_NAME,
     MetricParameters,
@@ -30,7 +29,8 @@ from core.metrics import (
     ssim_map,
     warm_up,
 )
-from core.pixel_loops import compiled
+from core.compression.pixel_loops import compiled
+from core.errors import ImageError, SpecError
 
 Image = npt.NDArray[np.uint8]
 

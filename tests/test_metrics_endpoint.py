@@ -26,10 +26,11 @@ from starlette.applications import Starlette
 from test_deploy import reserved_port
 
 from core.settings import Settings
-from core.store import Store
-from dashboard.metrics import ROUTES
-from jobs import backup, metrics
-from jobs.records import REJECTED, send
+from core.store.measurements import Store
+from dashboard.access.metrics_route import ROUTES
+from jobs.messages import REJECTED, send
+from jobs.upkeep import backup
+from jobs.upkeep import prometheus as metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from core.architectures import (
+from core.errors import SpecError
+from core.networks.architectures import (
     CUSTOM1,
     CUSTOM2,
     LENET5,
@@ -28,10 +29,9 @@ from core.architectures import (
     ZeroPad,
     walk,
 )
-from core.errors import SpecError
-from core.models import build_model, trainable_count
-from core.parameters import count_parameters, network_cost
-from core.pruning import FACTORS, SCOPES, iterations, prune
+from core.networks.costs import count_parameters, network_cost
+from core.networks.keras_models import build_model, trainable_count
+from core.networks.pruning import FACTORS, SCOPES, iterations, prune
 
 SIZES = ((200, 100), (101, 75), (300, 300))
 STEPS = 4  # beyond the unpruned network
@@ -193,8 +193,8 @@ def test_another_backend_builds_the_same_networks_without_tensorflow(backend) ->
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; TensorFlow is the default backend")
     code = (
-        "import sys, numpy as np; from core.models import build_model, trainable_count;"
-        "from core.architectures import CUSTOM2; from core.parameters import count_parameters;"
+        "import sys, numpy as np; from core.networks.keras_models import build_model, trainable_count;"
+        "from core.networks.architectures import CUSTOM2; from core.networks.costs import count_parameters;"
         "model = build_model(CUSTOM2, 64, 64);"
         "model({'image': np.zeros((1, 64, 64, 3), 'uint8'), 'metadata': np.zeros((1, 3))});"
         "print(trainable_count(model) == count_parameters(CUSTOM2, 64, 64), 'tensorflow' in sys.modules)"

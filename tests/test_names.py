@@ -22,16 +22,20 @@ from pages import OpenPage, opener, plain, ran, text
 from recorded import record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
-from core.architectures import LENET5
-from core.datasets import Dataset, Record, load_dataset
-from core.fits import fit_curves
-from core.parameters import curve_table, layer_table
-from core.pruning import SCOPES
-from core.schedule import Rules
+from core.compression.measure import ResizeSpec, RivalsSpec, SweepSpec
+from core.data.datasets import Dataset, Record, load_dataset
+from core.networks.architectures import LENET5
+from core.networks.costs import curve_table, layer_table
+from core.networks.fits import fit_curves
+from core.networks.pruning import SCOPES
 from core.settings import Settings
-from core.store import Store
-from core.sweeps import ResizeSpec, RivalsSpec, SweepSpec
-from dashboard import charts, components, network_charts, training_charts, words
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
+from dashboard import words
+from dashboard.charts import measuring as charts
+from dashboard.charts import networks as network_charts
+from dashboard.charts import training as training_charts
+from dashboard.parts import components
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
 MARKED = "<b>x</b> a&amp;b <a href='https:example.org'>y</a> %{x} $z$"

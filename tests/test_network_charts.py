@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from laboratory import ROOT
 
-from core.architectures import ALEXNET, CUSTOM2, LENET5, NETWORKS, walk
 from core.errors import SpecError
-from core.fits import fit_curves
-from core.parameters import curve_table, layer_table
-from core.pruning import SCOPES
-from dashboard import network_charts
-from dashboard.components import BACKGROUNDS
+from core.networks.architectures import ALEXNET, CUSTOM2, LENET5, NETWORKS, walk
+from core.networks.costs import curve_table, layer_table
+from core.networks.fits import fit_curves
+from core.networks.pruning import SCOPES
+from dashboard.charts import networks as network_charts
+from dashboard.parts.components import BACKGROUNDS
 
 CURVES = list(fit_curves(curve_table([LENET5, ALEXNET], [50, 33.33], SCOPES, 5, 200, 100)))
 ALEXNETS = [curve for curve in CURVES if curve.network == "alexnet"]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from core.architectures import ALEXNET, NETWORKS, Conv, Dense, NetworkSpec, Residual, from_dict, to_dict
 from core.errors import SpecError
-from core.network_files import (
+from core.networks.architectures import ALEXNET, NETWORKS, Conv, Dense, NetworkSpec, Residual, from_dict, to_dict
+from core.networks.costs import check_trainable, count_parameters, curve_table, layer_table
+from core.networks.network_files import (
     EXAMPLE_TOML,
     EXAMPLE_YAML,
     MAX_BYTES,
@@ -17,8 +18,7 @@ from core.network_files import (
     load_networks,
     toml_line,
 )
-from core.parameters import check_trainable, count_parameters, curve_table, layer_table
-from core.plain_yaml import plain_scalar, read_yaml
+from core.networks.plain_yaml import plain_scalar, read_yaml
 
 
 def written(folder: Path, name: str, text: str | bytes) -> Path:

@@ -12,10 +12,10 @@ import pytest
 from pages import OpenPage, opener, ran, text
 from streamlit.testing.v1 import AppTest
 
-from core.architectures import ALEXNET, LENET5, NETWORKS
-from core.network_files import EXAMPLE_YAML
-from core.parameters import count_parameters, network_cost
-from core.pruning import prune
+from core.networks.architectures import ALEXNET, LENET5, NETWORKS
+from core.networks.costs import count_parameters, network_cost
+from core.networks.network_files import EXAMPLE_YAML
+from core.networks.pruning import prune
 
 
 @pytest.fixture

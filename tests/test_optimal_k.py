@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from kneed import KneeLocator
 
+from core.compression.metrics import METRICS
+from core.compression.optimal_k import VOTERS, RuleParameters, arrivals, choose_k
 from core.errors import SpecError
-from core.metrics import METRICS
-from core.optimal_k import VOTERS, RuleParameters, arrivals, choose_k
 
 KS = (100, 200, 300, 350, 400, 450)
 # Means over 80 HAM10000 originals, JPEG 95.

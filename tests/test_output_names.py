@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.datasets import Dataset, Record, complete_folder, load_dataset
+from core.compression.measure import ReconstructSpec, write_whole
+from core.data.datasets import Dataset, Record, complete_folder, load_dataset
+from core.data.manifest import MANIFEST
+from core.data.output_names import LONGEST_NAME, merged, output_names, refuse_inside
 from core.errors import DatasetError, SpecError
-from core.manifest import MANIFEST
-from core.output_names import LONGEST_NAME, merged, output_names, refuse_inside
 from core.settings import Settings
-from core.sweeps import ReconstructSpec, write_whole
 from jobs.__main__ import main
 from jobs.hosts import claim_output
 from jobs.local import claimed, measure_all

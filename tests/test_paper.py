@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.architectures import NETWORKS
-from core.paper import CLAIM_COLUMNS, TABLE_METRICS, claims, table4, table5, table6
+from core.article.printed import CLAIM_COLUMNS, TABLE_METRICS, claims, table4, table5, table6
+from core.networks.architectures import NETWORKS
 
 # The article's own tables, no part of the product.
 FOLDER = Path(os.environ.get("DERMSLIM_REAL_DATA", "../shared/data")).parent / "paper"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from core.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Residual, Step
 from core.errors import SpecError
-from core.parameters import (
+from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Residual, Step
+from core.networks.costs import (
     CURVE_COLUMNS,
     LAYER_COLUMNS,
     QUANTITIES,
@@ -18,7 +18,7 @@ from core.parameters import (
     network_cost,
     size_table,
 )
-from core.pruning import FACTORS, SCOPES, prune
+from core.networks.pruning import FACTORS, SCOPES, prune
 
 
 def test_alexnet_has_19_19_million_parameters_of_which_three_halvings_leave_1_9_percent() -> None:

@@ -14,14 +14,14 @@ import pytest
 from accounts import as_nobody
 from laboratory import ROOT, end, free_port, wait_for, write_images
 
-from core import private
-from core.file_lock import file_lock
-from core.private import NOTE, open_lock, open_to_others, private_folder, tighten
+from core.files import private
+from core.files.file_lock import file_lock
+from core.files.private import NOTE, open_lock, open_to_others, private_folder, tighten
 from core.settings import Settings
-from core.store import Store
-from jobs import doctor
+from core.store.measurements import Store
 from jobs.queues import Queues
 from jobs.server import running_server
+from jobs.upkeep import doctor
 
 
 @pytest.fixture(autouse=True)

@@ -17,16 +17,16 @@ from recorded import EASY, QUICK, record_training
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
-from core.architectures import ALEXNET, CLASSES, LENET5
-from core.datasets import Dataset, Record
-from core.protocol import PRESETS, EpochResult, TrainingSpec
-from core.run_specs import spec_from_dict
-from core.schedule import Baseline, Rules, State, Step
+from core.data.datasets import Dataset, Record
+from core.networks.architectures import ALEXNET, CLASSES, LENET5
+from core.runs import spec_from_dict
 from core.settings import Settings
-from core.store import NewRun, Store
-from core.training_runs import PruneTrainSpec, TrainSpec, described, failed, first_state, judged, next_training
-from jobs import training_jobs
-from jobs.live import LiveRun, active_runs
+from core.store.measurements import NewRun, Store
+from core.training.algorithm2 import Baseline, Rules, State, Step
+from core.training.protocol import PRESETS, EpochResult, TrainingSpec
+from core.training.steps import PruneTrainSpec, TrainSpec, described, failed, first_state, judged, next_training
+from jobs import train_queue as training_jobs
+from jobs.live_runs import LiveRun, active_runs
 from jobs.queues import Queues
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -7,9 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.architectures import ALEXNET, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Flatten, NetworkSpec, Residual, walk
 from core.errors import SpecError
-from core.pruning import FACTORS, SCOPE_LABELS, SCOPES, can_shrink, iterations, prune, pruned_size
+from core.networks.architectures import (
+    ALEXNET,
+    CUSTOM2,
+    LENET5,
+    NETWORKS,
+    Conv,
+    Dense,
+    Flatten,
+    NetworkSpec,
+    Residual,
+    walk,
+)
+from core.networks.pruning import FACTORS, SCOPE_LABELS, SCOPES, can_shrink, iterations, prune, pruned_size
 
 
 def convolutions(spec: NetworkSpec) -> list[int]:

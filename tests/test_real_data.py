@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.datasets import load_dataset
-from core.outcomes import outcome
-from core.sweeps import MEASUREMENT_COLUMNS, SweepSpec, measure
+from core.compression.measure import MEASUREMENT_COLUMNS, SweepSpec, measure
+from core.compression.outcomes import outcome
+from core.data.datasets import load_dataset
 from jobs.__main__ import main
 
 # k -> PSNR, SSIM, Haralick distance, source/stored: means over 80 originals, and the ratio without SVD.

@@ -19,15 +19,15 @@ from laboratory import ROOT, end, free_port, wait_for, workers, write_images
 from redis import Redis
 from tls import terminator
 
-from core.datasets import load_dataset
+from core.compression.measure import SweepSpec
+from core.data.datasets import load_dataset
 from core.errors import QueueUnavailable
 from core.settings import Settings
-from core.sweeps import SweepSpec
-from jobs import doctor
 from jobs.connection import connect
 from jobs.queues import Queues
 from jobs.redis_address import read_address
 from jobs.server import ping, running_server
+from jobs.upkeep import doctor
 
 SECRET = "p@ss:word/with?signs#4711"
 

@@ -10,11 +10,8 @@ import pandas as pd
 import pytest
 from recorded import EASY, QUICK, record_measured, record_reconstruction, record_training
 
-from core.architectures import CLASSES, LENET5, NETWORKS
-from core.claims import NOT_MEASURED, REPRODUCED, claims_table, judge
-from core.errors import SpecError
-from core.pruning import prune
-from core.results import (
+from core.article.claims import NOT_MEASURED, REPRODUCED, claims_table, judge
+from core.article.evidence import (
     SAME_TRAINING,
     Choice,
     Grounds,
@@ -28,10 +25,13 @@ from core.results import (
     table_name,
     trainings,
 )
-from core.schedule import Rules
-from core.store import Store
-from core.sweeps import ResizeSpec, SweepSpec
-from core.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, UNPRINTED, cell, to_markdown
+from core.article.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, UNPRINTED, cell, to_markdown
+from core.compression.measure import ResizeSpec, SweepSpec
+from core.errors import SpecError
+from core.networks.architectures import CLASSES, LENET5, NETWORKS
+from core.networks.pruning import prune
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
 
 HALVINGS = Rules(factors=(50,))
 LONGER = replace(QUICK, epochs=30)

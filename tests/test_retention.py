@@ -16,16 +16,17 @@ from laboratory import wait_for, workers, write_images
 from recorded import record_training
 from redis import Redis
 
-from core import arrays, store_upkeep
-from core.datasets import Dataset, load_dataset
+from core.compression.measure import Chunk, ImageResult, ReconstructSpec, SweepSpec
+from core.data import training_arrays as arrays
+from core.data.datasets import Dataset, load_dataset
 from core.errors import SpecError
 from core.settings import Settings
-from core.store import NewRun, Store
-from core.sweeps import Chunk, ImageResult, ReconstructSpec, SweepSpec
-from jobs import retention
+from core.store import upkeep as store_upkeep
+from core.store.measurements import NewRun, Store
 from jobs.__main__ import build_parser, main
-from jobs.live import LiveRun
+from jobs.live_runs import LiveRun
 from jobs.queues import Queues
+from jobs.upkeep import retention
 
 DAY = 24 * 3600
 
@@ -221,7 +222,7 @@ def test_arrays_that_are_used_stay_and_the_others_go(
     assert {each.path for each in found} == {orphan, old, half}
     before = retention.size_of(settings.arrays)
     gone = list(retention.remove(found, "ada"))
-    told = [record for record in caplog.records if record.name == "jobs.retention"]
+    told = [record for record in caplog.records if record.name == "jobs.upkeep.retention"]
     assert {(record.by, record.path) for record in told} == {("ada", str(each.path)) for each in found}
     assert before - retention.size_of(settings.arrays) == sum(each.bytes for each in gone) > 0
     assert recent.exists()

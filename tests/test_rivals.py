@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.compression.rivals import compare_rivals, rate_points, rivals_sentences
+from core.compression.summary import storage, summarise
 from core.errors import SpecError
-from core.rivals import compare_rivals, rate_points, rivals_sentences
-from core.statistics import storage, summarise
 
 
 def rows(variant, *, ssim, psnr=40.0, haralick=2.0, stored=1000, k=None, codec="jpeg", quality=95, images=2, mse=1.0):

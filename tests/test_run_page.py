@@ -9,9 +9,9 @@ import pytest
 from pages import OpenPage, opener, text
 from recorded import record_measured, record_training
 
-from core.schedule import Rules
-from core.store import Store
-from core.sweeps import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from core.compression.measure import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
 from dashboard import data
 
 SPECS = (

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Flatten, NetworkSpec
+from core.article.printed import table6
 from core.errors import SpecError
-from core.paper import table6
-from core.parameters import count_parameters
-from core.pruning import FACTORS
-from core.schedule import (
+from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Flatten, NetworkSpec
+from core.networks.costs import count_parameters
+from core.networks.pruning import FACTORS
+from core.training.algorithm2 import (
     CONTINUE,
     CRITERIA,
     ON_REJECT,

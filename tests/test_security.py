@@ -32,18 +32,18 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from test_deploy import reserved_port
 from test_structure import FORBIDDEN, STORE_MODULES, imports, sources
 
-from core.datasets import confine, load_dataset
+from core.compression.measure import SweepSpec, measure
+from core.data.datasets import confine, load_dataset
+from core.data.images import read
 from core.errors import DatasetError, DermSlimError, ImageError, StoreError
-from core.images import read
 from core.settings import Settings
-from core.store import Store
-from core.store_file import StoreFile
-from core.sweeps import SweepSpec, measure
-from jobs import records
+from core.store.file import StoreFile
+from core.store.measurements import Store
+from jobs import messages as records
 from jobs.connection import QUEUES, connect, queue
-from jobs.own_job import FUNCTIONS, OwnJob
+from jobs.own_jobs import FUNCTIONS, OwnJob
 from jobs.queues import Queues
-from jobs.training_jobs import TRAIN_QUEUES
+from jobs.train_queue import TRAIN_QUEUES
 
 EVIL = "x'; DROP TABLE runs; --"
 
@@ -159,15 +159,15 @@ def poisoned(connection: Redis, name: str, hit: Path) -> list[Job]:
     pickling = Queue(name, connection=connection, serializer=DefaultSerializer)
     bomb = Bomb(hit)
     jobs = [
-        pickling.enqueue("jobs.tasks.measure_chunk", bomb, result_ttl=600),
-        pickling.enqueue("jobs.tasks.measure_chunk", meta={"bomb": bomb}, result_ttl=600),
+        pickling.enqueue("jobs.measure_task.measure_chunk", bomb, result_ttl=600),
+        pickling.enqueue("jobs.measure_task.measure_chunk", meta={"bomb": bomb}, result_ttl=600),
     ]
     plain = Queue(name, connection=connection, serializer=JSONSerializer)
-    jobs.append(plain.enqueue("jobs.tasks.measure_chunk", result_ttl=600))
+    jobs.append(plain.enqueue("jobs.measure_task.measure_chunk", result_ttl=600))
     connection.hset(jobs[-1].key, mapping={"data": pickle.dumps(bomb), "meta": pickle.dumps(bomb)})
     # Not pickles, but functions that are not DermSlim's.
     jobs.append(plain.enqueue("os.mknod", str(hit), result_ttl=600))
-    jobs.append(plain.enqueue("jobs.recorder.reconcile", result_ttl=600))
+    jobs.append(plain.enqueue("jobs.record_worker.reconcile", result_ttl=600))
     connection.hset(jobs[-1].key, mapping={"success_callback_name": "os.mknod", "failure_callback_name": "os.mknod"})
     return jobs
 

@@ -14,14 +14,14 @@ import pytest
 from recorded import record_measured, record_training
 from test_store_check import fill
 
-from core import store_check
+from core.compression.measure import SweepSpec
 from core.errors import StoreDamaged
 from core.settings import Settings
-from core.store import Store
-from core.store_file import VERSION
-from core.sweeps import SweepSpec
+from core.store import check as store_check
+from core.store.file import VERSION
+from core.store.measurements import Store
 from jobs.__main__ import main
-from jobs.snapshot import SnapshotError, last_snapshot, take_snapshot
+from jobs.upkeep.snapshot import SnapshotError, last_snapshot, take_snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.architectures import CLASSES
-from core.datasets import Record
-from core.errors import SpecError
-from core.metadata import LABEL_OF_DX
-from core.splits import (
+from core.data.datasets import Record
+from core.data.metadata import LABEL_OF_DX
+from core.data.splits import (
     SPLITS,
     Split,
     Targets,
@@ -29,6 +27,8 @@ from core.splits import (
     shared_lesions,
     split_records,
 )
+from core.errors import SpecError
+from core.networks.architectures import CLASSES
 
 
 def record(image_id: str, label: str | None, lesion: str | None = None, sha256: str | None = None) -> Record:

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.metrics import METRICS
-from core.statistics import mean_table, storage, summarise
+from core.compression.metrics import METRICS
+from core.compression.summary import mean_table, storage, summarise
 
 SIZES = ["source_bytes", "stored_bytes", "control_bytes", "factor_bytes"]
 

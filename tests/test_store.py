@@ -14,14 +14,14 @@ import duckdb
 import pandas as pd
 import pytest
 
-from core.datasets import Dataset, Record
+from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult, SweepSpec
+from core.compression.outcomes import outcome
+from core.data.datasets import Dataset, Record
+from core.data.metadata import LeftOut
 from core.errors import StoreBusy, StoreError
-from core.metadata import LeftOut
-from core.outcomes import outcome
-from core.store import NewRun, Store
-from core.store_file import SECTIONS, VERSION, insert, schema_sections
-from core.sweeps import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult, SweepSpec
-from jobs import recorder
+from core.store.file import SECTIONS, VERSION, insert, schema_sections
+from core.store.measurements import NewRun, Store
+from jobs import record_worker as recorder
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
 SPEC = SweepSpec(dataset="moles", ks=(2, 4), codec="png")
@@ -205,8 +205,8 @@ def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
     store.record_run(RUN)
     later = [*SECTIONS, (VERSION + 1, "ALTER TABLE runs ADD COLUMN mood VARCHAR;")]
     with monkeypatch.context() as patched:
-        patched.setattr("core.store_file.SECTIONS", later)
-        patched.setattr("core.store_file.VERSION", VERSION + 1)
+        patched.setattr("core.store.file.SECTIONS", later)
+        patched.setattr("core.store.file.VERSION", VERSION + 1)
         with pytest.raises(StoreError, match=f"expected a store of version {VERSION + 1}"):
             store.runs()
         store.migrate()
@@ -305,7 +305,7 @@ def test_a_process_from_outside_that_holds_the_file_is_waited_for_and_then_named
 def test_readers_and_a_writer_at_once_all_get_through(store: Store) -> None:
     store.record_run(replace(RUN, total=100))
     code = (
-        "import sys, time; from pathlib import Path; from core.store import Store\n"
+        "import sys, time; from pathlib import Path; from core.store.measurements import Store\n"
         "store = Store(Path(sys.argv[1]), timeout=20); print('ready', flush=True); sys.stdin.read()\n"
         "for _ in range(20): assert len(store.runs()) == 1"
     )

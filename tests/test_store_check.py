@@ -13,12 +13,12 @@ import duckdb
 import pytest
 from recorded import record_measured, record_reconstruction, record_training
 
-from core import store_check
+from core.compression.measure import SweepSpec
 from core.errors import StoreDamaged, StoreError, StoreUnavailable
-from core.schedule import Rules
-from core.store import Store
-from core.store_file import StoreFile, empty_store
-from core.sweeps import SweepSpec
+from core.store import check as store_check
+from core.store.file import StoreFile, empty_store
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
 
 HEADERS = 3 * 4096  # bytes of DuckDB's three headers, before the first block
 
@@ -197,7 +197,7 @@ def test_a_disk_without_room_is_no_damage(whole: Store, tmp_path: Path) -> None:
     shutil.copyfile(whole.path, copy)
     # A process may write files of no more than its limit: the same error as a full disk, for this process alone.
     code = (
-        "import resource, signal, sys; from pathlib import Path; from core.store import Store\n"
+        "import resource, signal, sys; from pathlib import Path; from core.store.measurements import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); size = Path(sys.argv[1]).stat().st_size\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, size + 1000)); store = Store(Path(sys.argv[1]))\n"
         "try:\n"

@@ -11,12 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.architectures import ALEXNET, LENET5, NETWORKS
-from core.datasets import Dataset, Record
-from core.errors import SpecError
-from core.protocol import TrainingSpec
-from core.schedule import Baseline, Rules
-from core.study import (
+from core.article.plan import (
     FAILED,
     FINISHED,
     PRUNING,
@@ -42,8 +37,13 @@ from core.study import (
     reconstruction_name,
     spec_ahead,
 )
-from core.sweeps import DEFAULT_KS, ReconstructSpec, SweepSpec
-from core.training_runs import PruneTrainSpec, TrainSpec
+from core.compression.measure import DEFAULT_KS, ReconstructSpec, SweepSpec
+from core.data.datasets import Dataset, Record
+from core.errors import SpecError
+from core.networks.architectures import ALEXNET, LENET5, NETWORKS
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import TrainingSpec
+from core.training.steps import PruneTrainSpec, TrainSpec
 
 SPEC = ArticleSpec(dataset="moles", fingerprint="f0", networks=(LENET5, ALEXNET), seeds=(1, 2))
 STUDY = "article-1"

@@ -23,20 +23,32 @@ from redis import Redis
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from core.architectures import ALEXNET, LENET5
-from core.datasets import Dataset, load_dataset
+from core.article.plan import (
+    FAILED,
+    FINISHED,
+    READY,
+    RECONSTRUCTION,
+    STAGES,
+    SWEEP,
+    UNDER_WAY,
+    ArticleSpec,
+    Override,
+    plan,
+)
+from core.compression.measure import Chunk, ImageResult, ReconstructSpec, spec_from_dict
+from core.compression.outcomes import Outcome
+from core.data.datasets import Dataset, load_dataset
+from core.data.splits import Targets
 from core.errors import SpecError
-from core.outcomes import Outcome
-from core.protocol import PRESETS, TrainingSpec
-from core.schedule import Baseline, Rules, article_baseline
+from core.networks.architectures import ALEXNET, LENET5
 from core.settings import Settings
-from core.splits import Targets
-from core.study import FAILED, FINISHED, READY, RECONSTRUCTION, STAGES, SWEEP, UNDER_WAY, ArticleSpec, Override, plan
-from core.sweeps import Chunk, ImageResult, ReconstructSpec, spec_from_dict
-from jobs import training_jobs
+from core.training.algorithm2 import Baseline, Rules, article_baseline
+from core.training.protocol import PRESETS, TrainingSpec
+from jobs import train_queue as training_jobs
 from jobs.__main__ import build_parser, main
+from jobs.cli.study import spec_of
 from jobs.connection import RECORD, queue
-from jobs.live import LiveRun, active_runs
+from jobs.live_runs import LiveRun, active_runs
 from jobs.queues import Queues
 from jobs.studies import (
     StudyState,
@@ -49,7 +61,6 @@ from jobs.studies import (
     study_state,
     submit_study,
 )
-from jobs.study_command import spec_of
 
 LABELS = ("melanoma", "nevus", "non_melanoma", "negative")
 SPEC = ArticleSpec(
@@ -81,7 +92,7 @@ class Lab:
     def record(self) -> None:
         """Do what the record worker does in one round."""
         records = queue(RECORD, self.redis)
-        records.enqueue("jobs.recorder.reconcile")
+        records.enqueue("jobs.record_worker.reconcile")
         SimpleWorker([records], connection=self.redis, serializer=JSONSerializer).work(
             burst=True, logging_level="ERROR"
         )

@@ -13,15 +13,7 @@ from pages import OpenPage, opener, ran, text
 from recorded import record_training
 from redis import Redis
 
-from core.architectures import ALEXNET, CLASSES, LENET5
-from core.datasets import Dataset, Record
-from core.errors import SpecError
-from core.outcomes import Outcome
-from core.protocol import PRESETS, TrainingSpec
-from core.schedule import Baseline, Rules
-from core.settings import Settings
-from core.store import NewRun, Store
-from core.study import (
+from core.article.plan import (
     FINISHED,
     ORIGINALS,
     PRUNING,
@@ -35,9 +27,17 @@ from core.study import (
     progress,
     run_spec,
 )
-from core.study_summary import COLUMNS, accuracy_sentences, compression_sentence, training_figures
-from core.sweeps import Chunk, ImageResult, spec_hash
-from dashboard import study_form
+from core.article.summary import COLUMNS, accuracy_sentences, compression_sentence, training_figures
+from core.compression.measure import Chunk, ImageResult, spec_hash
+from core.compression.outcomes import Outcome
+from core.data.datasets import Dataset, Record
+from core.errors import SpecError
+from core.networks.architectures import ALEXNET, CLASSES, LENET5
+from core.settings import Settings
+from core.store.measurements import NewRun, Store
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import PRESETS, TrainingSpec
+from dashboard.forms import study as study_form
 from jobs.queues import Queues
 from jobs.studies import find, study_state, submit_study
 

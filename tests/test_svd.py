@@ -14,8 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import peers
-from core.errors import ImageError, SpecError
-from core.svd import (
+from core.compression.svd import (
     MODES,
     MOST_BYTES,
     break_even_k,
@@ -25,6 +24,7 @@ from core.svd import (
     factor_bytes,
     largest_k,
 )
+from core.errors import ImageError, SpecError
 
 Image = npt.NDArray[np.uint8]
 

@@ -11,10 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from core.datasets import Dataset, load_dataset
-from core.errors import SpecError
-from core.metrics import MetricParameters
-from core.sweeps import (
+from core.compression.measure import (
     MEASUREMENT_COLUMNS,
     ReconstructSpec,
     ResizeSpec,
@@ -27,6 +24,9 @@ from core.sweeps import (
     variants,
     write_whole,
 )
+from core.compression.metrics import MetricParameters
+from core.data.datasets import Dataset, load_dataset
+from core.errors import SpecError
 
 EVERY_KIND = [
     SweepSpec(dataset="d", ks=(4, 2), quality=90, sample_size=3, metrics=MetricParameters(5, 0.2)),

@@ -7,9 +7,8 @@ import re
 import pandas as pd
 import pytest
 
-from core.errors import SpecError
-from core.paper import TABLE_METRICS, table6
-from core.tables import (
+from core.article.printed import TABLE_METRICS, table6
+from core.article.tables import (
     NEEDED,
     STEP_COLUMNS,
     WRITERS,
@@ -20,6 +19,7 @@ from core.tables import (
     to_latex,
     to_markdown,
 )
+from core.errors import SpecError
 
 EVERY = tuple(dict.fromkeys(itertools.chain(*TABLE_METRICS.values())))
 

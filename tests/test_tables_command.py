@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from recorded import record_training
 
-from core.claims import claims_table
-from core.results import basis, grounds, known, offers, select, table, trainings
-from core.schedule import Rules
-from core.store import Store
-from core.tables import to_csv, to_latex, to_markdown
+from core.article.claims import claims_table
+from core.article.evidence import basis, grounds, known, offers, select, table, trainings
+from core.article.tables import to_csv, to_latex, to_markdown
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
 from jobs.__main__ import main
 
 

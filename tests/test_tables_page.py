@@ -11,9 +11,9 @@ from pages import OpenPage, opener, ran, text
 from recorded import QUICK, record_training
 from streamlit.testing.v1 import AppTest
 
-from core.paper import table5
-from core.schedule import Rules
-from core.store import Store
+from core.article.printed import table5
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
 
 
 @pytest.fixture(scope="module")

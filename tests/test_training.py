@@ -16,16 +16,16 @@ import keras
 import numpy as np
 import pytest
 
-from core import training
-from core.architectures import LENET5
-from core.classification import classify
-from core.datasets import Record
+from core.data.datasets import Record
+from core.data.splits import Split, Targets, epoch_indices, split_records
 from core.errors import SpecError
-from core.protocol import PRESETS
-from core.pruning import prune
-from core.schedule import CRITERIA, Baseline
-from core.splits import Split, Targets, epoch_indices, split_records
-from core.training import EpochResult, TrainingError, TrainingSpec, augment, evaluate, train, training_batches
+from core.networks.architectures import LENET5
+from core.networks.pruning import prune
+from core.training import loop as training
+from core.training.algorithm2 import CRITERIA, Baseline
+from core.training.classification import classify
+from core.training.loop import EpochResult, TrainingError, TrainingSpec, augment, evaluate, train, training_batches
+from core.training.protocol import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, IMAGES = 32, 24, 24
@@ -198,7 +198,7 @@ import pathlib, resource, sys
 sys.path.insert(0, "tests")
 from dataclasses import replace
 import numpy as np, psutil
-from core.architectures import ALEXNET
+from core.networks.architectures import ALEXNET
 import test_training as t
 height, width = 300, 400
 folder, spec = pathlib.Path(sys.argv[1]), replace(t.SPEC, height=height, width=width, batch_size=24)

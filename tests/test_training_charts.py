@@ -14,15 +14,16 @@ import pandas as pd
 import pytest
 from recorded import record_training
 
-from core.architectures import ALEXNET, CLASSES, LENET5
-from core.architectures import to_dict as network_to_dict
 from core.errors import SpecError
-from core.protocol import EpochResult, TrainingSpec
-from core.pruning import can_shrink, prune, pruned_size
-from core.schedule import Rules
-from core.store import Store
-from core.training_runs import PruneTrainSpec, TrainSpec
-from dashboard import training_charts, training_numbers
+from core.networks.architectures import ALEXNET, CLASSES, LENET5
+from core.networks.architectures import to_dict as network_to_dict
+from core.networks.pruning import can_shrink, prune, pruned_size
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
+from core.training.protocol import EpochResult, TrainingSpec
+from core.training.steps import PruneTrainSpec, TrainSpec
+from dashboard.charts import training as training_charts
+from dashboard.charts import training_numbers
 
 SPEC = PruneTrainSpec(dataset="ham", network=LENET5, training=TrainingSpec(epochs=3, height=48, width=64))
 NOW = datetime(2026, 11, 24, 22, 30, tzinfo=UTC)

@@ -16,13 +16,13 @@ from laboratory import ROOT, write_lesions
 from recorded import record_training
 
 from core.errors import SpecError
-from core.schedule import Rules
 from core.settings import Settings
-from core.store import Store
+from core.store.measurements import Store
+from core.training.algorithm2 import Rules
 from jobs.__main__ import main
-from jobs.clock import next_moment, parse_time
+from jobs.cli.clock import next_moment, parse_time
+from jobs.cli.training import await_start, next_time
 from jobs.queues import Queues
-from jobs.training_commands import await_start, next_time
 
 ISSUE = (
     *("step", "name", "parameters", "macs", "accepted", "reason", "train_accuracy", "train_precision"),

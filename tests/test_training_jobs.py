@@ -28,22 +28,22 @@ from redis import Redis
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry
 
-from core.architectures import LENET5
-from core.datasets import Dataset
+from core.data.datasets import Dataset
+from core.data.splits import Targets
 from core.errors import SpecError
-from core.file_lock import file_lock
-from core.protocol import TrainingSpec
-from core.schedule import Baseline, Rules
+from core.files.file_lock import file_lock
+from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.splits import Targets
-from core.training_runs import PruneTrainSpec, TrainSpec, first_state
-from jobs import training_jobs
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import TrainingSpec
+from core.training.steps import PruneTrainSpec, TrainSpec, first_state
+from jobs import train_queue as training_jobs
 from jobs.connection import queue
-from jobs.live import LiveRun
+from jobs.live_runs import LiveRun
 from jobs.queues import Queues, Submission
 from jobs.run_states import RunState
-from jobs.training_jobs import TRAIN_QUEUES, enqueue_current, enqueue_step
-from jobs.training_tasks import LOCK_NAME
+from jobs.train_queue import TRAIN_QUEUES, enqueue_current, enqueue_step
+from jobs.train_task import LOCK_NAME
 
 pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a machine that is busy
 
@@ -272,7 +272,7 @@ def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late
     idle(lab)
     rows, log = lab.store.epochs([run_id]), lab.log(run_id)
     late = queue(TRAIN_QUEUES[0], Redis.from_url(str(lab.settings.redis_url))).enqueue(
-        "jobs.training_tasks.train_step", kwargs={"run_id": run_id, "attempt": 1, "step": 0}, job_id=f"{run_id}--late"
+        "jobs.train_task.train_step", kwargs={"run_id": run_id, "attempt": 1, "step": 0}, job_id=f"{run_id}--late"
     )
     wait_for(lambda: late.get_status() == JobStatus.FINISHED, 120)
     wait_for(lambda: lab.records_waiting() == 0, 60)

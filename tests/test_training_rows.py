@@ -12,16 +12,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from core.architectures import NETWORKS
-from core.classification import FIGURES
+from core.article.tables import STEP_COLUMNS
+from core.data.splits import SPLITS
 from core.errors import StoreError
-from core.protocol import EpochResult, TrainingSpec
-from core.schedule import Step
-from core.splits import SPLITS
-from core.store import NewRun, Store
-from core.tables import STEP_COLUMNS
-from core.training_runs import PruneTrainSpec, StepResult, TrainSpec, described, failed, first_state, next_training
-from jobs import recorder
+from core.networks.architectures import NETWORKS
+from core.store.measurements import NewRun, Store
+from core.training.algorithm2 import Step
+from core.training.classification import FIGURES
+from core.training.protocol import EpochResult, TrainingSpec
+from core.training.steps import PruneTrainSpec, StepResult, TrainSpec, described, failed, first_state, next_training
+from jobs import record_worker as recorder
 
 NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
 LENET5 = NETWORKS["lenet5"]

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.architectures import NETWORKS
-from core.datasets import Dataset, Record
+from core.compression.measure import spec_hash
+from core.data.datasets import Dataset, Record
+from core.data.splits import Targets
 from core.errors import DermSlimError, SpecError
-from core.protocol import TrainingSpec
-from core.pruning import FACTORS, SCOPES, prune
-from core.run_specs import spec_from_dict
-from core.schedule import CRITERIA, ON_REJECT, Baseline, Rules, Step, Stop, article_baseline
+from core.networks.architectures import NETWORKS
+from core.networks.pruning import FACTORS, SCOPES, prune
+from core.runs import spec_from_dict
 from core.settings import Settings
-from core.splits import Targets
-from core.sweeps import spec_hash
-from core.training_runs import (
+from core.training.algorithm2 import CRITERIA, ON_REJECT, Baseline, Rules, Step, Stop, article_baseline
+from core.training.protocol import TrainingSpec
+from core.training.steps import (
     DEVICES,
     PruneTrainSpec,
     StepResult,
@@ -41,8 +41,8 @@ from core.training_runs import (
     training_spec_from_dict,
 )
 from jobs.__main__ import build_parser
-from jobs.environment import command_line
-from jobs.training_commands import specs_of
+from jobs.cli.training import specs_of
+from jobs.provenance import command_line
 
 LENET5, ALEXNET = NETWORKS["lenet5"], NETWORKS["alexnet"]
 SPEC = PruneTrainSpec(dataset="moles", network=LENET5)

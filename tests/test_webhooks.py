@@ -24,12 +24,12 @@ from laboratory import wait_for, workers, write_images
 from recorded import record_training
 from redis import Redis
 
+from core.compression.measure import SweepSpec
 from core.errors import SpecError
 from core.settings import Settings
-from core.store import NewRun, Store
-from core.sweeps import SweepSpec
-from jobs import webhooks
+from core.store.measurements import NewRun, Store
 from jobs.queues import Queues
+from jobs.upkeep import webhooks
 
 SOON = 24 * 3600.0
 

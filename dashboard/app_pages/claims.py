@@ -3,9 +3,10 @@
 import pandas as pd
 import streamlit as st
 
-from core.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, STATUSES, to_csv, to_markdown
-from core.results import Grounds, Offers, basis, grounds
-from dashboard import components, data, words
+from core.article.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, STATUSES, to_csv, to_markdown
+from core.article.evidence import Grounds, Offers, basis, grounds
+from dashboard import data, words
+from dashboard.parts import components
 
 COLOURS = {REPRODUCED: "green", NOT_REPRODUCED: "red", NOT_MEASURED: "gray"}
 ICONS = {

@@ -9,13 +9,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.architectures import NETWORKS, NetworkSpec
 from core.errors import SpecError
-from core.fits import CRITERIA, FIT_MODELS, CurveFits, claim_sentences, fit_curves, fit_table
-from core.network_files import Networks
-from core.parameters import QUANTITIES, Cost, compare_layers, curve_table, network_cost
-from core.pruning import FACTORS, SCOPE_LABELS, SCOPES, iterations
-from dashboard import components, network_charts, network_choices, words
+from core.networks.architectures import NETWORKS, NetworkSpec
+from core.networks.costs import QUANTITIES, Cost, compare_layers, curve_table, network_cost
+from core.networks.fits import CRITERIA, FIT_MODELS, CurveFits, claim_sentences, fit_curves, fit_table
+from core.networks.network_files import Networks
+from core.networks.pruning import FACTORS, SCOPE_LABELS, SCOPES, iterations
+from dashboard import words
+from dashboard.charts import networks as network_charts
+from dashboard.forms import network_choices
+from dashboard.parts import components
 
 DEFAULT_FACTORS = ("50", "33.33")
 DEFAULT_ITERATIONS, MOST_ITERATIONS = 5, 30

@@ -7,9 +7,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.datasets import Dataset
+from core.data.datasets import Dataset
 from core.errors import DermSlimError
-from dashboard import charts, components, data, forms, run_progress, words
+from dashboard import data, words
+from dashboard.charts import measuring as charts
+from dashboard.forms import measuring as forms
+from dashboard.parts import components, run_progress
 
 SAMPLES = 12
 RECORDED_WITHIN = 3  # seconds that a removal is waited for

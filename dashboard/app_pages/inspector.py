@@ -5,13 +5,16 @@ import random
 import pandas as pd
 import streamlit as st
 
-from core.datasets import Dataset
+from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.svd import MODES, break_even_k, factor_bytes
+from core.data.datasets import Dataset
+from core.data.images import CODECS
 from core.errors import DermSlimError
-from core.images import CODECS
-from core.metrics import METRICS, METRICS_BY_NAME
-from core.svd import MODES, break_even_k, factor_bytes
-from dashboard import charts, components, data, forms, pictures, words
-from dashboard.compare import Pane, compare
+from dashboard import data, words
+from dashboard.charts import measuring as charts
+from dashboard.forms import measuring as forms
+from dashboard.parts import components, pictures
+from dashboard.parts.compare import Pane, compare
 
 MATCHES = 12
 UPLOADED = "An uploaded image"

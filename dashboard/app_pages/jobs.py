@@ -3,7 +3,8 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import components, data, run_progress, words
+from dashboard import data, words
+from dashboard.parts import components, run_progress
 from jobs.run_states import RunState
 
 WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others are shown here

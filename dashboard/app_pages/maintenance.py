@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core import store_snapshot
 from core.errors import QueueUnavailable
-from dashboard import components, data, words
-from jobs import backup, doctor, retention, snapshot
-from jobs.doctor import ERROR, OK, WARNING, Check
-from jobs.retention import Deletable, Waste
+from core.store import snapshot as store_snapshot
+from dashboard import data, words
+from dashboard.parts import components
+from jobs.upkeep import backup, doctor, retention, snapshot
+from jobs.upkeep.doctor import ERROR, OK, WARNING, Check
+from jobs.upkeep.retention import Deletable, Waste
 
 LARGEST_DOWNLOAD = 200_000_000  # bytes; the server would hold the whole file in memory
 STATUS = {

@@ -3,12 +3,16 @@
 import pandas as pd
 import streamlit as st
 
-from core.architectures import NETWORKS, NetworkSpec
+from core.compression.measure import DEFAULT_SIZES
 from core.errors import SpecError
-from core.network_files import EXAMPLE_TOML, EXAMPLE_YAML, Networks
-from core.parameters import layer_table, network_cost, size_table
-from core.sweeps import DEFAULT_SIZES
-from dashboard import charts, components, network_charts, network_choices, words
+from core.networks.architectures import NETWORKS, NetworkSpec
+from core.networks.costs import layer_table, network_cost, size_table
+from core.networks.network_files import EXAMPLE_TOML, EXAMPLE_YAML, Networks
+from dashboard import words
+from dashboard.charts import measuring as charts
+from dashboard.charts import networks as network_charts
+from dashboard.forms import network_choices
+from dashboard.parts import components
 
 BRANCHES = {
     "image": ("Image model (CNN)", "From the pixels to the units that meet the text model."),

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from core.optimal_k import DEFAULT_RULE
-from dashboard import components, data, run_progress, words
+from core.compression.optimal_k import DEFAULT_RULE
+from dashboard import data, words
+from dashboard.parts import components, run_progress
 from jobs.run_states import RunState
 
 RECENT = 6

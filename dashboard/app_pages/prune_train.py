@@ -6,18 +6,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.training_runs import TrainSpec, training_spec_from_dict
-from dashboard import (
-    components,
-    data,
-    forms,
-    network_choices,
-    run_progress,
-    training_comparison,
-    training_forms,
-    training_results,
-    words,
-)
+from core.training.steps import TrainSpec, training_spec_from_dict
+from dashboard import data, words
+from dashboard.forms import measuring as forms
+from dashboard.forms import network_choices
+from dashboard.forms import training as training_forms
+from dashboard.parts import components, run_progress, training_comparison, training_results
 from jobs.run_states import RunState
 
 VIEWS = ("Runs", "New run", "Compare")

@@ -6,11 +6,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.architectures import NetworkSpec
+from core.compression.metrics import METRICS, METRICS_BY_NAME
 from core.errors import SpecError
-from core.metrics import METRICS, METRICS_BY_NAME
-from core.parameters import count_parameters
-from dashboard import charts, components, data, forms, network_choices, run_progress, words
+from core.networks.architectures import NetworkSpec
+from core.networks.costs import count_parameters
+from dashboard import data, words
+from dashboard.charts import measuring as charts
+from dashboard.forms import measuring as forms
+from dashboard.forms import network_choices
+from dashboard.parts import components, run_progress
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
 ARTICLE_SIZE = (200, 100)

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.splits import SPLITS
-from core.training_runs import TRAINING_SPECS
-from dashboard import components, data, run_progress, words
+from core.data.splits import SPLITS
+from core.training.steps import TRAINING_SPECS
+from dashboard import data, words
+from dashboard.parts import components, run_progress
 from jobs.run_states import RunState
 
 SIMILAR = 5  # runs that are offered in place of an unknown one

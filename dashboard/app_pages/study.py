@@ -2,8 +2,13 @@
 
 import streamlit as st
 
-from core.study import ArticleSpec
-from dashboard import components, data, forms, network_choices, study_form, study_view, words
+from core.article.plan import ArticleSpec
+from dashboard import data, words
+from dashboard.forms import measuring as forms
+from dashboard.forms import network_choices
+from dashboard.forms import study as study_form
+from dashboard.parts import components
+from dashboard.parts import study as study_view
 
 VIEWS = ("Study", "New study")
 

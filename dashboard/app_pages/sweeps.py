@@ -6,13 +6,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from core.compression.measure import RivalsSpec, spec_from_dict
+from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.optimal_k import DEFAULT_RULE
+from core.compression.rivals import rate_points
+from core.compression.svd import break_even_k
 from core.errors import SpecError
-from core.metrics import METRICS, METRICS_BY_NAME
-from core.optimal_k import DEFAULT_RULE
-from core.rivals import rate_points
-from core.svd import break_even_k
-from core.sweeps import RivalsSpec, spec_from_dict
-from dashboard import charts, components, data, forms, run_progress, words
+from dashboard import data, words
+from dashboard.charts import measuring as charts
+from dashboard.forms import measuring as forms
+from dashboard.parts import components, run_progress
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
 VIEWS = ("Results", "New sweep")

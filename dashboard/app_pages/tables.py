@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from core.results import Choice, Selection, families, of_table, select, table, table_name
-from core.tables import (
+from core.article.evidence import Choice, Selection, families, of_table, select, table, table_name
+from core.article.tables import (
     ARTICLE_TABLES,
     ENDINGS,
     FIGURES,
@@ -19,7 +19,8 @@ from core.tables import (
     cell,
     key_texts,
 )
-from dashboard import components, data, words
+from dashboard import data, words
+from dashboard.parts import components
 
 TITLES = {
     4: "Table 4: training and validation",

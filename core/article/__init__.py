@@ -1,0 +1,1 @@
+"""The article: its printed figures, its tables and claims beside the measurements, and its whole study."""

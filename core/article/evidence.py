@@ -1,0 +1,437 @@
+"""What tables and claims rest on: the store's trainings, each counted once, and the runs that claims are judged by.
+
+The pages and the command line both ask here, so that they say the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from core.article.claims import ARTICLE_K, CURVES, Known
+from core.article.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, MeasuredTable, article_table, further_table
+from core.compression.measure import DEFAULT_KS, DEFAULT_SIZES, SweepSpec
+from core.data.splits import SPLITS
+from core.errors import SpecError
+from core.networks.architectures import CLASSES, NETWORKS
+from core.networks.architectures import to_dict as network_to_dict
+from core.networks.costs import curve_table
+from core.networks.fits import CurveFits, fit_curves
+from core.store.measurements import Store
+from core.training.steps import PruneTrainSpec, TrainSpec, training_spec_from_dict
+
+RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "images")
+MEASURED_COLUMNS = (
+    *("weights_bytes", "checkpoint_bytes", "peak_memory", "epoch_seconds", "images_per_second", "device"),
+    *("lesion_accuracy", *(f"recall_{label}" for label in CLASSES)),
+)
+SAME_TRAINING = ("network", "dataset", "version", "settings", "seed", "name")
+TRIAL = 0.5  # share of a network's most epochs below which a training was a trial
+MOST_LISTED = 8  # names in an error
+FINGERPRINT = 6  # characters that tell data sets, or networks, of one name apart
+
+
+@cache
+def spec_of(text: str) -> TrainSpec:
+    """Return a training run's spec, read once."""
+    return training_spec_from_dict(json.loads(text))
+
+
+# Trainings
+
+
+def trainings(store: Store) -> pd.DataFrame:
+    """Return a row a finished step, in the order in which they were trained: `STEP_COLUMNS`, synthetic, and more.
+
+    kind, study, status: the run's. family: the original data set, also of trainings on a reconstruction made from it.
+    training_settings: the settings without the rules of pruning. images: the sets really reached, in words. Then
+    `MEASURED_COLUMNS`: bytes, seconds, and percent on the test images. Data sets, or networks, that differ under one
+    name are told apart by their fingerprints.
+    """
+    steps = store.trained_steps()
+    measured = store.steps()[["run_id", "step", "finished_at", "test_lesion_accuracy", "classification",
+                              *MEASURED_COLUMNS[:6]]]  # fmt: skip
+    runs = store.runs()
+    runs = runs[runs["run_id"].isin(steps["run_id"])]
+    specs = [spec_of(text) for text in runs["spec"]]
+    runs = runs[["run_id", "kind", "study", "status", "dataset_fingerprint"]].assign(
+        family=runs["dataset_source"].fillna(runs["dataset"]),
+        training_settings=[spec.training_settings for spec in specs],
+        layers=[_layers(spec) for spec in specs],
+    )
+    found = steps.merge(measured, on=["run_id", "step"]).merge(runs, on="run_id")
+    found = found.merge(_sets_reached(store, list(runs["run_id"])), on="run_id", how="left").fillna({"images": ""})
+    recalls = [json.loads(text)["test"]["class_recall"] for text in found["classification"]]
+    found = found.assign(
+        lesion_accuracy=found["test_lesion_accuracy"],
+        **{f"recall_{label}": [each[label] for each in recalls] for label in CLASSES},
+    )
+    found["dataset"] = found["dataset"] + _apart(found["dataset"], found["dataset_fingerprint"], " [{}]")
+    layers = _apart(found["network"], found["layers"], ", layers {}")
+    for column in ("settings", "training_settings"):
+        found[column] = found[column] + layers
+    found = found.sort_values(["finished_at", "run_id", "step"], kind="stable").reset_index(drop=True)
+    return found[[*STEP_COLUMNS, "synthetic", *RUN_COLUMNS, *MEASURED_COLUMNS]]
+
+
+def _layers(spec: TrainSpec) -> str:
+    """Return what tells two networks of one name apart."""
+    return hashlib.sha256(json.dumps(network_to_dict(spec.network), sort_keys=True).encode()).hexdigest()
+
+
+def _apart(names: pd.Series, identities: pd.Series, form: str) -> pd.Series:
+    """Return the words to add to each name: none, or an identity's beginning where one name has several."""
+    several = identities.groupby(names).transform("nunique") > 1
+    texts = [form.format(each[:FINGERPRINT]) if add else "" for each, add in zip(identities, several, strict=True)]
+    return pd.Series(texts, index=names.index, dtype=names.dtype)
+
+
+def _sets_reached(store: Store, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return run_id and images: the sets that each run really has, in words."""
+    totals = store.split_totals(run_ids)
+    texts = []
+    for run_id, rows in totals.groupby("run_id", sort=False):
+        images = rows.set_index("split")["images"]
+        repeated = int(rows.set_index("split")["oversampled"].get("train", 0))
+        count = {split: int(images.get(split, 0)) for split in SPLITS}
+        repeats = f" (with repeats {repeated:,})" if repeated != count["train"] else ""
+        text = f"{count['train']:,} training{repeats}, {count['validation']:,} validation and {count['test']:,} test"
+        texts.append((run_id, f"{text} images"))
+    return pd.DataFrame(texts, columns=["run_id", "images"])
+
+
+def families(trained: pd.DataFrame) -> list[str]:
+    """Return the original data sets that were trained on, themselves or as reconstructions.
+
+    trained: `trainings`. Real images first, then the newest trainings first.
+    """
+    newest = trained.drop_duplicates("family", keep="last").iloc[::-1]
+    return list(newest.sort_values("synthetic", kind="stable")["family"])
+
+
+# Tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which trainings a table shows; what is empty chooses by itself.
+
+    dataset: an original, with the reconstructions made from it, or a reconstruction; by default the first of
+    `families`. settings: texts as in the table's column; by default each network's newest, see `select`.
+    every_setting: all of them. runs: these runs, whatever their data and settings. The others narrow down what is left.
+    """
+
+    dataset: str | None = None
+    versions: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    studies: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    every_setting: bool = False
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The steps that a table shows, and in sentences what it leaves out by itself."""
+
+    steps: pd.DataFrame
+    left_out: tuple[str, ...]
+
+
+def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
+    """Return the trainings that could stand in a table, with the settings that count there.
+
+    Tables 4 and 5 take the unpruned networks of all runs, Table 6 the pruning runs. An unpruned network's training
+    follows no rules of pruning, so that its settings are those of the training alone, but in Table 6, where a history
+    is one run.
+    """
+    if number not in (*ARTICLE_TABLES, FURTHER):
+        raise SpecError(f"expected table {', '.join(map(str, ARTICLE_TABLES))} or {FURTHER}, got {number}")
+    if number == 6:
+        return trained[trained["kind"] == PruneTrainSpec.kind]
+    unpruned = trained["step"] == 0
+    found = trained.assign(settings=trained["settings"].where(~unpruned, trained["training_settings"]))
+    return found if number == FURTHER else found[unpruned]
+
+
+def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = None) -> Selection:
+    """Return a table's steps: of one data set and its reconstructions, each network's newest settings, each once.
+
+    `newest_settings` says which those are. Of several trainings of the same network, data set, settings and seed
+    the newest counts. SpecError where a run or a data set that is asked for has no training.
+    """
+    choice = choice or Choice()
+    steps, left_out = of_table(trained, number), []
+    if choice.runs:
+        _known(choice.runs, trained["run_id"], "runs with a finished training")
+        steps = steps[steps["run_id"].isin(choice.runs)]
+    elif choice.dataset is not None:
+        named = (steps["family"] == choice.dataset) | (steps["dataset"] == choice.dataset)
+        _known([choice.dataset], [*trained["family"], *trained["dataset"]], "a data set with finished trainings")
+        steps = steps[named]
+    elif len(trained):
+        chosen = families(trained)[0]
+        others = steps[steps["family"] != chosen]
+        left_out += [f"{_counted(len(others))} on other data: {', '.join(families(others))}."] if len(others) else []
+        steps = steps[steps["family"] == chosen]
+    for column, values in (
+        ("version", choice.versions),
+        ("network", choice.networks),
+        ("seed", choice.seeds),
+        ("study", choice.studies),
+        ("settings", choice.settings),
+    ):
+        if values:
+            steps = steps[steps[column].isin(values)]
+    if not (choice.settings or choice.every_setting or choice.runs):
+        older = ~newest_settings(steps, ("network",) if number != FURTHER else ("network", "pruned"))
+        left_out += _by_settings(steps[older])
+        steps = steps[~older]
+    once = steps.drop_duplicates(list(SAME_TRAINING), keep="last")
+    if repeats := len(steps) - len(once):
+        left_out.append(f"{_counted(repeats)} that others repeat with the same settings and seed; the newest counts.")
+    return Selection(once, tuple(left_out))
+
+
+def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -> None:
+    names = list(dict.fromkeys(there))
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        listed = ", ".join(names[:MOST_LISTED]) + (" …" if len(names) > MOST_LISTED else "")
+        raise SpecError(f"expected {what}{f' ({listed})' if names else ''}; got {', '.join(missing)}")
+
+
+def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> pd.Series:
+    """Return a mask of the steps with their network's newest settings.
+
+    Settings under which it has been trained on original and reconstructed images go before others, and before both, a
+    quick trial (under `TRIAL` of the most epochs that it was ever given) gives way. by: what has settings of its own: a
+    network, or beside it whether it is `pruned`.
+    """
+    if steps.empty:
+        return pd.Series(False, index=steps.index, dtype=bool)
+    placed = steps.assign(place=range(len(steps)), pruned=steps["step"] > 0)
+    keys = [*by, "settings"]
+    ranked = placed.groupby(keys, sort=False).agg(
+        epochs=("epochs", "max"), versions=("version", "nunique"), newest=("place", "max")
+    )
+    whole = ranked["epochs"] >= TRIAL * ranked.groupby(list(by))["epochs"].transform("max")
+    ranked = ranked.assign(whole=whole).reset_index().sort_values(["whole", "versions", "newest"])
+    ranked = ranked.drop_duplicates(list(by), keep="last")
+    chosen = pd.MultiIndex.from_frame(ranked[keys])
+    return pd.Series(pd.MultiIndex.from_frame(placed[keys]).isin(chosen), index=steps.index)
+
+
+def _by_settings(steps: pd.DataFrame) -> list[str]:
+    """Say which trainings are left out for their settings."""
+    return [
+        f"{_counted(len(rows))} of {network} with other settings: {settings}."
+        for (network, settings), rows in steps.groupby(["network", "settings"], sort=False)
+    ]
+
+
+def _counted(count: int) -> str:
+    return f"{count} training{'' if count == 1 else 's'}"
+
+
+def table(number: int | str, steps: pd.DataFrame) -> MeasuredTable:
+    """Return a table of selected steps: 4, 5 or 6, or the further one."""
+    return further_table(steps) if number == FURTHER else article_table(int(number), steps)
+
+
+def table_name(number: int | str) -> str:
+    """Return what a table's file is called: table4, …, further."""
+    return number if number == FURTHER else f"table{number}"
+
+
+# Claims
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounds:
+    """What claims are judged by: ids of a sweep and a resize study, an original data set, and a reconstruction of it.
+
+    None: there is none.
+    """
+
+    sweep: str | None = None
+    resize: str | None = None
+    dataset: str | None = None
+    reconstruction: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Offers:
+    """What claims could be judged by, the best first.
+
+    sweeps, resizes: rows of the store's runs that have finished. datasets: see `families`; synthetic: which of them
+    are. reconstructions: names, by the original that they were made from.
+    """
+
+    sweeps: pd.DataFrame
+    resizes: pd.DataFrame
+    datasets: Sequence[str] = ()
+    synthetic: frozenset[str] = frozenset()
+    reconstructions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def offers(store: Store, trained: pd.DataFrame) -> Offers:
+    """Return what claims could be judged by.
+
+    Real images go before synthetic ones; then sweeps of all the article's k, stored as it stores them, and resize
+    studies of its k and sizes; then the newest. Of reconstructions those at the article's k go first.
+    """
+    runs = store.runs(status="finished")
+    sweeps = runs[runs["kind"] == SweepSpec.kind]
+    resizes = runs[runs["kind"] == "resize-study"]
+    return Offers(
+        _ranked(sweeps, _like_the_articles_sweep),
+        _ranked(resizes, _like_the_articles_resizing),
+        families(trained),
+        frozenset(trained.loc[trained["synthetic"].astype(bool), "family"]),
+        {family: _reconstructions(store, trained, family) for family in families(trained)},
+    )
+
+
+def _ranked(runs: pd.DataFrame, fit: Any) -> pd.DataFrame:
+    fits = [fit(json.loads(text)) for text in runs["spec"]]
+    ranked = runs.assign(fit=fits).sort_values(["synthetic", "fit"], ascending=[True, False], kind="stable")
+    return ranked.drop(columns="fit").reset_index(drop=True)
+
+
+def _like_the_articles_sweep(spec: Mapping[str, Any]) -> int:
+    """Return 2 for a sweep of all the article's k stored in its codec, 1 for one with the k of its figures, else 0."""
+    standard = SweepSpec(dataset="any").to_dict()
+    same = all(spec[name] == standard[name] for name in ("mode", "codec", "quality"))
+    return 2 if same and set(spec["ks"]) >= set(DEFAULT_KS) else int(ARTICLE_K in spec["ks"])
+
+
+def _like_the_articles_resizing(spec: Mapping[str, Any]) -> int:
+    """Return 2 for a study of the article's k and all its sizes, 1 for one of its k, else 0."""
+    if spec["k"] != ARTICLE_K:
+        return 0
+    return 2 if {tuple(size) for size in spec["sizes"]} >= set(DEFAULT_SIZES) else 1
+
+
+def _reconstructions(store: Store, trained: pd.DataFrame, family: str) -> list[str]:
+    registered = store.datasets()
+    at_k = set(registered.loc[registered["settings"].fillna("").str.startswith(f"k={ARTICLE_K} "), "name"])
+    rows = trained[(trained["family"] == family) & (trained["version"] == "reconstructed")]
+    newest = list(dict.fromkeys(rows["dataset"].iloc[::-1]))
+    return sorted(newest, key=lambda name: name not in at_k)
+
+
+def grounds(found: Offers, wanted: Grounds | None = None) -> Grounds:
+    """Return what claims are judged by: what is wanted, and the best of what is offered where nothing is.
+
+    SpecError for what is not offered.
+    """
+    wanted = wanted or Grounds()
+    dataset = _chosen(wanted.dataset, found.datasets, "a data set with finished trainings")
+    made = found.reconstructions.get(dataset or "", ())
+    return Grounds(
+        sweep=_chosen(wanted.sweep, list(found.sweeps["run_id"]), "a finished sweep"),
+        resize=_chosen(wanted.resize, list(found.resizes["run_id"]), "a finished resize study"),
+        dataset=dataset,
+        reconstruction=_chosen(wanted.reconstruction, made, "a reconstruction that was trained on"),
+    )
+
+
+def _chosen(wanted: str | None, offered: Sequence[str], what: str) -> str | None:
+    if wanted is not None:
+        _known([wanted], offered, what)
+        return wanted
+    return next(iter(offered), None)
+
+
+def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -> Known:
+    """Return what the claims are judged by.
+
+    The unpruned networks are paired: original and reconstruction, the same network, settings and seed, for each network
+    the newest such settings. The histories are those of pruning runs that have finished, for each network on the
+    reconstruction where there are any, as in the article, else on the originals; its newest settings, each seed once.
+    """
+    pairs = paired(trained, chosen)
+    pruning = histories(trained, chosen)
+    runs = {row["run_id"]: row for row in (*_rows(found.sweeps), *_rows(found.resizes))}
+    sources = {"sweep": chosen.sweep, "resize": chosen.resize}
+    there = {source: run for source, run in sources.items() if run is not None}
+    synthetic = {source for source, run in there.items() if runs[run]["synthetic"]}
+    synthetic |= {name for name, steps in (("pairs", pairs), ("steps", pruning)) if steps["synthetic"].any()}
+    return Known(
+        storage=None if chosen.sweep is None else store.storage(chosen.sweep),
+        statistics=None if chosen.sweep is None else store.statistics(chosen.sweep),
+        optimal_k=None if chosen.sweep is None else store.optimal_k(chosen.sweep),
+        resize_statistics=None if chosen.resize is None else store.statistics(chosen.resize),
+        curves=curves(),
+        pairs=pairs,
+        steps=pruning,
+        runs={source: (run,) for source, run in there.items()},
+        synthetic=frozenset(synthetic),
+    )
+
+
+def basis(found: Offers, chosen: Grounds) -> list[str]:
+    """Say what the claims are judged by, a sentence each."""
+    sentences = []
+    for what, name, run_id, runs in (
+        ("Compression", "sweep", chosen.sweep, found.sweeps),
+        ("Input size", "resize study", chosen.resize, found.resizes),
+    ):
+        if run_id is None:
+            sentences.append(f"{what}: no {name} has finished.")
+            continue
+        row = runs[runs["run_id"] == run_id].iloc[0]
+        synthetic = ", synthetic" if row["synthetic"] else ""
+        sentences.append(f"{what}: {run_id}, {row['measured']:,} images of {row['dataset']}{synthetic}.")
+    if chosen.dataset is None:
+        return [*sentences, "Training and pruning: no network has been trained."]
+    made = f" and its reconstruction {chosen.reconstruction}" if chosen.reconstruction else "; no reconstruction of it"
+    synthetic = ", synthetic" if chosen.dataset in found.synthetic else ""
+    return [*sentences, f"Training and pruning: {chosen.dataset}{made}{synthetic}."]
+
+
+def _rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in runs.to_dict("records")]
+
+
+@cache
+def curves() -> tuple[CurveFits, ...]:
+    """Return the fits of the curves that claims C13 and C14 are about: the four networks, as the curves' page opens."""
+    return tuple(fit_curves(curve_table(NETWORKS.values(), *CURVES)))
+
+
+def paired(trained: pd.DataFrame, chosen: Grounds) -> pd.DataFrame:
+    """Return unpruned trainings on original and on reconstructed images that have a partner, each once."""
+    steps = of_table(trained, 5)
+    steps = steps[(steps["family"] == chosen.dataset) & steps["network"].isin(NETWORKS)]
+    originals = steps.loc[steps["version"] == "original", "dataset"]
+    newest = originals.iloc[-1] if len(originals) else None
+    steps = steps[steps["dataset"].isin([newest, chosen.reconstruction])]
+    steps = steps.drop_duplicates(list(SAME_TRAINING), keep="last")
+    partners = steps.groupby(["network", "settings", "seed"])["version"].transform("nunique")
+    steps = steps[partners == 2]
+    return steps[newest_settings(steps)]
+
+
+def histories(trained: pd.DataFrame, chosen: Grounds) -> pd.DataFrame:
+    """Return the steps of finished pruning runs that the claims about pruning are judged by."""
+    steps = trained[
+        (trained["kind"] == PruneTrainSpec.kind)
+        & (trained["status"] == "finished")
+        & (trained["family"] == chosen.dataset)
+        & trained["network"].isin(NETWORKS)
+    ]
+    on_reconstruction = steps["dataset"] == chosen.reconstruction
+    reconstructed = set(steps.loc[on_reconstruction, "network"])
+    steps = steps[on_reconstruction | ((steps["version"] == "original") & ~steps["network"].isin(reconstructed))]
+    steps = steps[newest_settings(steps)]
+    runs = steps.drop_duplicates(["network", "dataset", "seed"], keep="last")["run_id"]
+    return steps[steps["run_id"].isin(runs)]

@@ -1,0 +1,487 @@
+"""The article's whole study as data: what is asked for, the runs it consists of, and which of them can go on.
+
+    sweep ── k ─┬─ reconstruction ── Algorithm 2 on the reconstructed images
+                └─ resize study
+    trainings on the original images, which wait for nothing
+
+Algorithm 2 first trains the unpruned network, which is the article's training on reconstructed images: Tables 4 and 5
+take it from there, so that nothing is trained twice. The parameter curves are counted from the layers, without a run.
+
+A study keeps no record of its progress: how far it has come follows from the runs that are in the store. So it may be
+stopped anywhere, by anything, and goes on from what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from core.compression.measure import (
+    DEFAULT_KS,
+    DEFAULT_SIZES,
+    ReconstructSpec,
+    ResizeSpec,
+    SweepSpec,
+    codec_name,
+    normal_quality,
+)
+from core.compression.optimal_k import DEFAULT_RULE
+from core.compression.optimal_k import RULES as K_RULES
+from core.compression.svd import largest_k
+from core.data.dataset_names import derived_name
+from core.data.datasets import Dataset
+from core.data.splits import Targets
+from core.errors import SpecError
+from core.networks.architectures import NETWORKS, NetworkSpec
+from core.networks.architectures import from_dict as network_from_dict
+from core.networks.architectures import to_dict as network_to_dict
+from core.runs import RunSpec
+from core.store.trainings import ENDED
+from core.training.algorithm2 import Baseline, Rules, baseline_from_dict, rules_from_dict
+from core.training.protocol import PRESETS, TrainingSpec
+from core.training.steps import TRAINING_SPECS, PruneTrainSpec, TrainSpec
+
+KIND = "article"
+RULE_NAMES = tuple(rule.name for rule in K_RULES)
+SWEEP, ORIGINALS, RECONSTRUCTION, RESIZE, PRUNING = "sweep", "originals", "reconstruction", "resize", "pruning"
+STAGES = {
+    SWEEP: "SVD sweep",
+    ORIGINALS: "Training on the original images",
+    RECONSTRUCTION: "Reconstruction at k*",
+    RESIZE: "Resize study at k*",
+    PRUNING: "Algorithm 2 on the reconstructed images",
+}
+MOST_IMAGES = 0.95  # share of the images whose rank the sweep's ks keep to where they are fitted
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What one network does differently: a size, so that slow networks may be fed smaller images, or epochs.
+
+    height, width: pixels; epochs: None for the study's own.
+    """
+
+    network: str
+    height: int
+    width: int
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArticleSpec:
+    """Everything that the article's study is told.
+
+    fingerprint: of the data set's images; empty before the study is submitted. training: its seed is not looked at,
+    `seeds` are. baseline: None for the article's of each network. ks, sample_size: of the sweep and the resize study;
+    the reconstruction takes every image. rule: which rule's k is taken; k: one that is taken instead. reconstruction:
+    the new data set's name, empty for one made of k and codec.
+    """
+
+    dataset: str
+    fingerprint: str = ""
+    networks: tuple[NetworkSpec, ...] = tuple(NETWORKS.values())
+    seeds: tuple[int, ...] = (1,)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    overrides: tuple[Override, ...] = ()
+    targets: Targets = field(default_factory=Targets)
+    split_seed: int = 1
+    device: str = "auto"
+    baseline: Baseline | None = None
+    rules: Rules = field(default_factory=Rules)
+    ks: tuple[int, ...] = DEFAULT_KS
+    mode: str = "per_channel"
+    codec: str = "jpeg"
+    quality: int | None = None
+    sample_size: int | None = None
+    rule: str = DEFAULT_RULE
+    k: int | None = None
+    sizes: tuple[tuple[int, int], ...] = DEFAULT_SIZES
+    reconstruction: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no study can follow, a size too small for one of the networks included."""
+        names = [network.name for network in self.networks]
+        if not names or len(set(names)) < len(names):
+            raise SpecError(f"networks: expected at least one, each once; got {', '.join(names) or 'none'}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SpecError(f"seeds: expected at least one, each once; got {', '.join(map(str, self.seeds)) or 'none'}")
+        if self.rule not in RULE_NAMES:
+            raise SpecError(f"rule: expected one of {', '.join(RULE_NAMES)}; got {self.rule!r}")
+        changed = [override.network for override in self.overrides]
+        if len(set(changed)) < len(changed) or not set(changed) <= set(names):
+            raise SpecError(f"overrides: expected at most one for each of {', '.join(names)}; got {', '.join(changed)}")
+        object.__setattr__(self, "quality", normal_quality(self.codec, self.quality))
+        for _ in specs_ahead(self):
+            pass
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise SpecError where the data set cannot be studied so: no labels, or a k above its rank."""
+        seen = set()
+        for spec in specs_ahead(self):
+            if spec.kind not in seen:  # trainings differ in network and seed, which the images do not mind
+                spec.check(dataset)
+            seen.add(spec.kind)
+
+    def protocol_of(self, network: str) -> TrainingSpec:
+        """Return the protocol that a network is trained by, seed aside."""
+        for override in self.overrides:
+            if override.network == network:
+                epochs = self.training.epochs if override.epochs is None else override.epochs
+                return replace(self.training, height=override.height, width=override.width, epochs=epochs)
+        return self.training
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON-ready values; `from_dict` reads it back."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "networks"}
+        plain = {
+            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()
+        }
+        plain["overrides"] = [asdict(override) for override in self.overrides]
+        plain["networks"] = [network_to_dict(network) for network in self.networks]
+        return dict(json.loads(json.dumps(plain)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ArticleSpec:
+        """Return the spec that `to_dict` described; what is missing has its default. Raises SpecError."""
+        if unknown := sorted(set(values) - {item.name for item in fields(cls)}):
+            raise SpecError(f"article: expected a study's settings; got also {', '.join(unknown)}")
+        read: dict[str, Callable[[Any], Any]] = {
+            "networks": lambda given: tuple(network_from_dict(each) for each in given),
+            "training": TrainingSpec.from_dict,
+            "overrides": lambda given: tuple(Override(**each) for each in given),
+            "targets": lambda given: Targets(**given),
+            "baseline": lambda given: None if given is None else baseline_from_dict(given),
+            "rules": rules_from_dict,
+            "seeds": tuple,
+            "ks": tuple,
+            "sizes": lambda given: tuple((rows, columns) for rows, columns in given),
+        }
+        try:
+            return cls(**{name: read[name](value) if name in read else value for name, value in values.items()})
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"article: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What a preset sets besides the training protocol of the same name in `core.training.protocol.PRESETS`."""
+
+    overrides: tuple[Override, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+    sample_size: int | None = None
+
+
+STUDY_PRESETS = {
+    "article": Preset(),
+    "laptop": Preset(overrides=(Override("alexnet", 60, 80),)),  # four times custom1's work at equal size
+    "quick": Preset(overrides=(Override("custom1", 64, 64),), rules=Rules(max_iterations=1), sample_size=100),
+}
+
+
+def preset_values(name: str, networks: Sequence[NetworkSpec]) -> dict[str, Any]:
+    """Return the arguments of `ArticleSpec` that a preset stands for, for these networks."""
+    preset = STUDY_PRESETS[name]
+    chosen = {network.name for network in networks}
+    return {
+        "networks": tuple(networks),
+        "training": PRESETS[name],
+        "overrides": tuple(override for override in preset.overrides if override.network in chosen),
+        "rules": preset.rules,
+        "sample_size": preset.sample_size,
+    }
+
+
+def common_rank(dataset: Dataset, mode: str) -> int:
+    """Return the rank that at least `MOST_IMAGES` of a data set's images have. SpecError where there are none."""
+    ranks = sorted(largest_k(record.height, record.width, mode) for record in dataset.records)
+    if not ranks:
+        raise SpecError(f"data set {dataset.name}: expected at least one readable image; it has none")
+    return ranks[int((1 - MOST_IMAGES) * len(ranks))]
+
+
+def fitted_ks(ks: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Return ks as they are where the largest is within the rank, else scaled so that it is the rank."""
+    largest = max(ks)
+    return tuple(ks) if largest <= rank else tuple(sorted({max(1, k * rank // largest) for k in ks}))
+
+
+def fit_sentence(ks: Sequence[int], fitted: Sequence[int], rank: int) -> str:
+    """Say which ks are taken instead of others, and why; empty where they are the same."""
+    if tuple(ks) == tuple(fitted):
+        return ""
+    return (
+        f"The images have rank {rank}, so the sweep takes k = {', '.join(map(str, fitted))} in place of "
+        f"{', '.join(map(str, ks))}."
+    )
+
+
+# The runs of a study
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One run of a study. key: tells it from the study's others. needs: the keys of parts that must be finished."""
+
+    key: str
+    stage: str
+    title: str
+    needs: tuple[str, ...] = ()
+    network: NetworkSpec | None = None
+    seed: int | None = None
+
+
+def plan(spec: ArticleSpec) -> tuple[Part, ...]:
+    """Return a study's runs in the order in which they are submitted; each comes after those that it needs."""
+
+    def trainings(stage: str, *needs: str) -> Iterator[Part]:
+        for network in spec.networks:
+            for seed in spec.seeds:
+                title = network.name + (f", seed {seed}" if len(spec.seeds) > 1 else "")
+                yield Part(f"{stage} {network.name} {seed}", stage, title, needs, network, seed)
+
+    chosen = () if spec.k is not None else (SWEEP,)
+    return (
+        Part(SWEEP, SWEEP, STAGES[SWEEP]),
+        *trainings(ORIGINALS),
+        Part(RECONSTRUCTION, RECONSTRUCTION, STAGES[RECONSTRUCTION], chosen),
+        Part(RESIZE, RESIZE, STAGES[RESIZE], chosen),
+        *trainings(PRUNING, RECONSTRUCTION),
+    )
+
+
+def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> RunSpec:
+    """Return what a part's run is told; k and the reconstruction's name matter to the parts that need them alone."""
+    stored: dict[str, Any] = {"dataset": spec.dataset, "mode": spec.mode, "codec": spec.codec, "quality": spec.quality}
+    if part.stage == SWEEP:
+        return SweepSpec(ks=spec.ks, sample_size=spec.sample_size, **stored)
+    if part.stage == RESIZE:
+        return ResizeSpec(k=k, sizes=spec.sizes, sample_size=spec.sample_size, **stored)
+    if part.stage == RECONSTRUCTION:
+        return ReconstructSpec(k=k, name=reconstruction, **stored)
+    if part.network is None or part.seed is None:
+        raise SpecError(f"part {part.key}: expected a network and a seed; got none")
+    training: dict[str, Any] = {
+        "network": part.network,
+        "training": replace(spec.protocol_of(part.network.name), seed=part.seed),
+        "targets": spec.targets,
+        "split_seed": spec.split_seed,
+        "device": spec.device,
+        "baseline": spec.baseline,
+    }
+    if part.stage == ORIGINALS:
+        return TrainSpec(dataset=spec.dataset, **training)
+    return PruneTrainSpec(dataset=reconstruction, rules=spec.rules, **training)
+
+
+def spec_ahead(spec: ArticleSpec, part: Part) -> RunSpec:
+    """Return about what a part's run will be told, before k is known: to check it, and to guess how long it takes."""
+    k = max(spec.ks, default=1) if spec.k is None else spec.k
+    return run_spec(spec, part, k=k, reconstruction=spec.reconstruction or derived_name(spec.dataset, f"-k{k}"))
+
+
+def specs_ahead(spec: ArticleSpec) -> Iterator[RunSpec]:
+    """Yield what every run will about be told."""
+    for part in plan(spec):
+        yield spec_ahead(spec, part)
+
+
+def reconstruction_name(spec: ArticleSpec, k: int, taken: frozenset[str]) -> str:
+    """Return the name that the reconstruction gets: the one asked for, else one that is free."""
+    if spec.reconstruction:
+        return spec.reconstruction
+    unfolded = "" if spec.mode == "per_channel" else f"-{spec.mode}"
+    end = f"-k{k}{unfolded}-{codec_name(spec.codec, spec.quality).replace(' ', '')}"
+    name = derived_name(spec.dataset, end)
+    others = (derived_name(spec.dataset, f"{end}-{number}") for number in range(2, len(taken) + 3))
+    return name if name not in taken else next(other for other in others if other not in taken)
+
+
+# How far a study has come
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRun:
+    """A run in the store. spec: as its `to_dict` gave it. failed: images left out, or steps that failed to train."""
+
+    run_id: str
+    kind: str
+    status: str
+    fingerprint: str
+    spec: Mapping[str, Any]
+    failed: int = 0
+    error: str | None = None
+    study: str | None = None
+
+    def does(self, wanted: Mapping[str, Any], fingerprint: str) -> bool:
+        """Return whether it measures the same thing, under whatever name its data sets go."""
+        unnamed = {"dataset": None, "name": None}
+        return fingerprint == self.fingerprint and {**self.spec, **unnamed} == {**wanted, **unnamed}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The k that the study's rule chose in a sweep; None where it chose none. reason: a sentence."""
+
+    k: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What store and queue hold. runs: newest first. datasets: fingerprints by the names registered.
+
+    choices: by sweep. refusals: by a part's key, why it could not be submitted when that was last tried.
+    """
+
+    runs: Sequence[FoundRun] = ()
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
+
+
+WAITING, READY, UNDER_WAY, FINISHED, FAILED = "waiting", "ready", "under way", "finished", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a part has come.
+
+    state: 'waiting' for other parts, 'ready' to be submitted, 'under way', 'finished', or 'failed': cancelled, refused
+    or failed, so that it does not go on by itself. spec: what its run is told; None while waiting. run: if there is
+    one. reason: why it waits or failed, a sentence or part of one.
+    """
+
+    part: Part
+    state: str
+    spec: RunSpec | None = None
+    run: FoundRun | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a study has come, part by part. k: once it is known. reconstruction: that data set, once it is there."""
+
+    parts: tuple[Standing, ...]
+    k: int | None = None
+    reconstruction: str | None = None
+
+    def of(self, *states: str) -> tuple[Standing, ...]:
+        """Return the parts in these states."""
+        return tuple(each for each in self.parts if each.state in states)
+
+    @property
+    def status(self) -> str:
+        """'finished' once every part is, 'failed' where nothing goes on by itself, else 'running'."""
+        if len(self.of(FINISHED)) == len(self.parts):
+            return FINISHED
+        return "running" if self.of(READY, UNDER_WAY) else FAILED
+
+    @property
+    def trouble(self) -> str:
+        """What failed and why, and what waits for it, in sentences; empty while all goes well."""
+        failed: dict[str, list[str]] = {}
+        for each in self.of(FAILED):
+            failed.setdefault(each.reason, []).append(named_part(each.part))
+        sentences = [f"{'; '.join(parts)}: {reason.rstrip('.')}." for reason, parts in failed.items()]
+        keys = {each.part.key for each in self.of(FAILED)}
+        waiting = [named_part(each.part) for each in self.of(WAITING) if keys & set(self.ancestors(each.part))]
+        if waiting:
+            sentences.append(f"Waiting for that: {'; '.join(waiting)}.")
+        return " ".join(sentences)
+
+    def ancestors(self, part: Part) -> Iterator[str]:
+        """Yield the keys of all parts that must be finished before a part."""
+        by_key = {each.part.key: each.part for each in self.parts}
+        for need in part.needs:
+            yield need
+            yield from self.ancestors(by_key[need])
+
+
+def named_part(part: Part) -> str:
+    """Return a part's title with its stage."""
+    return part.title if part.network is None else f"{STAGES[part.stage]}, {part.title}"
+
+
+def progress(spec: ArticleSpec, study: str, found: Found) -> Progress:
+    """Work out how far a study has come from what is there.
+
+    A part is done by any finished run that measured the same thing, whoever submitted it; one that failed counts only
+    where it is the study's own.
+    """
+    standings: dict[str, Standing] = {}
+    k, reconstruction = spec.k, None
+    for part in plan(spec):
+        standing = _standing(spec, study, found, part, standings, k, reconstruction)
+        standings[part.key] = standing
+        if standing.state == FINISHED and standing.run is not None:
+            if part.stage == SWEEP and spec.k is None:
+                k = found.choices[standing.run.run_id].k
+            elif part.stage == RECONSTRUCTION:
+                reconstruction = str(standing.run.spec["name"])
+    return Progress(tuple(standings.values()), k, reconstruction)
+
+
+def _standing(
+    spec: ArticleSpec,
+    study: str,
+    found: Found,
+    part: Part,
+    before: Mapping[str, Standing],
+    k: int | None,
+    reconstruction: str | None,
+) -> Standing:
+    """Return how far one part has come; before: the parts before it."""
+    for need in part.needs:
+        other = before[need]
+        if other.state != FINISHED:
+            failed = ", which failed" if other.state == FAILED else ""
+            return Standing(part, WAITING, reason=f"waits for: {named_part(other.part)}{failed}")
+    if k is None and part.stage in (RECONSTRUCTION, RESIZE):
+        run = before[SWEEP].run
+        reason = found.choices[run.run_id].reason if run else ""
+        return Standing(part, FAILED, reason=f"no k by the {spec.rule} rule. {reason} Resume with a k of your own")
+    fingerprint = found.datasets.get(reconstruction or "", "") if part.stage == PRUNING else spec.fingerprint
+    taken = frozenset(found.datasets) | {
+        str(run.spec["name"]) for run in found.runs if run.kind == ReconstructSpec.kind
+    }
+    name = reconstruction or reconstruction_name(spec, k or 1, taken)
+    wanted = run_spec(spec, part, k=k or 1, reconstruction=name)
+    run = _matching(wanted.to_dict(), fingerprint, study, found)
+    if run is None:
+        if part.key in found.refusals:
+            return Standing(part, FAILED, wanted, reason=found.refusals[part.key])
+        return Standing(part, READY, wanted)
+    if run.status not in ENDED:
+        return Standing(part, UNDER_WAY, wanted, run)
+    if _done(run):
+        return Standing(part, FINISHED, wanted, run)
+    return Standing(part, FAILED, wanted, run, _why(run))
+
+
+def _matching(wanted: Mapping[str, Any], fingerprint: str, study: str, found: Found) -> FoundRun | None:
+    """Return the run that did, does or failed to do what is wanted, in this order of preference."""
+    same = [run for run in found.runs if run.does(wanted, fingerprint) and _kept(run, found)]
+    done = [run for run in same if _done(run)]
+    active = [run for run in same if run.status not in ENDED]
+    own = [run for run in same if run.study == study]
+    return next(iter((*done, *active, *own)), None)
+
+
+def _kept(run: FoundRun, found: Found) -> bool:
+    """Return whether what a run wrote is still there: a reconstruction may have been removed since."""
+    return run.status != FINISHED or run.kind != ReconstructSpec.kind or run.spec["name"] in found.datasets
+
+
+def _done(run: FoundRun) -> bool:
+    """Return whether a run did what it was to do; images left out are listed with it, steps left out are missed."""
+    return run.status == FINISHED and not (run.kind in TRAINING_SPECS and run.failed)
+
+
+def _why(run: FoundRun) -> str:
+    if run.status == "cancelled":
+        return "cancelled"
+    steps = f"{run.failed} of its steps could not be trained; its page says why"
+    return steps if run.status == FINISHED else run.error or "no reason was recorded"

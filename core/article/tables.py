@@ -1,0 +1,465 @@
+"""Tables 4, 5 and 6 in the article's form: what was measured, what the article prints, and the difference; and more.
+
+Input is one frame of trained steps, `STEP_COLUMNS`; `core.article.evidence` chooses them and counts each training once.
+Steps of the same network, images and settings are averaged over their seeds; those that differ in data set or settings
+never are, and get rows of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from core.article.printed import TABLE_METRICS, TITLES
+from core.article.printed import table as printed_table
+from core.errors import SpecError
+from core.files import exports
+from core.networks.architectures import CLASSES, NETWORKS
+from core.training.algorithm2 import ORIGINAL
+
+# One row a trained step. version: whether the images are 'original' or 'reconstructed', whatever the data set's name.
+# settings: what a run was told, as text, such as '200×100, 75 epochs'. step: 0 is the unpruned network. name: as in
+# Table 6. accepted: True, False, or missing while unknown. Figures are in percent, sizes in bytes, times in seconds.
+IDENTITY_COLUMNS = ("run_id", "network", "dataset", "version", "settings", "seed")
+STEP_COLUMNS = (
+    *IDENTITY_COLUMNS,
+    "step",
+    "name",
+    "parameters",
+    "macs",
+    "bytes_weights",
+    "bytes_with_optimizer",
+    "accepted",
+    "reason",
+    "train_accuracy",
+    "train_precision",
+    "validation_accuracy",
+    "validation_precision",
+    "test_accuracy",
+    "test_precision",
+    "test_recall",
+    "macro_precision",
+    "macro_recall",
+    "balanced_accuracy",
+    "epochs",
+    "seconds",
+)
+OPTIONAL: dict[str, str | bool] = {"settings": "", "images": "", "synthetic": False}  # and what an absent column means
+NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
+VERSIONS = ("original", "reconstructed")
+DIGITS = 2  # as the article prints
+NOTHING_ELSE = "nothing else"  # settings that are those which all runs share
+PARTS = ("measured", "printed", "difference")
+SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
+
+ARTICLE_TABLES = (4, 5, 6)
+FURTHER = "further"  # the table of what the article does not print
+KEYS: dict[int | str, tuple[str, ...]] = {
+    4: ("network", "version"),
+    5: ("network", "version"),
+    6: ("network", "name"),
+    FURTHER: ("network", "name"),
+}
+VARYING = ("version", "dataset", "settings")  # what keeps rows apart beyond a table's keys
+LABELS = {
+    "network": "Architecture",
+    "version": "Images",
+    "name": "Model",
+    "dataset": "Data set",
+    "settings": "Settings",
+    "runs": "Runs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A column of figures: its name and label, the column of a step that it comes from, and that one's unit in it.
+
+    digits: after the point, as shown. best: whether the highest is marked as the best.
+    """
+
+    name: str
+    label: str
+    source: str
+    unit: float = 1.0
+    digits: int = DIGITS
+    best: bool = True
+
+
+PRINTED = tuple(
+    Figure(name, label, name)
+    for name, label in (
+        ("train_accuracy", "Training accuracy"),
+        ("train_precision", "Training precision"),
+        ("validation_accuracy", "Validation accuracy"),
+        ("validation_precision", "Validation precision"),
+        ("test_accuracy", "Accuracy"),
+        ("test_precision", "Precision"),
+        ("test_recall", "Recall"),
+    )
+)
+UNPRINTED = (
+    Figure("macro_precision", "Macro precision, %", "macro_precision"),
+    Figure("macro_recall", "Macro recall (balanced accuracy), %", "macro_recall"),
+    Figure("lesion_accuracy", "Lesion accuracy, %", "lesion_accuracy"),
+    *(Figure(f"recall_{label}", f"Recall {label.replace('_', '-')}, %", f"recall_{label}") for label in CLASSES),
+    Figure("parameters", "Parameters", "parameters", digits=0, best=False),
+    Figure("macs", "MACs, millions", "macs", 1e6, best=False),
+    Figure("weights", "Weights on disk, MB", "weights_bytes", 1e6, best=False),
+    Figure("checkpoint", "With optimiser state, MB", "checkpoint_bytes", 1e6, best=False),
+    Figure("epochs", "Epochs", "epochs", digits=0, best=False),
+    Figure("seconds", "Time, s", "seconds", digits=1, best=False),
+    Figure("epoch_seconds", "An epoch, s", "epoch_seconds", digits=2, best=False),
+    Figure("peak_memory", "Peak memory, MB", "peak_memory", 1e6, digits=0, best=False),
+)
+FIGURES = {figure.name: figure for figure in (*PRINTED, *UNPRINTED)}
+FURTHER_NEEDED = tuple(figure.source for figure in UNPRINTED)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredTable:
+    """One of the article's tables measured again, or the further one.
+
+    keys: what the rows are told apart by: the article's, and those of `VARYING` in which the measured runs differ.
+    rows: the keys, runs (how many were averaged, 0 where only printed), seeds and run_ids (texts, in the same order),
+    all of `VARYING` and `OPTIONAL`, and for each of `metrics` its measured mean under the metric's name, and _std
+    (sample deviation, missing for fewer than two runs), _count (runs in which it is defined), _printed, _difference
+    (measured minus printed) and _best (True for the best measured of its network, where there are several to compare).
+    Missing figures are NaN. parts: what is shown of each metric. shortened: what is shown of a row's settings, by the
+    whole text; what all rows share stands in the caption: a sentence or two, plain text.
+    """
+
+    number: int | str
+    keys: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: pd.DataFrame
+    caption: str
+    parts: tuple[str, ...]
+    shortened: Mapping[str, str] = field(default_factory=dict)
+
+
+def article_table(number: int, steps: pd.DataFrame) -> MeasuredTable:
+    """Return Table 4, 5 or 6 for measured steps, beside what the article prints.
+
+    steps: columns `NEEDED` and the table's metrics; others are not looked at but `OPTIONAL`. images: how many of them
+    stand behind a run, in words, such as '3300 training, 1100 validation and 360 test images'. Table 4 and 5 take the
+    unpruned networks.
+    """
+    if number not in ARTICLE_TABLES:
+        raise SpecError(f"expected table 4, 5 or 6, got {number}")
+    steps = _checked(steps, TABLE_METRICS[number])
+    if number != 6:
+        steps = steps[steps["name"] == ORIGINAL]
+    title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
+    return _table(number, steps, TABLE_METRICS[number], title, PARTS)
+
+
+def further_table(steps: pd.DataFrame) -> MeasuredTable:
+    """Return what the article does not print of each step: `UNPRINTED`, test figures by class, sizes and times.
+
+    steps: columns `NEEDED` and `FURTHER_NEEDED`, and those of `OPTIONAL` that there are.
+    """
+    steps = _checked(steps, FURTHER_NEEDED)
+    steps = steps.assign(**{figure.name: steps[figure.source] / figure.unit for figure in UNPRINTED})
+    title = "Test figures by class, sizes and times, which the article does not print"
+    return _table(FURTHER, steps, tuple(figure.name for figure in UNPRINTED), title, PARTS[:1])
+
+
+def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
+    """Return the steps that have any of the figures, as numbers, with `OPTIONAL` filled in."""
+    missing = [column for column in (*NEEDED, *figures) if column not in steps]
+    if missing:
+        raise SpecError(f"expected steps with the columns {', '.join((*NEEDED, *figures))}, got none of {missing}")
+    unknown = set(steps["version"].dropna()) - set(VERSIONS)
+    if unknown:
+        raise SpecError(f"expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}")
+    steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
+    steps = steps.fillna({"settings": "", "images": ""}).astype(dict.fromkeys(figures, "float64"))
+    return steps[steps[list(figures)].notna().any(axis=1)]
+
+
+def _table(
+    number: int | str, steps: pd.DataFrame, metrics: tuple[str, ...], title: str, parts: tuple[str, ...]
+) -> MeasuredTable:
+    differing = [column for column in VARYING if column not in KEYS[number] and _differs(steps, column, KEYS[number])]
+    keys = (*KEYS[number], *differing)
+    shared, shortened = apart(steps["settings"])
+    rows = _beside(_averaged(steps, keys, metrics), number, metrics, differing)
+    by_network = {} if "settings" in keys else _networks_by_settings(steps, shortened)
+    caption = _caption(title, steps, shared, by_network, compared=len(parts) > 1)
+    return MeasuredTable(number, keys, metrics, rows, caption, parts, shortened)
+
+
+def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:
+    """Say whether rows with equal keys differ in a column, and would be averaged over it."""
+    return bool((steps.groupby(list(keys))[column].nunique() > 1).any())
+
+
+def apart(settings: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """Return what several runs' settings share, and by the whole text what sets each apart; parts end at commas."""
+    parts = {text: text.split(", ") for text in settings}
+    common = [part for part in next(iter(parts.values()), []) if all(part in each for each in parts.values())]
+    return ", ".join(common), {
+        text: ", ".join(part for part in each if part not in common) or NOTHING_ELSE for text, each in parts.items()
+    }
+
+
+def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return which networks have which settings beyond the shared ones; nothing where there are no others."""
+    if len(shortened) < 2:
+        return {}
+    found: dict[str, list[str]] = {}
+    for network, settings in steps[["network", "settings"]].drop_duplicates().itertuples(index=False):
+        found.setdefault(shortened[settings], []).append(network)
+    return found
+
+
+def _averaged(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ...]) -> pd.DataFrame:
+    """Return one row for each of the keys: mean and sample deviation over the runs, which those are, the first step."""
+    groups = steps.sort_values(["seed", "run_id"]).groupby(list(keys), sort=False)
+    table = groups[list(metrics)].mean()
+    table = table.join(groups[list(metrics)].std(ddof=1).add_suffix("_std"))
+    table = table.join(groups[list(metrics)].count().add_suffix("_count"))
+    table["runs"] = groups["run_id"].nunique()
+    table["seeds"] = groups["seed"].agg(lambda seeds: " ".join(map(str, seeds)))
+    table["run_ids"] = groups["run_id"].agg(" ".join)
+    table["step"] = groups["step"].min()
+    # Where no key tells them apart, these are the same in all of a row's runs.
+    table = table.join(groups[[name for name in (*VARYING, "synthetic") if name not in keys]].first())
+    table["images"] = groups["images"].agg(_each)
+    return table.reset_index()
+
+
+def _beside(
+    measured: pd.DataFrame, number: int | str, metrics: tuple[str, ...], differing: Iterable[str]
+) -> pd.DataFrame:
+    """Join measured rows with the article's, in its order; what only one side has keeps its row."""
+    keys = list(KEYS[number])
+    if number in ARTICLE_TABLES:
+        printed = printed_table(int(number))[[*keys, *metrics]]
+    else:
+        printed = pd.DataFrame(columns=[*keys, *metrics])
+    printed = printed.rename(columns={name: f"{name}_printed" for name in metrics})
+    printed["order"] = range(len(printed))
+    texts = dict.fromkeys(keys, object)  # of an empty frame too
+    table = measured.astype(texts).merge(printed.astype(texts), on=keys, how="outer")
+    table["place"] = table["network"].map({name: place for place, name in enumerate(NETWORKS)}).fillna(len(NETWORKS))
+    # Within a network: the article's rows as printed, then what it lacks, in the order of the steps.
+    table = table.sort_values(["place", "network", *differing, "order", "step"], kind="stable", na_position="last")
+    table = table.reset_index(drop=True)
+    counts = ["runs", *(f"{metric}_count" for metric in metrics)]
+    table = table.astype(dict.fromkeys(counts, "float64")).fillna(dict.fromkeys(counts, 0))
+    table = table.astype(dict.fromkeys(counts, "int64"))
+    own = [name for name in (*VARYING, *OPTIONAL) if name not in (*keys, *differing)]
+    described = ["seeds", "run_ids", *dict.fromkeys(name for name in own if name != "synthetic")]
+    table[described] = table[described].astype(object).fillna("")
+    compared: dict[str, pd.Series] = {}
+    for metric in metrics:
+        compared[f"{metric}_difference"] = table[metric] - table[f"{metric}_printed"].astype("float64")
+        shown = table[metric].round(FIGURES[metric].digits)
+        networks = shown.groupby(table["network"])
+        best = (shown == networks.transform("max")) & (networks.transform("count") > 1)
+        compared[f"{metric}_best"] = best & FIGURES[metric].best
+    table = pd.concat([table, pd.DataFrame(compared, index=table.index)], axis=1)
+    suffixes = SUFFIXES
+    figures = [metric + suffix for metric in metrics for suffix in suffixes]
+    return table[[*keys, *differing, "runs", "seeds", "run_ids", *dict.fromkeys(own), *figures]]
+
+
+def _each(texts: Iterable[str]) -> str:
+    """Return the different texts, in the order in which they come."""
+    return " or ".join(dict.fromkeys(filter(None, texts)))
+
+
+def _caption(
+    title: str, steps: pd.DataFrame, shared: str, by_network: Mapping[str, Sequence[str]], *, compared: bool
+) -> str:
+    if steps.empty:
+        return f"{title}. Nothing measured yet{'; printed figures only' if compared else ''}."
+    datasets = steps[["dataset", "version", "synthetic"]].drop_duplicates().sort_values(["version", "dataset"])
+    named = ", ".join(
+        f"{row.dataset} ({row.version}{', synthetic' if row.synthetic else ''})" for row in datasets.itertuples()
+    )
+    images = _counts(steps)
+    seeds = sorted(steps["seed"].dropna().unique())
+    own = [f"{', '.join(networks)}: {each}" for each, networks in by_network.items() if each != NOTHING_ELSE]
+    settings = "; ".join(filter(None, [shared, *own]))
+    parts = [
+        f"Data: {named}",
+        *([f"n: {images}"] if images else []),
+        f"{_counted(steps['run_id'].nunique(), 'run')}, {_counted(len(seeds), 'seed')} "
+        f"({', '.join(str(int(seed)) for seed in seeds)})",
+        *([f"settings: {settings}"] if settings else []),
+    ]
+    deviation = " Mean ± sample deviation over seeds." if steps["run_id"].nunique() > 1 else ""
+    difference = " Difference: measured minus printed." if compared else ""
+    return (
+        f"{title}. {'; '.join(parts)}. {len(CLASSES)} classes.{deviation}{difference} "
+        "Bold: the best measured figure of a network."
+    )
+
+
+def _counts(steps: pd.DataFrame) -> str:
+    """Return how many images stand behind the figures, for each data set where they differ."""
+    counts = {str(dataset): _each(texts) for dataset, texts in steps.groupby("dataset", sort=True)["images"]}
+    if len(set(counts.values())) == 1:
+        return next(iter(counts.values()))
+    return ", ".join(f"{text} of {dataset}" for dataset, text in counts.items() if text)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure as text: mean ± deviation, the printed one and the difference; empty where missing.
+
+    A figure that no run defines (the precision of a network that predicts nothing) is `undefined`, and where only some
+    runs do, their number is said.
+    """
+
+    measured: str
+    printed: str
+    difference: str
+    best: bool
+
+
+def cell(row: pd.Series, metric: str) -> Cell:
+    """Return a row's texts for one metric."""
+    digits = FIGURES[metric].digits
+    measured, deviation = row[metric], row[f"{metric}_std"]
+    text = f"{measured:,.{digits}f}" if pd.notna(measured) else "undefined" if row["runs"] else ""
+    if pd.notna(deviation) and (deviation or FIGURES[metric].best):  # what is counted is the same for all seeds
+        text += f" ± {deviation:,.{digits}f}"
+    if 0 < row[f"{metric}_count"] < row["runs"]:
+        text += f" (n = {row[f'{metric}_count']})"
+    printed, difference = row[f"{metric}_printed"], row[f"{metric}_difference"]
+    return Cell(
+        text,
+        "" if pd.isna(printed) else f"{printed:.{digits}f}",
+        "" if pd.isna(difference) else f"{round(difference, digits) + 0.0:+.{digits}f}".replace("-", "−"),
+        bool(row[f"{metric}_best"]),
+    )
+
+
+def key_texts(table: MeasuredTable, row: pd.Series) -> list[str]:
+    """Return what a row is called: its keys, settings by what sets them apart; empty where missing."""
+    texts = {key: "" if pd.isna(row[key]) else str(row[key]) for key in table.keys}
+    return [table.shortened.get(text, text) if key == "settings" else text for key, text in texts.items()]
+
+
+def _lines(table: MeasuredTable, bold: Callable[[str], str], missing: str) -> Iterable[list[str]]:
+    """Yield each row's texts: keys, runs, then the parts of each metric."""
+    for _, row in table.rows.iterrows():
+        texts = key_texts(table, row)
+        texts.append(str(row["runs"]) if row["runs"] else missing)
+        for metric in table.metrics:
+            figures = cell(row, metric)
+            measured = bold(figures.measured) if figures.best else figures.measured
+            shown = dict(zip(PARTS, (measured, figures.printed, figures.difference), strict=True))
+            texts += [shown[part] or missing for part in table.parts]
+        yield texts
+
+
+def to_csv(table: MeasuredTable) -> str:
+    """Return the rows in full precision, one column a figure; `_best` is 1 or 0. Data, n and settings are columns."""
+    flags = {f"{metric}_best": "int64" for metric in table.metrics}
+    printed = [f"{metric}_{part}" for metric in table.metrics for part in ("printed", "difference")]
+    rows = table.rows if len(table.parts) > 1 else table.rows.drop(columns=printed)
+    return exports.to_csv(rows.astype(flags))
+
+
+def _heads(table: MeasuredTable) -> list[str]:
+    return [LABELS[key] for key in (*table.keys, "runs")]
+
+
+def to_markdown(table: MeasuredTable) -> str:
+    """Return the caption and the table in Markdown, with its special characters escaped."""
+
+    def line(texts: Iterable[str]) -> str:
+        return f"| {' | '.join(texts)} |"
+
+    heads = _heads(table)
+    for metric in table.metrics:
+        label = FIGURES[metric].label
+        heads += [f"{label}, {part}" for part in table.parts] if len(table.parts) > 1 else [label]
+    rule = ["---"] * len(table.keys) + ["---:"] * (len(heads) - len(table.keys))
+    escaped = (
+        [*(markdown_escape(text) for text in texts[: len(table.keys)]), *texts[len(table.keys) :]]
+        for texts in _lines(table, lambda text: f"**{text}**", "–")
+    )
+    return "\n".join([markdown_escape(table.caption), "", line(heads), line(rule), *map(line, escaped), ""])
+
+
+def markdown_escape(text: str) -> str:
+    """Return text in which no character has a meaning to Markdown or would end a table's cell."""
+    for character in "\\`*_|<>[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "–": "--",
+    "<": r"\textless{}", ">": r"\textgreater{}", "·": r"$\cdot$", "\n": " ",
+}  # fmt: skip
+
+
+def latex_escape(text: str) -> str:
+    """Return text as LaTeX prints it; each character is replaced once."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def to_latex(table: MeasuredTable) -> str:
+    """Return a table environment for LaTeX with booktabs; a rule between networks, a label table4, table5, …"""
+    keys, parts = len(table.keys), len(table.parts)
+    labels = [latex_escape(FIGURES[metric].label) for metric in table.metrics]
+    columns = "l" * keys + "r" * (1 + parts * len(labels))
+    groups, rules = [""] * (keys + 1), []
+    for place, label in enumerate(labels):
+        first = keys + 2 + parts * place
+        groups.append(rf"\multicolumn{{{parts}}}{{c}}{{{label}}}")
+        rules.append(rf"\cmidrule(lr){{{first}-{first + parts - 1}}}")
+    grouped = [" & ".join(groups) + r" \\", " ".join(rules)] if parts > 1 else []
+    heads = _heads(table) + (["meas.", "print.", "diff."] * len(labels) if parts > 1 else labels)
+    body: list[str] = []
+    previous = None
+    # Bold is put round the escaped text, so a mark that no text can hold stands for it until then.
+    for network, texts in zip(table.rows["network"], _lines(table, lambda text: f"\0{text}", "–"), strict=True):
+        if previous not in (None, network):
+            body.append(r"\midrule")
+        previous = network
+        body.append(" & ".join(_latex_cell(text) for text in texts) + r" \\")
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs,graphicx}",
+            r"\begin{table*}",
+            r"\centering\small\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{latex_escape(table.caption)}}}",
+            rf"\label{{table{table.number}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            *grouped,
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def _latex_cell(text: str) -> str:
+    if not text.startswith("\0"):
+        return latex_escape(text)
+    return rf"\textbf{{{latex_escape(text[1:])}}}"
+
+
+WRITERS: dict[str, Callable[[MeasuredTable], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
+ENDINGS = {"csv": "csv", "markdown": "md", "latex": "tex"}  # of the files that each format is written to

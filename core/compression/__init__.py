@@ -1,0 +1,1 @@
+"""Images made smaller: decomposition, codecs and resizing, their metrics, and the choice of k."""

@@ -1,0 +1,388 @@
+"""Every quality metric of a sweep, for one original against many compared images.
+
+`METRICS` is the table of what is measured, one record a column. `Reference` does the work on the original once;
+`Reference.compare` then needs one pass a metric family over the other image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from core.compression.pixel_loops import (
+    SSIM_WINDOW,
+    channel_histograms,
+    cooccurrences,
+    entropies,
+    haralick_features,
+    joint_histogram,
+    mean_ssim,
+    spectral_sums,
+    window_sums,
+)
+from core.data.images import grey
+from core.errors import ImageError, SpecError
+
+Image = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
+
+# Below this share of a vector's size its spread is rounding, and its correlation with anything undefined.
+CONSTANT = 1e-12
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of the measurements.
+
+    better: "low" or "high", the direction of improvement. unit: empty where the number has none.
+    """
+
+    name: str
+    label: str
+    definition: str
+    unit: str
+    better: str
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("mse", "MSE", "Mean squared error over all pixels and channels.", "grey levels²", "low"),
+    Metric("rmse", "RMSE", "Square root of the mean squared error.", "grey levels", "low"),
+    Metric("psnr", "PSNR", "10·log10(255²/MSE); undefined for identical images.", "dB", "high"),
+    Metric(
+        "ssim",
+        "SSIM",
+        "Structural similarity (Wang et al. 2004): uniform 7×7 window, sample covariance, data range 255, mean of "
+        "the channels; undefined below 7 pixels.",
+        "",
+        "high",
+    ),
+    Metric(
+        "hist_bhattacharyya",
+        "Histogram Bhattacharyya distance",
+        "OpenCV's HISTCMP_BHATTACHARYYA on 256-bin L1-normalised histograms, mean of the channels; 0 to 1.",
+        "",
+        "low",
+    ),
+    Metric(
+        "hist_bhattacharyya_b", "Bhattacharyya distance, blue", "Bhattacharyya distance of the blue channel.", "", "low"
+    ),
+    Metric(
+        "hist_bhattacharyya_g",
+        "Bhattacharyya distance, green",
+        "Bhattacharyya distance of the green channel.",
+        "",
+        "low",
+    ),
+    Metric(
+        "hist_bhattacharyya_r", "Bhattacharyya distance, red", "Bhattacharyya distance of the red channel.", "", "low"
+    ),
+    Metric(
+        "hist_intersection",
+        "Histogram intersection",
+        "Σ min of the 256-bin L1-normalised histograms, mean of the channels; 1 for equal histograms.",
+        "",
+        "high",
+    ),
+    Metric(
+        "hu_distance",
+        "Hu moments, distance",
+        "Euclidean distance of the 7 Hu moments of grey, each h taken as −sign(h)·log10|h| (0 as 0).",
+        "",
+        "low",
+    ),
+    Metric(
+        "hu_correlation",
+        "Hu moments, correlation",
+        "Pearson correlation of the 7 Hu moments of grey, each h taken as −sign(h)·log10|h| (0 as 0).",
+        "",
+        "high",
+    ),
+    Metric(
+        "haralick_distance",
+        "Haralick texture, distance",
+        "Euclidean distance of 13 Haralick features of grey, mean of 4 directions, as mahotas computes them.",
+        "",
+        "low",
+    ),
+    Metric(
+        "haralick_correlation",
+        "Haralick texture, correlation",
+        "Pearson correlation of 13 Haralick features of grey, mean of 4 directions, as mahotas computes them.",
+        "",
+        "high",
+    ),
+    Metric(
+        "changed_percent",
+        "Changed pixels",
+        "Share of the pixels whose largest channel difference exceeds the threshold (10 by default).",
+        "%",
+        "low",
+    ),
+    Metric(
+        "variation_of_information",
+        "Variation of information",
+        "H(I|J) + H(J|I) of the grey levels.",
+        "bits",
+        "low",
+    ),
+    Metric(
+        "normalized_mutual_information",
+        "Normalised mutual information",
+        "(H(I) + H(J)) / H(I,J) from the 256×256 joint histogram of grey levels; 1 (independent) to 2 (equal).",
+        "",
+        "high",
+    ),
+    Metric(
+        "mse_low",
+        "Spectral error, low frequencies",
+        "Mean |F − G|² of the orthonormal 2-D Fourier transforms of grey over radial frequencies up to the cutoff "
+        "(0.1 cycles/pixel by default).",
+        "grey levels²",
+        "low",
+    ),
+    Metric(
+        "mse_high",
+        "Spectral error, high frequencies",
+        "Mean |F − G|² of the orthonormal 2-D Fourier transforms of grey over radial frequencies above the cutoff.",
+        "grey levels²",
+        "low",
+    ),
+    Metric("spectral_correlation", "Spectral correlation", "Pearson correlation of |F| and |G|.", "", "high"),
+    Metric("spectral_loss", "Spectral loss", "‖|F| − |G|‖ / ‖|F|‖.", "", "low"),
+    Metric(
+        "explained_variance",
+        "Explained variance",
+        "Σ of the k largest s² over Σs² of the SVD, mean of the matrices; 0 to 1.",
+        "",
+        "high",
+    ),
+)
+METRICS_BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+
+@dataclass(frozen=True)
+class MetricParameters:
+    """What a user may set about the metrics.
+
+    changed_threshold: `changed_percent` counts pixels whose largest channel difference is above it, 0–255.
+    radial_cutoff: border of `mse_low` and `mse_high` in cycles a pixel, above 0 and below √½.
+    """
+
+    changed_threshold: int = 10
+    radial_cutoff: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the values; raise `SpecError`."""
+        threshold, cutoff = self.changed_threshold, self.radial_cutoff
+        if isinstance(threshold, bool) or not isinstance(threshold, int) or not 0 <= threshold <= 255:
+            raise SpecError(f"Expected changed_threshold to be a whole number from 0 to 255. Received: {threshold!r}")
+        if isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or not 0 < cutoff < math.sqrt(0.5):
+            raise SpecError(
+                f"Expected radial_cutoff to be a number of cycles a pixel between 0 and 0.7071. Received: {cutoff!r}"
+            )
+
+
+COMPARED_PIXELS = 50_000_000  # of an image; a comparison takes 58 bytes for each, measured
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """An original image with everything about it that the metrics need, computed once.
+
+    image: 8-bit, (H, W, 3), BGR. Raises `ImageError` for one of more than `COMPARED_PIXELS`.
+    """
+
+    image: Image
+    parameters: MetricParameters = MetricParameters()
+    _features: _Features = field(init=False, repr=False)
+    _windows: tuple[Array, Array] | None = field(init=False, repr=False)
+    _low: npt.NDArray[np.bool_] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Take from the original everything that the comparisons share."""
+        image = _checked(self.image)
+        height, width = image.shape[:2]
+        if height * width > COMPARED_PIXELS:
+            raise ImageError(
+                f"expected at most {COMPARED_PIXELS // 10**6} million pixels to compare, which take 3 GB of memory;"
+                f" got {height}×{width}"
+            )
+        large = min(height, width) >= SSIM_WINDOW
+        for name, value in (
+            ("image", image),
+            ("_features", _features(image)),
+            ("_windows", window_sums(image.reshape(height, 3 * width)) if large else None),
+            ("_low", low_frequencies(height, width, self.parameters.radial_cutoff)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def compare(self, other: Image) -> dict[str, float | None]:
+        """Return every column of `METRICS` but `explained_variance` for another image of the same shape.
+
+        Undefined values are None: never NaN, never infinite.
+        """
+        other = _checked(other)
+        if other.shape != self.image.shape:
+            raise ValueError(f"Expected an image of shape {self.image.shape}. Received: {other.shape}")
+        mine, theirs = self._features, _features(other)
+        values = {
+            **_pixel_errors(self.image, other, self.parameters.changed_threshold),
+            "ssim": self._ssim(other),
+            **_histogram_comparison(mine.histograms, theirs.histograms),
+            "hu_distance": _distance(mine.hu, theirs.hu),
+            "hu_correlation": _correlation(mine.hu, theirs.hu),
+            "haralick_distance": _distance(mine.haralick, theirs.haralick),
+            "haralick_correlation": _correlation(mine.haralick, theirs.haralick),
+            **_information(mine.grey, theirs.grey),
+            **_spectral_comparison(mine.spectrum, theirs.spectrum, mine.grey.shape[1], self._low),
+        }
+        return {metric.name: values[metric.name] for metric in METRICS if metric.name != "explained_variance"}
+
+    def _ssim(self, other: Image) -> float | None:
+        if self._windows is None:
+            return None
+        height, width = other.shape[:2]
+        rows = (height, 3 * width)
+        return float(mean_ssim(self.image.reshape(rows), other.reshape(rows), *self._windows))
+
+
+def warm_up() -> None:
+    """Compile, or load from Numba's cache, every loop that a comparison runs."""
+    image = np.arange(SSIM_WINDOW**2 * 3, dtype=np.uint8).reshape(SSIM_WINDOW, SSIM_WINDOW, 3)
+    Reference(image).compare(image[::-1].copy())
+
+
+def ssim_map(image: Image, other: Image) -> npt.NDArray[np.float64] | None:
+    """Return SSIM around each pixel (H, W), mean of the channels, by scikit-image; None below 7 pixels."""
+    # imported here because only the inspector draws maps, and the workers stay smaller without it
+    from skimage.metrics import structural_similarity
+
+    if min(image.shape[:2]) < SSIM_WINDOW:
+        return None
+    _, channels = structural_similarity(image, other, channel_axis=2, data_range=255, full=True)
+    return cast("npt.NDArray[np.float64]", channels.mean(axis=2))
+
+
+def difference_map(image: Image, other: Image) -> Image:
+    """Return the largest absolute channel difference of each pixel (H, W), 0–255."""
+    return cast("Image", cv2.absdiff(image, other).max(axis=2))
+
+
+def low_frequencies(height: int, width: int, cutoff: float) -> npt.NDArray[np.bool_]:
+    """Return where the half spectrum (H, W//2 + 1) of `scipy.fft.rfft2` has a radial frequency ≤ cutoff.
+
+    In whole numbers, (a/H)² + (b/W)² ≤ c² times H²W²: 45/450 and (27/450, 48/600) lie on the border 0.1, and
+    rounding must not decide about them.
+    """
+    across = np.arange(width // 2 + 1, dtype=np.int64)
+    down = np.arange(height, dtype=np.int64)
+    down = np.minimum(down, height - down)
+    limit = math.floor(Fraction(str(cutoff)) ** 2 * height**2 * width**2)
+    return (down[:, None] * width) ** 2 + (across[None, :] * height) ** 2 <= limit
+
+
+@dataclass(frozen=True)
+class _Features:
+    """What is taken from one image alone, the original or a compared one."""
+
+    grey: Image
+    histograms: npt.NDArray[np.int64]  # (3, 256)
+    hu: npt.NDArray[np.float64]  # (7,)
+    haralick: npt.NDArray[np.float64] | None  # (13,); None where a direction has no pair of neighbours
+    spectrum: npt.NDArray[np.complex128]  # half spectrum of grey (H, W//2 + 1)
+
+
+def _features(image: Image) -> _Features:
+    levels = grey(image)
+    moments = cv2.HuMoments(cv2.moments(levels)).ravel()
+    logarithms = np.log10(np.abs(moments), out=np.zeros_like(moments), where=moments != 0)
+    return _Features(
+        levels,
+        channel_histograms(image),
+        -np.sign(moments) * logarithms,
+        haralick_features(cooccurrences(levels)) if min(levels.shape) > 1 else None,
+        scipy.fft.rfft2(levels.astype(np.float64), norm="ortho"),
+    )
+
+
+def _checked(image: Image) -> Image:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"Expected an 8-bit image (H, W, 3). Received: {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def _pixel_errors(image: Image, other: Image, threshold: int) -> dict[str, float | None]:
+    squares = cv2.norm(image, other, cv2.NORM_L2SQR)
+    kept = cv2.inRange(cv2.absdiff(image, other), (0.0,) * 3, (float(threshold),) * 3)
+    mse = squares / image.size
+    return {
+        "mse": mse,
+        "rmse": math.sqrt(mse),
+        "psnr": 10 * math.log10(255**2 / mse) if squares else None,
+        "changed_percent": 100 * (kept.size - cv2.countNonZero(kept)) / kept.size,
+    }
+
+
+def _histogram_comparison(mine: Array, theirs: Array) -> dict[str, float | None]:
+    distances = [
+        cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
+        for first, second in zip(mine, theirs, strict=True)
+    ]
+    return {
+        "hist_bhattacharyya": sum(distances) / 3,
+        **{f"hist_bhattacharyya_{channel}": value for channel, value in zip("bgr", distances, strict=True)},
+        "hist_intersection": float(np.minimum(mine, theirs).sum() / mine.sum()),
+    }
+
+
+def _normalised(histogram: Array) -> Array:
+    """Return the histogram as OpenCV keeps one: float32, summing to 1."""
+    counts = histogram.astype(np.float32)
+    return cv2.normalize(counts, counts, alpha=1.0, norm_type=cv2.NORM_L1)
+
+
+def _information(mine: Image, theirs: Image) -> dict[str, float | None]:
+    first, second, joint = entropies(joint_histogram(mine, theirs))
+    return {
+        # H(I|J) + H(J|I) = 2·H(I,J) − H(I) − H(J)
+        "variation_of_information": max(2 * joint - first - second, 0.0),
+        "normalized_mutual_information": (first + second) / joint if joint > 0 else None,
+    }
+
+
+def _spectral_comparison(mine: Array, theirs: Array, width: int, low: Array) -> dict[str, float | None]:
+    totals = spectral_sums(mine, theirs, low, width)
+    count_low, count_high, error_low, error_high, energy, other_energy, loss, spread, other_spread, shared = totals
+    flat = spread <= CONSTANT**2 * energy or other_spread <= CONSTANT**2 * other_energy
+    return {
+        "mse_low": error_low / count_low,
+        "mse_high": error_high / count_high if count_high else None,
+        "spectral_correlation": None if flat else _clipped(shared / math.sqrt(spread) / math.sqrt(other_spread)),
+        "spectral_loss": math.sqrt(loss / energy) if energy > 0 else None,
+    }
+
+
+def _distance(mine: Array | None, theirs: Array | None) -> float | None:
+    return None if mine is None or theirs is None else float(np.linalg.norm(mine - theirs))
+
+
+def _correlation(mine: Array | None, theirs: Array | None) -> float | None:
+    """Return Pearson's correlation, None where one of the vectors is missing or constant."""
+    if mine is None or theirs is None:
+        return None
+    first, second = mine - mine.mean(), theirs - theirs.mean()
+    spread, other_spread = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    if spread <= CONSTANT * np.linalg.norm(mine) or other_spread <= CONSTANT * np.linalg.norm(theirs):
+        return None
+    return _clipped(float(first @ second) / spread / other_spread)
+
+
+def _clipped(correlation: float) -> float:
+    return max(-1.0, min(1.0, correlation))

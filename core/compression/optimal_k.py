@@ -1,0 +1,485 @@
+"""The rules that choose k from a sweep, each with its reason and its stability under resampling of the images.
+
+Every metric's mean over the images is a curve against k. A rule turns such curves into one k, for the sweep and
+for each bootstrap resample alike, so all curves are arrays (resamples, k, metrics) and the sweep is the one
+"resample" in which each image counts once.
+
+Each quantity votes once, so these do not: `rmse` is the root of `mse`; the channels' Bhattacharyya distances are
+the parts of their mean; explained variance says nothing of the stored image and is a floor in `plateau` instead. A
+metric that is defined at no k does not vote either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.summary import measured, metric_columns, metric_values
+from core.errors import SpecError
+
+WITHOUT_VOTE = (
+    "rmse",
+    "hist_bhattacharyya_b",
+    "hist_bhattacharyya_g",
+    "hist_bhattacharyya_r",
+    "explained_variance",
+)
+VOTERS = tuple(metric.name for metric in METRICS if metric.name not in WITHOUT_VOTE)
+DEFAULT_FLOORS: Mapping[str, float] = MappingProxyType({"ssim": 0.95, "psnr": 40.0})
+SIZES = ("source_bytes", "stored_bytes", "control_bytes")
+ROUNDING = 1e-9  # relative; a curve that varies less is constant, and a limit missed by less is met
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Masks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RuleParameters:
+    """What a user may set about the rules.
+
+    remaining: share of a metric's improvement that may still lie ahead at its plateau.
+    share: share of the metrics that must have arrived there. explained_floor: explained variance needed, 0–1.
+    floors: `threshold` needs each of these means; a ceiling for metrics where low is better.
+    budget_ratio: compression ratio that `budget` needs.
+    resamples, seed: the bootstrap's.
+    """
+
+    remaining: float = 0.05
+    share: float = 0.8
+    explained_floor: float = 0.98
+    floors: Mapping[str, float] = field(default_factory=lambda: DEFAULT_FLOORS)
+    budget_ratio: float = 3.77
+    resamples: int = 200
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("remaining", "share", "explained_floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SpecError(f"Expected {name} to lie between 0 and 1. Received: {getattr(self, name)}")
+        unknown = [name for name in self.floors if name not in METRICS_BY_NAME]
+        if unknown:
+            raise SpecError(f"Expected floors for known metrics: {', '.join(METRICS_BY_NAME)}. Received: {unknown}")
+        if not self.budget_ratio > 0:
+            raise SpecError(f"Expected budget_ratio to be above 0. Received: {self.budget_ratio}")
+        if self.resamples < 0:
+            raise SpecError(f"Expected resamples to be 0 or more. Received: {self.resamples}")
+
+
+@dataclass(frozen=True)
+class OptimalK:
+    """One rule's choice.
+
+    k: None where the rule finds none; the reason then says what was needed and what was reached.
+    stability: share of the bootstrap resamples that choose the same k, 0–1; None without a k, or with fewer than
+        two images. parameters: those of `RuleParameters` that the rule used, as JSON takes them.
+    """
+
+    rule: str
+    k: int | None
+    reason: str
+    stability: float | None
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Mean curves against k, for one or more resamples of the images.
+
+    ks (k,), ascending. means: for each metric (resamples, k), NaN where it is undefined for all images.
+    ratios, control_ratios (resamples, k): Σsource/Σstored and Σsource/Σcontrol, NaN where unknown.
+    """
+
+    ks: Integers
+    means: dict[str, Floats]
+    ratios: Floats
+    control_ratios: Floats
+
+    def voters(self) -> list[str]:
+        """Return the metrics that vote: those of `VOTERS` defined at some k."""
+        return [name for name in VOTERS if name in self.means and np.isfinite(self.means[name]).any()]
+
+    def without_vote(self) -> str:
+        """Name the metrics that would vote, were they defined at some k; empty where there are none."""
+        voters = self.voters()
+        names = [METRICS_BY_NAME[name].label for name in VOTERS if name in self.means and name not in voters]
+        return f" Undefined at every k, and so without a vote: {', '.join(names)}." if names else ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """A sweep's measured values as one array (images, k, columns): metrics, then `SIZES`."""
+
+    ks: Integers
+    metrics: list[str]
+    values: Floats
+    counts: Integers  # images measured at each k
+
+    def curves(self, weights: Floats) -> Curves:
+        """Return the curves in which image i counts weights[r, i] times; weights (resamples, images)."""
+        images = len(self.values)
+        metrics = self.values[:, :, : len(self.metrics)].reshape(images, -1)
+        defined = np.isfinite(metrics)
+        sums, counts = weights @ np.where(defined, metrics, 0), weights @ defined
+        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        means = means.reshape(len(weights), len(self.ks), -1)
+        sizes = weights @ self.values[:, :, len(self.metrics) :].reshape(images, -1)
+        source, stored, control = np.moveaxis(sizes.reshape(len(weights), len(self.ks), -1), -1, 0)
+        return Curves(
+            self.ks,
+            {name: means[:, :, position] for position, name in enumerate(self.metrics)},
+            np.divide(source, stored, out=np.full_like(source, np.nan), where=stored > 0),
+            np.divide(source, control, out=np.full_like(source, np.nan), where=control > 0),
+        )
+
+    def sweep(self) -> Curves:
+        """Return the curves of the sweep itself: every image counts once."""
+        return self.curves(np.ones((1, len(self.values))))
+
+    def resampled(self, resamples: int, seed: int) -> Curves:
+        """Return the curves of bootstrap resamples: as many images, drawn with replacement."""
+        images = len(self.values)
+        weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+        return self.curves(weights.astype(np.float64))
+
+
+def choose_k(measurements: pd.DataFrame, parameters: RuleParameters | None = None) -> tuple[OptimalK, ...]:
+    """Apply every rule to a sweep's measurements (docs/definitions.md, the chosen k), in the order of `RULES`."""
+    parameters = parameters or RuleParameters()
+    values = _values(measurements)
+    if not len(values.ks):
+        reason = "No k can be chosen: a rule needs measured images, and none was measured at any k."
+        return tuple(OptimalK(rule.name, None, reason, None, rule.settings(parameters)) for rule in RULES)
+    sweep = values.sweep()
+    repeat = len(values.values) > 1 and parameters.resamples > 0
+    resampled = values.resampled(parameters.resamples, parameters.seed) if repeat else None
+    coverage = _coverage(values)
+    choices = []
+    for rule in RULES:
+        position = int(rule.choose(sweep, parameters)[0])
+        found = position >= 0
+        stability = (
+            float(np.mean(rule.choose(resampled, parameters) == position)) if found and resampled is not None else None
+        )
+        choices.append(
+            OptimalK(
+                rule.name,
+                int(sweep.ks[position]) if found else None,
+                rule.explain(sweep, position, parameters) + coverage,
+                stability,
+                rule.settings(parameters),
+            )
+        )
+    return tuple(choices)
+
+
+def arrivals(measurements: pd.DataFrame, parameters: RuleParameters | None = None) -> pd.DataFrame:
+    """Return where each metric's mean curve arrives, one row a metric in the order of `METRICS`.
+
+    Columns: metric, label, better, votes, first (mean at the smallest k), best, best_k, plateau_k (smallest k
+    from which at most `remaining` of the improvement lies ahead), knee_k (Kneedle's); NULL where there is none.
+    """
+    values = _values(measurements)
+    remaining = (parameters or RuleParameters()).remaining
+    columns = ["metric", "label", "better", "votes", "first", "best", "best_k", "plateau_k", "knee_k"]
+    rows = _arrival_rows(values.sweep(), remaining) if len(values.ks) else ()
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype({"first": float, "best": float, "best_k": "Int64", "plateau_k": "Int64", "knee_k": "Int64"})
+
+
+def _arrival_rows(curves: Curves, remaining: float) -> Iterator[tuple[Any, ...]]:
+    voters = curves.voters()
+    for name, means in curves.means.items():
+        metric = METRICS_BY_NAME[name]
+        known = (name, metric.label, metric.better, name in voters)
+        plateau = int(plateau_positions(curves, name, remaining)[0])
+        if plateau < 0:
+            yield (*known, None, None, None, None, None)
+            continue
+        best = int(np.nanargmax(_gains(curves, name)[0]))
+        knee = knees(curves, name)[0]
+        found = None if np.isnan(knee) else int(knee)
+        yield (*known, means[0, 0], means[0, best], int(curves.ks[best]), int(curves.ks[plateau]), found)
+
+
+def plateau_positions(curves: Curves, metric: str, remaining: float) -> Integers:
+    """Return the position in `ks` where the metric arrives on its plateau, −1 where it is defined nowhere.
+
+    The improvement is the way from the smallest k to the best value. Of it, what some larger k would still gain
+    remains. The plateau begins at the smallest k from which on (there and at every larger k) at most `remaining` of
+    the improvement remains. A curve that gets worse again, as Haralick distance does, has arrived at its best; one
+    that never improves has arrived at the smallest k.
+    """
+    gains = _gains(curves, metric)
+    defined = np.isfinite(gains)
+    best_ahead = np.fmax.accumulate(gains[:, ::-1], axis=1)[:, ::-1]
+    first = np.take_along_axis(gains, defined.argmax(axis=1)[:, None], axis=1)
+    best = best_ahead[:, :1]
+    improvement = best - first
+    never_improves = improvement <= ROUNDING * np.abs(best)
+    too_much_left = best_ahead - gains > remaining * improvement * (1 + ROUNDING)  # False where undefined
+    settled = np.logical_and.accumulate((~too_much_left | never_improves)[:, ::-1], axis=1)[:, ::-1]
+    return _first(settled & defined)
+
+
+def knees(curves: Curves, metric: str) -> Floats:
+    """Return the k of Kneedle's knee in each resample, NaN where the curve has none.
+
+    Satopää et al., "Finding a Kneedle in a Haystack", 2011, as kneed implements it, sensitivity 1: concave and
+    increasing where high is better, convex and decreasing where low is.
+    """
+    shape = ("concave", "increasing") if METRICS_BY_NAME[metric].better == "high" else ("convex", "decreasing")
+    return np.array([_knee(curves.ks, curve, *shape) for curve in curves.means[metric]])
+
+
+def _knee(ks: Integers, curve: Floats, form: str, direction: str) -> float:
+    defined = np.isfinite(curve)
+    ks, curve = ks[defined], curve[defined]
+    if len(ks) < 3 or np.ptp(curve) <= ROUNDING * np.abs(curve).max():
+        return float("nan")
+    from kneed import KneeLocator  # here, because its import takes half a second that few processes need
+
+    knee = KneeLocator(ks, curve, curve=form, direction=direction).knee
+    return float("nan") if knee is None else float(knee)
+
+
+def _choose_plateau(curves: Curves, parameters: RuleParameters) -> Integers:
+    explained = curves.means.get("explained_variance", np.full_like(curves.ratios, np.nan))
+    if len(curves.ks) < 2:
+        return np.full(len(explained), -1)
+    enough = _arrived_share(curves, parameters) >= parameters.share - ROUNDING
+    return _first(enough & (explained >= parameters.explained_floor))
+
+
+def _arrived_share(curves: Curves, parameters: RuleParameters) -> Floats:
+    """Return the share of the voters that have arrived at each k, (resamples, k)."""
+    positions = [plateau_positions(curves, name, parameters.remaining) for name in curves.voters()]
+    if not positions:
+        return np.zeros_like(curves.ratios)
+    table = np.stack(positions)[:, :, None]  # (voters, resamples, 1)
+    arrived = ((table >= 0) & (table <= np.arange(len(curves.ks)))).sum(axis=0)
+    return np.asarray(arrived / np.maximum((table >= 0).sum(axis=0), 1), dtype=np.float64)
+
+
+def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) -> str:
+    if len(curves.ks) < 2:
+        return f"A plateau needs at least two measured k to compare; this sweep has one, k = {curves.ks[0]}."
+    voters = curves.voters()
+    if not voters:
+        return f"No k can be chosen: no metric is defined at any k of these images.{curves.without_vote()}"
+    at = position if position >= 0 else len(curves.ks) - 1
+    places = {name: int(plateau_positions(curves, name, parameters.remaining)[0]) for name in voters}
+    arrived = sum(place <= at for place in places.values())
+    explained = curves.means.get("explained_variance", np.full_like(curves.ratios, np.nan))[0, at]
+    explained_text = f"{_percent(explained)}" if np.isfinite(explained) else "undefined"
+    if position < 0:
+        return (
+            f"No measured k will do: needed are {_percent(parameters.share)} of the metrics with at most "
+            f"{_percent(parameters.remaining)} of their improvement left, and an explained variance of at least "
+            f"{_percent(parameters.explained_floor)}. At the largest k, {curves.ks[at]}, {arrived} of {len(voters)} "
+            f"metrics have arrived and explained variance is {explained_text}." + curves.without_vote()
+        )
+    late = [
+        f"{METRICS_BY_NAME[name].label} (k = {curves.ks[place]})" for name, place in places.items() if place > position
+    ]
+    return (
+        f"k = {curves.ks[position]} is the smallest k where at least {_percent(parameters.share)} of the metrics, "
+        f"{arrived} of {len(voters)}, have at most {_percent(parameters.remaining)} of their improvement left, and "
+        f"explained variance, {explained_text}, is at least {_percent(parameters.explained_floor)}."
+        + (f" Later to arrive: {', '.join(late)}." if late else "")
+        + (
+            " It is the largest k measured, so a sweep with larger k may choose another."
+            if position == len(curves.ks) - 1
+            else ""
+        )
+        + curves.without_vote()
+    )
+
+
+def _choose_knee(curves: Curves, parameters: RuleParameters) -> Integers:
+    found = [knees(curves, name) for name in curves.voters()]
+    positions = np.full(len(curves.ratios), -1)
+    if not found:
+        return positions
+    table = np.stack(found)  # (voters, resamples)
+    some = np.isfinite(table).any(axis=0)
+    medians = np.nanmedian(table[:, some], axis=0)
+    # argmin takes the first of equals: the smaller of two k equally near
+    positions[some] = np.abs(curves.ks[None, :] - medians[:, None]).argmin(axis=1)
+    return positions
+
+
+def _explain_knee(curves: Curves, position: int, parameters: RuleParameters) -> str:
+    voters = curves.voters()
+    if not voters:
+        return f"No k can be chosen: no metric is defined at any k of these images.{curves.without_vote()}"
+    found = [knee for knee in (knees(curves, name)[0] for name in voters) if np.isfinite(knee)]
+    if position < 0:
+        few = f", and this sweep measured {len(curves.ks)}" if len(curves.ks) < 3 else ""
+        reason = f"None of the {len(voters)} metrics' mean curves has a knee: Kneedle needs a bend over three k{few}."
+        return reason + curves.without_vote()
+    return (
+        f"k = {curves.ks[position]} is the measured k nearest to {np.median(found):.4g}, the median of the knees of "
+        f"{len(found)} of {len(voters)} metrics' mean curves, which lie from {min(found):.0f} to {max(found):.0f}."
+        + curves.without_vote()
+    )
+
+
+def _choose_threshold(curves: Curves, parameters: RuleParameters) -> Integers:
+    if not parameters.floors:
+        return np.full(len(curves.ratios), -1)
+    return _first(np.all([_meets(curves, name, floor) for name, floor in parameters.floors.items()], axis=0))
+
+
+def _meets(curves: Curves, metric: str, floor: float) -> Masks:
+    return _reached(curves, metric) * _sign(metric) >= floor * _sign(metric)
+
+
+def _reached(curves: Curves, metric: str) -> Floats:
+    """Return the metric's means (resamples, k); PSNR is infinite where every image equals its original."""
+    values = curves.means.get(metric, np.full_like(curves.ratios, np.nan))
+    if metric == "psnr" and "mse" in curves.means:
+        return np.where(curves.means["mse"] == 0, np.inf, values)
+    return values
+
+
+def _explain_threshold(curves: Curves, position: int, parameters: RuleParameters) -> str:
+    if not parameters.floors:
+        return "No floor was given: this rule needs at least one, such as an SSIM of 0.95."
+    if position >= 0:
+        met = " and ".join(
+            f"mean {_limit(name, floor)} (it is {_value(name, _reached(curves, name)[0, position])})"
+            for name, floor in parameters.floors.items()
+        )
+        return f"k = {curves.ks[position]} is the smallest k with a {met}."
+    wanted = " and ".join(f"mean {_limit(name, floor)}" for name, floor in parameters.floors.items())
+    return f"No measured k has a {wanted}. Best reached: {_best_reached(curves, parameters.floors)}."
+
+
+def _best_reached(curves: Curves, floors: Mapping[str, float]) -> str:
+    reached = []
+    for name in floors:
+        values = _reached(curves, name)[0]
+        if np.isnan(values).all():
+            reached.append(f"{METRICS_BY_NAME[name].label} is defined at no k")
+            continue
+        best = int(np.nanargmax(values * _sign(name)))
+        reached.append(f"{METRICS_BY_NAME[name].label} {_value(name, values[best])} at k = {curves.ks[best]}")
+    return ", ".join(reached)
+
+
+def _limit(metric: str, floor: float) -> str:
+    bound = "at least" if METRICS_BY_NAME[metric].better == "high" else "at most"
+    return f"{METRICS_BY_NAME[metric].label} of {bound} {_value(metric, floor)}"
+
+
+def _choose_budget(curves: Curves, parameters: RuleParameters) -> Integers:
+    enough = curves.ratios >= parameters.budget_ratio
+    return np.where(enough.any(axis=1), len(curves.ks) - 1 - enough[:, ::-1].argmax(axis=1), -1)
+
+
+def _explain_budget(curves: Curves, position: int, parameters: RuleParameters) -> str:
+    ratios, control = curves.ratios[0], curves.control_ratios[0]
+    if position < 0:
+        if np.isnan(ratios).all():
+            return "The compression ratio is not known at any k, because an image lacks a size."
+        best = int(np.nanargmax(ratios))
+        return (
+            f"No measured k compresses by at least {parameters.budget_ratio:.4g}. "
+            f"Best reached: {ratios[best]:.4g} at k = {curves.ks[best]}."
+        )
+    following = (
+        f"; the next, k = {curves.ks[position + 1]}, compresses by {ratios[position + 1]:.4g}"
+        if position + 1 < len(curves.ks)
+        else ", the largest measured"
+    )
+    alone = (
+        f" Re-encoding without SVD already compresses by {control[position]:.4g}."
+        if control[position] >= parameters.budget_ratio
+        else ""
+    )
+    return (
+        f"k = {curves.ks[position]} is the largest k with a compression ratio of at least "
+        f"{parameters.budget_ratio:.4g}: {ratios[position]:.4g}{following}.{alone}"
+    )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to choose k.
+
+    choose: curves to positions in `ks` (resamples,), −1 for none. explain: the reason for the sweep's position.
+    uses: the names of the parameters it depends on.
+    """
+
+    name: str
+    choose: Callable[[Curves, RuleParameters], Integers]
+    explain: Callable[[Curves, int, RuleParameters], str]
+    uses: tuple[str, ...]
+
+    def settings(self, parameters: RuleParameters) -> dict[str, Any]:
+        """Return the parameters that this rule used, as JSON takes them."""
+        used = {name: getattr(parameters, name) for name in (*self.uses, "resamples", "seed")}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in used.items()}
+
+
+RULES = (
+    Rule("plateau", _choose_plateau, _explain_plateau, ("remaining", "share", "explained_floor")),
+    Rule("knee", _choose_knee, _explain_knee, ()),
+    Rule("threshold", _choose_threshold, _explain_threshold, ("floors",)),
+    Rule("budget", _choose_budget, _explain_budget, ("budget_ratio",)),
+)
+DEFAULT_RULE = "plateau"
+
+
+def _values(measurements: pd.DataFrame) -> _Values:
+    """Return the measured rows that have a k as one array; a k that no image was measured at is left out."""
+    rows = measured(measurements)
+    rows = rows[rows["k"].notna()]
+    images, names = pd.factorize(rows["image_id"])
+    ks, positions = np.unique(rows["k"].to_numpy(dtype=np.int64), return_inverse=True)
+    metrics = metric_columns(rows)
+    values = np.full((len(names), len(ks), len(metrics) + len(SIZES)), np.nan)
+    values[:, :, len(metrics) :] = 0  # an image not measured at a k adds nothing to that k's bytes
+    values[images, positions, : len(metrics)] = metric_values(rows).to_numpy()
+    values[images, positions, len(metrics) :] = rows.reindex(columns=list(SIZES)).astype("float64").to_numpy()
+    return _Values(ks, metrics, values, np.bincount(positions, minlength=len(ks)))
+
+
+def _coverage(values: _Values) -> str:
+    counts = values.counts
+    if counts.min() == counts.max():
+        return ""
+    listed = ", ".join(f"{count} at k = {k}" for k, count in zip(values.ks, counts, strict=True))
+    return f" Not every k was measured on the same images: {listed}."
+
+
+def _first(chosen: Masks) -> Integers:
+    """Return the first True of each row, −1 where there is none."""
+    return np.where(chosen.any(axis=1), chosen.argmax(axis=1), -1)
+
+
+def _sign(metric: str) -> int:
+    return 1 if METRICS_BY_NAME[metric].better == "high" else -1
+
+
+def _gains(curves: Curves, metric: str) -> Floats:
+    """Return the metric's means turned so that more is better, (resamples, k)."""
+    return curves.means[metric] * _sign(metric)
+
+
+def _value(metric: str, value: float) -> str:
+    text = "infinite" if np.isinf(value) else f"{value:.4g}"
+    return f"{text} {METRICS_BY_NAME[metric].unit}".strip()
+
+
+def _percent(share: float) -> str:
+    text = f"{100 * share:.4g}"
+    return "over 99.99 %" if text == "100" and share < 1 else f"{text} %"

@@ -1,0 +1,54 @@
+"""What follows from a run's measurements once the last image is in: statistics, sizes, and the rules for k."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+
+from core.compression.measure import Spec, SweepSpec, variants
+from core.compression.optimal_k import RuleParameters, choose_k
+from core.compression.summary import storage, summarise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The frames of the store's tables `statistics`, `storage` and `optimal_k`, without the run's id."""
+
+    statistics: pd.DataFrame
+    storage: pd.DataFrame
+    optimal_k: pd.DataFrame
+
+
+def outcome(spec: Spec, measurements: pd.DataFrame, total: int) -> Outcome:
+    """Summarise a run.
+
+    measurements: rows with the columns `core.compression.measure.MEASUREMENT_COLUMNS`. total: images that the run was
+    to measure, so that those without a row count as unmeasured. Variants come in the order of `spec`.
+    """
+    order = variants(spec)
+    sizes = _ordered(storage(measurements), order)
+    sizes["unmeasured"] = total - sizes["images"]
+    rules = choose_k(measurements, RuleParameters(seed=spec.seed)) if isinstance(spec, SweepSpec) else ()
+    return Outcome(
+        statistics=_ordered(summarise(measurements), order),
+        storage=sizes,
+        optimal_k=pd.DataFrame(
+            [
+                {
+                    "rule": each.rule,
+                    "k": each.k,
+                    "reason": each.reason,
+                    "stability": each.stability,
+                    "parameters": json.dumps(each.parameters),
+                }
+                for each in rules
+            ]
+        ),
+    )
+
+
+def _ordered(frame: pd.DataFrame, order: tuple[str, ...]) -> pd.DataFrame:
+    place = {variant: index for index, variant in enumerate(order)}
+    return frame.sort_values("variant", key=lambda names: names.map(place), kind="stable").reset_index(drop=True)

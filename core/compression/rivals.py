@@ -1,0 +1,209 @@
+"""What plain codecs do with the same images: at the quality of a sweep's k, do they need more bytes or fewer?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.summary import mean_table, measured, metric_values
+from core.errors import SpecError
+
+COMPARED = ("ssim", "psnr", "haralick_distance")
+CODEC_LABELS = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP", "avif": "AVIF"}
+METRIC_LABELS = {"haralick_distance": "Haralick distance"}
+
+
+@dataclass(frozen=True)
+class RivalComparison:
+    """One codec at the quality, by one metric, of the stored reconstructions with k singular values.
+
+    target: the metric's mean at k. images, svd_bytes: over which, and the bytes of the reconstructions, summed.
+    quality, value, rival_bytes: the smallest measured quality whose mean is at least as good; where `reached` is
+        False, the measured quality that comes nearest; quality is None for a codec without one.
+    percent: bytes needed beside the reconstructions', −31 for 31 % fewer.
+    interpolated_quality, interpolated_percent: linearly between that quality and the next lower one measured; None
+        where there is none to interpolate from.
+    lowest: whether `quality` is the lowest measured, so that a lower one might do.
+    """
+
+    metric: str
+    codec: str
+    k: int
+    target: float
+    images: int
+    svd_bytes: int
+    reached: bool
+    quality: int | None
+    value: float
+    rival_bytes: int
+    percent: float
+    interpolated_quality: float | None
+    interpolated_percent: float | None
+    lowest: bool
+
+    @property
+    def sentence(self) -> str:
+        """The comparison in words."""
+        return " ".join(_sentences(self))
+
+
+def rate_points(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
+    """Return a run's points of a rate–distortion chart, one row a variant, in the order of `storage`.
+
+    statistics, storage: as `core.compression.summary` makes them, of a sweep or a rivals run.
+    Columns: variant, label ('k = 350', 'JPEG 90'), k, codec, quality, images, bytes_per_pixel (Σstored/Σpixels), and
+    every metric's mean under the metric's name.
+    """
+    points = storage[["variant", "k", "codec", "quality", "images"]].copy()
+    pixels = storage["pixels"].astype("float64")
+    points["bytes_per_pixel"] = storage["stored_bytes"].astype("float64") / pixels.where(pixels > 0)
+    settings = points[["k", "codec", "quality"]].astype(object)
+    points.insert(1, "label", [_label(*row) for row in settings.to_numpy()])
+    known = set(statistics["metric"])
+    means = mean_table(statistics, [metric.name for metric in METRICS if metric.name in known])
+    found = means.reindex(points["variant"])
+    return pd.concat([points.reset_index(drop=True), found.reset_index(drop=True)], axis=1)
+
+
+def rivals_sentences(
+    sweep: pd.DataFrame, rivals: pd.DataFrame, k: int, metrics: Sequence[str] = COMPARED
+) -> tuple[str, ...]:
+    """Return in words how each codec compares with the reconstructions at k, by each metric.
+
+    sweep, rivals: the two runs' measurements; see `compare_rivals`.
+    """
+    comparisons = compare_rivals(sweep, rivals, k, metrics)
+    if not comparisons:
+        return (f"No codec can be compared with k = {k}: the two runs measured no image in common.",)
+    return tuple(dict.fromkeys(comparison.sentence for comparison in comparisons))
+
+
+def compare_rivals(
+    sweep: pd.DataFrame, rivals: pd.DataFrame, k: int, metrics: Sequence[str] = COMPARED
+) -> tuple[RivalComparison, ...]:
+    """Compare every codec of a rivals run with a sweep's k, over the images that both runs measured.
+
+    sweep, rivals: measurements with image_id, variant, k, codec, quality, stored_bytes, reason, the metrics and, for
+    identical images' PSNR, mse. Ordered by metric, then codec; empty without an image in common. SpecError if the
+    sweep has no such k.
+    """
+    if k not in set(sweep["k"].dropna()):
+        raise SpecError(f"Expected one of the sweep's k: {sorted(set(sweep['k'].dropna()))}. Received: {k}")
+    ours, theirs = measured(sweep), measured(rivals)
+    ours = ours[ours["k"] == k]
+    complete = theirs.groupby("image_id")["variant"].nunique() == theirs["variant"].nunique()
+    ours = ours[ours["image_id"].isin(complete.index[complete])]
+    theirs = theirs[theirs["image_id"].isin(ours["image_id"])]
+    if ours.empty:
+        return ()
+    ladder = _ladder(theirs)
+    own = _ladder(ours).iloc[0]
+    return tuple(
+        _compare(metric, str(codec), k, own, steps)
+        for metric in metrics
+        for codec, steps in ladder.groupby("codec", sort=False)
+    )
+
+
+def _ladder(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return mean metrics, summed bytes and image count of each (codec, quality), qualities ascending."""
+    keys = [rows["codec"], rows["quality"].astype("float64")]
+    table = metric_values(rows).groupby(keys, dropna=False).mean()
+    if {"psnr", "mse"} <= set(table):
+        table["psnr"] = table["psnr"].mask(table["mse"] == 0, np.inf)
+    groups = rows["stored_bytes"].astype("float64").groupby(keys, dropna=False)
+    return table.assign(bytes=groups.sum(), images=groups.size()).reset_index()
+
+
+def _compare(metric: str, codec: str, k: int, own: pd.Series[float], steps: pd.DataFrame) -> RivalComparison:
+    sign = 1 if METRICS_BY_NAME[metric].better == "high" else -1
+    target, values, sizes = float(own[metric]), steps[metric].to_numpy(), steps["bytes"].to_numpy()
+    qualities = [None if np.isnan(quality) else int(quality) for quality in steps["quality"]]
+    meets = values * sign >= target * sign  # undefined values do not
+    reached = bool(meets.any())
+    known = np.where(np.isnan(values), -np.inf, values * sign)
+    at = int(meets.argmax() if reached else known.argmax())
+    quality, share = _interpolate(qualities, values, at, target) if reached else (None, None)
+    size = None if share is None else sizes[at - 1] + share * (sizes[at] - sizes[at - 1])
+    return RivalComparison(
+        metric=metric,
+        codec=codec,
+        k=k,
+        target=target,
+        images=int(own["images"]),
+        svd_bytes=int(own["bytes"]),
+        reached=reached,
+        quality=qualities[at],
+        value=float(values[at]),
+        rival_bytes=int(sizes[at]),
+        percent=_percent(sizes[at], own["bytes"]),
+        interpolated_quality=quality,
+        interpolated_percent=None if size is None else _percent(size, own["bytes"]),
+        lowest=reached and at == 0 and qualities[at] is not None,
+    )
+
+
+def _interpolate(
+    qualities: Sequence[int | None], values: npt.NDArray[np.float64], at: int, target: float
+) -> tuple[float | None, float | None]:
+    """Return the quality where the metric meets the target, and its share of the way from the next lower quality."""
+    if at == 0 or not np.isfinite(values[at - 1 : at + 1]).all():
+        return None, None
+    lower, upper = qualities[at - 1], qualities[at]
+    if lower is None or upper is None:
+        return None, None
+    share = float((target - values[at - 1]) / (values[at] - values[at - 1]))
+    return lower + share * (upper - lower), share
+
+
+def _sentences(comparison: RivalComparison) -> Iterator[str]:
+    label = METRIC_LABELS.get(comparison.metric, METRICS_BY_NAME[comparison.metric].label)
+    own = f"the {label} of k = {comparison.k} ({_value(comparison.metric, comparison.target)})"
+    name = CODEC_LABELS.get(comparison.codec, comparison.codec)
+    rival = _label(None, comparison.codec, comparison.quality)
+    if np.isnan(comparison.target):
+        yield f"The {label} of k = {comparison.k} is undefined on these images, so no codec can be compared at it."
+        return
+    if not comparison.reached:
+        nearest = (
+            f"{rival}, the nearest, has {_value(comparison.metric, comparison.value)} and "
+            f"needs {_needs(comparison.percent)}"
+            if np.isfinite(comparison.value)
+            else "it is undefined at all of them"
+        )
+        yield f"No measured quality of {name} reaches {own}; {nearest}."
+        return
+    yield f"At {own}, {rival} needs {_needs(comparison.percent)}."
+    if comparison.lowest:
+        yield "It is the lowest quality measured, so a lower one may do."
+    if comparison.interpolated_percent is not None:
+        quality = f"{name} {comparison.interpolated_quality:.1f}"
+        yield f"Interpolated between the measured qualities, {quality} needs {_needs(comparison.interpolated_percent)}."
+
+
+def _needs(percent: float) -> str:
+    size = abs(percent)
+    if size < 0.05:
+        return "as many bytes"
+    figure = f"{size:.0f}" if size >= 9.5 else f"{size:.1f}"
+    return f"{figure} % {'fewer' if percent < 0 else 'more'} bytes"
+
+
+def _percent(size: float, own: float) -> float:
+    return float(100 * (size / own - 1))
+
+
+def _label(k: float | None, codec: str, quality: float | None) -> str:
+    if k is not None and not pd.isna(k):
+        return f"k = {int(k)}"
+    name = CODEC_LABELS.get(codec, codec)
+    return name if quality is None or pd.isna(quality) else f"{name} {int(quality)}"
+
+
+def _value(metric: str, value: float) -> str:
+    return "infinite" if np.isinf(value) else f"{value:.4g} {METRICS_BY_NAME[metric].unit}".strip()

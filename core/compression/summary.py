@@ -1,0 +1,115 @@
+"""What a run's measurements say together: every metric's distribution and the bytes, one row a variant.
+
+A variant is what was done to the images ('k=350', 'jpeg 90', '200x100'). Rows that carry a `reason` could not
+be measured: they are counted, and enter no figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from core.compression.metrics import METRICS
+
+SIZES = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
+SETTINGS = ("k", "codec", "quality", "height", "width")
+PERCENTILES = {"p05": 0.05, "median": 0.5, "p95": 0.95}
+
+
+def metric_columns(measurements: pd.DataFrame) -> list[str]:
+    """Return the metrics that the frame holds, in the order of `METRICS`."""
+    return [metric.name for metric in METRICS if metric.name in measurements]
+
+
+def measured(measurements: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that were measured: those without a reason."""
+    return measurements[measurements["reason"].isna()] if "reason" in measurements else measurements
+
+
+def metric_values(measurements: pd.DataFrame) -> pd.DataFrame:
+    """Return the metric columns as float64; NULL and whatever is not finite become NaN."""
+    values = measurements[metric_columns(measurements)].astype("float64")
+    return values.where(np.isfinite(values.to_numpy()))
+
+
+def variants(measurements: pd.DataFrame) -> pd.DataFrame:
+    """Return the settings shared by a variant's rows, NULL where they differ; index: variant.
+
+    Ordered by k, codec, quality, height and width, whatever the order of the rows.
+    """
+    known = measurements.reindex(columns=["variant", *SETTINGS]).drop_duplicates().groupby("variant", sort=False)
+    shared = known.first().where(known.nunique() == 1)
+    for column in ("k", "quality", "height", "width"):
+        shared[column] = shared[column].astype("float64").astype("Int64")
+    return shared.sort_values(list(SETTINGS), na_position="last", kind="stable")
+
+
+def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
+    """Return every metric's distribution over the images, one row a (variant, metric).
+
+    Columns: variant, metric, mean, std (sample deviation, ddof 1; NULL for fewer than two values), median,
+    p05, p95 (linear percentiles), count (measured images where the metric is defined), undefined (measured
+    images where it is not).
+    """
+    order = pd.MultiIndex.from_product(
+        [variants(measurements).index, metric_columns(measurements)], names=["variant", "metric"]
+    )
+    rows = measured(measurements)
+    groups = metric_values(rows).groupby(rows["variant"], sort=False)
+    count = groups.count()
+    figures = {
+        "mean": groups.mean(),
+        "std": groups.std(ddof=1),
+        **{name: groups.quantile(level) for name, level in PERCENTILES.items()},
+        "count": count,
+        "undefined": (-count).add(groups.size(), axis=0),
+    }
+    table = pd.DataFrame({name: figure.stack().reindex(order) for name, figure in figures.items()})
+    table = table[["mean", "std", "median", "p05", "p95", "count", "undefined"]].astype("float64")
+    table[["count", "undefined"]] = table[["count", "undefined"]].fillna(0).astype("int64")
+    return table.reset_index()
+
+
+def mean_table(statistics: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the means of some metrics, one row a variant and one column a metric; NaN where nothing defines one.
+
+    statistics: as `summarise` makes them. (`pivot_table` would leave out a column that is undefined everywhere.)
+    """
+    means = statistics.pivot(index="variant", columns="metric", values="mean")
+    return means.reindex(index=statistics["variant"].unique(), columns=list(metrics))
+
+
+def storage(measurements: pd.DataFrame) -> pd.DataFrame:
+    """Return the four sizes of docs/definitions.md and what follows from them, one row a variant.
+
+    Columns: variant, k, codec, quality, height, width (NULL where the images differ), images (measured),
+    pixels (summed), the four sizes in bytes (summed; NULL where an image lacks one), ratio (Σsource/Σstored),
+    control_ratio (Σsource/Σcontrol: what re-encoding alone saves), svd_gain (ratio/control_ratio: what SVD adds
+    to it), saved_percent (100·(1 − Σstored/Σsource)), identical (images equal to their original, mse 0), unmeasured
+    (rows with a reason).
+    """
+    table = variants(measurements)
+    rows = measured(measurements)
+    sizes = rows.reindex(columns=list(SIZES)).astype("float64")
+    sizes["pixels"] = rows["height"].astype("float64") * rows["width"].astype("float64")
+    groups = sizes.groupby(rows["variant"])
+    # A sum with holes would pass for a smaller data set: it is NULL instead.
+    sums = groups.sum().where(groups.count().eq(groups.size(), axis=0)).reindex(table.index)
+    images = groups.size().reindex(table.index, fill_value=0)
+    table["images"] = images.astype("int64")
+    table[["pixels", *SIZES]] = sums[["pixels", *SIZES]].astype("Int64")
+    table["ratio"] = _quotient(sums["source_bytes"], sums["stored_bytes"])
+    table["control_ratio"] = _quotient(sums["source_bytes"], sums["control_bytes"])
+    table["svd_gain"] = _quotient(table["ratio"], table["control_ratio"])
+    table["saved_percent"] = 100 * (1 - _quotient(sums["stored_bytes"], sums["source_bytes"]))
+    table["identical"] = (
+        (rows["mse"].astype("float64") == 0).groupby(rows["variant"]).sum().reindex(table.index, fill_value=0)
+    ).astype("int64")
+    table["unmeasured"] = (measurements["variant"].value_counts().reindex(table.index) - images).astype("int64")
+    return table.reset_index()
+
+
+def _quotient(numerator: pd.Series[float], denominator: pd.Series[float]) -> pd.Series[float]:
+    return numerator / denominator.where(denominator > 0)

@@ -1,0 +1,457 @@
+"""Image files in and out: the only module that decodes, checks and encodes them.
+
+Files from outside are decoded by Pillow: it gives a JPEG the pixels that OpenCV gives it, reads as a viewer would what
+OpenCV doesn't (CMYK, EXIF rotation in AVIF, transparency), and writes nothing to the terminal. Neither tells every file
+that is cut or damaged from a whole one, so `examine` does first. OpenCV encodes, and decodes what it has encoded.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import stat
+import struct
+import sys
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import (  # the plugins register the formats of FORMATS
+    AvifImagePlugin,  # noqa: F401
+    BmpImagePlugin,  # noqa: F401
+    Image,
+    ImageFile,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from core.errors import ImageError, SpecError
+from core.data.jpeg_scans import check_scans
+from core.data.tiff_parts import (
+    ASSOCIATED,
+    BITS,
+    EXTRA_SAMPLES,
+    PHOTOMETRIC,
+    WHITE_IS_ZERO,
+    check_parts,
+    heard_out,
+    numbers,
+    parts,
+    plane,
+    tag,
+)
+
+Header = ImageFile.ImageFile
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3), BGR, C-contiguous
+
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 600_000_000  # of a file: MAX_PIXELS of 16-bit colour, not compressed
+BLOCK = 256  # rows of 16 bits that are turned into 8 at once
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")  # a phone's JPEG followed by others opens as "MPO"
+
+# Pillow's own guard against decompression bombs, for whatever else in this process opens images with it.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+# What Pillow's decoders raise on damaged files.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
+
+# What is wrong with a file is said in its ImageError, with its name; a warning would reach the terminal without it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+logging.getLogger("PIL").propagate = False
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is raised too
+
+EXIF_ORIENTATION = 0x0112
+JPEGS = ("JPEG", "MPO")
+JPEG_BEGINS = b"\xff\xd8\xff"
+TIFF_BEGINS = tuple(TiffImagePlugin.PREFIXES)
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B")  # that are decoded
+BITS_READ = (1, 2, 4, 8, 12, 16)
+DEEP = re.compile(r"(?P<mode>RGBA|RGBa|RGBX|RGB|CMYK);16(?P<order>[LBN])")  # Pillow's raw modes of 16-bit colours
+OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file's header says; height and width as seen, after any EXIF rotation."""
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+    format: str
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way of storing an image.
+
+    qualities: the whole numbers its quality may take; None for a codec without one.
+    """
+
+    name: str
+    extension: str
+    lossless: bool
+    qualities: range | None
+    default_quality: int | None
+
+
+CODECS: Mapping[str, Codec] = MappingProxyType(
+    {
+        codec.name: codec
+        for codec in (
+            Codec("jpeg", ".jpg", False, range(0, 101), 95),
+            Codec("png", ".png", True, None, None),
+            Codec("webp", ".webp", False, range(1, 101), 90),
+            # 100 would silently switch OpenCV's AVIF encoder to a lossless 4:4:4 file
+            Codec("avif", ".avif", False, range(0, 100), 80),
+        )
+    }
+)
+AVIF_SPEED = 6  # libavif's default; OpenCV's own default of 9 is quicker and gives a rival 5 % more bytes
+
+
+def decode(source: Path | bytes, *, own: bool = False) -> Pixels:
+    """Decode an image file to 8-bit BGR pixels (H, W, 3), upright.
+
+    Equal to `cv2.imdecode(..., IMREAD_COLOR)` for 8-bit JPEG without EXIF rotation. Transparency is blended over
+    white, 16 bits are scaled to 8, of several frames the first is taken, colour profiles are not applied.
+    own: bytes that `encode` has just made, which need not be examined.
+    Raises ImageError for a file that is no image, truncated, damaged or larger than `MAX_PIXELS`.
+    """
+    data = read(source)
+    if own and data.startswith(JPEG_BEGINS):
+        return as_pixels(cast("Pixels", cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)))
+    header = open_header(data)
+    examine(data, header)
+    return pixels(data, header)
+
+
+def probe(source: Path | bytes) -> ImageInfo:
+    """Read an image file's header and look for its end, without decoding. Raises ImageError."""
+    data = read(source)
+    return info(data, open_header(data))
+
+
+def check(source: Path | bytes) -> ImageInfo:
+    """Decode a file to its end to see that `decode` can; JPEG at an eighth of its size, for less memory.
+
+    Raises ImageError.
+    """
+    data = read(source)
+    header = open_header(data)
+    found = info(data, header)
+    examine(data, header)
+    if header.format in JPEGS:
+        header.draft("RGB", (max(1, header.width // 8), max(1, header.height // 8)))
+        load(header)
+    else:
+        pixels(data, header)
+    return found
+
+
+def encode(image: Pixels, codec: str, quality: int | None = None) -> bytes:
+    """Encode BGR pixels (H, W, 3) with a codec of `CODECS`; `quality` None takes the codec's default.
+
+    JPEG is what OpenCV writes by default at that quality, 4:2:0. Raises SpecError for a codec or quality that does not
+    exist and ImageError for pixels the codec cannot hold.
+    """
+    check_codec(codec, quality)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f"Expected uint8 pixels (H, W, 3). Received: {image.dtype} of shape {image.shape}.")
+    chosen = CODECS[codec]
+    level = chosen.default_quality if quality is None else quality
+    parameters = {
+        "jpeg": [cv2.IMWRITE_JPEG_QUALITY, level],
+        "png": [],
+        "webp": [cv2.IMWRITE_WEBP_QUALITY, level],
+        "avif": [cv2.IMWRITE_AVIF_QUALITY, level, cv2.IMWRITE_AVIF_SPEED, AVIF_SPEED],
+    }[codec]
+    try:
+        written, encoded = cv2.imencode(chosen.extension, image, [int(value or 0) for value in parameters])
+    except cv2.error as error:
+        raise ImageError(f"{codec} cannot hold an image of {image.shape[0]}×{image.shape[1]}: {error}") from error
+    if not written:
+        raise ImageError(f"{codec} cannot hold an image of {image.shape[0]}×{image.shape[1]}.")
+    return encoded.tobytes()
+
+
+def encode_original(image: Pixels) -> bytes:
+    """Encode as HAM10000's originals are: JPEG quality 100, colour not subsampled (4:4:4)."""
+    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100, *full_colour])[1].tobytes()
+
+
+def check_codec(codec: str, quality: int | None) -> None:
+    """Raise SpecError unless the codec exists and the quality is one it takes, or None."""
+    if codec not in CODECS:
+        raise SpecError(f"Expected a codec of {', '.join(CODECS)}. Received: {codec!r}.")
+    qualities = CODECS[codec].qualities
+    if quality is None:
+        return
+    if qualities is None:
+        raise SpecError(f"{codec} is lossless and takes no quality. Received: {quality}.")
+    if isinstance(quality, bool) or not isinstance(quality, int) or quality not in qualities:
+        raise SpecError(f"Expected a {codec} quality of {qualities[0]} to {qualities[-1]}. Received: {quality}.")
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize to (height, width) by area interpolation; the same pixels come back when the size is already that."""
+    if height < 1 or width < 1:
+        raise SpecError(f"Expected a size of at least 1×1. Received: {height}×{width}.")
+    return as_pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def grey(image: Pixels) -> npt.NDArray[np.uint8]:
+    """Turn BGR pixels (H, W, 3) into grey levels (H, W) with OpenCV's weights (0.299 R + 0.587 G + 0.114 B)."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+
+
+def as_pixels(array: npt.ArrayLike) -> Pixels:
+    """The array as C-contiguous uint8, copied only where needed."""
+    return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def read(source: Path | bytes, *, inside: Collection[Path] = ()) -> bytes:
+    """The bytes of a file, or the bytes given. Raises ImageError when there are none, or more than `MAX_BYTES`.
+
+    inside: folders of which one must hold the file, symbolic links followed; none for any. Asked of the file that was
+    opened, so that a link put in its place meanwhile changes nothing.
+    """
+    if isinstance(source, bytes):
+        data = source
+    else:
+        try:
+            # Not waiting: a pipe in a file's place would keep a worker for ever.
+            with os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                facts = os.fstat(file.fileno())
+                if not stat.S_ISREG(facts.st_mode):
+                    raise ImageError("The file cannot be read: it is a folder, device, socket or pipe.")
+                if inside and not is_inside(opened_path(file.fileno(), source), inside):
+                    raise ImageError("The path leads out of the folders that may be read.")
+                if facts.st_size > MAX_BYTES:
+                    raise ImageError(f"The file has {facts.st_size:,} bytes; at most {MAX_BYTES:,} bytes are read.")
+                data = file.read(MAX_BYTES)
+        except FileNotFoundError:
+            raise ImageError("Expected an image file; there is no such file.") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ImageError(f"The file cannot be read: {reason}.") from error
+    if not data:
+        raise ImageError("The file is empty (0 bytes).")
+    return data
+
+
+def opened_path(descriptor: int, path: Path) -> Path:
+    """Where an open file really lies: what the kernel says where it does, else what the path leads to now."""
+    link = Path(f"/proc/self/fd/{descriptor}")
+    return link.readlink() if link.is_symlink() else Path(path).resolve()
+
+
+def is_inside(path: Path, folders: Collection[Path]) -> bool:
+    """Whether one of the folders holds a resolved path."""
+    return any(path.is_relative_to(folder.resolve()) for folder in folders)
+
+
+def open_header(data: bytes) -> Header:
+    """Parse the header; refuse what is no image, has too many pixels or evidently lacks its end."""
+    try:
+        header = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if data.startswith(TIFF_BEGINS):
+            raise ImageError("The TIFF file is damaged, or of a kind that cannot be decoded.") from None
+        raise ImageError(f"Expected an image ({', '.join(FORMATS)}); the content is none of these.") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"Expected at most {MAX_PIXELS:,} pixels; the header says more than twice that.") from None
+    except DAMAGED as error:
+        raise ImageError(f"The header cannot be read, the file is damaged or truncated: {error}.") from error
+    if header.width * header.height > MAX_PIXELS:
+        size = f"{header.height}×{header.width}"
+        raise ImageError(f"Expected at most {MAX_PIXELS:,} pixels; the header says {size}.")
+    if not has_end(data, header.format):
+        raise ImageError(f"The file is truncated: its end is missing after {len(data):,} bytes.")
+    return header
+
+
+def has_end(data: bytes, image_format: str | None) -> bool:
+    """Whether the format's end mark is there; True for formats without a cheap one."""
+    match image_format:
+        case "JPEG" | "MPO":
+            # Searched from the first scan on: an EXIF thumbnail has an end mark of its own.
+            return data.find(b"\xff\xd9", first_scan(data)) >= 0
+        case "PNG":
+            return b"IEND" in data
+        case "WEBP":
+            return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return True
+
+
+def first_scan(data: bytes) -> int:
+    """Where a JPEG's first scan begins; the data's length when it has none."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            position += 1  # padding between segments
+        elif data[position + 1] == 0xFF:
+            position += 1  # fill byte
+        elif data[position + 1] == 0xDA:
+            return position
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return len(data)
+
+
+def info(data: bytes, header: Header) -> ImageInfo:
+    """What the header says, upright."""
+    height, width = header.height, header.width
+    # Pillow already swaps the sides of a rotated TIFF
+    if header.format != "TIFF" and orientation(header) in (5, 6, 7, 8):
+        height, width = width, height
+    channels = 3 if header.mode == "P" else len(header.getbands())
+    return ImageInfo(height, width, channels, bits(data, header), header.format or "")
+
+
+def orientation(header: Header) -> int:
+    """The EXIF orientation, 1 to 8; 1 when absent or damaged."""
+    try:
+        found = header.getexif().get(EXIF_ORIENTATION, 1)
+    except DAMAGED:
+        return 1
+    return found if found in UPRIGHT else 1
+
+
+def bits(data: bytes, header: Header) -> int:
+    """Bits a channel as stored; Pillow's mode alone hides that a colour PNG or TIFF has 16."""
+    if header.format == "PNG":
+        return data[24]
+    if isinstance(header, TiffImagePlugin.TiffImageFile):
+        return max(numbers(header.tag_v2.get(BITS, 1)))
+    return 16 if header.mode.startswith("I;16") else 8
+
+
+def examine(data: bytes, header: Header) -> None:
+    """Raise ImageError for what the decoders give wrong pixels without a word: cut, damaged, of unsuitable numbers."""
+    if header.mode in ("I", "F") or bits(data, header) not in BITS_READ:
+        raise ImageError("Expected unsigned whole numbers of at most 16 bits a channel; the file has others.")
+    if header.mode not in MODES:
+        raise ImageError(f"Expected colours, grey levels or a palette; the file's colours are {header.mode}.")
+    if header.format in JPEGS:
+        check_scans(data)
+    elif isinstance(header, TiffImagePlugin.TiffImageFile):
+        check_parts(data, header)
+    elif header.format == "PNG":  # the decoder passes the checksums over
+        try:
+            open_header(data).verify()
+        except DAMAGED as error:
+            raise ImageError(f"The file is truncated or damaged: {error}.") from error
+
+
+def load(header: Header) -> Header:
+    """Decode in place, turning Pillow's exceptions into ImageError."""
+    try:
+        with heard_out():
+            header.load()
+    except DAMAGED as error:
+        raise ImageError(f"The file is truncated or damaged: {error}.") from error
+    return header
+
+
+def pixels(data: bytes, header: Header) -> Pixels:
+    """Decode an examined file to BGR pixels, upright."""
+    # Pillow turns a TIFF itself
+    turn = None if header.format == "TIFF" else UPRIGHT.get(orientation(header))
+    picture = as_8_bits(data, header) if bits(data, header) > 8 else load(header)
+    return blend(picture if turn is None else picture.transpose(turn))
+
+
+def as_8_bits(data: bytes, header: Header) -> Image.Image:
+    """Decode 12 or 16 bits a channel to 8 by v·255/65535, rounded; transparency blended over white before."""
+    stored = deep_channels(data, header)
+    top = (1 << bits(data, header)) - 1
+    premultiplied = False
+    if isinstance(header, TiffImagePlugin.TiffImageFile):
+        premultiplied = tag(header, EXTRA_SAMPLES, 0) == ASSOCIATED
+        if tag(header, PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
+            stored = np.subtract(top, stored, dtype=np.uint16)
+    clear = header.info.get("transparency")
+    colours = 4 if header.mode == "CMYK" else 1 if stored.shape[2] < 3 else 3
+    image = np.empty((*stored.shape[:2], colours), np.uint8)
+    for row in range(0, len(stored), BLOCK):  # as floats, the whole image would take eight times its memory
+        block = stored[row : row + BLOCK]
+        colour, alpha = block[:, :, :colours] / top, block[:, :, colours:] / top
+        if clear is not None:  # one colour that is transparent
+            alpha = (block != np.asarray(clear)).any(axis=2, keepdims=True).astype(float)
+        if alpha.shape[2]:
+            colour = (colour if premultiplied else colour * alpha) + (1.0 - alpha)
+        image[row : row + BLOCK] = np.rint(np.clip(colour, 0.0, 1.0) * 255.0)
+    return Image.fromarray(image[:, :, 0] if colours == 1 else image, mode="CMYK" if colours == 4 else None)
+
+
+def deep_channels(data: bytes, header: Header) -> npt.NDArray[np.uint16]:
+    """Decode to the stored numbers (H, W, channels): colours, then alpha where there is one, upright where a TIFF."""
+    if isinstance(header, TiffImagePlugin.TiffImageFile) and parts(header).planes > 1:
+        planes = [plane(data, header, number) for number in range(len(header.getbands()))]
+        return np.dstack([deep_channels(each, open_header(each)) for each in planes])
+    if header.mode.startswith("I;16"):
+        return np.atleast_3d(np.asarray(load(header))).astype(np.uint16, copy=False)
+    raw = raw_mode(open_header(data))
+    if raw == "LA;16B":  # a PNG of grey and alpha: as many bytes as 8 bits of four channels
+        four = np.asarray(load(with_raw_mode(data, "RGBA"))).astype(np.uint16)
+        return np.asarray(four[:, :, ::2] << 8 | four[:, :, 1::2], np.uint16)
+    found = DEEP.fullmatch(raw)
+    if found is None:
+        raise ImageError(f"Expected 16 bits of grey, RGB or CMYK; the file has {raw}.")
+    colours = found["mode"].replace("a", "A")  # as they are stored where alpha is multiplied in
+    # Pillow keeps the upper byte of each number. Told that the bytes stand the other way round, it keeps the lower one.
+    upper = np.asarray(load(with_raw_mode(data, f"{colours};16{found['order']}")))
+    lower = np.asarray(load(with_raw_mode(data, f"{colours};16{OTHER_ORDER[found['order']]}")))
+    return np.asarray(upper.astype(np.uint16) << 8 | lower, np.uint16)
+
+
+def raw_mode(header: Header) -> str:
+    """How Pillow is to read a file's numbers; of one that is not loaded yet."""
+    arguments = header.tile[0].args or ""
+    return str(arguments if isinstance(arguments, str) else arguments[0])
+
+
+def with_raw_mode(data: bytes, mode: str) -> Header:
+    """Open a file whose numbers are to be read otherwise."""
+    header = open_header(data)
+    header.tile = [
+        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in header.tile
+    ]
+    return header
+
+
+def blend(picture: Image.Image) -> Pixels:
+    """The picture's pixels as BGR, blended over white where it is transparent."""
+    try:
+        if picture.has_transparency_data:
+            coloured = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
+            white = Image.new("RGBA", coloured.size, "white")
+            picture = Image.alpha_composite(white, coloured)
+        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+    except DAMAGED as error:
+        raise ImageError(f"The file's colours cannot be read: {error}.") from error
+    return as_pixels(cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR))

@@ -1,0 +1,157 @@
+"""Which file is the photograph of which row: one for each image id, never chosen by the alphabet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from core.data import images
+from core.errors import DatasetError, ImageError
+from core.data.layouts import (
+    PHOTOGRAPHS,
+    label_of_folder,
+    nearest_class,
+    stem,
+    telling_folder,
+    unique_ids,
+    without_ending,
+)
+from core.data.metadata import NEGATIVES, NO_FILE, NOT_LISTED, LeftOut, Row, composed
+from core.data.metadata_tables import Metadata
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A whole image file."""
+
+    bytes: int
+    sha256: str
+    info: images.ImageInfo
+
+
+def check_file(root: Path, path: str) -> Checked | ImageError:
+    """Decode a file below root to its end; return what it holds, or the error that keeps it out."""
+    try:
+        data = images.read(root / path, inside=(root,))
+        return Checked(len(data), hashlib.sha256(data).hexdigest(), images.check(data))
+    except ImageError as error:
+        return error
+
+
+def describe_by_metadata(
+    root: Path, pictures: list[str], metadata: Metadata, left_out: list[LeftOut]
+) -> dict[str, Row]:
+    """Match files with rows by name; whatever has no partner goes to `left_out`, except images in `negatives/`.
+
+    Where no table claims to be complete, an image that none lists has the class of its folder. DatasetError where
+    several files could be the photograph of one row.
+    """
+    by_folder = [path for path in pictures if in_negatives(path)]
+    files: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(set(pictures) - set(by_folder)):
+        if image_id := listed_id(path, metadata.listed):
+            files[image_id].append(path)
+        elif not metadata.complete and nearest_class(path):
+            by_folder.append(path)
+        else:
+            left_out.append(LeftOut(path, NOT_LISTED))
+    file_of = one_file_each(root, files, metadata, left_out)
+    described = {path: with_folder(metadata.rows[image_id], path) for image_id, path in file_of.items()}
+    for path, short_id in unique_ids(by_folder).items():
+        listed = listed_id(path, metadata.listed)
+        image_id = next(
+            each for each in (listed or short_id, short_id, without_ending(path), composed(path), path)
+            if each not in file_of
+        )  # fmt: skip
+        file_of[image_id] = path
+        label, dx = ("negative", None) if in_negatives(path) else label_of_folder(nearest_class(path) or "")
+        described[path] = replace(metadata.rows.get(listed or "", Row(image_id)), image_id=image_id, label=label, dx=dx)
+    left_out += (LeftOut(image_id, NO_FILE) for image_id in metadata.rows if image_id not in file_of)
+    return described
+
+
+def in_negatives(path: str) -> bool:
+    """Whether a picture lies in a folder of images without a lesion."""
+    return any(part.lower() in NEGATIVES for part in PurePosixPath(path).parts[:-1])
+
+
+def listed_id(path: str, listed: Mapping[str, str]) -> str | None:
+    """The id under which the metadata list a file: by its path or its name, with or without ending."""
+    names = (composed(path), composed(PurePosixPath(path).name), without_ending(path), stem(path))
+    return next((listed[name] for name in names if name in listed), None)
+
+
+def with_folder(row: Row, path: str) -> Row:
+    """A row, with a doubt where the picture's folder names another class than the table."""
+    folder = nearest_class(path)
+    if folder is None or row.label is None:
+        return row
+    label, _ = label_of_folder(folder)
+    if label in (row.label, "benign", "malignant"):
+        return row
+    reason = f"The folder says {label}, the table {row.dx or row.label}; the table is used."
+    return replace(row, doubts=(*row.doubts, LeftOut(path, reason)))
+
+
+def one_file_each(
+    root: Path, files: Mapping[str, list[str]], metadata: Metadata, left_out: list[LeftOut]
+) -> dict[str, str]:
+    """The photograph of each image id among the files of its name; the others, with reasons, go to `left_out`.
+
+    Equal files count once, damaged ones not at all. DatasetError where whole files differ and nothing tells which.
+    """
+    endings = {image_id: listed for listed, image_id in metadata.listed.items() if listed != image_id}
+    chosen, open_ids = {}, {}
+    for image_id, paths in files.items():
+        exact = [path for path in paths if composed(PurePosixPath(path).name) == endings.get(image_id)]
+        if len(paths) > 1 and len(exact) == 1:
+            reason = f"The metadata lists {endings[image_id]}; this file differs from it in its ending."
+            left_out += (LeftOut(path, reason) for path in paths if path not in exact)
+            chosen[image_id] = exact[0]
+        elif len(paths) > 1:
+            checked = {path: check_file(root, path) for path in paths}
+            whole = [path for path in paths if isinstance(checked[path], Checked)] or paths[:1]
+            contents = {each.sha256 for each in checked.values() if isinstance(each, Checked)}
+            if len(contents) > 1:
+                open_ids[image_id] = whole
+                continue
+            chosen[image_id] = whole[0]
+            for path in (path for path in paths if path != whole[0]):
+                same = f"Another file has the same image id; {whole[0]} is used. Their bytes are the same."
+                left_out.append(LeftOut(path, same if path in whole else str(checked[path])))
+        else:
+            chosen[image_id] = paths[0]
+    if open_ids:
+        image_id, paths = next(iter(open_ids.items()))
+        more = f" ({len(open_ids):,} image ids are such)" if len(open_ids) > 1 else ""
+        raise DatasetError(
+            f"Expected one photograph for the image id {image_id}; {' and '.join(paths)} differ, and neither names nor"
+            f" content tell which it is{more}. Leave one of them in the folder."
+        )
+    return chosen
+
+
+def refuse_unclear_folders(pictures: list[str]) -> None:
+    """Raise DatasetError where a folder beside one of photographs holds files of the same names and says not what.
+
+    Both would be measured, and a map of a photograph as a photograph. pictures: those of a data set without a table.
+    """
+    folders: dict[PurePosixPath, dict[str, str]] = defaultdict(dict)
+    for path in pictures:
+        folders[PurePosixPath(path).parent][stem(path)] = path
+    photographs = [folder for folder in folders if PHOTOGRAPHS.fullmatch(folder.name)]
+    for folder, inside in folders.items():
+        first = min(inside.values())
+        if nearest_class(first) or telling_folder(first) != folder.as_posix():
+            continue
+        for other in photographs:
+            if other.parent == folder.parent and inside.keys() <= folders[other].keys():
+                raise DatasetError(
+                    f"Expected photographs, or the images of a class, in {folder}; {first} and"
+                    f" {folders[other][stem(first)]} have one name, and neither names nor content tell what {folder}"
+                    " holds."
+                    f" Choose {other} alone, or name {folder} after what it holds, such as masks or a class."
+                )

@@ -1,0 +1,336 @@
+"""Training, validation and test sets that share no lesion, and the order in which an epoch takes the training set.
+
+HAM10000 has 10,015 images of 7,470 lesions: drawn image by image, the sets show a network the lesions it is tested on.
+`leak` says how many; `leaky_split=True` reproduces such a split for comparison. Indices are places in the records.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from core.networks.architectures import CLASSES
+from core.data.datasets import Record
+from core.errors import SpecError
+from core.training.protocol import LARGEST_SEED
+
+SPLITS = ("train", "validation", "test")
+SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
+MOST_IMAGES = 10**9  # that a set may be asked to have
+
+Indices = npt.NDArray[np.int64]
+Group = tuple[int, ...]  # records of one lesion: they go to one split together
+
+
+@dataclass(frozen=True)
+class Targets:
+    """How many images each split shall have, all classes together (docs/definitions.md, data)."""
+
+    train: int = 3300
+    validation: int = 1100
+    test: int = 360
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of images."""
+        for name, images in asdict(self).items():
+            if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+                raise SpecError(f"Expected {name} to be a number of images, at least 1. Received: {images!r}.")
+            if images > MOST_IMAGES:
+                raise SpecError(f"Expected {name} to be at most {MOST_IMAGES:,} images. Received: {images!r}.")
+
+    def quotas(self, classes: int) -> Indices:
+        """Return the images of one class in each of `SPLITS`; classes are equal, a remainder is left out."""
+        quotas = np.array([self.train, self.validation, self.test]) // classes
+        if not quotas.all():
+            raise SpecError(f"Expected targets of at least {classes} images, one for each class. Received: {self}.")
+        return quotas
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which record stands in which set: ascending indices, none in two sets.
+
+    classes: those with images, in the order of `CLASSES`. leaky: drawn image by image, lesions torn apart.
+    oversampled: `train` and, for classes that have fewer, repeats. augmented: for each of these, whether it is a
+        repeat, to be augmented; validation and test have none.
+    """
+
+    targets: Targets
+    seed: int
+    leaky: bool
+    classes: tuple[str, ...]
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+    oversampled: tuple[int, ...]
+    augmented: tuple[bool, ...]
+
+    @property
+    def label(self) -> str:
+        """What to call the split wherever its results are shown."""
+        return "leaky: random by image, lesions shared between the sets" if self.leaky else "by lesion"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Validation and test images, and how many of them show a lesion that training shows too."""
+
+    validation_images: int
+    validation_shared: int
+    test_images: int
+    test_shared: int
+
+    @property
+    def sentence(self) -> str:
+        """The four numbers in words."""
+        return (
+            f"{self.test_shared:,} of {self.test_images:,} test images and {self.validation_shared:,} of"
+            f" {self.validation_images:,} validation images share a lesion with training."
+        )
+
+
+def split_records(
+    records: Sequence[Record],
+    targets: Targets | None = None,
+    *,
+    seed: int = 1,
+    leaky_split: bool = False,
+    unreadable: Collection[int] = (),
+) -> Split:
+    """Divide the labelled records into sets of equal classes, whole lesions at a time.
+
+    A class with fewer images than its quotas is divided in their proportions, and repeats of its training images bring
+    it up to the largest class. Images beyond the quotas stay out, as do `unreadable` ones and labels outside `CLASSES`.
+    The split follows from the seed and the records' ids, not from their order; an image more or less moves few others.
+    `leaky_split` takes every image for a lesion of its own. Raises SpecError when fewer than two classes have images.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise SpecError(f"Expected a seed of at least 0 and at most {LARGEST_SEED}. Received: {seed}.")
+    return _split_records(tuple(records), targets or Targets(), seed, leaky_split, frozenset(unreadable))
+
+
+@lru_cache(maxsize=8)  # a grid of runs shares its sets: dividing 10,000 records takes 0.3 s, finding them again 10 ms
+def _split_records(
+    records: tuple[Record, ...], targets: Targets, seed: int, leaky_split: bool, unreadable: frozenset[int]
+) -> Split:
+    labels = class_numbers(records)
+    labels[list(unreadable)] = -1
+    found = [number for number in range(len(CLASSES)) if (labels == number).any()]
+    if len(found) < 2:
+        names = ", ".join(CLASSES[number] for number in found) or "none"
+        others = sorted({record.label for record in records if record.label} - {*CLASSES})[:5]
+        more = f" Other labels, which no network here is trained on: {', '.join(others)}." if others else ""
+        raise SpecError(
+            f"Expected labelled images of at least two classes of {', '.join(CLASSES)}. Found: {names}.{more}"
+        )
+    quotas = np.zeros((len(SPLITS), len(CLASSES)), dtype=np.int64)
+    quotas[:, found] = targets.quotas(len(found))[:, None]
+
+    lesions = np.arange(len(records)) if leaky_split else lesion_numbers(records)
+    groups = grouped(lesions, np.flatnonzero(labels >= 0))
+    placed = place(groups, records, labels, quotas, seed)
+    train, validation, test = (tuple(sorted(index for group in side for index in group)) for side in placed)
+    oversampled, augmented = oversample(train, labels, seed)
+    classes = tuple(CLASSES[number] for number in found)
+    return Split(targets, seed, leaky_split, classes, train, validation, test, oversampled, augmented)
+
+
+def require_sets(records: Sequence[Record], split: Split) -> None:
+    """Raise SpecError without images to train or to validate on, or with one class to learn; it says what there is.
+
+    Without test images a network can be trained and judged by validation: see `missing_classes`.
+    """
+    empty = [name for name in SPLITS if not getattr(split, name)]
+    taught = {records[index].label for index in split.train}
+    if not {"train", "validation"} & set(empty) and len(taught) > 1:
+        return
+    found = (
+        f"no image is left for {' and '.join(SET_NAMES[name] for name in empty)}"
+        if empty
+        else f"training has the class {', '.join(sorted(map(str, taught)))} alone"
+    )
+    rule = "each image goes to one set" if split.leaky else "whole lesions go to one set"
+    raise SpecError(
+        f"Expected images for training, validation and test; {found}, because {rule}. There are "
+        f"{', '.join(_class_counts(records, split.classes))}. Add images of more lesions, or ask for other targets."
+    )
+
+
+def _class_counts(records: Sequence[Record], classes: Iterable[str]) -> Iterator[str]:
+    lesions = lesion_numbers(records)
+    for label in classes:
+        own = [index for index, record in enumerate(records) if record.label == label]
+        count, shown = len(own), len({int(lesions[index]) for index in own})
+        images, of = "image" if count == 1 else "images", "lesion" if shown == 1 else "lesions"
+        yield f"{count:,} {images} of {shown:,} {of} of {label}"
+
+
+def missing_classes(records: Sequence[Record], split: Split) -> list[str]:
+    """Return a sentence for each set that has no image, or none of a class that the data set has."""
+    sentences = []
+    for name in SPLITS:
+        found = {records[index].label for index in getattr(split, name)}
+        missing = [label for label in split.classes if label not in found]
+        if not found:
+            sentences.append(f"No image is left for {SET_NAMES[name]}: its figures are undefined.")
+        elif missing:
+            sentences.append(f"No image of {', '.join(missing)} is left for {SET_NAMES[name]}.")
+    return sentences
+
+
+def class_numbers(records: Iterable[Record]) -> Indices:
+    """Return each record's place in `CLASSES`, the network's output; -1 for any other label and for none."""
+    place_of = {label: number for number, label in enumerate(CLASSES)}
+    return np.array([place_of.get(record.label or "", -1) for record in records], dtype=np.int64)
+
+
+def lesion_numbers(records: Sequence[Record]) -> Indices:
+    """Return a number for each record, the same where two show one lesion.
+
+    They do when they have the same lesion_id or the same bytes, directly or by way of further records.
+    """
+    nodes: dict[tuple[str, str], int] = {}  # a graph's nodes: the records, then the values that link them
+    edges = [
+        (index, nodes.setdefault((kind, value), len(records) + len(nodes)))
+        for index, record in enumerate(records)
+        for kind, value in (("file", record.sha256), ("lesion", record.lesion_id))
+        if value
+    ]
+    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    size = len(records) + len(nodes)
+    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(size, size))
+    numbers = connected_components(graph, directed=False)[1][: len(records)]
+    return np.asarray(numbers, dtype=np.int64)
+
+
+def grouped(lesions: Indices, indices: Indices) -> list[Group]:
+    """Return the given records lesion by lesion."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in indices.tolist():
+        groups[int(lesions[index])].append(index)
+    return [tuple(group) for group in groups.values()]
+
+
+def shares(quotas: Indices, available: int) -> Indices:
+    """Return what each split gets of a class: its quota, or of a class too small for all, the same proportions.
+
+    Whole images, by largest remainder; their sum is what is available.
+    """
+    total = int(quotas.sum())
+    if available >= total:
+        return quotas
+    exact = quotas * available
+    parts, remainders = exact // total, exact % total
+    parts[np.argsort(-remainders, kind="stable")[: available - parts.sum()]] += 1
+    return parts
+
+
+def draw(seed: int, image_id: str) -> tuple[int, float]:
+    """Return an image's place in the seed's random order, and a number in 0..1 drawn for it."""
+    digest = blake2b(f"{seed}/{image_id}".encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") / 2**64
+
+
+def place(
+    groups: list[Group], records: Sequence[Record], labels: Indices, quotas: Indices, seed: int
+) -> tuple[list[Group], ...]:
+    """Return the groups of each split; a class never exceeds its quota, and a group that fits nowhere stays out.
+
+    quotas: (splits, classes). Each group is drawn for a split, and goes to another where that has no room.
+    """
+    numbers = range(quotas.shape[1])
+    available = np.bincount(labels[labels >= 0], minlength=len(numbers))
+    goals = np.stack([shares(quotas[:, number], int(available[number])) for number in numbers], axis=1)
+    short: list[bool] = np.less(available, quotas.sum(axis=0)).tolist()
+    used = np.zeros_like(quotas)
+    placed: tuple[list[Group], ...] = tuple([] for _ in SPLITS)
+    thresholds = np.cumsum(quotas.max(axis=1)) / quotas.max(axis=1).sum()
+
+    def put(group: Group, limits: Indices, drawn: int | None) -> bool:
+        need = np.bincount(labels[list(group)], minlength=len(numbers))
+        missing = ((goals - used) @ need).tolist()
+        fits: list[bool] = np.all(used + need <= limits, axis=1).tolist()
+        for split in sorted(range(len(SPLITS)), key=lambda split: (split != drawn, -missing[split])):
+            if fits[split]:
+                used[split] += need
+                placed[split].append(group)
+                return True
+        return False
+
+    def turn(group: Group) -> tuple[int, int]:
+        # Of a class that is used up, the largest lesions come first: later they might fit nowhere.
+        return -len(group) if all(short[labels[index]] for index in group) else 0, draws[group][0]
+
+    draws = {group: draw(seed, min(records[index].image_id for index in group)) for group in groups}
+    left = []
+    for group in sorted(groups, key=turn):
+        drawn = int(np.searchsorted(thresholds, draws[group][1], side="right"))
+        if not put(group, goals, drawn):
+            left.append(group)
+    for group in left:  # larger than any share of its class: where most is missing, up to the quota
+        if any(short[labels[index]] for index in group):
+            put(group, quotas, None)
+    return placed
+
+
+def oversample(train: tuple[int, ...], labels: Indices, seed: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Return the training indices and repeats that bring every class up to the largest, and which are repeats.
+
+    No image of a class is repeated more than once oftener than another.
+    """
+    present = np.unique(labels[list(train)]).tolist()
+    members = {number: [index for index in train if labels[index] == number] for number in present}
+    largest = max(map(len, members.values()), default=0)
+    repeats: list[int] = []
+    for number, indices in members.items():
+        rounds, rest = divmod(largest - len(indices), len(indices))
+        chosen = np.random.default_rng([seed, number]).choice(indices, rest, replace=False)
+        repeats += indices * rounds + sorted(chosen.tolist())
+    return (*train, *repeats), (False,) * len(train) + (True,) * len(repeats)
+
+
+def epoch_indices(split: Split, seed: int, epoch: int) -> tuple[Indices, npt.NDArray[np.bool_]]:
+    """Return the oversampled training indices in the order of one epoch, and which of them are to be augmented.
+
+    The order follows from seed and epoch alone, so a training resumed at an epoch goes on as it would have.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(split.oversampled))
+    return np.array(split.oversampled, dtype=np.int64)[order], np.array(split.augmented, dtype=np.bool_)[order]
+
+
+def reached(records: Sequence[Record], split: Split) -> pd.DataFrame:
+    """One row a (class, split): label, split, quota, lesions, images, and `oversampled`, the images with repeats."""
+    lesions = lesion_numbers(records)
+    quotas = split.targets.quotas(len(split.classes)).tolist()
+    rows = []
+    for label in split.classes:
+        repeated = sum(records[index].label == label for index in split.oversampled)
+        for name, quota in zip(SPLITS, quotas, strict=True):
+            indices = [index for index in getattr(split, name) if records[index].label == label]
+            shown = len({int(lesions[index]) for index in indices})
+            rows.append((label, name, quota, shown, len(indices), repeated if name == "train" else len(indices)))
+    return pd.DataFrame(rows, columns=["label", "split", "quota", "lesions", "images", "oversampled"])
+
+
+def shared_lesions(records: Sequence[Record], split: Split) -> Leak:
+    """Count the validation and test images that share a lesion with training in a given split."""
+    lesions = lesion_numbers(records)
+    trained = lesions[list(split.train)]
+    shared = [int(np.isin(lesions[list(indices)], trained).sum()) for indices in (split.validation, split.test)]
+    return Leak(len(split.validation), shared[0], len(split.test), shared[1])
+
+
+def leak(
+    records: Sequence[Record], targets: Targets | None = None, *, seed: int = 1, unreadable: Collection[int] = ()
+) -> Leak:
+    """Count what `split_records` avoids: images that would share a lesion with training if drawn image by image."""
+    return shared_lesions(records, split_records(records, targets, seed=seed, leaky_split=True, unreadable=unreadable))

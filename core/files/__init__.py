@@ -1,0 +1,1 @@
+"""Files of every kind but images: locks, private folders, plain reading, exports."""

@@ -1,0 +1,1 @@
+"""Networks as data: their layers, their cost, pruning, fits of the curves, and the Keras models built from them."""

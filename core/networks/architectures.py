@@ -1,0 +1,533 @@
+"""The networks as data: frozen layer records, the article's four specs, and the walk that gives every layer its shape.
+
+Everything that knows a network starts from these records: counting (`core.networks.costs`), shrinking
+(`core.networks.pruning`) and building (`core.networks.keras_models`), so that a network cannot be counted one way and
+built another. Nothing here needs Keras.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal
+
+from core.errors import SpecError
+
+CLASSES = ("melanoma", "nevus", "non_melanoma", "negative")
+METADATA_FEATURES = ("age", "sex", "localization")
+CHANNELS = 3
+DEFAULT_HEIGHT, DEFAULT_WIDTH = 200, 100
+
+Branch = Literal["image", "metadata", "head"]
+Shape = tuple[int, ...]  # (height, width, channels), or (units,) once flat
+
+
+class NetworkError(SpecError):
+    """A network's description cannot be used; `path` leads to the culprit, such as ("image", 3, "filters")."""
+
+    def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
+        """Keep the path beside the message, for a reader of files to turn into a line."""
+        super().__init__(message)
+        self.path = path
+
+
+# More than any network that learns to see has; what lies beyond is a slip, or a file meant to use up a machine.
+MOST_CHANNELS = 100_000  # filters of a convolution, units of a dense layer
+MOST_PIXELS = 10_000  # sides of kernels, windows, strides, margins and images
+MOST_LAYERS = 500  # in a branch
+MOST_PARAMETERS = 4 * 10**9  # 64 GB with gradients and Adam's moments
+MOST_VALUES = 10**9  # that one layer makes of one image: 4 GB
+
+
+def require_positive(word: str, most: int, **values: int) -> None:
+    """Raise NetworkError unless every value is a whole number from 1 to `most`."""
+    for field, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise NetworkError(f"{word}: expected {field} to be a whole number of at least 1, got {value!r}", (field,))
+        if value > most:
+            shown = value if value < 10**15 else "a number of more than 15 digits"
+            raise NetworkError(f"{word}: expected {field} to be at most {most}, got {shown}", (field,))
+
+
+def require_padding(word: str, padding: str) -> None:
+    """Raise NetworkError unless the padding is one that the layer knows."""
+    if padding not in ("valid", "same"):
+        raise NetworkError(f"{word}: expected padding 'valid' or 'same', got {padding!r}", ("padding",))
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """Square 2-D convolution with bias, then ReLU."""
+
+    filters: int
+    kernel: int
+    stride: int = 1
+    padding: str = "valid"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes out of bounds and unknown paddings."""
+        require_positive("conv", MOST_CHANNELS, filters=self.filters)
+        require_positive("conv", MOST_PIXELS, kernel=self.kernel, stride=self.stride)
+        require_padding("conv", self.padding)
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool:
+    """Maximum over square windows, no padding; a stride of None equals the window's size."""
+
+    size: int
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes out of bounds."""
+        require_positive("max_pool", MOST_PIXELS, size=self.size, stride=self.step)
+
+    @property
+    def step(self) -> int:
+        """The stride in force."""
+        return self.size if self.stride is None else self.stride
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroPad:
+    """As many rows and columns of zeros on each of the four sides."""
+
+    pad: int
+
+    def __post_init__(self) -> None:
+        """Refuse pads out of bounds."""
+        require_positive("zero_pad", MOST_PIXELS, pad=self.pad)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNorm:
+    """Batch normalisation over channels: gamma and beta are learnt, running mean and variance are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """A share of the activations set to zero, in training only."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        """Refuse negative rates, and those that would leave nothing."""
+        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 <= self.rate < 1:
+            raise NetworkError(f"dropout: expected a rate from 0 to below 1, got {self.rate!r}", ("rate",))
+
+
+@dataclass(frozen=True, slots=True)
+class Flatten:
+    """All positions and channels in one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalAveragePool:
+    """The mean of each channel: another way to become flat, one number a channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Fully connected with bias, then ReLU (softmax for the last of the head)."""
+
+    units: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes out of bounds."""
+        require_positive("dense", MOST_CHANNELS, units=self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Conv, BN, ReLU, Conv, BN, plus the block's input, then ReLU; `same` padding, so the size stays.
+
+    Where the input has other than `filters` channels, a 1×1 convolution with bias and without BN projects it. That is
+    worked out from the shapes, never stored, so no pruning can leave the two sides of the sum unequal.
+    """
+
+    filters: int
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse sizes out of bounds."""
+        require_positive("residual", MOST_CHANNELS, filters=self.filters)
+        require_positive("residual", MOST_PIXELS, kernel=self.kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class Concatenate:
+    """The image branch's output followed by the metadata branch's; every head starts with it, no file writes it."""
+
+
+Layer = Conv | MaxPool | ZeroPad | BatchNorm | Dropout | Flatten | GlobalAveragePool | Dense | Residual | Concatenate
+
+# The words of a network's file, and the names of the article's tables (Keras's own).
+WORDS: dict[str, type[Layer]] = {
+    "conv": Conv,
+    "max_pool": MaxPool,
+    "zero_pad": ZeroPad,
+    "batch_norm": BatchNorm,
+    "dropout": Dropout,
+    "flatten": Flatten,
+    "global_average_pool": GlobalAveragePool,
+    "dense": Dense,
+    "residual": Residual,
+}
+WORD_OF: dict[type[Layer], str] = {layer: word for word, layer in WORDS.items()} | {Concatenate: "concatenate"}
+TYPE_OF: dict[type[Layer], str] = {
+    Conv: "Conv2D",
+    MaxPool: "MaxPooling2D",
+    ZeroPad: "ZeroPadding2D",
+    BatchNorm: "BatchNormalization",
+    Dropout: "Dropout",
+    Flatten: "Flatten",
+    GlobalAveragePool: "GlobalAveragePooling2D",
+    Dense: "Dense",
+    Residual: "Residual block",
+    Concatenate: "Concatenate",
+}
+FLATTENING = (Flatten, GlobalAveragePool)
+SPATIAL = (Conv, MaxPool, ZeroPad, Residual)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """One network: an image branch and a metadata branch, joined by concatenation, and the head after it.
+
+    title: the network's name in a sentence. source: the article's table or the user's file it comes from.
+    readings: where the source leaves something open, what was chosen here; shown to the user beside the network.
+    The head's last Dense is the softmax over `CLASSES`.
+    """
+
+    name: str
+    title: str
+    source: str
+    readings: tuple[str, ...]
+    image: tuple[Layer, ...]
+    metadata: tuple[Layer, ...]
+    head: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse layers where they cannot stand; how large an input must be is for `walk` to say."""
+        check_image_branch(self.image)
+        check_flat_branch("metadata", self.metadata)
+        check_flat_branch("head", self.head)
+        last = self.head[-1]
+        if not isinstance(last, Dense) or last.units != len(CLASSES):
+            raise NetworkError(
+                f"head: expected its last layer to be a dense of {len(CLASSES)} units, one a class, got {last}",
+                ("head", len(self.head) - 1),
+            )
+
+
+def check_image_branch(layers: tuple[Layer, ...]) -> None:
+    """Raise NetworkError unless the layers become flat exactly once, spatial ones before it and dense ones after."""
+    flat = False
+    for index, layer in enumerate(layers):
+        word, path = WORD_OF[type(layer)], ("image", index)
+        if isinstance(layer, Concatenate):
+            raise NetworkError("image: expected no concatenate, the head begins with the only one", path)
+        if flat and isinstance(layer, SPATIAL + FLATTENING):
+            raise NetworkError(
+                f"image: expected no {word} after the branch has become flat, got layer {index + 1}", path
+            )
+        if not flat and isinstance(layer, Dense):
+            raise NetworkError(
+                f"image: expected a flatten before the first dense, got dense as layer {index + 1}", path
+            )
+        flat = flat or isinstance(layer, FLATTENING)
+    if not flat:
+        raise NetworkError("image: expected a flatten or global_average_pool layer, got none", ("image",))
+
+
+def check_flat_branch(branch: Branch, layers: tuple[Layer, ...]) -> None:
+    """Raise NetworkError unless the branch has layers, all of them for flat input."""
+    if not layers:
+        raise NetworkError(f"{branch}: expected at least one layer, got none", (branch,))
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Dense | Dropout | BatchNorm):
+            raise NetworkError(
+                f"{branch}: expected dense, dropout or batch_norm, got {WORD_OF[type(layer)]} as layer {index + 1}",
+                (branch, index),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A layer in its place: its unique name, such as image_conv2, and the shapes before and after it."""
+
+    branch: Branch
+    name: str
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+
+
+def output_shape(layer: Layer, shape: Shape) -> Shape:
+    """Return the shape after a layer; a height or width below 1 means that nothing is left."""
+    match layer:
+        case Conv(filters, kernel, stride, padding):
+            height, width, _ = shape
+            if padding == "same":
+                return (-(-height // stride), -(-width // stride), filters)
+            return ((height - kernel) // stride + 1, (width - kernel) // stride + 1, filters)
+        case MaxPool(size):
+            height, width, channels = shape
+            return ((height - size) // layer.step + 1, (width - size) // layer.step + 1, channels)
+        case ZeroPad(pad):
+            height, width, channels = shape
+            return (height + 2 * pad, width + 2 * pad, channels)
+        case Flatten():
+            height, width, channels = shape
+            return (height * width * channels,)
+        case GlobalAveragePool():
+            return (shape[2],)
+        case Dense(units):
+            return (units,)
+        case Residual(filters):
+            return (shape[0], shape[1], filters)
+        case _:
+            return shape
+
+
+def walk_branch(spec: NetworkSpec, branch: Branch, layers: tuple[Layer, ...], shape: Shape) -> Iterator[Step]:
+    """Yield one branch's layers with names and shapes."""
+    numbers: Counter[str] = Counter()
+    before = shape
+    for index, layer in enumerate(layers):
+        word = WORD_OF[type(layer)]
+        numbers[word] += 1
+        name = f"{branch}_{word}{numbers[word]}"
+        after = output_shape(layer, shape)
+        if min(after) < 1:
+            window = layer.kernel if isinstance(layer, Conv) else getattr(layer, "size", 1)
+            raise NetworkError(
+                f"{spec.name}: expected an input large enough for every layer; {before[0]}×{before[1]} leaves nothing "
+                f"at {name}, which needs at least {window}×{window} and gets {shape[0]}×{shape[1]}",
+                (branch, index),
+            )
+        yield Step(branch, name, layer, shape, after)
+        shape = after
+
+
+def walk(spec: NetworkSpec, height: int, width: int) -> Iterator[Step]:
+    """Yield every layer in its place for images of height × width: image branch, metadata branch, head.
+
+    Raises NetworkError (a SpecError) naming the layer at which nothing is left of the image.
+    """
+    require_positive(f"{spec.name}'s input", MOST_PIXELS, height=height, width=width)
+    image = metadata = ()  # type: Shape
+    for step in walk_branch(spec, "image", spec.image, (height, width, CHANNELS)):
+        image = step.output_shape
+        yield step
+    for step in walk_branch(spec, "metadata", spec.metadata, (len(METADATA_FEATURES),)):
+        metadata = step.output_shape
+        yield step
+    joined = (image[0] + metadata[0],)
+    yield Step("head", "head_concatenate1", Concatenate(), image, joined)
+    yield from walk_branch(spec, "head", spec.head, joined)
+
+
+# What a run keeps of its network, and what a user's file says.
+FIELDS = ("name", "title", "source", "readings", "image", "metadata", "head")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+def layer_to_dict(layer: Layer) -> dict[str, Any]:
+    """Return a layer as its word and those fields that differ from the defaults."""
+    values = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    defaults = {field.name: field.default for field in fields(layer)}
+    return {"layer": WORD_OF[type(layer)]} | {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def layer_from_dict(data: object) -> Layer:
+    """Turn {"layer": "conv", "filters": 6, "kernel": 5} into its record, or raise NetworkError."""
+    if not isinstance(data, Mapping):
+        raise NetworkError(f"expected a layer such as {{layer: conv, filters: 16, kernel: 5}}, got {data!r}")
+    word = data.get("layer")
+    if not isinstance(word, str) or word not in WORDS:
+        raise NetworkError(f"expected layer to be one of {', '.join(WORDS)}, got {word!r}", ("layer",))
+    record = WORDS[word]
+    known = {field.name: field.default is not MISSING for field in fields(record)}
+    for key in data:
+        if key != "layer" and key not in known:
+            expected = ", ".join(known) or "no fields"
+            raise NetworkError(f"{word}: expected {expected}, got the unknown field {key!r}", (str(key),))
+    for field, optional in known.items():
+        if field not in data and not optional:
+            raise NetworkError(f"{word}: expected {field}, got none", ())
+    return record(**{str(key): value for key, value in data.items() if key != "layer"})
+
+
+def branch_from(data: Mapping[str, Any], branch: Branch, default: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return a branch's layers, with errors that lead to the layer."""
+    if branch not in data:
+        return default
+    layers = data[branch]
+    if not isinstance(layers, list | tuple):
+        raise NetworkError(f"{branch}: expected a list of layers, got {layers!r}", (branch,))
+    if len(layers) > MOST_LAYERS:
+        raise NetworkError(f"{branch}: expected at most {MOST_LAYERS} layers, got {len(layers)}", (branch, MOST_LAYERS))
+    records = []
+    for index, layer in enumerate(layers):
+        try:
+            records.append(layer_from_dict(layer))
+        except NetworkError as error:
+            message = f"{branch}, layer {index + 1}: {error}"
+            raise NetworkError(message, (branch, index, *error.path)) from error
+    return tuple(records)
+
+
+def to_dict(spec: NetworkSpec) -> dict[str, Any]:
+    """Return a network as plain data, which JSON, YAML and TOML can hold."""
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "source": spec.source,
+        "readings": list(spec.readings),
+        "image": [layer_to_dict(layer) for layer in spec.image],
+        "metadata": [layer_to_dict(layer) for layer in spec.metadata],
+        "head": [layer_to_dict(layer) for layer in spec.head],
+    }
+
+
+def from_dict(data: object) -> NetworkSpec:
+    """Turn plain data into a network; metadata branch and head default to the article's. Raises NetworkError."""
+    if not isinstance(data, Mapping):
+        raise NetworkError(f"expected a network with the fields {', '.join(FIELDS)}, got {data!r}")
+    for key in data:
+        if key not in FIELDS:
+            raise NetworkError(f"expected the fields {', '.join(FIELDS)}, got the unknown field {key!r}", (str(key),))
+    if "image" not in data:
+        raise NetworkError("expected an image branch, a list of layers under the field image, got none")
+    name = data.get("name")
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+        raise NetworkError(f"expected a name of 1 to 40 letters, digits, - and _, got {name!r}", ("name",))
+    texts = {}
+    for field, default in (("title", name), ("source", "")):
+        texts[field] = data.get(field, default)
+        if not isinstance(texts[field], str):
+            raise NetworkError(f"expected {field} to be text, got {texts[field]!r}", (field,))
+    readings = data.get("readings", ())
+    if not isinstance(readings, list | tuple) or not all(isinstance(reading, str) for reading in readings):
+        raise NetworkError(f"expected readings to be a list of sentences, got {readings!r}", ("readings",))
+    return NetworkSpec(
+        name,
+        readings=tuple(readings),
+        image=branch_from(data, "image", ()),
+        metadata=branch_from(data, "metadata", METADATA_BRANCH),
+        head=branch_from(data, "head", SMALL_HEAD),
+        **texts,
+    )
+
+
+METADATA_BRANCH = (Dense(4), Dropout(0.2), Dense(6), Dense(2), Dropout(0.2), Dense(1))
+SMALL_HEAD = (Dense(16), Dense(len(CLASSES)))
+WIDE_HEAD = (Dense(8), Dense(len(CLASSES)))
+
+
+def custom_block(filters: int, kernel: int) -> tuple[Layer, ...]:
+    """Return what the article pairs with every convolution of its custom networks (section 4.1)."""
+    return (Conv(filters, kernel, padding="same"), MaxPool(2), BatchNorm(), Dropout(0.25))
+
+
+COMMON_READINGS = (
+    "Pixels are scaled to 0–1 inside the network.",
+    "Every Conv2D and Dense has a bias and is followed by ReLU; the last Dense is a softmax over the 4 classes.",
+    "The metadata branch drops 20 %; the article prints no rate.",
+)
+CUSTOM_READINGS = (
+    "Convolutions keep the size (same padding); the article names none, and without it six poolings leave no pixel.",
+    "Pooling is 2×2 with stride 2, and each block drops 25 %; the article prints neither.",
+    "The head is the AlexNet network's, Dense 8 and Dense 4; the article prints none for the custom networks.",
+)
+
+LENET5 = NetworkSpec(
+    name="lenet5",
+    title="LeNet-5 based network",
+    source="Table 1; Table 2 prints it again without dropout, pooling and batch normalisation",
+    readings=(
+        *COMMON_READINGS,
+        "Convolutions take no padding and pooling's stride equals its size, as in LeNet-5; the tables print neither.",
+    ),
+    image=(
+        *(Conv(6, 5), MaxPool(2), BatchNorm()),
+        *(Conv(16, 5), MaxPool(2), BatchNorm()),
+        Flatten(),
+        *(Dense(84), Dense(120)),
+    ),
+    metadata=METADATA_BRANCH,
+    head=SMALL_HEAD,
+)
+
+ALEXNET = NetworkSpec(
+    name="alexnet",
+    title="AlexNet-based network",
+    source="Table 3",
+    readings=(
+        *COMMON_READINGS,
+        "Table 3 prints no pooling, the text has max pooling: 3×3 with stride 2 after convolutions 1, 2 and 5, as in "
+        "AlexNet.",
+        "The printed zero padding is the only padding.",
+        "The metadata branch is Table 1's, with its two dropouts, which Table 3 leaves out.",
+    ),
+    image=(
+        *(Conv(64, 5, stride=2), MaxPool(3, 2)),
+        *(ZeroPad(2), Conv(192, 5), MaxPool(3, 2)),
+        *(ZeroPad(1), Conv(384, 3)),
+        *(ZeroPad(1), Conv(384, 3)),
+        *(ZeroPad(1), Conv(256, 3), MaxPool(3, 2)),
+        Flatten(),
+        *(Dense(1024), Dense(1024), Dense(512)),
+    ),
+    metadata=METADATA_BRANCH,
+    head=WIDE_HEAD,
+)
+
+CUSTOM1 = NetworkSpec(
+    name="custom1",
+    title="Custom network 1",
+    source="described in section 4.1, no table",
+    readings=(*COMMON_READINGS, *CUSTOM_READINGS),
+    image=(
+        *custom_block(16, 7),
+        *custom_block(48, 5),
+        *custom_block(92, 3),
+        *custom_block(192, 3),
+        *custom_block(192, 3),
+        *custom_block(256, 3),
+        Flatten(),
+        *(Dense(1024), Dense(1024), Dense(512)),
+    ),
+    metadata=METADATA_BRANCH,
+    head=WIDE_HEAD,
+)
+
+CUSTOM2 = NetworkSpec(
+    name="custom2",
+    title="Custom network 2, with residual blocks",
+    source="described in section 4.1, no table",
+    readings=(
+        *COMMON_READINGS,
+        *CUSTOM_READINGS,
+        "A residual block is two 3×3 convolutions, each with batch normalisation, and a 1×1 projection (with bias, "
+        "without batch normalisation) where the channels differ; the article gives the filters only.",
+        "The dense layers after flatten are 1024 and 512; the article names none.",
+    ),
+    image=(
+        *custom_block(16, 5),
+        *custom_block(32, 7),
+        *custom_block(64, 3),
+        *custom_block(96, 3),
+        *custom_block(192, 3),
+        *(Residual(192), Residual(256)),
+        Flatten(),
+        *(Dense(1024), Dense(512)),
+    ),
+    metadata=METADATA_BRANCH,
+    head=WIDE_HEAD,
+)
+
+NETWORKS: dict[str, NetworkSpec] = {spec.name: spec for spec in (LENET5, ALEXNET, CUSTOM1, CUSTOM2)}

@@ -1,0 +1,276 @@
+"""What a network costs, counted from its records alone: parameters, multiply-accumulates, bytes; and its curves.
+
+No network is built and neither Keras nor TensorFlow is imported; pandas is imported by the functions that return
+tables, so that counting costs a worker or a command line no start-up time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from core.errors import SpecError
+from core.networks.architectures import (
+    MOST_PARAMETERS,
+    MOST_VALUES,
+    TYPE_OF,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    MaxPool,
+    NetworkError,
+    NetworkSpec,
+    Residual,
+    Step,
+    ZeroPad,
+    walk,
+)
+from core.networks.pruning import Factor, iterations, kept_share
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUANTITIES = ("parameters", "macs", "bytes_weights", "bytes_with_optimizer")  # of `Cost`, that a curve may show
+BYTES_A_NUMBER = 4  # float32
+ADAM_SLOTS = 2  # first and second moment of every learnable parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one layer or one network costs.
+
+    parameters: learnable numbers. statistics: batch normalisation's running means and variances, which are saved but
+    not learnt. macs: multiply-accumulates of one image's forward pass, one for each weight at each output position of
+    convolutions and dense layers; biases, pooling, normalisation, activations and the residual sum are not counted.
+    """
+
+    parameters: int = 0
+    statistics: int = 0
+    macs: int = 0
+
+    @property
+    def bytes_weights(self) -> int:
+        """Bytes of what a weights file holds, in float32: learnable parameters and running statistics.
+
+        A real file adds its container's headers, some tens of kilobytes.
+        """
+        return BYTES_A_NUMBER * (self.parameters + self.statistics)
+
+    @property
+    def bytes_with_optimizer(self) -> int:
+        """Bytes of a checkpoint that training can go on from: weights and Adam's two moments of each parameter.
+
+        Adam's step counter and learning rate, two numbers, are not counted.
+        """
+        return self.bytes_weights + BYTES_A_NUMBER * ADAM_SLOTS * self.parameters
+
+
+def convolution_cost(kernel: int, channels: int, filters: int, positions: int) -> tuple[int, int]:
+    """Return parameters (with biases) and MACs of a convolution with `positions` output pixels."""
+    weights = kernel * kernel * channels * filters
+    return weights + filters, weights * positions
+
+
+def layer_cost(step: Step) -> Cost:
+    """Return what a layer costs in its place."""
+    shape = step.input_shape
+    match step.layer:
+        case Conv(filters, kernel):
+            height, width, _ = step.output_shape
+            parameters, macs = convolution_cost(kernel, shape[2], filters, height * width)
+            return Cost(parameters, 0, macs)
+        case Dense(units):
+            return Cost(shape[0] * units + units, 0, shape[0] * units)
+        case BatchNorm():
+            return Cost(2 * shape[-1], 2 * shape[-1], 0)
+        case Residual(filters, kernel):
+            height, width, channels = shape
+            first = convolution_cost(kernel, channels, filters, height * width)
+            second = convolution_cost(kernel, filters, filters, height * width)
+            projection = convolution_cost(1, channels, filters, height * width) if channels != filters else (0, 0)
+            normalisation = 2 * 2 * filters  # gamma and beta, or mean and variance, of two layers
+            return Cost(
+                first[0] + second[0] + projection[0] + normalisation,
+                normalisation,
+                first[1] + second[1] + projection[1],
+            )
+        case _:
+            return Cost()
+
+
+def network_cost(spec: NetworkSpec, height: int, width: int) -> Cost:
+    """Return what a network costs for images of height × width; raises SpecError where the size is too small."""
+    costs = [layer_cost(step) for step in walk(spec, height, width)]
+    return Cost(
+        sum(cost.parameters for cost in costs),
+        sum(cost.statistics for cost in costs),
+        sum(cost.macs for cost in costs),
+    )
+
+
+def count_parameters(spec: NetworkSpec, height: int, width: int) -> int:
+    """Return the learnable parameters for images of height × width, as Keras counts trainable ones."""
+    return network_cost(spec, height, width).parameters
+
+
+def check_trainable(spec: NetworkSpec, height: int, width: int) -> None:
+    """Raise NetworkError where no machine can train a network at a size; a size too small for it is not looked at."""
+    try:
+        steps = list(walk(spec, height, width))
+    except NetworkError:
+        return
+    for step in steps:
+        if (values := prod(step.output_shape)) > MOST_VALUES:
+            wanted = f"{spec.name}: expected layers that make at most {MOST_VALUES:,} numbers of an image"
+            raise NetworkError(f"{wanted}, got {values:,} at {step.name}", (step.branch,))
+    parameters = sum(layer_cost(step).parameters for step in steps)
+    if parameters > MOST_PARAMETERS:
+        wanted = f"{spec.name}: expected at most {MOST_PARAMETERS:,} parameters at {height}×{width}"
+        raise NetworkError(f"{wanted}, got {parameters:,}", ("image",))
+
+
+LAYER_COLUMNS = (
+    "branch",
+    "name",
+    "type",
+    "size",
+    "kernel",
+    "stride",
+    "detail",
+    "output_shape",
+    "parameters",
+    "statistics",
+    "macs",
+)
+
+
+def layer_row(step: Step) -> dict[str, object]:
+    """Return a layer as the article's tables print it, with its output shape and cost; None where nothing applies."""
+    size: int | None = None
+    kernel: int | None = None
+    stride: int | None = None
+    detail = ""
+    match step.layer:
+        case Conv(size, kernel, stride, padding):
+            detail = "same padding" if padding == "same" else "no padding"
+        case Residual(size, kernel):
+            stride, channels = 1, step.input_shape[2]
+            projection = f"1×1 projection of {channels} channels" if channels != size else "identity"
+            detail = f"two convolutions, {projection}"
+        case MaxPool(kernel) as pool:
+            stride = pool.step
+        case ZeroPad(kernel):
+            detail = "zeros on each side"
+        case Dense(size):
+            pass
+        case Dropout(rate):
+            detail = f"drops {100 * rate:g} %"
+    cost = layer_cost(step)
+    return {
+        "branch": step.branch,
+        "name": step.name,
+        "type": TYPE_OF[type(step.layer)],
+        "size": size,
+        "kernel": None if kernel is None else f"{kernel}×{kernel}",
+        "stride": None if stride is None else f"{stride}×{stride}",
+        "detail": detail,
+        "output_shape": "×".join(str(extent) for extent in step.output_shape),
+        **asdict(cost),
+    }
+
+
+def layer_table(spec: NetworkSpec, height: int, width: int) -> pd.DataFrame:
+    """Return the network's layers in the form of the article's Tables 1 and 3, columns `LAYER_COLUMNS`.
+
+    size: filters or units, missing (Int64's NA) elsewhere. kernel: also a pooling's window and a padding's zeros.
+    output_shape: rows × columns × channels.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame([layer_row(step) for step in walk(spec, height, width)], columns=list(LAYER_COLUMNS))
+    return table.astype({"size": "Int64"})
+
+
+def compare_layers(original: NetworkSpec, pruned: NetworkSpec, height: int, width: int) -> pd.DataFrame:
+    """Return the pruned network's `layer_table` with what its sizes and parameters were before.
+
+    Further columns: size_before (Int64), parameters_before. Pruning adds and takes away no layer.
+    """
+    before = layer_table(original, height, width)
+    table = layer_table(pruned, height, width)
+    return table.assign(size_before=before["size"], parameters_before=before["parameters"])
+
+
+SIZE_COLUMNS = ("network", "height", "width", *QUANTITIES, "reason")
+
+
+def size_table(networks: Iterable[NetworkSpec], sizes: Iterable[tuple[int, int]]) -> pd.DataFrame:
+    """Return what each network costs for images of each size (height, width), columns `SIZE_COLUMNS`.
+
+    reason: the sentence that names the layer where nothing is left; the quantities are then missing (NA).
+    """
+    import pandas as pd
+
+    sizes = tuple(dict.fromkeys(sizes))
+    rows: list[tuple[object, ...]] = []
+    for spec in networks:
+        for height, width in sizes:
+            try:
+                cost = network_cost(spec, height, width)
+            except SpecError as error:
+                rows.append((spec.name, height, width, *[None] * len(QUANTITIES), str(error)))
+            else:
+                rows.append((spec.name, height, width, *(getattr(cost, name) for name in QUANTITIES), None))
+    return pd.DataFrame(rows, columns=list(SIZE_COLUMNS)).astype(dict.fromkeys(QUANTITIES, "Int64"))
+
+
+CURVE_COLUMNS = ("network", "factor", "scope", "iteration", *QUANTITIES)
+CurvePoint = tuple[str, float, str, int, int, int, int, int]  # one value for each of CURVE_COLUMNS
+
+
+def curve_points(
+    networks: Iterable[NetworkSpec],
+    factors: Iterable[Factor],
+    scopes: Iterable[str],
+    count: int,
+    height: int,
+    width: int,
+) -> Iterator[CurvePoint]:
+    """Yield `CURVE_COLUMNS` of every network × factor × scope at iterations 0 (unpruned) to `count`.
+
+    Factors are in percent. Raises SpecError for an unknown scope, an impossible factor or too small an image.
+    """
+    factors, scopes = {kept_share(factor): factor for factor in factors}.values(), tuple(dict.fromkeys(scopes))
+    for spec in networks:
+        for factor in factors:
+            for scope in scopes:
+                for iteration, pruned in enumerate(iterations(spec, factor, scope, count)):
+                    cost = network_cost(pruned, height, width)
+                    yield (
+                        spec.name,
+                        float(factor),
+                        scope,
+                        iteration,
+                        cost.parameters,
+                        cost.macs,
+                        cost.bytes_weights,
+                        cost.bytes_with_optimizer,
+                    )
+
+
+def curve_table(
+    networks: Iterable[NetworkSpec],
+    factors: Iterable[Factor],
+    scopes: Iterable[str],
+    iterations: int,
+    height: int,
+    width: int,
+) -> pd.DataFrame:
+    """Return `curve_points` as a table with the columns `CURVE_COLUMNS`; a curve has iterations + 1 rows."""
+    import pandas as pd
+
+    points = curve_points(networks, factors, scopes, iterations, height, width)
+    return pd.DataFrame(list(points), columns=list(CURVE_COLUMNS))

@@ -1,0 +1,93 @@
+"""The article's pruning: not weights removed, but the network described smaller, to be built and trained again.
+
+N_new = ⌊N_old · (1 − P)⌋ (section 4.1), never below 1, for the convolutions in scope and the first two dense layers
+after flatten. The arithmetic is exact: in floats, 10 · (1 − 0.9) is 0.9999… and its floor 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+
+from core.errors import SpecError
+from core.networks.architectures import Conv, Dense, Layer, NetworkSpec, Residual
+
+Factor = int | float | str | Decimal | Fraction  # percent, 0 to 100
+
+# The article's factors, in percent, in the order it tries them.
+FACTORS: tuple[float, ...] = (50, 33.33, 16.5, 8.25)
+
+# How many convolutions of the image branch shrink, from the first on; None is all of them.
+SCOPES: dict[str, int | None] = {"all": None, "first": 1, "first_two": 2, "first_three": 3}
+SCOPE_LABELS: dict[str, str] = {
+    "all": "all convolutions",
+    "first": "the first convolution",
+    "first_two": "the first two convolutions",
+    "first_three": "the first three convolutions",
+}
+PRUNED_DENSE_LAYERS = 2
+
+
+def kept_share(factor: Factor) -> Fraction:
+    """Return 1 − P exactly for a factor P in percent; 33.33 is 3333/10000, whatever its float is."""
+    try:
+        share = 1 - (factor if isinstance(factor, Fraction) else Fraction(str(factor))) / 100
+    except (ValueError, ZeroDivisionError) as error:
+        raise SpecError(f"expected a pruning factor in percent, such as 33.33, got {factor!r}") from error
+    if not 0 < share < 1:
+        raise SpecError(f"expected a pruning factor above 0 and below 100 percent, got {factor}")
+    return share
+
+
+def pruned_size(size: int, factor: Factor) -> int:
+    """Return ⌊size · (1 − factor/100)⌋ computed exactly, at least 1; `factor` is in percent."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise SpecError(f"expected a layer's size of at least 1, got {size!r}")
+    return shrink(size, kept_share(factor))
+
+
+def shrink(size: int, share: Fraction) -> int:
+    """Return ⌊size · share⌋ in whole numbers, at least 1."""
+    return max(1, size * share.numerator // share.denominator)
+
+
+def prune(spec: NetworkSpec, factor: Factor, scope: str = "all") -> NetworkSpec:
+    """Return the network one pruning step smaller: `factor` in percent, `scope` one of `SCOPES`.
+
+    A residual block counts as one convolution layer and shrinks as a whole; a block outside the scope keeps its
+    filters and projects whatever reaches it. The metadata branch and the head keep their sizes.
+    """
+    if scope not in SCOPES:
+        raise SpecError(f"expected a scope of {', '.join(SCOPES)}, got {scope!r}")
+    share = kept_share(factor)
+    limit = SCOPES[scope]
+    convolutions = dense = 0
+    image: list[Layer] = []
+    for layer in spec.image:
+        if isinstance(layer, Conv | Residual):
+            if limit is None or convolutions < limit:
+                layer = replace(layer, filters=shrink(layer.filters, share))
+            convolutions += 1
+        elif isinstance(layer, Dense):
+            if dense < PRUNED_DENSE_LAYERS:
+                layer = Dense(shrink(layer.units, share))
+            dense += 1
+        image.append(layer)
+    return replace(spec, image=tuple(image))
+
+
+def can_shrink(spec: NetworkSpec, factor: Factor, scope: str = "all") -> bool:
+    """Say whether a further step would change anything; it does not once every layer in scope has size 1."""
+    return prune(spec, factor, scope) != spec
+
+
+def iterations(spec: NetworkSpec, factor: Factor, scope: str, count: int) -> Iterator[NetworkSpec]:
+    """Yield the network unpruned (iteration 0), then after each of `count` steps, in all count + 1 networks."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise SpecError(f"expected a number of iterations of at least 0, got {count!r}")
+    yield spec
+    for _ in range(count):
+        spec = prune(spec, factor, scope)
+        yield spec

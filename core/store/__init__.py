@@ -1,0 +1,1 @@
+"""The DuckDB file that keeps every result: opened, read, written, checked, copied."""

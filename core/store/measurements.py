@@ -1,0 +1,358 @@
+"""Every result, in one DuckDB file: what is read from it, and what the record worker writes.
+
+Every write replaces its own key and carries its run's attempt, so that a record delivered twice, or late, changes
+nothing. `core.store.file` opens the file; `core.store.trainings` holds what belongs to training runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.compression.outcomes import Outcome
+from core.data.datasets import Dataset, Record
+from core.data.metadata import LeftOut
+from core.errors import StoreError
+from core.store.file import insert, one, plain, plain_rows
+from core.store.trainings import TrainingRows
+
+MEASUREMENT_KEYS = ("run_id", *MEASUREMENT_COLUMNS)
+TEXT = ("run_id", "image_id", "variant", "codec", "reason")
+MEASUREMENT_TYPES = pa.schema(
+    [
+        (name, pa.string() if name in TEXT else pa.float64() if name in METRIC_COLUMNS else pa.int64())
+        for name in MEASUREMENT_KEYS
+    ]
+)
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run as it is submitted; the columns of table `runs` that are known then."""
+
+    run_id: str
+    kind: str
+    dataset: str
+    dataset_fingerprint: str
+    synthetic: bool
+    spec: str
+    spec_hash: str
+    total: int
+    submitted_at: datetime
+    submitted_by: str | None = None
+    code_revision: str | None = None
+    versions: str | None = None
+    command: str | None = None
+    dataset_source: str | None = None
+    study: str | None = None
+
+
+class Store(TrainingRows):
+    """Every result, in one DuckDB file.
+
+    timeout: seconds that an operation waits for the file before it raises StoreBusy.
+    """
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def datasets(self) -> pd.DataFrame:
+        """Return a row a registered data set, by name."""
+        return self.read("SELECT * FROM datasets ORDER BY name")
+
+    def dataset(self, name: str) -> Dataset | None:
+        """Return a registered data set with all its records, or None."""
+        found = self.read("SELECT * FROM datasets WHERE name = ?", [name])
+        if found.empty:
+            return None
+        row = found.iloc[0]
+        images = self.read("SELECT * EXCLUDE dataset FROM dataset_images WHERE dataset = ? ORDER BY image_id", [name])
+        left_out = self.read("SELECT name, reason FROM dataset_left_out WHERE dataset = ? ORDER BY name", [name])
+        return Dataset(
+            name=row["name"],
+            root=Path(row["root"]),
+            layout=row["layout"],
+            records=tuple(Record(**values) for values in plain_rows(images)),
+            left_out=tuple(LeftOut(**values) for values in plain_rows(left_out)),
+            synthetic=bool(row["synthetic"]),
+            source=plain(row["source"]),
+            settings=plain(row["settings"]),
+        )
+
+    def runs(self, kind: str | None = None, status: str | None = None, dataset: str | None = None) -> pd.DataFrame:
+        """Return a row a run, newest first, filtered by what is given."""
+        given = {"kind": kind, "status": status, "dataset": dataset}
+        filters = {column: value for column, value in given.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in filters) or "TRUE"
+        query = f"SELECT * FROM runs WHERE {where} ORDER BY submitted_at DESC, run_id DESC"
+        return self.read(query, list(filters.values()))
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """Return one run's row with None for NULL, or None when there is no such run."""
+        rows = plain_rows(self.read("SELECT * FROM runs WHERE run_id = ?", [run_id]))
+        return rows[0] if rows else None
+
+    def finished_run(self, spec_hash: str) -> str | None:
+        """Return the newest run that finished with this hash and left no image out, or None."""
+        rows = self.read(
+            "SELECT run_id FROM runs WHERE spec_hash = ? AND status = 'finished' AND failed = 0 "
+            "ORDER BY finished_at DESC LIMIT 1",
+            [spec_hash],
+        )
+        return None if rows.empty else str(rows["run_id"].iloc[0])
+
+    def measurements(
+        self, run_id: str, *, columns: Sequence[str] | None = None, variant: str | None = None
+    ) -> pd.DataFrame:
+        """Return a run's rows, by image and variant; columns from MEASUREMENT_KEYS, all by default."""
+        chosen = MEASUREMENT_KEYS if columns is None else tuple(columns)
+        _check_columns(chosen, MEASUREMENT_KEYS)
+        where, parameters = ("AND variant = ?", [run_id, variant]) if variant is not None else ("", [run_id])
+        return self.read(
+            f"SELECT {', '.join(chosen)} FROM measurements WHERE run_id = ? {where} "
+            "ORDER BY image_id, k, quality, variant",
+            parameters,
+        )
+
+    def images(self, run_id: str, status: str | None = None) -> pd.DataFrame:
+        """Return a row an image of the run: status, reason, seconds, worker."""
+        where, parameters = ("AND status = ?", [run_id, status]) if status is not None else ("", [run_id])
+        return self.read(
+            "SELECT image_id, status, reason, seconds, worker, attempt FROM images "
+            f"WHERE run_id = ? {where} ORDER BY image_id",
+            parameters,
+        )
+
+    def source_pixels(self, run_id: str) -> int:
+        """Return the pixels of the originals that the run measured; 0 where its data set is gone."""
+        rows = self.read(
+            "SELECT coalesce(sum(d.height::BIGINT * d.width), 0) AS pixels FROM images i "
+            "JOIN runs r ON r.run_id = i.run_id "
+            "JOIN dataset_images d ON d.dataset = r.dataset AND d.image_id = i.image_id "
+            "WHERE i.run_id = ? AND i.status = 'measured'",
+            [run_id],
+        )
+        return int(rows["pixels"].iloc[0])
+
+    def statistics(self, run_id: str) -> pd.DataFrame:
+        """Return the finished run's statistics, a row a (variant, metric)."""
+        return self.read("SELECT * EXCLUDE run_id FROM statistics WHERE run_id = ? ORDER BY rowid", [run_id])
+
+    def storage(self, run_id: str) -> pd.DataFrame:
+        """Return the finished run's sizes, a row a variant."""
+        return self.read("SELECT * EXCLUDE run_id FROM storage WHERE run_id = ? ORDER BY rowid", [run_id])
+
+    def optimal_k(self, run_id: str) -> pd.DataFrame:
+        """Return the finished run's rules, a row a rule."""
+        return self.read("SELECT * EXCLUDE run_id FROM optimal_k WHERE run_id = ? ORDER BY rowid", [run_id])
+
+    def worst_images(self, run_id: str, metric: str, variant: str, n: int = 12) -> pd.DataFrame:
+        """Return image_id, value and path of the n images that `metric` judges worst at `variant`."""
+        from core.compression.metrics import METRICS_BY_NAME
+
+        _check_columns([metric], METRIC_COLUMNS)
+        order = "ASC" if METRICS_BY_NAME[metric].better == "high" else "DESC"
+        return self.read(
+            f"SELECT m.image_id, m.{metric} AS value, d.path FROM measurements m "
+            "JOIN runs r ON r.run_id = m.run_id "
+            "LEFT JOIN dataset_images d ON d.dataset = r.dataset AND d.image_id = m.image_id "
+            f"WHERE m.run_id = ? AND m.variant = ? AND m.{metric} IS NOT NULL "
+            f"ORDER BY value {order}, m.image_id LIMIT ?",
+            [run_id, variant, n],
+        )
+
+    # -- writing: the record worker only -----------------------------------------------------------------------
+
+    def record_dataset(self, dataset: Dataset, registered_at: datetime) -> None:
+        """Register a data set, in place of one of the same name."""
+        with self.transaction() as connection:
+            _replace_dataset(connection, dataset, registered_at)
+
+    def remove_dataset(self, name: str) -> None:
+        """Forget a registration; files and the runs measured on it stay."""
+        with self.transaction() as connection:
+            for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [name])
+
+    def record_run(self, run: NewRun) -> None:
+        """Record a submitted run as queued; one that is there already stays as it is."""
+        with self.transaction() as connection:
+            if one(connection, "SELECT count(*) FROM runs WHERE run_id = ?", [run.run_id]) == 0:
+                values = {**asdict(run), "status": "queued", "attempt": 1, "measured": 0, "failed": 0}
+                insert(connection, "runs", pd.DataFrame([values]))
+
+    def record_started(self, run_id: str, attempt: int, at: datetime) -> None:
+        """Mark a queued run as running."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET status = 'running', started_at = coalesce(started_at, ?) "
+                "WHERE run_id = ? AND attempt = ? AND status = 'queued'",
+                [at, run_id, attempt],
+            )
+
+    def record_cancelled(self, run_id: str, attempt: int, at: datetime) -> None:
+        """Mark a run that has not ended as cancelled."""
+        self._end(run_id, attempt, "cancelled", None, at)
+
+    def record_failed(self, run_id: str, attempt: int, error: str, at: datetime) -> None:
+        """Mark a run that has not ended as failed, with the reason."""
+        self._end(run_id, attempt, "failed", error, at)
+
+    def record_retry(self, run_id: str, attempt: int) -> None:
+        """Start a new attempt: images that failed are forgotten, measured ones stay."""
+        with self.transaction() as connection:
+            older = one(connection, "SELECT count(*) FROM runs WHERE run_id = ? AND attempt < ?", [run_id, attempt])
+            if older == 0:
+                return
+            connection.execute("DELETE FROM images WHERE run_id = ? AND status = 'failed'", [run_id])
+            for table in ("statistics", "storage", "optimal_k"):
+                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
+            connection.execute(
+                "UPDATE runs SET status = 'queued', attempt = ?, error = NULL, finished_at = NULL, failed = 0 "
+                "WHERE run_id = ?",
+                [attempt, run_id],
+            )
+
+    def record_images(self, chunks: Sequence[Chunk]) -> set[str]:
+        """Replace the rows of these images in one transaction; return the runs whose every image is now recorded.
+
+        Results of an attempt, or of a claim on an image, that a newer one has replaced are dropped, and those of a run
+        that has finished. StoreError for an unknown run.
+        """
+        with self.transaction() as connection:
+            rows = connection.execute("SELECT run_id, attempt, total, status FROM runs").fetchall()
+            known = {row[0]: row[1:] for row in rows}
+            unknown = sorted({chunk.run_id for chunk in chunks} - set(known))
+            if unknown:
+                raise StoreError(f"expected run {unknown[0]} in the store; it is not recorded yet")
+            current = [
+                chunk
+                for chunk in chunks
+                if chunk.attempt >= known[chunk.run_id][0] and known[chunk.run_id][2] != "finished"
+            ]
+            # Delivered twice in one go: the last one of the newest claim counts.
+            ordered = sorted(current, key=lambda chunk: (chunk.attempt, chunk.claim))
+            latest = {(chunk.run_id, each.image_id): (chunk, each) for chunk in ordered for each in chunk.results}
+            if latest:
+                _replace_images(connection, list(latest.values()))
+            complete = set()
+            for run_id in {chunk.run_id for chunk in current}:
+                measured, failed = connection.execute(
+                    "SELECT count(*) FILTER (status = 'measured'), count(*) FILTER (status = 'failed') "
+                    "FROM images WHERE run_id = ?",
+                    [run_id],
+                ).fetchall()[0]
+                connection.execute(
+                    "UPDATE runs SET measured = ?, failed = ? WHERE run_id = ?", [measured, failed, run_id]
+                )
+                if measured + failed >= known[run_id][1]:
+                    complete.add(run_id)
+            return complete
+
+    def record_outcome(self, run_id: str, outcome: Outcome, at: datetime, *, dataset: Dataset | None = None) -> None:
+        """Finish a run: its statistics, sizes and rules, and the data set that it wrote, in one transaction."""
+        with self.transaction() as connection:
+            frames = {"statistics": outcome.statistics, "storage": outcome.storage, "optimal_k": outcome.optimal_k}
+            for table, frame in frames.items():
+                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
+                if not frame.empty:
+                    insert(connection, table, frame.assign(run_id=run_id))
+            if dataset is not None:
+                _replace_dataset(connection, dataset, at)
+            connection.execute(
+                "UPDATE runs SET status = 'finished', error = NULL, finished_at = ?, "
+                "started_at = coalesce(started_at, submitted_at), "
+                "seconds = epoch(? - coalesce(started_at, submitted_at)), "
+                "work_seconds = (SELECT sum(seconds) FROM images WHERE run_id = ?), "
+                "workers = (SELECT string_agg(DISTINCT worker, ', ' ORDER BY worker) FROM images WHERE run_id = ?) "
+                "WHERE run_id = ?",
+                [at, at, run_id, run_id, run_id],
+            )
+
+    def files(self, run_id: str) -> list[Record]:
+        """Return the records of the files that a reconstruct run wrote."""
+        frame = self.read("SELECT file FROM images WHERE run_id = ? AND file IS NOT NULL ORDER BY image_id", [run_id])
+        return [Record(**json.loads(text)) for text in frame["file"]]
+
+    def _end(self, run_id: str, attempt: int, status: str, error: str | None, at: datetime) -> None:
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET status = ?, error = ?, finished_at = ?, "
+                "seconds = epoch(? - coalesce(started_at, submitted_at)) "
+                "WHERE run_id = ? AND attempt = ? AND status IN ('queued', 'running')",
+                [status, error, at, at, run_id, attempt],
+            )
+
+
+def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tuple[Chunk, ImageResult]]) -> None:
+    images = [
+        {
+            "run_id": chunk.run_id,
+            "image_id": result.image_id,
+            "attempt": chunk.attempt,
+            "claim": chunk.claim,
+            "status": result.status,
+            "reason": result.reason,
+            "seconds": result.seconds,
+            "worker": chunk.worker,
+            "file": None if result.file is None else json.dumps(result.file),
+        }
+        for chunk, result in results
+    ]
+    connection.register("incoming", pa.Table.from_pylist(images))
+    same = "EXISTS (FROM incoming i WHERE i.run_id = old.run_id AND i.image_id = old.image_id)"
+    if one(connection, f"SELECT count(*) FROM images old WHERE {same}", []):
+        taken_over = connection.execute(
+            "SELECT run_id, image_id FROM images old JOIN incoming i USING (run_id, image_id) "
+            "WHERE old.attempt = i.attempt AND old.claim > i.claim"
+        ).fetchall()
+        if taken_over:
+            connection.unregister("incoming")
+            kept = [(chunk, each) for chunk, each in results if (chunk.run_id, each.image_id) not in set(taken_over)]
+            if kept:
+                _replace_images(connection, kept)
+            return
+        for table in ("images", "measurements"):  # delivered again, or a failure that a retry replaces
+            connection.execute(f"DELETE FROM {table} AS old WHERE {same}")
+    connection.execute("INSERT INTO images BY NAME SELECT * FROM incoming")
+    rows = [{**row, "run_id": chunk.run_id} for chunk, result in results for row in result.rows]
+    if rows:
+        connection.register("incoming", pa.Table.from_pylist(rows, schema=MEASUREMENT_TYPES))
+        connection.execute("INSERT INTO measurements BY NAME SELECT * FROM incoming")
+    connection.unregister("incoming")
+
+
+def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, registered_at: datetime) -> None:
+    for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [dataset.name])
+    summary = {
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "layout": dataset.layout,
+        "synthetic": dataset.synthetic,
+        "source": dataset.source,
+        "settings": dataset.settings,
+        "images": len(dataset.records),
+        "left_out": len(dataset.left_out),
+        "bytes": sum(record.bytes for record in dataset.records),
+        "fingerprint": dataset.fingerprint,
+        "registered_at": registered_at,
+    }
+    insert(connection, "datasets", pd.DataFrame([summary]))
+    for table, values in (("dataset_images", dataset.records), ("dataset_left_out", dataset.left_out)):
+        if values:
+            insert(connection, table, pd.DataFrame([asdict(each) for each in values]).assign(dataset=dataset.name))
+
+
+def _check_columns(columns: Iterable[str], known: Sequence[str]) -> None:
+    unknown = [column for column in columns if column not in known]
+    if unknown:
+        raise StoreError(f"expected columns among {', '.join(known)}; got {', '.join(unknown)}")

@@ -1,0 +1,63 @@
+"""A store's tables as Parquet files, and a DuckDB file of views over them: what a notebook may hold for hours.
+
+Whoever holds the store itself open, if only to read it, keeps the record worker from writing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from core.errors import StoreError, StoreUnavailable
+from core.store.check import TABLES
+from core.store.file import empty_store, reason
+
+VIEWS = "dermslim.duckdb"
+# DuckDB takes a relative path from where its process runs. The folder of its temporary files is named after the file
+# that was opened, which tells where this one lies now; where it is attached to another one, the path of its making
+# counts. Either way the files tell whether they are of the same snapshot.
+OPENED = r"regexp_matches(current_setting('temp_directory'), '(^|/)dermslim\.duckdb\.tmp$')"
+FOLDER = r"regexp_replace(regexp_replace(current_setting('temp_directory'), '[^/]*$', ''), '([*?\[])', '[\1]', 'g')"
+
+
+def write_snapshot(store: Path, folder: Path, *, snapshot: str, lies: Path) -> None:
+    """Write a Parquet file of each table of a store that nobody else uses into a folder, and VIEWS over them.
+
+    snapshot: what tells this one from others. lies: where the folder will lie. StoreError, StoreUnavailable.
+    """
+    with empty_store() as empty:
+        tables = [str(name) for (name,) in empty.execute(TABLES).fetchall()]
+    try:
+        with duckdb.connect(store, read_only=True) as connection:
+            for table in tables:
+                place, mark = _literal(str(folder / f"{table}.parquet")), _literal(snapshot)
+                connection.execute(
+                    f"COPY (SELECT * FROM {table}) TO {place} "
+                    f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{snapshot: {mark}}})"
+                )
+        with duckdb.connect(folder / VIEWS) as connection:
+            for table in tables:
+                connection.execute(_view(table, snapshot, lies))
+    except duckdb.IOException as error:
+        raise StoreUnavailable(f"expected to write a snapshot to {folder.parent}; {reason(error)}") from error
+    except duckdb.Error as error:
+        raise StoreError(f"expected DuckDB to write a snapshot; {reason(error)}") from error
+
+
+def _view(table: str, snapshot: str, lies: Path) -> str:
+    made = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(lies / f"{table}.parquet"))
+    place = f"CASE WHEN {OPENED} THEN {FOLDER} || '{table}.parquet' ELSE {_literal(made)} END"
+    same = f"(SELECT decode(value) FROM parquet_kv_metadata({place}) WHERE decode(key) = 'snapshot')"
+    other = _literal(
+        f"expected the Parquet files of the snapshot {snapshot} beside this file; there are others. Open {VIEWS} by "
+        "itself, and after it was moved do not attach it"
+    )
+    return (
+        f"CREATE VIEW {table} AS SELECT * FROM read_parquet({place}) "
+        f"WHERE coalesce({same} = {_literal(snapshot)}, false) OR error({other})"
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

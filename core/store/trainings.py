@@ -1,0 +1,260 @@
+"""What the store keeps of training runs: the sets they were trained on, their steps and epochs, and studies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from core.article.tables import STEP_COLUMNS
+from core.errors import StoreError
+from core.store.file import StoreFile, insert, one, plain_rows
+from core.training.protocol import EpochResult
+from core.training.steps import STEP_FIGURES, StepResult, training_spec_from_dict
+
+ENDED = ("finished", "failed", "cancelled")
+JSON_COLUMNS = ("factors", "network", "classification")
+
+
+class TrainingRows(StoreFile):
+    """The tables steps, epochs, run_splits, training_data and studies."""
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def steps(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return a row a step in the order of runs and steps, of these runs or of all: every column of `steps`.
+
+        factors, network, classification: JSON texts.
+        """
+        wanted = None if run_ids is None else list(run_ids)
+        where = "TRUE" if wanted is None else "list_contains(?, run_id)"
+        return self.read(f"SELECT * FROM steps WHERE {where} ORDER BY run_id, step", [] if wanted is None else [wanted])
+
+    def step_results(self, run_id: str) -> list[StepResult]:
+        """Return the steps of a run that have ended, in order."""
+        rows = plain_rows(self.steps([run_id]))
+        return [_step_result(row) for row in rows if row["status"] != "training"]
+
+    def trained_steps(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the finished steps of these runs, or of all, as Tables 4 to 6 and the claims take them.
+
+        Columns: `core.article.tables.STEP_COLUMNS`, then synthetic. version: 'reconstructed' where the run's data set
+        was made from another. settings: see `TrainSpec.settings`. macro_precision, macro_recall, balanced_accuracy: on
+        test.
+        """
+        wanted = None if run_ids is None else list(run_ids)
+        where = "TRUE" if wanted is None else "list_contains(?, run_id)"
+        steps = self.read(
+            "SELECT *, CASE WHEN dataset_source IS NULL THEN 'original' ELSE 'reconstructed' END AS version, "
+            "test_macro_precision AS macro_precision, test_macro_recall AS macro_recall, "
+            "test_balanced_accuracy AS balanced_accuracy "
+            f"FROM steps JOIN (SELECT run_id, dataset, dataset_source, synthetic, spec, submitted_at FROM runs) "
+            f"USING (run_id) WHERE status = 'finished' AND {where} ORDER BY submitted_at, run_id, step",
+            [] if wanted is None else [wanted],
+        )
+        specs = {text: training_spec_from_dict(json.loads(text)) for text in steps["spec"].unique()}
+        steps["network"] = [specs[text].network.name for text in steps["spec"]]
+        steps["settings"] = [specs[text].settings for text in steps["spec"]]
+        steps["seed"] = pd.array([specs[text].training.seed for text in steps["spec"]], dtype="int64")
+        return steps[[*STEP_COLUMNS, "synthetic"]]
+
+    def epochs(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """Return a row an epoch of these runs, in order."""
+        return self.read(
+            "SELECT * FROM epochs WHERE list_contains(?, run_id) ORDER BY run_id, step, epoch", [list(run_ids)]
+        )
+
+    def run_splits(self, run_id: str) -> pd.DataFrame:
+        """Return the sets that a run really has: label, split, quota, lesions, images, oversampled."""
+        return self.read("SELECT * EXCLUDE run_id FROM run_splits WHERE run_id = ? ORDER BY rowid", [run_id])
+
+    def split_totals(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """Return the sets that these runs really have, classes summed: run_id, split, images, oversampled."""
+        return self.read(
+            "SELECT run_id, split, sum(images)::BIGINT AS images, sum(oversampled)::BIGINT AS oversampled "
+            "FROM run_splits WHERE list_contains(?, run_id) GROUP BY run_id, split ORDER BY run_id, split",
+            [list(run_ids)],
+        )
+
+    def training_notes(self, run_id: str) -> list[str]:
+        """Return the sentences that belong beside a run's results; none before its data are there."""
+        rows = self.read("SELECT notes FROM training_data WHERE run_id = ?", [run_id])
+        return list(json.loads(rows["notes"].iloc[0])) if len(rows) else []
+
+    def metadata_encoding(self, run_id: str) -> dict[str, Any] | None:
+        """Return how a run's metadata became numbers, see `MetadataEncoding.to_dict`; None if unknown."""
+        rows = self.read("SELECT encoding FROM training_data WHERE run_id = ?", [run_id])
+        return dict(json.loads(rows["encoding"].iloc[0])) if len(rows) else None
+
+    def study(self, study: str) -> dict[str, Any] | None:
+        """Return one study's row with None for NULL, or None when there is no such study."""
+        rows = plain_rows(self.read("SELECT * FROM studies WHERE study = ?", [study]))
+        return rows[0] if rows else None
+
+    def studies(self, status: str | None = None) -> pd.DataFrame:
+        """Return a row a study, newest first."""
+        where, parameters = ("status = ?", [status]) if status is not None else ("TRUE", [])
+        return self.read(f"SELECT * FROM studies WHERE {where} ORDER BY submitted_at DESC, study DESC", parameters)
+
+    # -- writing: the record worker only -----------------------------------------------------------------------
+
+    # claim: the number of the worker's claim (`jobs.live_runs.Claim`), 0 of a time without. A record of an older claim
+    # than one that was recorded is dropped: its worker was paused, and another one has gone on in its place.
+
+    def record_training_data(self, run_id: str, attempt: int, values: Mapping[str, Any], *, claim: int = 0) -> None:
+        """Replace what is known of a run's sets; values: `TrainingData.to_dict`."""
+        with self.transaction() as connection:
+            if not _current(connection, run_id, attempt, claim):
+                return
+            for table in ("training_data", "run_splits"):
+                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
+            row = {
+                "run_id": run_id,
+                "attempt": attempt,
+                "encoding": json.dumps(values["encoding"]),
+                "notes": json.dumps(values["notes"]),
+            }
+            insert(connection, "training_data", pd.DataFrame([row]))
+            insert(connection, "run_splits", pd.DataFrame(values["reached"]).assign(run_id=run_id))
+
+    def record_step(
+        self,
+        run_id: str,
+        attempt: int,
+        result: StepResult,
+        worker: str,
+        started_at: datetime,
+        finished_at: datetime | None,
+        *,
+        claim: int = 0,
+    ) -> None:
+        """Replace a step's row, as it begins and as it ends; the run's progress is counted anew."""
+        with self.transaction() as connection:
+            if not _current(connection, run_id, attempt, claim):
+                return
+            began = one(
+                connection,
+                "SELECT epoch_us(min(started_at)) FROM steps WHERE run_id = ? AND step = ?",
+                [run_id, result.step],
+            )
+            connection.execute("DELETE FROM steps WHERE run_id = ? AND step = ?", [run_id, result.step])
+            values = result.to_dict()
+            row = {
+                **{name: value for name, value in values.items() if name != "figures"},
+                **{name: json.dumps(values[name]) for name in JSON_COLUMNS},
+                **{name: result.figures.get(name) for name in STEP_FIGURES},
+                "run_id": run_id,
+                "attempt": attempt,
+                "worker": worker,
+                "started_at": started_at if began is None else datetime.fromtimestamp(began / 1e6, UTC),
+                "finished_at": finished_at,
+            }
+            insert(connection, "steps", pd.DataFrame([row]))
+            _count_epochs(connection, run_id)
+
+    def record_epochs(
+        self,
+        run_id: str,
+        attempt: int,
+        step: int,
+        epochs: Sequence[EpochResult],
+        ended_at: datetime,
+        *,
+        claim: int = 0,
+    ) -> None:
+        """Replace the rows of these epochs; the run's progress is counted anew."""
+        with self.transaction() as connection:
+            if not _current(connection, run_id, attempt, claim):
+                return
+            connection.execute(
+                "DELETE FROM epochs WHERE run_id = ? AND step = ? AND list_contains(?, epoch)",
+                [run_id, step, [each.epoch for each in epochs]],
+            )
+            frame = pd.DataFrame([vars(each) for each in epochs])
+            insert(connection, "epochs", frame.assign(run_id=run_id, attempt=attempt, step=step, ended_at=ended_at))
+            _count_epochs(connection, run_id)
+
+    def record_training_ended(
+        self, run_id: str, attempt: int, error: str | None, at: datetime, *, claim: int = 0
+    ) -> None:
+        """Finish a training run, or mark it failed with the reason."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET status = ?, error = ?, finished_at = ?, "
+                "started_at = coalesce(started_at, submitted_at), "
+                "seconds = epoch(? - coalesce(started_at, submitted_at)), "
+                "failed = (SELECT count(*) FROM steps s WHERE s.run_id = runs.run_id AND s.status = 'failed'), "
+                "work_seconds = (SELECT sum(s.seconds) FROM steps s WHERE s.run_id = runs.run_id), "
+                "workers = (SELECT string_agg(DISTINCT s.worker, ', ' ORDER BY s.worker) FROM steps s "
+                "WHERE s.run_id = runs.run_id) "
+                "WHERE run_id = ? AND attempt = ? AND claim <= ? AND status IN ('queued', 'running')",
+                ["failed" if error else "finished", error, at, at, run_id, attempt, claim],
+            )
+
+    def record_training_retry(self, run_id: str, attempt: int, step: int) -> None:
+        """Start a new attempt from a step on: its rows and those of later steps are forgotten."""
+        with self.transaction() as connection:
+            older = one(connection, "SELECT count(*) FROM runs WHERE run_id = ? AND attempt < ?", [run_id, attempt])
+            if older == 0:
+                return
+            for table in ("steps", "epochs"):
+                connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND step >= ?", [run_id, step])
+            connection.execute(
+                "UPDATE runs SET status = 'queued', attempt = ?, claim = 0, error = NULL, finished_at = NULL, "
+                "failed = 0 WHERE run_id = ?",
+                [attempt, run_id],
+            )
+            _count_epochs(connection, run_id)
+
+    def record_study(self, values: Mapping[str, Any]) -> None:
+        """Record a study as it is submitted; one that is there already stays as it is. values: its columns."""
+        with self.transaction() as connection:
+            if one(connection, "SELECT count(*) FROM studies WHERE study = ?", [values["study"]]) == 0:
+                insert(connection, "studies", pd.DataFrame([{"status": "running", **values}]))
+
+    def record_study_status(
+        self, study: str, status: str, error: str | None, at: datetime | None, spec: str | None = None
+    ) -> None:
+        """Change a study's status: finished, failed or cancelled, or running again, perhaps by another spec (JSON)."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE studies SET status = ?, error = ?, finished_at = ?, spec = coalesce(?, spec) WHERE study = ?",
+                [status, error, at, spec, study],
+            )
+
+
+def _current(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, claim: int) -> bool:
+    """Return whether a record belongs to the run's newest attempt and claim, and the run has come to no result yet.
+
+    A newer claim is noted. StoreError for an unknown run.
+    """
+    rows = connection.execute("SELECT attempt, claim, status FROM runs WHERE run_id = ?", [run_id]).fetchall()
+    if not rows:
+        raise StoreError(f"expected run {run_id} in the store; it is not recorded yet")
+    newest, claimed, status = rows[0]
+    if (attempt, claim) < (newest, claimed) or (attempt == newest and status in ("finished", "failed")):
+        return False
+    if claim > claimed:
+        connection.execute("UPDATE runs SET claim = ? WHERE run_id = ?", [claim, run_id])
+    return True
+
+
+def _count_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Count a training run's progress: epochs trained, and those that the steps begun so far have in all."""
+    connection.execute(
+        "UPDATE runs SET measured = (SELECT count(*) FROM epochs e WHERE e.run_id = runs.run_id), "
+        "total = CAST(json_extract(spec, '$.training.epochs') AS BIGINT) * "
+        "greatest(1, (SELECT count(*) FROM steps s WHERE s.run_id = runs.run_id AND s.status <> 'failed')) "
+        "WHERE run_id = ?",
+        [run_id],
+    )
+
+
+def _step_result(row: Mapping[str, Any]) -> StepResult:
+    known = {name: row[name] for name in StepResult.__dataclass_fields__ if name in row}
+    known |= {name: json.loads(row[name]) for name in JSON_COLUMNS}
+    return StepResult.from_dict({**known, "figures": {name: row[name] for name in STEP_FIGURES}})

@@ -1,0 +1,118 @@
+"""What keeps a store in order: holding it still for a copy, its rows counted, runs deleted, folders that have moved."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from core.errors import StoreError
+from core.files.file_lock import file_lock
+from core.store.file import StoreFile, one
+from core.store.trainings import ENDED
+
+
+@contextmanager
+def held_still(store: StoreFile) -> Iterator[None]:
+    """Keep the record worker from writing until the block ends; others may read. StoreBusy as for any reader."""
+    with file_lock(store.path.with_suffix(".lock"), shared=True, timeout=store.timeout):
+        yield
+
+
+def copy_held(store: StoreFile, target: Path) -> None:
+    """Copy a store's file, and the log that a killed writer may have left, inside `held_still`."""
+    for path in (store.path, _log_of(store.path)):
+        if path.exists():
+            shutil.copyfile(path, target if path == store.path else _log_of(target))
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.wal")
+
+
+def settled(store: StoreFile) -> None:
+    """Write into the file what a killed writer left in its log, so that the file alone is the store."""
+    with store.transaction():
+        pass
+    if _log_of(store.path).exists():
+        raise StoreError(f"expected {store.path.name} to hold everything; {_log_of(store.path).name} is still there")
+
+
+def replace_store(source: Path, target: Path) -> None:
+    """Put a settled store in another's place."""
+    _log_of(target).unlink(missing_ok=True)
+    source.replace(target)
+
+
+def row_counts(store: StoreFile) -> dict[str, int]:
+    """Return how many rows each table has; none where there is no store."""
+    if not store.path.exists():
+        return {}
+    tables = store.read("SELECT table_name FROM duckdb_tables() WHERE NOT temporary ORDER BY table_name")
+    names = [str(name) for name in tables["table_name"]]
+    counts = store.read(" UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS rows FROM {name}" for name in names))
+    return dict(sorted(zip(counts["name"], counts["rows"].astype(int), strict=True)))
+
+
+# -- deletion: the record worker only ----------------------------------------------------------------------------------
+
+
+def delete_run(store: StoreFile, run_id: str, attempt: int) -> bool:
+    """Delete every row of a run that has ended with this attempt, in all tables; its study's too when it was the last.
+
+    Return whether it was deleted: not where it goes on, or has a newer attempt. False too for an unknown run.
+    """
+    with store.transaction() as connection:
+        rows = connection.execute("SELECT attempt, status, study FROM runs WHERE run_id = ?", [run_id]).fetchall()
+        if not rows or rows[0][0] != attempt or rows[0][1] not in ENDED:
+            return False
+        for table in _tables_of_runs(connection):
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
+        study = rows[0][2]
+        if study is not None and one(connection, "SELECT count(*) FROM runs WHERE study = ?", [study]) == 0:
+            connection.execute("DELETE FROM studies WHERE study = ? AND status <> 'running'", [study])
+        return True
+
+
+def _tables_of_runs(connection: duckdb.DuckDBPyConnection) -> Sequence[str]:
+    query = "SELECT table_name FROM duckdb_columns() WHERE column_name = 'run_id' AND NOT internal ORDER BY table_name"
+    return [str(name) for (name,) in connection.execute(query).fetchall()]
+
+
+def run_rows(store: StoreFile, run_ids: Sequence[str]) -> dict[str, int]:
+    """Return how many rows of all tables each of these runs has."""
+    if not store.path.exists() or not run_ids:
+        return {}
+    tables = store.read("SELECT table_name FROM duckdb_columns() WHERE column_name = 'run_id' AND NOT internal")
+    each = [
+        f"SELECT run_id, count(*) AS rows FROM {name} WHERE list_contains(?, run_id) GROUP BY run_id"
+        for name in tables["table_name"]
+    ]
+    query = f"SELECT run_id, sum(rows)::BIGINT AS rows FROM ({' UNION ALL '.join(each)}) GROUP BY run_id"
+    counts = store.read(query, [list(run_ids)] * len(each))
+    return dict(zip(counts["run_id"], counts["rows"].astype(int), strict=True))
+
+
+# -- a store in another place ------------------------------------------------------------------------------------------
+
+
+def move_folders(store: StoreFile, moved: Callable[[Path], Path]) -> int:
+    """Name data sets' folders and weights where they lie now; return how many names changed. The store is not in use.
+
+    moved: from a path as it is recorded to where it lies.
+    """
+    changed = 0
+    with store.transaction() as connection:
+        for table, column, key in (("datasets", "root", "name"), ("steps", "weights", "run_id")):
+            query = f"SELECT DISTINCT {key}, {column} FROM {table} WHERE {column} IS NOT NULL"
+            for identity, text in connection.execute(query).fetchall():
+                now = str(moved(Path(text)))
+                if now != text:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ?", [now, identity, text]
+                    )
+                    changed += 1
+    return changed

@@ -1,0 +1,56 @@
+"""`/metrics` beside the pages, for Prometheus: to whoever carries METRICS_TOKEN; without one to this machine only."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from core.errors import SpecError
+from core.settings import Settings
+from dashboard.access.login import Login, is_loopback
+from dashboard.access.origins import own_origin
+from dashboard.access.users import configured
+from jobs.upkeep import prometheus as metrics
+
+PATH = "/metrics"
+
+
+async def show_metrics(request: Request) -> Response:
+    """Answer a scrape."""
+    refusal = await asyncio.to_thread(refused, request)
+    if refusal:
+        return PlainTextResponse(f"{refusal}\n", 401, {"WWW-Authenticate": "Bearer"})
+    text = await asyncio.to_thread(metrics.metrics_text, Settings.from_environment())
+    return Response(text, media_type=metrics.CONTENT_TYPE)
+
+
+def refused(request: Request) -> str | None:
+    """Return why a scrape is not answered; None where it is.
+
+    With METRICS_TOKEN it has to come as `Authorization: Bearer`. Without one a dashboard that has no login answers
+    this machine, and one that has a login nobody: behind a proxy everyone would seem to be this machine.
+    """
+    token = os.environ.get("METRICS_TOKEN")
+    if token:
+        given = request.headers.get("authorization", "")
+        right = hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+        return None if right else "expected Authorization: Bearer with METRICS_TOKEN"
+    own = own_origin(request)
+    local = (
+        request.client is not None and is_loopback(request.client.host) and own is not None and is_loopback(own.host)
+    )
+    try:
+        open_to_all_here = configured().login is Login.NONE
+    except SpecError as error:
+        return str(error)
+    if open_to_all_here and local:
+        return None
+    return "expected METRICS_TOKEN to be set for the dashboard, and sent as Authorization: Bearer"
+
+
+ROUTES = (Route(PATH, show_metrics),)

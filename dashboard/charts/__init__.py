@@ -1,0 +1,1 @@
+"""Data frames drawn as Plotly figures; nothing here imports Streamlit."""

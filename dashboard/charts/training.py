@@ -1,0 +1,298 @@
+"""Trainings drawn as Plotly figures: learning curves, size against accuracy, layers, confusion; no Streamlit.
+
+As in `dashboard.charts.measuring`, `theme` is "light", "dark", or None for a figure whose fonts and grid the page's
+theme sets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from core.networks.architectures import CLASSES
+from dashboard.charts.measuring import MARK, PALETTES, class_names, empty_figure, name_axis, plain_text, titled_figure
+
+QUANTITIES = {"loss": "Loss", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall"}
+METRICS = {
+    "test_accuracy": "Test accuracy",
+    "test_balanced_accuracy": "Balanced test accuracy",
+    "test_lesion_accuracy": "Test accuracy over the lesion classes",
+}
+SETS = {"train": ("training", 0), "validation": ("validation", 1)}  # name, place in the palette
+SHADES = {"light": ("#F1F6FA", "#86BFE3", "#14212B"), "dark": ("#1B262D", "#2C6B95", "#FFFFFF")}  # none, all, text
+CURVE_HEIGHT = 300
+ROW_HEIGHT = 26  # pixels of a layer
+
+
+def learning_curve(
+    epochs: pd.DataFrame,
+    quantity: str,
+    needed: Mapping[str, float] | None = None,
+    total: int | None = None,
+    *,
+    theme: str | None = None,
+) -> go.Figure:
+    """Draw one step's `QUANTITIES` by epoch on training and validation; the epoch whose weights are kept is marked.
+
+    epochs: the store's rows of one step. needed: the baseline in percent by set, drawn as lines. total: epochs in all,
+    the length of the axis while the step is trained.
+    """
+    better = "lower" if quantity == "loss" else "higher"
+    figure = titled_figure(f"{QUANTITIES[quantity]}, {better} is better", theme)
+    figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", margin={"r": 45})
+    if epochs.empty:
+        return empty_figure(figure, "No epoch has ended yet.")
+    palette, unit = PALETTES[theme or "light"], "" if quantity == "loss" else " %"
+    lines = "lines+markers" if len(epochs) < 40 else "lines"
+    for split, (name, colour) in SETS.items():
+        figure.add_scatter(
+            x=epochs["epoch"],
+            y=epochs[f"{split}_{quantity}"],
+            name=name,
+            mode=lines,
+            line={"color": palette[colour], "width": 2},
+            marker={"size": 5},
+            hovertemplate=f"{name} %{{y:.4~g}}{unit}<extra></extra>",
+        )
+    for split, limit in ((split, limit) for split, limit in (needed or {}).items() if limit):
+        figure.add_hline(
+            y=limit,
+            line={"color": palette[SETS[split][1]], "dash": "dot", "width": 1.5},
+            annotation={"text": f"≥ {limit:g}", "font": {"size": 11, "color": palette[SETS[split][1]]}},
+            annotation_position="right",
+        )
+    kept = epochs.loc[epochs["best"].astype(bool), "epoch"]
+    if len(kept):
+        figure.add_vline(
+            x=int(kept.iloc[-1]),
+            line={"color": MARK, "dash": "dash", "width": 1.5},
+            annotation={"text": f"kept: epoch {int(kept.iloc[-1])}", "font": {"size": 11}, "yanchor": "bottom"},
+            annotation_position="top",
+        )
+    last = max(total or 0, int(epochs["epoch"].max()))
+    figure.update_xaxes(title="epoch", range=[0.5, last + 0.5], tickformat="d", nticks=min(last, 8) + 1)
+    figure.update_yaxes(title="cross-entropy" if quantity == "loss" else "%", tickformat=".4~g")
+    return figure
+
+
+def size_against_accuracy(
+    steps: pd.DataFrame, metric: str, front: pd.Series[bool], *, theme: str | None = None
+) -> go.Figure:
+    """Draw each step's figure against its parameters, with the Pareto front: the steps that none beats in both.
+
+    steps: the store's rows. metric: one of `METRICS`. front: as `training_numbers.pareto_front` gives it.
+    """
+    figure = titled_figure(f"{METRICS[metric]} against parameters: up and to the left is better", theme)
+    shown = steps[steps[metric].notna()]
+    if shown.empty:
+        return empty_figure(figure, "No step has been tested yet.")
+    palette = PALETTES[theme or "light"]
+    on_front = shown[front.loc[shown.index]].sort_values("parameters")
+    figure.add_scatter(
+        x=on_front["parameters"],
+        y=on_front[metric],
+        name="Pareto front",
+        mode="lines",
+        line={"color": MARK, "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
+    accepted = shown["accepted"].astype("boolean").fillna(False).astype(bool)
+    groups = (
+        ("accepted", shown[accepted], 0, "circle"),
+        ("missed the baseline", shown[~accepted], 1, "x"),
+    )
+    for name, rows, colour, symbol in groups:
+        if rows.empty:
+            continue
+        figure.add_scatter(
+            x=rows["parameters"],
+            y=rows[metric],
+            name=name,
+            mode="markers+text",
+            text=rows["name"].map(plain_text),
+            textposition=["top center", "bottom center"][colour],
+            textfont={"size": 11},
+            cliponaxis=False,
+            customdata=rows[["name", "reason"]].fillna("").map(plain_text),
+            marker={"color": palette[colour], "symbol": symbol, "size": 11},
+            hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters<br>%{customdata[1]}<extra></extra>",
+        )
+    figure.update_xaxes(title="learnable parameters", type="log", **_log_axis(shown["parameters"]))
+    low, high = float(shown[metric].min()), float(shown[metric].max())
+    room = max(2.0, 0.2 * (high - low))
+    figure.update_yaxes(title=f"{METRICS[metric]}, %", range=[low - room, high + room])
+    return figure
+
+
+def _log_axis(values: pd.Series[Any]) -> dict[str, Any]:
+    """Return a range with room for the names beside the outermost points, and few whole ticks in words."""
+    low, high = math.log10(values.min()), math.log10(values.max())
+    room = max(0.25, 0.15 * (high - low))
+    ticks = [
+        digit * 10**power
+        for power in range(math.floor(low - room), math.ceil(high + room) + 1)
+        for digit in ((1, 2, 5) if high - low < 2 else (1,))
+        if low - room <= math.log10(digit * 10**power) <= high + room
+    ]
+    return {"range": [low - room, high + room], "tickvals": ticks, "ticktext": [count_in_words(tick) for tick in ticks]}
+
+
+def count_in_words(number: float) -> str:
+    """Return a number of parameters for an axis: 200 k, 5 M."""
+    for scale, unit in ((1e6, " M"), (1e3, " k")):
+        if number >= scale:
+            return f"{number / scale:g}{unit}"
+    return f"{number:g}"
+
+
+def layer_shares(sizes: pd.DataFrame, names: Sequence[str], *, theme: str | None = None) -> go.Figure:
+    """Draw which share of each layer's filters or units every step keeps; the numbers written are filters or units.
+
+    sizes: as `training_numbers.layer_sizes` makes it, the unpruned network first. names: of the steps.
+    """
+    figure = titled_figure("Filters and units by layer and step; colour: share of the unpruned network's", theme)
+    if sizes.empty:
+        return empty_figure(figure, "No step has begun yet.")
+    shares = 100 * sizes.div(sizes.iloc[:, 0], axis=0)
+    labels = [f"{place}. {name}" for place, name in enumerate(names)]
+    figure.add_trace(
+        _heatmap(shares.to_numpy().tolist(), theme).update(
+            x=[plain_text(label) for label in labels],
+            y=[plain_text(layer) for layer in sizes.index],
+            text=[[f"{size:,}" for size in row] for row in sizes.to_numpy().tolist()],
+            hovertemplate="%{y}, %{x}: %{text}, %{z:.3~g} % of the unpruned<extra></extra>",
+        )
+    )
+    figure.update_yaxes(**name_axis(list(sizes.index)), autorange="reversed", showgrid=False, automargin=True)
+    figure.update_xaxes(**name_axis(labels), side="top", showgrid=False, tickangle=0 if len(names) < 3 else -35)
+    figure.update_layout(height=120 + ROW_HEIGHT * len(sizes))
+    return figure
+
+
+def _heatmap(values: list[list[float]], theme: str | None) -> go.Heatmap:
+    low, high, text = SHADES[theme or "light"]
+    return go.Heatmap(
+        z=values,
+        zmin=0,
+        zmax=100,
+        colorscale=[[0, low], [1, high]],
+        showscale=False,
+        texttemplate="%{text}",
+        textfont={"color": text, "size": 12},
+        xgap=2,
+        ygap=2,
+    )
+
+
+def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None = None) -> go.Figure:
+    """Draw a confusion matrix of one set: a row a true class, a column a predicted; colour: share of the row.
+
+    matrix: images, as `core.training.classification` counts them.
+    """
+    images = sum(map(sum, matrix))
+    figure = titled_figure(f"{name}, {images:,} images", theme)
+    if not images:
+        return empty_figure(figure, "No images.")
+    shares = [[100 * count / sum(row) if sum(row) else 0.0 for count in row] for row in matrix]
+    labels = list(class_names(CLASSES).values())
+    figure.add_trace(
+        _heatmap(shares, theme).update(
+            x=[plain_text(label) for label in labels],
+            y=[plain_text(label) for label in labels],
+            text=[[f"{count:,}" for count in row] for row in matrix],
+            hovertemplate="%{y} taken for %{x}: %{text} images, %{z:.3~g} % of the class<extra></extra>",
+        )
+    )
+    figure.update_yaxes(**name_axis(labels), title="true", autorange="reversed", showgrid=False, automargin=True)
+    figure.update_xaxes(**name_axis(labels), title="predicted", showgrid=False, tickangle=-40, automargin=True)
+    figure.update_layout(height=330)
+    return figure
+
+
+def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = None) -> go.Figure:
+    """Draw learning curves of several groups over each other, a band of one sample deviation where seeds were averaged.
+
+    curves: as `training_numbers.curves_over_seeds` makes it. Colour tells the group, dashes the set.
+    """
+    better = "lower" if quantity == "loss" else "higher"
+    figure = titled_figure(f"{QUANTITIES[quantity]} by epoch, {better} is better", theme)
+    if curves.empty:
+        return empty_figure(figure, "None of these runs has ended an epoch yet.")
+    palette = PALETTES[theme or "light"]
+    for place, (group, rows) in enumerate(curves.groupby("group", sort=False)):
+        colour = palette[place % len(palette)]
+        seeds = int(rows["n"].max())
+        for split, dash in (("validation", "solid"), ("train", "dot")):
+            mean, deviation = rows[f"{split}_{quantity}"], rows[f"{split}_{quantity}_std"]
+            name = f"{plain_text(group)}, {SETS[split][0]}" + (f", mean of {seeds} seeds" if seeds > 1 else "")
+            if split == "validation":
+                for trace in _band(rows["epoch"], mean - deviation, mean + deviation, name, colour):
+                    figure.add_trace(trace)
+            figure.add_scatter(
+                x=rows["epoch"],
+                y=mean,
+                name=name,
+                mode="lines",
+                line={"color": colour, "dash": dash, "width": 2},
+                customdata=pd.DataFrame({"deviation": deviation, "n": rows["n"]}),
+                hovertemplate=f"{name}: %{{y:.4~g}} ± %{{customdata[0]:.3~g}}, n = %{{customdata[1]}}<extra></extra>"
+                if seeds > 1
+                else f"{name}: %{{y:.4~g}}<extra></extra>",
+            )
+    figure.update_xaxes(title="epoch", tickformat="d", nticks=min(int(curves["epoch"].max()), 8) + 1)
+    figure.update_yaxes(title="cross-entropy" if quantity == "loss" else "%", tickformat=".4~g")
+    return figure
+
+
+def _band(
+    epochs: pd.Series[Any], lower: pd.Series[Any], upper: pd.Series[Any], name: str, colour: str
+) -> Iterator[go.Scatter]:
+    """Yield the two traces of a band, where both edges are defined."""
+    defined = lower.notna() & upper.notna()
+    if not defined.any():
+        return
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    yield go.Scatter(x=epochs[defined], y=lower[defined], name=f"{name}, mean − deviation", **edge)
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    fill = f"rgba({red},{green},{blue},0.18)"
+    yield go.Scatter(
+        x=epochs[defined], y=upper[defined], name=f"{name}, mean + deviation", fill="tonexty", fillcolor=fill, **edge
+    )
+
+
+def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, theme: str | None = None) -> go.Figure:
+    """Draw each group's mean figure against its parameters, with bars of one sample deviation over seeds.
+
+    groups: as `training_numbers.over_seeds` makes it. names: one a row. metric: one of its figures.
+    """
+    label = metric.replace("_", " ").capitalize()
+    figure = titled_figure(f"{label} against parameters: up and to the left is better", theme)
+    if groups.empty:
+        return empty_figure(figure, "None of these runs has a finished step.")
+    palette = PALETTES[theme or "light"]
+    networks = list(dict.fromkeys(groups["network"]))
+    for place, network in enumerate(networks):
+        own = groups["network"] == network
+        rows = groups[own]
+        figure.add_scatter(
+            x=rows["parameters"],
+            y=rows[metric],
+            error_y={"type": "data", "array": rows[f"{metric}_std"].fillna(0), "thickness": 1.5, "width": 5},
+            name=plain_text(network),
+            mode="markers",
+            marker={"color": palette[place % len(palette)], "size": 10},
+            customdata=pd.DataFrame(
+                {
+                    "name": [plain_text(name) for name, mine in zip(names, own, strict=True) if mine],
+                    "n": rows["n"].to_numpy(),
+                }
+            ),
+            hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters, n = %{customdata[1]}<extra></extra>",
+        )
+    figure.update_xaxes(title="learnable parameters", type="log", **_log_axis(groups["parameters"]))
+    figure.update_yaxes(title=f"{label}, %")
+    return figure

@@ -1,0 +1,253 @@
+"""What the page of training runs works out of steps, epochs and specs: plain data frames, no Streamlit, no Plotly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from core.data.splits import SPLITS
+from core.errors import SpecError
+from core.networks.architectures import CLASSES
+from core.networks.architectures import from_dict as network_from_dict
+from core.networks.costs import layer_table
+from core.networks.plain_yaml import MOST_DIGITS
+from core.training.algorithm2 import CRITERIA, State, Step, record
+from core.training.steps import TrainSpec, first_state, next_training
+
+# What runs must share for their figures to be averaged over seeds.
+ALIKE = ("network", "dataset", "version", "settings", "name")
+FIGURES = (
+    "test_accuracy",
+    "test_precision",
+    "test_recall",
+    "macro_precision",
+    "macro_recall",
+    "balanced_accuracy",
+    "validation_accuracy",
+    "train_accuracy",
+    "seconds",
+)
+CURVES = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
+# Settings by their path in a spec, as they are called; all others by the path's last word.
+SETTING_NAMES = {
+    "kind": "kind",
+    "dataset": "data set",
+    "network.name": "network",
+    "training.jit_compile": "XLA",
+    "targets.train": "training images",
+    "targets.validation": "validation images",
+    "targets.test": "test images",
+    "baseline.test_tolerance": "baseline, points under the unpruned network",
+    "rules.on_reject": "after a rejection",
+}
+
+
+# -- before a run ------------------------------------------------------------------------------------------------------
+
+
+def step_range(spec: TrainSpec) -> tuple[int, int]:
+    """Return the fewest and the most trainings of a run: with every pruned network rejected, and every one accepted."""
+    return _trainings(spec, accepted=False), _trainings(spec, accepted=True)
+
+
+def _trainings(spec: TrainSpec, *, accepted: bool) -> int:
+    state: State = first_state(spec)
+    while isinstance(step := next_training(spec, state), Step):
+        good = accepted or step.index == 0  # the unpruned network counts as accepted
+        state = record(
+            state, step, dict.fromkeys(CRITERIA, 100.0) if good else None, "" if good else "taken as rejected"
+        )
+    return len(state.outcomes)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds that were typed, 1,2,3, each once. Raises SpecError."""
+    parts = [part for part in text.replace(";", ",").replace(" ", ",").split(",") if part]
+    if not parts or not all(part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
+        raise SpecError(
+            f"seeds: expected whole numbers separated by commas, such as 1,2,3; got {text.strip() or 'none'}"
+        )
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def parse_factors(text: str) -> tuple[float, ...]:
+    """Return the pruning factors that were typed, 50, 33.33, in percent. Raises SpecError."""
+    parts = [part.strip().rstrip("%").strip() for part in text.replace(";", ",").split(",")]
+    try:
+        factors = tuple(float(part) for part in parts if part)
+    except ValueError:
+        factors = ()
+    if not factors:
+        raise SpecError(
+            f"factors: expected percentages separated by commas, such as 50, 33.33; got {text.strip() or 'none'}"
+        )
+    return factors
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+def pareto_front(steps: pd.DataFrame, metric: str) -> pd.Series[bool]:
+    """Return which steps no other beats: none with at most its parameters and at least its figure, one of them better.
+
+    A step without the figure is never on the front.
+    """
+    points = list(zip(steps["parameters"], steps[metric].astype("float64"), strict=True))
+
+    def beaten(size: float, figure: float) -> bool:
+        return any(
+            other_size <= size and other_figure >= figure and (other_size < size or other_figure > figure)
+            for other_size, other_figure in points
+        )
+
+    return pd.Series(
+        [figure == figure and not beaten(size, figure) for size, figure in points], index=steps.index, dtype=bool
+    )
+
+
+def layer_sizes(steps: pd.DataFrame, height: int, width: int) -> pd.DataFrame:
+    """Return filters or units of each layer that has any: rows are layers, in order, columns the steps' numbers.
+
+    steps: rows of the store's table `steps`, with the network's JSON.
+    """
+    sizes = {}
+    for number, text in zip(steps["step"], steps["network"], strict=True):
+        table = layer_table(network_from_dict(json.loads(text)), height, width)
+        sized = table[table["size"].notna()]
+        sizes[int(number)] = sized.set_index("name")["size"].astype("int64")
+    return pd.DataFrame(sizes)
+
+
+def class_recalls(classification: Mapping[str, Any]) -> pd.DataFrame:
+    """Return recall in percent, a row a class and a column a set; classification: a step's, by set."""
+    return pd.DataFrame(
+        {split: classification[split]["class_recall"] for split in SPLITS if split in classification},
+        index=list(CLASSES),
+    )
+
+
+# -- runs beside each other --------------------------------------------------------------------------------------------
+
+
+def flat_settings(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Return a spec's settings as texts by their path, such as training.epochs; of the network its name alone."""
+    plain = {**spec, "network": {"name": spec["network"]["name"]}}
+    return {path: _setting_text(value) for path, value in _paths(plain, "")}
+
+
+def _paths(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _setting_text(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return ", ".join(_setting_text(each) for each in value)
+        case None:
+            return "none"
+        case _:
+            return str(value)
+
+
+def differing_settings(specs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the settings in which runs differ: a row a setting, a column a run, '–' where a run has no such setting.
+
+    Networks of one name with different layers differ by a row of their own.
+    """
+    flat = {run_id: flat_settings(spec) for run_id, spec in specs.items()}
+    layers = {run_id: json.dumps(spec["network"], sort_keys=True) for run_id, spec in specs.items()}
+    kinds = list(dict.fromkeys(layers.values()))
+    if len({spec["network"]["name"] for spec in specs.values()}) < len(kinds):
+        for run_id, text in layers.items():
+            flat[run_id]["network.layers"] = f"version {kinds.index(text) + 1}"
+    first = ("network.name", "dataset")
+    paths = list(dict.fromkeys((*first, *(path for settings in flat.values() for path in settings))))
+    rows = {path: [settings.get(path, "–") for settings in flat.values()] for path in paths}
+    differing = {_setting_name(path): texts for path, texts in rows.items() if len(set(texts)) > 1}
+    return pd.DataFrame.from_dict(differing, orient="index", columns=list(specs))
+
+
+def _setting_name(path: str) -> str:
+    part, _, name = path.rpartition(".")
+    words = name.replace("_", " ")
+    return SETTING_NAMES.get(path, f"baseline, {words}" if part == "baseline" else words)
+
+
+def over_seeds(steps: pd.DataFrame) -> pd.DataFrame:
+    """Average the steps of runs that differ in their seed alone: a row a group, in the order in which they come.
+
+    steps: as `Store.trained_steps` gives them. Columns: `ALIKE`, parameters, n, seeds, then for each of `FIGURES` its
+    mean and `<figure>_std`, the sample deviation, missing for n = 1. Of a seed trained twice the later run counts, so
+    that n counts seeds.
+    """
+    rows = []
+    once = steps.drop_duplicates([*ALIKE, "seed"], keep="last")
+    for key, group in once.groupby(list(ALIKE), sort=False, dropna=False):
+        row: dict[str, Any] = dict(zip(ALIKE, key, strict=True))
+        row |= {"parameters": group["parameters"].iloc[0], "n": len(group)}
+        row["seeds"] = ", ".join(str(seed) for seed in sorted(group["seed"]))
+        for figure in FIGURES:
+            values = group[figure].astype("float64")
+            row |= {figure: values.mean(), f"{figure}_std": values.std(ddof=1)}
+        rows.append(row)
+    columns = [*ALIKE, "parameters", "n", "seeds", *(name for each in FIGURES for name in (each, f"{each}_std"))]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def curves_over_seeds(epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """Average learning curves over seeds: a row a (group, epoch), groups as in `over_seeds`.
+
+    epochs: the store's, of the runs of `steps`. Columns: group (a name for legends), epoch, n, and for each of
+    `CURVES` its mean and `<curve>_std`. An epoch that fewer seeds have reached is averaged over those.
+    """
+    once = steps.drop_duplicates([*ALIKE, "seed"], keep="last")
+    names = group_names(once)
+    joined = epochs.merge(once[["run_id", "step"]].assign(group=names), on=["run_id", "step"])
+    columns = ["group", "epoch", "n", *(name for each in CURVES for name in (each, f"{each}_std"))]
+    if joined.empty:
+        return pd.DataFrame(columns=columns)
+    order = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    grouped = joined.groupby(["group", "epoch"])
+    table = grouped.size().to_frame("n")
+    for curve in CURVES:
+        table[curve] = grouped[curve].mean()
+        table[f"{curve}_std"] = grouped[curve].std(ddof=1)
+    table = table.reset_index()
+    return table.sort_values(["group", "epoch"], key=lambda each: each.map(order) if each.name == "group" else each)[
+        columns
+    ]
+
+
+def group_names(steps: pd.DataFrame) -> list[str]:
+    """Name the group that each step belongs to by what sets the groups apart, network and step at least."""
+    varying = [column for column in ("dataset", "version", "settings") if steps[column].nunique() > 1]
+    shown = steps.assign(settings=without_common_parts(list(steps["settings"])))
+    return [
+        " · ".join(str(values[column]) for column in ("network", "name", *varying) if values[column])
+        for values in shown[list(ALIKE)].to_dict("records")
+    ]
+
+
+def without_common_parts(settings: Sequence[str]) -> list[str]:
+    """Return settings texts, see `TrainSpec.settings`, without the parts that all of them have."""
+    parts = [text.split(", ") for text in settings]
+    common = set.intersection(*map(set, parts)) if parts else set()
+    return [", ".join(part for part in each if part not in common) for each in parts]
+
+
+def chosen_rows(steps: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return the steps of these runs, in the order of the runs as given."""
+    place = {run_id: number for number, run_id in enumerate(run_ids)}
+    found = steps[steps["run_id"].isin(place)]
+    return found.sort_values(["run_id", "step"], key=lambda each: each.map(place) if each.name == "run_id" else each)

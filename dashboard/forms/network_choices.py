@@ -1,0 +1,99 @@
+"""What the pages about networks share: the networks there are, the size of the images, charts that can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import streamlit as st
+
+from core.compression.measure import DEFAULT_SIZES
+from core.errors import SpecError
+from core.networks.architectures import NetworkSpec
+from core.networks.network_files import FOLDER, SUFFIXES, Networks, all_networks
+from dashboard import data, words
+
+SIZES = tuple(f"{height}x{width}" for height, width in DEFAULT_SIZES)
+DEFAULT_SIZE = "200x100"
+LARGEST_SIDE = 10_000
+IMAGE_FORMATS = ("PNG", "SVG")
+
+FileStamp = tuple[str, int, int]
+
+
+def folder() -> Path:
+    """Return where users put the files of their own networks."""
+    return data.settings().data_dir / FOLDER
+
+
+def stamps() -> tuple[FileStamp, ...]:
+    """Return what tells one state of that folder from the next."""
+    found = []
+    for path in sorted(folder().glob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            name = ascii(path.name)  # Streamlit hashes it, and a name may hold bytes that are no text
+            try:
+                facts = path.stat()
+            except OSError:  # taken away since it was listed, or a link that leads nowhere
+                found.append((name, 0, 0))
+                continue
+            found.append((name, facts.st_mtime_ns, facts.st_size))
+    return tuple(found)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _networks(data_dir: str, files: tuple[FileStamp, ...]) -> Networks:
+    return all_networks(Path(data_dir))
+
+
+def networks() -> Networks:
+    """Return the article's four networks and the users' own, read again when a file has changed."""
+    return _networks(str(data.settings().data_dir), stamps())
+
+
+def warn_of_changes(wanted: Iterable[NetworkSpec]) -> None:
+    """Say after a copy of settings which of these networks cannot be copied: they are others now, or gone."""
+    known = networks().networks
+    changed = [network.name for network in wanted if known.get(network.name) != network]
+    if changed:
+        st.session_state["problem"] = (
+            f"Expected networks with the layers that they had in the original; {', '.join(changed)} "
+            "changed since or cannot be read any more"
+        )
+
+
+def size_choice() -> tuple[int, int]:
+    """Return rows and columns of the images: one of the article's sizes, or what was typed. Raises SpecError."""
+    typed = st.selectbox(
+        "Image size",
+        SIZES,
+        index=SIZES.index(DEFAULT_SIZE),
+        key="size",
+        bind="query-params",
+        accept_new_options=True,
+        help="Rows x columns: one of the article's sizes, or type another, such as 128x128.",
+    )
+    sizes = words.parse_sizes(typed or "")
+    if isinstance(sizes, str):
+        raise SpecError(sizes)
+    if len(sizes) != 1 or not all(1 <= side <= LARGEST_SIDE for side in sizes[0]):
+        raise SpecError(f"size: expected one pair of 1 to {LARGEST_SIDE} rows and columns; got {typed}")
+    return sizes[0]
+
+
+def broken_files(found: Networks) -> None:
+    """Name the files that could not be used, each with file, line and reason."""
+    for reason in found.left_out.values():
+        st.warning(words.sentence(reason), icon=":material/draft:")
+
+
+def image_format() -> str:
+    """Return in which format the camera button of the page's charts saves them."""
+    return st.segmented_control(
+        "The camera button of a chart saves it as",
+        IMAGE_FORMATS,
+        default="PNG",
+        key="image",
+        bind="query-params",
+        required=True,
+    ).lower()

@@ -1,0 +1,459 @@
+"""The form that starts trainings and Algorithm 2: what may be set, what it comes to, how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.data.datasets import Dataset
+from core.data.splits import Targets
+from core.errors import DermSlimError, QueueUnavailable, SpecError
+from core.networks.architectures import NetworkSpec
+from core.networks.costs import network_cost
+from core.networks.network_files import Networks
+from core.networks.pruning import SCOPES
+from core.training.algorithm2 import Baseline, Rules
+from core.training.protocol import PRESETS, TrainingSpec
+from core.training.steps import DEVICES, PruneTrainSpec, TrainSpec, training_grid
+from dashboard import data, words
+from dashboard.charts import training_numbers
+from dashboard.forms import fields as training_fields
+from dashboard.forms import network_choices
+from dashboard.forms.fields import (
+    DEVICE_NAMES,
+    SET_NAMES,
+    baseline_draft,
+    protocol_draft,
+    rules_draft,
+    targets_draft,
+)
+from dashboard.forms.measuring import KEPT, refused, set_draft
+from dashboard.parts import components
+from jobs.cli.clock import next_moment
+from jobs.train_queue import NORMAL, PRIORITIES
+
+PREFIX = "training"
+KINDS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
+FROM_ADDRESS = ("network", "size", "factor", "scope", "iteration")
+
+
+def key(name: str) -> str:
+    """Return a field's key in the session."""
+    return f"{PREFIX}_{name}"
+
+
+def draft_of(spec: TrainSpec) -> dict[str, Any]:
+    """Return the field values that give a run's parameters again."""
+    draft: dict[str, Any] = {
+        "kind": spec.kind,
+        "networks": [spec.network.name],
+        "datasets": [spec.dataset],
+        "seeds": str(spec.training.seed),
+        **protocol_draft(spec.training, "sizes"),
+        **targets_draft(spec.targets),
+        "split_seed": spec.split_seed,
+        "leaky": spec.leaky_split,
+        "device": spec.device,
+        **baseline_draft(spec.thresholds, own=spec.thresholds != replace(spec, baseline=None).thresholds),
+    }
+    return draft | (rules_draft(spec.rules) if isinstance(spec, PruneTrainSpec) else {})
+
+
+def defaults() -> dict[str, Any]:
+    """Return the values of the fields as the form first stands: the article's."""
+    return {
+        "kind": "prune-train",
+        "networks": ["lenet5"],
+        "seeds": "1",
+        **protocol_draft(PRESETS["article"], "sizes"),
+        **targets_draft(Targets()),
+        "split_seed": 1,
+        "leaky": False,
+        "device": "auto",
+        **baseline_draft(Baseline(), own=False),
+        **rules_draft(Rules()),
+        "priority": NORMAL,
+        "start_after": None,
+    }
+
+
+def take_from_address(found: Networks) -> None:
+    """Fill the form with the network, size, factor, scope and iteration that a link carries, once.
+
+    The link of the page of parameter curves has them with `point_` before: Streamlit takes parameters that are bound
+    to a page's fields, as size and iteration are there, off the address when that page is left.
+    """
+    given: dict[str, str] = {}
+    for name in FROM_ADDRESS:
+        for each in (name, f"point_{name}"):
+            if each in st.query_params:
+                given[name] = st.query_params.pop(each)
+    if "network" not in given:
+        return
+    problems = []
+    draft: dict[str, Any] = {"kind": "prune-train"}
+    if given["network"] in found.networks:
+        draft["networks"] = [given["network"]]
+    else:
+        problems.append(f"network {given['network']}")
+    if "size" in given:
+        draft["sizes"] = given["size"].replace("x", "×")
+    if "factor" in given:
+        draft["factors"] = given["factor"]
+    if given.get("scope", "all") in SCOPES:
+        draft["scope"] = given.get("scope", "all")
+    else:
+        problems.append(f"scope {given['scope']}")
+    if given.get("iteration", "1").isdecimal():
+        draft["max_iterations"] = max(1, int(given.get("iteration", "1")))
+    else:
+        problems.append(f"iteration {given['iteration']}")
+    set_draft(PREFIX, draft)
+    if problems:
+        st.warning(f"The link names what is not known here: {words.escaped(', '.join(problems))}.")
+
+
+def form() -> None:
+    """Draw the form, what it comes to, and the button that starts it."""
+    found = network_choices.networks()
+    network_choices.broken_files(found)
+    known = data.datasets()
+    labelled = known[known["layout"] != "plain"]
+    if labelled.empty:
+        st.info(
+            "No data set with labels is registered yet: training needs classes."
+            if len(known)
+            else "No data set is registered yet.",
+            icon=":material/folder_off:",
+        )
+        st.page_link("app_pages/datasets.py", label="Register a data set", icon=":material/create_new_folder:", help="")
+        return
+    for name, value in defaults().items():
+        st.session_state.setdefault(key(name), value)
+    take_from_address(found)
+    try:
+        asked = fields(found, labelled)
+    except SpecError as error:
+        refused(error)
+        return
+    with components.sentences():
+        outcome(asked)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the form asks for: a spec that the runs share but for network, data set, size and seed."""
+
+    spec: TrainSpec
+    networks: tuple[NetworkSpec, ...]
+    datasets: tuple[Dataset, ...]
+    sizes: tuple[tuple[int, int], ...]
+    seeds: tuple[int, ...]
+    priority: str
+    start_after: datetime | None
+
+    def runs(self) -> list[tuple[TrainSpec, Dataset]]:
+        """Return each run with its data set. Raises SpecError for a size too small for a network."""
+        by_name = {dataset.name: dataset for dataset in self.datasets}
+        specs = training_grid(
+            self.spec, networks=self.networks, datasets=list(by_name), sizes=self.sizes, seeds=self.seeds
+        )
+        return [(spec, by_name[spec.dataset]) for spec in specs]
+
+
+def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
+    """Draw the fields and return what they ask for. Raises SpecError."""
+    kind = st.segmented_control(
+        "What", list(KINDS), key=key("kind"), format_func=KINDS.__getitem__, required=True, persist_state=KEPT,
+        help="Once: the grid behind the article's Tables 4 and 5. Algorithm 2, Table 6: train, shrink, train again, "
+        "for as long as the baseline is met.",
+    )  # fmt: skip
+    note = "Quick is too small for custom1. Every number can be changed afterwards."
+    training_fields.preset_field(PREFIX, lambda name: protocol_draft(PRESETS[name], "sizes"), note)
+    with st.grid(2, min_column_width=280):
+        networks = training_fields.network_field(PREFIX, found)
+        datasets = dataset_field(labelled)
+    with st.grid(5, min_column_width=130):
+        sizes = words.parse_sizes(
+            st.text_input(
+                "Sizes, rows × columns", key=key("sizes"), persist_state=KEPT, help="Several: separated by commas."
+            )
+            or ""
+        )
+        seeds_text = st.text_input(
+            "Seeds", key=key("seeds"), persist_state=KEPT,
+            help="Of weights, order and dropout. 1,2,3 makes three runs of each, to be averaged.",
+        )  # fmt: skip
+        epochs = training_fields.whole_number(PREFIX, "Epochs", "epochs", 1)
+        rate = training_fields.learning_rate_field(PREFIX)
+        batch = training_fields.whole_number(PREFIX, "Batch size", "batch_size", 1)
+    rules = training_fields.rules_fields(PREFIX) if kind == "prune-train" else None
+    with st.expander("Augmentation and precision", icon=":material/tune:"):
+        protocol = training_fields.augmentation_fields(PREFIX)
+    with st.expander("Training, validation and test sets", icon=":material/call_split:"):
+        targets, split_seed, leaky = set_fields()
+    with st.expander("Baseline: what a network must reach", icon=":material/flag:"):
+        baseline = training_fields.baseline_fields(PREFIX)
+    with st.grid(4, min_column_width=150):
+        device = st.selectbox(
+            "Device", DEVICES, key=key("device"), format_func=DEVICE_NAMES.__getitem__, persist_state=KEPT
+        )
+        priority = st.selectbox("Priority", PRIORITIES, key=key("priority"), persist_state=KEPT)
+        at = st.time_input(
+            "Not before", key=key("start_after"), step=900, persist_state=KEPT,
+            help="A time of day, today or tomorrow: a night of trainings can be queued by day.",
+        )  # fmt: skip
+    if isinstance(sizes, str):
+        raise SpecError(sizes)
+    if not networks:
+        raise SpecError("networks: expected at least one; got none")
+    if not datasets:
+        raise SpecError("data sets: expected at least one with labels; got none")
+    training = TrainingSpec(
+        epochs=epochs, learning_rate=rate, batch_size=batch, height=sizes[0][0], width=sizes[0][1], **protocol
+    )
+    common: dict[str, Any] = {
+        "dataset": datasets[0].name,
+        "network": networks[0],
+        "training": training,
+        "targets": targets,
+        "split_seed": split_seed,
+        "leaky_split": leaky,
+        "device": device,
+        "baseline": baseline,
+    }
+    spec = TrainSpec(**common) if rules is None else PruneTrainSpec(**common, rules=rules)
+    return Asked(
+        spec,
+        tuple(networks),
+        tuple(datasets),
+        tuple(dict.fromkeys(sizes)),
+        training_numbers.parse_seeds(seeds_text or ""),
+        priority,
+        next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None,
+    )
+
+
+def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
+    """Return the data sets that are chosen, originals and reconstructions."""
+    names = list(labelled["name"])
+    originals = labelled[labelled["source"].isna()]
+    newest = (originals if len(originals) else labelled).sort_values("registered_at")["name"].iloc[-1]
+    chosen = st.session_state.get(key("datasets"), [newest])
+    st.session_state[key("datasets")] = [name for name in chosen if name in names]
+    facts = labelled.set_index("name")
+
+    def named(name: str) -> str:
+        made = facts.loc[name, "settings"]
+        notes = [str(made)] if isinstance(made, str) and made else []
+        notes += ["synthetic"] if facts.loc[name, "synthetic"] else []
+        return f"{name} ({', '.join(notes)})" if notes else name
+
+    labels = words.unlike({name: named(name) for name in names})
+    picked = st.multiselect(
+        "Data sets", names, key=key("datasets"), format_func=labels.__getitem__, persist_state=KEPT,
+        help="With labels; originals and their reconstructions side by side, as in Tables 4 and 5.",
+    )  # fmt: skip
+    found = [data.dataset(name) for name in picked]
+    return [each for each in found if each is not None]
+
+
+def set_fields() -> tuple[Targets, int, bool]:
+    """Return targets, the split's seed, and whether lesions may stand in two sets."""
+    targets, seed = training_fields.set_fields(PREFIX)
+    leaky = st.toggle(
+        "Leaky split: draw image by image", key=key("leaky"), persist_state=KEPT,
+        help="As a random split does: images of one lesion then stand in training and in test. For comparison only.",
+    )  # fmt: skip
+    if leaky:
+        st.warning(
+            "With a leaky split the networks are tested on lesions that they were trained on: accuracy comes out too "
+            "high. The runs are labelled as leaky.",
+            icon=":material/warning:",
+        )
+    return targets, seed, leaky
+
+
+# -- what it comes to --------------------------------------------------------------------------------------------------
+
+
+def outcome(asked: Asked) -> None:
+    """Show the sets, the networks and the length that the form comes to, then the button."""
+    sets_preview(asked)
+    too_small = networks_preview(asked)
+    if too_small:
+        refused(SpecError(" ".join(too_small)))
+        return
+    start_panel(asked)
+
+
+def sets_preview(asked: Asked) -> None:
+    """Show classes × sets as really reached, and what a random split would leak."""
+    st.markdown("**Sets that are really reached**")
+    for dataset in asked.datasets:
+        spec = asked.spec
+        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split)
+        if len(asked.datasets) > 1:
+            st.caption(words.escaped(dataset.name))
+        st.dataframe(
+            sets_table(table), hide_index=True, height="content",
+            alt=f"Images, lesions and oversampling of each class and set of {dataset.name}",
+        )  # fmt: skip
+        st.caption(words.escaped(sentence))
+
+
+def sets_table(reached: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a class: images of the quota and lesions in each set, and training images with their repeats."""
+    rows = []
+    for label, group in reached.groupby("label", sort=False):
+        row: dict[str, str] = {"Class": str(label).replace("_", "-")}
+        for each in group.to_dict("records"):
+            row[SET_NAMES[str(each["split"])]] = (
+                f"{each['images']:,} of {each['quota']:,}, {words.count_of(each['lesions'], 'lesion')}"
+            )
+            if each["split"] == "train":
+                row["Training with repeats"] = f"{each['oversampled']:,}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def networks_preview(asked: Asked) -> list[str]:
+    """Show parameters, steps and length of each network and size; return a sentence for each size too small."""
+    rows, too_small = [], []
+    for network in asked.networks:
+        for height, width in asked.sizes:
+            try:
+                cost = network_cost(network, height, width)
+            except SpecError as error:
+                too_small.append(f"{network.name} at {height}×{width}: {error}")
+                continue
+            training = replace(asked.spec.training, height=height, width=width)
+            spec = replace(asked.spec, network=network, training=training, baseline=asked.spec.baseline)
+            fewest, most = training_numbers.step_range(spec)
+            rows.append(
+                {
+                    "Network": network.name,
+                    "Size": words.size_text(height, width),
+                    "Parameters": words.count_text(cost.parameters),
+                    "MACs an image": words.count_text(cost.macs),
+                    "Weights": words.bytes_text(cost.bytes_weights),
+                    "Trainings a run": f"{fewest}" if fewest == most else f"{fewest} to {most}",
+                }
+            )
+    if rows:
+        st.markdown("**Networks**")
+        st.dataframe(
+            pd.DataFrame(rows), hide_index=True, height="content", alt="Parameters and trainings of each network"
+        )
+    return too_small
+
+
+def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[float | None, str]:
+    """Return the seconds of all runs one after the other on one worker, None where unknown, and what that rests on."""
+    seconds, basis = 0.0, ""
+    for spec, dataset in runs:
+        estimate = data.training_estimate(spec, dataset)
+        basis = basis or estimate.basis
+        if estimate.seconds is None:
+            return None, estimate.basis
+        seconds += estimate.seconds
+    if len(runs) > 1:
+        basis = f"one run after the other on one worker; the first {basis}"
+    return seconds, basis
+
+
+def start_panel(asked: Asked) -> None:
+    """Offer identical runs that exist, else say what will be trained, for how long, and start it."""
+    runs = asked.runs()
+    identical = data.identical_trainings(runs)
+    there = [run_id for run_id in identical if run_id is not None]
+    again = False
+    if there:
+        again = identical_runs(there, len(runs))
+    new = [run for run, known in zip(runs, identical, strict=True) if again or known is None]
+    if not new:
+        return
+    counted = [training_numbers.step_range(spec) for spec, _ in new]
+    fewest, most = sum(low for low, _ in counted), sum(high for _, high in counted)
+    trainings = words.count_of(fewest, "training") if fewest == most else f"{fewest:,} to {most:,} trainings"
+    try:
+        seconds, basis = total_estimate(new)
+    except QueueUnavailable:
+        seconds, basis = None, "The queue does not answer."
+    st.caption(
+        f":material/timer: {words.count_of(len(new), 'run')}, {trainings} of "
+        f"{words.count_of(asked.spec.training.epochs, 'epoch')}. "
+        + words.escaped(words.estimate_sentence(seconds, basis))
+    )
+    if asked.start_after is not None:
+        st.caption(f":material/alarm: Starts at {components.moment(asked.start_after)} at the earliest.")
+    no_worker()
+    # Not by a callback, which would know the fields only as they were before the one left last.
+    if st.button(
+        f"Start {words.count_of(len(new), 'run')}",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="start",
+        disabled=data.health().redis is not None,
+    ):
+        start(asked, new, again)
+
+
+def identical_runs(there: Sequence[str], wanted: int) -> bool:
+    """Offer runs with exactly these settings; return whether they are to be trained anew all the same."""
+    every = len(there) == wanted
+    subject = "A run" if wanted == 1 else "Every one of these runs" if every else f"{len(there)} of these {wanted} runs"
+    states = [data.run_state(run_id) for run_id in there]
+    under_way = any(state is not None and not state.ended for state in states)
+    st.info(
+        f"{subject} with exactly these settings on exactly these images "
+        + ("is there already" if not under_way else "is there or under way already")
+        + ("." if every else "; only the others are started."),
+        icon=":material/content_copy:",
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Open it" if len(there) == 1 else "Compare them", on_click=opened, args=(there,), key="open_identical"
+        )
+        return st.toggle("Train them again all the same", key=key("again"))
+
+
+def opened(run_ids: Sequence[str]) -> None:
+    """Turn to a run, or to the comparison of several."""
+    st.query_params["tab"] = "Runs" if len(run_ids) == 1 else "Compare"
+    if len(run_ids) == 1:
+        st.query_params["run"] = run_ids[0]
+    else:
+        st.query_params["runs"] = ",".join(run_ids)
+
+
+def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) -> None:
+    """Submit the runs together and turn to the first."""
+    try:
+        submissions = data.queues().submit_together(
+            runs, again=again, priority=asked.priority, start_after=asked.start_after
+        )
+    except DermSlimError as error:
+        st.session_state["problem"] = str(error)
+    else:
+        data.forget_states()
+        st.session_state["done"] = f"{words.count_of(len(submissions), 'run')} queued"
+        opened([submissions[0].run_id])
+    st.rerun()
+
+
+def no_worker() -> None:
+    """Say how to start a worker that trains, where none runs."""
+    health = data.health()
+    if health.redis is None and not any(worker.kind == "train" for worker in health.workers):
+        st.warning(
+            "Runs that are started stay queued until one runs: `python -m jobs.worker train`, on any machine that "
+            "reaches the queue and the images, or `make up` for everything.",
+            title="No train worker is running",
+            icon=":material/warning:",
+        )

@@ -1,0 +1,457 @@
+"""Parts that several pages share: banners, progress, links to runs, the facts behind a figure."""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import tzinfo
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from core.compression.measure import spec_from_dict
+from core.errors import DermSlimError, QueueUnavailable
+from core.training.steps import TRAINING_SPECS
+from dashboard import data, words
+from dashboard.parts import pictures
+from jobs.run_states import RunState
+
+PAGES = {  # where a run of each kind is shown, and the query parameter that names it there
+    "svd-sweep": ("app_pages/sweeps.py", "run"),
+    "resize-study": ("app_pages/resize.py", "study"),
+    "rivals": ("app_pages/jobs.py", "job"),
+    "reconstruct": ("app_pages/jobs.py", "job"),
+    "train": ("app_pages/prune_train.py", "run"),
+    "prune-train": ("app_pages/prune_train.py", "run"),
+}
+# The page's own backgrounds, as in .streamlit/config.toml.
+BACKGROUNDS = {"light": "#FFFFFF", "dark": "#11191E"}
+WAITING = ("queued", "running")  # what a worker should be at, or soon will be
+SYNTHETIC = ":violet-badge[:material/science: synthetic]"
+
+
+def reader_zone() -> tzinfo | None:
+    """Return the time zone of the reader's browser; None means this machine's."""
+    try:
+        return ZoneInfo(st.context.timezone) if st.context.timezone else None
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
+
+
+def moment(value: object) -> str:
+    """Return a moment in the reader's time zone."""
+    return words.moment_text(value, reader_zone())
+
+
+def theme() -> str | None:
+    """Return the page's theme, light or dark, for the charts' palette."""
+    return st.context.theme.type
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Show an error that is meant for the user as the sentence that it is."""
+    try:
+        yield
+    except DermSlimError as error:
+        st.error(words.sentence(error), icon=":material/error:")
+
+
+def said(part: Callable[..., None]) -> Callable[..., None]:
+    """Have a part of a page that runs by itself show such an error as the page does."""
+
+    @functools.wraps(part)
+    def shown(*arguments: Any, **named: Any) -> None:
+        with sentences():
+            part(*arguments, **named)
+
+    return shown
+
+
+def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
+    """Do something from a button; `show_outcome` then says that it is done, or why it is not."""
+    try:
+        action(*arguments)
+    except DermSlimError as error:
+        st.session_state["problem"] = str(error)
+    else:
+        st.session_state["done"] = done
+    data.forget_states()
+
+
+def show_outcome() -> None:
+    """Say once what the last button did, or why it did nothing."""
+    if problem := st.session_state.pop("problem", None):
+        st.error(words.sentence(problem), icon=":material/error:")
+    if done := st.session_state.pop("done", None):
+        st.toast(words.escaped(done), icon=":material/check:")
+
+
+@st.fragment(run_every=5)
+def health_banner() -> None:
+    """Say what is down, on every page and for as long as it is; silent while all is well."""
+    health = data.health()
+    if health.store:
+        st.error(words.sentence(health.store), title="The store cannot be read", icon=":material/database_off:")
+    if health.reader:
+        st.warning(
+            f"{words.escaped(health.reader)[:1].upper()}{words.escaped(health.reader)[1:]} has the database open to "
+            "read it. Records wait in the queue until it closes it; `python -m jobs snapshot FOLDER` gives it a copy.",
+            title="Nothing can be recorded now",
+            icon=":material/database_off:",
+        )
+    if health.redis:
+        st.error(
+            f"{words.sentence(health.redis)} Recorded results can still be read; nothing new can be started. "
+            "`make up` starts the queue and its workers.",
+            title="The queue does not answer",
+            icon=":material/cloud_off:",
+        )
+        return
+    if not health.recorder:
+        waiting = f"{words.count_of(health.waiting, 'record')} waiting. " if health.waiting else ""
+        st.warning(
+            f"{waiting}What the workers measure is kept in the queue and appears here once one runs: "
+            "`python -m jobs.worker record`, or `make up` for everything.",
+            title="No record worker is running",
+            icon=":material/warning:",
+        )
+    if not any(worker.kind == "svd" for worker in health.workers):
+        st.warning(
+            "Runs that are started stay queued until one runs: `python -m jobs.worker svd`, on any machine that "
+            "reaches the queue and the images.",
+            title="No svd worker is running",
+            icon=":material/warning:",
+        )
+    if health.store or any(worker.kind == "train" for worker in health.workers):
+        return
+    with sentences():
+        _trainings_that_wait()
+
+
+def _trainings_that_wait() -> None:
+    waiting_trainings = [state for state in data.run_states() if state.trains and state.status in WAITING]
+    if waiting_trainings:
+        st.warning(
+            f"{words.count_of(len(waiting_trainings), 'training run')} cannot go on until one runs: "
+            "`python -m jobs.worker train`, on any machine that reaches the queue and the images.",
+            title="No train worker is running",
+            icon=":material/warning:",
+        )
+
+
+def url_choice(
+    widget: Callable[..., Any],
+    label: str,
+    options: Sequence[str],
+    *,
+    param: str,
+    default: str | None = None,
+    format_func: Callable[[str], str] = str,
+    **arguments: Any,
+) -> str:
+    """Return the option that the URL's `param` names, chosen with `widget`, which writes it there.
+
+    For choices that the program makes too (a run just started) and whose labels are not what the URL should show;
+    Streamlit's own binding serves the others. format_func: gives an option's label, as plain text for a select box and
+    as Markdown for any other widget.
+    """
+    wanted = st.query_params.get(param)
+    chosen = next(option for option in (wanted, default, options[0]) if option is not None and option in options)
+    key = f"choice_{param}"
+    if st.session_state.get(key) != chosen:
+        st.session_state[key] = chosen
+
+    def changed() -> None:
+        if st.session_state[key] in options:  # a label that has changed since comes back as it is
+            st.query_params[param] = st.session_state[key]
+
+    if wanted is not None and wanted not in options:
+        st.warning(
+            f"{label}: expected one of those listed here; there is no {words.escaped(words.shortened(wanted, 80))}."
+        )
+    labels = words.unlike({option: format_func(option) for option in options})
+    widget(label, options, key=key, on_change=changed, format_func=labels.__getitem__, **arguments)
+    return chosen
+
+
+def pick_run(kind: str, noun: str, *, param: str, icon: str, new: Callable[[], None]) -> str | None:
+    """Return the run of this kind that the reader chooses, or None (and what to do) where there is none."""
+    states = run_states(kind)
+    if not states:
+        st.info(f"No {noun} has been measured yet.", icon=icon)
+        st.button(f"New {noun}", type="primary", icon=":material/add:", on_click=new)
+        return None
+    rows = recorded_rows(kind)
+    by_id = {state.run_id: state for state in states}
+    finished = next((state.run_id for state in states if state.status == "finished"), states[0].run_id)
+    return url_choice(
+        st.selectbox,
+        noun.capitalize(),
+        list(by_id),
+        param=param,
+        default=finished,
+        format_func=lambda run_id: state_label(by_id[run_id], rows),
+    )
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure as it is shown: its title as text, which wraps where the page is narrow, and its legend below."""
+
+    title: str | None
+    subtitle: str | None
+    figure: go.Figure
+
+
+def dressed(figure: go.Figure) -> Chart:
+    """Take the title out of a figure and put its legend below."""
+    title = figure.layout.title
+    taken = [text and html.unescape(text) for text in (title.text, title.subtitle.text)]  # shown as Markdown
+    figure.update_layout(
+        title={"text": None, "subtitle": {"text": None}},
+        legend={"orientation": "h", "x": 0, "y": 0, "xref": "container", "yref": "container", "yanchor": "bottom"},
+        margin={"t": 30},
+    )
+    return Chart(taken[0], taken[1], figure)
+
+
+@st.cache_resource(max_entries=500, show_spinner=False)
+def _drawn(depends: tuple[object, ...], _draw: Callable[[], go.Figure]) -> Chart:
+    return dressed(_draw())
+
+
+def chart(
+    figure: go.Figure | Callable[[], go.Figure],
+    *,
+    alt: str,
+    key: str,
+    depends: tuple[object, ...] = (),
+    save_as: tuple[str, str] | None = None,
+) -> None:
+    """Show a figure; one given as a function is drawn once for what it `depends` on, and kept.
+
+    save_as: name and kind, png or svg, of the file that the chart's camera button then gives.
+    """
+    shown = dressed(figure) if isinstance(figure, go.Figure) else _drawn((key, *depends), figure)
+    if shown.title:
+        st.markdown(f"**{words.escaped(shown.title)}**")
+    if shown.subtitle:
+        st.caption(words.escaped(shown.subtitle))
+    config: dict[str, Any] = {"displaylogo": False}
+    if save_as:
+        name, kind = save_as
+        config["displayModeBar"] = True
+        config["toImageButtonOptions"] = {"format": kind, "filename": name, "scale": 1 if kind == "svg" else 3}
+        # The camera and its neighbours stand above the panels; a file from a dark page stays readable elsewhere.
+        shown.figure.update_layout(margin={"t": 55}, paper_bgcolor=BACKGROUNDS.get(theme() or "", "rgba(0,0,0,0)"))
+    st.plotly_chart(shown.figure, alt=alt, key=key, config=config)
+
+
+def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **arguments: Any) -> None:
+    """Show a link to the page of a run. label: plain text, as in all links here."""
+    page, param = PAGES[kind]
+    st.page_link(page, label=words.escaped(label), icon=icon, query_params={param: run_id}, help="", **arguments)
+
+
+def own_page_link(run_id: str, label: str) -> None:
+    """Show a link to a run's own page: facts, files and log, whatever its kind."""
+    st.page_link(
+        "app_pages/run.py",
+        label=words.escaped(label),
+        icon=":material/tag:",
+        query_params={"run": run_id},
+        help="",
+    )
+
+
+def run_address(run_id: str) -> str:
+    """Return the address of a run's own page, as seen from any page."""
+    return f"run?{urlencode({'run': run_id})}"
+
+
+def inspector_link(dataset: str, image_id: str, label: str, k: int | None = None) -> None:
+    """Show a link that opens an image in the inspector."""
+    params = {"dataset": dataset, "image": image_id} | ({} if k is None else {"k": str(k)})
+    st.page_link("app_pages/inspector.py", label=words.escaped(label), icon="", query_params=params, help="")
+
+
+def status_text(status: str) -> str:
+    """Return a run's status as a badge."""
+    return f":{words.STATUS_COLOURS[status]}-badge[{words.STATUS_ICONS[status]} {status}]"
+
+
+def run_states(kind: str | None = None) -> list[RunState]:
+    """Return the runs of a kind, newest first; a sentence and none where the store cannot be read."""
+    try:
+        return [state for state in data.run_states() if kind in (None, state.kind)]
+    except DermSlimError as error:
+        st.error(words.sentence(error), icon=":material/error:")
+        return []
+
+
+def state_label(state: RunState, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a run's name in lists; its settings are known once it is recorded."""
+    if state.run_id in rows:
+        return words.run_label(rows[state.run_id], reader_zone())
+    synthetic = " (synthetic)" if state.synthetic else ""
+    return f"{moment(state.submitted_at)} · {words.shortened(state.dataset, 32)}{synthetic}"
+
+
+def recorded_rows(kind: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the recorded runs of a kind by id."""
+    return {row["run_id"]: data.plain_row(row) for _, row in data.runs(kind).iterrows()}
+
+
+# -- facts ---------------------------------------------------------------------------------------------------------
+
+
+def run_facts(row: Mapping[str, Any], title: str = "How this was measured") -> None:
+    """Show where a figure comes from: run, data set, settings, versions, and the command that repeats it."""
+    with st.expander(title, icon=":material/fact_check:"):
+        facts(row)
+        own_page_link(row["run_id"], "All about this run")
+
+
+def facts(row: Mapping[str, Any]) -> None:
+    """Show a run's facts and the command that repeats it. row: the store's, of a run of any kind."""
+    spec = json.loads(row["spec"])
+    own = _training_facts(row, spec) if spec["kind"] in TRAINING_SPECS else _measuring_facts(row, spec)
+    st.table({**own, **_common_facts(row)}, border="horizontal", width="stretch", alt="Facts of the run")
+    if row["command"]:
+        st.caption("Repeat it from the project's folder with")
+        st.code(row["command"], language=None, wrap_lines=True)
+
+
+def _named(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+    synthetic = f" {SYNTHETIC}" if row["synthetic"] else ""
+    source = f", made from {words.escaped(row['dataset_source'])}" if row["dataset_source"] else ""
+    return {
+        "Run": f"`{row['run_id']}`" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
+        "Data set": f"{words.escaped(row['dataset'])}{source}{synthetic}",
+        "Fingerprint of its images": f"`{row['dataset_fingerprint'][:16]}`",
+        "Settings": words.escaped(words.spec_text(spec)),
+    }
+
+
+def _measuring_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+    parameters = spec_from_dict(spec).metrics
+    return {
+        **_named(row, spec),
+        "Seed": str(spec["seed"]),
+        "Changed pixels": f"differ by more than {parameters.changed_threshold} levels",
+        "Low frequencies": f"up to {parameters.radial_cutoff:g} cycles a pixel",
+        "Images": f"{words.count_text(row['measured'])} measured of {words.count_text(row['total'])}"
+        + (f", {words.count_text(row['failed'])} failed" if row["failed"] else ""),
+    }
+
+
+def _training_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        **_named(row, spec),
+        "Seed": f"{spec['training']['seed']}; of the split {spec['split_seed']}",
+        "Device asked for": spec["device"],
+        "Study": f"`{row['study']}`" if row["study"] else words.NONE,
+        "Epochs": f"{words.count_text(row['measured'])} trained of {words.count_text(row['total'])}"
+        + (f", {words.count_of(row['failed'], 'step')} failed" if row["failed"] else ""),
+    }
+
+
+def _code(version: str | None, revision: str | None) -> str:
+    known = f"DermSlim {version}" if version else "DermSlim of a version that was not recorded"
+    return f"{known}, " + (f"`{revision}`" if revision else "not a git checkout")
+
+
+def _common_facts(row: Mapping[str, Any]) -> dict[str, str]:
+    versions = json.loads(row["versions"]) if row["versions"] else {}
+    work = f"; {words.duration_text(row['work_seconds'])} of work" if words.known(row["work_seconds"]) else ""
+    finished = f"{moment(row['finished_at'])}, after {words.duration_text(row['seconds'])}{work}"
+    return {
+        "Submitted": f"{moment(row['submitted_at'])} by {words.escaped(row['submitted_by'] or 'unknown')}",
+        "Finished": finished if words.known(row["finished_at"]) else words.NONE,
+        "Workers": words.escaped(row["workers"] or "") or words.NONE,
+        "Code": _code(versions.pop("dermslim", None), row["code_revision"]),
+        "Versions": words.escaped(", ".join(f"{name} {version}" for name, version in versions.items())) or words.NONE,
+    }
+
+
+def log(run_id: str) -> None:
+    """Show a run's log while the queue keeps it."""
+    try:
+        lines = data.queues().log(run_id)
+    except QueueUnavailable:
+        st.caption("The log is kept by the queue, which does not answer now.")
+        return
+    if not lines:
+        st.caption("No line: the log fades a day after a run has ended.")
+        return
+    # The box scrolls and not the code in it, which could not be reached by the keyboard in every browser.
+    with st.container(height=240 if len(lines) > 10 else "content", border=False, key=f"log_{run_id}"):
+        st.code("\n".join(lines), language=None, wrap_lines=True)
+
+
+def _file(frame: Callable[[], pd.DataFrame], kind: str) -> bytes:
+    return data.table_file(frame(), kind)
+
+
+def downloads(name: str, choices: Mapping[str, Callable[[], pd.DataFrame]], key: str) -> None:
+    """Offer frames as CSV and Parquet; each is read and written only when its button is pressed."""
+    kinds = {"csv": ("CSV", "text/csv"), "parquet": ("Parquet", "application/vnd.apache.parquet")}
+    with st.container(horizontal=True):
+        for title, frame in choices.items():
+            for kind, (label, mime) in kinds.items():
+                st.download_button(
+                    f"{title}, {label}",
+                    data=partial(_file, frame, kind),
+                    file_name=f"{name}-{title.lower().replace(' ', '-')}.{kind}",
+                    mime=mime,
+                    key=f"{key}_{title}_{kind}",
+                    on_click="ignore",
+                    icon=":material/download:",
+                )
+
+
+def thumbnail(path: Path, digest: str, image_id: str) -> None:
+    """Show an image small, or why it cannot be shown."""
+    picture = pictures.thumbnail(str(path), digest)
+    if isinstance(picture, str):
+        st.caption(f":material/broken_image: {words.sentence(picture)}")
+    else:
+        st.image(picture, width="stretch", alt=image_id)
+
+
+def how_to_get_ham10000() -> None:
+    """Say where HAM10000 comes from and which folder layout is expected."""
+    st.markdown(
+        """
+**HAM10000** (10,015 dermatoscopic images, CC BY-NC 4.0) comes from one of two places:
+
+- **Harvard Dataverse**, [doi:10.7910/DVN/DBW86T](https://doi.org/10.7910/DVN/DBW86T): download
+  `HAM10000_images_part_1.zip`, `HAM10000_images_part_2.zip` and `HAM10000_metadata.tab` (as CSV), and unpack them.
+- **ISIC Archive**, with its own tool [isic-cli](https://github.com/ImageMarkup/isic-cli): `isic collection list` names
+  the id of "HAM10000", and `isic image download --collections ID ham10000/` fetches its images and metadata.
+
+The folder to register then looks like this; `negatives/`, images without a lesion, is optional:
+"""
+    )
+    st.code(
+        "ham10000/\n├── HAM10000_metadata.csv      lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        "├── images/                    ISIC_0024306.jpg …, in one folder or several\n"
+        "└── negatives/                 optional",
+        language=None,
+    )
+    st.markdown(
+        "The ISIC challenges' ground truths, a folder with one sub-folder per class, or a plain folder of images work "
+        "too. "
+        "Without any download: `make demo` creates a **synthetic** data set."
+    )

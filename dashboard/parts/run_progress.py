@@ -1,0 +1,215 @@
+"""A run from its start to its end: its progress, what can be done about it, and what it could not do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import data, words
+from dashboard.parts import components
+from jobs.run_states import RunState
+from jobs.train_queue import PRIORITIES
+
+
+def show_run(run_id: str | None, results: Callable[[str], None]) -> None:
+    """Show a run as far as it has come: its progress, its results, or why there are none."""
+    state = data.run_state(run_id) if run_id else None
+    if state is None:
+        return
+    if not state.ended:
+        live_progress(state.run_id)
+    elif state.status == "finished":
+        results(state.run_id)
+    else:
+        ended_early(state)
+
+
+def live_progress(run_id: str) -> None:
+    """Show a run's progress while it lasts, then the page as it is with the results."""
+    st.fragment(components.said(_progress), run_every=1)(run_id)
+
+
+def _progress(run_id: str) -> None:
+    state = data.run_state(run_id)
+    if state is None or state.ended:
+        st.rerun(scope="app")
+    components.show_outcome()
+    st.markdown(f"{components.status_text(state.status)} `{state.run_id}`")
+    progress_bar(state)
+    controls(state)
+
+
+def controls(state: RunState) -> None:
+    """Offer what can be done about a run that has not ended."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if state.trains:
+            _training_controls(state)
+        after = "the epoch being trained now is" if state.trains else "the images being measured now are"
+        st.button(
+            "Cancel after the epoch" if state.trains and state.status == "running" else "Cancel",
+            key=f"cancel_{state.run_id}",
+            icon=":material/stop_circle:",
+            help=f"{after.capitalize()} the last. What is there is kept, and a retry goes on from it.",
+            on_click=components.attempt,
+            args=(cancel_run, state.run_id),
+            kwargs={"done": f"Cancelling: {after} the last"},
+        )
+        if state.trains and (state.status == "running" or (state.status == "paused" and state.doing)):
+            st.button(
+                "Cancel at once",
+                key=f"cancel_now_{state.run_id}",
+                icon=":material/cancel:",
+                help="In the middle of the epoch, which is lost; the last checkpoint is kept.",
+                on_click=components.attempt,
+                args=(cancel_run_at_once, state.run_id),
+                kwargs={"done": "Cancelled: the epoch that was being trained is lost"},
+            )
+
+
+def _training_controls(state: RunState) -> None:
+    """Offer to hold a training run, to let it go on, and to let it go before or after others."""
+    held = state.status in ("paused", "scheduled")
+    st.button(
+        "Start now" if state.status == "scheduled" else "Resume" if held else "Pause",
+        key=f"hold_{state.run_id}",
+        icon=":material/play_arrow:" if held else ":material/pause:",
+        help="Goes on after the last epoch." if held else "Stops after the epoch being trained now and keeps it.",
+        on_click=components.attempt,
+        args=(resume_run if held else pause_run, state.run_id),
+        kwargs={"done": "Queued: a worker goes on with it" if held else "Paused after the epoch being trained now"},
+    )
+    key = f"priority_{state.run_id}_{state.priority}"  # another widget once the priority has changed
+    st.selectbox(
+        "Priority",
+        PRIORITIES,
+        index=PRIORITIES.index(state.priority),
+        key=key,
+        width=140,
+        help="Workers empty high before normal before low. A step that is being trained is not interrupted.",
+        on_change=_change_priority,
+        args=(state.run_id, key),
+    )
+
+
+def _change_priority(run_id: str, key: str) -> None:
+    priority = st.session_state[key]
+    components.attempt(prioritise_run, run_id, priority, done=f"Priority {priority}")
+
+
+def progress_bar(state: RunState) -> None:
+    """Show how far a run is, at which rate, and how long it will still take."""
+    if state.trains:
+        text = words.training_progress_text(state, components.reader_zone())
+        st.progress(min(1.0, state.done / max(1, state.total)), text=words.escaped(text))
+        return
+    finished = state.done + state.failed
+    if state.status == "queued":
+        before = f", {words.count_of(state.position, 'run')} before it" if state.position else ""
+        st.progress(0.0, text=f"Queued{before}: {words.count_of(state.total, 'image')} to measure")
+        return
+    parts = [f"{finished:,} of {words.count_of(state.total, 'image')}"]
+    if state.rate:
+        parts.append(f"{words.number_text(state.rate, 3)} images/s")
+    if state.seconds_left is not None:
+        parts.append(f"{words.duration_text(state.seconds_left)} left" if finished < state.total else "recording")
+    if state.failed:
+        parts.append(f"{words.count_of(state.failed, 'image')} failed")
+    st.progress(min(1.0, finished / max(1, state.total)), text=" · ".join(parts))
+
+
+def cancel_run(run_id: str) -> None:
+    """Stop a run after the images, or the epoch, at hand."""
+    data.queues().cancel(run_id)
+
+
+def cancel_run_at_once(run_id: str) -> None:
+    """Stop a training run in the middle of its epoch."""
+    data.queues().cancel(run_id, force=True)
+
+
+def pause_run(run_id: str) -> None:
+    """Hold a training run after its epoch."""
+    data.queues().pause(run_id)
+
+
+def resume_run(run_id: str) -> None:
+    """Let a held training run go on."""
+    data.queues().resume(run_id)
+
+
+def prioritise_run(run_id: str, priority: str) -> None:
+    """Move a training run before or behind others that wait."""
+    data.queues().prioritise(run_id, priority)
+
+
+def retry_run(run_id: str) -> None:
+    """Measure or train what a run has left out."""
+    data.queues().retry(run_id)
+
+
+def retry_button(state: RunState) -> None:
+    """Offer to measure or train what an ended run has left out."""
+    if state.trains:
+        if state.ended and (state.failed or state.status != "finished"):
+            st.button(
+                "Retry from the failed step" if state.failed else "Go on from the last epoch",
+                key=f"retry_{state.run_id}",
+                icon=":material/replay:",
+                help="Steps before it are kept.",
+                on_click=components.attempt,
+                args=(retry_run, state.run_id),
+                kwargs={"done": "Queued again: trained steps are kept"},
+            )
+    elif state.ended and state.done < state.total:
+        st.button(
+            f"Retry the {words.count_of(state.total - state.done, 'missing image')}",
+            key=f"retry_{state.run_id}",
+            icon=":material/replay:",
+            on_click=components.attempt,
+            args=(retry_run, state.run_id),
+            kwargs={"done": "Queued again: measured images are kept"},
+        )
+
+
+def ended_early(state: RunState) -> None:
+    """Say why a run has ended before its work was done, where it has, and offer to go on."""
+    measured = words.done_text(state)
+    if state.status == "cancelled":
+        st.warning(f"This run was cancelled with {measured}. That is kept.", icon=":material/cancel:")
+    elif state.status == "failed":
+        st.error(
+            words.sentence(state.error or "No reason was recorded"),
+            title=f"This run failed with {measured}",
+            icon=":material/error:",
+        )
+    retry_button(state)
+    left_out_images(state)
+
+
+def left_out_images(state: RunState) -> None:
+    """List the images, or the steps, that a run could not measure or train, with their reasons."""
+    if state.failed and state.trains:
+        steps = data.steps(state.run_id)
+        _left_out(state, steps[steps["status"] == "failed"], ("name", "failure"), "step", "trained")
+    elif state.failed:
+        _left_out(state, data.failed_images(state.run_id), ("image_id", "reason"), "image", "measured")
+
+
+def _left_out(state: RunState, failures: pd.DataFrame, columns: tuple[str, str], noun: str, done: str) -> None:
+    """List what failed, where anything is recorded of it. columns: what names it, and what holds the reason."""
+    if failures.empty:
+        return
+    name, reason = columns
+    with st.expander(f"{words.count_of(len(failures), noun)} could not be {done}", icon=":material/report:"):
+        st.dataframe(
+            failures[[name, reason, "worker"]],
+            hide_index=True,
+            column_config={
+                name: st.column_config.TextColumn(noun.capitalize(), width="medium"),
+                reason: st.column_config.TextColumn("Reason", width="large"),
+                "worker": "Worker",
+            },
+            alt=f"{noun.capitalize()}s of run {state.run_id} that could not be {done}, with reasons",
+        )

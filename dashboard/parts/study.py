@@ -1,0 +1,450 @@
+"""A study of the article as it stands: what runs, what waits for what, and in the morning what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.article.claims import STATUSES
+from core.article.evidence import Grounds
+from core.article.plan import (
+    FAILED,
+    FINISHED,
+    ORIGINALS,
+    PRUNING,
+    READY,
+    RECONSTRUCTION,
+    RESIZE,
+    STAGES,
+    SWEEP,
+    UNDER_WAY,
+    WAITING,
+    Standing,
+)
+from core.article.summary import accuracy_sentences, compression_sentence, study_runs, training_figures, training_runs
+from core.store.file import plain_rows
+from dashboard import data, words
+from dashboard.forms import study as study_form
+from dashboard.parts import components
+from jobs.run_states import RunState
+from jobs.studies import StudyState, cancel_study, pause_study, prioritise_study, resume_study, share_done
+from jobs.train_queue import PRIORITIES
+
+COLOURS = {WAITING: "gray", READY: "gray", UNDER_WAY: "blue", FINISHED: "green", FAILED: "red"}
+ICONS = {
+    WAITING: ":material/hourglass_empty:",
+    READY: ":material/schedule:",
+    UNDER_WAY: ":material/play_circle:",
+    FINISHED: ":material/check_circle:",
+    FAILED: ":material/error:",
+}
+
+
+def live(study: str) -> None:
+    """Show a study while it is under way; the page is drawn anew when a run of it begins or ends."""
+    state = data.study(study)
+    if state is not None:
+        st.fragment(components.said(_live), run_every=2)(study, fingerprint(state))
+        if state.progress.of(FINISHED):
+            summary(state)
+
+
+def ended(state: StudyState) -> None:
+    """Show a study that has ended: first what it came to."""
+    runs = run_states(state)
+    head(state, runs)
+    trouble(state)
+    summary(state)
+    st.header("Its runs")
+    stages(state, runs)
+
+
+def fingerprint(state: StudyState) -> tuple[object, ...]:
+    """Return what the page's figures depend on: how the study and each of its parts stand."""
+    parts = tuple((each.state, each.run.run_id if each.run else "") for each in state.progress.parts)
+    return (state.study, state.status, parts)
+
+
+def _live(study: str, known: tuple[object, ...]) -> None:
+    state = data.study(study)
+    if state is None or fingerprint(state) != known:
+        st.rerun(scope="app")
+    components.show_outcome()
+    runs = run_states(state)
+    head(state, runs)
+    controls(state)
+    trouble(state)
+    stages(state, runs)
+
+
+def run_states(state: StudyState) -> dict[str, RunState]:
+    """Return the study's runs as the queue sees them, by id."""
+    wanted = set(study_runs(state.progress))
+    return {run.run_id: run for run in components.run_states() if run.run_id in wanted}
+
+
+def until_recorded(study: str) -> None:
+    """Wait for a study that was just submitted to appear in the store."""
+
+    def look() -> None:
+        if data.study(study) is not None:
+            st.rerun(scope="app")
+
+    st.fragment(components.said(look), run_every=1)()
+
+
+# -- how it stands -----------------------------------------------------------------------------------------------------
+
+
+def head(state: StudyState, runs: Mapping[str, RunState]) -> None:
+    """Say how far the study is, and how long it will still take."""
+    done, count = len(state.progress.of(FINISHED)), len(state.progress.parts)
+    st.markdown(
+        f"{components.status_text(state.status)} **{done} of {words.count_of(count, 'run')} finished**"
+        + (f" · {left_text(state, runs)}" if not state.ended else "")
+        + (f" · nothing starts before {components.moment(state.starts_at)}" if state.starts_at else "")
+    )
+    shares = [share_done(each, runs.get(each.run.run_id) if each.run else None) for each in state.progress.parts]
+    st.progress(sum(shares) / count)
+
+
+def left_text(state: StudyState, runs: Mapping[str, RunState]) -> str:
+    """Return how long a study still takes, as far as that can be guessed."""
+    dataset = data.dataset(state.spec.dataset)
+    if dataset is None:
+        return "its data set was removed"
+    done = {
+        each.part.key: share_done(each, runs.get(each.run.run_id) if each.run else None)
+        for each in state.progress.parts
+    }
+    estimate = data.study_estimate(state.spec, dataset, done)
+    if estimate.seconds is None:
+        return "time left not known yet" if estimate.stages else "nearly done"
+    return f"{'more than' if estimate.unknown else 'about'} {words.duration_text(estimate.seconds)} left"
+
+
+def controls(state: StudyState) -> None:
+    """Offer what can be done about a study that has not ended."""
+    if state.ended:
+        return
+    held = state.status in ("paused", "scheduled")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.button(
+            "Start now" if state.status == "scheduled" else "Resume" if held else "Pause trainings",
+            key="hold",
+            icon=":material/play_arrow:" if held else ":material/pause:",
+            help="It goes on where it was." if held else "After the epoch being trained now; measuring goes on.",
+            on_click=components.attempt,
+            args=(resume if held else pause, state.study),
+            kwargs={"done": "The study goes on" if held else "Paused after the epoch being trained now"},
+        )
+        if st.session_state.get("priority_of_study") != state.priority:
+            st.session_state["priority_of_study"] = state.priority
+        st.selectbox(
+            "Priority", PRIORITIES, key="priority_of_study", width=140, on_change=_change_priority, args=(state.study,),
+            help="Of the study's trainings, those to come included. What is being trained is not interrupted.",
+        )  # fmt: skip
+        st.button(
+            "Cancel the study",
+            key="cancel",
+            icon=":material/stop_circle:",
+            help="Its runs end after the image or epoch at hand. What is there is kept, and resuming goes on from it.",
+            on_click=components.attempt,
+            args=(cancel, state.study),
+            kwargs={"done": "Cancelling: the images and the epoch at hand are the last"},
+        )
+
+
+def _change_priority(study: str) -> None:
+    priority = st.session_state["priority_of_study"]
+    components.attempt(prioritise, study, priority, done=f"Priority {priority}")
+
+
+def prioritise(study: str, priority: str) -> None:
+    """Change the priority of a study's trainings."""
+    prioritise_study(data.queues(), study, priority)
+
+
+def pause(study: str) -> None:
+    """Hold a study's trainings."""
+    pause_study(data.queues(), study)
+
+
+def resume(study: str, k: int | None = None) -> None:
+    """Let a study go on."""
+    resume_study(data.queues(), study, k=k)
+
+
+def cancel(study: str) -> None:
+    """Stop a study."""
+    cancel_study(data.queues(), study)
+
+
+def trouble(state: StudyState) -> None:
+    """Say what failed and why, what waits for it, and what to do."""
+    text = state.progress.trouble or state.error or ""
+    if state.status == "cancelled":
+        st.warning("This study was cancelled. What was measured and trained is kept.", icon=":material/cancel:")
+    elif text:
+        title = "The study stopped" if state.status == FAILED else "Something failed; the rest goes on"
+        st.error(words.escaped(text), title=title, icon=":material/error:")
+    if state.status == "cancelled" or text:
+        _resume_form(state)
+
+
+def _resume_form(state: StudyState) -> None:
+    """Offer to go on; with another k where the rule chose none."""
+    without_k = any(each.state == FAILED and each.part.stage in (RECONSTRUCTION, RESIZE) and each.run is None
+                    for each in state.progress.parts)  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        k = None
+        if without_k:
+            k = st.number_input("k* in place of the rule's", min_value=1, step=1, value=max(state.spec.ks), width=220)
+        st.button(
+            "Resume the study",
+            key="resume",
+            type="primary",
+            icon=":material/replay:",
+            help="Runs that failed or were cancelled are retried from where they were; the rest goes on.",
+            on_click=components.attempt,
+            args=(resume, state.study, k),
+            kwargs={"done": "The study goes on"},
+        )
+
+
+def stages(state: StudyState, runs: Mapping[str, RunState]) -> None:
+    """List the stages with their runs: how each stands, what it waits for, and where to see it."""
+    for stage, title in STAGES.items():
+        parts = [each for each in state.progress.parts if each.part.stage == stage]
+        with st.container(border=True, gap="xsmall"):
+            st.markdown(f"{stage_badge(parts, runs, state.status)} **{title}**")
+            for each in parts:
+                part_line(each, runs.get(each.run.run_id) if each.run else None)
+            if stage == PRUNING:
+                st.caption(
+                    "Its first step, the unpruned network, is the training on reconstructed images of Tables 4 and 5."
+                )
+    with st.container(border=True):
+        st.markdown(f":green-badge[{ICONS[FINISHED]} counted] **Parameter curves**")
+        st.page_link("app_pages/curves.py", label="Open", icon=":material/trending_down:", help="")
+
+
+def stage_badge(parts: Sequence[Standing], runs: Mapping[str, RunState], status: str) -> str:
+    """Return how a stage stands as a badge: the state that matters most of its runs'; status: the study's."""
+    states = {each.state for each in parts}
+    state = next(state for state in (FAILED, UNDER_WAY, READY, WAITING, FINISHED) if state in states)
+    done = sum(each.state == FINISHED for each in parts)
+    text, colour = state, COLOURS[state]
+    if state == READY:
+        text = status if status in ("paused", "scheduled", "cancelled") else "about to be submitted"
+    elif state == UNDER_WAY:
+        begun = {runs[each.run.run_id].status for each in parts if each.run and each.run.run_id in runs}
+        if "running" not in begun:
+            text, colour = ("paused" if "paused" in begun else "queued"), "gray"
+    if len(parts) > 1 and state != FINISHED:
+        text += f", {done} of {len(parts)} finished"
+    return f":{colour}-badge[{ICONS[state]} {text}]"
+
+
+def part_line(standing: Standing, run: RunState | None) -> None:
+    """Show one run of a study in a line."""
+    name = standing.part.title if standing.part.network else ""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        details = [f"{ICONS[standing.state]} {words.escaped(name)}"] if name else []
+        if standing.state == WAITING:
+            details.append(words.escaped(standing.reason))
+        elif standing.state == FAILED:
+            details.append(words.sentence(standing.reason))
+        elif run is not None and not run.ended:
+            details.append(words.escaped(progress_text(run)))
+        elif run is not None and run.finished_at and run.started_at:
+            took = (run.finished_at - run.started_at).total_seconds()
+            left_out = f" · {words.count_of(run.failed, 'image')} left out" if run.failed and not run.trains else ""
+            details.append(f"finished {words.ago_text(run.finished_at)} after {words.duration_text(took)}{left_out}")
+        if details:
+            st.markdown(" · ".join(details))
+        if standing.run is not None:
+            components.run_link(standing.run.run_id, standing.run.kind, "Open", icon=":material/arrow_forward:")
+
+
+def progress_text(run: RunState) -> str:
+    """Return how far a run under way is."""
+    if run.trains:
+        return words.training_progress_text(run, components.reader_zone())
+    left = f" · {words.duration_text(run.seconds_left)} left" if run.seconds_left is not None else ""
+    return f"{run.done + run.failed:,} of {words.count_of(run.total, 'image')}{left}"
+
+
+# -- the morning's summary ---------------------------------------------------------------------------------------------
+
+
+def summary(state: StudyState) -> None:
+    """Say what the study came to so far: what ended, the figures beside the article's, and where to read on."""
+    st.header("What it came to")
+    figures = training_figures(state.progress, data.trainings())
+    with st.container(border=True):
+        for sentence in (since_sentence(state), compression(state), *accuracy_sentences(figures)):
+            st.markdown(words.escaped(sentence))
+    if len(figures):
+        figures_table(state, figures)
+    claims(state)
+    links(state)
+
+
+def since_sentence(state: StudyState) -> str:
+    """Say when the study began and ended, and how many runs it counts so far."""
+    parts = state.progress
+    text = f"Submitted {components.moment(state.submitted_at)}"
+    if state.finished_at is not None and state.ended:
+        took = words.duration_text((state.finished_at - state.submitted_at).total_seconds())
+        text += f", {state.status} {components.moment(state.finished_at)}, after {took}"
+    counts = [
+        f"{len(parts.of(*states))} {label}"
+        for label, states in (
+            ("finished", (FINISHED,)),
+            ("failed", (FAILED,)),
+            ("under way", (UNDER_WAY,)),
+            ("waiting", (READY, WAITING)),
+        )
+        if parts.of(*states)
+    ]
+    return f"{text}. Of {words.count_of(len(parts.parts), 'run')}: {', '.join(counts)}."
+
+
+def compression(state: StudyState) -> str:
+    """Say which k was taken and what it saves, beside the article's figures."""
+    sweep = next(each for each in state.progress.parts if each.part.stage == SWEEP)
+    row = data.run(sweep.run.run_id) if sweep.run is not None and sweep.state == FINISHED else None
+    return compression_sentence(state.progress.k, pd.DataFrame() if row is None else data.storage(row))
+
+
+def figures_table(state: StudyState, figures: pd.DataFrame) -> None:
+    """List the trainings with their headline figures, each with a link to its run."""
+    rows = plain_rows(figures)
+    several_seeds = len(state.spec.seeds) > 1
+    table = pd.DataFrame(
+        {
+            "Network": [row["network"] for row in rows],
+            "Images": [row["version"] for row in rows],
+            **({"Seed": [str(row["seed"]) for row in rows]} if several_seeds else {}),
+            "Run": [components.run_address(row["run_id"]) for row in rows],
+            "Test accuracy": [words.percent_text(row["test_accuracy"], 2) for row in rows],
+            "Article": [words.percent_text(row["printed"], 2) for row in rows],
+            "Difference": [points_text(row["difference"]) for row in rows],
+            "Smallest accepted": [smallest_text(row) for row in rows],
+            "Parameters left": [words.percent_text(row["share"]) for row in rows],
+            "Its accuracy": [words.percent_text(row["smallest_accuracy"], 2) for row in rows],
+            "Training time": [words.duration_text(row["seconds"]) for row in rows],
+        }
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        column_config={
+            "Network": st.column_config.TextColumn(pinned=True),
+            "Run": st.column_config.LinkColumn(display_text="Open", width="small"),
+        },
+        alt="The study's trainings with their headline figures",
+    )
+    st.caption("Test accuracy: of the unpruned network. Article: its Table 5. Difference in points.")
+
+
+def points_text(difference: object) -> str:
+    """Return a difference in points with its sign."""
+    return f"{float(difference):+.2f}".replace("-", "−") if words.known(difference) else words.NONE  # type: ignore[arg-type]
+
+
+def smallest_text(row: Mapping[str, Any]) -> str:
+    """Return the smallest accepted network's name; none where all were rejected, a dash where none was pruned."""
+    if row["smallest"]:
+        return str(row["smallest"])
+    pruned = row["version"] == "reconstructed" and row["trainings"] > 1
+    return "none" if pruned else words.NONE
+
+
+def grounds(state: StudyState) -> Grounds:
+    """Return what the claims are judged by: this study's runs alone, as far as they have finished."""
+    finished = {each.part.stage: each.run.run_id for each in state.progress.of(FINISHED) if each.run is not None}
+    trained = ORIGINALS in finished or PRUNING in finished
+    return Grounds(
+        sweep=finished.get(SWEEP),
+        resize=finished.get(RESIZE),
+        dataset=state.spec.dataset if trained else None,
+        reconstruction=state.progress.reconstruction if PRUNING in finished else None,
+    )
+
+
+def claims(state: StudyState) -> None:
+    """Count the article's claims by what this study says of them, and name those that it does not bear out."""
+    table = data.study_claims(training_runs(state.progress), grounds(state))
+    counts = {status: table[table["status"] == status] for status in STATUSES}
+    st.markdown("**The article's claims, by this study alone**")
+    if data.datasets().set_index("name")["synthetic"].get(state.spec.dataset, False):
+        st.caption("Measured on synthetic images, which say nothing of real ones.")
+    with st.grid(3, min_column_width=160):
+        for status, rows in counts.items():
+            st.metric(status.capitalize(), len(rows), border=True)
+    differing = counts["not reproduced"]
+    if len(differing):
+        with st.expander("Where it differs from the article", icon=":material/difference:"):
+            for row in plain_rows(differing):
+                st.markdown(
+                    f"**{row['id']}** {words.escaped(row['claim'])}  \nPrinted: {words.escaped(row['printed_value'])}. "
+                    f"Measured: {words.escaped(row['measured'])}"
+                )
+
+
+def links(state: StudyState) -> None:
+    """Lead to the tables and claims that rest on this study."""
+    trained = training_runs(state.progress)
+    chosen = grounds(state)
+    judged = {
+        name: value
+        for name, value in {
+            "sweep": chosen.sweep,
+            "resize": chosen.resize,
+            "dataset": chosen.dataset,
+            "reconstruction": chosen.reconstruction,
+        }.items()
+        if value is not None
+    }
+    with st.container(horizontal=True):
+        if trained:
+            st.page_link(
+                "app_pages/tables.py", label="Tables 4, 5 and 6 of these runs", icon=":material/table_chart:", help="",
+                query_params={"runs": list(trained)},
+            )  # fmt: skip
+        st.page_link(
+            "app_pages/claims.py", label="Claims, one by one", icon=":material/rule:", query_params=judged, help=""
+        )
+        st.page_link("app_pages/curves.py", label="Parameter curves", icon=":material/trending_down:", help="")
+
+
+def settings(state: StudyState) -> None:
+    """Show what the study was told, and the command that submits it again."""
+    with st.expander("Settings, and the command that repeats it", icon=":material/fact_check:"):
+        spec = state.spec
+        training = spec.training
+        facts = {
+            "Study": f"`{state.study}`",
+            "Submitted": f"{components.moment(state.submitted_at)} by {words.escaped(state.submitted_by or 'unknown')}",
+            "Images": f"{words.escaped(spec.dataset)}, fingerprint `{spec.fingerprint[:16]}`",
+            "Networks": words.escaped(", ".join(network.name for network in spec.networks)),
+            "Seeds": words.numbers_text(spec.seeds),
+            "Protocol": f"{words.size_text(training.height, training.width)}, "
+            f"{words.count_of(training.epochs, 'epoch')}, batch {training.batch_size}, "
+            f"learning rate {training.learning_rate:g}",
+            "Sizes of single networks": words.escaped(study_form.overrides_text(spec.overrides)) or words.NONE,
+            "k of the sweep": words.numbers_text(spec.ks),
+            "k\\*": f"by the {spec.rule} rule" if spec.k is None else str(spec.k),
+            "Stored as": f"{words.codec_text(spec.codec, spec.quality)}, {words.MODES[spec.mode]}",
+            "Pruning factors": words.escaped(", ".join(f"{factor:g} %" for factor in spec.rules.factors)),
+        }
+        st.table(facts, border="horizontal", width="stretch", alt="Settings of the study")
+        if state.command:
+            st.caption("Repeat it from the project's folder with")
+            st.code(state.command, language=None, wrap_lines=True)

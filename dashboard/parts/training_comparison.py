@@ -1,0 +1,239 @@
+"""Training runs beside each other: only what differs in their settings, their steps, means over seeds, curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import data, words
+from dashboard.charts import training as training_charts
+from dashboard.charts import training_numbers
+from dashboard.parts import components
+from jobs.run_states import RunState
+
+MOST_CURVES = 8  # colours that can be told apart
+METRICS = {
+    "test_accuracy": "Test accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "test_precision": "Precision, the article's",
+    "test_recall": "Recall, the article's",
+    "macro_precision": "Precision, macro-average",
+}
+
+
+def rows() -> dict[str, dict[str, Any]]:
+    """Return the recorded training runs by id."""
+    return components.recorded_rows("train") | components.recorded_rows("prune-train")
+
+
+def label(state: RunState, recorded: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a run's name in lists; the end of its id tells apart runs of one minute and equal settings."""
+    kind = words.KINDS[state.kind]
+    return f"{components.state_label(state, recorded)} · {kind.lower()} · {state.run_id[-4:]}"
+
+
+def short_label(row: Mapping[str, Any]) -> str:
+    """Return a recorded run's name where many stand beside each other."""
+    spec = data.spec_of(dict(row))
+    synthetic = " (synthetic)" if row["synthetic"] else ""
+    parts = (
+        spec["network"]["name"],
+        f"{words.shortened(row['dataset'], 24)}{synthetic}",
+        f"seed {spec['training']['seed']}",
+        "pruned" if "rules" in spec else "trained",
+        row["run_id"][-4:],
+    )
+    return " · ".join(parts)
+
+
+def show_study(study: str) -> None:
+    """Turn to the comparison of the runs that were submitted together."""
+    known = data.runs()
+    st.query_params["tab"] = "Compare"
+    st.query_params["runs"] = ",".join(known.loc[known["study"] == study, "run_id"])
+
+
+def chosen_runs(states: Sequence[RunState], recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the runs that the address names, chosen in a field that writes them there."""
+    by_id = {state.run_id: state for state in states if state.run_id in recorded}
+    wanted = st.query_params.get("runs")
+    named = [run_id for run_id in (wanted or "").split(",") if run_id]
+    if wanted is None:
+        finished = [run_id for run_id, state in by_id.items() if state.status == "finished"]
+        named = newest_together(finished or list(by_id), recorded)
+    unknown = [run_id for run_id in named if run_id not in by_id]
+    if unknown:
+        st.warning(f"There is no training run {words.escaped(words.shortened(', '.join(unknown), 120))}.")
+    st.session_state["compared"] = [run_id for run_id in named if run_id in by_id]
+
+    def changed() -> None:
+        st.query_params["runs"] = ",".join(st.session_state["compared"])
+
+    labels = words.unlike({run_id: short_label(recorded[run_id]) for run_id in by_id})
+    return st.multiselect(
+        "Runs", list(by_id), key="compared", on_change=changed, format_func=labels.__getitem__
+    )  # fmt: skip
+
+
+def newest_together(run_ids: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the newest submission of several runs, or the newest two runs."""
+    for run_id in run_ids:
+        study = recorded[run_id]["study"]
+        if study:
+            return [each for each in run_ids if recorded[each]["study"] == study]
+    return list(run_ids[:2])
+
+
+def compare(states: Sequence[RunState]) -> None:
+    """Show the chosen runs beside each other."""
+    recorded = rows()
+    chosen = chosen_runs(states, recorded)
+    if not chosen:
+        st.info("Choose runs to compare.", icon=":material/compare_arrows:")
+        return
+    of_runs = [recorded[run_id] for run_id in chosen]
+    settings(of_runs)
+    steps = training_numbers.chosen_rows(data.compared_steps(of_runs), chosen)
+    if steps.empty:
+        st.info("None of these runs has a finished step yet.", icon=":material/hourglass_empty:")
+        return
+    side_by_side(steps, of_runs)
+    over_seeds(steps)
+    curves(steps, of_runs)
+
+
+def settings(of_runs: Sequence[dict[str, Any]]) -> None:
+    """List the settings in which the runs differ, and the runs' pages."""
+    st.header("Where they differ")
+    specs = {row["run_id"]: data.spec_of(row) for row in of_runs}
+    differing = training_numbers.differing_settings(specs)
+    table = differing.T.reset_index(names="Run") if len(differing) else pd.DataFrame({"Run": list(specs)})
+    table.insert(0, "Page", [components.run_address(run_id) for run_id in specs])
+    st.dataframe(
+        table, hide_index=True, height="content", alt="Settings in which the runs differ",
+        column_config={"Page": st.column_config.LinkColumn(display_text="open", width="small")},
+    )  # fmt: skip
+    synthetic = sorted({row["dataset"] for row in of_runs if row["synthetic"]})
+    if synthetic:
+        st.markdown(f"{components.SYNTHETIC} {words.escaped(', '.join(synthetic))}")
+    if len(specs) > 1 and differing.empty:
+        st.caption("They have the same settings.")
+
+
+def side_by_side(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None:
+    """List the steps of the runs in one table."""
+    st.header("Steps")
+    names = training_numbers.group_names(steps)
+    table = pd.DataFrame(
+        {
+            "Page": [components.run_address(run_id) for run_id in steps["run_id"]],
+            "Step": names,
+            "Seed": steps["seed"].to_numpy(),
+            "Parameters": [words.count_text(each) for each in steps["parameters"]],
+            **{name: [words.percent_text(each, 2) for each in steps[metric]] for metric, name in METRICS.items()},
+            "Validation accuracy": [words.percent_text(each, 2) for each in steps["validation_accuracy"]],
+            "Epochs": steps["epochs"].to_numpy(),
+            "Time": [words.duration_text(each) for each in steps["seconds"]],
+            "Accepted": [verdict(*pair) for pair in zip(steps["accepted"], steps["reason"], strict=True)],
+        }
+    )
+    st.dataframe(
+        table, hide_index=True, height="content" if len(table) < 25 else 800, alt="Steps of the runs side by side",
+        column_config={
+            "Page": st.column_config.LinkColumn(display_text="run", width="small"),
+            "Step": st.column_config.TextColumn(width="medium"),
+            "Accepted": st.column_config.TextColumn(width="large"),
+        },
+    )  # fmt: skip
+    components.downloads(
+        "compared",
+        {"Steps": lambda: steps, "Epochs": lambda: data.compared_epochs(of_runs)},
+        key="compared_files",
+    )
+
+
+def verdict(accepted: object, reason: str) -> str:
+    """Return whether a step was accepted, or why not."""
+    return "accepted" if words.known(accepted) and accepted else f"no: {reason}"
+
+
+def over_seeds(steps: pd.DataFrame) -> None:
+    """Show means ± sample deviations over the seeds of runs that differ in nothing else."""
+    groups = training_numbers.over_seeds(steps)
+    st.header("Means over seeds")
+    if (groups["n"] < 2).all():
+        st.caption("No two of these runs differ in their seed alone: each row is one training, without a deviation.")
+    names = training_numbers.group_names(groups)
+    table = pd.DataFrame(
+        {
+            "Step": names,
+            "n": groups["n"],
+            "Seeds": groups["seeds"],
+            "Parameters": [words.count_text(each) for each in groups["parameters"]],
+            **{name: mean_texts(groups, metric) for metric, name in METRICS.items()},
+            "Seconds": mean_texts(groups, "seconds", ""),
+        }
+    )
+    st.dataframe(
+        table, hide_index=True, height="content" if len(table) < 25 else 800,
+        alt="Mean and sample deviation over seeds of each step",
+        column_config={"Step": st.column_config.TextColumn(pinned=True, width="medium")},
+    )  # fmt: skip
+    st.caption(
+        "Mean ± sample deviation (n − 1) over the seeds of runs alike in network, data set, settings and step. Of a "
+        "seed trained twice the later run counts."
+    )
+    metric = st.segmented_control(
+        "Figure", list(METRICS), key="compared_metric", bind="query-params", default="test_accuracy", required=True,
+        format_func=METRICS.__getitem__, wrap=True,
+    )  # fmt: skip
+    components.chart(
+        training_charts.compared_sizes(groups, names, metric, theme=components.theme()),
+        alt=f"{METRICS[metric]} of each group against its parameters, with deviations over seeds",
+        key="compared_sizes",
+    )
+
+
+def mean_texts(groups: pd.DataFrame, metric: str, unit: str = " %") -> list[str]:
+    """Return each group's mean ± deviation of one figure."""
+    texts = []
+    for mean, deviation in zip(groups[metric], groups[f"{metric}_std"], strict=True):
+        spread = f" ± {deviation:.2f}" if words.known(deviation) else ""
+        texts.append(f"{mean:.2f}{spread}{unit}" if words.known(mean) else words.NONE)
+    return texts
+
+
+@st.fragment
+def curves(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None:
+    """Overlay the learning curves of one step number of every run, averaged over seeds."""
+    st.header("Learning curves")
+    names = {str(number): words.escaped(name) for number, name in zip(steps["step"], steps["name"], strict=True)}
+    with st.container(horizontal=True):
+        number = st.segmented_control(
+            "Step", list(names), key="compared_step", bind="query-params", default=next(iter(names)), required=True,
+            format_func=lambda each: f"{each}. {names[each]}" if each == "0" else f"step {each}", wrap=True,
+        )  # fmt: skip
+        quantity = st.segmented_control(
+            "Quantity", ["loss", "accuracy"], key="compared_quantity", bind="query-params", default="accuracy",
+            format_func=training_charts.QUANTITIES.__getitem__, required=True,
+        )  # fmt: skip
+    table = training_numbers.curves_over_seeds(data.compared_epochs(of_runs), steps[steps["step"] == int(number)])
+    groups = list(dict.fromkeys(table["group"]))
+    shown = table[table["group"].isin(groups[:MOST_CURVES])]
+    components.chart(
+        training_charts.compared_curves(shown, quantity, theme=components.theme()),
+        alt=f"{training_charts.QUANTITIES[quantity]} of the runs by epoch",
+        key="compared_curves",
+    )
+    left = len(groups) - MOST_CURVES
+    st.caption(
+        "Solid: validation; dotted: training. Band: one sample deviation over seeds either way, for validation."
+        + (
+            f" The first {MOST_CURVES} of {len(groups)} are drawn; choose fewer runs to see the others."
+            if left > 0
+            else ""
+        )
+    )

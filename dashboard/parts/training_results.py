@@ -1,0 +1,387 @@
+"""The parts of a training run's page: where it is, the ladder of its steps, and what each of them reached."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.data.splits import SPLITS
+from core.errors import QueueUnavailable
+from core.training.algorithm2 import Baseline
+from core.training.classification import FIGURES
+from core.training.steps import PruneTrainSpec, TrainSpec
+from dashboard import data, words
+from dashboard.charts import training as training_charts
+from dashboard.charts import training_numbers
+from dashboard.forms import training as training_forms
+from dashboard.forms.fields import SET_NAMES
+from dashboard.parts import components, run_progress
+
+LIVE_QUANTITIES = ("loss", "accuracy", "precision")
+FIGURE_NAMES = {
+    "accuracy": "Accuracy",
+    "precision": "Precision, the article's",
+    "recall": "Recall, the article's",
+    "macro_precision": "Precision, macro-average",
+    "macro_recall": "Recall, macro-average",
+    "balanced_accuracy": "Balanced accuracy",
+    "lesion_accuracy": "Accuracy over the three lesion classes",
+}
+DEFINITIONS = (
+    "The article's precision and recall count every probability above 0.5 as a prediction, over all classes at once: "
+    "an image may then have no prediction, so recall lies at or under accuracy. The macro-averages take each image for "
+    "its most probable class and weigh every class alike. Easy negatives lift every average; the accuracy over the "
+    "lesion classes leaves them out."
+)
+
+
+# -- while it lasts ----------------------------------------------------------------------------------------------------
+
+
+def live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
+    """Show a run while it lasts, anew each second; the whole page anew once a step has ended.
+
+    recorded: the status of each step that the page shows.
+    """
+    st.fragment(components.said(_live), run_every=1)(run_id, spec, recorded)
+
+
+def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
+    try:
+        state = data.queues().run(run_id)
+    except QueueUnavailable:
+        state = data.run_state(run_id)
+    if state is None or state.ended or tuple(data.steps(run_id)["status"]) != recorded:
+        data.forget_states()
+        st.rerun(scope="app")
+    components.show_outcome()
+    st.markdown(f"{components.status_text(state.status)} `{run_id}`")
+    run_progress.progress_bar(state)
+    run_progress.controls(state)
+    if state.step is None:
+        return
+    epochs = data.live_epochs(run_id)
+    current = epochs[epochs["step"] == state.step]
+    doing = "being trained" if state.status == "running" else state.status
+    st.markdown(f"**{words.escaped(state.step_name or '')}**, {doing}")
+    # Empty ones too: the browser has then loaded what draws them when the first epoch ends.
+    learning_curves(run_id, state.step, current, spec, quantities=LIVE_QUANTITIES, key="live")
+    st.caption("Dotted: the baseline. Dashed: the best epoch so far, whose weights are kept.")
+
+
+@st.fragment(run_every=1)
+@components.said
+def until_recorded(run_id: str) -> None:
+    """Draw the page anew once a run just submitted stands in the store."""
+    if data.run(run_id) is not None:
+        st.rerun(scope="app")
+
+
+# -- the answer --------------------------------------------------------------------------------------------------------
+
+
+def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
+    """Say in sentences and figures what a run reached."""
+    with st.container(border=True):
+        for sentence in answer_sentences(spec, steps):
+            st.markdown(words.escaped(sentence))
+    first = data.plain_row(steps.iloc[0])
+    best = data.plain_row(smallest_accepted(steps))
+    with st.grid(5, min_column_width=165):
+        st.metric("Parameters left", share_text(best["parameters"], first["parameters"]), border=True)
+        for label, name in (
+            ("Test accuracy", "test_accuracy"),
+            ("Balanced accuracy", "test_balanced_accuracy"),
+            ("Over lesion classes", "test_lesion_accuracy"),
+        ):
+            change = best[name] - first[name] if words.known(best[name]) and words.known(first[name]) else None
+            st.metric(
+                label,
+                words.percent_text(best[name]),
+                None if change is None or abs(change) < 0.05 else f"{change:+.1f} points",  # falls by its hyphen
+                border=True,
+            )
+        st.metric("Trained in", words.duration_text(steps["seconds"].sum()), border=True)
+
+
+def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
+    """Return what a run's finished steps come to. steps: those that were trained, the unpruned network first."""
+    first = data.plain_row(steps.iloc[0])
+    sentences = [
+        f"{spec.network.name}, unpruned, reaches {words.percent_text(first['test_accuracy'])} accuracy on the test set "
+        f"with {words.count_text(first['parameters'])} parameters"
+        + (" and meets the baseline." if first["accepted"] else f"; it misses the baseline: {first['reason']}.")
+    ]
+    pruned = steps[steps["step"] > 0]
+    if not isinstance(spec, PruneTrainSpec) or pruned.empty:
+        return sentences
+    accepted = pruned[pruned["accepted"].astype("boolean").fillna(False)]
+    trained = words.count_of(len(pruned), "pruned network")
+    if accepted.empty:
+        return [*sentences, f"Of {trained}, none met the baseline."]
+    best = data.plain_row(smallest_accepted(steps))
+    return [
+        *sentences,
+        f"Of {trained}, {len(accepted)} met the baseline. The smallest of them, {best['name']}, keeps "
+        f"{share_text(best['parameters'], first['parameters'])} of the parameters "
+        f"({words.count_text(best['parameters'])}) and reaches {words.percent_text(best['test_accuracy'])}.",
+    ]
+
+
+def smallest_accepted(steps: pd.DataFrame) -> pd.Series[Any]:
+    """Return the smallest step that met the baseline, else the unpruned network."""
+    accepted = steps[steps["accepted"].astype("boolean").fillna(False)]
+    return accepted.sort_values("parameters").iloc[0] if len(accepted) else steps.iloc[0]
+
+
+def share_text(part: object, whole: object) -> str:
+    """Return a share in percent with three digits; a dash where either is missing."""
+    if not (words.known(part) and words.known(whole) and whole):
+        return words.NONE
+    return f"{words.number_text(100 * float(part) / float(whole), 3)} %"  # type: ignore[arg-type]
+
+
+# -- the steps ---------------------------------------------------------------------------------------------------------
+
+
+def ladder(steps: pd.DataFrame) -> None:
+    """List every step: what it is, whether it was accepted or what it missed, what it reached, what it took."""
+    st.header("Steps")
+    st.caption(
+        "Accepted: yes, or the first criterion that was missed and by how many points. Test figures of the weights "
+        "that were kept; precision and recall by the article's definition. Weights and, with the optimizer's state, "
+        "checkpoint: sizes of the files."
+    )
+    st.dataframe(
+        ladder_table(steps),
+        hide_index=True,
+        height="content",
+        column_config={
+            "Step": st.column_config.TextColumn(pinned=True, width=130),
+            "Reason": st.column_config.TextColumn(width="large"),
+        },
+        alt="Every step with its size, verdict, test figures and time",
+    )
+    for step in steps[steps["status"] == "failed"].to_dict("records"):
+        st.error(
+            words.sentence(step["failure"]),
+            title=f"{words.escaped(step['name'])} could not be trained",
+            icon=":material/error:",
+        )
+
+
+def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return the ladder as texts, a row a step. steps: the store's rows of one run."""
+    unpruned = steps["parameters"].iloc[0] if len(steps) else None
+    rows = []
+    for step in (data.plain_row(row) for _, row in steps.iterrows()):
+        row = {
+            "Step": step["name"],
+            "Accepted": accepted_text(step),
+            "Parameters": words.count_text(step["parameters"]),
+            "Of unpruned": share_text(step["parameters"], unpruned),
+            "MACs": words.count_text(step["macs"]),
+        }
+        row |= {
+            label: words.percent_text(step[f"test_{name}"], 2)
+            for label, name in (
+                ("Test accuracy", "accuracy"),
+                ("Precision", "precision"),
+                ("Recall", "recall"),
+                ("Balanced", "balanced_accuracy"),
+                ("Lesion classes", "lesion_accuracy"),
+            )
+        }
+        row |= {
+            "Weights": words.bytes_text(step["weights_bytes"] or step["bytes_weights"]),
+            "With optimizer": words.bytes_text(step["checkpoint_bytes"] or step["bytes_with_optimizer"]),
+            "Epochs": words.count_text(step["epochs"]) if step["status"] != "training" else words.NONE,
+            "Kept epoch": words.count_text(step["kept_epoch"]),
+            "Time": words.duration_text(step["seconds"]),
+            "An epoch": words.duration_text(step["epoch_seconds"]),
+            "Images/s": words.number_text(step["images_per_second"], 3),
+            "Memory": words.bytes_text(step["peak_memory"]),
+            "Device": step["device"] or words.NONE,
+            "Reason": step["failure"] or step["reason"] or "",
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def accepted_text(step: dict[str, Any]) -> str:
+    """Return whether a step was accepted, or the first criterion that it missed and by how many points."""
+    if step["status"] != "finished":
+        return {"training": "not ended", "failed": "failed"}[step["status"]]
+    if step["accepted"]:
+        return "yes"
+    missed = "undefined" if step["missed_by"] is None else f"−{step['missed_by']:.2f}"
+    return f"{step['criterion'].replace('_', ' ')} {missed}"
+
+
+@st.fragment
+def size_section(run_id: str, steps: pd.DataFrame, depends: tuple[object, ...]) -> None:
+    """Chart parameters against test accuracy with the Pareto front."""
+    st.header("Size against accuracy")
+    metric = st.segmented_control(
+        "Accuracy", list(training_charts.METRICS), key="accuracy", bind="query-params", required=True,
+        default="test_accuracy", format_func=training_charts.METRICS.__getitem__, label_visibility="collapsed",
+    )  # fmt: skip
+    front = training_numbers.pareto_front(steps, metric)
+    components.chart(
+        lambda: training_charts.size_against_accuracy(steps, metric, front, theme=components.theme()),
+        alt=f"{training_charts.METRICS[metric]} of each step against its parameters, with the Pareto front",
+        key="pareto",
+        depends=(run_id, metric, *depends),
+    )
+    names = list(steps.loc[front, "name"])
+    if names:
+        st.caption(
+            f"On the Pareto front, beaten in both by no other step: {words.escaped('; '.join(names))}. Parameters: "
+            "logarithmic axis."
+        )
+
+
+def learning_curves(
+    run_id: str,
+    step: int,
+    epochs: pd.DataFrame,
+    spec: TrainSpec,
+    *,
+    quantities: tuple[str, ...] = tuple(training_charts.QUANTITIES),
+    key: str,
+) -> None:
+    """Chart the learning curves of one step, with the baseline and the epoch that is kept."""
+    state = (len(epochs), str(epochs["ended_at"].max()) if len(epochs) else "", components.theme())
+    grid = st.grid(len(quantities) if len(quantities) < 4 else 2, min_column_width=220)
+    for quantity in quantities:
+        with grid, st.container():
+            needed = baseline_of(spec.thresholds, quantity)
+
+            def drawn(quantity: str = quantity, needed: dict[str, float] = needed) -> Any:
+                return training_charts.learning_curve(
+                    epochs, quantity, needed, spec.training.epochs, theme=components.theme()
+                )
+
+            components.chart(
+                drawn,
+                alt=f"{training_charts.QUANTITIES[quantity]} of training and validation by epoch",
+                key=f"{key}_{quantity}",
+                depends=(run_id, step, *state),
+            )
+
+
+def baseline_of(limits: Baseline, quantity: str) -> dict[str, float]:
+    """Return the least training and validation figure of a quantity; empty where the baseline asks for none."""
+    if quantity not in ("accuracy", "precision"):
+        return {}
+    return {split: getattr(limits, f"{split}_{quantity}") for split in ("train", "validation")}
+
+
+@st.fragment
+def step_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> None:
+    """Show one step, whichever is chosen: learning curves, figures by both definitions, confusion, recalls."""
+    st.header("Step by step")
+    names = {str(number): f"{number}. {name}" for number, name in zip(steps["step"], steps["name"], strict=True)}
+    if st.query_params.get("step") not in names:
+        st.query_params.pop("step", None)
+    chosen = components.url_choice(st.selectbox, "Step", list(names), param="step", format_func=names.__getitem__)
+    step = data.plain_row(steps[steps["step"] == int(chosen)].iloc[0])
+    epochs = data.epochs(row)
+    learning_curves(row["run_id"], int(chosen), epochs[epochs["step"] == int(chosen)], spec, key="curve")
+    st.caption(
+        "Training figures are gathered while the weights change, dropout on, repeats included; validation is measured "
+        "at the epoch's end. Dotted: the baseline. Dashed: the epoch whose weights are kept, the best in validation "
+        "accuracy among those that meet the baseline, else among all."
+    )
+    if step["status"] != "finished":
+        reason = words.sentence(step["failure"] or "its training has not ended")
+        st.info(f"This step has no figures: {reason}", icon=":material/hourglass_empty:")
+        return
+    found = json.loads(step["classification"])
+    st.markdown("**Two definitions of precision and recall**")
+    st.dataframe(
+        figures_table(step), hide_index=True, height="content", alt="All figures of the step on the three sets"
+    )
+    st.caption(DEFINITIONS)
+    st.markdown("**Which class is taken for which**")
+    for column, split in zip(st.columns(3), SPLITS, strict=True):
+        with column:
+            matrix = found[split]["confusion"]
+            components.chart(
+                training_charts.confusion(matrix, SET_NAMES[split], theme=components.theme()),
+                alt=f"Confusion matrix of the {SET_NAMES[split].lower()} set",
+                key=f"confusion_{split}",
+            )
+    recalls = training_numbers.class_recalls(found).map(lambda value: words.percent_text(value, 2))
+    recalls.insert(0, "Recall by class", [str(label).replace("_", "-") for label in recalls.index])
+    st.dataframe(
+        recalls.rename(columns=SET_NAMES), hide_index=True, height="content", alt="Recall of each class on each set"
+    )
+
+
+def figures_table(step: dict[str, Any]) -> pd.DataFrame:
+    """Return a step's figures as texts: a row a figure, a column a set."""
+    rows = [
+        {"Figure": FIGURE_NAMES[name]}
+        | {SET_NAMES[split]: words.percent_text(step[f"{split}_{name}"], 2) for split in SPLITS}
+        for name in FIGURES
+    ]
+    return pd.DataFrame(rows)
+
+
+def layers_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> None:
+    """Show how the layers shrink from step to step."""
+    st.header("Layers shrinking")
+    sizes = data.layer_sizes(row, spec.training.height, spec.training.width)
+    components.chart(
+        lambda: training_charts.layer_shares(sizes, list(steps["name"]), theme=components.theme()),
+        alt="Share of each layer's filters or units that every step keeps",
+        key="layers",
+        depends=(row["run_id"], tuple(steps["name"]), components.theme()),
+    )
+    with st.expander("As a table", icon=":material/table:", on_change="rerun", key="layers_table") as opened:
+        if opened.open:
+            table = sizes.rename(columns=dict(zip(sizes.columns, numbered(steps), strict=True)))
+            st.dataframe(
+                table.reset_index(names="Layer"), hide_index=True, height="content", alt="Filters and units by layer"
+            )
+
+
+def numbered(steps: pd.DataFrame) -> list[str]:
+    """Return the steps' names with their numbers: two steps may have one name after a retry of other factors."""
+    return [f"{number}. {name}" for number, name in zip(steps["step"], steps["name"], strict=True)]
+
+
+def data_section(row: dict[str, Any]) -> None:
+    """Show the sets as they really were, and the sentences that belong beside the results."""
+    st.header("Data")
+    sets, notes = data.run_splits(row["run_id"]), data.training_notes(row["run_id"])
+    if sets.empty:
+        st.caption("The sets are recorded when the first step begins.")
+        return
+    st.dataframe(
+        training_forms.sets_table(sets),
+        hide_index=True,
+        height="content",
+        alt="Images and lesions of each class and set",
+    )
+    for note in notes:
+        st.caption(words.escaped(note))
+
+
+def log_section(run_id: str) -> None:
+    """Show a run's log."""
+    with st.expander("Log", icon=":material/notes:", on_change="rerun", key="log") as opened:
+        if opened.open:
+            components.log(run_id)
+
+
+def files_section(row: dict[str, Any]) -> None:
+    """Offer steps and epochs as files."""
+    run_id = row["run_id"]
+    components.downloads(
+        run_id, {"Steps": lambda: data.steps(run_id), "Epochs": lambda: data.epochs(row)}, key="training"
+    )

@@ -1,0 +1,1 @@
+"""The commands of `python -m jobs`, one module for each group."""

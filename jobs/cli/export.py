@@ -1,0 +1,106 @@
+"""The command `export`: the rows of a run, or of a study's trainings, as CSV or Parquet.
+
+python -m jobs export svd-sweep-20260101-120000-abc123 --output rows.parquet
+python -m jobs export train-20260101-120000-abc123 --table epochs --output epochs.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import SpecError
+from core.files.exports import check_writable, write_table
+from core.settings import Settings
+from core.store.measurements import Store
+from core.training.steps import TRAINING_SPECS
+from jobs.local import EXPORT_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT = "write a run's rows as CSV or Parquet"
+IMAGES, STEPS, EPOCHS, SPLITS = "images", "steps", "epochs", "splits"
+DESCRIBED = {
+    IMAGES: "a row an (image, k) of a measuring run",
+    STEPS: "a row a trained network",
+    EPOCHS: "a row an epoch",
+    SPLITS: "the images of each class in the three sets",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("run", metavar="RUN", help="the run's id, from `status`, or a study's, from `studies`")
+    what = "; ".join(f"{name}: {text}" for name, text in DESCRIBED.items())
+    parser.add_argument("--table", choices=tuple(DESCRIBED), help=f"{what} (default: images, or steps of trainings)")
+    parser.add_argument("--output", type=Path, help="file ending in .csv or .parquet (default: RUN.csv)")
+
+
+def act_export(options: argparse.Namespace) -> int:
+    """Write the rows of a run, or of all trainings of a study."""
+    path = options.output or Path(f"{Path(options.run).name}.csv")
+    check_writable(path)
+    count = write(Store(Settings.from_environment().database), options.run, path, options.table)
+    print(f"{count:,} rows written to {path}")
+    return 0
+
+
+def write(store: Store, run_or_study: str, path: Path, table: str | None = None) -> int:
+    """Write a table of a run, or of a study's trainings; return how many rows it has.
+
+    table: one of `DESCRIBED`; by default the one that the run has. SpecError where there is none to write.
+    """
+    trained, kind = _runs(store, run_or_study)
+    chosen = table or (STEPS if kind in TRAINING_SPECS else IMAGES)
+    if (chosen == IMAGES) == (kind in TRAINING_SPECS):
+        known = (IMAGES,) if chosen != IMAGES else (STEPS, EPOCHS, SPLITS)
+        raise SpecError(f"table: expected {' or '.join(known)}, which a {kind} run has; got {chosen}")
+    frame = _FRAMES[chosen](store, trained)
+    if frame.empty:
+        raise SpecError(f"expected rows to write; {run_or_study} has no {chosen} yet")
+    write_table(frame, path)
+    return len(frame)
+
+
+def _runs(store: Store, run_or_study: str) -> tuple[list[str], str]:
+    """Return the ids of the run, or of the study's trainings in the order of their submission, and their kind."""
+    run = store.run(run_or_study)
+    if run is not None:
+        return [run_or_study], str(run["kind"])
+    runs = store.runs()
+    own = runs[(runs["study"] == run_or_study) & runs["kind"].isin(list(TRAINING_SPECS))].iloc[::-1]
+    if own.empty:
+        what = "a study whose trainings have begun" if (runs["study"] == run_or_study).any() else "a recorded run"
+        raise SpecError(f"expected {what}; got {run_or_study}")
+    return [str(run_id) for run_id in own["run_id"]], str(own["kind"].iloc[0])
+
+
+def _images(store: Store, runs: list[str]) -> pd.DataFrame:
+    return store.measurements(runs[0], columns=EXPORT_COLUMNS)
+
+
+def _steps(store: Store, runs: list[str]) -> pd.DataFrame:
+    return store.steps(runs)
+
+
+def _epochs(store: Store, runs: list[str]) -> pd.DataFrame:
+    return store.epochs(runs)
+
+
+def _splits(store: Store, runs: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    found = [store.run_splits(run_id).assign(run_id=run_id) for run_id in runs]
+    table = pd.concat(found, ignore_index=True)
+    return table[["run_id", *table.columns.drop("run_id")]]
+
+
+_FRAMES: dict[str, Callable[[Store, list[str]], pd.DataFrame]] = {
+    IMAGES: _images,
+    STEPS: _steps,
+    EPOCHS: _epochs,
+    SPLITS: _splits,
+}

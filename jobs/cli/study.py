@@ -1,0 +1,296 @@
+"""The commands of the article's study: `article` submits it; `studies` shows, and others pause, resume, cancel it.
+
+python -m jobs article ham10000 --preset laptop --seeds 1,2,3 --start-after 22:30
+python -m jobs article ham10000 --dry-run
+python -m jobs resume-study STUDY
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from tqdm import tqdm
+
+from core.article.plan import (
+    FINISHED,
+    KIND,
+    RULE_NAMES,
+    STAGES,
+    UNDER_WAY,
+    ArticleSpec,
+    Override,
+    common_rank,
+    fit_sentence,
+    fitted_ks,
+    named_part,
+    plan,
+    preset_values,
+    progress,
+    spec_ahead,
+)
+from core.compression.measure import DEFAULT_KS, DEFAULT_SIZES
+from core.compression.optimal_k import DEFAULT_RULE
+from core.compression.svd import MODES
+from core.data.datasets import Dataset
+from core.data.images import CODECS
+from core.errors import QueueUnavailable, SpecError
+from core.networks.architectures import NetworkSpec
+from core.settings import Settings
+from core.training.algorithm2 import Rules
+from core.training.steps import TrainSpec
+from jobs.cli.training import (
+    add_protocol_options,
+    add_pruning_options,
+    add_queue_options,
+    networks_of,
+    next_time,
+    protocol,
+    size,
+    whole_numbers,
+)
+from jobs.queues import Queues
+from jobs.studies import (
+    StudyEstimate,
+    StudyState,
+    cancel_study,
+    estimate_study,
+    find,
+    pause_study,
+    prioritise_study,
+    resume_study,
+    study_state,
+    submit_study,
+)
+from jobs.train_queue import PRIORITIES
+
+TEXT = "submit the article's whole study"
+PAUSE = 1.0  # seconds between two looks at a study that is waited for
+
+Command = Callable[[Any, str, str, Callable[[argparse.Namespace], int]], argparse.ArgumentParser]
+
+
+def sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Parse `200x100,256x256`, rows by columns."""
+    return tuple(size(part) for part in text.split(","))
+
+
+def override(text: str) -> Override:
+    """Parse `custom1=64x64` or `custom1=64x64:20`: a network's own size, and its own epochs."""
+    network, _, rest = text.partition("=")
+    pair, _, epochs = rest.partition(":")
+    if not network or (epochs and not epochs.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected network=rows x columns such as custom1=64x64:20; got {text}")
+    return Override(network, *size(pair), int(epochs) if epochs else None)
+
+
+def add_commands(commands: Any, command: Command) -> None:
+    """Add every command about studies; command: adds one."""
+    _add_options(command(commands, KIND, TEXT, act_article))
+    shown = command(commands, "studies", "print a line a study, or how far one has come", act_studies)
+    shown.add_argument("study", metavar="STUDY", nargs="?", help="a study's id")
+    changing: tuple[tuple[str, str, Callable[[argparse.Namespace], int]], ...] = (
+        ("pause-study", "hold a study's trainings, those under way after their epoch", act_pause),
+        ("cancel-study", "stop a study: its runs end after the image or epoch at hand", act_cancel),
+        ("resume-study", "let a paused, scheduled, failed or cancelled study go on, failed runs included", act_resume),
+        ("prioritise-study", "change the priority of a study's trainings", act_prioritise),
+    )  # fmt: skip
+    for name, text, act in changing:
+        parser = command(commands, name, text, act)
+        parser.add_argument("study", metavar="STUDY", help="the study's id, from `studies`")
+        if name == "resume-study":
+            parser.add_argument("--fixed-k", type=int, metavar="K", help="go on with this k instead of the rule's")
+        if name == "prioritise-study":
+            parser.add_argument("priority", choices=PRIORITIES)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DATASET", help="folder of images, or a registered data set's name")
+    parser.add_argument(
+        "--networks", "--network", default="all", help="names separated by commas (default: the article's four)"
+    )
+    parser.add_argument("--seeds", "--seed", type=whole_numbers, default=(1,), help="1,2,3: every training three times")
+    add_protocol_options(parser)
+    parser.add_argument(
+        "--override", type=override, action="append", metavar="NETWORK=SIZE[:EPOCHS]",
+        help="a network's own image size and epochs, such as alexnet=60x80:20; may be given several times",
+    )  # fmt: skip
+    add_pruning_options(parser)
+    parser.add_argument(
+        "--k", type=whole_numbers, help="of the sweep (default: the article's six, or scaled to the images)"
+    )
+    parser.add_argument("--rule", choices=RULE_NAMES, default=DEFAULT_RULE, help=f"chooses k* (default {DEFAULT_RULE})")
+    parser.add_argument("--fixed-k", type=int, metavar="K", help="reconstruct at this k, whatever the rule chooses")
+    parser.add_argument("--mode", choices=MODES, default="per_channel", help="matrices that are decomposed")
+    parser.add_argument("--codec", choices=tuple(CODECS), default="jpeg", help="how a reconstruction is stored")
+    parser.add_argument("--quality", type=int, help="of the codec (default: 95 for jpeg)")
+    parser.add_argument("--limit", type=int, metavar="N", help="sweep and resize study on N images (default: all)")
+    parser.add_argument("--sizes", type=sizes, default=DEFAULT_SIZES, help="of the resize study, rows x columns")
+    parser.add_argument("--name", default="", help="of the reconstruction (default: DATASET's name, k and codec)")
+    add_queue_options(parser)
+    parser.add_argument("--wait", action="store_true", help="show progress until the study has ended")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs and how long they take; submit nothing")
+
+
+def spec_of(options: argparse.Namespace, dataset: Dataset, networks: list[NetworkSpec]) -> ArticleSpec:
+    """Return the study that the options describe, and say so where ks are scaled to the images."""
+    preset = preset_values(options.preset, networks)
+    own_size = options.size is not None
+    if options.override is not None or own_size:  # a size that was asked for is every network's
+        preset["overrides"] = tuple(options.override or ())
+    iterations = preset["rules"].max_iterations if options.max_iterations is None else options.max_iterations
+    rank = common_rank(dataset, options.mode)
+    ks = options.k or fitted_ks(DEFAULT_KS, rank)
+    if not options.k and (text := fit_sentence(DEFAULT_KS, ks, rank)):
+        print(text, file=sys.stderr)
+    return ArticleSpec(
+        **preset
+        | {
+            "dataset": dataset.name,
+            "training": protocol(options),
+            "seeds": options.seeds,
+            "targets": options.targets,
+            "split_seed": options.split_seed,
+            "device": options.device,
+            "baseline": options.baseline,
+            "rules": Rules(options.factors, options.scope, options.max_failures, iterations, options.on_reject),
+            "ks": ks,
+            "mode": options.mode,
+            "codec": options.codec,
+            "quality": options.quality,
+            "sample_size": preset["sample_size"] if options.limit is None else options.limit,
+            "rule": options.rule,
+            "k": options.fixed_k,
+            "sizes": options.sizes,
+            "reconstruction": options.name,
+        }
+    )
+
+
+def act_article(options: argparse.Namespace) -> int:
+    """Submit the study, or say what it would consist of."""
+    from jobs.__main__ import resolve_and_register
+
+    settings = Settings.from_environment()
+    queues = Queues(settings)
+    networks = networks_of(options.networks, settings)
+    start = next_time(options.start_after) if options.start_after else None
+    if options.dry_run:
+        dataset = queues.resolve(options.folder)
+        return _show_plan(queues, spec_of(options, dataset, networks), dataset)
+    dataset = resolve_and_register(queues, options.folder)
+    study = submit_study(
+        queues, spec_of(options, dataset, networks), dataset, priority=options.priority, start_after=start
+    )
+    print(study)
+    return _watch(queues, study) if options.wait else 0
+
+
+def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset) -> int:
+    spec = replace(spec, fingerprint=dataset.fingerprint)
+    spec.check(dataset)
+    there = {
+        each.part.key: each.run.run_id
+        for each in progress(spec, "", find(queues, spec)).parts
+        if each.run is not None and each.state in (FINISHED, UNDER_WAY)
+    }
+    for part in plan(spec):
+        ahead = spec_ahead(spec, part)
+        told = ahead.settings if isinstance(ahead, TrainSpec) else ""
+        waits = f"after: {', '.join(part.needs)}" if part.needs else ""
+        known = f"already there: {there[part.key]}" if part.key in there else ""
+        print("\t".join(filter(None, (named_part(part), told, waits, known))))
+    print("Parameter curves\tcounted from the layers, without a run")
+    try:
+        estimate = estimate_study(queues, spec, dataset, [part for part in plan(spec) if part.key not in there])
+    except QueueUnavailable as error:
+        print(f"No estimate: {error}", file=sys.stderr)
+        return 0
+    for line in estimate_lines(estimate):
+        print(line)
+    return 0
+
+
+def estimate_lines(estimate: StudyEstimate) -> list[str]:
+    """Return how long a study takes, a line a stage and one for the whole."""
+    lines = []
+    for stage in estimate.stages:
+        length = f"about {length_text(stage.seconds)}" if stage.seconds else "unknown"
+        lines.append(f"{STAGES[stage.stage]}: {stage.runs} run{'s' if stage.runs > 1 else ''}, {length}: {stage.basis}")
+    total = estimate.seconds
+    whole = f"In all about {length_text(total)}" if total else "How long it takes is not known yet"
+    missing = f", without {'; '.join(estimate.unknown)}" if total and estimate.unknown else ""
+    return [*lines, f"{whole}{missing}."]
+
+
+def length_text(seconds: float) -> str:
+    """Return a length in hours and minutes, or in minutes, or in seconds."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes >= 2 else f"{seconds:.0f} s"
+
+
+def _watch(queues: Queues, study: str) -> int:
+    with tqdm(desc=study, unit=" runs", file=sys.stderr, disable=None, leave=False) as bar:
+        while (state := study_state(queues, study)) is None or not state.ended:
+            if state is not None:
+                bar.total = len(state.progress.parts)
+                bar.set_postfix_str("; ".join(named_part(each.part) for each in state.progress.of(UNDER_WAY))[:60])
+                bar.update(len(state.progress.of(FINISHED)) - bar.n)
+            time.sleep(PAUSE)
+    print(f"{study} {state.status}{f': {state.error}' if state.error else ''}", file=sys.stderr)
+    return 0 if state.status == FINISHED else 1
+
+
+def act_studies(options: argparse.Namespace) -> int:
+    """Print id, data set, status and runs finished of every study, newest first, or a line a run of one."""
+    queues = Queues(Settings.from_environment())
+    if options.study:
+        state = _state(queues, options.study)
+        for each in state.progress.parts:
+            run = each.run.run_id if each.run else ""
+            print("\t".join((named_part(each.part), each.state, run, each.reason)).rstrip())
+        return 0
+    for study in queues.store.studies()["study"]:
+        found = study_state(queues, str(study))
+        if found is not None:
+            parts = found.progress
+            count = f"{len(parts.of(FINISHED))}/{len(parts.parts)}"
+            print("\t".join((found.study, found.spec.dataset, found.status, count)))
+    return 0
+
+
+def _state(queues: Queues, study: str) -> StudyState:
+    found = study_state(queues, study)
+    if found is None:
+        raise SpecError(f"expected a study that is in the store; got {study}")
+    return found
+
+
+def act_pause(options: argparse.Namespace) -> int:
+    """Hold a study's trainings."""
+    pause_study(Queues(Settings.from_environment()), options.study)
+    return 0
+
+
+def act_cancel(options: argparse.Namespace) -> int:
+    """Stop a study."""
+    cancel_study(Queues(Settings.from_environment()), options.study)
+    return 0
+
+
+def act_resume(options: argparse.Namespace) -> int:
+    """Let a study go on."""
+    resume_study(Queues(Settings.from_environment()), options.study, k=options.fixed_k)
+    return 0
+
+
+def act_prioritise(options: argparse.Namespace) -> int:
+    """Change the priority of a study's trainings."""
+    prioritise_study(Queues(Settings.from_environment()), options.study, options.priority)
+    return 0

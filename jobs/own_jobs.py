@@ -1,0 +1,58 @@
+"""The jobs that workers run: DermSlim's own functions by name, and no other.
+
+A queue names the function to call. JSON keeps code out of its arguments; this keeps whoever can write to the queue
+from calling any function there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rq.job import Job
+
+FUNCTIONS = frozenset(
+    {
+        "jobs.measure_task.measure_chunk",
+        "jobs.train_task.train_step",
+        "jobs.record_worker.write_waiting",
+        "jobs.record_worker.reconcile",
+    }
+)
+# What jobs called these functions before the modules were renamed: a queue of that time is carried out as it is.
+FORMER_NAMES = {
+    "jobs.tasks.measure_chunk": "jobs.measure_task.measure_chunk",
+    "jobs.training_tasks.train_step": "jobs.train_task.train_step",
+    "jobs.recorder.write_waiting": "jobs.record_worker.write_waiting",
+    "jobs.recorder.reconcile": "jobs.record_worker.reconcile",
+}
+
+
+class OwnJob(Job):
+    """RQ's job, of a function among FUNCTIONS and without callbacks."""
+
+    @property
+    def func_name(self) -> str | None:
+        """The function's full name, as it is today."""
+        name: str | None = super().func_name
+        return name if name is None else FORMER_NAMES.get(name, name)
+
+    @property
+    def func(self) -> Callable[..., Any] | None:
+        """The function to call. ValueError for one that is not DermSlim's."""
+        if self.func_name not in FUNCTIONS:
+            raise ValueError(f"expected a job of {', '.join(sorted(FUNCTIONS))}; got {self.func_name}")
+        found: Callable[..., Any] | None = super().func
+        return found
+
+    @property
+    def success_callback(self) -> None:
+        """None: DermSlim has no callbacks, so one that stands in a job was put there by others."""
+
+    @property
+    def failure_callback(self) -> None:
+        """None, likewise."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """None, likewise."""

@@ -1,0 +1,300 @@
+"""What a `train` worker runs: one step of a training run a job, in a process that ends with it.
+
+An epoch's record is sent as it ends, while its checkpoint is being written. The process may be killed at any moment:
+the job is begun again, here or on another host, and goes on after the last epoch that has a checkpoint there. It may
+also be paused, and come back once another process is at its step, or has ended it: it has lost its claim then, and all
+that it would write is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rq import Retry, Worker, get_current_job
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from core.data.datasets import Dataset, folder_here, images_here
+from core.data.training_arrays import locked
+from core.errors import Cancelled, DatasetError, DermSlimError, NotOnThisHost, TakenOver
+from core.settings import Settings
+from core.training import steps as training_runs
+from core.training.algorithm2 import Step, Stop
+from core.training.protocol import EpochResult
+from core.training.steps import StepResult, TrainingData, TrainSpec, next_training, training_data
+from jobs.hosts import left_to_others, worker_name
+from jobs.live_runs import MAX_TRIES, TRAINING_ENDED, Claim, Command, LiveRun
+from jobs.messages import record_command, ring, send
+from jobs.run_states import worker_state
+from jobs.train_queue import enqueue_current, fetch_dataset, state_command, state_of
+
+REPORT = 1.0  # seconds between two words about images being prepared
+LOCK_NAME = ".training"  # in a run's folder, held by the process that trains
+HOLDER_NAME = ".training-worker"  # beside it, the name of that process's worker
+LOG = logging.getLogger(__name__)
+
+
+def now() -> str:
+    """Return this moment as records carry it."""
+    return datetime.now(UTC).isoformat()
+
+
+def train_step(run_id: str, attempt: int, step: int) -> Retry | None:
+    """Train one step of a run, record it, and enqueue the next, or end the run.
+
+    Stops after the epoch at hand when the run is cancelled or held. A step that cannot be trained is recorded as
+    failed and the run goes on; what goes wrong otherwise (a folder that is gone, a GPU that vanishes) ends the run
+    with the reason, and a retry goes on from there. One process a host is at a run: another one, of an attempt that
+    was retried or of a worker that was taken for dead, is waited for while its worker gives signs of life. A process
+    whose step another one has begun since ends without a trace. A run whose images this host cannot reach is left to
+    another one's worker (then a Retry is returned); it ends with the reason where there is none.
+    """
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("expected to be called by a worker; got a direct call")
+    live = LiveRun(job.connection, run_id)
+    if live.stopped(attempt) or live.hold() or (claim := live.claim(f"step {step}", attempt)) is None:
+        return None
+    if live.past(step):  # asked after the claim: who had the step before cannot end it any more
+        return None
+    if live.begin():
+        send(job.connection, "started", run_id=run_id, attempt=attempt, at=now())
+    try:
+        return _train_claimed(job, claim, step)
+    except TakenOver as reason:
+        LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
+        return None
+
+
+def _train_claimed(job: Job, claim: Claim, step: int) -> Retry | None:
+    live, training = claim.live, _Training(claim)
+    try:
+        training.folder.mkdir(parents=True, exist_ok=True)
+        with training.alone():
+            if not live.past(step):
+                training.run(step)
+    except TakenOver:
+        raise
+    except Cancelled as reason:
+        live.log(f"{worker_name()}: {reason}")
+        live.forget_tries()
+        live.note_training(doing="")
+    except NotOnThisHost as reason:
+        claim.check()
+        if again := left_to_others(job, live, str(reason)):
+            live.forget_tries()
+            live.note_training(doing="waiting for a worker that reaches its images")
+            return again
+        training.end(str(reason))
+    except DermSlimError as error:
+        training.end(str(error))
+    except Exception as error:
+        training.end(
+            f"step {step} could not be trained; {type(error).__name__}: {error}. A retry goes on from its last epoch"
+        )
+        job.retries_left = 0  # the process did not die: it would fail alike
+        job.save()
+        raise
+    return None
+
+
+class _Silent(Exception):
+    """A worker, by name, that has given no sign of life for `run_states.LATE` seconds."""
+
+
+class _Training:
+    """A job's view of its run."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim, self.live, self.attempt = claim, claim.live, claim.attempt
+        self.connection = self.live.connection
+        self.settings = Settings.from_environment()
+        self.folder = self.settings.trained / self.live.run_id
+        self.facts = self.live.facts()
+
+    def run(self, number: int) -> None:
+        spec = training_runs.training_spec_from_dict(json.loads(self.facts["spec"]))
+        state = state_of(self.live, number)
+        step = next_training(spec, state)
+        if isinstance(step, Stop):
+            self.end(None, step.reason)
+            return
+        place = training_runs.take_over_checkpoint(self.folder, step, self.claim.number)
+        dataset = fetch_dataset(self.connection, self.facts["fingerprint"])
+        began = now()
+        before = self._before(spec, step)
+        if self.facts.get("step") != str(step.index):
+            self.claim.note_training(step=step.index, step_name=step.name, epoch=0, epochs_done=before)
+        self.claim.note_training(doing="starting Keras")
+        known = training_runs.epochs_done(place)
+        self.claim.note_training(epoch=known, epochs_done=before + known)
+        result = self._given_up(spec, step, known + 1)
+        if result is None:
+            self._leave(self._step_command(training_runs.described(spec, step), began))
+            data = self._data(spec, dataset)
+            result = self._train(spec, step, data, place)
+        result, after = training_runs.judged(spec, state, step, result)
+        following, recorded = next_training(spec, after), self._step_command(result, began, ended=True)
+        self.claim.check()
+        self.live.log(f"{step.name}: {_verdict(result)}")
+        if isinstance(following, Step):  # with its result, the step's end: no other result can be followed
+            self._leave(recorded, state_command(self.live, after), self.claim.end_command())
+            enqueue_current(self.live, self.attempt)
+        else:
+            self.end(following.reason if after.outcomes[0].failure else None, following.reason, recorded)
+        training_runs.forget_checkpoint(place)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process of this host is at the run.
+
+        One that is paused may be so for ever. It is not waited for: it has lost its claim and its checkpoint.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder / LOCK_NAME, self._wait_for_another))
+                (self.folder / HOLDER_NAME).write_text(worker_name(), encoding="utf-8")
+            except _Silent as worker:
+                self.live.log(f"{worker_name()} does not wait for {worker}, which gives no sign of life")
+            yield
+
+    def _wait_for_another(self) -> None:
+        """Say that another process is at this run; Cancelled where it is not wanted any more."""
+        self._check_stopped()
+        with suppress(FileNotFoundError):
+            holder = (self.folder / HOLDER_NAME).read_text(encoding="utf-8")
+            worker = Worker.find_by_key(f"rq:worker:{holder}", self.connection, serializer=JSONSerializer)
+            if worker is None or worker_state(worker) is None:
+                raise _Silent(holder)
+        self.claim.note_training(doing="waiting for another process that is at this run")
+
+    def end(self, error: str | None, reason: str = "", *before: Command) -> None:
+        """End the run: finished, or failed with an error. before: what is done at the same moment."""
+        self.claim.check()
+        self.live.log(error or reason)
+        ended = self._command("training_ended", error=error, at=now())
+        self._leave(*before, ended, self.live.note_command(**TRAINING_ENDED))
+
+    def _command(self, kind: str, **values: Any) -> Command:
+        return record_command(kind, run_id=self.live.run_id, attempt=self.attempt, claim=self.claim.number, **values)
+
+    def _leave(self, *commands: Command) -> None:
+        self.claim.write(*commands)
+        ring(self.connection)
+
+    def _before(self, spec: TrainSpec, step: Step) -> int:
+        """Return the epochs of the steps before."""
+        return sum(not outcome.failure for outcome in state_of(self.live, step.index).outcomes) * spec.training.epochs
+
+    def _given_up(self, spec: TrainSpec, step: Step, epoch: int) -> StepResult | None:
+        """Return a failed result once the process has died too often at the same epoch."""
+        if self.live.try_part(f"step {step.index} epoch {epoch}") <= MAX_TRIES:
+            return None
+        where = f"at epoch {epoch}" if epoch <= spec.training.epochs else "after the last epoch"
+        failure = (
+            f"The process died {MAX_TRIES} times {where}, as it does where memory runs out: try a smaller batch or"
+            " smaller images."
+        )
+        return training_runs.failed(spec, step, failure)
+
+    def _data(self, spec: TrainSpec, dataset: Dataset) -> TrainingData:
+        here = replace(dataset, root=folder_here(dataset.root, self.settings))
+        try:
+            data = training_data(
+                here, spec, self.settings.arrays, progress=self._progress(), limit=self.settings.arrays_limit
+            )
+        except DatasetError:
+            images_here(dataset.root, self.settings)  # says so where it is the whole folder that is missing here
+            raise
+        self._leave(
+            self._command("training_data", values=data.to_dict()),
+            self.live.note_command(doing="building the network"),
+        )
+        self._describe(spec, dataset, data)
+        self._check_stopped()
+        return data
+
+    def _describe(self, spec: TrainSpec, dataset: Dataset, data: TrainingData) -> None:
+        """Write beside the weights what one needs to use them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = {"spec": spec.to_dict(), "fingerprint": dataset.fingerprint, **data.to_dict()}
+        (self.folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+    def _progress(self) -> Callable[[int, int], None]:
+        latest = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal latest
+            if time.monotonic() - latest < REPORT:
+                return
+            latest = time.monotonic()
+            self._check_stopped()
+            doing = f"preparing images, {done:,} of {total:,}" if done else "another process prepares the images"
+            self.claim.note_training(doing=doing)
+
+        return report
+
+    def _check_stopped(self) -> None:
+        if self.live.stopped(self.attempt, self.claim):
+            raise Cancelled("stopped: the run is cancelled, or a newer attempt has taken its place")
+        if until := self.live.hold():
+            raise Cancelled(f"stopped: the run is {'paused' if until == 'paused' else f'held until {until}'}")
+
+    def _train(self, spec: TrainSpec, step: Step, data: TrainingData, place: Path) -> StepResult:
+        restored: list[EpochResult] = []
+        known = training_runs.epochs_done(place)
+        done = self._before(spec, step)
+        # Closed before the run's lock is let go, so that the checkpoint of the last epoch is there.
+        check = self.claim.check
+        with closing(training_runs.train_step(spec, step, data, self.folder, place, check)) as events:
+            for event in events:
+                if isinstance(event, StepResult):
+                    return event
+                restored.append(event)
+                if event.epoch < known:
+                    continue
+                pace = {"epoch_seconds": round(event.seconds, 3)}
+                self._leave(
+                    self._epochs_command(step, restored),
+                    self.live.note_command(epoch=event.epoch, epochs_done=done + event.epoch, **pace, doing=""),
+                    *([self.live.end_epoch_command(step.index, event.epoch)] if event.epoch > known else []),
+                )
+                restored = []
+                if event.epoch == known:
+                    self.live.log(f"{step.name}: {worker_name()} goes on after epoch {known}")
+                    continue
+                self.live.log(f"{step.name}: {_epoch_line(event, spec)}")
+                self._check_stopped()
+                self.live.try_part(f"step {step.index} epoch {event.epoch + 1}")
+        raise RuntimeError("expected a training to end with its result; it ended without")
+
+    def _epochs_command(self, step: Step, epochs: Sequence[EpochResult]) -> Command:
+        return self._command("epochs", step=step.index, epochs=[asdict(each) for each in epochs], ended_at=now())
+
+    def _step_command(self, result: StepResult, began: str, *, ended: bool = False) -> Command:
+        finished = now() if ended else None
+        return self._command(
+            "step", result=result.to_dict(), worker=worker_name(), started_at=began, finished_at=finished
+        )
+
+
+def _verdict(result: StepResult) -> str:
+    if result.failure:
+        return f"could not be trained: {result.failure}"
+    return "accepted" if result.accepted else f"not accepted: {result.reason}"
+
+
+def _epoch_line(epoch: EpochResult, spec: TrainSpec) -> str:
+    accuracy = "undefined" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2f} %"
+    return (
+        f"epoch {epoch.epoch} of {spec.training.epochs}, loss {epoch.train_loss:.4f}, validation accuracy {accuracy}, "
+        f"{epoch.seconds:.1f} s"
+    )

@@ -1,0 +1,1 @@
+"""Operation: doctor, backup, snapshots, deletion, metrics for Prometheus, webhooks."""

@@ -1,0 +1,172 @@
+"""The queue as a file: every key of RQ and of DermSlim as it was at one moment, and back into a server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import redis
+from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from core.errors import DermSlimError
+from jobs.connection import RECORD, SVD, Connection, queue
+from jobs.live_runs import PREFIX
+from jobs.train_queue import TRAIN_QUEUES
+
+OURS = ("rq:*", f"{PREFIX}:*")
+LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that will not be there
+# One script is one moment: no worker moves anything between two keys meanwhile.
+SNAPSHOT = """
+local found = {}
+for _, pattern in ipairs(ARGV) do
+  for _, key in ipairs(redis.call('KEYS', pattern)) do
+    found[#found + 1] = {key, redis.call('PTTL', key), redis.call('DUMP', key)}
+  end
+end
+return found
+"""
+AT_ONCE = 500  # keys a round trip
+LONGEST_LIFE = 1 << 53  # milliseconds
+# What reading a key that DermSlim did not write raises.
+UNUSABLE = (redis.ResponseError, NoSuchJobError, DeserializationError, ValueError, KeyError, TypeError, zlib.error)
+
+
+class QueueCopyError(DermSlimError):
+    """A queue's copy cannot be put where it should go."""
+
+
+def our_keys(connection: Connection) -> list[str]:
+    """Return the keys of RQ and of DermSlim that the server holds, but for those about workers."""
+    keys = sorted({key.decode() for pattern in OURS for key in connection.scan_iter(pattern, count=1000)})
+    return [key for key in keys if not key.startswith(LEFT_OUT)]
+
+
+def snapshot(connection: Connection) -> list[tuple[str, int | None, bytes]]:
+    """Return every key with its milliseconds to live (None: for ever) and its content, all of one moment."""
+    found = connection.eval(SNAPSHOT, 0, *OURS)
+    rows = [(key.decode(), int(left) if left > 0 else None, dump) for key, left, dump in found if dump is not None]
+    return [row for row in sorted(rows) if not row[0].startswith(LEFT_OUT)]
+
+
+def write_queue(rows: list[tuple[str, int | None, bytes]], stream: BinaryIO) -> None:
+    """Write a snapshot, a JSON object a line."""
+    for key, left, dump in rows:
+        line = {"key": key, "milliseconds": left, "dump": base64.b64encode(dump).decode()}
+        stream.write(json.dumps(line).encode() + b"\n")
+
+
+def read_queue(path: Path) -> Iterator[tuple[str, int | None, bytes]]:
+    """Yield what `write_queue` wrote; QueueCopyError at a line that it cannot have written."""
+    with path.open("rb") as stream:
+        for number, text in enumerate(stream, 1):
+            try:
+                line = json.loads(text)
+                key, left, dump = line["key"], line["milliseconds"], base64.b64decode(line["dump"], validate=True)
+                if not _is_ours(key) or not (left is None or (type(left) is int and 0 < left < LONGEST_LIFE)):
+                    raise ValueError(f"its key is {key!a:.80}, for {left!a:.20} ms")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise QueueCopyError(
+                    f"expected a key of DermSlim's queue, its time to live and its content on each line of its copy; "
+                    f"line {number} cannot be read: {ascii(str(error))[1:-1][:200]}"
+                ) from error
+            yield key, left, dump
+
+
+def _is_ours(key: object) -> bool:
+    prefixes = tuple(pattern.removesuffix("*") for pattern in OURS)
+    return isinstance(key, str) and key.startswith(prefixes) and not key.startswith(LEFT_OUT) and key.isprintable()
+
+
+@contextmanager
+def replaced(connection: Connection | None, path: Path, moved: Callable[[str], str]) -> Iterator[None]:
+    """Put a queue's copy in the place of what the server holds; put that back where it, or the block, fails.
+
+    connection: None where no queue is wanted. moved: see `take_up`. QueueCopyError where the server cannot take it.
+    """
+    if connection is None:
+        yield
+        return
+    before = snapshot(connection)
+    try:
+        clear(connection)
+        try:
+            put_back(connection, read_queue(path))
+            take_up(connection, moved)
+        except UNUSABLE as error:
+            reason = ascii(str(error).rpartition("caused error: ")[2])[1:-1][:200]
+            raise QueueCopyError(f"expected a copy of DermSlim's queue that the server takes; {reason}") from error
+        yield
+    except BaseException:
+        clear(connection)
+        put_back(connection, iter(before))
+        raise
+
+
+def clear(connection: Connection) -> int:
+    """Delete every key of RQ and of DermSlim; return how many there were."""
+    keys = [key for pattern in OURS for key in connection.scan_iter(pattern, count=1000)]
+    for start in range(0, len(keys), AT_ONCE):
+        connection.unlink(*keys[start : start + AT_ONCE])
+    return len(keys)
+
+
+def put_back(connection: Connection, rows: Iterator[tuple[str, int | None, bytes]]) -> int:
+    """Restore keys into a server that holds none of them; return how many. redis.ResponseError for an older server."""
+    count = 0
+    pipe = connection.pipeline(transaction=False)
+    for key, left, dump in rows:
+        pipe.restore(key, left or 0, dump, replace=True)
+        count += 1
+        if count % AT_ONCE == 0:
+            pipe.execute()
+    pipe.execute()
+    return count
+
+
+def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
+    """Put jobs that a worker was at, or that were on their way to one, back; name folders where they lie now.
+
+    Return how many jobs were put back. moved: from a path as it was to where it lies. No worker may run yet.
+    """
+    back = 0
+    for key in connection.scan_iter("rq:queue:*:intermediate", count=1000):
+        name = key.decode().removeprefix("rq:queue:").removesuffix(":intermediate")
+        target = queue(name, connection)
+        while (job_id := connection.lpop(key)) is not None:
+            connection.lpush(target.key, job_id)
+            back += 1
+    for served in (SVD, *TRAIN_QUEUES, RECORD):
+        target = queue(served, connection)
+        registry = StartedJobRegistry(queue=target)
+        for job_id in registry.get_job_ids(cleanup=False):
+            job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
+            registry.remove_executions(job)
+            target.enqueue_job(job, at_front=True)
+            back += 1
+    for key in connection.scan_iter(f"{PREFIX}:dataset:*", count=1000):
+        values = json.loads(zlib.decompress(connection.get(key)))
+        if (root := moved(values["root"])) != values["root"]:
+            text = json.dumps({**values, "root": root}).encode()
+            connection.set(key, zlib.compress(text), keepttl=True)
+    for key in connection.scan_iter("rq:job:*", count=1000):
+        _rename_folders(Job.fetch(key.decode().removeprefix("rq:job:"), connection, serializer=JSONSerializer), moved)
+    return back
+
+
+def _rename_folders(job: Job, moved: Callable[[str], str]) -> None:
+    if job.get_status(refresh=False) not in (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED):
+        return
+    given: dict[str, Any] = job.kwargs
+    folders = {name: given[name] for name in ("root", "output") if given.get(name)}
+    renamed = {name: moved(folder) for name, folder in folders.items()}
+    if renamed != folders:
+        job.kwargs = {**given, **renamed}
+        job.save()

@@ -1,0 +1,508 @@
+"""What may go: runs that are deleted with all that belongs to them, and caches that can be made again.
+
+Runs are deleted by the record worker, in order with everything else that is recorded; caches by whoever asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+import core
+from core.data import training_arrays as arrays
+from core.errors import QueueUnavailable, SpecError
+from core.settings import Settings
+from core.store import upkeep as store_upkeep
+from core.store.file import plain_rows
+from core.store.measurements import Store
+from core.store.trainings import ENDED
+from core.training.steps import TRAINING_SPECS
+from jobs.connection import Connection
+from jobs.live_runs import LiveRun, active_runs
+from jobs.messages import send
+from jobs.queues import Queues
+
+LOG = logging.getLogger(__name__)
+MOST_DAYS = 100_000
+DAYS = 30.0  # that caches stay unused before `prune` takes them
+FRESH = 24 * 3600.0  # seconds in which a folder that nobody knows may still become known
+KINDS = {
+    "arrays": "images as arrays that no data set here has any more, or that were not used for days; made again at need",
+    "checkpoints": "of runs that finished, or ended days ago without a retry",
+    "logs": "moved aside, or not written to for days",
+    "numba": "compiled loops that are days old; compiled again at need",
+    "trained": "weights of runs that the store does not know",
+    "reconstructed": "images of data sets that are not registered; only where asked for",
+}
+BY_DEFAULT = tuple(kind for kind in KINDS if kind != "reconstructed")  # `--local` writes unregistered ones on purpose
+UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
+WAIT = 60.0  # seconds that the command waits for the record worker
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Deletable:
+    """A run that may be deleted. rows: in all tables. folder_bytes: of weights and checkpoints here.
+
+    written: the data set that it wrote, if it is a reconstruction whose data set is still there, with its bytes.
+    """
+
+    run_id: str
+    kind: str
+    dataset: str
+    status: str
+    attempt: int
+    finished_at: datetime | None
+    rows: int
+    folder_bytes: int
+    synthetic: bool = False
+    written: str | None = None
+    written_bytes: int = 0
+
+
+def deletable(
+    queues: Queues, run_ids: Sequence[str] | None = None, *, older_than: timedelta | None = None
+) -> list[Deletable]:
+    """Return the runs that may be deleted, the oldest first: those named, or all that ended so long ago.
+
+    SpecError for a named one that is unknown, has not ended, is still worked at, or whose study is under way; among
+    all, such runs are left out.
+    """
+    store, settings = queues.store, queues.settings
+    runs = {row["run_id"]: row for row in plain_rows(store.runs())}
+    studies = {row["study"] for row in plain_rows(store.studies("running"))}
+    chosen = []
+    with queues.connected() as connection:
+        for run_id in dict.fromkeys(run_ids if run_ids is not None else runs):
+            refusal = _refusal(connection, runs.get(run_id), run_id, studies)
+            if refusal and run_ids is not None:
+                raise SpecError(refusal)
+            if not refusal and (older_than is None or _ended_at(runs[run_id]) < datetime.now(UTC) - older_than):
+                chosen.append(runs[run_id])
+    counts = store_upkeep.run_rows(store, [row["run_id"] for row in chosen])
+    registered: dict[str, str] = dict(store.datasets()[["name", "root"]].itertuples(index=False))
+    return [
+        _described(settings, row, counts.get(row["run_id"], 0), registered) for row in sorted(chosen, key=_ended_at)
+    ]
+
+
+def _refusal(connection: Connection, row: dict[str, Any] | None, run_id: str, studies: Collection[str]) -> str | None:
+    if row is None:
+        return f"expected a run that is in the store; got {run_id}"
+    if row["status"] not in ENDED:
+        return f"expected a run that has ended; {run_id} is {row['status']}. Cancel it first"
+    if row["study"] in studies:
+        return f"expected a run whose study has ended; {row['study']} is under way. Cancel that first"
+    if _worked_at(LiveRun(connection, run_id)):
+        return f"expected a run that no worker is at; one still stops with {run_id}. Try again in a moment"
+    return None
+
+
+def _worked_at(live: LiveRun) -> bool:
+    jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
+    return any(job is not None and job.get_status(refresh=False) == JobStatus.STARTED for job in jobs)
+
+
+def _ended_at(row: dict[str, Any]) -> datetime:
+    moment: datetime = row["finished_at"] or row["submitted_at"]
+    return moment
+
+
+def _described(settings: Settings, row: dict[str, Any], rows: int, registered: dict[str, str]) -> Deletable:
+    written = json.loads(row["spec"])["name"] if row["kind"] == "reconstruct" else None
+    folder = settings.reconstructed / written if written else None
+    if folder is None or registered.get(str(written)) != str(folder):
+        written = folder = None
+    return Deletable(
+        run_id=row["run_id"],
+        kind=row["kind"],
+        dataset=row["dataset"],
+        status=row["status"],
+        attempt=int(row["attempt"]),
+        finished_at=row["finished_at"],
+        rows=rows,
+        folder_bytes=size_of(settings.trained / row["run_id"]) if row["kind"] in TRAINING_SPECS else 0,
+        synthetic=bool(row["synthetic"]),
+        written=written,
+        written_bytes=size_of(folder) if folder else 0,
+    )
+
+
+def ask_to_delete(queues: Queues, runs: Sequence[Deletable], *, with_datasets: bool = False) -> None:
+    """Have the record worker delete these runs. with_datasets: and the data sets that they wrote."""
+    with queues.connected() as connection:
+        for run in runs:
+            dataset = run.written if with_datasets else None
+            send(connection, "deleted", run_id=run.run_id, attempt=run.attempt, dataset=dataset, by=queues.user)
+
+
+def delete(
+    settings: Settings, store: Store, connection: Connection, run_id: str, attempt: int, dataset: str | None
+) -> bool:
+    """Delete a run: its rows, its live keys and jobs, its folder of weights, and the data set that it wrote if named.
+
+    For the record worker. A run that has been retried meanwhile, or is worked at, stays; return whether it is gone.
+    """
+    live = LiveRun(connection, run_id)
+    newest = int(live.facts().get("attempt", attempt))
+    if newest > attempt or _worked_at(live):
+        live.log("not deleted: it has been begun again, or a worker is at it")
+        return False
+    if not store_upkeep.delete_run(store, run_id, attempt) and store.run(run_id) is not None:
+        return False
+    for job in Job.fetch_many(live.job_ids(), connection=connection, serializer=JSONSerializer):
+        if job is not None:
+            job.delete()
+    live.forget()
+    _remove_inside(settings.trained, run_id)
+    if dataset is not None:
+        store.remove_dataset(dataset)
+        _remove_inside(settings.reconstructed, dataset)
+    return True
+
+
+def _remove_inside(folder: Path, name: str) -> None:
+    """Remove a folder's folder, and nothing that a name such as `..` or a symbolic link leads to."""
+    if (folder / name).resolve().parent == folder.resolve() and not (folder / name).is_symlink():
+        _remove(folder / name)
+
+
+# -- caches ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Files that may go. kind: one of KINDS. reason: why they are not needed, a few words."""
+
+    kind: str
+    path: Path
+    bytes: int
+    reason: str
+    files: tuple[Path, ...] = field(default=(), repr=False)  # where only some files of `path` may go
+
+
+def waste(
+    settings: Settings, queues: Queues | None, *, kinds: Collection[str] = BY_DEFAULT, days: float = DAYS
+) -> list[Waste]:
+    """Return what may go now, by kind and path.
+
+    queues: None where the queue is not to be asked, or does not answer: then only what needs no knowledge of runs is
+    found (arrays that were not used, logs, compiled loops). days: that something stays unused.
+    """
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown or days < 0:
+        raise SpecError(f"expected kinds among {', '.join(KINDS)} and days of at least 0; got {unknown or days}")
+    found: list[Waste] = []
+    known = None if queues is None else _known(queues)
+    now = time.time()
+    if "arrays" in kinds:
+        found += _arrays(settings, known, now, days)
+    if "logs" in kinds:
+        found += _logs(settings, now, days)
+    if "numba" in kinds:
+        found += _compiled(now, days)
+    if known is not None:
+        if "checkpoints" in kinds:
+            found += _checkpoints(settings, known, now, days)
+        if "trained" in kinds:
+            found += _trained(settings, known, now)
+        if "reconstructed" in kinds:
+            found += _reconstructed(settings, known, now)
+    return sorted(found, key=lambda each: (list(KINDS).index(each.kind), str(each.path)))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What store and queue know. status: of each run, 'active' for one that the queue has under way."""
+
+    status: dict[str, str]
+    writing: frozenset[str]  # names of data sets that are being written
+    roots: frozenset[str]
+    fingerprints: frozenset[str]
+
+
+def _known(queues: Queues) -> _Known | None:
+    """Return what is known of runs and data sets; None without a store or a queue, where nothing must be concluded."""
+    if not queues.settings.database.exists():
+        return None
+    try:
+        with queues.connected() as connection:
+            active = {run_id: LiveRun(connection, run_id).facts() for run_id in active_runs(connection)}
+    except QueueUnavailable:
+        return None
+    runs, datasets = queues.store.runs(), queues.store.datasets()
+    unfinished = runs[~runs["status"].isin(ENDED)]
+    specs = [*unfinished["spec"], *(facts["spec"] for facts in active.values() if "spec" in facts)]
+    names = (json.loads(text).get("name") for text in specs)
+    return _Known(
+        status={**dict(zip(runs["run_id"], runs["status"], strict=True)), **dict.fromkeys(active, "active")},
+        writing=frozenset(name for name in names if isinstance(name, str)),
+        roots=frozenset(datasets["root"]),
+        fingerprints=frozenset(datasets["fingerprint"]),
+    )
+
+
+def _arrays(settings: Settings, known: _Known | None, now: float, days: float) -> Iterator[Waste]:
+    for about in sorted(settings.arrays.glob(f"*/{arrays.ABOUT_NAME}")):
+        folder, unused = about.parent, (now - about.stat().st_mtime) / 86400
+        if not arrays.is_free(folder):
+            continue
+        orphan = known is not None and not any(each[:12] == folder.name[:12] for each in known.fingerprints)
+        if orphan and unused * 86400 > FRESH:
+            yield Waste("arrays", folder, size_of(folder), "its data set is not registered any more")
+        elif unused > days:
+            yield Waste("arrays", folder, size_of(folder), f"not used for {unused:.0f} days")
+    for half in sorted(settings.arrays.glob("*.half")):
+        if now - half.stat().st_mtime > FRESH:
+            yield Waste("arrays", half, size_of(half), "half made by a process that died")
+
+
+def _checkpoints(settings: Settings, known: _Known, now: float, days: float) -> Iterator[Waste]:
+    for place in sorted(settings.trained.glob("*/step-*")):
+        status = known.status.get(place.parent.name)
+        age = (now - max(path.stat().st_mtime for path in (place, *place.iterdir()))) / 86400
+        if status == "finished" and age * 86400 > FRESH:
+            yield Waste("checkpoints", place, size_of(place), "its run has finished")
+        elif status in ("failed", "cancelled") and age > days:
+            yield Waste("checkpoints", place, size_of(place), f"its run was {status}, {age:.0f} days ago")
+
+
+def _logs(settings: Settings, now: float, days: float) -> Iterator[Waste]:
+    in_use = held(settings.data_dir / "launcher.lock")
+    for path in sorted(settings.logs.glob("*")):
+        age = (now - path.stat().st_mtime) / 86400
+        if path.is_file() and re.search(r"\.\d+$", path.name):
+            yield Waste("logs", path, path.stat().st_size, "moved aside")
+        elif path.is_file() and age > days and not in_use:
+            yield Waste("logs", path, path.stat().st_size, f"not written to for {age:.0f} days")
+
+
+def _compiled(now: float, days: float) -> Iterator[Waste]:
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(core.__file__).parent / "compression" / "__pycache__")
+    old = tuple(path for path in sorted(folder.glob("**/*.nb[ci]")) if now - path.stat().st_mtime > days * 86400)
+    if old:
+        yield Waste("numba", folder, sum(path.stat().st_size for path in old), f"{len(old)} compiled loops", old)
+
+
+def _trained(settings: Settings, known: _Known, now: float) -> Iterator[Waste]:
+    kinds = tuple(f"{kind}-" for kind in TRAINING_SPECS)
+    for folder in sorted(settings.trained.glob("*")):
+        if folder.name.startswith(kinds) and folder.name not in known.status and _old(folder, now):
+            yield Waste("trained", folder, size_of(folder), "the store knows no such run")
+
+
+def _reconstructed(settings: Settings, known: _Known, now: float) -> Iterator[Waste]:
+    for folder in sorted(settings.reconstructed.glob("*")):
+        if str(folder) not in known.roots and folder.name not in known.writing and _old(folder, now):
+            yield Waste("reconstructed", folder, size_of(folder), "it is not a registered data set")
+
+
+def _old(folder: Path, now: float) -> bool:
+    newest = max((path.stat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
+    return folder.is_dir() and not folder.is_symlink() and now - max(newest, folder.stat().st_mtime) > FRESH
+
+
+def remove(found: Sequence[Waste], by: str) -> Iterator[Waste]:
+    """Remove what may go; yield what is gone. An array that somebody has opened meanwhile stays. by: who asked."""
+    for each in found:
+        if each.kind == "arrays" and not each.path.name.endswith(".half"):
+            if not arrays.remove_free(each.path):
+                continue
+        elif each.files:
+            for path in each.files:
+                path.unlink(missing_ok=True)
+        else:
+            _remove(each.path)
+        facts = {"by": by, "kind": each.kind, "path": str(each.path), "bytes": each.bytes}
+        LOG.warning("%s removed %s, %s", by, each.path, each.reason, extra=facts)
+        yield each
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# -- disk --------------------------------------------------------------------------------------------------------------
+
+
+def disk_use(settings: Settings) -> dict[str, int]:
+    """Return the bytes of DATA_DIR by part, in the order in which people ask for them."""
+    log = settings.database.with_name(f"{settings.database.name}.wal")
+    parts = {
+        "store": size_of(settings.database) + size_of(log),
+        "queue": size_of(settings.redis_url_file.parent),
+        "weights and checkpoints": size_of(settings.trained),
+        "arrays": size_of(settings.arrays),
+        "reconstructed images": size_of(settings.reconstructed),
+        "logs": size_of(settings.logs),
+        "backups": size_of(settings.backups),
+    }
+    return {**parts, "other": max(0, size_of(settings.data_dir) - sum(parts.values()))}
+
+
+@dataclass(frozen=True)
+class Room:
+    """A disk's bytes."""
+
+    free: int
+    total: int
+
+
+def room(folder: Path) -> Room:
+    """Return the room on a folder's disk, also where the folder is not there yet."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    usage = shutil.disk_usage(there)
+    return Room(usage.free, usage.total)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; 0 where there is nothing."""
+    total, folders = 0, [path]
+    while folders:
+        folder = folders.pop()
+        try:
+            if not folder.is_dir():
+                total += folder.stat().st_size
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            continue  # removed meanwhile, or not ours to read
+    return total
+
+
+def held(path: Path) -> bool:
+    """Return whether a process holds a lock file, such as the launcher's."""
+    try:
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def age(text: str) -> timedelta:
+    """Parse `90d`, `12h` or `4w`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected an age such as 90d, 12h or 4w; got {text}")
+    return timedelta(days=days(str(float(match[1]) * UNITS[match[2]])))
+
+
+def days(text: str) -> float:
+    """Parse a number of days, 0 to `MOST_DAYS`."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"expected 0 to {MOST_DAYS:,} days; got {text}")
+    return found
+
+
+def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `delete` and `prune`; command: adds one."""
+    deleting = command(commands, "delete", "delete runs that have ended: rows, weights, checkpoints", act_delete)
+    deleting.add_argument("runs", metavar="RUN", nargs="*", help="ids, from `status`")
+    deleting.add_argument("--older-than", type=age, metavar="AGE", help="all that ended so long ago, such as 90d")
+    deleting.add_argument("--dry-run", action="store_true", help="only say what would be freed")
+    deleting.add_argument(
+        "--with-datasets", action="store_true", help="the data sets that reconstructions wrote too, images included"
+    )
+    pruning = command(commands, "prune", "remove caches that can be made again, and leftovers", act_prune)
+    pruning.add_argument(
+        "--kinds", default=",".join(BY_DEFAULT), help=f"some of {','.join(KINDS)} (default: %(default)s)"
+    )
+    pruning.add_argument("--days", type=days, default=DAYS, help=f"that something stays unused (default {DAYS:g})")
+    pruning.add_argument("--dry-run", action="store_true", help="only say what would be freed")
+
+
+def act_delete(options: argparse.Namespace) -> int:
+    """Delete runs, or say what that would free."""
+    if bool(options.runs) == (options.older_than is not None):
+        raise SpecError("expected runs, or --older-than, and not both")
+    queues = Queues(Settings.from_environment())
+    runs = deletable(queues, options.runs or None, older_than=options.older_than)
+    for run in runs:
+        freed = run.folder_bytes + (run.written_bytes if options.with_datasets else 0)
+        kept = f"data set {run.written} stays" if run.written and not options.with_datasets else ""
+        print("\t".join((run.run_id, run.status, f"{run.rows:,} rows", megabytes(freed), kept)).rstrip())
+    total = sum(run.folder_bytes + (run.written_bytes if options.with_datasets else 0) for run in runs)
+    if options.dry_run:
+        print(f"would free {megabytes(total)} and {sum(run.rows for run in runs):,} rows; nothing was deleted")
+        return 0
+    ask_to_delete(queues, runs, with_datasets=options.with_datasets)
+    left = _wait_until_gone(queues, [run.run_id for run in runs])
+    gone = [run for run in runs if run.run_id not in left]
+    freed = sum(run.folder_bytes + (run.written_bytes if options.with_datasets else 0) for run in gone)
+    print(f"{len(gone)} runs deleted, {megabytes(freed)} and {sum(run.rows for run in gone):,} rows freed")
+    if left:
+        reason = (
+            "it deletes them once it runs" if not queues.record_worker_alive() else "they may have been begun again"
+        )
+        print(f"not deleted within {WAIT:.0f} s: {', '.join(sorted(left))}; {reason}", file=sys.stderr)
+    return 1 if left else 0
+
+
+def _wait_until_gone(queues: Queues, run_ids: Sequence[str]) -> set[str]:
+    deadline = time.monotonic() + (WAIT if queues.record_worker_alive() else 0)
+    while True:
+        runs = queues.store.runs()
+        left = set(run_ids) & set(runs["run_id"])
+        if not left or time.monotonic() > deadline or queues.records_waiting() == 0:
+            return set(run_ids) & set(queues.store.runs()["run_id"])
+        time.sleep(0.2)
+
+
+def act_prune(options: argparse.Namespace) -> int:
+    """Remove caches, or say what that would free."""
+    settings = Settings.from_environment()
+    queues = Queues(settings)
+    found = waste(settings, queues, kinds=options.kinds.split(","), days=options.days)
+    for each in found:
+        print("\t".join((each.kind, megabytes(each.bytes), str(each.path), each.reason)))
+    if settings.database.exists() and _known(queues) is None:
+        print("the queue does not answer, so what belongs to runs stays", file=sys.stderr)
+    if options.dry_run:
+        print(f"would free {megabytes(sum(each.bytes for each in found))}; nothing was removed")
+        return 0
+    gone = list(remove(found, queues.user))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in gone).items())
+    print(f"{megabytes(sum(each.bytes for each in gone))} freed" + (f": {kinds}" if kinds else ""))
+    return 0
+
+
+def megabytes(count: int) -> str:
+    """Return bytes as megabytes, to a tenth."""
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,152 @@
+"""A copy of the store for notebooks and other programs, made while everything runs; see `core.store.snapshot`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from core import __version__
+from core.errors import DermSlimError, StoreError
+from core.settings import Settings
+from core.store import check as store_check
+from core.store import snapshot as store_snapshot
+from core.store import upkeep as store_upkeep
+from core.store.file import VERSION
+from core.store.measurements import Store
+from jobs.provenance import code_revision
+
+ABOUT = "snapshot.json"
+PATIENCE = 60.0  # seconds that a snapshot waits for the record worker's transaction
+SUFFIXES = (".parquet", ".wal")  # of what lies in a snapshot, besides ABOUT and the DuckDB file
+
+
+class SnapshotError(DermSlimError):
+    """A snapshot cannot be made there."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a snapshot holds. made_at: the moment of all its tables. held_seconds: that nothing was recorded for it."""
+
+    made_at: str
+    name: str
+    store: str
+    host: str
+    schema_version: int
+    version: str
+    code_revision: str | None
+    held_seconds: float
+    rows: dict[str, int]
+
+
+def default_folder(settings: Settings) -> Path:
+    """Return where a snapshot goes that is given no place."""
+    return settings.data_dir / "snapshot"
+
+
+def take_snapshot(settings: Settings, folder: Path) -> Snapshot:
+    """Write a snapshot of every table into a folder, in place of an older snapshot there.
+
+    The record worker waits only while the store's file is copied. The folder appears, or is replaced, once all is
+    written. SnapshotError where something else lies there; StoreBusy, StoreDamaged, OSError.
+    """
+    folder = folder.expanduser().resolve()
+    _check_place(folder)
+    if not settings.database.exists():
+        raise SnapshotError(f"expected a store at {settings.database}; there is none")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=folder.parent) as name:
+        draft, copy, store = Path(name) / "new", Path(name) / "copy.duckdb", Store(settings.database, timeout=PATIENCE)
+        with store_upkeep.held_still(store):
+            at, began = datetime.now(UTC), time.monotonic()
+            store_upkeep.copy_held(store, copy)
+            held = time.monotonic() - began
+        try:
+            rows = store_check.checked(copy, settle=True)
+        except StoreError as error:  # of the copy, which nobody else will see
+            raise type(error)(str(error).replace(str(copy), str(settings.database))) from error
+        about = Snapshot(
+            made_at=at.isoformat(),
+            name=f"{at:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
+            store=str(settings.database),
+            host=socket.gethostname(),
+            schema_version=VERSION,
+            version=__version__,
+            code_revision=code_revision(),
+            held_seconds=round(held, 3),
+            rows=rows,
+        )
+        draft.mkdir()
+        store_snapshot.write_snapshot(copy, draft, snapshot=about.name, lies=folder)
+        (draft / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
+        _put(draft, folder, Path(name) / "old")
+    return about
+
+
+def last_snapshot(folder: Path) -> Snapshot | None:
+    """Return what the snapshot in a folder says of itself; None where there is none."""
+    try:
+        return Snapshot(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _check_place(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise SnapshotError(f"expected a folder; {folder} is a file")
+    names = sorted(path.name for path in folder.iterdir())
+    own = [name for name in names if name in (ABOUT, store_snapshot.VIEWS) or name.endswith(SUFFIXES)]
+    if names and (last_snapshot(folder) is None or own != names):
+        others = sorted(set(names) - set(own)) or names
+        raise SnapshotError(
+            f"expected a new folder, an empty one, or one that holds a snapshot and nothing else; {folder} holds "
+            f"{', '.join(others[:3])}"
+        )
+
+
+def _put(draft: Path, folder: Path, old: Path) -> None:
+    """Put a folder in another's place, which goes with the temporary folder; its readers keep what they have open."""
+    if folder.exists():
+        folder.rename(old)
+    try:
+        draft.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `snapshot`; command: adds one."""
+    text = "write the store's tables as Parquet files, with a DuckDB file of views, for notebooks"
+    making = command(commands, "snapshot", text, act_snapshot)
+    named = "a new folder, or an older snapshot's, which is replaced (default: DATA_DIR/snapshot)"
+    making.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help=named)
+
+
+def act_snapshot(options: argparse.Namespace) -> int:
+    """Write a snapshot and say what is in it."""
+    settings = Settings.from_environment()
+    folder = options.folder or default_folder(settings)
+    print(f"{folder}: {summary(take_snapshot(settings, folder))}")
+    return 0
+
+
+def summary(about: Snapshot) -> str:
+    """Return in a few words what a snapshot holds."""
+    rows = f"{sum(about.rows.values()):,} rows of {len(about.rows)} tables"
+    return f"{rows}, as of {about.made_at}; the record worker waited {about.held_seconds:.2f} s"

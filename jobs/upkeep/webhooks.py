@@ -1,0 +1,323 @@
+"""Tells a web address of one's own when a run or a study has ended.
+
+The record worker compares the store with what it has announced, every few seconds; what is new waits in Redis until
+the address has taken it, so that nothing is lost when a process dies. A thread of its own delivers, with time-outs and
+longer and longer pauses: recording never waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from http.client import HTTPException
+from typing import Any
+
+import pandas as pd
+import redis
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
+
+from core.errors import SpecError
+from core.settings import Settings
+from core.store.file import plain_rows
+from core.store.measurements import Store
+from core.store.trainings import ENDED
+from core.training.steps import TRAINING_SPECS
+from jobs.connection import Connection, connect
+from jobs.live_runs import PREFIX
+
+SINCE = f"{PREFIX}:webhook:since"  # ends before it are not announced
+ANNOUNCED = f"{PREFIX}:webhook:announced"  # hash: every end that has been announced
+EVENTS = f"{PREFIX}:webhook:events"  # hash: what has not been delivered, by event
+DUE = f"{PREFIX}:webhook:due"  # sorted set: when each is tried next
+GIVEN_UP = f"{PREFIX}:webhook:given-up"  # list: what could not be delivered, newest last
+REMEMBERED = 7 * 24 * 3600.0  # seconds; older ends are neither announced nor remembered
+MOST_TRIES = 24  # over some 15 hours
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0  # seconds between two tries; doubled at each
+MOST_GIVEN_UP = 1000
+LOOK = 1.0  # seconds between two looks at what is due
+TO_CONNECT, TO_ANSWER = 5.0, 10.0  # seconds for a step: an address of the host; the next bytes
+LONGEST = 15.0  # seconds for a whole delivery
+SIGNATURE = "X-DermSlim-Signature"
+
+log = logging.getLogger(__name__)
+
+
+def check(settings: Settings) -> None:
+    """Raise SpecError unless the webhook's settings can be used; without WEBHOOK_URL they always can."""
+    if settings.webhook_url is None:
+        return
+    try:
+        url = parse_url(settings.webhook_url)
+    except HTTPError:
+        url = None
+    if url is None or url.scheme not in ("http", "https") or not url.host:
+        raise SpecError("WEBHOOK_URL: expected an address that begins with http:// or https://; got another")
+    unknown = sorted(set(settings.webhook_events) - set(ENDED))
+    if unknown:
+        raise SpecError(f"WEBHOOK_EVENTS: expected some of {', '.join(ENDED)}; got {', '.join(unknown)}")
+
+
+# -- announcing: in the record worker ----------------------------------------------------------------------------------
+
+
+def announce_new(settings: Settings, store: Store, connection: Connection) -> int:
+    """Leave an event for each run and each study that has ended since; return how many.
+
+    Announcing and remembering it are one transaction, so that each end is announced once.
+    """
+    if settings.webhook_url is None:
+        connection.delete(SINCE, ANNOUNCED)
+        return 0
+    now = time.time()
+    connection.setnx(SINCE, now)
+    since = max(float(connection.get(SINCE)), now - REMEMBERED)
+    wanted = settings.webhook_events or ENDED
+    ended = {_identity(row, "run_id"): row for row in _ended(store.runs(), since, wanted)}
+    studies = {_identity(row, "study"): row for row in _ended(store.studies(), since, wanted)}
+    known = {each.decode() for each in connection.hkeys(ANNOUNCED)}
+    new = [key for key in (*ended, *studies) if key not in known]
+    for key in new:
+        event = run_event(settings, store, ended[key]) if key in ended else study_event(settings, studies[key])
+        with connection.pipeline() as pipe:
+            pipe.hset(ANNOUNCED, key, now)
+            pipe.hset(EVENTS, key, json.dumps({"event": event, "tries": 0}))
+            pipe.zadd(DUE, {key: now})
+            pipe.execute()
+    if forgotten := known - set(ended) - set(studies):
+        connection.hdel(ANNOUNCED, *forgotten)
+    return len(new)
+
+
+def _ended(rows: pd.DataFrame, since: float, wanted: Iterable[str]) -> list[dict[str, Any]]:
+    found = rows[rows["status"].isin(list(wanted)) & (rows["finished_at"] >= pd.Timestamp(since, unit="s", tz="UTC"))]
+    return plain_rows(found)
+
+
+def _identity(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]} {row['status']} {row['finished_at'].isoformat()}"
+
+
+def run_event(settings: Settings, store: Store, run: dict[str, Any]) -> dict[str, Any]:
+    """Return what is told of a run that has ended: a JSON-ready dict."""
+    return {
+        "event": f"run.{run['status']}",
+        "run": run["run_id"],
+        "kind": run["kind"],
+        "dataset": run["dataset"],
+        "synthetic": bool(run["synthetic"]),
+        "status": run["status"],
+        "error": run["error"],
+        "attempt": int(run["attempt"]),
+        "submitted_by": run["submitted_by"],
+        "finished_at": run["finished_at"].isoformat(),
+        "seconds": run["seconds"],
+        "figures": figures(store, run),
+        "link": _link(settings, "run", "run", run["run_id"]),
+    }
+
+
+def study_event(settings: Settings, study: dict[str, Any]) -> dict[str, Any]:
+    """Return what is told of a study that has ended: a JSON-ready dict."""
+    return {
+        "event": f"study.{study['status']}",
+        "study": study["study"],
+        "kind": study["kind"],
+        "dataset": study["dataset"],
+        "status": study["status"],
+        "error": study["error"],
+        "submitted_by": study["submitted_by"],
+        "finished_at": study["finished_at"].isoformat(),
+        "seconds": (study["finished_at"] - study["submitted_at"]).total_seconds(),
+        "figures": {},
+        "link": _link(settings, "study", "study", study["study"]),
+    }
+
+
+def figures(store: Store, run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's headline figures by name: what was done, and for a finished run what it came to."""
+    trains = run["kind"] in TRAINING_SPECS
+    parts = "epochs" if trains else "images"
+    found: dict[str, Any] = {parts: int(run["measured"]), "failed": int(run["failed"])}
+    if trains:
+        steps = store.steps([run["run_id"]])
+        finished = steps[steps["status"] == "finished"]
+        kept = finished[finished["accepted"].fillna(False).astype(bool)]
+        for name, rows in (("first", finished.head(1)), ("smallest_accepted", kept.nsmallest(1, "parameters"))):
+            for step in plain_rows(rows[["name", "parameters", "test_accuracy", "test_macro_recall"]]):
+                found[name] = step
+        return found
+    rules = store.optimal_k(run["run_id"])
+    chosen = plain_rows(rules[rules["rule"] == "plateau"])
+    if chosen and chosen[0]["k"] is not None:
+        found["k"] = int(chosen[0]["k"])
+        sizes = store.storage(run["run_id"])
+        columns = ["ratio", "control_ratio", "svd_gain", "saved_percent"]
+        for row in plain_rows(sizes.loc[sizes["k"] == found["k"], columns].head(1)):
+            found |= row
+        statistics = store.statistics(run["run_id"])
+        means = statistics[(statistics["variant"] == f"k={found['k']}") & statistics["metric"].isin(["psnr", "ssim"])]
+        found |= {row["metric"]: row["mean"] for row in plain_rows(means[["metric", "mean"]])}
+    return found
+
+
+def _link(settings: Settings, page: str, name: str, value: str) -> str | None:
+    return None if settings.dashboard_url is None else f"{settings.dashboard_url.rstrip('/')}/{page}?{name}={value}"
+
+
+# -- delivering: a thread of the record worker -------------------------------------------------------------------------
+
+
+def start_delivering(settings: Settings) -> threading.Thread | None:
+    """Deliver from now on, in a thread that ends with the process; None where there is nothing to deliver to."""
+    try:
+        check(settings)
+    except SpecError as error:
+        log.error("no webhook is sent: %s", error)
+        return None
+    if settings.webhook_url is None:
+        return None
+    thread = threading.Thread(target=_deliver_forever, args=(settings,), daemon=True, name="webhooks")
+    thread.start()
+    return thread
+
+
+def _deliver_forever(settings: Settings) -> None:
+    connection = connect(settings, patient=True)
+    connection.setnx(SINCE, time.time())
+    while True:
+        try:
+            delivered = deliver_due(settings, connection)
+        except redis.RedisError as error:
+            log.warning("webhooks wait: %s", error)
+            delivered = 0
+        if not delivered:
+            time.sleep(LOOK)
+
+
+def deliver_due(settings: Settings, connection: Connection, now: float | None = None) -> int:
+    """Try every event that is due once, oldest first; return how many there were. now: seconds since 1970."""
+    due = connection.zrangebyscore(DUE, "-inf", time.time() if now is None else now)
+    for key in due:
+        text = connection.hget(EVENTS, key)
+        if text is None:
+            connection.zrem(DUE, key)
+            continue
+        waiting = json.loads(text)
+        problem = post(settings, key.decode(), waiting["event"])
+        if problem is None:
+            log.info("webhook: %s delivered", key.decode())
+            _forget(connection, key)
+        else:
+            _try_later(connection, key, waiting, problem, now)
+    return len(due)
+
+
+def _forget(connection: Connection, key: bytes) -> None:
+    with connection.pipeline() as pipe:
+        pipe.zrem(DUE, key)
+        pipe.hdel(EVENTS, key)
+        pipe.execute()
+
+
+def _try_later(connection: Connection, key: bytes, waiting: dict[str, Any], problem: str, now: float | None) -> None:
+    tries = int(waiting["tries"]) + 1
+    if tries >= MOST_TRIES:
+        log.error("webhook: %s given up after %d tries: %s", key.decode(), tries, problem)
+        with connection.pipeline() as pipe:
+            pipe.rpush(GIVEN_UP, json.dumps({**waiting, "tries": tries, "problem": problem}))
+            pipe.ltrim(GIVEN_UP, -MOST_GIVEN_UP, -1)
+            pipe.zrem(DUE, key)
+            pipe.hdel(EVENTS, key)
+            pipe.execute()
+        return
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1))
+    log.warning("webhook: %s not taken (%s); tried again in %.0f s", key.decode(), problem, pause)
+    with connection.pipeline() as pipe:
+        pipe.hset(EVENTS, key, json.dumps({**waiting, "tries": tries, "problem": problem}))
+        pipe.zadd(DUE, {key: (time.time() if now is None else now) + pause})
+        pipe.execute()
+
+
+def post(settings: Settings, delivery: str, event: dict[str, Any]) -> str | None:
+    """Send one event; return None when a status of 200 to 299 came back, else what came. Redirects are not followed."""
+    body = json.dumps({**event, "sent_at": datetime.now(UTC).isoformat()}).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "DermSlim",
+        "X-DermSlim-Delivery": hashlib.sha256(delivery.encode()).hexdigest()[:32],  # equal when sent again
+    }
+    if settings.webhook_secret:
+        headers[SIGNATURE] = signature(settings.webhook_secret, body)
+    exchange = Exchange(str(settings.webhook_url), body, headers)
+    exchange.start()
+    exchange.join(LONGEST)
+    if exchange.is_alive():
+        exchange.cut()
+        return f"no answer within {LONGEST:g} s"
+    return exchange.problem
+
+
+class Exchange(threading.Thread):
+    """One request to the address and its answer, in a thread of its own, so that it can be given up as a whole.
+
+    Time-outs of a socket begin anew with each byte that comes; looking up a name has none.
+    """
+
+    def __init__(self, url: str, body: bytes, headers: dict[str, str]) -> None:
+        super().__init__(daemon=True, name="webhook")
+        self.url, self.body, self.headers = url, body, headers
+        self.problem: str | None = "no answer"
+        self._connection: HTTPConnection | None = None
+
+    def run(self) -> None:
+        """Send the body and read the status; what else the address says is not read."""
+        try:
+            with contextlib.closing(_connection_to(self.url)) as connection:
+                self._connection = connection
+                connection.connect()
+                connection.timeout = TO_ANSWER
+                connection.request(
+                    "POST", parse_url(self.url).request_uri, self.body, self.headers, preload_content=False
+                )
+                status = connection.getresponse().status
+        except (HTTPError, HTTPException, OSError) as error:
+            self.problem = f"{type(error).__name__}: {error}".replace(self.url, "the address")
+            return
+        self.problem = None if 200 <= status < 300 else f"status {status}"
+        if 300 <= status < 400:
+            self.problem = f"status {status}: redirects are not followed"
+
+    def cut(self) -> None:
+        """End the exchange from another thread: whoever waits for the socket is told that it is closed."""
+        sock = None if self._connection is None else self._connection.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _connection_to(url: str) -> HTTPConnection:
+    parts = parse_url(url)
+    host = str(parts.host).strip("[]")
+    if parts.scheme == "https":
+        return HTTPSConnection(host, parts.port or 443, timeout=TO_CONNECT, cert_reqs="CERT_REQUIRED")
+    return HTTPConnection(host, parts.port or 80, timeout=TO_CONNECT)
+
+
+def signature(secret: str, body: bytes) -> str:
+    """Return the header's value: `sha256=` and the HMAC-SHA256 of the body under WEBHOOK_SECRET, hexadecimal."""
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def undelivered(connection: Connection) -> tuple[int, int]:
+    """Return how many events wait for the address, and how many were given up."""
+    return int(connection.hlen(EVENTS)), int(connection.llen(GIVEN_UP))
