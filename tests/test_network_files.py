@@ -10,13 +10,11 @@ from core.errors import SpecError
 from core.networks.architectures import ALEXNET, NETWORKS, Conv, Dense, NetworkSpec, Residual, from_dict, to_dict
 from core.networks.costs import check_trainable, count_parameters, curve_table, layer_table
 from core.networks.network_files import (
-    EXAMPLE_TOML,
     EXAMPLE_YAML,
     MAX_BYTES,
     all_networks,
     load_network,
     load_networks,
-    toml_line,
 )
 from core.networks.plain_yaml import plain_scalar, read_yaml
 
@@ -27,14 +25,14 @@ def written(folder: Path, name: str, text: str | bytes) -> Path:
     return path
 
 
-def test_both_examples_describe_the_same_network(tmp_path) -> None:
+def test_the_example_is_a_network(tmp_path) -> None:
     one = load_network(written(tmp_path, "small.yaml", EXAMPLE_YAML))
-    other = load_network(written(tmp_path, "small.toml", EXAMPLE_TOML))
-    assert one.name == other.name == "small"
+    assert one.name == "small"
     assert one.source == "file small.yaml"
-    assert (one.image, one.metadata, one.head) == (other.image, other.metadata, other.head)
-    assert one.title == other.title == "A small network"
-    assert one.readings == other.readings
+    assert one.head == (Dense(16), Dense(4)), "the text branch and the head are the article's, Table 1"
+    assert one.title == "A small network"
+    assert one.readings == ("Global pooling instead of flatten keeps the dense layers small.",)
+    assert len(one.image) == 8
     assert one.image[0] == Conv(16, 5, stride=2)
     assert one.image[3] == Residual(32)
     assert one.image[-1] == Dense(32)
@@ -106,67 +104,17 @@ def test_an_error_in_yaml_names_file_and_line(tmp_path, old, new, line, message)
         load_network(path)
 
 
-TOML = """\
-title = "Mine"
-
-[[image]]
-layer = "conv"
-filters = 8
-kernel = 3
-
-[[image]]
-layer = "flatten"
-
-[[image]]
-layer = "dense"
-units = 16
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line", "message"),
-    [
-        ("filters = 8", "filters = 0", 5, "image, layer 1: conv: expected filters .* got 0"),
-        ("filters = 8", "filtres = 8", 5, "unknown field 'filtres'"),
-        ("kernel = 3\n", "", 3, "conv: expected kernel, got none"),
-        ('"flatten"', '"flat"', 9, "got 'flat'"),
-        ("units = 16", "units = 1979-05-27", 13, "got datetime.date"),
-        ("units = 16", "units = 16\n[[head]]\nlayer = 'dense'\nunits = 5", 14, "dense of 4 units"),
-        ("filters = 8", "filters = ", 5, "expected TOML, got: Invalid value"),
-        ("units = 16", "units = [16", 13, "expected TOML, got: Unclosed array"),
-        ("units = 16", 'units = 16\n[more]\ntext = """\nlong\n"""', 14, "unknown field 'more'"),
-        ('title = "Mine"', "title = 5", 1, "expected title to be text, got 5"),
-        ("kernel = 3", "kernel = 3\n[[image]]\nlayer = 'dense'\nunits = 2", 7, "a flatten before the first dense"),
-    ],
-)
-def test_an_error_in_toml_names_file_and_line(tmp_path, old, new, line, message) -> None:
-    assert old in TOML
-    path = written(tmp_path, "mine.toml", TOML.replace(old, new))
-    with pytest.raises(SpecError, match=rf"^mine.toml, line {line}: .*{message}"):
-        load_network(path)
-
-
-def test_a_line_is_found_within_an_array_of_several_lines() -> None:
-    for index in range(8):
-        line = toml_line(EXAMPLE_TOML, ("image", index, "layer"))
-        assert EXAMPLE_TOML.split("\n")[line - 1].startswith("  {layer")
-        assert line == 5 + index
-    assert toml_line(EXAMPLE_TOML, ("image", 99, "layer")) == 4
-    assert toml_line(EXAMPLE_TOML, ("head", 0)) == 1
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("empty.yaml", "", "line 1: expected fields such as image, got None"),
         ("list.yml", "- 1", r"line 1: expected fields such as image, got \[1\]"),
-        ("none.toml", "", "line 1: expected an image branch"),
+        ("none.yaml", "{}", "line 1: expected an image branch"),
         ("deep.yaml", "a: " + "[" * 3000 + "]" * 3000, "line 1: expected a list of layers, got lists 21 deep"),
-        ("deep.toml", "a = " + "[" * 3000 + "]" * 3000, "nested without end"),
         ("latin.yaml", "image: []\ntitle: M\xfcnchen".encode("latin-1"), "line 2: expected UTF-8 text"),
         ("large.yaml", b"#" * (MAX_BYTES + 1), f"expected at most {MAX_BYTES} bytes, got {MAX_BYTES + 1}"),
         ("a b.yaml", YAML, "expected a name of 1 to 40 letters, digits, - and _, got 'a b'"),
-        ("net.json", "{}", "expected a file ending in .yaml, .yml, .toml, got .json"),
+        ("net.json", "{}", "expected a file ending in .yaml, .yml, got .json"),
     ],
 )
 def test_a_file_that_is_no_network_says_what_was_expected(tmp_path, name, content, message) -> None:
@@ -175,8 +123,8 @@ def test_a_file_that_is_no_network_says_what_was_expected(tmp_path, name, conten
 
 
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path) -> None:
-    plain = load_network(written(tmp_path, "mine.toml", TOML))
-    path = written(tmp_path, "mine.toml", b"\xef\xbb\xbf" + TOML.replace("\n", "\r\n").encode())
+    plain = load_network(written(tmp_path, "mine.yaml", YAML))
+    path = written(tmp_path, "mine.yaml", b"\xef\xbb\xbf" + YAML.replace("\n", "\r\n").encode())
     assert load_network(path) == plain
 
 
@@ -184,7 +132,7 @@ def test_one_broken_file_is_left_out_with_its_reason_and_stops_no_other(tmp_path
     written(tmp_path, "broken.yaml", YAML.replace("filters: 8", "filters: 0"))
     written(tmp_path, "good.yaml", YAML)
     written(tmp_path, "lenet5.yaml", YAML)
-    written(tmp_path, "other.toml", 'name = "good"\n' + TOML)
+    written(tmp_path, "other.yml", "name: good\n" + YAML)
     written(tmp_path, "notes.txt", "nothing")
     (tmp_path / "folder.yaml").mkdir()
     found = load_networks(tmp_path)
@@ -194,7 +142,7 @@ def test_one_broken_file_is_left_out_with_its_reason_and_stops_no_other(tmp_path
         "expected filters to be a whole number of at least 1, got 0",
         "folder.yaml": "folder.yaml: expected a readable file, got: Is a directory",
         "lenet5.yaml": "lenet5.yaml: expected a name of its own, got lenet5, which is that of the article's network",
-        "other.toml": "other.toml: expected a name of its own, got good, which is that of file good.yaml",
+        "other.yml": "other.yml: expected a name of its own, got good, which is that of file good.yaml",
     }
 
 
@@ -267,23 +215,16 @@ def test_no_number_or_text_is_too_large_for_a_sentence(tmp_path, old, new, line,
     assert str(raised.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("filters = 8", "filters = 0x" + "f" * 5000, "line 5: expected numbers of at most 15 digits"),
-        ("filters = 8", "filters = " + "9" * 5000, "line 1: expected numbers of at most 15 digits"),
-        ("filters = 8", "filters = inf", "line 5: .*got inf"),
-        ("filters = 8", "filters.a" + ".a" * 3000 + " = 1", "line 5: expected a list of layers, got keys over 20 deep"),
-        (
-            "kernel = 3",
-            'kernel = 3\nmore = """' + "\n" * 9000 + '"""',
-            "line 9007: expected text of at most 200 characters",
-        ),
-    ],
-)
-def test_toml_keeps_to_the_same_bounds(tmp_path, old, new, message) -> None:
-    with pytest.raises(SpecError, match=f"^mine.toml, {message}"):
-        load_network(written(tmp_path, "mine.toml", TOML.replace(old, new)))
+def test_a_toml_file_is_named_with_the_way_to_write_it_as_yaml(tmp_path) -> None:
+    written(tmp_path, "mine.toml", '[[image]]\nlayer = "flatten"\n')
+    os.mkfifo(tmp_path / "pipe.toml")
+    found = load_networks(tmp_path)
+    assert found.networks == {}
+    assert list(found.left_out) == ["mine.toml", "pipe.toml"]
+    reason = found.why_not("mine") or ""
+    assert reason.startswith("mine.toml: expected a YAML file, got TOML, which is no longer read. Write it as YAML: ")
+    assert "`- {layer: conv, filters: 16, kernel: 5}`" in reason
+    assert reason.endswith("The page Networks has an example"), "the reason is shown whole"
 
 
 def test_more_layers_than_any_network_has_are_refused(tmp_path) -> None:
@@ -306,7 +247,6 @@ HEADS = (ALEXNET.metadata, ALEXNET.head)
 
 def test_nothing_but_a_file_is_opened(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    os.mkfifo(tmp_path / "pipe.toml")
     (tmp_path / "dangling.yaml").symlink_to(tmp_path / "nothing")
     (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
     (tmp_path / "device.yaml").symlink_to("/dev/zero")
@@ -322,7 +262,6 @@ def test_nothing_but_a_file_is_opened(tmp_path) -> None:
         "device.yaml": f"device.yaml: {kind}",
         "folder.yaml": "folder.yaml: expected a readable file, got: Is a directory",
         "loop.yaml": "loop.yaml: expected a readable file, got: Too many levels of symbolic links",
-        "pipe.toml": f"pipe.toml: {kind}",
         "pipe.yaml": f"pipe.yaml: {kind}",
         "s.yaml": f"s.yaml: {kind}",
     }

@@ -381,7 +381,7 @@ def branch_from(data: Mapping[str, Any], branch: Branch, default: tuple[Layer, .
 
 
 def to_dict(spec: NetworkSpec) -> dict[str, Any]:
-    """Return a network as plain data, which JSON, YAML and TOML can hold."""
+    """Return a network as plain data, which JSON and YAML can hold."""
     return {
         "name": spec.name,
         "title": spec.title,

@@ -1,33 +1,28 @@
-"""Users' own networks: YAML or TOML files in DATA_DIR/networks, in the same words as the article's networks here.
+"""Users' own networks: YAML files in DATA_DIR/networks, in the same words as the article's networks.
 
 A file holds the fields of `core.networks.architectures.from_dict`, its layers the words of
-`core.networks.architectures.WORDS` (`EXAMPLE_YAML` and `EXAMPLE_TOML` describe the same one). Every error names the
-file and the line.
+`core.networks.architectures.WORDS`; `EXAMPLE_YAML` is one. Every error names the file and the line.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.errors import SpecError
 from core.files.plain_files import read_plain
 from core.networks.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkError, NetworkSpec, from_dict
 from core.networks.costs import check_trainable
-from core.networks.plain_yaml import MAX_DEPTH, MOST_DIGITS, LineError, Lines, ValuePath, longest_known, read_yaml
+from core.networks.plain_yaml import LineError, Lines, ValuePath, read_yaml
 
 FOLDER = "networks"  # below DATA_DIR
-SUFFIXES = (".yaml", ".yml", ".toml")
+SUFFIXES = (".yaml", ".yml")
+FORMER_SUFFIX = ".toml"  # earlier versions read it
 MAX_BYTES = 20_000
 LONGEST_TITLE, LONGEST_READING = 200, 1_000  # characters
 LONGEST_REASON = 400  # characters of what a file holds, quoted in the reason why it is left out
-LOOK_BACK = 10  # lines before a value in TOML that may not end a readable beginning, as within a long text
-DOTTED = re.compile(rf"(?:[\w-]{{1,60}}\s{{0,9}}\.\s{{0,9}}){{{MAX_DEPTH}}}")
 FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 EXAMPLE_YAML = """\
@@ -47,21 +42,11 @@ image:                        # the image branch, from the pixels on
 # Lists named metadata and head would replace the article's (Table 1).
 """
 
-EXAMPLE_TOML = """\
-# The file's name is the network's, unless the field name says another.
-title = "A small network"
-readings = ["Global pooling instead of flatten keeps the dense layers small."]
-image = [
-  {layer = "conv", filters = 16, kernel = 5, stride = 2},
-  {layer = "max_pool", size = 3, stride = 2},
-  {layer = "batch_norm"},
-  {layer = "residual", filters = 32},
-  {layer = "dropout", rate = 0.25},
-  {layer = "global_average_pool"},
-  {layer = "dense", units = 64},
-  {layer = "dense", units = 32},
-]
-"""
+WRITE_AS_YAML = (
+    'expected a YAML file, got TOML, which is no longer read. Write it as YAML: `title = "Mine"` becomes'
+    " `title: Mine`, and each `[[image]]` one item of the list `image:`, such as"
+    " `- {layer: conv, filters: 16, kernel: 5}`. The page Networks has an example"
+)
 
 
 @dataclass(frozen=True)
@@ -76,71 +61,15 @@ class Networks:
         return next((why for file, why in self.left_out.items() if Path(file).stem == name), None)
 
 
-def holds(data: object, path: ValuePath) -> bool:
-    """Say whether plain data has a value at a path."""
-    value: Any = data
-    for key in path:
-        within = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-        if key not in within:
-            return False
-        value = value[key]
-    return True
-
-
-def toml_prefix(lines: list[str], count: int) -> object:
-    """Return what the longest readable beginning of about `count` lines holds, an open list closed."""
-    for end in range(count, max(0, count - LOOK_BACK), -1):
-        for closing in ("", "\n]"):
-            try:
-                return tomllib.loads("\n".join(lines[:end]) + closing)
-            except tomllib.TOMLDecodeError:
-                continue
-    return {}
-
-
-def toml_line(text: str, path: ValuePath) -> int:
-    """Return the line of a value in a readable TOML file.
-
-    The library tells no lines. TOML is read line by line and never takes a value back, so the line of a value is the
-    first after which the library, given the file up to there, knows it.
-    """
-    lines = text.split("\n")
-    path = longest_known(path, lambda shorter: holds(tomllib.loads(text), shorter))
-    if not path:
-        return 1
-    return bisect_left(range(1, len(lines)), True, key=lambda count: holds(toml_prefix(lines, count), path)) + 1
-
-
-def read_toml(text: str) -> tuple[object, Lines]:
-    """Return a TOML file's plain data and where its values stand; raises LineError."""
-    if deep := DOTTED.search(text):  # the library's time grows with the depth squared
-        line = text.count("\n", 0, deep.start()) + 1
-        raise LineError(f"expected a list of layers, got keys over {MAX_DEPTH} deep", line)
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        reason, _, place = str(error).rpartition(" (at ")
-        named = re.match(r"line (\d+)", place)
-        last = len(text.rstrip().split("\n"))
-        raise LineError(f"expected TOML, got: {reason}", int(named[1]) if named else last) from error
-    except (ValueError, ArithmeticError) as error:  # int() of five thousand digits
-        raise LineError(f"expected numbers of at most {MOST_DIGITS} digits, got a longer one", 1) from error
-    return data, lambda path: toml_line(text, path)
-
-
 def check_values(data: object, lines: Lines) -> None:
-    """Raise LineError for values too deep, too long or not printable, before anything looks at them or quotes them."""
+    """Raise LineError for text too long or not printable, before anything looks at it or quotes it."""
     todo: list[tuple[ValuePath, object]] = [((), data)]
     while todo:
         path, value = todo.pop()
-        if len(path) > MAX_DEPTH:
-            raise LineError(f"expected a list of layers, got lists {len(path)} deep", 1)  # only TOML; a line costs time
         if isinstance(value, dict):
             todo += (((*path, key), each) for key, each in value.items())
         elif isinstance(value, list):
             todo += (((*path, index), each) for index, each in enumerate(value))
-        elif isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
-            raise LineError(f"expected numbers of at most {MOST_DIGITS} digits, got a longer one", lines(path))
         elif isinstance(value, str):
             longest = LONGEST_READING if path[:1] == ("readings",) else LONGEST_TITLE
             if len(value) > longest:
@@ -156,13 +85,11 @@ def printable(text: str) -> str:
 
 
 def load_network(path: Path) -> NetworkSpec:
-    """Read one network's file, .yaml, .yml or .toml; raises SpecError naming the file and the line."""
+    """Read one network's file. SpecError names the file and the line."""
     try:
         return _load(path)
     except LineError as error:
         raise SpecError(printable(f"{path.name}, line {error.line}: {error}")) from error
-    except RecursionError as error:
-        raise SpecError(printable(f"{path.name}: expected a list of layers, got lists nested without end")) from error
     except OSError as error:
         reason = error.strerror or "what cannot be read"
         raise SpecError(printable(f"{path.name}: expected a readable file, got: {reason}")) from error
@@ -172,6 +99,8 @@ def load_network(path: Path) -> NetworkSpec:
 
 def _load(path: Path) -> NetworkSpec:
     suffix = path.suffix.lower()
+    if suffix == FORMER_SUFFIX:
+        raise SpecError(WRITE_AS_YAML)
     if suffix not in SUFFIXES:
         raise SpecError(f"expected a file ending in {', '.join(SUFFIXES)}, got {suffix or 'no ending'}")
     if not FILE_NAME.fullmatch(path.name):
@@ -183,7 +112,7 @@ def _load(path: Path) -> NetworkSpec:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise LineError("expected UTF-8 text, got other bytes", content.count(b"\n", 0, error.start) + 1) from error
-    data, lines = (read_toml if suffix == ".toml" else read_yaml)(text)
+    data, lines = read_yaml(text)
     check_values(data, lines)
     if not isinstance(data, dict):
         raise LineError(f"expected fields such as image, got {data!r}", 1)
@@ -198,7 +127,7 @@ def _load(path: Path) -> NetworkSpec:
 def network_paths(folder: Path) -> Iterator[Path]:
     """Yield the networks' files of a folder in alphabetical order; OSError where the folder cannot be listed."""
     try:
-        yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in (*SUFFIXES, FORMER_SUFFIX))
     except FileNotFoundError:
         return
 

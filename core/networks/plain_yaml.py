@@ -1,7 +1,9 @@
 """YAML 1.2's core schema as plain data, each value with its line: no tags, no aliases, nothing but text and numbers.
 
 PyYAML reads YAML 1.1, in which `064` is 52, `1:30` is 90 and `yes` is true, and its constructors raise whatever Python
-raises on a tag that does not fit. So the library only divides the text; what a word means is read here.
+raises on a tag that does not fit. ruamel.yaml's reader of YAML 1.2 turns `1_000` and `0b11` into numbers and
+`2026-01-31` into a date, which the core schema does not. So PyYAML only splits the text into events; this module reads
+what a word means.
 """
 
 from __future__ import annotations
@@ -58,14 +60,13 @@ def read_yaml(text: str) -> tuple[object, Lines]:
         # What PyYAML lets through: chr() of "\\UFFFFFFFF", int() of five thousand digits in %YAML, and the like.
         line = max(lines.values(), default=1)
         raise LineError("expected YAML, got a character or version that does not exist", line) from error
-    return data, lambda path: lines[longest_known(path, lines.__contains__)]
 
+    def line_of(path: ValuePath) -> int:
+        while path and path not in lines:  # the closest value around it that the file holds
+            path = path[:-1]
+        return lines.get(path, 1)
 
-def longest_known(path: ValuePath, known: Callable[[ValuePath], bool]) -> ValuePath:
-    """Return the path, or that of the closest thing around it which the file does hold."""
-    while path and not known(path):
-        path = path[:-1]
-    return path
+    return data, line_of
 
 
 def _events(text: str) -> Iterator[yaml.Event]:

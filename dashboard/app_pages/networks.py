@@ -7,7 +7,7 @@ from core.compression.measure import DEFAULT_SIZES
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.costs import layer_table, network_cost, size_table
-from core.networks.network_files import EXAMPLE_TOML, EXAMPLE_YAML, Networks
+from core.networks.network_files import EXAMPLE_YAML, Networks
 from dashboard import words
 from dashboard.charts import measuring as charts
 from dashboard.charts import networks as network_charts
@@ -140,28 +140,23 @@ def own_networks(found: Networks) -> None:
     """Say how a user adds a network."""
     st.header("Your own networks")
     st.markdown(
-        "A YAML or TOML file that lists the layers, put into the folder below, appears here, on the page of parameter "
-        "curves and on the command line; its name is the file's. A file that cannot be used is named at the top of "
-        "this page with the line to look at."
+        "Put a YAML file that lists the layers into the folder below. The network appears on this page, on the page of "
+        "parameter curves and on the command line, under the file's name. A file that cannot be used is named at the "
+        "top of this page with the line to look at."
     )
     st.code(str(network_choices.folder()), language=None, wrap_lines=True)
     own = [name for name in found.networks if name not in NETWORKS]
     if own:
         st.caption(f"There now: {words.escaped(', '.join(own))}.")
-    with st.container(horizontal=True):
-        for name, text, mime in (
-            ("small.yaml", EXAMPLE_YAML, "application/yaml"),
-            ("small.toml", EXAMPLE_TOML, "application/toml"),
-        ):
-            st.download_button(
-                f"Example, {name}",
-                text,
-                name,
-                mime,
-                key=f"example_{name}",
-                on_click="ignore",
-                icon=":material/download:",
-            )
+    st.download_button(
+        "Example, small.yaml",
+        EXAMPLE_YAML,
+        "small.yaml",
+        "application/yaml",
+        key="example_small.yaml",
+        on_click="ignore",
+        icon=":material/download:",
+    )
     with st.expander("The example", icon=":material/code:"):
         st.code(EXAMPLE_YAML, language=None, wrap_lines=True)
 

@@ -10,7 +10,7 @@ import streamlit as st
 from core.compression.measure import DEFAULT_SIZES
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
-from core.networks.network_files import FOLDER, SUFFIXES, Networks, all_networks
+from core.networks.network_files import FOLDER, Networks, all_networks
 from dashboard import data, words
 
 SIZES = tuple(f"{height}x{width}" for height, width in DEFAULT_SIZES)
@@ -30,14 +30,13 @@ def stamps() -> tuple[FileStamp, ...]:
     """Return what tells one state of that folder from the next."""
     found = []
     for path in sorted(folder().glob("*")):
-        if path.suffix.lower() in SUFFIXES:
-            name = ascii(path.name)  # Streamlit hashes it, and a name may hold bytes that are no text
-            try:
-                facts = path.stat()
-            except OSError:  # taken away since it was listed, or a link that leads nowhere
-                found.append((name, 0, 0))
-                continue
-            found.append((name, facts.st_mtime_ns, facts.st_size))
+        name = ascii(path.name)  # Streamlit hashes it, and a name may hold bytes that are no text
+        try:
+            facts = path.stat()
+        except OSError:  # the file was removed since it was listed, or is a link that leads nowhere
+            found.append((name, 0, 0))
+            continue
+        found.append((name, facts.st_mtime_ns, facts.st_size))
     return tuple(found)
 
 
