@@ -32,7 +32,6 @@ from benchmarks import peers
 from core.compression.measure import SweepSpec, measure
 from core.compression.metrics import Reference, warm_up
 from core.compression.svd import decompose
-from core.data import jpeg_scans
 from core.data.datasets import Record
 from core.data.images import decode, encode, probe
 
@@ -154,7 +153,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     warm_up()
-    jpeg_scans.warm_up()
     with tempfile.TemporaryDirectory() as temporary:
         if options.images:
             found = sorted(options.images.glob("*.jpg"))

@@ -226,11 +226,9 @@ def prepare_measuring() -> None:
     import cv2
 
     import core.compression.metrics
-    import core.data.jpeg_scans
 
     cv2.setNumThreads(1)
     core.compression.metrics.warm_up()
-    core.data.jpeg_scans.warm_up()
     __import__("jobs.measure_task")
     gc.collect()
     gc.freeze()  # a collection in a forked job would touch, and so copy, every object that it shares with the worker
