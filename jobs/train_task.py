@@ -30,6 +30,7 @@ from core.training import steps as training_runs
 from core.training.algorithm2 import Step, Stop
 from core.training.protocol import EpochResult
 from core.training.steps import StepResult, TrainingData, TrainSpec, next_training, training_data
+from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name
 from jobs.live_runs import MAX_TRIES, TRAINING_ENDED, Claim, Command, LiveRun
 from jobs.messages import record_command, ring, send
@@ -254,7 +255,7 @@ class _Training:
         done = self._before(spec, step)
         # Closed before the run's lock is let go, so that the checkpoint of the last epoch is there.
         check = self.claim.check
-        with closing(training_runs.train_step(spec, step, data, self.folder, place, check)) as events:
+        with closing(train(spec, step, data, self.folder, place, check)) as events:
             for event in events:
                 if isinstance(event, StepResult):
                     return event
