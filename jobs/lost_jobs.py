@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
 from jobs.connection import SVD, Connection, queue
-from jobs.train_queue import TRAIN_QUEUES
+from jobs.run_jobs import TRAIN_QUEUES
 
 LOST = 30  # seconds without a sign of life after which another worker takes a job over
 SLACK = 15  # seconds that a worker's clock may be ahead

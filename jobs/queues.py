@@ -30,7 +30,7 @@ from core.store.measurements import NewRun, Store
 from core.store.trainings import ENDED
 from core.training.algorithm2 import Stop
 from core.training.steps import TrainSpec, first_state, judged, next_training
-from jobs import train_queue as training_jobs
+from jobs import run_jobs as training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.hosts import claim_output, disclaim_output, mark_output
 from jobs.live_runs import LiveRun, active_runs, spec_key
@@ -359,7 +359,7 @@ class Queues:
             training_jobs.release(live, state.attempt)
 
     def prioritise(self, run_id: str, priority: str) -> None:
-        """Change a training run's priority, one of `jobs.train_queue.PRIORITIES`."""
+        """Change a training run's priority, one of `jobs.run_jobs.PRIORITIES`."""
         state = self._active_training(run_id)
         with self.connected() as connection:
             live = LiveRun(connection, run_id)

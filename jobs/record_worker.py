@@ -37,7 +37,7 @@ from jobs.live_runs import LiveRun, active_runs
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.messages import RECORDS, REJECTED, dataset_from_dict, ring, waiting
 from jobs.queues import Queues
-from jobs.train_queue import enqueue_current, is_due, release
+from jobs.run_jobs import enqueue_current, is_due, release
 from jobs.upkeep import retention, webhooks
 
 LOG = logging.getLogger(__name__)

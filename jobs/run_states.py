@@ -13,7 +13,7 @@ from rq import Worker
 
 from core.store.trainings import ENDED
 from core.training.steps import TRAINING_SPECS
-from jobs import train_queue as training_jobs
+from jobs import run_jobs as training_jobs
 from jobs.connection import QUEUES
 from jobs.live_runs import LiveRun
 

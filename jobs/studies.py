@@ -47,8 +47,8 @@ from jobs.live_runs import PREFIX, LiveRun, active_runs
 from jobs.messages import send
 from jobs.provenance import baseline_option, training_options
 from jobs.queues import Queues
+from jobs.run_jobs import NORMAL, PAUSED, is_due, train_queue
 from jobs.run_states import RunState
-from jobs.train_queue import NORMAL, PAUSED, is_due, train_queue
 
 SAME_CLICK = 60  # seconds within which an equal study counts as the same submission
 CANCELLED = "cancelled"

@@ -34,8 +34,8 @@ from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name
 from jobs.live_runs import MAX_TRIES, TRAINING_ENDED, Claim, Command, LiveRun
 from jobs.messages import record_command, ring, send
+from jobs.run_jobs import enqueue_current, fetch_dataset, state_command, state_of
 from jobs.run_states import worker_state
-from jobs.train_queue import enqueue_current, fetch_dataset, state_command, state_of
 
 REPORT = 1.0  # seconds between two words about images being prepared
 LOCK_NAME = ".training"  # in a run's folder, held by the process that trains

@@ -49,7 +49,7 @@ from jobs.lost_jobs import LOST
 from jobs.messages import LONGEST
 from jobs.own_jobs import OwnJob
 from jobs.provenance import quiet_tensorflow
-from jobs.train_queue import CHECKPOINT_DAYS, TRAIN_QUEUES
+from jobs.run_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
 from jobs.upkeep import webhooks
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it

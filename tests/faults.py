@@ -41,8 +41,8 @@ from core.training.protocol import TrainingSpec
 from core.training.steps import PruneTrainSpec
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
+from jobs.run_jobs import TRAIN_QUEUES
 from jobs.run_states import RunState
-from jobs.train_queue import TRAIN_QUEUES
 
 PARTS = {  # part of the stack -> words of its command line
     "valkey": ("valkey-server",),

@@ -35,8 +35,8 @@ from dashboard import data, words
 from jobs.connection import connect
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
+from jobs.run_jobs import job_id, queue
 from jobs.run_states import RunState
-from jobs.train_queue import job_id, queue
 
 NOW = datetime(2026, 11, 24, 21, 45, tzinfo=UTC)
 NETWORK = NETWORKS["lenet5"]

@@ -40,8 +40,8 @@ from jobs.connection import SVD, Connection, queue
 from jobs.live_runs import LiveRun
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.queues import Queues
+from jobs.run_jobs import TRAIN_QUEUES
 from jobs.run_states import RunState
-from jobs.train_queue import TRAIN_QUEUES
 from jobs.worker import ForkingWorker
 
 pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time

@@ -43,7 +43,7 @@ from jobs import messages as records
 from jobs.connection import QUEUES, connect, queue
 from jobs.own_jobs import FUNCTIONS, OwnJob
 from jobs.queues import Queues
-from jobs.train_queue import TRAIN_QUEUES
+from jobs.run_jobs import TRAIN_QUEUES
 
 EVIL = "x'; DROP TABLE runs; --"
 

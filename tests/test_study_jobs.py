@@ -44,7 +44,7 @@ from core.networks.architectures import ALEXNET, LENET5
 from core.settings import Settings
 from core.training.algorithm2 import Baseline, Rules, article_baseline
 from core.training.protocol import PRESETS, TrainingSpec
-from jobs import train_queue as training_jobs
+from jobs import run_jobs as training_jobs
 from jobs.__main__ import build_parser, main
 from jobs.cli.study import spec_of
 from jobs.connection import RECORD, queue

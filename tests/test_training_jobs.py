@@ -37,12 +37,12 @@ from core.settings import Settings
 from core.training.algorithm2 import Baseline, Rules
 from core.training.protocol import TrainingSpec
 from core.training.steps import PruneTrainSpec, TrainSpec, first_state
-from jobs import train_queue as training_jobs
+from jobs import run_jobs as training_jobs
 from jobs.connection import queue
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues, Submission
+from jobs.run_jobs import TRAIN_QUEUES, enqueue_current, enqueue_step
 from jobs.run_states import RunState
-from jobs.train_queue import TRAIN_QUEUES, enqueue_current, enqueue_step
 from jobs.train_task import LOCK_NAME
 
 pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a machine that is busy

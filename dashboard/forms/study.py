@@ -42,8 +42,8 @@ from dashboard.forms.measuring import KEPT
 from dashboard.forms.training import sets_table
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
+from jobs.run_jobs import NORMAL, PRIORITIES
 from jobs.studies import StageEstimate, StudyEstimate, find, submit_study
-from jobs.train_queue import NORMAL, PRIORITIES
 
 PREFIX = "article"
 OVERRIDE = re.compile(r"\s*([\w.-]+)(?:\s*[=:]\s*|\s+)(\d+)\s*[×x]\s*(\d+)\s*(?:[,:]?\s*(\d+)\s*epochs?)?\s*")

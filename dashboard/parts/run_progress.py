@@ -9,8 +9,8 @@ import streamlit as st
 
 from dashboard import data, words
 from dashboard.parts import components
+from jobs.run_jobs import PRIORITIES
 from jobs.run_states import RunState
-from jobs.train_queue import PRIORITIES
 
 
 def show_run(run_id: str | None, results: Callable[[str], None]) -> None:

@@ -29,9 +29,9 @@ from core.store.file import plain_rows
 from dashboard import data, words
 from dashboard.forms import study as study_form
 from dashboard.parts import components
+from jobs.run_jobs import PRIORITIES
 from jobs.run_states import RunState
 from jobs.studies import StudyState, cancel_study, pause_study, prioritise_study, resume_study, share_done
-from jobs.train_queue import PRIORITIES
 
 COLOURS = {WAITING: "gray", READY: "gray", UNDER_WAY: "blue", FINISHED: "green", FAILED: "red"}
 ICONS = {

@@ -54,6 +54,7 @@ from jobs.cli.training import (
     whole_numbers,
 )
 from jobs.queues import Queues
+from jobs.run_jobs import PRIORITIES
 from jobs.studies import (
     StudyEstimate,
     StudyState,
@@ -66,7 +67,6 @@ from jobs.studies import (
     study_state,
     submit_study,
 )
-from jobs.train_queue import PRIORITIES
 
 TEXT = "submit the article's whole study"
 PAUSE = 1.0  # seconds between two looks at a study that is waited for

@@ -39,8 +39,8 @@ from core.training.steps import (
 from jobs.cli.clock import next_moment, parse_time, wait_until
 from jobs.provenance import quiet_tensorflow
 from jobs.queues import Queues
+from jobs.run_jobs import NORMAL, PRIORITIES
 from jobs.run_states import RunState
-from jobs.train_queue import NORMAL, PRIORITIES
 
 STEP_EXPORT = (
     *("step", "name", "parameters", "macs", "accepted", "reason"),

@@ -60,8 +60,8 @@ from jobs.messages import REJECTED, waiting
 from jobs.provenance import code_revision
 from jobs.queues import Queues
 from jobs.record_worker import UNDER_WAY
+from jobs.run_jobs import TRAIN_QUEUES
 from jobs.run_states import LATE
-from jobs.train_queue import TRAIN_QUEUES
 from jobs.upkeep import webhooks
 from jobs.upkeep.backup import last_backup
 from jobs.upkeep.retention import held, size_of

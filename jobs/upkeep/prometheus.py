@@ -27,7 +27,7 @@ from core.settings import Settings
 from jobs.connection import QUEUES, RECORD, SVD, queue
 from jobs.messages import REJECTED, waiting
 from jobs.queues import Queues
-from jobs.train_queue import TRAIN_QUEUES
+from jobs.run_jobs import TRAIN_QUEUES
 from jobs.upkeep import webhooks
 from jobs.upkeep.backup import last_backup
 

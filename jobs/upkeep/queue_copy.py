@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from core.errors import DermSlimError
 from jobs.connection import RECORD, SVD, Connection, queue
 from jobs.live_runs import PREFIX
-from jobs.train_queue import TRAIN_QUEUES
+from jobs.run_jobs import TRAIN_QUEUES
 
 OURS = ("rq:*", f"{PREFIX}:*")
 LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that will not be there
