@@ -20,7 +20,7 @@ from core.article.plan import ArticleSpec, plan
 from core.compression.measure import spec_hash
 from core.compression.optimal_k import arrivals as arrivals_of
 from core.compression.rivals import rivals_sentences as rivals_in_words
-from core.data import datasets as datasets_module
+from core.data import dataset_tables
 from core.data.datasets import Dataset, Record
 from core.data.splits import Targets, reached, split_records
 from core.errors import DermSlimError, QueueUnavailable
@@ -143,7 +143,7 @@ def records(name: str) -> dict[str, Record]:
 
 @st.cache_data(max_entries=30, show_spinner=False)
 def _class_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
-    return datasets_module.class_table(_dataset)
+    return dataset_tables.class_table(_dataset)
 
 
 def class_table(found: Dataset) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def class_table(found: Dataset) -> pd.DataFrame:
 
 @st.cache_data(max_entries=30, show_spinner=False)
 def _metadata_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
-    return datasets_module.age_sex_localization(_dataset)
+    return dataset_tables.age_sex_localization(_dataset)
 
 
 def metadata_table(found: Dataset) -> pd.DataFrame:
@@ -163,7 +163,7 @@ def metadata_table(found: Dataset) -> pd.DataFrame:
 
 @st.cache_data(max_entries=30, show_spinner=False)
 def _size_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
-    return datasets_module.size_counts(_dataset)
+    return dataset_tables.size_counts(_dataset)
 
 
 def size_table(found: Dataset) -> pd.DataFrame:

@@ -47,9 +47,10 @@ from core.compression.metrics import MetricParameters
 from core.compression.outcomes import outcome
 from core.compression.summary import mean_table
 from core.compression.svd import MODES
-from core.data.dataset_names import default_name, derived_name
-from core.data.datasets import Dataset, complete_folder, confine, is_lost_image, load_dataset, refuse_no_text
+from core.data.datasets import Dataset, complete_folder, is_lost_image, load_dataset
+from core.data.folders import confine, refuse_no_text
 from core.data.images import CODECS
+from core.data.names import default_name, derived_name
 from core.errors import Cancelled, DermSlimError, SpecError, StoreUnavailable
 from core.files.exports import check_writable
 from core.files.private import private_folder

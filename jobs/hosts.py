@@ -19,8 +19,9 @@ from rq import Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core.data.datasets import Dataset, folder_here
-from core.data.output_names import refuse_inside
+from core.data.datasets import Dataset
+from core.data.folders import folder_here
+from core.data.names import refuse_inside
 from core.errors import DatasetError, NotOnThisHost, SpecError
 from core.files.private import private_folder
 from core.settings import Settings

@@ -21,7 +21,7 @@ from core.compression.measure import (
     new_names,
 )
 from core.data.datasets import Dataset, Record
-from core.data.output_names import refuse_inside
+from core.data.names import refuse_inside
 from core.errors import DermSlimError, SpecError
 from core.files.exports import TABLES, CsvRows, check_ending, write_table
 

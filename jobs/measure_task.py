@@ -13,7 +13,8 @@ from typing import Any
 from rq import Retry, get_current_job
 
 from core.compression.measure import Chunk, ImageResult, Spec, measure, spec_from_dict
-from core.data.datasets import Record, images_here
+from core.data.datasets import Record
+from core.data.folders import images_here
 from core.errors import NotOnThisHost, TakenOver
 from core.settings import Settings
 from jobs.hosts import left_to_others, output_here, worker_name

@@ -19,8 +19,9 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core.compression.measure import ReconstructSpec, Spec, new_names, spec_hash, variants
-from core.data.dataset_names import default_name, name_fault
-from core.data.datasets import Dataset, Record, confine, is_there, load_dataset, refuse_no_text
+from core.data.datasets import Dataset, Record, load_dataset
+from core.data.folders import confine, is_there, refuse_no_text
+from core.data.names import default_name, name_fault
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.estimates import Estimate, measuring_estimate, training_estimate
 from core.runs import RunSpec, spec_from_dict

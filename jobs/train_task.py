@@ -22,7 +22,8 @@ from rq import Retry, Worker, get_current_job
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core.data.datasets import Dataset, folder_here, images_here
+from core.data.datasets import Dataset
+from core.data.folders import folder_here, images_here
 from core.data.training_arrays import locked
 from core.errors import Cancelled, DatasetError, DermSlimError, NotOnThisHost, TakenOver
 from core.settings import Settings

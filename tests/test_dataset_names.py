@@ -10,8 +10,8 @@ import pytest
 
 from core.article.plan import ArticleSpec, reconstruction_name
 from core.compression.measure import ReconstructSpec
-from core.data.dataset_names import default_name, derived_name, name_fault
 from core.data.datasets import Dataset, load_dataset
+from core.data.names import default_name, derived_name, name_fault
 from core.errors import DatasetError, SpecError
 from core.networks.architectures import LENET5
 from core.settings import Settings

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from core.data import datasets
-from core.data.datasets import Record, load_dataset
+from core.data import dataset_tables, folders
+from core.data.datasets import Record, load_dataset, write_metadata
 from core.data.metadata import HAM10000_COLUMNS, LABEL_OF_DX, NO_FILE, LeftOut
 from core.errors import DatasetError, SpecError
 
@@ -336,14 +336,14 @@ def test_confine_follows_links_and_names_the_roots(tmp_path):
     outside.mkdir()
     (root / "link").symlink_to(outside)
     (outside / "way in").symlink_to(root)
-    assert datasets.confine(root / "sub" / ".." / "sub", [root]) == root / "sub"
-    assert datasets.confine(outside / "way in" / "sub", [root]) == root / "sub"
-    assert datasets.confine(root / "not there yet", [outside, root]) == root / "not there yet"
+    assert folders.confine(root / "sub" / ".." / "sub", [root]) == root / "sub"
+    assert folders.confine(outside / "way in" / "sub", [root]) == root / "sub"
+    assert folders.confine(root / "not there yet", [outside, root]) == root / "not there yet"
     for path in (root / "link", root / ".." / "outside", Path("/etc/passwd"), tmp_path / "rootless"):
         with pytest.raises(DatasetError, match=f"allowed data roots \\({root}\\)"):
-            datasets.confine(path, [root])
+            folders.confine(path, [root])
     with pytest.raises(DatasetError, match="cannot be followed"):
-        datasets.confine(Path("nul\0character"), [root])
+        folders.confine(Path("nul\0character"), [root])
 
 
 @pytest.mark.parametrize("kind", ["ham", "classes", "plain"])
@@ -353,7 +353,7 @@ def test_written_metadata_are_read_back(ham, tmp_path, kind):
         for name in ("mel/1.jpg", "scars/1.jpg", "negatives/2.jpg") if kind == "classes" else ("1.jpg", "2.jpg"):
             image_file(ham / name, len(name))
     before = load_dataset(ham)
-    datasets.write_metadata(before, ham / "HAM10000_metadata.csv")
+    write_metadata(before, ham / "HAM10000_metadata.csv")
     after = load_dataset(ham)
     assert after.records == before.records
     assert after.left_out == ()
@@ -366,7 +366,7 @@ def test_summaries_count_every_image_once(ham):
     with (ham / "HAM10000_metadata.csv").open("a") as file:
         file.write("HAM_9,ISIC_8,mel,histo,55.0,male,back,vidir_modern\n")
     dataset = load_dataset(ham)
-    table = datasets.class_table(dataset)
+    table = dataset_tables.class_table(dataset)
     assert table[["label", "dx", "images"]].to_numpy().tolist() == [
         ["melanoma", "mel", 2],
         ["nevus", "nv", 1],
@@ -375,12 +375,12 @@ def test_summaries_count_every_image_once(ham):
     ]
     assert table["lesions"].isna().tolist() == [False, False, False, True]
     assert table["lesions"].tolist()[:3] == [1, 1, 1]
-    assert table["bytes"].sum() == datasets.bytes_total(dataset) == sum(r.bytes for r in dataset.records)
-    spread = datasets.age_sex_localization(dataset)
+    assert table["bytes"].sum() == dataset_tables.bytes_total(dataset) == sum(r.bytes for r in dataset.records)
+    spread = dataset_tables.age_sex_localization(dataset)
     assert spread.groupby("variable")["images"].sum().to_dict() == {"age": 5, "sex": 5, "localization": 5}
     assert spread[spread["variable"] == "age"]["value"].tolist() == ["0", "55", "unknown", "unknown"]
-    assert datasets.size_counts(dataset).to_numpy().tolist() == [[12, 16, 4], [20, 30, 1]]
-    groups = datasets.duplicates(dataset)
+    assert dataset_tables.size_counts(dataset).to_numpy().tolist() == [[12, 16, 4], [20, 30, 1]]
+    groups = dataset_tables.duplicates(dataset)
     assert [[record.image_id for record in group] for group in groups] == [["ISIC_1", "ISIC_8"]]
 
 

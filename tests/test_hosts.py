@@ -28,8 +28,9 @@ from redis import Redis
 from tls import terminator
 
 from core.compression.measure import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
-from core.data.datasets import Dataset, folder_here, images_here, load_dataset
+from core.data.datasets import Dataset, load_dataset
 from core.data.demo import create_demo_dataset
+from core.data.folders import folder_here, images_here
 from core.data.splits import Targets
 from core.errors import ImageError, NotOnThisHost, SpecError
 from core.networks.architectures import LENET5

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from core.compression.measure import ReconstructSpec, write_whole
 from core.data.datasets import Dataset, Record, complete_folder, load_dataset
 from core.data.manifest import MANIFEST
-from core.data.output_names import LONGEST_NAME, merged, output_names, refuse_inside
+from core.data.names import LONGEST_NAME, merged, output_names, refuse_inside
 from core.errors import DatasetError, SpecError
 from core.settings import Settings
 from jobs.__main__ import main

@@ -33,7 +33,8 @@ from test_deploy import reserved_port
 from test_structure import FORBIDDEN, STORE_MODULES, imports, sources
 
 from core.compression.measure import SweepSpec, measure
-from core.data.datasets import confine, load_dataset
+from core.data.datasets import load_dataset
+from core.data.folders import confine
 from core.data.images import read
 from core.errors import DatasetError, DermSlimError, ImageError, StoreError
 from core.settings import Settings

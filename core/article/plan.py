@@ -30,8 +30,8 @@ from core.compression.measure import (
 from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.optimal_k import RULES as K_RULES
 from core.compression.svd import largest_k
-from core.data.dataset_names import derived_name
 from core.data.datasets import Dataset
+from core.data.names import derived_name
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec

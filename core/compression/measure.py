@@ -17,10 +17,9 @@ from typing import Any, ClassVar, Protocol
 
 from core.compression.metrics import METRICS, MetricParameters, Reference
 from core.compression.svd import MODES, MOST_BYTES, check_cost, decompose, decomposition_bytes, factor_bytes, largest_k
-from core.data.dataset_names import name_fault
 from core.data.datasets import Dataset, Record, read_registered
 from core.data.images import CODECS, decode, encode, resize
-from core.data.output_names import output_names
+from core.data.names import name_fault, output_names
 from core.errors import DermSlimError, ImageError, SpecError, what_came
 
 DEFAULT_KS = (100, 200, 300, 350, 400, 450)  # the article's section 3

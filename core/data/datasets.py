@@ -10,33 +10,29 @@ import csv
 import hashlib
 import json
 import os
-import socket
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pandas as pd
 
 from core.data import images
-from core.data.dataset_names import default_name, name_fault
-from core.errors import DatasetError, ImageError, NotOnThisHost, SpecError
+from core.data.folders import is_companion, is_picture, is_there, readable_folder, walk
 from core.data.layouts import describe_by_folders, stem, without_ending
 from core.data.manifest import read_manifest, write_manifest
 from core.data.masks import BY_CONTENT, BY_NAME, mask_by_name, masks_by_content
 from core.data.metadata import LABEL_COLUMN, LABEL_OF_DX, LABELS, LeftOut, Row, composed
 from core.data.metadata_tables import Metadata, is_table, read_metadata
+from core.data.names import default_name, name_fault
 from core.data.photographs import Checked, check_file, describe_by_metadata, listed_id, refuse_unclear_folders
-from core.settings import Settings
+from core.errors import DatasetError, ImageError, SpecError
 
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
 METADATA_NAME = "HAM10000_metadata.csv"
 MOST_REASONS = 3  # that the error of a data set without an image repeats
-# Files that accompany images and are not worth a line, tables apart; hidden files are passed over too
-COMPANIONS = (".txt", ".md", ".json", ".pdf", ".html", ".xml", ".ini", ".db", ".lnk", ".url")
 
 
 @dataclass(frozen=True)
@@ -188,60 +184,6 @@ def filled_in(row: Row, path: str, metadata: Metadata) -> Row:
     )
 
 
-def refuse_no_text(path: str | Path) -> None:
-    """Raise DatasetError for a path that is no UTF-8, as a Latin-1 name on Linux: no record can hold it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise DatasetError(f"Expected a path in valid UTF-8. Received: {str(path)!r}.") from None
-
-
-def confine(path: Path, roots: Iterable[Path]) -> Path:
-    """Resolve a path, following symbolic links; DatasetError unless it lies in one of the allowed folders."""
-    allowed = [root.resolve() for root in roots]
-    try:
-        resolved = Path(path).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL character
-        raise DatasetError(f"Expected a path. Received: {str(path)!r}, which cannot be followed: {error}.") from error
-    refuse_no_text(resolved)
-    if not any(resolved.is_relative_to(root) for root in allowed):
-        raise DatasetError(
-            f"Expected a path inside the allowed data roots ({', '.join(map(str, allowed))}). Received: {resolved}."
-            " DATA_ROOTS sets the allowed roots."
-        )
-    return resolved
-
-
-def folder_here(folder: Path, settings: Settings) -> Path:
-    """Return where this host has a folder that a record names, whether or not it is there.
-
-    NotOnThisHost where that is outside the data roots, after `DATA_ROOTS` has mapped it and links are followed.
-    """
-    try:
-        return confine(settings.here(folder), settings.data_roots)
-    except DatasetError as error:
-        raise NotOnThisHost(f"on {socket.gethostname()}, for {folder}: {error}") from error
-
-
-def images_here(folder: Path, settings: Settings) -> Path:
-    """Return where this host has a data set's folder; NotOnThisHost, with what to set, where it is not or is empty."""
-    here = folder_here(folder, settings)
-    try:
-        if next(os.scandir(here), None) is not None:
-            return here
-        reason = "the folder is empty"
-    except OSError as error:
-        gone = "there is no such file or folder"
-        reason = gone if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-    place = f"the images of {folder} on host {socket.gethostname()}"
-    if settings.here(folder) == folder:
-        advice = f"If they lie elsewhere there, set DATA_ROOTS={folder}=FOLDER for its workers"
-    else:
-        place += f", at {here} by its DATA_ROOTS"
-        advice = "Mount them there, or correct its workers' DATA_ROOTS"
-    raise NotOnThisHost(f"expected {place}; none can be read: {reason}. {advice}")
-
-
 def read_registered(record: Record, root: Path) -> bytes:
     """Return the bytes of a record's file, which must still be those that were registered. ImageError."""
     data = images.read(root / record.path, inside=(root,))
@@ -269,142 +211,12 @@ def write_metadata(dataset: Dataset, path: Path) -> None:
 # Summaries for the page of a data set
 
 
-def duplicates(dataset: Dataset) -> tuple[tuple[Record, ...], ...]:
-    """Groups of records whose files are the same bytes, each of two or more."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in dataset.records:
-        groups[record.sha256].append(record)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
-
-
-def class_table(dataset: Dataset) -> pd.DataFrame:
-    """One row a (label, dx): label, dx, images, lesions (NULL where no lesion is known), bytes."""
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in dataset.records:
-        groups[record.label or "unlabelled", record.dx or ""].append(record)
-    rows = []
-    for (label, dx), records in sorted(groups.items(), key=lambda item: (label_order(item[0][0]), item[0][1])):
-        lesions = {record.lesion_id for record in records if record.lesion_id}
-        rows.append((label, dx, len(records), len(lesions) or None, sum(record.bytes for record in records)))
-    table = pd.DataFrame(rows, columns=["label", "dx", "images", "lesions", "bytes"])
-    return table.astype({"lesions": "Int64"})
-
-
-def age_sex_localization(dataset: Dataset) -> pd.DataFrame:
-    """Distributions in long form, one row a (variable, value, label): variable, value, label, images.
-
-    variable: 'age' (years as text, ascending), 'sex' or 'localization' (most frequent first); unknown values last.
-    """
-    rows = [
-        (variable, value, label, count)
-        for variable in ("age", "sex", "localization")
-        for value, label, count in distribution(dataset.records, variable)
-    ]
-    return pd.DataFrame(rows, columns=["variable", "value", "label", "images"])
-
-
-def distribution(records: Iterable[Record], variable: str) -> list[tuple[str, str, int]]:
-    """(value, label, images) of one metadata variable, in the order of `age_sex_localization`."""
-    pairs = Counter((value_text(getattr(record, variable)), record.label or "unlabelled") for record in records)
-    totals: Counter[str] = Counter()
-    for (value, _), count in pairs.items():
-        totals[value] += count
-
-    def place(pair: tuple[str, str]) -> tuple[bool, float, str, tuple[int, str]]:
-        value, label = pair
-        unknown = value == "unknown"
-        rank = float(value) if variable == "age" and not unknown else -totals[value]
-        return unknown, rank, value, label_order(label)
-
-    return [(value, label, pairs[value, label]) for value, label in sorted(pairs, key=place)]
-
-
-def size_counts(dataset: Dataset) -> pd.DataFrame:
-    """One row an image size, most frequent first: height, width, images."""
-    counts = Counter((record.height, record.width) for record in dataset.records)
-    rows = [(height, width, count) for (height, width), count in counts.most_common()]
-    return pd.DataFrame(rows, columns=["height", "width", "images"])
-
-
-def bytes_total(dataset: Dataset) -> int:
-    """Bytes of all usable files."""
-    return sum(record.bytes for record in dataset.records)
-
-
 def label_order(label: str) -> tuple[int, str]:
     """Sort key: the article's classes in their order, then other names."""
     return (LABELS.index(label) if label in LABELS else len(LABELS), label)
 
 
-def value_text(value: float | str | None) -> str:
-    """A metadata value as text; unknown ones are called so."""
-    return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else value
-
-
 # Files
-
-
-def readable_folder(folder: Path) -> Path:
-    """The folder, resolved; DatasetError when it is none or cannot be listed."""
-    try:
-        root = Path(folder).expanduser().resolve()
-        if not root.exists():
-            raise DatasetError(f"Expected a folder of images at {folder}; there is nothing.")
-        if not root.is_dir():
-            raise DatasetError(f"Expected a folder of images at {folder}; found a file.")
-        next(os.scandir(root), None)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DatasetError(f"Expected a readable folder of images at {folder}; it cannot be read: {reason}.") from error
-    return root
-
-
-def walk(root: Path, left_out: list[LeftOut]) -> Iterator[str]:
-    """Yield the regular files below root as POSIX paths; hidden ones are passed over, odd ones go to `left_out`."""
-
-    def unreadable(error: OSError) -> None:
-        left_out.append(LeftOut(relative(error.filename, root), f"The folder cannot be read: {error.strerror}."))
-
-    for parent, folders, names in os.walk(root, onerror=unreadable):
-        for folder in list(folders):
-            if (Path(parent) / folder).is_symlink():
-                path = relative(Path(parent, folder), root)
-                left_out.append(LeftOut(path, "Folders are not followed through symbolic links."))
-        folders[:] = sorted(folder for folder in folders if not folder.startswith((".", "__MACOSX")))
-        for name in names:
-            if name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini"):
-                continue
-            path = relative(Path(parent, name), root)
-            if reason := odd(Path(parent, name), root):
-                left_out.append(LeftOut(path, reason))
-            else:
-                yield path
-
-
-def odd(path: Path, root: Path) -> str | None:
-    """Why a directory entry is no file of this data set; None when it is one."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return "The file's name is not valid UTF-8."
-    if path.is_symlink():
-        try:
-            target = path.resolve(strict=True)
-        except (OSError, RuntimeError):
-            return "The symbolic link leads nowhere."
-        if not target.is_relative_to(root):
-            return "The symbolic link leads out of the data set's folder."
-    return None if path.is_file() else "A device, socket or pipe, not a regular file."
-
-
-def relative(path: str | Path, root: Path) -> str:
-    """The POSIX path below root, in characters that can be stored."""
-    return Path(path).relative_to(root).as_posix().encode(errors="replace").decode() or "."
-
-
-def is_picture(path: str) -> bool:
-    """Whether a file is an image by its name."""
-    return PurePosixPath(path).suffix.lower() in images.EXTENSIONS
 
 
 def is_lost_image(root: Path, item: LeftOut) -> bool:
@@ -412,24 +224,6 @@ def is_lost_image(root: Path, item: LeftOut) -> bool:
     if item.reason in (BY_NAME, BY_CONTENT) or is_table(item.name):
         return False
     return is_there(root / item.name) and (root / item.name).is_file()
-
-
-def is_there(path: Path) -> bool:
-    """Whether a path leads to a file or folder; False for what none can be called, as an id of 300 characters."""
-    try:
-        return path.expanduser().exists()
-    except (OSError, RuntimeError, ValueError):
-        return False
-
-
-def is_companion(path: str) -> bool:
-    """Whether a file is one of those that come with images: lists, licences, read-me files."""
-    file = PurePosixPath(path)
-    return (
-        is_table(path)
-        or file.suffix.lower() in COMPANIONS
-        or file.stem.lower() in ("license", "licence", "readme", "attribution")
-    )
 
 
 def check_files(

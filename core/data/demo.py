@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from core.data import images
 from core.data.datasets import METADATA_NAME, SYNTHETIC_MARKER
-from core.errors import DatasetError, SpecError
 from core.data.metadata import LABELS
+from core.errors import DatasetError, SpecError
 
 Field = npt.NDArray[np.float32]  # (H, W)
 Generator = np.random.Generator

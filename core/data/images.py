@@ -36,7 +36,6 @@ from PIL import (  # the plugins register the formats of FORMATS
     WebPImagePlugin,  # noqa: F401
 )
 
-from core.errors import ImageError, SpecError
 from core.data.jpeg_scans import check_scans
 from core.data.tiff_parts import (
     ASSOCIATED,
@@ -51,6 +50,7 @@ from core.data.tiff_parts import (
     plane,
     tag,
 )
+from core.errors import ImageError, SpecError
 
 Header = ImageFile.ImageFile
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), BGR, C-contiguous

@@ -11,8 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.errors import DatasetError
 from core.data.metadata import NO_FILE, NOT_LISTED, OLDEST, LeftOut, Row
+from core.errors import DatasetError
 
 MANIFEST = "dermslim_images.json"
 LONGEST = 200_000_000  # bytes

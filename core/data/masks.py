@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from core.data import images
-from core.errors import ImageError
 from core.data.layouts import nearest_class, stem
+from core.errors import ImageError
 
 # Words of a folder's name: ISIC2018_Task1_Training_GroundTruth, train-masks, HAM10000_segmentations_lesion_tschandl
 FOLDER_WORD = re.compile(

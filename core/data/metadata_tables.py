@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from core.data import images
-from core.errors import DatasetError
 from core.data.metadata import (
     HAM10000_COLUMNS,
     LABEL_COLUMN,
@@ -30,6 +29,7 @@ from core.data.metadata import (
     known_value,
     says_unknown,
 )
+from core.errors import DatasetError
 
 # Files of these names must be tables that can be read; any other may be
 METADATA_NAMES = ("ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata", "metadata.csv")

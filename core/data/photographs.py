@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from core.data import images
-from core.errors import DatasetError, ImageError
 from core.data.layouts import (
     PHOTOGRAPHS,
     label_of_folder,
@@ -21,6 +20,7 @@ from core.data.layouts import (
 )
 from core.data.metadata import NEGATIVES, NO_FILE, NOT_LISTED, LeftOut, Row, composed
 from core.data.metadata_tables import Metadata
+from core.errors import DatasetError, ImageError
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from core.networks.architectures import CLASSES
 from core.data.datasets import Record
 from core.errors import SpecError
+from core.networks.architectures import CLASSES
 from core.training.protocol import LARGEST_SEED
 
 SPLITS = ("train", "validation", "test")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from PIL import TiffImagePlugin, _imaging
 
-from core.errors import ImageError
 from core.data.jpeg_scans import check_scans
+from core.errors import ImageError
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 256, 257, 258, 259, 262, 277
 STRIP_OFFSETS, ORIENTATION, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 278, 279

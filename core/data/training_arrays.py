@@ -27,12 +27,12 @@ import numpy.typing as npt
 import PIL
 
 from core.data import images
-from core.networks.architectures import CHANNELS, METADATA_FEATURES
 from core.data.datasets import Dataset, Record, read_registered
+from core.data.metadata import LeftOut
 from core.errors import DatasetError, ImageError, SpecError, StoreBusy
 from core.files.file_lock import file_lock
-from core.data.metadata import LeftOut
 from core.files.private import private_folder
+from core.networks.architectures import CHANNELS, METADATA_FEATURES
 from core.settings import usable_cores
 
 RECIPE = 1  # raise it when the same file and size would give other pixels

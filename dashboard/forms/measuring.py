@@ -11,9 +11,9 @@ import streamlit as st
 from core.compression.measure import DEFAULT_KS, DEFAULT_SIZES, ReconstructSpec, ResizeSpec, Spec, SweepSpec
 from core.compression.metrics import MetricParameters
 from core.compression.svd import MODES
-from core.data.dataset_names import derived_name
 from core.data.datasets import Dataset
 from core.data.images import CODECS
+from core.data.names import derived_name
 from core.errors import DermSlimError, QueueUnavailable, SpecError
 from dashboard import data, words
 from dashboard.parts import components

@@ -34,7 +34,7 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from core import __version__
-from core.data.datasets import folder_here
+from core.data.folders import folder_here
 from core.errors import (
     DatasetError,
     DermSlimError,
