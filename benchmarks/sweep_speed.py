@@ -28,9 +28,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from benchmarks import peers
+from benchmarks.peers import printed_loop
+from core.compression import reference
 from core.compression.measure import SweepSpec, measure
-from core.compression.metrics import Reference, warm_up
+from core.compression.metrics import Original, warm_up
 from core.compression.svd import decompose
 from core.data.datasets import Record
 from core.data.images import decode, encode, probe
@@ -97,8 +98,8 @@ def times(paths: Sequence[Path], rounds: int) -> Iterator[tuple[float, float, fl
     """Yield (article, decompose once, DermSlim) seconds for each file and round, measured one after another."""
     for _ in range(rounds):
         for path in paths:
-            article = seconds(lambda path=path: list(peers.article_loop(path.read_bytes(), KS)))
-            once = seconds(lambda path=path: list(peers.decompose_once_loop(path.read_bytes(), KS)))
+            article = seconds(lambda path=path: list(printed_loop(path.read_bytes(), KS)))
+            once = seconds(lambda path=path: list(reference.article_loop(path.read_bytes(), KS)))
             # the shortest of the three is the most easily disturbed: the middle of three goes
             ours = statistics.median(seconds(lambda path=path: measure_here(path)) for _ in range(3))
             yield article, once, ours
@@ -109,19 +110,19 @@ def equality(paths: Sequence[Path]) -> Equality:
     pixel_share, pixel_difference, deviation, metric = 0.0, 0, 0.0, "none"
     for path in paths:
         image = decode(path)
-        plain_factors, factors, reference = peers.decompose(image), decompose(image), Reference(image)
-        original = peers.features(image)
+        plain_factors, factors, original = reference.decompose(image), decompose(image), Original(image)
+        features = reference.features(image)
         for k, reconstruction in factors.reconstructions(KS):
-            plain = peers.reconstruct(plain_factors, k)
+            plain = reference.reconstruct(plain_factors, k)
             difference = cv2.absdiff(plain, reconstruction).max(axis=2)
             pixel_share = max(pixel_share, float(np.mean(difference > 0)))
             pixel_difference = max(pixel_difference, int(difference.max()))
             other = decode(encode(reconstruction, "jpeg", 95))
             expected = {
-                **peers.compare(image, original, other, peers.features(other)),
-                "explained_variance": peers.explained_variance(plain_factors, k),
+                **reference.compare(features, reference.features(other)),
+                "explained_variance": reference.explained_variance(plain_factors, k),
             }
-            received = {**reference.compare(other), "explained_variance": factors.explained_variance(k)}
+            received = {**original.compare(other), "explained_variance": factors.explained_variance(k)}
             for name, value in expected.items():
                 deviating = relative_deviation(value, received[name])
                 if deviating > deviation:
@@ -129,10 +130,10 @@ def equality(paths: Sequence[Path]) -> Equality:
     return Equality(pixel_share, pixel_difference, deviation, metric)
 
 
-def relative_deviation(expected: float, received: float | None) -> float:
+def relative_deviation(expected: float | None, received: float | None) -> float:
     """Return |received − expected| / |expected|; infinite where only one of the two is defined."""
-    if received is None or not np.isfinite(expected):
-        return 0.0 if received is None and not np.isfinite(expected) else np.inf
+    if received is None or expected is None:
+        return 0.0 if received is expected else np.inf
     return abs(received - expected) / abs(expected) if expected else abs(received)
 
 

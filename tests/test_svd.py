@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 
-from benchmarks import peers
+from core.compression import reference
 from core.compression.svd import (
     MODES,
     MOST_BYTES,
@@ -24,6 +24,7 @@ from core.compression.svd import (
     factor_bytes,
     largest_k,
 )
+from core.data.images import decode
 from core.errors import ImageError, SpecError
 
 Image = npt.NDArray[np.uint8]
@@ -44,20 +45,11 @@ def plain_matrices(image: Image, mode: str) -> list[npt.NDArray[np.float64]]:
     return channels if mode == "per_channel" else [np.hstack(channels)]
 
 
-def plain_reconstruction(image: Image, mode: str, k: int) -> Image:
-    truncated = []
-    for matrix in plain_matrices(image, mode):
-        left, values, right = np.linalg.svd(matrix, full_matrices=False)
-        truncated.append((left[:, :k] * values[:k]) @ right[:k])
-    channels = truncated if mode == "per_channel" else np.hsplit(truncated[0], 3)
-    return np.clip(np.round(np.stack(channels, axis=2)), 0, 255).astype(np.uint8)
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", SIZES)
 def test_reconstructions_equal_those_of_a_plain_svd(size: tuple[int, int], mode: str) -> None:
     image = photograph(*size)
-    factors = decompose(image, mode)
+    factors, plain = decompose(image, mode), reference.decompose(image, mode)
     ks = sorted({1, min(2, factors.rank), factors.rank // 2 or 1, max(1, factors.rank - 1), factors.rank})
     received = dict(factors.reconstructions(ks))
     assert list(received) == ks
@@ -65,7 +57,7 @@ def test_reconstructions_equal_those_of_a_plain_svd(size: tuple[int, int], mode:
         assert received[k].shape == image.shape
         assert received[k].dtype == np.uint8
         assert received[k].flags.c_contiguous
-        difference = cv2.absdiff(received[k], plain_reconstruction(image, mode, k)).max(axis=2)
+        difference = cv2.absdiff(received[k], reference.reconstruct(plain, k)).max(axis=2)
         assert difference.max() <= 1
         # one pixel of a tiny image may lie on the border of rounding
         assert np.count_nonzero(difference) <= max(1, difference.size // 1000)
@@ -83,20 +75,19 @@ def test_a_k_gives_the_same_pixels_alone_and_in_any_list(size: tuple[int, int]) 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_at_the_article_size_at_most_one_pixel_in_a_thousand_differs(seed: int) -> None:
     image = photograph(450, 600, seed)
-    plain = peers.decompose(image)
+    plain = reference.decompose(image)
     for k, received in decompose(image).reconstructions((1, 20, 100, 350, 449, 450)):
-        difference = cv2.absdiff(received, peers.reconstruct(plain, k)).max(axis=2)
+        difference = cv2.absdiff(received, reference.reconstruct(plain, k)).max(axis=2)
         assert difference.max() <= 1
         assert np.mean(difference > 0) <= 1e-3
 
 
 @pytest.mark.real_data
 def test_on_a_real_original_at_most_one_pixel_in_a_thousand_differs(real_data: Path) -> None:
-    path = min((real_data / "ham10000" / "images").glob("*.jpg"))
-    image = peers.decode(path.read_bytes())
-    plain = peers.decompose(image)
+    image = decode(min((real_data / "ham10000" / "images").glob("*.jpg")))
+    plain = reference.decompose(image)
     for k, received in decompose(image).reconstructions((100, 200, 300, 350, 400, 450)):
-        difference = cv2.absdiff(received, peers.reconstruct(plain, k)).max(axis=2)
+        difference = cv2.absdiff(received, reference.reconstruct(plain, k)).max(axis=2)
         assert difference.max() <= 1
         assert np.mean(difference > 0) <= 1e-3
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from core.compression.metrics import METRICS, MetricParameters, Reference
+from core.compression.metrics import METRICS, MetricParameters, Original
 from core.compression.svd import MODES, MOST_BYTES, check_cost, decompose, decomposition_bytes, factor_bytes, largest_k
 from core.data.datasets import Dataset, Record, read_registered
 from core.data.images import CODECS, decode, encode, resize
@@ -381,7 +381,7 @@ def _reconstructions(
     image = decode(data)
     height, width = image.shape[:2]
     control = len(encode(image, spec.codec, spec.quality))
-    reference = Reference(image, spec.metrics)
+    original = Original(image, spec.metrics)
     factors = decompose(image, spec.mode)
     common = {"codec": spec.codec, "quality": spec.quality, "height": height, "width": width}
     for k, reconstruction in factors.reconstructions(k for k in ks if k <= factors.rank):
@@ -395,7 +395,7 @@ def _reconstructions(
             stored_bytes=len(stored),
             control_bytes=control,
             factor_bytes=factor_bytes(k, height, width, spec.mode),
-            **reference.compare(decode(stored, own=True)),
+            **original.compare(decode(stored, own=True)),
             explained_variance=factors.explained_variance(k),
         )
         yield row, stored
@@ -412,7 +412,7 @@ def _sweep_rows(record: Record, data: bytes, spec: SweepSpec) -> Iterator[dict[s
 def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[str, Any]]:
     image = decode(data)
     height, width = image.shape[:2]
-    reference = Reference(image, spec.metrics)
+    original = Original(image, spec.metrics)
     for codec, quality in spec.rivals:
         stored = encode(image, codec, quality)
         yield _row(
@@ -424,7 +424,7 @@ def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[
             width=width,
             source_bytes=len(data),
             stored_bytes=len(stored),
-            **reference.compare(decode(stored, own=True)),
+            **original.compare(decode(stored, own=True)),
         )
 
 
@@ -434,7 +434,7 @@ def _resize_rows(record: Record, data: bytes, spec: ResizeSpec) -> Iterator[dict
     stored = encode(decompose(image, spec.mode).reconstruct(spec.k), spec.codec, spec.quality)
     reconstruction = decode(stored, own=True)
     for height, width in spec.sizes:
-        reference = Reference(resize(image, height, width), spec.metrics)
+        original = Original(resize(image, height, width), spec.metrics)
         yield _row(
             record,
             f"{height}x{width}",
@@ -445,7 +445,7 @@ def _resize_rows(record: Record, data: bytes, spec: ResizeSpec) -> Iterator[dict
             width=width,
             source_bytes=len(data),
             stored_bytes=len(stored),
-            **reference.compare(resize(reconstruction, height, width)),
+            **original.compare(resize(reconstruction, height, width)),
         )
 
 

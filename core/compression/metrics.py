@@ -1,14 +1,16 @@
 """Every quality metric of a sweep, for one original against many compared images.
 
-`METRICS` is the table of what is measured, one record a column. `Reference` does the work on the original once;
-`Reference.compare` then needs one pass a metric family over the other image.
+`METRICS` is the table of what is measured, one record per column. `Original` does the work on the original once;
+`Original.compare` then needs one pass per metric family over the other image.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, cast
 
 import cv2
@@ -18,6 +20,7 @@ import scipy.fft
 
 from core.compression.pixel_loops import (
     SSIM_WINDOW,
+    SpectralSums,
     channel_histograms,
     cooccurrences,
     entropies,
@@ -41,7 +44,9 @@ CONSTANT = 1e-12
 class Metric:
     """One column of the measurements.
 
-    better: "low" or "high", the direction of improvement. unit: empty where the number has none.
+    unit: empty where the number has none. better: "low" or "high", the direction of improvement.
+    function: gives the value of an original and a compared image, None where it is undefined; None for a metric that
+        follows from the decomposition and not from the two images.
     """
 
     name: str
@@ -49,12 +54,34 @@ class Metric:
     definition: str
     unit: str
     better: str
+    function: Callable[[Pair], float | None] | None
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("mse", "MSE", "Mean squared error over all pixels and channels.", "grey levels²", "low"),
-    Metric("rmse", "RMSE", "Square root of the mean squared error.", "grey levels", "low"),
-    Metric("psnr", "PSNR", "10·log10(255²/MSE); undefined for identical images.", "dB", "high"),
+    Metric(
+        "mse",
+        "MSE",
+        "Mean squared error over all pixels and channels.",
+        "grey levels²",
+        "low",
+        lambda pair: pair.mse,
+    ),
+    Metric(
+        "rmse",
+        "RMSE",
+        "Square root of the mean squared error.",
+        "grey levels",
+        "low",
+        lambda pair: math.sqrt(pair.mse),
+    ),
+    Metric(
+        "psnr",
+        "PSNR",
+        "10·log10(255²/MSE); undefined for identical images.",
+        "dB",
+        "high",
+        lambda pair: 10 * math.log10(255**2 / pair.mse) if pair.mse else None,
+    ),
     Metric(
         "ssim",
         "SSIM",
@@ -62,6 +89,7 @@ METRICS: tuple[Metric, ...] = (
         "the channels; undefined below 7 pixels.",
         "",
         "high",
+        lambda pair: pair.ssim,
     ),
     Metric(
         "hist_bhattacharyya",
@@ -69,19 +97,18 @@ METRICS: tuple[Metric, ...] = (
         "OpenCV's HISTCMP_BHATTACHARYYA on 256-bin L1-normalised histograms, mean of the channels; 0 to 1.",
         "",
         "low",
+        lambda pair: sum(pair.bhattacharyya) / 3,
     ),
-    Metric(
-        "hist_bhattacharyya_b", "Bhattacharyya distance, blue", "Bhattacharyya distance of the blue channel.", "", "low"
-    ),
-    Metric(
-        "hist_bhattacharyya_g",
-        "Bhattacharyya distance, green",
-        "Bhattacharyya distance of the green channel.",
-        "",
-        "low",
-    ),
-    Metric(
-        "hist_bhattacharyya_r", "Bhattacharyya distance, red", "Bhattacharyya distance of the red channel.", "", "low"
+    *(
+        Metric(
+            f"hist_bhattacharyya_{colour[0]}",
+            f"Bhattacharyya distance, {colour}",
+            f"Bhattacharyya distance of the {colour} channel.",
+            "",
+            "low",
+            lambda pair, channel=channel: pair.bhattacharyya[channel],  # type: ignore[misc]
+        )
+        for channel, colour in enumerate(("blue", "green", "red"))
     ),
     Metric(
         "hist_intersection",
@@ -89,6 +116,7 @@ METRICS: tuple[Metric, ...] = (
         "Σ min of the 256-bin L1-normalised histograms, mean of the channels; 1 for equal histograms.",
         "",
         "high",
+        lambda pair: float(np.minimum(pair.mine.histograms, pair.theirs.histograms).sum() / pair.theirs.image.size),
     ),
     Metric(
         "hu_distance",
@@ -96,6 +124,7 @@ METRICS: tuple[Metric, ...] = (
         "Euclidean distance of the 7 Hu moments of grey, each h taken as −sign(h)·log10|h| (0 as 0).",
         "",
         "low",
+        lambda pair: _distance(pair.mine.hu, pair.theirs.hu),
     ),
     Metric(
         "hu_correlation",
@@ -103,6 +132,7 @@ METRICS: tuple[Metric, ...] = (
         "Pearson correlation of the 7 Hu moments of grey, each h taken as −sign(h)·log10|h| (0 as 0).",
         "",
         "high",
+        lambda pair: _correlation(pair.mine.hu, pair.theirs.hu),
     ),
     Metric(
         "haralick_distance",
@@ -110,6 +140,7 @@ METRICS: tuple[Metric, ...] = (
         "Euclidean distance of 13 Haralick features of grey, mean of 4 directions, as mahotas computes them.",
         "",
         "low",
+        lambda pair: _distance(pair.mine.haralick, pair.theirs.haralick),
     ),
     Metric(
         "haralick_correlation",
@@ -117,6 +148,7 @@ METRICS: tuple[Metric, ...] = (
         "Pearson correlation of 13 Haralick features of grey, mean of 4 directions, as mahotas computes them.",
         "",
         "high",
+        lambda pair: _correlation(pair.mine.haralick, pair.theirs.haralick),
     ),
     Metric(
         "changed_percent",
@@ -124,6 +156,7 @@ METRICS: tuple[Metric, ...] = (
         "Share of the pixels whose largest channel difference exceeds the threshold (10 by default).",
         "%",
         "low",
+        lambda pair: pair.changed_percent,
     ),
     Metric(
         "variation_of_information",
@@ -131,6 +164,8 @@ METRICS: tuple[Metric, ...] = (
         "H(I|J) + H(J|I) of the grey levels.",
         "bits",
         "low",
+        # H(I|J) + H(J|I) = 2·H(I,J) − H(I) − H(J)
+        lambda pair: max(2 * pair.entropies[2] - pair.entropies[0] - pair.entropies[1], 0.0),
     ),
     Metric(
         "normalized_mutual_information",
@@ -138,6 +173,7 @@ METRICS: tuple[Metric, ...] = (
         "(H(I) + H(J)) / H(I,J) from the 256×256 joint histogram of grey levels; 1 (independent) to 2 (equal).",
         "",
         "high",
+        lambda pair: (pair.entropies[0] + pair.entropies[1]) / pair.entropies[2] if pair.entropies[2] > 0 else None,
     ),
     Metric(
         "mse_low",
@@ -146,6 +182,7 @@ METRICS: tuple[Metric, ...] = (
         "(0.1 cycles/pixel by default).",
         "grey levels²",
         "low",
+        lambda pair: pair.spectra.error_low / pair.spectra.count_low,
     ),
     Metric(
         "mse_high",
@@ -153,15 +190,31 @@ METRICS: tuple[Metric, ...] = (
         "Mean |F − G|² of the orthonormal 2-D Fourier transforms of grey over radial frequencies above the cutoff.",
         "grey levels²",
         "low",
+        lambda pair: pair.spectra.error_high / pair.spectra.count_high if pair.spectra.count_high else None,
     ),
-    Metric("spectral_correlation", "Spectral correlation", "Pearson correlation of |F| and |G|.", "", "high"),
-    Metric("spectral_loss", "Spectral loss", "‖|F| − |G|‖ / ‖|F|‖.", "", "low"),
+    Metric(
+        "spectral_correlation",
+        "Spectral correlation",
+        "Pearson correlation of |F| and |G|.",
+        "",
+        "high",
+        lambda pair: _spectral_correlation(pair.spectra),
+    ),
+    Metric(
+        "spectral_loss",
+        "Spectral loss",
+        "‖|F| − |G|‖ / ‖|F|‖.",
+        "",
+        "low",
+        lambda pair: math.sqrt(pair.spectra.loss / pair.spectra.energy) if pair.spectra.energy > 0 else None,
+    ),
     Metric(
         "explained_variance",
         "Explained variance",
         "Σ of the k largest s² over Σs² of the SVD, mean of the matrices; 0 to 1.",
         "",
         "high",
+        None,
     ),
 )
 METRICS_BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
@@ -193,7 +246,7 @@ COMPARED_PIXELS = 50_000_000  # of an image; a comparison takes 58 bytes for eac
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class Original:
     """An original image with everything about it that the metrics need, computed once.
 
     image: 8-bit, (H, W, 3), BGR. Raises `ImageError` for one of more than `COMPARED_PIXELS`.
@@ -201,25 +254,25 @@ class Reference:
 
     image: Image
     parameters: MetricParameters = MetricParameters()
-    _features: _Features = field(init=False, repr=False)
-    _windows: tuple[Array, Array] | None = field(init=False, repr=False)
-    _low: npt.NDArray[np.bool_] = field(init=False, repr=False)
+    features: Features = field(init=False, repr=False)
+    windows: tuple[Array, Array] | None = field(init=False, repr=False)  # sums of SSIM's windows, None below 7 pixels
+    low: npt.NDArray[np.bool_] = field(init=False, repr=False)  # frequencies of `mse_low`
 
     def __post_init__(self) -> None:
         """Take from the original everything that the comparisons share."""
-        image = _checked(self.image)
-        height, width = image.shape[:2]
+        height, width = self.image.shape[:2]
         if height * width > COMPARED_PIXELS:
             raise ImageError(
                 f"expected at most {COMPARED_PIXELS // 10**6} million pixels to compare, which take 3 GB of memory;"
                 f" got {height}×{width}"
             )
+        features = _features(self.image)
         large = min(height, width) >= SSIM_WINDOW
         for name, value in (
-            ("image", image),
-            ("_features", _features(image)),
-            ("_windows", window_sums(image.reshape(height, 3 * width)) if large else None),
-            ("_low", low_frequencies(height, width, self.parameters.radial_cutoff)),
+            ("image", features.image),
+            ("features", features),
+            ("windows", window_sums(features.image.reshape(height, 3 * width)) if large else None),
+            ("low", low_frequencies(height, width, self.parameters.radial_cutoff)),
         ):
             object.__setattr__(self, name, value)
 
@@ -228,35 +281,67 @@ class Reference:
 
         Undefined values are None: never NaN, never infinite.
         """
-        other = _checked(other)
         if other.shape != self.image.shape:
-            raise ValueError(f"Expected an image of shape {self.image.shape}. Received: {other.shape}")
-        mine, theirs = self._features, _features(other)
-        values = {
-            **_pixel_errors(self.image, other, self.parameters.changed_threshold),
-            "ssim": self._ssim(other),
-            **_histogram_comparison(mine.histograms, theirs.histograms),
-            "hu_distance": _distance(mine.hu, theirs.hu),
-            "hu_correlation": _correlation(mine.hu, theirs.hu),
-            "haralick_distance": _distance(mine.haralick, theirs.haralick),
-            "haralick_correlation": _correlation(mine.haralick, theirs.haralick),
-            **_information(mine.grey, theirs.grey),
-            **_spectral_comparison(mine.spectrum, theirs.spectrum, mine.grey.shape[1], self._low),
-        }
-        return {metric.name: values[metric.name] for metric in METRICS if metric.name != "explained_variance"}
+            raise ValueError(f"Expected an image of shape {self.image.shape}, got {other.shape}.")
+        pair = Pair(self, _features(other))
+        return {metric.name: metric.function(pair) for metric in METRICS if metric.function is not None}
 
-    def _ssim(self, other: Image) -> float | None:
-        if self._windows is None:
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An original and a compared image, with the figures that several metrics share, each computed once."""
+
+    original: Original
+    theirs: Features
+
+    @property
+    def mine(self) -> Features:
+        """The original's features."""
+        return self.original.features
+
+    @cached_property
+    def mse(self) -> float:
+        """Mean squared error."""
+        return cv2.norm(self.mine.image, self.theirs.image, cv2.NORM_L2SQR) / self.mine.image.size
+
+    @property
+    def changed_percent(self) -> float:
+        """Percent of the pixels whose largest channel difference is above the threshold."""
+        threshold = float(self.original.parameters.changed_threshold)
+        kept = cv2.inRange(cv2.absdiff(self.mine.image, self.theirs.image), (0.0,) * 3, (threshold,) * 3)
+        return 100 * (kept.size - cv2.countNonZero(kept)) / kept.size
+
+    @property
+    def ssim(self) -> float | None:
+        """Structural similarity, mean of the channels; None below 7 pixels."""
+        if self.original.windows is None:
             return None
-        height, width = other.shape[:2]
-        rows = (height, 3 * width)
-        return float(mean_ssim(self.image.reshape(rows), other.reshape(rows), *self._windows))
+        mine, theirs = (each.image.reshape(len(each.image), -1) for each in (self.mine, self.theirs))
+        return float(mean_ssim(mine, theirs, *self.original.windows))
+
+    @cached_property
+    def bhattacharyya(self) -> list[float]:
+        """Bhattacharyya distance of each channel's histogram: blue, green, red."""
+        return [
+            cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
+            for first, second in zip(self.mine.histograms, self.theirs.histograms, strict=True)
+        ]
+
+    @cached_property
+    def entropies(self) -> tuple[float, float, float]:
+        """H(I), H(J) and H(I,J) of the grey levels, in bits."""
+        return entropies(joint_histogram(self.mine.grey, self.theirs.grey))
+
+    @cached_property
+    def spectra(self) -> SpectralSums:
+        """Sums over the spectra of grey."""
+        return spectral_sums(self.mine.spectrum, self.theirs.spectrum, self.original.low, self.mine.grey.shape[1])
 
 
 def warm_up() -> None:
     """Compile, or load from Numba's cache, every loop that a comparison runs."""
     image = np.arange(SSIM_WINDOW**2 * 3, dtype=np.uint8).reshape(SSIM_WINDOW, SSIM_WINDOW, 3)
-    Reference(image).compare(image[::-1].copy())
+    Original(image).compare(image[::-1].copy())
 
 
 def ssim_map(image: Image, other: Image) -> npt.NDArray[np.float64] | None:
@@ -288,10 +373,11 @@ def low_frequencies(height: int, width: int, cutoff: float) -> npt.NDArray[np.bo
     return (down[:, None] * width) ** 2 + (across[None, :] * height) ** 2 <= limit
 
 
-@dataclass(frozen=True)
-class _Features:
+@dataclass(frozen=True, eq=False)
+class Features:
     """What is taken from one image alone, the original or a compared one."""
 
+    image: Image  # (H, W, 3), C-contiguous
     grey: Image
     histograms: npt.NDArray[np.int64]  # (3, 256)
     hu: npt.NDArray[np.float64]  # (7,)
@@ -299,11 +385,15 @@ class _Features:
     spectrum: npt.NDArray[np.complex128]  # half spectrum of grey (H, W//2 + 1)
 
 
-def _features(image: Image) -> _Features:
+def _features(image: Image) -> Features:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"Expected an 8-bit image (H, W, 3), got {image.dtype} {image.shape}.")
+    image = np.ascontiguousarray(image)
     levels = grey(image)
     moments = cv2.HuMoments(cv2.moments(levels)).ravel()
     logarithms = np.log10(np.abs(moments), out=np.zeros_like(moments), where=moments != 0)
-    return _Features(
+    return Features(
+        image,
         levels,
         channel_histograms(image),
         -np.sign(moments) * logarithms,
@@ -312,61 +402,15 @@ def _features(image: Image) -> _Features:
     )
 
 
-def _checked(image: Image) -> Image:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"Expected an 8-bit image (H, W, 3). Received: {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image)
-
-
-def _pixel_errors(image: Image, other: Image, threshold: int) -> dict[str, float | None]:
-    squares = cv2.norm(image, other, cv2.NORM_L2SQR)
-    kept = cv2.inRange(cv2.absdiff(image, other), (0.0,) * 3, (float(threshold),) * 3)
-    mse = squares / image.size
-    return {
-        "mse": mse,
-        "rmse": math.sqrt(mse),
-        "psnr": 10 * math.log10(255**2 / mse) if squares else None,
-        "changed_percent": 100 * (kept.size - cv2.countNonZero(kept)) / kept.size,
-    }
-
-
-def _histogram_comparison(mine: Array, theirs: Array) -> dict[str, float | None]:
-    distances = [
-        cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
-        for first, second in zip(mine, theirs, strict=True)
-    ]
-    return {
-        "hist_bhattacharyya": sum(distances) / 3,
-        **{f"hist_bhattacharyya_{channel}": value for channel, value in zip("bgr", distances, strict=True)},
-        "hist_intersection": float(np.minimum(mine, theirs).sum() / mine.sum()),
-    }
-
-
 def _normalised(histogram: Array) -> Array:
     """Return the histogram as OpenCV keeps one: float32, summing to 1."""
     counts = histogram.astype(np.float32)
     return cv2.normalize(counts, counts, alpha=1.0, norm_type=cv2.NORM_L1)
 
 
-def _information(mine: Image, theirs: Image) -> dict[str, float | None]:
-    first, second, joint = entropies(joint_histogram(mine, theirs))
-    return {
-        # H(I|J) + H(J|I) = 2·H(I,J) − H(I) − H(J)
-        "variation_of_information": max(2 * joint - first - second, 0.0),
-        "normalized_mutual_information": (first + second) / joint if joint > 0 else None,
-    }
-
-
-def _spectral_comparison(mine: Array, theirs: Array, width: int, low: Array) -> dict[str, float | None]:
-    totals = spectral_sums(mine, theirs, low, width)
-    count_low, count_high, error_low, error_high, energy, other_energy, loss, spread, other_spread, shared = totals
-    flat = spread <= CONSTANT**2 * energy or other_spread <= CONSTANT**2 * other_energy
-    return {
-        "mse_low": error_low / count_low,
-        "mse_high": error_high / count_high if count_high else None,
-        "spectral_correlation": None if flat else _clipped(shared / math.sqrt(spread) / math.sqrt(other_spread)),
-        "spectral_loss": math.sqrt(loss / energy) if energy > 0 else None,
-    }
+def _spectral_correlation(sums: SpectralSums) -> float | None:
+    flat = sums.spread <= CONSTANT**2 * sums.energy or sums.other_spread <= CONSTANT**2 * sums.other_energy
+    return None if flat else _clipped(sums.shared / math.sqrt(sums.spread) / math.sqrt(sums.other_spread))
 
 
 def _distance(mine: Array | None, theirs: Array | None) -> float | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -265,15 +265,27 @@ def haralick_features(counts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     return features / 4
 
 
+class SpectralSums(NamedTuple):
+    """Sums over the frequencies of two spectra F and G."""
+
+    count_low: int  # frequencies up to the cutoff
+    count_high: int
+    error_low: float  # Σ|F − G|²
+    error_high: float
+    energy: float  # Σ|F|²
+    other_energy: float  # Σ|G|²
+    loss: float  # Σ(|F| − |G|)²
+    spread: float  # Σ(|F| − mean)²
+    other_spread: float
+    shared: float  # Σ(|F| − mean)(|G| − mean)
+
+
 @compiled
 def spectral_sums(
     mine: npt.NDArray[np.complex128], theirs: npt.NDArray[np.complex128], low: npt.NDArray[np.bool_], width: int
-) -> tuple[int, int, float, float, float, float, float, float, float, float]:
+) -> SpectralSums:
     """Return sums over the whole spectrum from its half: each column but the first, and the last of an even width,
     stands for itself and its mirror image.
-
-    Counts of low and high frequencies, Σ|F − G|² of each, Σ|F|², Σ|G|², Σ(|F| − |G|)², and the centred
-    Σ|F|², Σ|G|², Σ|F||G|.
     """
     height, half = mine.shape
     first = np.empty((height, half))
@@ -317,7 +329,7 @@ def spectral_sums(
             spread += weight * one_size * one_size
             other_spread += weight * two_size * two_size
             shared += weight * one_size * two_size
-    return (
+    return SpectralSums(
         counts[0],
         counts[1],
         errors[0],

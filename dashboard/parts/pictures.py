@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.compression.metrics import MetricParameters, Reference, difference_map, ssim_map, warm_up
+from core.compression.metrics import Original, difference_map, ssim_map, warm_up
 from core.compression.svd import SVDFactors, decompose
 from core.data.images import decode, encode, probe, read, resize
 from core.errors import ImageError, what_came
@@ -56,7 +56,7 @@ class Decomposed:
     digest: str
     image: Pixels
     picture: bytes
-    reference: Reference
+    original: Original
     factors: SVDFactors
     source_bytes: int
 
@@ -106,9 +106,7 @@ def decomposed(_data: bytes, digest: str, mode: str) -> Decomposed:
             f"this image has {size.height} × {size.width}"
         )
     image = decode(_data)
-    return Decomposed(
-        digest, image, shown(image), Reference(image, MetricParameters()), decompose(image, mode), len(_data)
-    )
+    return Decomposed(digest, image, shown(image), Original(image), decompose(image, mode), len(_data))
 
 
 @st.cache_resource(max_entries=60, show_spinner=False)
@@ -126,7 +124,7 @@ def step(digest: str, mode: str, k: int, codec: str, quality: int | None, _inspe
         largest_difference=int(difference.max()),
         lowest_ssim=None if similarity is None else float(similarity.min()),
         metrics={
-            **_inspected.reference.compare(stored),
+            **_inspected.original.compare(stored),
             "explained_variance": _inspected.factors.explained_variance(k),
         },
         stored_bytes=len(encoded),
