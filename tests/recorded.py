@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+
+import duckdb
 
 from core.compression.measure import MEASUREMENT_COLUMNS, Chunk, ImageResult, Spec, spec_hash, variants
 from core.compression.outcomes import outcome
@@ -34,6 +37,16 @@ EASY = Baseline(0, 0, 0, 0, 2)  # only the test figures decide
 RESULT = {"kept_epoch": 2, "seconds": 60.0, "epoch_seconds": 20.0, "images_per_second": 100.0,
           "peak_memory": 10**9, "device": "a cpu", "weights_bytes": 10**6, "checkpoint_bytes": 3 * 10**6}  # fmt: skip
 minutes = count(1)
+OLDER = Path(__file__).with_name("older_schemas.sql").read_text()
+OLDER_SCHEMAS = re.split(r"^-- version \d+$", OLDER, flags=re.MULTILINE)[1:]
+
+
+def older_store(path: Path, version: int, *, says: int | None = None) -> None:
+    """Create a store as the release of this version did. says: the version that the file claims to have."""
+    with duckdb.connect(path) as connection:
+        for statements in OLDER_SCHEMAS[:version]:
+            connection.execute(statements)
+        connection.execute("CREATE TABLE schema_version AS SELECT ?::INTEGER AS version", [says or version])
 
 
 def classification(recall: float) -> Classification:

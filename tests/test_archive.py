@@ -19,8 +19,8 @@ from recorded import record_training
 
 from core.errors import DermSlimError
 from core.settings import Settings
-from core.store.file import VERSION
 from core.store.measurements import Store
+from core.store.migrations import VERSION
 from jobs.__main__ import main
 from jobs.upkeep import archive, backup
 from jobs.upkeep.archive import MANIFEST, QUEUE, STORE, BackupError, unpack
@@ -207,7 +207,7 @@ def test_a_store_that_is_newer_or_damaged_or_none_is_refused(good: Content, targ
     newer = tmp_path / "newer.duckdb"
     newer.write_bytes(good[STORE])
     with duckdb.connect(newer) as connection:
-        connection.execute("UPDATE schema_version SET version = version + 1")
+        connection.execute("INSERT INTO migrations VALUES ('of_a_newer_release', now())")
     refused(target, packed(path, members(told({**good, STORE: newer.read_bytes()}))), "this one has version")
     duckdb.connect(tmp_path / "empty.duckdb").close()
     content = told({**good, STORE: (tmp_path / "empty.duckdb").read_bytes()}, rows={"runs": 0})

@@ -16,7 +16,7 @@ import psutil
 import pyarrow as pa
 import pytest
 from laboratory import settled, wait_for, workers, write_images, write_lesions
-from recorded import record_training
+from recorded import older_store, record_training
 from redis import Redis
 from test_training_jobs import COMMON, registered
 
@@ -25,9 +25,10 @@ from core.data.datasets import Dataset, load_dataset
 from core.errors import QueueUnavailable, StoreBusy, StoreDamaged
 from core.settings import Settings
 from core.store import file as store_file
+from core.store import migrations
 from core.store import upkeep as store_upkeep
-from core.store.file import SECTIONS, VERSION
 from core.store.measurements import Store
+from core.store.migrations import VERSION
 from core.training.steps import STEP_FIGURES, TrainSpec
 from jobs.connection import SVD, queue
 from jobs.live_runs import LiveRun
@@ -213,25 +214,16 @@ def test_nothing_is_restored_under_a_record_worker(
             backup.restore(elsewhere, tmp_path / "b.tar", force=True)
 
 
-def test_an_older_store_is_brought_forwards(settings: Settings, another: Settings, tmp_path: Path) -> None:
-    with duckdb.connect(settings.database) as connection:
-        connection.execute(SECTIONS[0][1])
-        connection.execute("CREATE TABLE schema_version AS SELECT 1::INTEGER AS version")
-    with backup_of_version(1):
+def test_an_older_store_is_brought_forwards(
+    settings: Settings, another: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older_store(settings.database, 1)
+    with monkeypatch.context() as older_release:
+        older_release.setattr(migrations, "MIGRATIONS", {"measuring_runs": migrations.measuring_runs})
+        older_release.setattr(store_file, "VERSION", 1)
         backup.back_up(settings, tmp_path / "b.tar", queue=False)
     backup.restore(another, tmp_path / "b.tar")
     assert Store(another.database).schema_version() == VERSION
-
-
-@contextmanager
-def backup_of_version(version: int) -> Iterator[None]:
-    """Have the store's module know the schema only up to this version, as an older release does."""
-    sections, newest = store_file.SECTIONS, store_file.VERSION
-    store_file.SECTIONS, store_file.VERSION = sections[:version], version
-    try:
-        yield
-    finally:
-        store_file.SECTIONS, store_file.VERSION = sections, newest
 
 
 def test_folders_below_the_old_data_folder_are_named_where_they_lie_now(

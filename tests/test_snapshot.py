@@ -18,8 +18,8 @@ from core.compression.measure import SweepSpec
 from core.errors import StoreDamaged
 from core.settings import Settings
 from core.store import check as store_check
-from core.store.file import VERSION
 from core.store.measurements import Store
+from core.store.migrations import VERSION
 from jobs.__main__ import main
 from jobs.upkeep.snapshot import SnapshotError, last_snapshot, take_snapshot
 

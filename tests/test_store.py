@@ -13,14 +13,16 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
+from recorded import older_store
 
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult, SweepSpec
 from core.compression.outcomes import outcome
 from core.data.datasets import Dataset, Record
 from core.data.metadata import LeftOut
 from core.errors import StoreBusy, StoreError
-from core.store.file import SECTIONS, VERSION, insert, schema_sections
+from core.store.file import insert
 from core.store.measurements import NewRun, Store
+from core.store.migrations import MIGRATIONS, VERSION
 from jobs import record_worker as recorder
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
@@ -203,9 +205,12 @@ def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.record_run(RUN)
-    later = [*SECTIONS, (VERSION + 1, "ALTER TABLE runs ADD COLUMN mood VARCHAR;")]
+
+    def moods(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("ALTER TABLE runs ADD COLUMN mood VARCHAR")
+
     with monkeypatch.context() as patched:
-        patched.setattr("core.store.file.SECTIONS", later)
+        patched.setitem(MIGRATIONS, "moods", moods)
         patched.setattr("core.store.file.VERSION", VERSION + 1)
         with pytest.raises(StoreError, match=f"expected a store of version {VERSION + 1}"):
             store.runs()
@@ -213,21 +218,31 @@ def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
         assert store.schema_version() == VERSION + 1
         assert store.runs()["mood"].isna().all()
         assert store.runs()["run_id"].tolist() == [RUN.run_id]
-    with pytest.raises(StoreError, match="expected a store of version"):
+    with pytest.raises(StoreError, match=f"expected a store of version {VERSION} or older; .* version {VERSION + 1}"):
         store.migrate()
 
 
-def test_schema_sections_come_in_order() -> None:
-    assert schema_sections("head\n-- version 1\nA;\n-- version 2\nB;") == [(1, "\nA;\n"), (2, "\nB;")]
-    assert [version for version, _ in SECTIONS] == list(range(1, VERSION + 1))
-    with pytest.raises(StoreError, match="alone on its line"):
-        schema_sections("-- version 1\nA;\n-- version 2: more\nB;")
+def test_a_store_records_its_migrations_by_name_and_tells_older_programs_its_version(store: Store) -> None:
+    store.migrate()
+    assert store.read("SELECT name FROM migrations")["name"].tolist() == list(MIGRATIONS)
+    with duckdb.connect(store.path) as connection:  # as programs of version 3 ask
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(VERSION,)]
+    assert VERSION > 3
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_older_store_gets_the_tables_and_columns_of_a_new_one(tmp_path: Path, version: int) -> None:
+    older_store(tmp_path / "old.duckdb", version)
+    Store(tmp_path / "old.duckdb").migrate()
+    Store(tmp_path / "new.duckdb").migrate()
+    query = "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() WHERE NOT internal"
+    old, new = (set(Store(tmp_path / f"{name}.duckdb").read(query).itertuples(index=False)) for name in ("old", "new"))
+    assert old == new
 
 
 def test_a_store_from_before_trainings_gets_their_tables_and_keeps_its_rows(tmp_path: Path) -> None:
+    older_store(tmp_path / "old.duckdb", 1)
     with duckdb.connect(tmp_path / "old.duckdb") as connection:
-        connection.execute(SECTIONS[0][1])
-        connection.execute("CREATE TABLE schema_version AS SELECT 1::INTEGER AS version")
         connection.execute("INSERT INTO dataset_left_out VALUES ('moles', 'a.jpg', 'a reason')")
     store = Store(tmp_path / "old.duckdb")
     with pytest.raises(StoreError, match=rf"expected a store of version {VERSION}; old\.duckdb has version 1"):
@@ -240,10 +255,8 @@ def test_a_store_from_before_trainings_gets_their_tables_and_keeps_its_rows(tmp_
 
 
 def test_a_store_from_before_claims_keeps_its_rows_and_takes_records_with_and_without_one(tmp_path: Path) -> None:
+    older_store(tmp_path / "old.duckdb", 2)
     with duckdb.connect(tmp_path / "old.duckdb") as connection:
-        for _, statements in SECTIONS[:2]:
-            connection.execute(statements)
-        connection.execute("CREATE TABLE schema_version AS SELECT 2::INTEGER AS version")
         for table, values in (
             ("runs", {**asdict(RUN), "status": "running", "attempt": 1, "measured": 1, "failed": 0}),
             ("images", {"run_id": RUN.run_id, "image_id": "a", "attempt": 1, "status": "measured", "worker": "old"}),
@@ -268,10 +281,7 @@ def chunk_text(*results: ImageResult, worker: str, **claim: int) -> bytes:
 
 
 def test_a_store_that_says_1_and_has_all_of_2_is_used_as_it_is(tmp_path: Path) -> None:
-    with duckdb.connect(tmp_path / "misread.duckdb") as connection:
-        for _, statements in SECTIONS[:2]:
-            connection.execute(statements)
-        connection.execute("CREATE TABLE schema_version AS SELECT 1::INTEGER AS version")
+    older_store(tmp_path / "misread.duckdb", 2, says=1)
     store = Store(tmp_path / "misread.duckdb")
     assert store.schema_version() == 2
     store.migrate()

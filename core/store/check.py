@@ -15,7 +15,8 @@ from typing import Any
 import duckdb
 
 from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
-from core.store.file import RESTORE, VERSION, StoreFile, empty_store
+from core.store.file import RESTORE, StoreFile, empty_store
+from core.store.migrations import VERSION
 from core.store.upkeep import settled
 
 STRANGERS = 0.5  # seconds that a check waits for a program outside DermSlim

@@ -1,4 +1,4 @@
-"""The DuckDB file: opened for milliseconds under a lock file, brought forwards by schema.sql; nothing of its content.
+"""The DuckDB file: opened for milliseconds under a lock file, with the tables of this version; nothing of its content.
 
 DuckDB lets one process write or many read. So each read and each transaction opens the file shortly, and only the
 record worker writes.
@@ -22,8 +22,8 @@ from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from core.files.file_lock import file_lock
 from core.files.private import private_folder
 from core.store.holders import described, holders
+from core.store.migrations import VERSION, applied, migrate
 
-SCHEMA = Path(__file__).with_name("schema.sql")
 # A connection that only reads reaches no other file and no network, whatever a query says. Given when it is opened:
 # threads that read at once share one instance, whose settings, once locked, a second one could not set again.
 SHUT_IN: dict[str, str | bool | int | float | list[str]] = {
@@ -43,18 +43,6 @@ RESTORE = (
     " --without-queue`"
 )
 LONGEST_REASON = 300  # characters of what DuckDB says
-
-
-def schema_sections(text: str) -> list[tuple[int, str]]:
-    """Split schema.sql into (version, statements), in order."""
-    parts = re.split(r"^-- version (\d+)\s*$", text, flags=re.MULTILINE)[1:]
-    if text.count("-- version ") != len(parts) // 2:
-        raise StoreError("expected each `-- version N` of the schema alone on its line; one has more on it")
-    return [(int(version), statements) for version, statements in zip(parts[::2], parts[1::2], strict=True)]
-
-
-SECTIONS = schema_sections(SCHEMA.read_text())
-VERSION = SECTIONS[-1][0]
 
 
 class StoreFile:
@@ -118,7 +106,7 @@ class StoreFile:
         """Open the file alone, at this version of the schema; commit at the end, roll back whatever is raised."""
         private_folder(self.path.parent)
         with self._open(read_only=False) as connection:
-            _migrate(connection)
+            migrate(connection)
             connection.begin()
             try:
                 yield connection
@@ -134,7 +122,7 @@ class StoreFile:
             with empty_store() as empty:
                 return _frame(empty, query, parameters)
         with self._open(read_only=True) as connection:
-            found = _schema_version(connection)
+            found = len(applied(connection))
             if found != VERSION:
                 raise StoreError(
                     f"expected a store of version {VERSION}; {self.path.name} has version {found}"
@@ -158,7 +146,7 @@ class StoreFile:
         if not self.path.exists():
             return 0
         with self._open(read_only=True) as connection:
-            return _schema_version(connection)
+            return len(applied(connection))
 
 
 def lock_path(store: Path) -> Path:
@@ -170,7 +158,7 @@ def lock_path(store: Path) -> Path:
 def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a store without a row, in memory, as schema.sql describes it."""
     with duckdb.connect(":memory:", config=SHUT_IN) as connection:
-        _migrate(connection)
+        migrate(connection)
         try:
             yield connection
         except duckdb.Error as error:
@@ -193,28 +181,6 @@ def reason(error: Exception) -> str:
     """Return the first line of what DuckDB says, without the advice for its own developers."""
     first = str(error).strip().partition("\n")[0].partition(" This error signals an assertion")[0]
     return first.rstrip(".")[:LONGEST_REASON]
-
-
-def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
-    found = _schema_version(connection)
-    if found > VERSION:
-        raise StoreError(f"expected a store of version {VERSION} or older; this one has version {found}")
-    for version, statements in SECTIONS:
-        if version > found:
-            connection.begin()
-            connection.execute(statements)
-            connection.execute("CREATE OR REPLACE TABLE schema_version AS SELECT ?::INTEGER AS version", [version])
-            connection.commit()
-
-
-def _schema_version(connection: duckdb.DuckDBPyConnection) -> int:
-    try:
-        found = int(one(connection, "SELECT version FROM schema_version", []))
-    except duckdb.CatalogException:  # a new file
-        return 0
-    # While the heading of version 2 was misread, stores were made that say 1 and have all of 2.
-    trains = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'studies'"
-    return 2 if found == 1 and one(connection, trains, []) else found
 
 
 def _frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> pd.DataFrame:

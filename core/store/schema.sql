@@ -1,11 +1,19 @@
--- The store's schema, applied forwards: a file that stands at version n gets every section above n, in order.
--- Never edit a section that has been released: add the next one.
--- No table has a primary key: the one writer replaces rows by their key inside a transaction (key columns are named
+-- The tables and views of a store of this version. Each statement creates what is missing. A change to a table that
+-- exists needs a function in core/store/migrations.py as well, whose name is recorded in `migrations`.
+-- No table has a primary key: the only writer replaces rows by their key inside a transaction (key columns are named
 -- first), which DuckDB does many times faster without an index.
+-- claim: the number of the claim by which a worker wrote, jobs/live_runs.py. Records of older claims are dropped. 0: from
+-- before there were claims.
 
--- version 1
+CREATE TABLE IF NOT EXISTS migrations (
+    name VARCHAR NOT NULL,          -- key; a function in core/store/migrations.py
+    applied_at TIMESTAMPTZ NOT NULL
+);
 
-CREATE TABLE datasets (
+CREATE OR REPLACE VIEW schema_version AS  -- what older programs compare with their own version
+SELECT count(*)::INTEGER AS version FROM migrations;
+
+CREATE TABLE IF NOT EXISTS datasets (
     name VARCHAR NOT NULL,          -- key
     root VARCHAR NOT NULL,          -- folder, absolute
     layout VARCHAR NOT NULL,        -- ham10000 | class_folders | plain
@@ -19,7 +27,7 @@ CREATE TABLE datasets (
     registered_at TIMESTAMPTZ NOT NULL
 );
 
-CREATE TABLE dataset_images (
+CREATE TABLE IF NOT EXISTS dataset_images (
     dataset VARCHAR NOT NULL,       -- key, with image_id
     image_id VARCHAR NOT NULL,
     path VARCHAR NOT NULL,          -- relative to the data set's root
@@ -35,13 +43,13 @@ CREATE TABLE dataset_images (
     localization VARCHAR
 );
 
-CREATE TABLE dataset_left_out (
+CREATE TABLE IF NOT EXISTS dataset_left_out (
     dataset VARCHAR NOT NULL,       -- key
     name VARCHAR NOT NULL,          -- file or CSV row
     reason VARCHAR NOT NULL         -- what was expected, what came
 );
 
-CREATE TABLE runs (
+CREATE TABLE IF NOT EXISTS runs (
     run_id VARCHAR NOT NULL,        -- key
     kind VARCHAR NOT NULL,          -- svd-sweep | rivals | resize-study | reconstruct | train | prune-train
     dataset VARCHAR NOT NULL,
@@ -64,10 +72,13 @@ CREATE TABLE runs (
     workers VARCHAR,                -- names of the workers that measured, with their hosts
     code_revision VARCHAR,
     versions VARCHAR,               -- JSON: Python and packages
-    command VARCHAR                 -- the command that repeats the run
+    command VARCHAR,                -- the command that repeats the run
+    dataset_source VARCHAR,         -- for a run on a reconstruction: the data set that was made from
+    study VARCHAR,                  -- what submitted several runs at once; NULL for a run of its own
+    claim BIGINT DEFAULT 0          -- of a training run, the newest one of this attempt
 );
 
-CREATE TABLE images (
+CREATE TABLE IF NOT EXISTS images (
     run_id VARCHAR NOT NULL,        -- key, with image_id
     image_id VARCHAR NOT NULL,
     attempt INTEGER NOT NULL,
@@ -75,10 +86,11 @@ CREATE TABLE images (
     reason VARCHAR,                 -- why it failed
     seconds DOUBLE,
     worker VARCHAR,
-    file VARCHAR                    -- reconstruct: JSON of the new file's record
+    file VARCHAR,                   -- reconstruct: JSON of the new file's record
+    claim BIGINT DEFAULT 0
 );
 
-CREATE TABLE measurements (         -- one row an image and variant; definitions: core/metrics.py
+CREATE TABLE IF NOT EXISTS measurements (         -- one row per image and variant; definitions: core/compression/metrics.py
     run_id VARCHAR NOT NULL,        -- key, with image_id and variant
     image_id VARCHAR NOT NULL,
     variant VARCHAR NOT NULL,       -- 'k=350' | 'jpeg 90' | '200x100'
@@ -115,7 +127,7 @@ CREATE TABLE measurements (         -- one row an image and variant; definitions
     reason VARCHAR                  -- why the row could not be measured, else NULL
 );
 
-CREATE TABLE statistics (           -- core/statistics.py: summarise
+CREATE TABLE IF NOT EXISTS statistics (           -- core/compression/summary.py: summarise
     run_id VARCHAR NOT NULL,        -- key, with variant and metric
     variant VARCHAR NOT NULL,
     metric VARCHAR NOT NULL,
@@ -128,7 +140,7 @@ CREATE TABLE statistics (           -- core/statistics.py: summarise
     undefined BIGINT NOT NULL       -- measured images where it is not
 );
 
-CREATE TABLE storage (              -- core/statistics.py: storage; bytes summed over measured images
+CREATE TABLE IF NOT EXISTS storage (              -- core/compression/summary.py: storage; bytes summed over measured images
     run_id VARCHAR NOT NULL,        -- key, with variant
     variant VARCHAR NOT NULL,
     k INTEGER,
@@ -150,7 +162,7 @@ CREATE TABLE storage (              -- core/statistics.py: storage; bytes summed
     unmeasured BIGINT               -- images without a row for this variant
 );
 
-CREATE TABLE optimal_k (            -- core/optimal_k.py
+CREATE TABLE IF NOT EXISTS optimal_k (            -- core/compression/optimal_k.py
     run_id VARCHAR NOT NULL,        -- key, with rule
     rule VARCHAR NOT NULL,          -- plateau | knee | threshold | budget
     k INTEGER,                      -- NULL: the rule chooses none, see reason
@@ -159,13 +171,9 @@ CREATE TABLE optimal_k (            -- core/optimal_k.py
     parameters VARCHAR NOT NULL     -- JSON
 );
 
--- version 2
--- Training runs, core/training_runs.py. Percentages are 0 to 100, NULL where undefined.
+-- Trainings, core/training/steps.py. Percentages are 0 to 100, NULL where undefined.
 
-ALTER TABLE runs ADD COLUMN dataset_source VARCHAR;  -- for a run on a reconstruction: the data set that was made from
-ALTER TABLE runs ADD COLUMN study VARCHAR;           -- what submitted several runs at once; NULL for a run of its own
-
-CREATE TABLE studies (
+CREATE TABLE IF NOT EXISTS studies (
     study VARCHAR NOT NULL,         -- key
     kind VARCHAR NOT NULL,          -- grid | article
     dataset VARCHAR NOT NULL,
@@ -178,14 +186,14 @@ CREATE TABLE studies (
     command VARCHAR                 -- the command that repeats it
 );
 
-CREATE TABLE training_data (        -- what a run's networks were fed: core/training_runs.py, TrainingData
+CREATE TABLE IF NOT EXISTS training_data (        -- what a run's networks were fed: core/training/steps.py, TrainingData
     run_id VARCHAR NOT NULL,        -- key
     attempt INTEGER NOT NULL,
     encoding VARCHAR NOT NULL,      -- JSON of the metadata's encoding, needed to use the weights
     notes VARCHAR NOT NULL          -- JSON list of sentences that belong beside the results
 );
 
-CREATE TABLE run_splits (           -- the sets as really reached, core/splits.py
+CREATE TABLE IF NOT EXISTS run_splits (           -- the sets as really reached, core/data/splits.py
     run_id VARCHAR NOT NULL,        -- key, with label and split
     label VARCHAR NOT NULL,
     split VARCHAR NOT NULL,         -- train | validation | test
@@ -195,7 +203,7 @@ CREATE TABLE run_splits (           -- the sets as really reached, core/splits.p
     oversampled BIGINT NOT NULL     -- with the repeats that training adds
 );
 
-CREATE TABLE steps (                -- a training: core/training_runs.py, StepResult
+CREATE TABLE IF NOT EXISTS steps (                -- a training: core/training/steps.py, StepResult
     run_id VARCHAR NOT NULL,        -- key, with step
     step INTEGER NOT NULL,          -- 0 is the unpruned network
     attempt INTEGER NOT NULL,
@@ -227,7 +235,7 @@ CREATE TABLE steps (                -- a training: core/training_runs.py, StepRe
     worker VARCHAR,
     started_at TIMESTAMPTZ NOT NULL,
     finished_at TIMESTAMPTZ,
-    train_accuracy DOUBLE,          -- the kept weights on the training split, each image once; core/classification.py
+    train_accuracy DOUBLE,          -- the kept weights on the training split, each image once; core/training/classification.py
     train_precision DOUBLE,
     train_recall DOUBLE,
     train_macro_precision DOUBLE,
@@ -251,7 +259,7 @@ CREATE TABLE steps (                -- a training: core/training_runs.py, StepRe
     classification VARCHAR NOT NULL -- JSON by split: class recalls and confusion matrix
 );
 
-CREATE TABLE epochs (               -- core/protocol.py, EpochResult
+CREATE TABLE IF NOT EXISTS epochs (               -- core/training/protocol.py, EpochResult
     run_id VARCHAR NOT NULL,        -- key, with step and epoch
     step INTEGER NOT NULL,
     epoch INTEGER NOT NULL,         -- from 1
@@ -271,8 +279,29 @@ CREATE TABLE epochs (               -- core/protocol.py, EpochResult
     ended_at TIMESTAMPTZ NOT NULL
 );
 
--- version 3
--- The number of the claim by which a worker wrote, jobs/live.py: records of older claims are dropped. 0: of a time without.
-
-ALTER TABLE runs ADD COLUMN claim BIGINT DEFAULT 0;    -- of a training run, the newest one of this attempt
-ALTER TABLE images ADD COLUMN claim BIGINT DEFAULT 0;
+CREATE OR REPLACE VIEW trainings AS  -- one row per finished step, with its run and the sets that were really reached
+SELECT
+    steps.* EXCLUDE (status),
+    runs.kind,
+    runs.status,                    -- the run's
+    runs.study,
+    runs.dataset,
+    runs.dataset_fingerprint,
+    runs.synthetic,
+    runs.spec,
+    runs.submitted_at,
+    coalesce(runs.dataset_source, runs.dataset) AS family,  -- the original data set
+    if(runs.dataset_source IS NULL, 'original', 'reconstructed') AS version,
+    sets.* EXCLUDE (run_id)
+FROM steps
+JOIN runs USING (run_id)
+LEFT JOIN (
+    SELECT
+        run_id,
+        coalesce(sum(images) FILTER (split = 'train'), 0)::BIGINT AS train_images,
+        coalesce(sum(oversampled) FILTER (split = 'train'), 0)::BIGINT AS train_oversampled,  -- with repeats
+        coalesce(sum(images) FILTER (split = 'validation'), 0)::BIGINT AS validation_images,
+        coalesce(sum(images) FILTER (split = 'test'), 0)::BIGINT AS test_images
+    FROM run_splits GROUP BY run_id
+) AS sets USING (run_id)
+WHERE steps.status = 'finished';

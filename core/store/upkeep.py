@@ -14,6 +14,11 @@ from core.files.file_lock import file_lock
 from core.store.file import StoreFile, one
 from core.store.trainings import ENDED
 
+OF_RUNS = """
+    SELECT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (schema_oid, table_name)
+    WHERE column_name = 'run_id' ORDER BY table_name
+"""
+
 
 @contextmanager
 def held_still(store: StoreFile) -> Iterator[None]:
@@ -78,15 +83,14 @@ def delete_run(store: StoreFile, run_id: str, attempt: int) -> bool:
 
 
 def _tables_of_runs(connection: duckdb.DuckDBPyConnection) -> Sequence[str]:
-    query = "SELECT table_name FROM duckdb_columns() WHERE column_name = 'run_id' AND NOT internal ORDER BY table_name"
-    return [str(name) for (name,) in connection.execute(query).fetchall()]
+    return [str(name) for (name,) in connection.execute(OF_RUNS).fetchall()]
 
 
 def run_rows(store: StoreFile, run_ids: Sequence[str]) -> dict[str, int]:
     """Return how many rows of all tables each of these runs has."""
     if not store.path.exists() or not run_ids:
         return {}
-    tables = store.read("SELECT table_name FROM duckdb_columns() WHERE column_name = 'run_id' AND NOT internal")
+    tables = store.read(OF_RUNS)
     each = [
         f"SELECT run_id, count(*) AS rows FROM {name} WHERE list_contains(?, run_id) GROUP BY run_id"
         for name in tables["table_name"]

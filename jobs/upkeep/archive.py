@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from core.errors import DermSlimError
 from core.files.private import private_opener
-from core.store.file import VERSION
+from core.store.migrations import VERSION
 
 FORMAT = 1
 MANIFEST, STORE, QUEUE = "manifest.json", "store/dermslim.duckdb", "queue.jsonl"

@@ -32,8 +32,9 @@ from core.networks.network_files import FOLDER
 from core.settings import Settings
 from core.store import check as store_check
 from core.store import upkeep as store_upkeep
-from core.store.file import RESTORE, VERSION
+from core.store.file import RESTORE
 from core.store.measurements import Store
+from core.store.migrations import VERSION
 from jobs.connection import Connection, connect
 from jobs.provenance import code_revision, versions
 from jobs.queues import Queues

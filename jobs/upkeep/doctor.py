@@ -49,8 +49,9 @@ from core.networks.network_files import FOLDER, load_networks
 from core.settings import Settings, usable_cores
 from core.store import check as store_check
 from core.store import holders as store_holders
-from core.store.file import VERSION, lock_path, plain_rows
+from core.store.file import lock_path, plain_rows
 from core.store.measurements import Store
+from core.store.migrations import VERSION
 from core.store.trainings import ENDED
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue, source_of
 from jobs.hosts import Folder, folder_of, told_folders

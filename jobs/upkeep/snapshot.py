@@ -20,8 +20,8 @@ from core.settings import Settings
 from core.store import check as store_check
 from core.store import snapshot as store_snapshot
 from core.store import upkeep as store_upkeep
-from core.store.file import VERSION
 from core.store.measurements import Store
+from core.store.migrations import VERSION
 from jobs.provenance import code_revision
 
 ABOUT = "snapshot.json"

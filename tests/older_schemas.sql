@@ -1,0 +1,276 @@
+-- The schemas of released versions, for tests of older stores: a store of version n has the sections 1 to n.
+-- Do not change them.
+
+-- version 1
+
+CREATE TABLE datasets (
+    name VARCHAR NOT NULL,          -- key
+    root VARCHAR NOT NULL,          -- folder, absolute
+    layout VARCHAR NOT NULL,        -- ham10000 | class_folders | plain
+    synthetic BOOLEAN NOT NULL,     -- demo data: shown as synthetic wherever it appears
+    source VARCHAR,                 -- for a reconstruction: the data set it was made from
+    settings VARCHAR,               -- for a reconstruction: 'k=350 per_channel jpeg 95'
+    images BIGINT NOT NULL,
+    left_out BIGINT NOT NULL,       -- files and CSV rows without a usable image
+    bytes BIGINT NOT NULL,          -- files on disk, summed
+    fingerprint VARCHAR NOT NULL,   -- SHA-256 over ids, files, labels and metadata
+    registered_at TIMESTAMPTZ NOT NULL
+);
+
+CREATE TABLE dataset_images (
+    dataset VARCHAR NOT NULL,       -- key, with image_id
+    image_id VARCHAR NOT NULL,
+    path VARCHAR NOT NULL,          -- relative to the data set's root
+    bytes BIGINT NOT NULL,
+    height INTEGER NOT NULL,        -- pixels
+    width INTEGER NOT NULL,
+    sha256 VARCHAR NOT NULL,        -- of the file
+    label VARCHAR,                  -- melanoma | nevus | non_melanoma | negative | a class folder's name
+    dx VARCHAR,                     -- HAM10000's diagnosis code
+    lesion_id VARCHAR,
+    age DOUBLE,                     -- years
+    sex VARCHAR,
+    localization VARCHAR
+);
+
+CREATE TABLE dataset_left_out (
+    dataset VARCHAR NOT NULL,       -- key
+    name VARCHAR NOT NULL,          -- file or CSV row
+    reason VARCHAR NOT NULL         -- what was expected, what came
+);
+
+CREATE TABLE runs (
+    run_id VARCHAR NOT NULL,        -- key
+    kind VARCHAR NOT NULL,          -- svd-sweep | rivals | resize-study | reconstruct | train | prune-train
+    dataset VARCHAR NOT NULL,
+    dataset_fingerprint VARCHAR NOT NULL,
+    synthetic BOOLEAN NOT NULL,
+    spec VARCHAR NOT NULL,          -- JSON of the run's parameters
+    spec_hash VARCHAR NOT NULL,     -- equal for runs that would measure the same thing
+    status VARCHAR NOT NULL,        -- queued | running | finished | failed | cancelled
+    attempt INTEGER NOT NULL,       -- 1, and one more at each retry; results of older attempts are dropped
+    total BIGINT NOT NULL,          -- images to measure
+    measured BIGINT NOT NULL,       -- images measured
+    failed BIGINT NOT NULL,         -- images that could not be measured, with their reasons in `images`
+    error VARCHAR,                  -- why the run failed
+    submitted_by VARCHAR,
+    submitted_at TIMESTAMPTZ NOT NULL,
+    started_at TIMESTAMPTZ,
+    finished_at TIMESTAMPTZ,
+    seconds DOUBLE,                 -- from start to finish
+    work_seconds DOUBLE,            -- summed over images and workers
+    workers VARCHAR,                -- names of the workers that measured, with their hosts
+    code_revision VARCHAR,
+    versions VARCHAR,               -- JSON: Python and packages
+    command VARCHAR                 -- the command that repeats the run
+);
+
+CREATE TABLE images (
+    run_id VARCHAR NOT NULL,        -- key, with image_id
+    image_id VARCHAR NOT NULL,
+    attempt INTEGER NOT NULL,
+    status VARCHAR NOT NULL,        -- measured | failed
+    reason VARCHAR,                 -- why it failed
+    seconds DOUBLE,
+    worker VARCHAR,
+    file VARCHAR                    -- reconstruct: JSON of the new file's record
+);
+
+CREATE TABLE measurements (         -- one row an image and variant; definitions: core/metrics.py
+    run_id VARCHAR NOT NULL,        -- key, with image_id and variant
+    image_id VARCHAR NOT NULL,
+    variant VARCHAR NOT NULL,       -- 'k=350' | 'jpeg 90' | '200x100'
+    k INTEGER,                      -- singular values kept
+    codec VARCHAR,
+    quality INTEGER,
+    height INTEGER,                 -- rows of the compared images
+    width INTEGER,                  -- columns
+    source_bytes BIGINT,            -- the file as it came
+    stored_bytes BIGINT,            -- the stored reconstruction
+    control_bytes BIGINT,           -- the source image through the same codec without SVD
+    factor_bytes BIGINT,            -- k(H+W+1) numbers a matrix, float16
+    mse DOUBLE,
+    rmse DOUBLE,
+    psnr DOUBLE,                    -- dB; NULL for identical images
+    ssim DOUBLE,
+    hist_bhattacharyya DOUBLE,
+    hist_bhattacharyya_b DOUBLE,
+    hist_bhattacharyya_g DOUBLE,
+    hist_bhattacharyya_r DOUBLE,
+    hist_intersection DOUBLE,
+    hu_distance DOUBLE,
+    hu_correlation DOUBLE,
+    haralick_distance DOUBLE,
+    haralick_correlation DOUBLE,
+    changed_percent DOUBLE,
+    variation_of_information DOUBLE,  -- bits
+    normalized_mutual_information DOUBLE,
+    mse_low DOUBLE,
+    mse_high DOUBLE,
+    spectral_correlation DOUBLE,
+    spectral_loss DOUBLE,
+    explained_variance DOUBLE,
+    reason VARCHAR                  -- why the row could not be measured, else NULL
+);
+
+CREATE TABLE statistics (           -- core/statistics.py: summarise
+    run_id VARCHAR NOT NULL,        -- key, with variant and metric
+    variant VARCHAR NOT NULL,
+    metric VARCHAR NOT NULL,
+    mean DOUBLE,
+    std DOUBLE,                     -- sample deviation
+    median DOUBLE,
+    p05 DOUBLE,
+    p95 DOUBLE,
+    count BIGINT NOT NULL,          -- images where the metric is defined
+    undefined BIGINT NOT NULL       -- measured images where it is not
+);
+
+CREATE TABLE storage (              -- core/statistics.py: storage; bytes summed over measured images
+    run_id VARCHAR NOT NULL,        -- key, with variant
+    variant VARCHAR NOT NULL,
+    k INTEGER,
+    codec VARCHAR,
+    quality INTEGER,
+    height INTEGER,                 -- NULL where images differ
+    width INTEGER,
+    images BIGINT NOT NULL,
+    pixels BIGINT,                  -- summed over measured images
+    source_bytes BIGINT,
+    stored_bytes BIGINT,
+    control_bytes BIGINT,
+    factor_bytes BIGINT,
+    ratio DOUBLE,                   -- source/stored
+    control_ratio DOUBLE,           -- source/control: what re-encoding alone saves
+    svd_gain DOUBLE,                -- ratio/control_ratio: what SVD adds
+    saved_percent DOUBLE,
+    identical BIGINT,               -- images equal to their original
+    unmeasured BIGINT               -- images without a row for this variant
+);
+
+CREATE TABLE optimal_k (            -- core/optimal_k.py
+    run_id VARCHAR NOT NULL,        -- key, with rule
+    rule VARCHAR NOT NULL,          -- plateau | knee | threshold | budget
+    k INTEGER,                      -- NULL: the rule chooses none, see reason
+    reason VARCHAR NOT NULL,
+    stability DOUBLE,               -- share of bootstrap resamples that choose the same k
+    parameters VARCHAR NOT NULL     -- JSON
+);
+
+-- version 2
+-- Training runs, core/training_runs.py. Percentages are 0 to 100, NULL where undefined.
+
+ALTER TABLE runs ADD COLUMN dataset_source VARCHAR;  -- for a run on a reconstruction: the data set that was made from
+ALTER TABLE runs ADD COLUMN study VARCHAR;           -- what submitted several runs at once; NULL for a run of its own
+
+CREATE TABLE studies (
+    study VARCHAR NOT NULL,         -- key
+    kind VARCHAR NOT NULL,          -- grid | article
+    dataset VARCHAR NOT NULL,
+    spec VARCHAR NOT NULL,          -- JSON of what was asked for
+    status VARCHAR NOT NULL,        -- running | finished | failed | cancelled
+    error VARCHAR,                  -- why it failed
+    submitted_by VARCHAR,
+    submitted_at TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ,
+    command VARCHAR                 -- the command that repeats it
+);
+
+CREATE TABLE training_data (        -- what a run's networks were fed: core/training_runs.py, TrainingData
+    run_id VARCHAR NOT NULL,        -- key
+    attempt INTEGER NOT NULL,
+    encoding VARCHAR NOT NULL,      -- JSON of the metadata's encoding, needed to use the weights
+    notes VARCHAR NOT NULL          -- JSON list of sentences that belong beside the results
+);
+
+CREATE TABLE run_splits (           -- the sets as really reached, core/splits.py
+    run_id VARCHAR NOT NULL,        -- key, with label and split
+    label VARCHAR NOT NULL,
+    split VARCHAR NOT NULL,         -- train | validation | test
+    quota BIGINT NOT NULL,          -- images asked for
+    lesions BIGINT NOT NULL,
+    images BIGINT NOT NULL,         -- different ones
+    oversampled BIGINT NOT NULL     -- with the repeats that training adds
+);
+
+CREATE TABLE steps (                -- a training: core/training_runs.py, StepResult
+    run_id VARCHAR NOT NULL,        -- key, with step
+    step INTEGER NOT NULL,          -- 0 is the unpruned network
+    attempt INTEGER NOT NULL,
+    status VARCHAR NOT NULL,        -- training | finished | failed
+    failure VARCHAR NOT NULL,       -- why it could not be trained, else empty
+    name VARCHAR NOT NULL,          -- as in Table 6: 'Original', 'R1: 50%'
+    factors VARCHAR NOT NULL,       -- JSON list of percentages
+    network VARCHAR NOT NULL,       -- JSON of every layer
+    parameters BIGINT NOT NULL,
+    macs BIGINT NOT NULL,           -- of one image
+    bytes_weights BIGINT NOT NULL,  -- counted, float32
+    bytes_with_optimizer BIGINT NOT NULL,
+    weights VARCHAR,                -- the .keras file, on the worker's host
+    weights_bytes BIGINT,           -- its size
+    checkpoint_bytes BIGINT,        -- of the file with the optimiser's state
+    accepted BOOLEAN,
+    criterion VARCHAR,              -- the first one missed
+    value DOUBLE,                   -- percent reached
+    needed DOUBLE,                  -- percent needed
+    missed_by DOUBLE,               -- points
+    reason VARCHAR NOT NULL,        -- a sentence, empty where accepted
+    epochs INTEGER NOT NULL,        -- trained
+    kept_epoch INTEGER,             -- whose weights are kept
+    seconds DOUBLE,                 -- epochs and evaluation
+    epoch_seconds DOUBLE,           -- mean, with validation
+    images_per_second DOUBLE,       -- mean, in training
+    peak_memory BIGINT,             -- bytes, the largest resident memory of the training process
+    device VARCHAR,
+    worker VARCHAR,
+    started_at TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ,
+    train_accuracy DOUBLE,          -- the kept weights on the training split, each image once; core/classification.py
+    train_precision DOUBLE,
+    train_recall DOUBLE,
+    train_macro_precision DOUBLE,
+    train_macro_recall DOUBLE,
+    train_balanced_accuracy DOUBLE,
+    train_lesion_accuracy DOUBLE,
+    validation_accuracy DOUBLE,
+    validation_precision DOUBLE,
+    validation_recall DOUBLE,
+    validation_macro_precision DOUBLE,
+    validation_macro_recall DOUBLE,
+    validation_balanced_accuracy DOUBLE,
+    validation_lesion_accuracy DOUBLE,
+    test_accuracy DOUBLE,
+    test_precision DOUBLE,
+    test_recall DOUBLE,
+    test_macro_precision DOUBLE,
+    test_macro_recall DOUBLE,
+    test_balanced_accuracy DOUBLE,
+    test_lesion_accuracy DOUBLE,
+    classification VARCHAR NOT NULL -- JSON by split: class recalls and confusion matrix
+);
+
+CREATE TABLE epochs (               -- core/protocol.py, EpochResult
+    run_id VARCHAR NOT NULL,        -- key, with step and epoch
+    step INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,         -- from 1
+    attempt INTEGER NOT NULL,
+    train_loss DOUBLE,
+    train_accuracy DOUBLE,          -- as Keras gathers it while the weights change
+    train_precision DOUBLE,
+    train_recall DOUBLE,
+    validation_loss DOUBLE,
+    validation_accuracy DOUBLE,
+    validation_precision DOUBLE,
+    validation_recall DOUBLE,
+    seconds DOUBLE NOT NULL,        -- with validation
+    images_per_second DOUBLE NOT NULL,
+    meets_baseline BOOLEAN NOT NULL,
+    best BOOLEAN NOT NULL,          -- the weights to keep so far
+    ended_at TIMESTAMPTZ NOT NULL
+);
+
+-- version 3
+-- The number of the claim by which a worker wrote, jobs/live.py: records of older claims are dropped. 0: of a time without.
+
+ALTER TABLE runs ADD COLUMN claim BIGINT DEFAULT 0;    -- of a training run, the newest one of this attempt
+ALTER TABLE images ADD COLUMN claim BIGINT DEFAULT 0;
