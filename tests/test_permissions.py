@@ -165,8 +165,10 @@ def test_locks_are_their_owner_s_alone_also_those_of_an_older_version(tmp_path: 
     for name in ("old.lock", "new.lock"):
         os.close(open_lock(tmp_path / name))
         assert mode(tmp_path / name) == 0o600
-    with file_lock(tmp_path / "store", shared=True, timeout=1):
-        assert (mode(tmp_path / "store"), mode(tmp_path / "store.gate")) == (0o600, 0o600)
+    (tmp_path / "older").touch(0o644)
+    for name in ("older", "newer"):
+        with file_lock(tmp_path / name, shared=True, timeout=1):
+            assert mode(tmp_path / name) == 0o600
 
 
 def test_another_account_cannot_hold_a_lock_to_read_it(shared_place: Path) -> None:
@@ -189,6 +191,8 @@ def test_a_lock_is_no_link_to_a_file_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "x.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
         open_lock(tmp_path / "x.lock")
+    with pytest.raises(OSError, match="symbolic links"), file_lock(tmp_path / "x.lock", shared=False, timeout=1):
+        pass
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -70,6 +70,12 @@ def open_lock(path: Path) -> int:
     return handle
 
 
+def close_to_others(path: Path) -> None:
+    """Take a file that is ours from other accounts, where it is open to them."""
+    for ours, mode in _top(path):
+        _chmod(ours, mode)
+
+
 def tighten(settings: Settings) -> list[str]:
     """Take from other accounts what an older version, or a plain `mkdir`, left open to them in DATA_DIR.
 
