@@ -26,6 +26,8 @@ from jobs.queues import Queues
 from jobs.run_states import WorkerState
 
 ROOT = Path(__file__).resolve().parents[1]
+# For a process that trains something: it imports a stand-in in place of Keras, which takes three seconds to import.
+WITHOUT_KERAS = {"PYTHONPATH": str(ROOT / "tests" / "without_keras")}
 WELL_BEGUN = 0.05  # seconds of computing after which a job's process has told the kernel to end it with its worker
 MEASURED = ["seconds", "epoch_seconds", "images_per_second", "peak_memory", "weights", "worker"]
 TIMES = ["attempt", "started_at", "finished_at", "ended_at", "run_id", *MEASURED]
@@ -75,10 +77,16 @@ def write_images(folder: Path, count: int, *, height: int = 40, width: int = 56,
 
 
 @contextmanager
-def workers(settings: Settings, *kinds: str, beside: bool = False) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start workers and give their processes; beside: others run already, of which some may have been killed."""
+def workers(
+    settings: Settings, *kinds: str, beside: bool = False, keras: bool = False
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start workers and give their processes.
+
+    beside: others run already, of which some may have been killed. keras: they train with Keras, not with its stand-in.
+    """
     environment = {
         **os.environ,
+        **({} if keras else WITHOUT_KERAS),
         "DATA_DIR": str(settings.data_dir),
         "DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
         "REDIS_URL": str(settings.redis_url),
@@ -162,10 +170,11 @@ def settled(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=[name for name in TIMES if name in frame])
 
 
-def trained_here(spec: TrainSpec, images: Path, place: Path) -> Trained:
-    """What a run comes to in a process of its own, without queue and workers: its steps and epochs."""
+def trained_here(spec: TrainSpec, images: Path, place: Path, *, keras: bool = False) -> Trained:
+    """Return a run's steps and epochs, trained in a process of its own, without queue and workers."""
     command = [sys.executable, "-c", REFERENCE, str(images), str(place), json.dumps(spec.to_dict())]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=400)
+    environment = {**os.environ, **({} if keras else WITHOUT_KERAS)}
+    answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=400)
     steps, epochs = json.loads(answer.stdout.splitlines()[-1])
     return steps, pd.DataFrame(epochs)
 

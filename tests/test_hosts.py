@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import trustme
-from laboratory import ROOT, assert_trained_alike, end, trained_here, wait_for, workers, write_images
+from laboratory import ROOT, WITHOUT_KERAS, assert_trained_alike, end, trained_here, wait_for, workers, write_images
 from redis import Redis
 from tls import terminator
 
@@ -112,7 +112,11 @@ def read_only_copy(source: Path, target: Path) -> None:
 def started(command: Sequence[str], folder: Path, roots: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start a worker of the second host in its own working folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATA_"))}
-    environment |= {"DATA_DIR": str(folder / "state"), "DATA_ROOTS": roots, "PYTHONPATH": str(ROOT)}
+    environment |= {
+        "DATA_DIR": str(folder / "state"),
+        "DATA_ROOTS": roots,
+        "PYTHONPATH": f"{WITHOUT_KERAS['PYTHONPATH']}{os.pathsep}{ROOT}",
+    }
     process = subprocess.Popen([*command], cwd=folder, env=environment)
     try:
         yield process

@@ -68,6 +68,12 @@ def reference(lesions: Path, tmp_path_factory: pytest.TempPathFactory) -> Traine
     return trained_here(SPEC, lesions, tmp_path_factory.mktemp("reference"))
 
 
+@pytest.fixture(autouse=True)
+def long_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let epochs take so long that a training is still under way when the test suspends it."""
+    monkeypatch.setenv("EPOCH_SECONDS", "0.3")
+
+
 @pytest.fixture
 def connection(valkey_url: str) -> Iterator[Connection]:
     with Redis.from_url(valkey_url) as client:

@@ -79,8 +79,10 @@ def test_no_module_of_the_dashboard_shadows_a_package() -> None:
     assert {path.stem for path in (ROOT / "dashboard").iterdir()}.isdisjoint({"core", "jobs", "dashboard", "tests"})
 
 
-def test_the_tests_are_flat() -> None:
-    assert [path for path in (ROOT / "tests").rglob("*.py") if path.parent != ROOT / "tests"] == []
+def test_the_tests_are_flat_except_the_stand_in_for_keras() -> None:
+    tests = ROOT / "tests"
+    nested = [path.relative_to(tests).as_posix() for path in tests.rglob("*.py") if path.parent != tests]
+    assert nested == ["without_keras/keras.py"]
 
 
 def test_an_import_hidden_in_a_function_is_found(tmp_path: Path) -> None:

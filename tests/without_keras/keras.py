@@ -1,0 +1,158 @@
+"""A stand-in for Keras: a softmax regression in NumPy, for tests that need trainings but no networks.
+
+Importing Keras costs every process of a training three seconds of computing. A process that has this folder on its
+`PYTHONPATH` imports this module instead. It offers what `core.networks.keras_models` and `core.training.loop` call and
+nothing else, so batches, checkpoints, resumed trainings, evaluations and files are those of the product. Whatever the
+layers, the model sees the mean colours of a grid of 4 × 4 fields and the metadata.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+__version__ = "0"
+# So that a test can act while a training starts or is under way.
+START_SECONDS = float(os.environ.get("START_SECONDS", "0"))
+EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0.1"))
+BUSY_SECONDS = 0.1  # of computing before the first epoch: see `laboratory.WELL_BEGUN`
+FIELDS, CHANNELS, METADATA, CLASSES = 4, 3, 3, 4
+
+
+class Variable:
+    """An array that training changes in place of a tensor."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = np.asarray(value)
+
+    def assign(self, value: Any) -> None:
+        assert self.value.shape == np.shape(value)
+        self.value = np.asarray(value, self.value.dtype)
+
+
+class Adam:
+    """Adam, with the state that a checkpoint must hold."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+        self.variables: list[Variable] = []
+
+    def build(self, trained: list[Variable]) -> None:
+        zeros = [np.zeros_like(each.value) for each in trained for _ in range(2)]
+        self.variables = [Variable(np.array(0)), *map(Variable, zeros)]
+
+    def apply(self, trained: list[Variable], gradients: list[Any]) -> None:
+        steps, *moments = self.variables
+        steps.assign(steps.value + 1)
+        for number, (variable, gradient) in enumerate(zip(trained, gradients, strict=True)):
+            first, second = moments[2 * number : 2 * number + 2]
+            first.assign(0.9 * first.value + 0.1 * gradient)
+            second.assign(0.999 * second.value + 0.001 * gradient**2)
+            mean = first.value / (1 - 0.9**steps.value)
+            spread = np.sqrt(second.value / (1 - 0.999**steps.value))
+            variable.assign(variable.value - self.learning_rate * mean / (spread + 1e-7))
+
+
+class Model:
+    """The softmax regression, with the methods of a Keras model that the product calls."""
+
+    def __init__(self, inputs: Any, outputs: Any, name: str) -> None:
+        self.name, self.layers = name, [SimpleNamespace()]
+        features = FIELDS * FIELDS * CHANNELS + METADATA
+        weights = np.random.default_rng(random.seed).normal(0, 0.01, (features, CLASSES))
+        self.weights = [Variable(weights.astype(np.float32)), Variable(np.zeros(CLASSES, np.float32))]
+        self.trainable_variables, self.non_trainable_variables = self.weights, []
+
+    def compile(self, optimizer: Adam, *losses: Any, **options: Any) -> None:
+        self.optimizer = optimizer
+        time.sleep(START_SECONDS)
+
+    def set_weights(self, values: list[Any]) -> None:
+        for variable, value in zip(self.weights, values, strict=True):
+            variable.assign(value)
+
+    def save(self, path: Any) -> None:
+        with open(path, "wb") as file:  # noqa: PTH123 - of any kind of path, as Keras takes it
+            np.savez(file, *(each.value for each in self.weights))
+
+    def predict_on_batch(self, inputs: dict[str, Any]) -> Any:
+        kernel, bias = (each.value for each in self.weights)
+        scores = np.einsum("nf,fc->nc", features_of(inputs), kernel) + bias
+        raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return raised / raised.sum(axis=1, keepdims=True)
+
+    def fit(self, batches: Any, **options: Any) -> Any:
+        while time.process_time() < BUSY_SECONDS:
+            pass
+        time.sleep(EPOCH_SECONDS)
+        chances, labels = [], []
+        for number in range(len(batches)):
+            inputs, wanted = batches[number]
+            found = self.predict_on_batch(inputs)
+            error = (found - wanted) / len(wanted)
+            gradients = [np.einsum("nf,nc->fc", features_of(inputs), error), error.sum(axis=0)]
+            self.optimizer.apply(self.weights, gradients)
+            chances.append(found)
+            labels.append(wanted)
+        return SimpleNamespace(history=figures(np.concatenate(chances), np.concatenate(labels)))
+
+
+def features_of(inputs: dict[str, Any]) -> Any:
+    """The mean colours of 4 × 4 fields of each image, 0 to 1, and its metadata: (images, features)."""
+    images = inputs["image"].astype(np.float32) / 255
+    rows = np.array_split(images, FIELDS, axis=1)
+    means = [field.mean(axis=(1, 2)) for row in rows for field in np.array_split(row, FIELDS, axis=2)]
+    return np.concatenate([*means, inputs["metadata"]], axis=1, dtype=np.float32)
+
+
+def figures(chances: Any, labels: Any) -> dict[str, list[float]]:
+    """An epoch's loss, accuracy, precision and recall, as Keras's history gives them."""
+    truth, sure = labels > 0.5, chances > 0.5
+    right = (truth & sure).sum()
+    return {
+        "loss": [float(-np.log(np.clip((chances * labels).sum(axis=1), 1e-7, 1)).mean())],
+        "accuracy": [float((chances.argmax(axis=1) == labels.argmax(axis=1)).mean())],
+        "precision": [float(right / max(sure.sum(), 1))],
+        "recall": [float(right / len(labels))],
+    }
+
+
+class Layer:
+    """Any layer: what it is given has no effect on the model."""
+
+    shape = (None, 0)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        pass
+
+    def __call__(self, inputs: Any) -> Layer:
+        return self
+
+
+class AnyLayer:
+    def __getattr__(self, name: str) -> type[Layer]:
+        return Layer
+
+
+def set_random_seed(seed: int) -> None:
+    random.seed = seed
+
+
+def nothing(*arguments: Any, **options: Any) -> None:
+    """Stand for a setting, a loss or a metric of Keras: the model has its own."""
+
+
+random = SimpleNamespace(seed=0)
+Input, layers = Layer, AnyLayer()
+backend = SimpleNamespace(backend=lambda: "numpy")
+config = SimpleNamespace(dtype_policy=nothing, set_dtype_policy=nothing)
+distribution = SimpleNamespace(list_devices=lambda: ["cpu:0"])
+losses = SimpleNamespace(CategoricalCrossentropy=nothing)
+metrics = SimpleNamespace(CategoricalAccuracy=nothing, Precision=nothing, Recall=nothing)
+ops = SimpleNamespace(convert_to_numpy=lambda variable: variable.value)
+optimizers = SimpleNamespace(Adam=Adam)
+utils = SimpleNamespace(PyDataset=object, set_random_seed=set_random_seed)
