@@ -30,7 +30,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import DefaultSerializer, JSONSerializer
 from test_deploy import reserved_port
-from test_structure import FORBIDDEN, STORE_MODULES, imports, sources
+from test_structure import FORBIDDEN, imports, sources
 
 from core.compression.measure import SweepSpec, measure
 from core.data.datasets import load_dataset
@@ -206,27 +206,28 @@ def test_a_job_may_only_be_one_of_dermslims_own_functions(settings: Settings) ->
 
 CHECKED = {
     # Tables and columns written out beside the query, conditions made of them, or what `_check_columns` has seen.
-    "store.py": {"table", "column", "where", "', '.join(chosen)", "metric", "order", "same"},
-    "store_file.py": {"table"},
-    "training_rows.py": {"table", "where"},
+    "measurements.py": {"table", "column", "where", "', '.join(chosen)", "metric", "order", "same"},
+    "file.py": {"table"},
+    "trainings.py": {"table", "where"},
     # The store's own tables, by its catalogue.
-    "store_check.py": {"quoted"},
-    "store_snapshot.py": {"table", "place", "mark", "same", "_literal(snapshot)", "other", "OPENED", "FOLDER"},
-    "store_upkeep.py": {"name", "table", "column", "key", "' UNION ALL '.join(each)"},
+    "check.py": {"quoted"},
+    "snapshot.py": {"table", "place", "mark", "same", "_literal(snapshot)", "other", "OPENED", "FOLDER"},
+    "upkeep.py": {"name", "table", "column", "key", "' UNION ALL '.join(each)"},
 }
 SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE)\b")
 
 
 def test_sql_is_put_together_from_checked_names_alone() -> None:
     seen = 0
-    for file in STORE_MODULES:
-        for node in ast.walk(ast.parse((ROOT / "core" / file).read_text())):
+    for source in sources("core/store"):
+        file = source.name
+        for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.JoinedStr):
                 text = "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
                 parts = {ast.unparse(part.value) for part in node.values if isinstance(part, ast.FormattedValue)}
                 if SQL.search(text):
                     seen += 1
-                    assert parts <= CHECKED[file], f"{file}:{node.lineno}: {parts - CHECKED[file]}"
+                    assert parts <= CHECKED.get(file, set()), f"{file}:{node.lineno}: {parts - CHECKED[file]}"
             if isinstance(node, ast.Call) and name_of(node) == "format":
                 assert not SQL.search(ast.unparse(node.func)), f"{file}:{node.lineno}"
     assert seen >= 15
