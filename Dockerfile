@@ -18,7 +18,6 @@ RUN pip install -r requirements.txt
 # Volumes mounted over these folders take their owner and mode from here.
 RUN useradd --create-home --uid 1000 dermslim && mkdir /state /images \
     && chown dermslim:dermslim /state /images && chmod 700 /state
-COPY .streamlit .streamlit
 COPY core core
 COPY jobs jobs
 COPY dashboard dashboard

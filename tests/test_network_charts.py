@@ -130,10 +130,10 @@ def test_the_quantity_and_its_unit_are_named(quantity) -> None:
 
 
 def test_drawings_import_no_streamlit() -> None:
-    source = (ROOT / "dashboard" / "network_charts.py").read_text()
+    source = (ROOT / "dashboard" / "charts" / "networks.py").read_text()
     assert "streamlit" not in source.replace("no Streamlit", "")
 
 
 def test_a_kept_chart_has_the_pages_own_background() -> None:
-    theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["theme"]
+    theme = tomllib.loads((ROOT / "dashboard" / ".streamlit" / "config.toml").read_text())["theme"]
     assert {mode: theme[mode]["backgroundColor"] for mode in ("light", "dark")} == BACKGROUNDS

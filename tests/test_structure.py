@@ -111,7 +111,7 @@ def test_the_containers_run_the_embedded_servers_version() -> None:
 
 
 def test_the_page_is_private_by_default_and_both_themes_define_the_same() -> None:
-    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    config = tomllib.loads((ROOT / "dashboard" / ".streamlit" / "config.toml").read_text())
     assert config["server"]["address"] == "127.0.0.1"
     assert config["server"]["enableXsrfProtection"] is True
     assert config["browser"]["gatherUsageStats"] is False
@@ -137,7 +137,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_text_and_curves_stand_out_from_every_background(mode: str) -> None:
-    theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["theme"][mode]
+    theme = tomllib.loads((ROOT / "dashboard" / ".streamlit" / "config.toml").read_text())["theme"][mode]
     backgrounds = [theme["backgroundColor"], theme["secondaryBackgroundColor"], theme["sidebar"]["backgroundColor"]]
     for background in backgrounds:
         texts = ["textColor", "linkColor", *(key for key in theme if re.fullmatch(r"(?!primary)[a-z]+Color", key))]

@@ -34,7 +34,7 @@ PAGES = {  # where a run of each kind is shown, and the query parameter that nam
     "train": ("app_pages/prune_train.py", "run"),
     "prune-train": ("app_pages/prune_train.py", "run"),
 }
-# The page's own backgrounds, as in .streamlit/config.toml.
+# The page's own backgrounds, as in dashboard/.streamlit/config.toml.
 BACKGROUNDS = {"light": "#FFFFFF", "dark": "#11191E"}
 WAITING = ("queued", "running")  # what a worker should be at, or soon will be
 SYNTHETIC = ":violet-badge[:material/science: synthetic]"
