@@ -1,4 +1,4 @@
-# One image for the dashboard and all workers; docker-compose.yml says which is which.
+# One image for the dashboard and all workers; docker-compose.yml sets the command of each.
 FROM python:3.11-slim AS base
 
 ENV PYTHONUNBUFFERED=1 \
@@ -13,17 +13,18 @@ ENV PYTHONUNBUFFERED=1 \
 
 WORKDIR /app
 COPY requirements.txt ./
-RUN pip install -r requirements.txt
+RUN pip install --no-deps --require-hashes --requirement requirements.txt
 
-# Volumes mounted over these folders take their owner and mode from here.
+# A volume takes its owner and its mode from the folder that it is mounted over.
 RUN useradd --create-home --uid 1000 dermslim && mkdir /state /images \
     && chown dermslim:dermslim /state /images && chmod 700 /state
+COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY jobs jobs
 COPY dashboard dashboard
-RUN python -m compileall -q core jobs dashboard
+RUN pip install --no-deps --no-build-isolation --editable . && python -m compileall -q core jobs dashboard
 
-# By number, so that a host can tell that it is not root.
+# A number, so that Kubernetes and others can check that the user is not root.
 USER 1000:1000
 EXPOSE 8501
 CMD ["python", "-m", "streamlit", "run", "dashboard/server.py"]
@@ -31,8 +32,9 @@ CMD ["python", "-m", "streamlit", "run", "dashboard/server.py"]
 # The same with NVIDIA's libraries, for the `train` worker of a host with a GPU.
 FROM base AS gpu
 USER 0:0
-RUN pip install "tensorflow[and-cuda]==$(sed -n 's/^tensorflow==\([0-9.]*\).*/\1/p' requirements.txt)"
+COPY requirements-gpu.txt ./
+RUN pip install --no-deps --require-hashes --requirement requirements-gpu.txt
 USER 1000:1000
 
-# What `docker build .` makes without a target.
+# The default: `docker build .` without a target builds this stage.
 FROM base AS cpu

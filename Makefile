@@ -7,8 +7,13 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$each && break; done)
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet
+# requirements*.txt hold every package with its version and hashes, so pip has nothing to resolve.
+LOCKED := --no-deps --require-hashes --requirement
+UV ?= $(RUN) -m uv
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes \
+	--annotation-style line
 
-.PHONY: help demo up setup test test-browser soak chromium lint types tests benchmarks audit clean
+.PHONY: help demo up setup test test-browser soak chromium lint types tests benchmarks audit lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -58,22 +63,32 @@ audit: $(VENV)/installed-dev  ## look up all installed packages in the list of k
 	@$(RUN) -m pip_audit --local --vulnerability-service osv || { \
 		echo "found vulnerable packages, or could not ask https://api.osv.dev; the lines above say which" >&2; exit 1; }
 
+# `make lock LOCK_ARGS=--upgrade` takes the newest versions that pyproject.toml allows.
+lock: $(RUN)  ## renew requirements*.txt from pyproject.toml (needs the network)
+	@$(UV) --version >/dev/null 2>&1 || $(INSTALL) uv==0.13.9
+	$(LOCK) $(LOCK_ARGS) --extra train --extra test --output-file requirements-dev.txt
+	$(LOCK) --extra train --constraint requirements-dev.txt --output-file requirements.txt
+	$(LOCK) --extra gpu --constraint requirements.txt --output-file requirements-gpu.txt
+
 clean:  ## remove the environment and caches; the data folder stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are newer than the lists they were installed from, so that only a changed list installs again.
-$(VENV)/installed: requirements.txt
+$(VENV)/installed: requirements.txt pyproject.toml | $(RUN)
+	@echo "installing what requirements.txt lists into $(VENV); the first time takes some minutes"
+	@$(INSTALL) $(LOCKED) requirements.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@$(INSTALL) $(LOCKED) requirements-dev.txt
+	@touch $@
+
+$(RUN):
 	@test -n "$(PYTHON)" || { echo "DermSlim needs Python 3.11, 3.12 or 3.13, and none is on the path;" \
 		"name one: make PYTHON=/path/to/python3.12 setup" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 		echo "DermSlim needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another" >&2; exit 1; }
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "Python's venv module is missing or broken; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo "installing what requirements.txt lists into $(VENV); the first time takes some minutes"
-	@$(INSTALL) -r requirements.txt
-	@touch $@
-
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	@$(INSTALL) -r requirements-dev.txt
-	@touch $@

