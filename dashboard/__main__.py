@@ -33,6 +33,7 @@ from core.data.metadata import LABELS
 from core.errors import DermSlimError, QueueUnavailable
 from core.files.private import keep_new_files_private, open_lock, private_folder, tighten
 from core.settings import Settings, usable_cores
+from core.training.backend import cannot_train
 from dashboard.access.login import Login, access, is_loopback
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
 from jobs import logs
@@ -80,6 +81,9 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
             logs.set_up("launcher", settings, level=logging.CRITICAL)
         for sentence in opened:
             say(sentence)
+        if options.train_workers and (why := cannot_train()):
+            options.train_workers = 0
+            say(f"no train worker is started. {why}")
         with only_launcher(settings):
             check_login(options.host)
             check_port(options.host, options.port)

@@ -40,6 +40,7 @@ from rq.worker import BaseWorker
 from core.errors import DermSlimError, QueueUnavailable
 from core.files.private import keep_new_files_private, open_lock, private_folder, tighten
 from core.settings import Settings
+from core.training.backend import require_backend
 from core.training.steps import forget_old_checkpoints
 from jobs import logs
 from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
@@ -366,6 +367,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"both below {MOST_GPUS + 1:,}"
         )
     try:
+        if options.kind == TRAIN:
+            require_backend()
         settings = Settings.from_environment()
         keep_new_files_private()
         opened = tighten(settings)

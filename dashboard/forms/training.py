@@ -18,6 +18,7 @@ from core.networks.costs import network_cost
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
 from core.training.algorithm2 import Baseline, Rules
+from core.training.backend import cannot_train
 from core.training.protocol import PRESETS, TrainingSpec
 from core.training.steps import DEVICES, PruneTrainSpec, TrainSpec, training_grid
 from dashboard import data, words
@@ -453,7 +454,7 @@ def no_worker() -> None:
     if health.redis is None and not any(worker.kind == "train" for worker in health.workers):
         st.warning(
             "Runs that are started stay queued until one runs: `python -m jobs.worker train`, on any machine that "
-            "reaches the queue and the images, or `make up` for everything.",
+            f"reaches the queue and the images, or `make up` for everything. {cannot_train()}".rstrip(),
             title="No train worker is running",
             icon=":material/warning:",
         )

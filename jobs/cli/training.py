@@ -26,6 +26,7 @@ from core.networks.network_files import all_networks
 from core.networks.pruning import FACTORS, SCOPES
 from core.settings import Settings
 from core.training.algorithm2 import ON_REJECT, Baseline, Rules, Stop
+from core.training.backend import require_backend
 from core.training.protocol import PRESETS, TrainingSpec
 from core.training.steps import (
     DEVICES,
@@ -237,6 +238,7 @@ def _act(options: argparse.Namespace, *, prunes: bool) -> int:
     check_writable(options.export)
     start = next_time(options.start_after) if options.start_after else None
     if options.local:
+        require_backend()
         dataset = local_dataset(options.folder, settings)
         specs = specs_of(options, dataset.name, settings, prunes=prunes)
         for spec in specs:

@@ -18,16 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import redis
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from rq import Worker
 from rq.job import Job
 from rq.registry import FailedJobRegistry
@@ -53,6 +56,7 @@ from core.store.file import lock_path, plain_rows
 from core.store.measurements import Store
 from core.store.migrations import VERSION
 from core.store.trainings import ENDED
+from core.training.backend import INSTALL, cannot_train, missing_packages
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue, source_of
 from jobs.hosts import Folder, folder_of, told_folders
 from jobs.live_runs import LiveRun, active_runs
@@ -165,7 +169,7 @@ def _without_store(area: str, name: str) -> Check:
 
 
 def check_software(settings: Settings) -> Checks:
-    """Look at Python and at the packages against requirements.txt."""
+    """Look at Python, at the packages against their locked versions, and at whether training is possible."""
     right = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Check(
         "software",
@@ -175,25 +179,51 @@ def check_software(settings: Settings) -> Checks:
         platform.python_version(),
         "" if right else "make setup PYTHON=/path/to/python3.12",
     )
-    wanted = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-    other = []
-    for name, pinned in wanted.items():
-        try:
-            there = version(name)
-        except PackageNotFoundError:
-            there = "missing"
-        if there != pinned:
-            other.append((name, there))
-    missing = any(there == "missing" for _, there in other)
+    needed = [each for each in requirements() if not each.marker or each.marker.evaluate({"extra": ""})]
+    found = {each.name: installed(each.name) for each in needed}
+    other = [each for each in needed if not each.specifier.contains(found[each.name] or "0")]
+    missing = any(found[each.name] is None for each in other)
     yield Check(
         "software",
         "packages",
         ERROR if missing else WARNING if other else OK,
-        f"the {len(wanted)} of requirements.txt",
-        ", ".join(f"{name} {there}, not {wanted[name]}" for name, there in other) or "all of them",
-        "make setup installs the pinned ones." if other else "",
+        f"the {len(needed)} that DermSlim needs",
+        ", ".join(f"{each.name} {found[each.name] or 'missing'}, not {each.specifier}" for each in other)
+        or "all of them",
+        "`make setup` installs them." if other else "",
+    )
+    absent = ", ".join(missing_packages())
+    yield Check(
+        "software",
+        "training",
+        WARNING if absent else OK,
+        "Keras and its backend, where networks are trained",
+        f"not installed: {absent}; networks cannot be trained here" if absent else "installed",
+        INSTALL if absent else "",
     )
     yield Check("software", "version", OK, "DermSlim's", f"{__version__}, {code_revision() or 'not a checkout'}")
+
+
+def requirements() -> list[Requirement]:
+    """Return the direct dependencies with their locked versions where requirements.txt names one, else their ranges."""
+    project = ROOT / "pyproject.toml"
+    if not project.exists():  # a wheel
+        return [Requirement(text) for text in requires("dermslim") or ()]
+    lock = ROOT / "requirements.txt"
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text() if lock.exists() else "", re.MULTILINE))
+    found = [Requirement(text) for text in tomllib.loads(project.read_text())["project"]["dependencies"]]
+    for each in found:
+        if each.name in locked:
+            each.specifier = SpecifierSet(f"=={locked[each.name]}")
+    return found
+
+
+def installed(name: str) -> str | None:
+    """Return a package's version, or None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def check_machine(settings: Settings) -> Checks:
@@ -642,6 +672,8 @@ def check_keras(settings: Settings) -> Checks:
     """Look at the GPUs, and ask Keras, in a process of its own, which it sees."""
     driver = next(check_gpu(settings))
     yield driver
+    if cannot_train():
+        return
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     asked = subprocess.run(
         [sys.executable, "-c", SEES], capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=ROOT
