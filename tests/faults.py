@@ -2,7 +2,8 @@
 
 The stack is the one that a user starts: `python -m dashboard`, with its own Valkey, store and workers. A round submits
 a sweep and a pruning run, does the harm at a random moment while both are under way, waits for their ends, and compares
-every row with those of an undisturbed run. `test_faults.py` does each fault once; `soak.py` goes on for hours.
+every row with those of an undisturbed run. `test_faults.py` plays three rounds of many faults each; `soak.py` plays
+each fault by itself, for hours.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -115,10 +116,13 @@ class Stack:
 
 
 @contextmanager
-def running_stack(folder: Path, *, images: Path | None = None, clock: Path | None = None) -> Iterator[Stack]:
+def running_stack(
+    folder: Path, *, images: Path | None = None, clock: Path | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
     """Start the whole stack with its state in `folder`/data, and end it.
 
-    images: that lie outside of `folder`. clock: a file, so that the stack's time of day may be stepped.
+    images: that lie outside of `folder`. clock: a file, so that the stack's time of day may be stepped. variables: of
+    the environment.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -126,6 +130,7 @@ def running_stack(folder: Path, *, images: Path | None = None, clock: Path | Non
     roots = (folder,) if images is None else (folder, images)
     command = [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "2"]
     environment = {**os.environ, "DATA_DIR": str(folder / "data"), "DATA_ROOTS": os.pathsep.join(map(str, roots))}
+    environment |= variables or {}
     if clock is not None:
         environment |= own_clock(clock)
     log = (folder / "launcher.log").open("ab")
@@ -160,7 +165,7 @@ class Work:
     trained: Trained
 
 
-def prepare_work(folder: Path) -> Work:
+def prepare_work(folder: Path, *, keras: bool = True) -> Work:
     """Draw images, and run sweep and training here, without queue, workers and store."""
     images = write_lesions(folder / "lesions", 24, height=120, width=160)
     dataset = load_dataset(images)
@@ -174,7 +179,8 @@ def prepare_work(folder: Path) -> Work:
         rules=Rules((50.0,), max_iterations=1),
     )
     rows = [row for record in dataset.records for row in measure(record, dataset.root, sweep).rows]
-    return Work(images, sweep, training, pd.DataFrame(rows), trained_here(training, images, folder / "reference"))
+    trained = trained_here(training, images, folder / "reference", keras=keras)
+    return Work(images, sweep, training, pd.DataFrame(rows), trained)
 
 
 @dataclass(frozen=True)
@@ -194,15 +200,18 @@ def registered(queues: Queues, images: Path) -> Dataset:
     return dataset
 
 
-def play(stack: Stack, work: Work, harm: Harm, chance: random.Random, reason: str | None = None) -> Round:
+def play(
+    stack: Stack, work: Work, harm: Harm, chance: random.Random, reason: str | None = None, *, begun: float = 8
+) -> Round:
     """Submit the work, do the harm while it is under way, wait for its end, and see that nothing was lost by it.
 
-    reason: what a run may fail of, in its own words; it is then retried.
+    reason: what a run may fail of, in its own words; it is then retried. begun: seconds in which Keras starts, the
+    first epochs pass and the second step begins.
     """
     queues = stack.queues
     dataset = registered(queues, work.images)
     training_id = queues.submit(work.training, dataset, again=True).run_id
-    time.sleep(chance.uniform(0, 8))  # Keras starts, the first epochs pass, the second step begins
+    time.sleep(chance.uniform(0, begun))
     sweep_id = queues.submit(work.sweep, dataset, again=True).run_id
     wait_for(lambda: (run := queues.run(sweep_id)) is not None and run.done > 0, 60)
     stack.note_processes()
@@ -265,9 +274,10 @@ def assert_nothing_is_left(stack: Stack) -> None:
 
     def left() -> str:
         """What is wrong yet."""
+        on_time = stack.clock is None or read_clock(stack.clock) == 0
         living = {process.pid for name in PARTS if "worker" in name for process in stack.parts(name)}
         known = {int(worker.pid or 0) for worker in Worker.all(connection=connection, serializer=JSONSerializer)}
-        shown = {worker.pid for worker in stack.queues.workers()} if stack.clock is None else living  # by our own clock
+        shown = {worker.pid for worker in stack.queues.workers()} if on_time else living  # by this process's clock
         started = [
             job
             for name in ("svd", *TRAIN_QUEUES)
@@ -463,6 +473,16 @@ def step_clock(seconds: int, then: Harm | None = None) -> Harm:
         if then is not None:
             time.sleep(chance.uniform(0, 2))
             then(stack, chance)
+
+    return harm
+
+
+def each_of(*harms: Harm) -> Harm:
+    """Several faults one after the other, in the same round."""
+
+    def harm(stack: Stack, chance: random.Random) -> None:
+        for each in harms:
+            each(stack, chance)
 
     return harm
 

@@ -1,6 +1,6 @@
-"""Faults for as long as one likes, in random order and at random moments: `make soak`.
+"""Play faults in random order and at random moments, each at least once and then until the time is over: `make soak`.
 
-Prints a line a fault and, at the end, how many of each kind were tried and survived; exit code 1 where one was not.
+Prints one line per fault and, at the end, how many of each kind were tried and survived; exit code 1 if one was not.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[S
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=120, help="how long (default 120)")
+    parser.add_argument("--minutes", type=float, default=120, help="how long at least (default 120)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of order and moments")
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.minutes:g} minutes", flush=True)
@@ -71,10 +71,10 @@ def main() -> int:
             for stack, harms, reason in stacks(folder, work.images, open_ones)
             for fault, harm in harms.items()
         ]
-        while time.monotonic() < ending:
+        while not tried or time.monotonic() < ending:
             chance.shuffle(choices)
             for stack, fault, harm, reason in choices:
-                if time.monotonic() > ending:
+                if len(tried) == len(choices) and time.monotonic() > ending:
                     break
                 tried[fault] += 1
                 try:
