@@ -64,7 +64,7 @@ class Signals:
         self.received.append(number)
 
     def in_a_hurry(self) -> bool:
-        """Whether the user asked a second time."""
+        """Return whether the user asked a second time."""
         return len(self.received) > 1
 
 
@@ -148,7 +148,7 @@ def all_programs(settings: Settings, options: argparse.Namespace) -> list[Progra
 
 
 def server_program(settings: Settings) -> list[Program]:
-    """The embedded Valkey server, or nothing when the user named a server, which has to answer."""
+    """Return the embedded Valkey server, or nothing when the user named a server, which has to answer."""
     if settings.given_redis_url:
         try:
             ping(settings.given_redis_url)
@@ -282,7 +282,7 @@ def check_login(host: str) -> None:
 
 
 def has_login() -> bool:
-    """Whether users have to sign in."""
+    """Return whether users have to sign in."""
     if access().login is not Login.NONE:
         return True
     if not any((folder / ".streamlit" / "secrets.toml").is_file() for folder in (ROOT, Path.home())):
@@ -318,7 +318,7 @@ def check_port(host: str, port: int, *, patience: float = 3.0) -> None:
 
 
 def answers(children: Sequence[Child], address: str) -> bool:
-    """Whether the dashboard's server and its page answer."""
+    """Return whether the dashboard's server and its page answer."""
     if not any(child.program.name == "dashboard" and child.running for child in children):
         return False
     try:

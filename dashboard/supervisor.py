@@ -147,7 +147,7 @@ def end_orphans(children: Sequence[Child]) -> None:
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines that a program wrote since its last start, indented."""
+    """Return the last lines that a program wrote since its last start, indented."""
     with contextlib.suppress(OSError), log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 20_000))
         text = stream.read().decode(errors="replace").splitlines()

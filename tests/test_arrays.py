@@ -102,7 +102,7 @@ def test_unreadable_images_are_black_and_listed_until_they_can_be_read(dataset: 
     found = image_array(dataset, cache, 8, 10)
     assert found.unreadable == (2, 7)
     assert [item.name for item in found.left_out] == [dataset.records[2].path, dataset.records[7].path]
-    assert "no such file" in found.left_out[0].reason
+    assert "does not exist" in found.left_out[0].reason
     assert "has changed" in found.left_out[1].reason
     assert not found.pixels[[2, 7]].any()
     assert found.pixels[3].any()
@@ -115,7 +115,7 @@ def test_unreadable_images_are_black_and_listed_until_they_can_be_read(dataset: 
 
 def test_a_data_set_whose_folder_vanished_gives_an_error_and_no_black_array(dataset: Dataset, tmp_path: Path) -> None:
     moved = dataset.root.rename(tmp_path / "moved")
-    with pytest.raises(DatasetError, match="none can be read"):
+    with pytest.raises(DatasetError, match="Expected a readable image"):
         image_array(dataset, tmp_path / "cache", 8, 10)
     assert files_below(tmp_path / "cache") == []
     assert image_array(replace(dataset, root=moved), tmp_path / "cache", 8, 10).unreadable == ()
@@ -146,7 +146,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_in_words(dataset: Dataset, t
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DatasetError, match="cannot be written"):
         image_array(dataset, tmp_path / "file", 8, 10)
-    with pytest.raises(DatasetError, match="MB of room"):
+    with pytest.raises(DatasetError, match="MB of free space"):
         image_array(dataset, tmp_path / "cache", 10**6, 10**6)
     with pytest.raises(SpecError, match="at least 1×1"):
         image_array(dataset, tmp_path / "cache", 0, 10)
@@ -259,7 +259,7 @@ def test_without_metadata_every_image_is_fed_the_mean_age_and_the_unknown_codes_
     assert encoding.encode([patient(), patient(33, "male", "back")]).tolist() == [[0, 0, 0], [0, 0, 0]]
     assert encoding.sentence == (
         "No training image has age or sex or localization:"
-        " the network is fed the mean age, or the code for unknown, in its place."
+        " the network gets the mean age, or the code for unknown, instead."
     )
     assert fit_metadata([patient(sex="male")]).unknown_features == ("age", "localization")
     assert fit_metadata([]).encode([]).shape == (0, 3)

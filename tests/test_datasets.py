@@ -108,8 +108,8 @@ def test_files_that_cannot_be_used_are_named_and_the_rest_is_kept(ham):
     assert "empty" in found.pop("HAM10000_images_part_1/ISIC_5.jpg")
     assert "Expected an image" in found.pop("HAM10000_images_part_1/ISIC_6.jpg")
     assert "no label" in found.pop("HAM10000_images_part_1/stranger.jpg")
-    assert "by its name" in found.pop("HAM10000_images_part_1/scan.heic")
-    assert "no file" in found.pop("ISIC_7")
+    assert "no image extension" in found.pop("HAM10000_images_part_1/scan.heic")
+    assert "file is missing" in found.pop("ISIC_7")
     assert found == {}
 
 
@@ -122,9 +122,9 @@ def test_repeated_rows_and_repeated_files_are_named_and_the_first_is_used(ham):
     first = dataset.records[0]
     assert (first.image_id, first.label, first.path) == ("ISIC_1", "melanoma", "HAM10000_images_part_1/ISIC_1.jpg")
     found = reasons(dataset)
-    assert "HAM10000_images_part_1/ISIC_1.jpg is used" in found["images/ISIC_1.jpg"]
-    assert "says the same" in found["HAM10000_metadata.csv, line 5"]
-    assert "says otherwise" in found["HAM10000_metadata.csv, line 6"]
+    assert "a copy of HAM10000_images_part_1/ISIC_1.jpg" in found["images/ISIC_1.jpg"]
+    assert "this one is equal" in found["HAM10000_metadata.csv, line 5"]
+    assert "this one differs" in found["HAM10000_metadata.csv, line 6"]
     assert "no image id" in found["HAM10000_metadata.csv, line 7"]
 
 
@@ -135,7 +135,7 @@ def test_an_impossible_age_keeps_the_image_and_is_named(tmp_path, age):
     dataset = load_dataset(tmp_path)
     assert dataset.records[0].age is None
     assert dataset.left_out == (
-        LeftOut("a, age", f"Expected an age of 0 to 120; found {age!r}. The image is kept, its age unknown."),
+        LeftOut("a, age", f"Expected an age from 0 to 120, got {age!r}. The image is kept without an age."),
     )
 
 
@@ -145,7 +145,7 @@ def test_an_unknown_diagnosis_keeps_the_image_unlabelled_and_is_named(tmp_path):
     dataset = load_dataset(tmp_path)
     assert (dataset.records[0].label, dataset.records[0].dx) == (None, "wart")
     assert reasons(dataset) == {
-        "a, dx": "Expected a diagnosis (dx) of mel, nv, akiec, bcc, bkl, df, vasc; found 'wart'."
+        "a, dx": "Expected a diagnosis (dx) of mel, nv, akiec, bcc, bkl, df, vasc, got 'wart'."
         " The image is kept unlabelled.",
         "absent": NO_FILE,
     }
@@ -154,7 +154,7 @@ def test_an_unknown_diagnosis_keeps_the_image_unlabelled_and_is_named(tmp_path):
 def test_wrong_columns_are_an_error_naming_both(tmp_path):
     image_file(tmp_path / "a.jpg")
     metadata(tmp_path, "a,mel", header="picture,diagnosis")
-    with pytest.raises(DatasetError, match=r"Expected the columns lesion_id, image_id, dx.*Found: picture, diagnosis"):
+    with pytest.raises(DatasetError, match=r"Expected the columns lesion_id, image_id, dx.*got picture, diagnosis"):
         load_dataset(tmp_path)
 
 
@@ -248,14 +248,14 @@ def test_folders_that_cannot_be_read_are_errors(tmp_path):
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "a.jpg").write_text("a")
     (tmp_path / "file").write_text("a")
-    with pytest.raises(DatasetError, match="there is nothing"):
+    with pytest.raises(DatasetError, match="does not exist"):
         load_dataset(tmp_path / "absent")
-    with pytest.raises(DatasetError, match="found a file"):
+    with pytest.raises(DatasetError, match="got a file"):
         load_dataset(tmp_path / "file")
     for folder in ("empty", "only text"):
-        with pytest.raises(DatasetError, match=r"Expected images .* found none"):
+        with pytest.raises(DatasetError, match=r"Expected images .* got none"):
             load_dataset(tmp_path / folder)
-    with pytest.raises(DatasetError, match=r"none can be used. a.jpg: Expected an image"):
+    with pytest.raises(DatasetError, match=r"got none. a.jpg: Expected an image"):
         load_dataset(tmp_path / "damaged")
     with pytest.raises(DatasetError):
         load_dataset(Path("nul\0character"))
@@ -285,9 +285,9 @@ def test_links_and_pipes_are_left_out_with_their_reason(tmp_path):
     dataset = load_dataset(inside)
     assert [record.path for record in dataset.records] == ["a.jpg", "b.jpg"]
     found = reasons(dataset)
-    assert "out of the data set" in found.pop("out.jpg")
-    assert "nowhere" in found.pop("broken.jpg")
-    assert "symbolic links" in found.pop("folder")
+    assert "outside the data set" in found.pop("out.jpg")
+    assert "does not exist" in found.pop("broken.jpg")
+    assert "Symbolic links" in found.pop("folder")
     assert "pipe" in found.pop("pipe.jpg")
     assert "UTF-8" in found.pop("bad?.jpg")
     assert found == {}
@@ -326,7 +326,7 @@ def test_samples_are_drawn_by_seed_and_nested(tmp_path):
     assert list(large) == sorted(large, key=lambda record: record.image_id)
     assert dataset.sample(None, 1) == dataset.records
     for size in (0, 31):
-        with pytest.raises(SpecError, match=rf"1 to 30 images.*Received: {size}"):
+        with pytest.raises(SpecError, match=rf"1 to 30 images.*got {size}"):
             dataset.sample(size, 1)
 
 
@@ -340,9 +340,9 @@ def test_confine_follows_links_and_names_the_roots(tmp_path):
     assert folders.confine(outside / "way in" / "sub", [root]) == root / "sub"
     assert folders.confine(root / "not there yet", [outside, root]) == root / "not there yet"
     for path in (root / "link", root / ".." / "outside", Path("/etc/passwd"), tmp_path / "rootless"):
-        with pytest.raises(DatasetError, match=f"allowed data roots \\({root}\\)"):
+        with pytest.raises(DatasetError, match=f"data roots \\({root}\\)"):
             folders.confine(path, [root])
-    with pytest.raises(DatasetError, match="cannot be followed"):
+    with pytest.raises(DatasetError, match="cannot be resolved"):
         folders.confine(Path("nul\0character"), [root])
 
 
@@ -375,13 +375,11 @@ def test_summaries_count_every_image_once(ham):
     ]
     assert table["lesions"].isna().tolist() == [False, False, False, True]
     assert table["lesions"].tolist()[:3] == [1, 1, 1]
-    assert table["bytes"].sum() == dataset_tables.bytes_total(dataset) == sum(r.bytes for r in dataset.records)
+    assert table["bytes"].sum() == sum(r.bytes for r in dataset.records)
     spread = dataset_tables.age_sex_localization(dataset)
     assert spread.groupby("variable")["images"].sum().to_dict() == {"age": 5, "sex": 5, "localization": 5}
     assert spread[spread["variable"] == "age"]["value"].tolist() == ["0", "55", "unknown", "unknown"]
     assert dataset_tables.size_counts(dataset).to_numpy().tolist() == [[12, 16, 4], [20, 30, 1]]
-    groups = dataset_tables.duplicates(dataset)
-    assert [[record.image_id for record in group] for group in groups] == [["ISIC_1", "ISIC_8"]]
 
 
 @pytest.mark.real_data

@@ -278,7 +278,7 @@ def test_images_that_differ_on_the_second_host_are_left_out_with_the_reason(host
     state = swept(hosts, folder)
     assert (state.status, state.done, state.failed) == ("finished", 2, 2)
     failures = hosts.queues.store.images(state.run_id, "failed").set_index("image_id")
-    assert "there is no such file" in failures["reason"]["mole001"]
+    assert "The file does not exist" in failures["reason"]["mole001"]
     assert "has changed since the data set was read" in failures["reason"]["mole002"]
     assert failures["worker"].tolist() == [hosts.named("svd")] * 2
 
@@ -288,9 +288,9 @@ def test_a_folder_that_is_not_there_on_the_only_host_fails_the_run_with_what_to_
     state = swept(hosts, folder)
     assert state.status == "failed"
     there = hosts.second.images / "absent"
-    expected = f"expected the images of {folder} on host {gethostname()}, at {there} by its DATA_ROOTS"
+    expected = f"Expected the images of {folder} on host {gethostname()}, at {there} by its DATA_ROOTS"
     assert expected in str(state.error)
-    assert "there is no such file or folder" in str(state.error)
+    assert "the folder does not exist" in str(state.error)
 
 
 def test_a_training_on_a_host_whose_roots_do_not_hold_the_folder_fails_with_what_to_set(hosts: Hosts) -> None:
@@ -301,7 +301,7 @@ def test_a_training_on_a_host_whose_roots_do_not_hold_the_folder_fails_with_what
     run_id = hosts.queues.submit(other, dataset).run_id
     state = ended(hosts.queues, run_id)
     assert state.status == "failed"
-    for part in (f"on {gethostname()}, for {folder}", str(hosts.second.images), "DATA_ROOTS sets the allowed roots"):
+    for part in (f"on {gethostname()}, for {folder}", str(hosts.second.images), "DATA_ROOTS sets the data roots"):
         assert part in str(state.error)
 
 
@@ -314,7 +314,7 @@ def test_a_reconstruction_fails_where_no_worker_reaches_its_folder_and_is_left_t
     state = ended(hosts.queues, run_id)
     assert state.status == "failed"
     written = hosts.settings.reconstructed / "small-k3"
-    assert f"on {gethostname()}, for {written}: Expected a path inside the allowed data roots" in str(state.error)
+    assert f"on {gethostname()}, for {written}: Expected a path inside the data roots" in str(state.error)
 
     def left_to_others() -> bool:
         there = hosts.named("svd")
@@ -349,7 +349,7 @@ def test_a_reconstruction_is_written_through_a_folder_that_both_hosts_share(tmp_
         NotOnThisHost, match=r"expected to write the new data set to .*/one/reconstructed/small, shared"
     ):
         output_here(one / "small", "reconstruct-2", second)
-    with pytest.raises(NotOnThisHost, match=r"allowed data roots .* DATA_ROOTS"):
+    with pytest.raises(NotOnThisHost, match=r"data roots .* DATA_ROOTS"):
         output_here(Path("/etc/small"), "reconstruct-1", second)
 
 
@@ -505,14 +505,14 @@ def test_pages_and_local_commands_find_registered_images_through_a_mapping_too(
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv("DATA_ROOTS", f"/former={tmp_path}")
     assert pictures.read_file(Path("/former/moles/mole000.jpg")) == (tmp_path / "moles" / "mole000.jpg").read_bytes()
-    with pytest.raises(ImageError, match="no such file"):
+    with pytest.raises(ImageError, match="does not exist"):
         pictures.read_file(Path("/other/moles/mole000.jpg"))
     assert local_dataset("moles", data.settings()).root == tmp_path / "moles"
 
 
 def test_a_folder_that_is_empty_as_before_it_is_mounted_is_told_from_one_with_images(tmp_path: Path) -> None:
     (tmp_path / "moles").mkdir()
-    with pytest.raises(NotOnThisHost, match=r"none can be read: the folder is empty\. Mount them there, or correct"):
+    with pytest.raises(NotOnThisHost, match=r"got none: the folder is empty\. Mount them there, or correct"):
         images_here(Path("/data/moles"), roots(f"/data={tmp_path}"))
     with pytest.raises(NotOnThisHost, match=f"set DATA_ROOTS={tmp_path}/moles=FOLDER for its workers"):
         images_here(tmp_path / "moles", roots(str(tmp_path)))

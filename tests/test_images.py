@@ -223,7 +223,7 @@ def test_what_is_no_image_is_refused_with_a_reason(data, words):
 
 
 def test_a_missing_file_and_a_folder_are_refused_with_a_reason(tmp_path):
-    with pytest.raises(ImageError, match="no such file"):
+    with pytest.raises(ImageError, match="does not exist"):
         images.decode(tmp_path / "absent.jpg")
     with pytest.raises(ImageError, match="cannot be read"):
         images.decode(tmp_path)
@@ -273,7 +273,7 @@ def test_a_lossy_codec_loses_something_at_every_quality(codec):
     [("gif", None), ("jpeg", 101), ("jpeg", -1), ("webp", 0), ("avif", 100), ("png", 95), ("jpeg", 9.5)],
 )
 def test_a_codec_or_quality_that_does_not_exist_is_a_spec_error(codec, quality):
-    with pytest.raises(SpecError, match="Received"):
+    with pytest.raises(SpecError, match=", got "):
         images.encode(picture(), codec, quality)
 
 
@@ -285,7 +285,7 @@ def test_pixels_of_another_shape_cannot_be_encoded():
 
 
 def test_an_image_too_wide_for_webp_is_an_image_error():
-    with pytest.raises(ImageError, match="webp cannot hold"):
+    with pytest.raises(ImageError, match="webp cannot encode"):
         images.encode(np.zeros((1, 17_000, 3), np.uint8), "webp", None)
 
 

@@ -123,7 +123,7 @@ def test_images_that_cannot_be_measured_are_listed_and_the_rest_is_measured(lab:
     failures = lab.store.images(state.run_id, "failed").set_index("image_id")["reason"]
     assert failures.index.tolist() == ["mole001", "mole004"]
     assert "mole001.jpg" in failures["mole001"]
-    assert "there is no such file" in failures["mole001"]
+    assert "The file does not exist" in failures["mole001"]
     assert "mole004.jpg; The file has changed since the data set was read" in failures["mole004"]
     assert lab.store.storage(state.run_id)["unmeasured"].tolist() == [2]
     assert any("mole001" in line for line in lab.log(state.run_id))
@@ -141,7 +141,7 @@ def test_a_folder_that_vanishes_fails_the_run_with_the_reason(lab: Queues, folde
     state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
     assert state.status == "failed"
     assert state.error is not None
-    assert "there is no such file" in state.error
+    assert "the folder does not exist" in state.error
 
 
 def test_small_black_and_constant_images_give_null_where_a_metric_is_undefined(lab: Queues, folder: Path) -> None:

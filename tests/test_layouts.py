@@ -140,6 +140,6 @@ def test_where_nothing_is_usable_the_reasons_found_are_given(tmp_path: Path) -> 
     with pytest.raises(DatasetError) as caught:
         load_dataset(folder)
     found = str(caught.value)
-    for reason in ("leads out of the data set's folder", "not followed through symbolic links", "not valid UTF-8"):
+    for reason in ("lies outside the data set's folder", "links to folders are not followed", "not valid UTF-8"):
         assert reason in found
     assert found.count("xpected") == 1

@@ -64,7 +64,7 @@ def test_a_ground_truth_of_isic_2018_gives_its_labels(tmp_path: Path) -> None:
         "ISIC_VASC": ("non_melanoma", "vasc"),
     }
     assert len(dataset.left_out) == 1
-    assert "lesion, age, sex or localisation; unknown" in dataset.left_out[0].reason
+    assert "lesion, age, sex or localisation, unknown" in dataset.left_out[0].reason
 
 
 def test_isic_2019_joins_its_ground_truth_and_its_metadata(tmp_path: Path) -> None:
@@ -82,8 +82,9 @@ def test_isic_2019_joins_its_ground_truth_and_its_metadata(tmp_path: Path) -> No
     assert (first.age, first.localization, first.lesion_id, first.sex) == (55.0, "anterior torso", "MSK4_1", "female")
     assert dataset.records[-1].age is None
     found = reasons(dataset)
-    assert {name: reason.split(";")[1].split(".")[0] for name, reason in found.items() if name.endswith("class")} == {
-        "b, class": " found it for UNK", "c, class": " found it for none", "d, class": " found it for MEL, NV"
+    doubts = {name: reason.partition(",")[2].split(".")[0] for name, reason in found.items() if name.endswith("class")}
+    assert doubts == {
+        "b, class": " got it for UNK", "c, class": " got it for none", "d, class": " got it for MEL, NV"
     }  # fmt: skip
     assert found["absent"] == NO_FILE
     assert "no label" in found["ISIC_2019_Training_Input/unlisted.jpg"]
@@ -170,9 +171,9 @@ def test_tables_that_are_not_read_are_named_with_the_reason(tmp_path: Path) -> N
     table(tmp_path / "sub" / "words.csv", "image,diagnosis", "a,wart")
     found = reasons(load_dataset(tmp_path))
     assert "copy of HAM10000_metadata.csv" in found.pop("copy/HAM10000_metadata.csv")
-    assert "needs a column of image ids" in found.pop("hmnist_8_8_L.csv")
-    assert "names an image here" in found.pop("other.csv")
-    assert "line 1 is no text in UTF-8" in found.pop("wide.csv")
+    assert "Expected a column of image ids" in found.pop("hmnist_8_8_L.csv")
+    assert "names an image of this folder" in found.pop("other.csv")
+    assert "line 1 is not UTF-8" in found.pop("wide.csv")
     assert "line 2 has '0.7' for mel" in found.pop("predictions.csv")
     assert "known diagnosis" in found.pop("sub/words.csv")
     assert found == {}
@@ -190,7 +191,7 @@ def test_a_later_table_fills_in_what_the_first_leaves_unknown_and_contradictions
         ("melanoma", 50.0, "male", "back"),
         ("non_melanoma", 30.0, "male", "torso"),
     ]
-    reason = "Another table says mel of b and is used; this row says nv."
+    reason = "This row has nv for b. Another table has mel and is used."
     assert dataset.left_out == (LeftOut("metadata.csv, line 3", reason),)
 
 
@@ -200,7 +201,7 @@ def test_class_folders_and_a_table_agree_or_their_contradiction_is_named(tmp_pat
     table(tmp_path / "labels.csv", "image,diagnosis,age,sex,localization,lesion_id", "a,nevus,1,,,", "b,mel,1,,,")
     dataset = load_dataset(tmp_path)
     assert labels(dataset) == {"a": ("nevus", "nv"), "b": ("melanoma", "mel"), "c": ("melanoma", None)}
-    assert reasons(dataset) == {"nevus/b.jpg": "The folder says nevus, the table mel; the table is used."}
+    assert reasons(dataset) == {"nevus/b.jpg": "The folder names nevus, the table mel. The table is used."}
 
 
 def test_a_table_without_diagnoses_adds_to_class_folders_what_it_says(tmp_path: Path) -> None:
@@ -247,14 +248,14 @@ def test_a_row_with_more_values_than_columns_is_named_and_not_used(tmp_path: Pat
     table(tmp_path / "HAM10000_metadata.csv", HAM10000, *rows)
     dataset = load_dataset(tmp_path)
     assert [record.image_id for record in dataset.records] == ["a"]
-    assert "found 9" in reasons(dataset)["HAM10000_metadata.csv, line 3"]
+    assert "got 9" in reasons(dataset)["HAM10000_metadata.csv, line 3"]
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ("HAM_2,b,nv,histo,45,male,Rücken".encode("latin-1"), "line 3 is not, by its byte 0xfc"),
-        (b"HAM_2,b\0,nv,histo,45,male,back", "line 3 has a NUL"),
+        ("HAM_2,b,nv,histo,45,male,Rücken".encode("latin-1"), "got the byte 0xfc in line 3"),
+        (b"HAM_2,b\0,nv,histo,45,male,back", "a NUL character in line 3"),
         (b'HAM_2,"b"x,nv,histo,45,male,back', "line 3 cannot be read"),
     ],
 )
@@ -269,7 +270,7 @@ def test_what_is_no_text_is_an_error_with_its_line(tmp_path: Path, damage: bytes
 def test_a_column_that_is_read_stands_once(tmp_path: Path) -> None:
     images(tmp_path, "a")
     table(tmp_path / "HAM10000_metadata.csv", "image_id,dx,dx", "a,nv,mel")
-    with pytest.raises(DatasetError, match="Found more than once: dx"):
+    with pytest.raises(DatasetError, match="got several of dx"):
         load_dataset(tmp_path)
 
 

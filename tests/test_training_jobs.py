@@ -349,8 +349,8 @@ def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_p
     run_id = lab.submit(TrainSpec(dataset=small.name, **(COMMON | {"targets": Targets(16, 4, 4)})), small).run_id
     state = ended(lab, run_id)
     assert state.status == "failed"
-    assert "none can be read" in str(state.error)
-    assert "there is no such file" in str(state.error)
+    assert "Expected a readable image" in str(state.error)
+    assert "The file does not exist" in str(state.error)
     assert lab.store.step_results(run_id) == []
 
 

@@ -11,7 +11,7 @@ from core.data.datasets import Dataset, Record, label_order
 
 
 def class_table(dataset: Dataset) -> pd.DataFrame:
-    """One row a (label, dx): label, dx, images, lesions (NULL where no lesion is known), bytes."""
+    """Return one row per label and dx: label, dx, images, lesions (NULL where no lesion is known), bytes."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in dataset.records:
         groups[record.label or "unlabelled", record.dx or ""].append(record)
@@ -24,7 +24,7 @@ def class_table(dataset: Dataset) -> pd.DataFrame:
 
 
 def age_sex_localization(dataset: Dataset) -> pd.DataFrame:
-    """Distributions in long form, one row a (variable, value, label): variable, value, label, images.
+    """Return one row per variable, value and label: variable, value, label, images.
 
     variable: 'age' (years as text, ascending), 'sex' or 'localization' (most frequent first); unknown values last.
     """
@@ -37,7 +37,7 @@ def age_sex_localization(dataset: Dataset) -> pd.DataFrame:
 
 
 def distribution(records: Iterable[Record], variable: str) -> list[tuple[str, str, int]]:
-    """(value, label, images) of one metadata variable, in the order of `age_sex_localization`."""
+    """Return (value, label, images) of one metadata variable, in the order of `age_sex_localization`."""
     pairs = Counter((value_text(getattr(record, variable)), record.label or "unlabelled") for record in records)
     totals: Counter[str] = Counter()
     for (value, _), count in pairs.items():
@@ -53,25 +53,12 @@ def distribution(records: Iterable[Record], variable: str) -> list[tuple[str, st
 
 
 def size_counts(dataset: Dataset) -> pd.DataFrame:
-    """One row an image size, most frequent first: height, width, images."""
+    """Return one row per image size, most frequent first: height, width, images."""
     counts = Counter((record.height, record.width) for record in dataset.records)
     rows = [(height, width, count) for (height, width), count in counts.most_common()]
     return pd.DataFrame(rows, columns=["height", "width", "images"])
 
 
-def bytes_total(dataset: Dataset) -> int:
-    """Bytes of all usable files."""
-    return sum(record.bytes for record in dataset.records)
-
-
-def duplicates(dataset: Dataset) -> tuple[tuple[Record, ...], ...]:
-    """Groups of records whose files are the same bytes, each of two or more."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in dataset.records:
-        groups[record.sha256].append(record)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
-
-
 def value_text(value: float | str | None) -> str:
-    """A metadata value as text; unknown ones are called so."""
+    """Return a metadata value as text, "unknown" for None."""
     return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else value

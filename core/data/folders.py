@@ -1,4 +1,4 @@
-"""Folders of images on this host: which of them may be read, where a recorded folder lies, and the files below one."""
+"""Folders of images on this host: the data roots, the place of a recorded folder, and the files below a folder."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from core.data.metadata_tables import is_table
 from core.errors import DatasetError, NotOnThisHost
 from core.settings import Settings
 
-# Files that accompany images and are not worth a line, tables apart; hidden files are passed over too
+# Files that accompany images and are skipped without a line, apart from tables; hidden files are skipped too
 COMPANIONS = (".txt", ".md", ".json", ".pdf", ".html", ".xml", ".ini", ".db", ".lnk", ".url")
 
 
 def refuse_no_text(path: str | Path) -> None:
-    """Raise DatasetError for a path that is no UTF-8, as a Latin-1 name on Linux: no record can hold it."""
+    """Raise DatasetError for a path that is not UTF-8, such as a Latin-1 name on Linux; a record cannot store it."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise DatasetError(f"Expected a path in valid UTF-8. Received: {str(path)!r}.") from None
+        raise DatasetError(f"Expected a path in valid UTF-8, got {str(path)!r}.") from None
 
 
 def confine(path: Path, roots: Iterable[Path]) -> Path:
-    """Resolve a path, following symbolic links; DatasetError unless it lies in one of the allowed folders."""
+    """Resolve a path and its symbolic links. Raises DatasetError unless it lies in one of the roots."""
     allowed = [root.resolve() for root in roots]
     try:
         resolved = Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL character
-        raise DatasetError(f"Expected a path. Received: {str(path)!r}, which cannot be followed: {error}.") from error
+        raise DatasetError(f"Expected a path, got {str(path)!r}, which cannot be resolved: {error}.") from error
     refuse_no_text(resolved)
     if not any(resolved.is_relative_to(root) for root in allowed):
         raise DatasetError(
-            f"Expected a path inside the allowed data roots ({', '.join(map(str, allowed))}). Received: {resolved}."
-            " DATA_ROOTS sets the allowed roots."
+            f"Expected a path inside the data roots ({', '.join(map(str, allowed))}), got {resolved}."
+            " DATA_ROOTS sets the data roots."
         )
     return resolved
 
 
 def folder_here(folder: Path, settings: Settings) -> Path:
-    """Return where this host has a folder that a record names, whether or not it is there.
+    """Return the path of a recorded folder on this host; the folder need not exist.
 
-    NotOnThisHost where that is outside the data roots, after `DATA_ROOTS` has mapped it and links are followed.
+    Raises NotOnThisHost where the path, mapped by `DATA_ROOTS` and resolved, lies outside the data roots.
     """
     try:
         return confine(settings.here(folder), settings.data_roots)
@@ -53,41 +53,41 @@ def folder_here(folder: Path, settings: Settings) -> Path:
 
 
 def images_here(folder: Path, settings: Settings) -> Path:
-    """Return where this host has a data set's folder; NotOnThisHost, with what to set, where it is not or is empty."""
+    """Return a data set's folder on this host. Raises NotOnThisHost with advice where it is missing or empty."""
     here = folder_here(folder, settings)
     try:
         if next(os.scandir(here), None) is not None:
             return here
         reason = "the folder is empty"
     except OSError as error:
-        gone = "there is no such file or folder"
-        reason = gone if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        missing = isinstance(error, FileNotFoundError)
+        reason = "the folder does not exist" if missing else error.strerror or str(error)
     place = f"the images of {folder} on host {socket.gethostname()}"
     if settings.here(folder) == folder:
-        advice = f"If they lie elsewhere there, set DATA_ROOTS={folder}=FOLDER for its workers"
+        advice = f"If this host stores them elsewhere, set DATA_ROOTS={folder}=FOLDER for its workers"
     else:
         place += f", at {here} by its DATA_ROOTS"
-        advice = "Mount them there, or correct its workers' DATA_ROOTS"
-    raise NotOnThisHost(f"expected {place}; none can be read: {reason}. {advice}")
+        advice = "Mount them there, or correct DATA_ROOTS of its workers"
+    raise NotOnThisHost(f"Expected {place}, got none: {reason}. {advice}")
 
 
 def readable_folder(folder: Path) -> Path:
-    """The folder, resolved; DatasetError when it is none or cannot be listed."""
+    """Return the resolved folder. Raises DatasetError where it is not a folder or cannot be listed."""
     try:
         root = Path(folder).expanduser().resolve()
         if not root.exists():
-            raise DatasetError(f"Expected a folder of images at {folder}; there is nothing.")
+            raise DatasetError(f"Expected a folder of images at {folder}, which does not exist.")
         if not root.is_dir():
-            raise DatasetError(f"Expected a folder of images at {folder}; found a file.")
+            raise DatasetError(f"Expected a folder of images at {folder}, got a file.")
         next(os.scandir(root), None)
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DatasetError(f"Expected a readable folder of images at {folder}; it cannot be read: {reason}.") from error
+        raise DatasetError(f"The folder of images {folder} cannot be read: {reason}.") from error
     return root
 
 
 def walk(root: Path, left_out: list[LeftOut]) -> Iterator[str]:
-    """Yield the regular files below root as POSIX paths; hidden ones are passed over, odd ones go to `left_out`."""
+    """Yield the regular files below root as POSIX paths; skip hidden ones, list unusable ones in `left_out`."""
 
     def unreadable(error: OSError) -> None:
         left_out.append(LeftOut(relative(error.filename, root), f"The folder cannot be read: {error.strerror}."))
@@ -96,7 +96,7 @@ def walk(root: Path, left_out: list[LeftOut]) -> Iterator[str]:
         for folder in list(folders):
             if (Path(parent) / folder).is_symlink():
                 path = relative(Path(parent, folder), root)
-                left_out.append(LeftOut(path, "Folders are not followed through symbolic links."))
+                left_out.append(LeftOut(path, "Symbolic links to folders are not followed."))
         folders[:] = sorted(folder for folder in folders if not folder.startswith((".", "__MACOSX")))
         for name in names:
             if name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini"):
@@ -109,7 +109,7 @@ def walk(root: Path, left_out: list[LeftOut]) -> Iterator[str]:
 
 
 def odd(path: Path, root: Path) -> str | None:
-    """Why a directory entry is no file of this data set; None when it is one."""
+    """Return why a directory entry cannot be a file of this data set; None where it can."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -118,24 +118,24 @@ def odd(path: Path, root: Path) -> str | None:
         try:
             target = path.resolve(strict=True)
         except (OSError, RuntimeError):
-            return "The symbolic link leads nowhere."
+            return "The target of the symbolic link does not exist."
         if not target.is_relative_to(root):
-            return "The symbolic link leads out of the data set's folder."
-    return None if path.is_file() else "A device, socket or pipe, not a regular file."
+            return "The target of the symbolic link lies outside the data set's folder."
+    return None if path.is_file() else "The entry is a device, socket or pipe, not a regular file."
 
 
 def relative(path: str | Path, root: Path) -> str:
-    """The POSIX path below root, in characters that can be stored."""
+    """Return the POSIX path below root as valid UTF-8."""
     return Path(path).relative_to(root).as_posix().encode(errors="replace").decode() or "."
 
 
 def is_picture(path: str) -> bool:
-    """Whether a file is an image by its name."""
+    """Return whether a file has an image extension."""
     return PurePosixPath(path).suffix.lower() in images.EXTENSIONS
 
 
 def is_companion(path: str) -> bool:
-    """Whether a file is one of those that come with images: lists, licences, read-me files."""
+    """Return whether a file usually accompanies images: lists, licences, README files."""
     file = PurePosixPath(path)
     return (
         is_table(path)
@@ -145,7 +145,7 @@ def is_companion(path: str) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path leads to a file or folder; False for what none can be called, as an id of 300 characters."""
+    """Return whether a path exists; False for an impossible path, such as a name of 300 characters."""
     try:
         return path.expanduser().exists()
     except (OSError, RuntimeError, ValueError):

@@ -1,8 +1,8 @@
-"""Image files in and out: the only module that decodes, checks and encodes them.
+"""Decode, check and encode image files.
 
-Files from outside are decoded by Pillow: it gives a JPEG the pixels that OpenCV gives it, reads as a viewer would what
-OpenCV doesn't (CMYK, EXIF rotation in AVIF, transparency), and writes nothing to the terminal. Neither tells every file
-that is cut or damaged from a whole one, so `examine` does first. OpenCV encodes, and decodes what it has encoded.
+Pillow decodes files from outside: its JPEG pixels equal OpenCV's, it reads CMYK, EXIF rotation in AVIF and
+transparency, which OpenCV does not, and it writes nothing to the terminal. Neither detects every truncated or damaged
+file, so `examine` runs first. OpenCV encodes, and decodes its own files.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from core.data.tiff_parts import (
     PHOTOMETRIC,
     WHITE_IS_ZERO,
     check_parts,
-    heard_out,
     numbers,
     parts,
     plane,
+    strict_libtiff,
     tag,
 )
 from core.errors import ImageError, SpecError
@@ -56,32 +56,32 @@ Header = ImageFile.ImageFile
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), BGR, C-contiguous
 
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 600_000_000  # of a file: MAX_PIXELS of 16-bit colour, not compressed
-BLOCK = 256  # rows of 16 bits that are turned into 8 at once
+MAX_BYTES = 600_000_000  # of a file: MAX_PIXELS of uncompressed 16-bit colour
+BLOCK = 256  # rows of 16 bits that are converted to 8 at once
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")  # a phone's JPEG followed by others opens as "MPO"
 
-# Pillow's own guard against decompression bombs, for whatever else in this process opens images with it.
+# Pillow's own guard against decompression bombs, for other code in this process.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
-# What Pillow's decoders raise on damaged files.
+# Exceptions of Pillow's decoders for damaged files.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, struct.error)
 
-# What is wrong with a file is said in its ImageError, with its name; a warning would reach the terminal without it.
+# ImageError describes a damaged file; a warning would reach the terminal without the file's name.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 logging.getLogger("PIL").propagate = False
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong is raised too
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are raised too
 
 EXIF_ORIENTATION = 0x0112
 JPEGS = ("JPEG", "MPO")
 JPEG_BEGINS = b"\xff\xd8\xff"
 TIFF_BEGINS = tuple(TiffImagePlugin.PREFIXES)
-MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B")  # that are decoded
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B")  # supported
 BITS_READ = (1, 2, 4, 8, 12, 16)
 DEEP = re.compile(r"(?P<mode>RGBA|RGBa|RGBX|RGB|CMYK);16(?P<order>[LBN])")  # Pillow's raw modes of 16-bit colours
 OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
-UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+UPRIGHT = {  # EXIF orientation -> rotation of the stored pixels
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -94,7 +94,7 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file's header says; height and width as seen, after any EXIF rotation."""
+    """The facts of a file's header; height and width after EXIF rotation."""
 
     height: int
     width: int
@@ -107,7 +107,7 @@ class ImageInfo:
 class Codec:
     """One way of storing an image.
 
-    qualities: the whole numbers its quality may take; None for a codec without one.
+    qualities: the possible qualities; None for a codec without one.
     """
 
     name: str
@@ -136,9 +136,9 @@ def decode(source: Path | bytes, *, own: bool = False) -> Pixels:
     """Decode an image file to 8-bit BGR pixels (H, W, 3), upright.
 
     Equal to `cv2.imdecode(..., IMREAD_COLOR)` for 8-bit JPEG without EXIF rotation. Transparency is blended over
-    white, 16 bits are scaled to 8, of several frames the first is taken, colour profiles are not applied.
-    own: bytes that `encode` has just made, which need not be examined.
-    Raises ImageError for a file that is no image, truncated, damaged or larger than `MAX_PIXELS`.
+    white, 16 bits are scaled to 8, the first of several frames is decoded, colour profiles are ignored.
+    own: bytes from `encode`, which need no check.
+    Raises ImageError for a file that is not an image, truncated, damaged or larger than `MAX_PIXELS`.
     """
     data = read(source)
     if own and data.startswith(JPEG_BEGINS):
@@ -149,15 +149,15 @@ def decode(source: Path | bytes, *, own: bool = False) -> Pixels:
 
 
 def probe(source: Path | bytes) -> ImageInfo:
-    """Read an image file's header and look for its end, without decoding. Raises ImageError."""
+    """Read an image file's header and check that its end exists, without decoding. Raises ImageError."""
     data = read(source)
     return info(data, open_header(data))
 
 
 def check(source: Path | bytes) -> ImageInfo:
-    """Decode a file to its end to see that `decode` can; JPEG at an eighth of its size, for less memory.
+    """Decode a file to its end; JPEG at an eighth of its size, to save memory.
 
-    Raises ImageError.
+    Raises ImageError where `decode` would.
     """
     data = read(source)
     header = open_header(data)
@@ -172,14 +172,14 @@ def check(source: Path | bytes) -> ImageInfo:
 
 
 def encode(image: Pixels, codec: str, quality: int | None = None) -> bytes:
-    """Encode BGR pixels (H, W, 3) with a codec of `CODECS`; `quality` None takes the codec's default.
+    """Encode BGR pixels (H, W, 3) with a codec of `CODECS`; a `quality` of None means the codec's default.
 
-    JPEG is what OpenCV writes by default at that quality, 4:2:0. Raises SpecError for a codec or quality that does not
-    exist and ImageError for pixels the codec cannot hold.
+    JPEG is OpenCV's default at that quality, 4:2:0. Raises SpecError for an unknown codec or quality and ImageError for
+    pixels that the codec cannot encode.
     """
     check_codec(codec, quality)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ImageError(f"Expected uint8 pixels (H, W, 3). Received: {image.dtype} of shape {image.shape}.")
+        raise ImageError(f"Expected uint8 pixels (H, W, 3), got {image.dtype} of shape {image.shape}.")
     chosen = CODECS[codec]
     level = chosen.default_quality if quality is None else quality
     parameters = {
@@ -191,70 +191,70 @@ def encode(image: Pixels, codec: str, quality: int | None = None) -> bytes:
     try:
         written, encoded = cv2.imencode(chosen.extension, image, [int(value or 0) for value in parameters])
     except cv2.error as error:
-        raise ImageError(f"{codec} cannot hold an image of {image.shape[0]}×{image.shape[1]}: {error}") from error
+        raise ImageError(f"{codec} cannot encode an image of {image.shape[0]}×{image.shape[1]}: {error}") from error
     if not written:
-        raise ImageError(f"{codec} cannot hold an image of {image.shape[0]}×{image.shape[1]}.")
+        raise ImageError(f"{codec} cannot encode an image of {image.shape[0]}×{image.shape[1]}.")
     return encoded.tobytes()
 
 
 def encode_original(image: Pixels) -> bytes:
-    """Encode as HAM10000's originals are: JPEG quality 100, colour not subsampled (4:4:4)."""
+    """Encode like HAM10000's originals: JPEG quality 100, colour not subsampled (4:4:4)."""
     full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100, *full_colour])[1].tobytes()
 
 
 def check_codec(codec: str, quality: int | None) -> None:
-    """Raise SpecError unless the codec exists and the quality is one it takes, or None."""
+    """Raise SpecError unless the codec exists and has this quality; None is its default."""
     if codec not in CODECS:
-        raise SpecError(f"Expected a codec of {', '.join(CODECS)}. Received: {codec!r}.")
+        raise SpecError(f"Expected a codec of {', '.join(CODECS)}, got {codec!r}.")
     qualities = CODECS[codec].qualities
     if quality is None:
         return
     if qualities is None:
-        raise SpecError(f"{codec} is lossless and takes no quality. Received: {quality}.")
+        raise SpecError(f"Expected no quality for {codec}, which is lossless, got {quality}.")
     if isinstance(quality, bool) or not isinstance(quality, int) or quality not in qualities:
-        raise SpecError(f"Expected a {codec} quality of {qualities[0]} to {qualities[-1]}. Received: {quality}.")
+        raise SpecError(f"Expected a {codec} quality from {qualities[0]} to {qualities[-1]}, got {quality}.")
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize to (height, width) by area interpolation; the same pixels come back when the size is already that."""
+    """Resize to (height, width) by area interpolation; the pixels stay the same where the size does."""
     if height < 1 or width < 1:
-        raise SpecError(f"Expected a size of at least 1×1. Received: {height}×{width}.")
+        raise SpecError(f"Expected a size of at least 1×1, got {height}×{width}.")
     return as_pixels(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def grey(image: Pixels) -> npt.NDArray[np.uint8]:
-    """Turn BGR pixels (H, W, 3) into grey levels (H, W) with OpenCV's weights (0.299 R + 0.587 G + 0.114 B)."""
+    """Convert BGR pixels (H, W, 3) to grey levels (H, W) with OpenCV's weights (0.299 R + 0.587 G + 0.114 B)."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 
 def as_pixels(array: npt.ArrayLike) -> Pixels:
-    """The array as C-contiguous uint8, copied only where needed."""
+    """Return the array as C-contiguous uint8, copied only where needed."""
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
 def read(source: Path | bytes, *, inside: Collection[Path] = ()) -> bytes:
-    """The bytes of a file, or the bytes given. Raises ImageError when there are none, or more than `MAX_BYTES`.
+    """Return the bytes of a file, or the bytes given. Raises ImageError for no bytes or more than `MAX_BYTES`.
 
-    inside: folders of which one must hold the file, symbolic links followed; none for any. Asked of the file that was
-    opened, so that a link put in its place meanwhile changes nothing.
+    inside: folders of which one must contain the resolved file; empty for any. The opened file is checked, so a link
+    that replaces the file meanwhile has no effect.
     """
     if isinstance(source, bytes):
         data = source
     else:
         try:
-            # Not waiting: a pipe in a file's place would keep a worker for ever.
+            # Non-blocking, because a worker would wait for a pipe for ever.
             with os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 facts = os.fstat(file.fileno())
                 if not stat.S_ISREG(facts.st_mode):
                     raise ImageError("The file cannot be read: it is a folder, device, socket or pipe.")
                 if inside and not is_inside(opened_path(file.fileno(), source), inside):
-                    raise ImageError("The path leads out of the folders that may be read.")
+                    raise ImageError("The path lies outside the folders that may be read.")
                 if facts.st_size > MAX_BYTES:
-                    raise ImageError(f"The file has {facts.st_size:,} bytes; at most {MAX_BYTES:,} bytes are read.")
+                    raise ImageError(f"Expected a file of at most {MAX_BYTES:,} bytes, got {facts.st_size:,}.")
                 data = file.read(MAX_BYTES)
         except FileNotFoundError:
-            raise ImageError("Expected an image file; there is no such file.") from None
+            raise ImageError("The file does not exist.") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
             reason = getattr(error, "strerror", None) or str(error)
             raise ImageError(f"The file cannot be read: {reason}.") from error
@@ -264,41 +264,40 @@ def read(source: Path | bytes, *, inside: Collection[Path] = ()) -> bytes:
 
 
 def opened_path(descriptor: int, path: Path) -> Path:
-    """Where an open file really lies: what the kernel says where it does, else what the path leads to now."""
+    """Return the real path of an open file: the kernel's where it is known, else the resolved path."""
     link = Path(f"/proc/self/fd/{descriptor}")
     return link.readlink() if link.is_symlink() else Path(path).resolve()
 
 
 def is_inside(path: Path, folders: Collection[Path]) -> bool:
-    """Whether one of the folders holds a resolved path."""
+    """Return whether a resolved path lies in one of the folders."""
     return any(path.is_relative_to(folder.resolve()) for folder in folders)
 
 
 def open_header(data: bytes) -> Header:
-    """Parse the header; refuse what is no image, has too many pixels or evidently lacks its end."""
+    """Parse the header. Raises ImageError where it is not an image, has too many pixels or lacks its end."""
     try:
         header = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         if data.startswith(TIFF_BEGINS):
-            raise ImageError("The TIFF file is damaged, or of a kind that cannot be decoded.") from None
-        raise ImageError(f"Expected an image ({', '.join(FORMATS)}); the content is none of these.") from None
+            raise ImageError("The TIFF file is damaged or of an unsupported kind.") from None
+        raise ImageError(f"Expected an image ({', '.join(FORMATS)}), got other content.") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"Expected at most {MAX_PIXELS:,} pixels; the header says more than twice that.") from None
+        raise ImageError(f"Expected at most {MAX_PIXELS:,} pixels, got more than twice that.") from None
     except DAMAGED as error:
-        raise ImageError(f"The header cannot be read, the file is damaged or truncated: {error}.") from error
+        raise ImageError(f"The header cannot be read; the file is damaged or truncated: {error}.") from error
     if header.width * header.height > MAX_PIXELS:
-        size = f"{header.height}×{header.width}"
-        raise ImageError(f"Expected at most {MAX_PIXELS:,} pixels; the header says {size}.")
+        raise ImageError(f"Expected at most {MAX_PIXELS:,} pixels, got {header.height}×{header.width}.")
     if not has_end(data, header.format):
         raise ImageError(f"The file is truncated: its end is missing after {len(data):,} bytes.")
     return header
 
 
 def has_end(data: bytes, image_format: str | None) -> bool:
-    """Whether the format's end mark is there; True for formats without a cheap one."""
+    """Return whether the format's end marker exists; True for formats without a simple one."""
     match image_format:
         case "JPEG" | "MPO":
-            # Searched from the first scan on: an EXIF thumbnail has an end mark of its own.
+            # Searched from the first scan on, because an EXIF thumbnail has an end marker too.
             return data.find(b"\xff\xd9", first_scan(data)) >= 0
         case "PNG":
             return b"IEND" in data
@@ -308,7 +307,7 @@ def has_end(data: bytes, image_format: str | None) -> bool:
 
 
 def first_scan(data: bytes) -> int:
-    """Where a JPEG's first scan begins; the data's length when it has none."""
+    """Return the position of a JPEG's first scan; the data's length where it has none."""
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:
@@ -323,7 +322,7 @@ def first_scan(data: bytes) -> int:
 
 
 def info(data: bytes, header: Header) -> ImageInfo:
-    """What the header says, upright."""
+    """Return the facts of the header, upright."""
     height, width = header.height, header.width
     # Pillow already swaps the sides of a rotated TIFF
     if header.format != "TIFF" and orientation(header) in (5, 6, 7, 8):
@@ -333,7 +332,7 @@ def info(data: bytes, header: Header) -> ImageInfo:
 
 
 def orientation(header: Header) -> int:
-    """The EXIF orientation, 1 to 8; 1 when absent or damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 when absent or damaged."""
     try:
         found = header.getexif().get(EXIF_ORIENTATION, 1)
     except DAMAGED:
@@ -342,7 +341,7 @@ def orientation(header: Header) -> int:
 
 
 def bits(data: bytes, header: Header) -> int:
-    """Bits a channel as stored; Pillow's mode alone hides that a colour PNG or TIFF has 16."""
+    """Return the stored bits per channel; Pillow's mode does not show the 16 bits of a colour PNG or TIFF."""
     if header.format == "PNG":
         return data[24]
     if isinstance(header, TiffImagePlugin.TiffImageFile):
@@ -351,16 +350,16 @@ def bits(data: bytes, header: Header) -> int:
 
 
 def examine(data: bytes, header: Header) -> None:
-    """Raise ImageError for what the decoders give wrong pixels without a word: cut, damaged, of unsuitable numbers."""
+    """Raise ImageError where the decoders would return wrong pixels silently: truncated, damaged, unsupported."""
     if header.mode in ("I", "F") or bits(data, header) not in BITS_READ:
-        raise ImageError("Expected unsigned whole numbers of at most 16 bits a channel; the file has others.")
+        raise ImageError(f"Expected unsigned integers of at most 16 bits per channel, got mode {header.mode}.")
     if header.mode not in MODES:
-        raise ImageError(f"Expected colours, grey levels or a palette; the file's colours are {header.mode}.")
+        raise ImageError(f"Expected colours, grey levels or a palette, got {header.mode}.")
     if header.format in JPEGS:
         check_scans(data)
     elif isinstance(header, TiffImagePlugin.TiffImageFile):
         check_parts(data, header)
-    elif header.format == "PNG":  # the decoder passes the checksums over
+    elif header.format == "PNG":  # the decoder ignores the checksums
         try:
             open_header(data).verify()
         except DAMAGED as error:
@@ -368,9 +367,9 @@ def examine(data: bytes, header: Header) -> None:
 
 
 def load(header: Header) -> Header:
-    """Decode in place, turning Pillow's exceptions into ImageError."""
+    """Decode in place. Raises ImageError."""
     try:
-        with heard_out():
+        with strict_libtiff():
             header.load()
     except DAMAGED as error:
         raise ImageError(f"The file is truncated or damaged: {error}.") from error
@@ -379,14 +378,14 @@ def load(header: Header) -> Header:
 
 def pixels(data: bytes, header: Header) -> Pixels:
     """Decode an examined file to BGR pixels, upright."""
-    # Pillow turns a TIFF itself
+    # Pillow rotates a TIFF itself
     turn = None if header.format == "TIFF" else UPRIGHT.get(orientation(header))
     picture = as_8_bits(data, header) if bits(data, header) > 8 else load(header)
     return blend(picture if turn is None else picture.transpose(turn))
 
 
 def as_8_bits(data: bytes, header: Header) -> Image.Image:
-    """Decode 12 or 16 bits a channel to 8 by v·255/65535, rounded; transparency blended over white before."""
+    """Scale 12 or 16 bits per channel to 8 by v·255/65535, rounded; blend transparency over white before."""
     stored = deep_channels(data, header)
     top = (1 << bits(data, header)) - 1
     premultiplied = False
@@ -397,10 +396,10 @@ def as_8_bits(data: bytes, header: Header) -> Image.Image:
     clear = header.info.get("transparency")
     colours = 4 if header.mode == "CMYK" else 1 if stored.shape[2] < 3 else 3
     image = np.empty((*stored.shape[:2], colours), np.uint8)
-    for row in range(0, len(stored), BLOCK):  # as floats, the whole image would take eight times its memory
+    for row in range(0, len(stored), BLOCK):  # in blocks, because floats take eight times the memory
         block = stored[row : row + BLOCK]
         colour, alpha = block[:, :, :colours] / top, block[:, :, colours:] / top
-        if clear is not None:  # one colour that is transparent
+        if clear is not None:  # a single transparent colour
             alpha = (block != np.asarray(clear)).any(axis=2, keepdims=True).astype(float)
         if alpha.shape[2]:
             colour = (colour if premultiplied else colour * alpha) + (1.0 - alpha)
@@ -409,34 +408,34 @@ def as_8_bits(data: bytes, header: Header) -> Image.Image:
 
 
 def deep_channels(data: bytes, header: Header) -> npt.NDArray[np.uint16]:
-    """Decode to the stored numbers (H, W, channels): colours, then alpha where there is one, upright where a TIFF."""
+    """Return the stored numbers (H, W, channels), colours then alpha; a TIFF's upright."""
     if isinstance(header, TiffImagePlugin.TiffImageFile) and parts(header).planes > 1:
         planes = [plane(data, header, number) for number in range(len(header.getbands()))]
         return np.dstack([deep_channels(each, open_header(each)) for each in planes])
     if header.mode.startswith("I;16"):
         return np.atleast_3d(np.asarray(load(header))).astype(np.uint16, copy=False)
     raw = raw_mode(open_header(data))
-    if raw == "LA;16B":  # a PNG of grey and alpha: as many bytes as 8 bits of four channels
+    if raw == "LA;16B":  # a PNG of grey and alpha has the bytes of four channels of 8 bits
         four = np.asarray(load(with_raw_mode(data, "RGBA"))).astype(np.uint16)
         return np.asarray(four[:, :, ::2] << 8 | four[:, :, 1::2], np.uint16)
     found = DEEP.fullmatch(raw)
     if found is None:
-        raise ImageError(f"Expected 16 bits of grey, RGB or CMYK; the file has {raw}.")
-    colours = found["mode"].replace("a", "A")  # as they are stored where alpha is multiplied in
-    # Pillow keeps the upper byte of each number. Told that the bytes stand the other way round, it keeps the lower one.
+        raise ImageError(f"Expected 16 bits of grey, RGB or CMYK, got {raw}.")
+    colours = found["mode"].replace("a", "A")  # as stored, also with premultiplied alpha
+    # Pillow keeps the upper byte of each number, and the lower one when the byte order is reversed.
     upper = np.asarray(load(with_raw_mode(data, f"{colours};16{found['order']}")))
     lower = np.asarray(load(with_raw_mode(data, f"{colours};16{OTHER_ORDER[found['order']]}")))
     return np.asarray(upper.astype(np.uint16) << 8 | lower, np.uint16)
 
 
 def raw_mode(header: Header) -> str:
-    """How Pillow is to read a file's numbers; of one that is not loaded yet."""
+    """Return Pillow's raw mode of a file that is not loaded yet."""
     arguments = header.tile[0].args or ""
     return str(arguments if isinstance(arguments, str) else arguments[0])
 
 
 def with_raw_mode(data: bytes, mode: str) -> Header:
-    """Open a file whose numbers are to be read otherwise."""
+    """Open a file to be read in a different raw mode."""
     header = open_header(data)
     header.tile = [
         tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in header.tile
@@ -445,7 +444,7 @@ def with_raw_mode(data: bytes, mode: str) -> Header:
 
 
 def blend(picture: Image.Image) -> Pixels:
-    """The picture's pixels as BGR, blended over white where it is transparent."""
+    """Return the picture's BGR pixels, with transparency blended over white."""
     try:
         if picture.has_transparency_data:
             coloured = picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")

@@ -1,4 +1,4 @@
-"""What the paths of a data set's pictures say: their ids, and the classes that folders name."""
+"""Image ids and classes from the paths of a data set's pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from core.data.metadata import LeftOut, Row, composed, known_class, normal_words, says_unknown
 
-# Folders that hold splits, parts of a download or just files; none of them is a class
+# Names of folders that hold splits, parts of a download or any files; they name no class
 SPLIT = re.compile(r"(train|test|valid|eval).*|val|dev|holdout", re.IGNORECASE)
 SPLIT_AND_CLASS = re.compile(
     r"(?:train|training|test|testing|val|valid|validation)[ _-]+(.+)|(.+?)[ _-]+(?:train|test|val|validation)",
@@ -35,7 +35,7 @@ def stem(path: str) -> str:
 
 
 def describe_by_folders(pictures: list[str]) -> tuple[str, dict[str, Row]]:
-    """Layout, and for each image path its id and the label its folder gives."""
+    """Return the layout, and for each image path its id and the label of its folder."""
     classes = class_folders(pictures)
     names = {normal_words(name) for name in classes.values()}
     by_class = any(folder_class(name) for name in names) or len(names) > 1
@@ -54,10 +54,10 @@ def describe_by_folders(pictures: list[str]) -> tuple[str, dict[str, Row]]:
 
 
 def class_folders(pictures: Iterable[str]) -> dict[str, str]:
-    """Return the name of the folder that names each picture's class, without those that none names.
+    """Return the class folder's name of each picture that lies in one.
 
-    A known class first, else the deepest folder that says something; one that holds other class folders is the
-    download's own. Names that differ in case, spaces, - or _ alone are one class.
+    A known class comes first, then the deepest folder with a telling name, unless it contains other class folders.
+    Names that differ only in case, spaces, - or _ are the same class.
     """
     paths = list(pictures)
     chosen = {path: folder for path in paths if (folder := nearest_class(path) or telling_folder(path)) is not None}
@@ -72,12 +72,12 @@ def class_folders(pictures: Iterable[str]) -> dict[str, str]:
 
 
 def nearest_class(path: str) -> str | None:
-    """Return the nearest folder above a picture that names a known class, as a path, or None."""
+    """Return the path of the nearest folder above a picture that names a known class, or None."""
     return next((each.as_posix() for each in folders_above(path) if folder_class(each.name)), None)
 
 
 def folder_class(name: str) -> tuple[str, str | None] | None:
-    """Return the label and dx of a folder named after a known class, also with its split: `nv`, `train_malignant`."""
+    """Return the label and dx of a folder with the name of a known class, with or without a split: `train_nv`."""
     named = SPLIT_AND_CLASS.fullmatch(name)
     return known_class(name) or (known_class(named[1] or named[2]) if named else None)
 
@@ -89,10 +89,10 @@ def label_of_folder(folder: str) -> tuple[str, str | None]:
 
 
 def telling_folder(path: str) -> str | None:
-    """Return the deepest folder above a picture, as a path, that says something of it, or None.
+    """Return the path of the deepest folder above a picture whose name could be a class, or None.
 
-    Splits, parts of downloads and folders named as the picture itself say nothing; above a split stands a class only
-    where none stands below it; a number is a class only where nothing else is.
+    Names of splits, of parts of downloads and of the picture itself cannot. A folder above a split counts only where
+    none below it does, a number only where no other name does.
     """
     above = folders_above(path)
     split = next((place for place, each in enumerate(above) if SPLIT.fullmatch(each.name)), len(above))
@@ -110,22 +110,22 @@ def telling_folder(path: str) -> str | None:
 
 
 def is_named_as(folder: str, path: str) -> bool:
-    """Return whether a folder is a picture's own, as PH²'s IMD002_Dermoscopic_Image of IMD002.bmp."""
+    """Return whether a folder has its picture's name, such as PH²'s IMD002_Dermoscopic_Image for IMD002.bmp."""
     own = stem(path)
     numbered = re.search(r"\d", own) and re.search(r"[^\W\d]", own)
     return bool(numbered) and re.fullmatch(re.escape(own) + r"([ _.-].*)?", composed(folder)) is not None
 
 
 def folders_above(path: str) -> list[PurePosixPath]:
-    """Return the folders above a picture, the deepest first, without the data set's root."""
+    """Return the folders between the data set's root and a picture, the deepest first."""
     return list(PurePosixPath(path).parents)[:-1]
 
 
 def unique_ids(pictures: Iterable[str]) -> dict[str, str]:
-    """Image ids: the file's name without extension, with folders or extension only where that is not unique."""
+    """Return each picture's id: its file name without extension; with folders or extension where not unique."""
     ids = {path: stem(path) for path in pictures}
     longer = iter((without_ending, composed))
-    while len(set(ids.values())) < len(ids):  # whole paths differ; one may be the shorter id of another file
+    while len(set(ids.values())) < len(ids):  # ends, because whole paths differ
         counts, name = Counter(ids.values()), next(longer, str)
         ids = {path: image_id if counts[image_id] == 1 else name(path) for path, image_id in ids.items()}
     return ids

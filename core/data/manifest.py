@@ -1,27 +1,25 @@
-"""The list that a new data set's folder carries where names and folders alone would not give its images their ids.
+"""The list of images of a new data set whose file names and folders do not give the image ids.
 
-One JSON file beside the images: for each its path, its id and what is known of it. `load_dataset` believes it.
+A JSON file beside the images holds the path, id and metadata of each. `load_dataset` reads it first.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.data.metadata import NO_FILE, NOT_LISTED, OLDEST, LeftOut, Row
+from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, LeftOut, Row
 from core.errors import DatasetError
 
 MANIFEST = "dermslim_images.json"
 LONGEST = 200_000_000  # bytes
 LAYOUTS = ("ham10000", "class_folders", "plain")
-FACTS = tuple(field.name for field in fields(Row) if field.name != "doubts")
 
 
 class Image(Protocol):
-    """What is listed of an image."""
+    """The attributes of a listed image."""
 
     @property
     def image_id(self) -> str: ...  # noqa: D102
@@ -31,16 +29,16 @@ class Image(Protocol):
 
 
 def write_manifest(root: Path, layout: str, images: Iterable[Image]) -> None:
-    """List images beside them."""
+    """Write the list beside the images."""
     rows = [{"path": image.path, **{name: getattr(image, name) for name in FACTS}} for image in images]
     text = json.dumps({"layout": layout, "images": rows}, ensure_ascii=False, indent=1)
     (root / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def read_manifest(root: Path, pictures: Iterable[str], left_out: list[LeftOut]) -> tuple[str, dict[str, Row]] | None:
-    """Return the layout and what the list says of each picture by path, None where there is no list.
+    """Return the layout and each listed picture's row by path; None where there is no list.
 
-    A picture that is not listed, and one that is but isn't there, go to `left_out`. Raises DatasetError.
+    Unlisted and missing pictures are listed in `left_out`. Raises DatasetError.
     """
     path = root / MANIFEST
     if not path.is_file():
@@ -53,9 +51,9 @@ def read_manifest(root: Path, pictures: Iterable[str], left_out: list[LeftOut]) 
             raise ValueError(f"its layout is {said['layout']!r}")
         rows = {str(each["path"]): listed_row(each) for each in said["images"]}
         if len({row.image_id for row in rows.values()}) < len(said["images"]):
-            raise ValueError("it gives an id twice")
+            raise ValueError("it lists an id twice")
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise DatasetError(f"Expected {MANIFEST} to list the images of {root}; it cannot be used: {error}.") from error
+        raise DatasetError(f"The list {MANIFEST} of {root} cannot be used: {error}.") from error
     there = set(pictures)
     left_out += (LeftOut(picture, NOT_LISTED) for picture in sorted(there - rows.keys()))
     left_out += (LeftOut(picture, NO_FILE) for picture in sorted(rows.keys() - there))
@@ -63,7 +61,7 @@ def read_manifest(root: Path, pictures: Iterable[str], left_out: list[LeftOut]) 
 
 
 def listed_row(said: Mapping[str, Any]) -> Row:
-    """One entry of the list. ValueError where a value is of another kind."""
+    """Return one entry of the list. Raises ValueError where a value has the wrong type."""
     texts = {name: said[name] for name in FACTS if name != "age"}
     if not all(value is None or (isinstance(value, str) and value) for value in texts.values()) or not said["image_id"]:
         raise ValueError(f"expected texts for {said['path']!r}")

@@ -1,7 +1,7 @@
-"""Pictures that lie beside photographs and are none: segmentations, lesion masks, superpixels, maps of attributes.
+"""Pictures beside the photographs: segmentations, lesion masks, superpixels, attribute maps.
 
-They are told by the names that the field's downloads give them (ISIC 2016 to 2018, HAM10000, PH², class folders with
-`masks/`), and where names say nothing by their content.
+They are recognised by their names in published data sets (ISIC 2016 to 2018, HAM10000, PH², class folders with
+`masks/`), and otherwise by their content.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ FILE_END = re.compile(
     r"|imd\d+_(lesion|r\d+_label\d+)|(mask|segmentation)([ _-].*)?|gt|ground[ _-]?truth",
     re.IGNORECASE,
 )
-# Ends that photographs have too; they count beside a picture that is named as what stands before them
+# Ends that photographs have too; they count where a picture with the name before the end exists
 PAIRED_END = re.compile(
     r"(.+)[ _.-](seg|lesion|roi|binary|contours?|overlay|heatmap|annotations?|labels?)", re.IGNORECASE
 )
 
-BY_NAME = "By its name or its folder's it is a mask or another map of a photograph, not a photograph."
-BY_CONTENT = "It has a few colours only and lies beside photographs: a mask, not a photograph."
+BY_NAME = "The name of the file or its folder is that of a mask or another map of a photograph."
+BY_CONTENT = "The picture is a mask: it has few colours and lies beside photographs."
 
-FEW_COLOURS = 8  # of a mask or a map of areas; of a photograph of 12×16 pixels there are a hundred
-FEWEST_PIXELS = 64  # of a picture of which colours tell something
-DENSE = 2.0  # bits a pixel in the file: masks that are compressed stay below
-CASE = 8  # pictures, up to which a folder may be of one case
-SMALL = 20_000  # pixels, below which a file's own header spoils that measure
-LOOKED_AT = 2_000  # pixels, evenly spread, in which a larger picture's colours are counted
+FEW_COLOURS = 8  # at most, in a mask; a photograph of 12×16 pixels has about a hundred
+FEWEST_PIXELS = 64  # below it the number of colours is no evidence
+DENSE = 2.0  # bits per pixel in the file; compressed masks have fewer
+CASE = 8  # pictures at most in a folder of one case
+SMALL = 20_000  # pixels; below it a file's header dominates its bits per pixel
+LOOKED_AT = 2_000  # pixels, evenly spaced, in which the colours of a larger picture are counted
 
 
 def mask_by_name(path: str, stems: frozenset[str] = frozenset()) -> bool:
-    """Return whether a path is that of a mask. stems: names of the data set's pictures, without their ends."""
+    """Return whether a path is that of a mask. stems: names of the data set's pictures, without extension."""
     file = PurePosixPath(path)
     for folder in file.parts[:-1]:
         if FOLDER_NAME.fullmatch(folder) or any(map(FOLDER_WORD.fullmatch, words_of(folder))):
@@ -65,18 +65,18 @@ def mask_by_name(path: str, stems: frozenset[str] = frozenset()) -> bool:
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a file's or folder's name in lower case; GroundTruth and ground_truth are one."""
+    """Return the words of a name in lower case; GroundTruth and ground_truth both give ground, truth, groundtruth."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
     words = [part.lower() for part in parts]
     return words + [f"{one}{other}" for one, other in pairwise(words)]
 
 
 def masks_by_content(root: Path, pictures: Iterable[str]) -> set[str]:
-    """Return the pictures that are masks by their pixels, among those where the names leave a doubt.
+    """Return the pictures whose pixels show that they are masks.
 
-    In doubt are pictures that share a name with another (`a/1.jpg`, `b/1.png`; `1.jpg`, `1_x.png`); of them, one of few
-    colours is a mask where another is a photograph. So is a black and white picture in a folder of such alone, or of a
-    few pictures, as of one case.
+    Examined are pictures that share a name with another (`a/1.jpg`, `b/1.png`; `1.jpg`, `1_x.png`): one with few
+    colours is a mask where another is a photograph. A black and white picture is a mask where its folder holds only
+    such pictures, or only the few pictures of one case.
     """
     paths = list(pictures)
     named = defaultdict(list)
@@ -98,14 +98,14 @@ def masks_by_content(root: Path, pictures: Iterable[str]) -> set[str]:
 
 
 def beginnings(name: str) -> list[str]:
-    """Return what stands before each separator of a name: `ISIC_1` and `ISIC` of `ISIC_1_x`."""
+    """Return the beginnings of a name up to each separator: `ISIC` and `ISIC_1` of `ISIC_1_x`."""
     return [name[: found.start()] for found in re.finditer(r"[ _.-]", name) if found.start()]
 
 
 def masks_in_folders(root: Path, paths: list[str]) -> set[str]:
-    """Return the black and white pictures in folders of such alone or of a few pictures, where others are not so.
+    """Return the black and white pictures in folders of only such, or few, pictures; none where all are such.
 
-    Asked of folders that name no class, below the root.
+    Examined are the folders below the root that name no class.
     """
     folders = defaultdict(list)
     for path in paths:
@@ -124,9 +124,9 @@ BLACK_AND_WHITE, FEW, MANY, UNKNOWN = "black and white", "few", "many", "unknown
 
 
 def colours_of(root: Path, path: str) -> str:
-    """Return how many colours a picture has: BLACK_AND_WHITE (also as JPEG blurs them), FEW, MANY.
+    """Return how many colours a picture has: BLACK_AND_WHITE (also blurred by JPEG), FEW, MANY.
 
-    UNKNOWN for a file that cannot be read, whose damage is found and named later, and for one of a single colour.
+    UNKNOWN for a file that cannot be read, which is reported later, and for a picture of one colour.
     """
     try:
         data = images.read(root / path, inside=(root,))

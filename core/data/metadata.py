@@ -1,4 +1,4 @@
-"""What is known of images: ids, labels, diagnoses, lesions, ages; and how folders and CSVs word them."""
+"""Metadata of images: ids, labels, diagnoses, lesions, ages; and their spellings in folder names and CSVs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 # HAM10000's diagnosis codes -> the article's classes (docs/definitions.md, data)
@@ -21,13 +21,13 @@ LABEL_OF_DX: Mapping[str, str] = {
 }
 LABELS = ("melanoma", "nevus", "non_melanoma", "negative")
 NEGATIVES = ("negatives", "negative")
-COARSE = ("benign", "malignant")  # classes of their own: none of the article's follows from them
+COARSE = ("benign", "malignant")  # separate classes, because they imply none of the article's
 
 HAM10000_COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
-LABEL_COLUMN = "dermslim_label"  # only in CSVs that write_metadata wrote: a label that no dx stands for
+LABEL_COLUMN = "dermslim_label"  # only in CSVs of write_metadata: a label without a dx
 
-# Diagnoses as the ISIC Archive's metadata.csv, the ISIC challenges and downloads of class folders word them.
-# HAM10000's akiec appears there as two diagnoses. Words are compared without case, and with spaces for - and _.
+# Spellings of diagnoses in the ISIC Archive's metadata.csv, the ISIC challenges and downloads with class folders.
+# HAM10000's akiec appears as two diagnoses. Case is ignored; - and _ count as spaces.
 DX_OF_ISIC: Mapping[str, str] = {
     "melanoma": "mel",
     "malignant melanoma": "mel",
@@ -85,7 +85,7 @@ DX_OF_ISIC: Mapping[str, str] = {
 
 UNKNOWN_CLASSES = ("unk", "unknown", "unlabelled", "unlabeled", "no label")
 
-NO_FILE = "The metadata lists this image, but no file of that name was found."
+NO_FILE = "The metadata lists this image, but its file is missing."
 NOT_LISTED = "The metadata does not list this image, so it has no label."
 OLDEST = 120.0
 
@@ -100,7 +100,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Row:
-    """What a metadata CSV or a folder says of one image, values cleaned; `doubts` are about values not used."""
+    """The cleaned metadata of one image from a CSV or a folder name. doubts: values that were not used."""
 
     image_id: str
     label: str | None = None
@@ -112,26 +112,29 @@ class Row:
     doubts: tuple[LeftOut, ...] = ()
 
 
+FACTS = tuple(field.name for field in fields(Row) if field.name != "doubts")
+
+
 def composed(text: str) -> str:
-    """Return a text in Unicode's composed form (NFC): names of files from a Mac and ids in a table become equal."""
+    """Return a text in Unicode's composed form (NFC), so that file names from a Mac equal ids in a table."""
     return unicodedata.normalize("NFC", text)
 
 
 def normal_words(name: str) -> str:
-    """Return a name in lower case, its words parted by one space each: `Basal-cell_Carcinoma` as it is in full."""
+    """Return a name in lower case with single spaces between its words: `basal cell carcinoma`."""
     return re.sub(r"[\s_-]+", " ", composed(name).strip().lower()).strip()
 
 
 @cache
 def dx_of_words() -> Mapping[str, str]:
-    """Return `DX_OF_ISIC` by the words that `normal_words` gives."""
+    """Return `DX_OF_ISIC` with keys from `normal_words`."""
     return {normal_words(words): dx for words, dx in DX_OF_ISIC.items()}
 
 
 def dx_of(diagnosis: str) -> str | None:
-    """Return HAM10000's code of a diagnosis, a code or words, or None.
+    """Return HAM10000's code of a diagnosis in words or as a code, or None.
 
-    What follows a comma only narrows a diagnosis down: "Nevus, Atypical, Dysplastic, or Clark" is a nevus.
+    Words after a comma only specify the diagnosis: "Nevus, Atypical, Dysplastic, or Clark" is a nevus.
     """
     words = normal_words(diagnosis)
     if words in LABEL_OF_DX:
@@ -140,7 +143,7 @@ def dx_of(diagnosis: str) -> str | None:
 
 
 def known_class(name: str) -> tuple[str, str | None] | None:
-    """Label and dx of what is named after a class: `nv`, `Melanoma`, `non-melanoma`, `basal cell carcinoma`."""
+    """Return the label and dx of a class name: `nv`, `Melanoma`, `non-melanoma`, `basal cell carcinoma`."""
     words = normal_words(name)
     label = words.replace(" ", "_")
     if label in LABELS or label in COARSE:
@@ -152,25 +155,25 @@ def known_class(name: str) -> tuple[str, str | None] | None:
 
 
 def says_unknown(name: str) -> bool:
-    """Return whether a folder or value says that the class is not known, as ISIC 2019's UNK."""
+    """Return whether a folder name or value means an unknown class, such as ISIC 2019's UNK."""
     return normal_words(name) in UNKNOWN_CLASSES
 
 
 def clean_age(text: str, image_id: str) -> tuple[float | None, tuple[LeftOut, ...]]:
-    """Age in years, None when unknown; and the doubt when the text is no age."""
+    """Return the age in years, None where unknown, and a doubt where the text is not an age."""
     if known_value(text) is None:
         return None, ()
     try:
-        age = float(re.sub(r"^(\d+),(\d)$", r"\1.\2", text))  # 45,0 in a table of decimal commas
+        age = float(re.sub(r"^(\d+),(\d)$", r"\1.\2", text))  # 45,0 in a table with decimal commas
     except ValueError:
         age = math.nan
     if 0 <= age <= OLDEST:
         return age, ()
-    reason = f"Expected an age of 0 to {OLDEST:g}; found {text!r}. The image is kept, its age unknown."
+    reason = f"Expected an age from 0 to {OLDEST:g}, got {text!r}. The image is kept without an age."
     return None, (LeftOut(f"{image_id}, age", reason),)
 
 
 def known_value(text: str) -> str | None:
-    """The value in lower case; None for the ways in which a CSV says that it is unknown."""
+    """Return the value in lower case; None for the spellings of an unknown value."""
     value = text.lower()
     return None if value in ("", "unknown", "nan", "na", "n/a", "none", "null") else value

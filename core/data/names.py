@@ -1,9 +1,8 @@
 """Names of data sets and of the files of a new data set.
 
-The name of a data set is a folder's name, a heading and a word on the command line. The files of a new data set are
-named after the images they are made of, each with its own name:
-`lesion.jpg` and `lesion.png` would both become `lesion.jpg`, and file systems of macOS and Windows take `A.jpg` and
-`a.jpg`, or a composed and a decomposed ü, for one name.
+The name of a data set is a folder's name, a heading and a word on the command line. The files of a new data set have
+unique names derived from the original files: `lesion.jpg` and `lesion.png` would both become `lesion.jpg`, and file
+systems of macOS and Windows do not distinguish `A.jpg` from `a.jpg`, or a composed from a decomposed ü.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ LONGEST_NAME = 255  # bytes of a file's name
 
 
 def output_names(paths: Iterable[str], extension: str) -> dict[str, str]:
-    """Name a new file for each of a data set's files, all below their roots: {path: new path}.
+    """Return the new path of each of a data set's files, both below their roots: {path: new path}.
 
-    It keeps folder and name, its extension changed. Where that is no name of its own, the former extension stays
-    (`lesion.png.jpg`), then a number follows. The same for the same paths, in whatever order they come.
+    A new path keeps folder and name and changes the extension. Where it is not unique, it keeps the former extension
+    (`lesion.png.jpg`), then adds a number. The order of the paths does not matter.
     """
     files = sorted(map(PurePosixPath, paths))
     plain = {file: next(candidates(file, extension)) for file in files}
@@ -40,7 +39,7 @@ def output_names(paths: Iterable[str], extension: str) -> dict[str, str]:
 
 
 def candidates(file: PurePosixPath, extension: str) -> Iterator[PurePosixPath]:
-    """Yield what a file's new one may be called, the plainest first."""
+    """Yield possible new paths of a file, the shortest first."""
     yield file.with_name(shortened(file.stem, extension))
     yield file.with_name(shortened(file.name, extension))
     number = 2
@@ -50,12 +49,12 @@ def candidates(file: PurePosixPath, extension: str) -> Iterator[PurePosixPath]:
 
 
 def merged(path: PurePosixPath) -> str:
-    """What all names have in common that some file system takes for one."""
+    """Return a key that is equal for paths which some file system does not distinguish."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path.as_posix()).casefold())
 
 
 def shortened(name: str, ending: str) -> str:
-    """A name and its ending, within what file systems take; a part of the name's hash stands for what is cut off."""
+    """Return name and ending within the limit of file systems; a hash replaces the part cut off."""
     if len(f"{name}{ending}".encode()) <= LONGEST_NAME:
         return f"{name}{ending}"
     mark = f"-{hashlib.sha256(name.encode()).hexdigest()[:12]}{ending}"
@@ -63,37 +62,37 @@ def shortened(name: str, ending: str) -> str:
 
 
 def refuse_inside(output: Path, root: Path) -> None:
-    """Raise SpecError for a folder in which the new files would become a part of the data set they are made of."""
+    """Raise SpecError for an output folder inside the data set's folder, which would include the new files."""
     output, root = output.expanduser().resolve(), root.resolve()
     if output.is_relative_to(root) and not any(part.startswith(".") for part in output.relative_to(root).parts):
-        raise SpecError(f"output: expected a folder outside of {root}, whose images are read; got {output}")
+        raise SpecError(f"output: expected a folder outside of {root}, whose images are read, got {output}")
 
 
 LONGEST = 100  # characters
-LONGEST_BYTES = 240  # of UTF-8: file systems take 255, and something may be put in front or behind
+LONGEST_BYTES = 240  # of UTF-8: file systems allow 255, and a prefix or suffix may be added
 UNNAMED = "images"
-SHOWN = 40  # characters of a refused name that a message repeats
+SHOWN = 40  # characters of an invalid name in a message
 
 
 def name_fault(name: str) -> str | None:
-    """Return the sentence that says why a data set cannot be called so; None when it can."""
+    """Return why a name is not a valid data set name, as a sentence; None where it is valid."""
     plain = name.isprintable() and name == name.strip() and not name.startswith(".") and not set(name) & set("/\\")
     if name and plain and len(name) <= LONGEST and len(name.encode(errors="replace")) <= LONGEST_BYTES:
         return None
     got = repr(name) if len(name) <= SHOWN else f"{name[:SHOWN]!r}… ({len(name)} characters)"
     return (
         f"name: expected a plain folder name of 1 to {LONGEST} printable characters, without / and \\, a dot in front "
-        f"or a space at either end; got {got}"
+        f"or a space at either end, got {got}"
     )
 
 
 def default_name(folder: Path) -> str:
-    """Return what a data set is called when nobody names it: its folder's name, made a valid one where it is none."""
+    """Return the default name of a data set: its folder's name, made valid."""
     return derived_name(folder.name, "")
 
 
 def derived_name(name: str, end: str) -> str:
-    """Return a valid name made of another and an end, which is kept whole where the other has to be cut."""
+    """Return a valid name that consists of a name and an end; only the name is shortened."""
     plain = "".join(each if each.isprintable() and each not in "/\\" else "_" for each in name).lstrip(" .")
     room = LONGEST_BYTES - len(end.encode())
     cut = plain[: LONGEST - len(end)].encode(errors="replace")[:room].decode(errors="ignore")

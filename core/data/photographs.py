@@ -1,4 +1,4 @@
-"""Which file is the photograph of which row: one for each image id, never chosen by the alphabet."""
+"""Match photographs with metadata rows: one file per image id, never chosen by alphabetical order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Checked:
 
 
 def check_file(root: Path, path: str) -> Checked | ImageError:
-    """Decode a file below root to its end; return what it holds, or the error that keeps it out."""
+    """Decode a file below root to its end; return its size and hash, or the error."""
     try:
         data = images.read(root / path, inside=(root,))
         return Checked(len(data), hashlib.sha256(data).hexdigest(), images.check(data))
@@ -44,10 +44,10 @@ def check_file(root: Path, path: str) -> Checked | ImageError:
 def describe_by_metadata(
     root: Path, pictures: list[str], metadata: Metadata, left_out: list[LeftOut]
 ) -> dict[str, Row]:
-    """Match files with rows by name; whatever has no partner goes to `left_out`, except images in `negatives/`.
+    """Match files with rows by name; list unmatched ones in `left_out`, except images in `negatives/`.
 
-    Where no table claims to be complete, an image that none lists has the class of its folder. DatasetError where
-    several files could be the photograph of one row.
+    An unlisted image takes the class of its folder unless a table lists all images. Raises DatasetError where several
+    files could be the photograph of one row.
     """
     by_folder = [path for path in pictures if in_negatives(path)]
     files: dict[str, list[str]] = defaultdict(list)
@@ -74,41 +74,41 @@ def describe_by_metadata(
 
 
 def in_negatives(path: str) -> bool:
-    """Whether a picture lies in a folder of images without a lesion."""
+    """Return whether a picture lies in a folder of healthy skin."""
     return any(part.lower() in NEGATIVES for part in PurePosixPath(path).parts[:-1])
 
 
 def listed_id(path: str, listed: Mapping[str, str]) -> str | None:
-    """The id under which the metadata list a file: by its path or its name, with or without ending."""
+    """Return the image id that the metadata give a file, by its path or name with or without extension."""
     names = (composed(path), composed(PurePosixPath(path).name), without_ending(path), stem(path))
     return next((listed[name] for name in names if name in listed), None)
 
 
 def with_folder(row: Row, path: str) -> Row:
-    """A row, with a doubt where the picture's folder names another class than the table."""
+    """Return a row, with a doubt where the picture's folder names a different class."""
     folder = nearest_class(path)
     if folder is None or row.label is None:
         return row
     label, _ = label_of_folder(folder)
     if label in (row.label, "benign", "malignant"):
         return row
-    reason = f"The folder says {label}, the table {row.dx or row.label}; the table is used."
+    reason = f"The folder names {label}, the table {row.dx or row.label}. The table is used."
     return replace(row, doubts=(*row.doubts, LeftOut(path, reason)))
 
 
 def one_file_each(
     root: Path, files: Mapping[str, list[str]], metadata: Metadata, left_out: list[LeftOut]
 ) -> dict[str, str]:
-    """The photograph of each image id among the files of its name; the others, with reasons, go to `left_out`.
+    """Return one file per image id; list the others with reasons in `left_out`.
 
-    Equal files count once, damaged ones not at all. DatasetError where whole files differ and nothing tells which.
+    Equal files count once, damaged ones do not count. Raises DatasetError where several whole files differ.
     """
     endings = {image_id: listed for listed, image_id in metadata.listed.items() if listed != image_id}
     chosen, open_ids = {}, {}
     for image_id, paths in files.items():
         exact = [path for path in paths if composed(PurePosixPath(path).name) == endings.get(image_id)]
         if len(paths) > 1 and len(exact) == 1:
-            reason = f"The metadata lists {endings[image_id]}; this file differs from it in its ending."
+            reason = f"The metadata lists {endings[image_id]}, which has a different extension."
             left_out += (LeftOut(path, reason) for path in paths if path not in exact)
             chosen[image_id] = exact[0]
         elif len(paths) > 1:
@@ -120,24 +120,24 @@ def one_file_each(
                 continue
             chosen[image_id] = whole[0]
             for path in (path for path in paths if path != whole[0]):
-                same = f"Another file has the same image id; {whole[0]} is used. Their bytes are the same."
+                same = f"The file is a copy of {whole[0]}, which has the same image id and is used."
                 left_out.append(LeftOut(path, same if path in whole else str(checked[path])))
         else:
             chosen[image_id] = paths[0]
     if open_ids:
         image_id, paths = next(iter(open_ids.items()))
-        more = f" ({len(open_ids):,} image ids are such)" if len(open_ids) > 1 else ""
+        more = f" ({len(open_ids):,} image ids have several)" if len(open_ids) > 1 else ""
         raise DatasetError(
-            f"Expected one photograph for the image id {image_id}; {' and '.join(paths)} differ, and neither names nor"
-            f" content tell which it is{more}. Leave one of them in the folder."
+            f"Expected one photograph for the image id {image_id}, got {' and '.join(paths)}, which differ{more}."
+            " Keep one of them in the folder."
         )
     return chosen
 
 
 def refuse_unclear_folders(pictures: list[str]) -> None:
-    """Raise DatasetError where a folder beside one of photographs holds files of the same names and says not what.
+    """Raise DatasetError where a folder beside the photographs holds unknown files with the photographs' names.
 
-    Both would be measured, and a map of a photograph as a photograph. pictures: those of a data set without a table.
+    Maps of photographs would be measured as photographs. pictures: those of a data set without a table.
     """
     folders: dict[PurePosixPath, dict[str, str]] = defaultdict(dict)
     for path in pictures:
@@ -150,8 +150,7 @@ def refuse_unclear_folders(pictures: list[str]) -> None:
         for other in photographs:
             if other.parent == folder.parent and inside.keys() <= folders[other].keys():
                 raise DatasetError(
-                    f"Expected photographs, or the images of a class, in {folder}; {first} and"
-                    f" {folders[other][stem(first)]} have one name, and neither names nor content tell what {folder}"
-                    " holds."
-                    f" Choose {other} alone, or name {folder} after what it holds, such as masks or a class."
+                    f"Expected photographs, or the images of a class, in {folder}, got files with the names of {other},"
+                    f" such as {first} and {folders[other][stem(first)]}."
+                    f" Register {other} alone, or rename {folder} to masks or to a class."
                 )

@@ -1,7 +1,8 @@
-"""Training, validation and test sets that share no lesion, and the order in which an epoch takes the training set.
+"""Training, validation and test sets that share no lesion, and the order of the training set in an epoch.
 
-HAM10000 has 10,015 images of 7,470 lesions: drawn image by image, the sets show a network the lesions it is tested on.
-`leak` says how many; `leaky_split=True` reproduces such a split for comparison. Indices are places in the records.
+HAM10000 has 10,015 images of 7,470 lesions: where sets are drawn image by image, a network is tested on lesions that it
+was trained on. `leak` counts them; `leaky_split=True` makes such a split for comparison. Indices are positions in the
+records.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from core.training.protocol import LARGEST_SEED
 
 SPLITS = ("train", "validation", "test")
 SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
-MOST_IMAGES = 10**9  # that a set may be asked to have
+MOST_IMAGES = 10**9  # of a set's target
 
 Indices = npt.NDArray[np.int64]
-Group = tuple[int, ...]  # records of one lesion: they go to one split together
+Group = tuple[int, ...]  # records of one lesion, which belong to one split
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class Split:
-    """Which record stands in which set: ascending indices, none in two sets.
+    """The records of each set: ascending indices, none in two sets.
 
-    classes: those with images, in the order of `CLASSES`. leaky: drawn image by image, lesions torn apart.
-    oversampled: `train` and, for classes that have fewer, repeats. augmented: for each of these, whether it is a
-        repeat, to be augmented; validation and test have none.
+    classes: those with images, in the order of `CLASSES`. leaky: drawn image by image, so that sets share lesions.
+    oversampled: `train` with repeats for smaller classes. augmented: for each of these, whether it is a repeat, which
+        is augmented; validation and test have none.
     """
 
     targets: Targets
@@ -76,13 +77,13 @@ class Split:
 
     @property
     def label(self) -> str:
-        """What to call the split wherever its results are shown."""
+        """The name of the split beside its results."""
         return "leaky: random by image, lesions shared between the sets" if self.leaky else "by lesion"
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Validation and test images, and how many of them show a lesion that training shows too."""
+    """The numbers of validation and test images, and of those that share a lesion with training."""
 
     validation_images: int
     validation_shared: int
@@ -106,19 +107,20 @@ def split_records(
     leaky_split: bool = False,
     unreadable: Collection[int] = (),
 ) -> Split:
-    """Divide the labelled records into sets of equal classes, whole lesions at a time.
+    """Divide the labelled records into sets of equal classes; a lesion's images stay in one set.
 
-    A class with fewer images than its quotas is divided in their proportions, and repeats of its training images bring
-    it up to the largest class. Images beyond the quotas stay out, as do `unreadable` ones and labels outside `CLASSES`.
-    The split follows from the seed and the records' ids, not from their order; an image more or less moves few others.
-    `leaky_split` takes every image for a lesion of its own. Raises SpecError when fewer than two classes have images.
+    A class with fewer images than its quotas is divided in their proportions, and its training images are repeated up
+    to the number of the largest class. Images beyond the quotas, `unreadable` ones and those with labels outside
+    `CLASSES` are not used. The split depends on the seed and the records' ids, not on their order; one image more or
+    less moves few others. `leaky_split` treats every image as a separate lesion. Raises SpecError where fewer than two
+    classes have images.
     """
     if not 0 <= seed <= LARGEST_SEED:
-        raise SpecError(f"Expected a seed of at least 0 and at most {LARGEST_SEED}. Received: {seed}.")
+        raise SpecError(f"Expected a seed from 0 to {LARGEST_SEED}, got {seed}.")
     return _split_records(tuple(records), targets or Targets(), seed, leaky_split, frozenset(unreadable))
 
 
-@lru_cache(maxsize=8)  # a grid of runs shares its sets: dividing 10,000 records takes 0.3 s, finding them again 10 ms
+@lru_cache(maxsize=8)  # a grid of runs shares its sets: dividing 10,000 records takes 0.3 s, a cached result 10 ms
 def _split_records(
     records: tuple[Record, ...], targets: Targets, seed: int, leaky_split: bool, unreadable: frozenset[int]
 ) -> Split:
@@ -128,10 +130,8 @@ def _split_records(
     if len(found) < 2:
         names = ", ".join(CLASSES[number] for number in found) or "none"
         others = sorted({record.label for record in records if record.label} - {*CLASSES})[:5]
-        more = f" Other labels, which no network here is trained on: {', '.join(others)}." if others else ""
-        raise SpecError(
-            f"Expected labelled images of at least two classes of {', '.join(CLASSES)}. Found: {names}.{more}"
-        )
+        more = f" Networks are not trained on the other labels: {', '.join(others)}." if others else ""
+        raise SpecError(f"Expected images of at least two classes of {', '.join(CLASSES)}, got {names}.{more}")
     quotas = np.zeros((len(SPLITS), len(CLASSES)), dtype=np.int64)
     quotas[:, found] = targets.quotas(len(found))[:, None]
 
@@ -145,9 +145,9 @@ def _split_records(
 
 
 def require_sets(records: Sequence[Record], split: Split) -> None:
-    """Raise SpecError without images to train or to validate on, or with one class to learn; it says what there is.
+    """Raise SpecError where training or validation has no images, or training has only one class.
 
-    Without test images a network can be trained and judged by validation: see `missing_classes`.
+    A network can be trained without test images: see `missing_classes`.
     """
     empty = [name for name in SPLITS if not getattr(split, name)]
     taught = {records[index].label for index in split.train}
@@ -156,12 +156,12 @@ def require_sets(records: Sequence[Record], split: Split) -> None:
     found = (
         f"no image is left for {' and '.join(SET_NAMES[name] for name in empty)}"
         if empty
-        else f"training has the class {', '.join(sorted(map(str, taught)))} alone"
+        else f"training has only the class {', '.join(sorted(map(str, taught)))}"
     )
-    rule = "each image goes to one set" if split.leaky else "whole lesions go to one set"
+    rule = "each image belongs to one set" if split.leaky else "all images of a lesion belong to one set"
     raise SpecError(
-        f"Expected images for training, validation and test; {found}, because {rule}. There are "
-        f"{', '.join(_class_counts(records, split.classes))}. Add images of more lesions, or ask for other targets."
+        f"Expected images for training, validation and test, but {found}, because {rule}. The data set has "
+        f"{', '.join(_class_counts(records, split.classes))}. Add images of more lesions, or change the targets."
     )
 
 
@@ -175,7 +175,7 @@ def _class_counts(records: Sequence[Record], classes: Iterable[str]) -> Iterator
 
 
 def missing_classes(records: Sequence[Record], split: Split) -> list[str]:
-    """Return a sentence for each set that has no image, or none of a class that the data set has."""
+    """Return a sentence for each set without images, or without images of a class of the data set."""
     sentences = []
     for name in SPLITS:
         found = {records[index].label for index in getattr(split, name)}
@@ -188,15 +188,15 @@ def missing_classes(records: Sequence[Record], split: Split) -> list[str]:
 
 
 def class_numbers(records: Iterable[Record]) -> Indices:
-    """Return each record's place in `CLASSES`, the network's output; -1 for any other label and for none."""
+    """Return each record's position in `CLASSES`, the network's output; -1 for other labels and none."""
     place_of = {label: number for number, label in enumerate(CLASSES)}
     return np.array([place_of.get(record.label or "", -1) for record in records], dtype=np.int64)
 
 
 def lesion_numbers(records: Sequence[Record]) -> Indices:
-    """Return a number for each record, the same where two show one lesion.
+    """Return a number for each record, equal for records of one lesion.
 
-    They do when they have the same lesion_id or the same bytes, directly or by way of further records.
+    Records of one lesion share the lesion_id or the bytes, directly or through further records.
     """
     nodes: dict[tuple[str, str], int] = {}  # a graph's nodes: the records, then the values that link them
     edges = [
@@ -213,7 +213,7 @@ def lesion_numbers(records: Sequence[Record]) -> Indices:
 
 
 def grouped(lesions: Indices, indices: Indices) -> list[Group]:
-    """Return the given records lesion by lesion."""
+    """Return the given records grouped by lesion."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index in indices.tolist():
         groups[int(lesions[index])].append(index)
@@ -221,9 +221,9 @@ def grouped(lesions: Indices, indices: Indices) -> list[Group]:
 
 
 def shares(quotas: Indices, available: int) -> Indices:
-    """Return what each split gets of a class: its quota, or of a class too small for all, the same proportions.
+    """Return the images of a class in each split: the quotas, or their proportions where the class is too small.
 
-    Whole images, by largest remainder; their sum is what is available.
+    Rounded by largest remainder; the sum is `available`.
     """
     total = int(quotas.sum())
     if available >= total:
@@ -235,7 +235,7 @@ def shares(quotas: Indices, available: int) -> Indices:
 
 
 def draw(seed: int, image_id: str) -> tuple[int, float]:
-    """Return an image's place in the seed's random order, and a number in 0..1 drawn for it."""
+    """Return an image's key in the random order of the seed, and a random number from 0 to 1."""
     digest = blake2b(f"{seed}/{image_id}".encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big") / 2**64
 
@@ -243,9 +243,9 @@ def draw(seed: int, image_id: str) -> tuple[int, float]:
 def place(
     groups: list[Group], records: Sequence[Record], labels: Indices, quotas: Indices, seed: int
 ) -> tuple[list[Group], ...]:
-    """Return the groups of each split; a class never exceeds its quota, and a group that fits nowhere stays out.
+    """Return the groups of each split; no class exceeds its quota, and a group that fits in no split is not used.
 
-    quotas: (splits, classes). Each group is drawn for a split, and goes to another where that has no room.
+    quotas: (splits, classes). A split is drawn for each group; where it is full, another is used.
     """
     numbers = range(quotas.shape[1])
     available = np.bincount(labels[labels >= 0], minlength=len(numbers))
@@ -267,7 +267,7 @@ def place(
         return False
 
     def turn(group: Group) -> tuple[int, int]:
-        # Of a class that is used up, the largest lesions come first: later they might fit nowhere.
+        # In a class without enough images the largest lesions come first, because they might not fit later.
         return -len(group) if all(short[labels[index]] for index in group) else 0, draws[group][0]
 
     draws = {group: draw(seed, min(records[index].image_id for index in group)) for group in groups}
@@ -276,16 +276,16 @@ def place(
         drawn = int(np.searchsorted(thresholds, draws[group][1], side="right"))
         if not put(group, goals, drawn):
             left.append(group)
-    for group in left:  # larger than any share of its class: where most is missing, up to the quota
+    for group in left:  # larger than any share of its class, so it goes where most is missing, up to the quota
         if any(short[labels[index]] for index in group):
             put(group, quotas, None)
     return placed
 
 
 def oversample(train: tuple[int, ...], labels: Indices, seed: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Return the training indices and repeats that bring every class up to the largest, and which are repeats.
+    """Return the training indices with repeats up to the size of the largest class, and which are repeats.
 
-    No image of a class is repeated more than once oftener than another.
+    The numbers of repeats of a class's images differ by at most one.
     """
     present = np.unique(labels[list(train)]).tolist()
     members = {number: [index for index in train if labels[index] == number] for number in present}
@@ -299,16 +299,16 @@ def oversample(train: tuple[int, ...], labels: Indices, seed: int) -> tuple[tupl
 
 
 def epoch_indices(split: Split, seed: int, epoch: int) -> tuple[Indices, npt.NDArray[np.bool_]]:
-    """Return the oversampled training indices in the order of one epoch, and which of them are to be augmented.
+    """Return the oversampled training indices in the order of one epoch, and which of them are augmented.
 
-    The order follows from seed and epoch alone, so a training resumed at an epoch goes on as it would have.
+    The order depends only on seed and epoch, so a resumed training continues identically.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(split.oversampled))
     return np.array(split.oversampled, dtype=np.int64)[order], np.array(split.augmented, dtype=np.bool_)[order]
 
 
 def reached(records: Sequence[Record], split: Split) -> pd.DataFrame:
-    """One row a (class, split): label, split, quota, lesions, images, and `oversampled`, the images with repeats."""
+    """Return one row per class and split: label, split, quota, lesions, images, oversampled (images with repeats)."""
     lesions = lesion_numbers(records)
     quotas = split.targets.quotas(len(split.classes)).tolist()
     rows = []
@@ -332,5 +332,5 @@ def shared_lesions(records: Sequence[Record], split: Split) -> Leak:
 def leak(
     records: Sequence[Record], targets: Targets | None = None, *, seed: int = 1, unreadable: Collection[int] = ()
 ) -> Leak:
-    """Count what `split_records` avoids: images that would share a lesion with training if drawn image by image."""
+    """Count the images that would share a lesion with training in a split drawn image by image."""
     return shared_lesions(records, split_records(records, targets, seed=seed, leaky_split=True, unreadable=unreadable))

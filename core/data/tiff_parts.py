@@ -1,7 +1,7 @@
-"""The strips and tiles of a TIFF: whether all of them are there and whole, and planes that are stored separately.
+"""The strips and tiles of a TIFF: check that all exist and are whole, and read planes that are stored separately.
 
-The decoders leave what is missing black, or fill it with whatever follows in the file. What libtiff says of a file goes
-to the terminal without the file's name, so it is heard here.
+The decoders leave missing parts black or fill them with other bytes of the file. libtiff prints its errors to the
+terminal without the file's name, so they are caught here.
 """
 
 from __future__ import annotations
@@ -26,42 +26,40 @@ RAW, OLD_JPEG, JPEG = 1, 6, 7
 WHITE_IS_ZERO, GREY, YCBCR = 0, 1, 6
 SEPARATE = 2
 UNSIGNED = 1
-ASSOCIATED = 1  # alpha that the colours have been multiplied with
+ASSOCIATED = 1  # premultiplied alpha
 
-
-# What libtiff says of single tags, which the picture does without; of the rest nothing comes with a whole picture.
+# Errors about single tags, which decoding does not need; whole pictures cause no other errors.
 OF_TAGS = (b"_TIFFVSetField", b"TIFFFetchNormalTag", b"TIFFReadCustomDirectory", b"TIFFFetchDirectory")
-heard = threading.local()
+libtiff = threading.local()  # error: whether libtiff reported one in this thread
 
 
-def hear(module: bytes | None, text: bytes | None, _: int | None) -> None:
-    """Take an error of libtiff's, in the thread that decodes."""
+def note_error(module: bytes | None, text: bytes | None, _: int | None) -> None:
+    """Note an error of libtiff in the thread that decodes."""
     if not (module or b"").startswith(OF_TAGS):
-        heard.error = True
+        libtiff.error = True
 
 
-HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(
-    hear
-)  # kept, since libtiff calls it
+# Kept in a variable, because libtiff calls it
+HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(note_error)
 with contextlib.suppress(AttributeError, OSError):  # where Pillow was built without libtiff, or with it inside
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(HANDLER)
 
 
 @contextlib.contextmanager
-def heard_out() -> Iterator[None]:
-    """Raise ImageError where libtiff reports an error meanwhile, even if it goes on."""
-    heard.error = False
+def strict_libtiff() -> Iterator[None]:
+    """Raise ImageError where libtiff reports an error in the block, even if it continues."""
+    libtiff.error = False
     yield
-    if heard.error:
+    if libtiff.error:
         raise damaged("its picture data cannot be decoded to their end")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where a TIFF's first picture lies in its file.
+    """The position of a TIFF's first picture in its file.
 
-    offsets, sizes: of its strips or tiles, in bytes; sizes is empty where the file does not say. rows, columns: of one.
-    planes: 1, or one a sample where they are stored separately. count: strips or tiles of one plane.
+    offsets, sizes: of its strips or tiles, in bytes; sizes is empty where the file has none. rows, columns: of one
+    part. planes: 1, or one per sample where they are stored separately. count: strips or tiles of one plane.
     """
 
     offsets: tuple[int, ...]
@@ -74,20 +72,20 @@ class Parts:
 
 
 def tag(header: TiffImagePlugin.TiffImageFile, number: int, default: int) -> int:
-    """The value of a tag that has one, or the first of several."""
+    """Return a tag's value, the first of several."""
     found = header.tag_v2.get(number, default)
     return int(found[0] if isinstance(found, tuple) else found)
 
 
 def parts(header: TiffImagePlugin.TiffImageFile) -> Parts:
-    """Read where the strips or tiles lie. Raises KeyError, TypeError, ValueError where the header does not say."""
+    """Return the position of the strips or tiles. Raises KeyError, TypeError, ValueError where the header has none."""
     tags = header.tag_v2
     height, width = tags[LENGTH], tags[WIDTH]
     tiled = TILE_OFFSETS in tags
     rows = tags[TILE_LENGTH] if tiled else min(tag(header, ROWS_PER_STRIP, height), height)
     columns = tags[TILE_WIDTH] if tiled else width
     if rows < 1 or columns < 1:
-        raise ValueError(f"Expected parts of at least 1×1. Received: {rows}×{columns}.")
+        raise ValueError(f"Expected parts of at least 1×1, got {rows}×{columns}.")
     return Parts(
         numbers(tags[TILE_OFFSETS if tiled else STRIP_OFFSETS]),
         numbers(tags.get(TILE_BYTES if tiled else STRIP_BYTES, ())),
@@ -100,21 +98,21 @@ def parts(header: TiffImagePlugin.TiffImageFile) -> Parts:
 
 
 def numbers(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    """A tag's values as a tuple."""
+    """Return a tag's values as a tuple."""
     return value if isinstance(value, tuple) else (value,)
 
 
 def check_parts(data: bytes, header: TiffImagePlugin.TiffImageFile) -> None:
-    """Raise ImageError where a TIFF's samples are not whole numbers from 0 up, or a part of it is missing."""
+    """Raise ImageError where a TIFF's samples are not unsigned integers, or a part is missing."""
     try:
         if any(kind != UNSIGNED for kind in numbers(header.tag_v2.get(SAMPLE_FORMAT, UNSIGNED))):
-            raise ImageError("Expected a TIFF of unsigned whole numbers; this one's are signed or real.")
+            raise ImageError("Expected a TIFF of unsigned integers, got signed or real numbers.")
         compression = tag(header, COMPRESSION, RAW)
         if compression == OLD_JPEG:
-            raise ImageError("Expected a TIFF of another compression than JPEG's old one, which TIFF 6.0 withdrew.")
+            raise ImageError("Expected a supported compression, got the JPEG compression that TIFF 6.0 withdrew.")
         subsampled = numbers(header.tag_v2.get(YCBCR_SUBSAMPLING, (2, 2))) != (1, 1)
         if compression == RAW and tag(header, PHOTOMETRIC, GREY) == YCBCR and subsampled:
-            raise ImageError("Expected a TIFF of colours in full size; this one's are subsampled and not compressed.")
+            raise ImageError("Expected uncompressed colours in full size, got subsampled ones.")
         found = parts(header)
         check_places(found, len(data), needed(header, found) if compression == RAW else [1] * found.count)
         if compression == JPEG:
@@ -122,14 +120,14 @@ def check_parts(data: bytes, header: TiffImagePlugin.TiffImageFile) -> None:
             for offset, size in zip(found.offsets, found.sizes, strict=False):
                 check_scans(tables[:-2] + data[offset + 2 if tables else offset : offset + size])
     except (KeyError, TypeError, ValueError, struct.error) as error:
-        raise damaged("it does not say where its picture lies") from error
+        raise damaged("its header does not contain the position of the picture") from error
 
 
 def check_places(found: Parts, length: int, smallest: list[int]) -> None:
-    """Raise ImageError unless every part lies inside the file and has as many bytes as the same part of each plane."""
+    """Raise ImageError unless every part lies inside the file and has the bytes that it needs."""
     wanted = smallest * found.planes
     if len(found.offsets) < len(wanted):
-        raise damaged(f"expected {len(wanted)} strips or tiles; it has {len(found.offsets)}")
+        raise damaged(f"expected {len(wanted)} strips or tiles, got {len(found.offsets)}")
     places = zip(found.offsets, found.sizes or wanted, wanted, strict=False)
     for number, (offset, size, least) in enumerate(places, start=1):
         if offset <= 0 or size < least or offset + size > length:
@@ -137,12 +135,12 @@ def check_places(found: Parts, length: int, smallest: list[int]) -> None:
 
 
 def damaged(reason: str) -> ImageError:
-    """The error of a TIFF that is not whole."""
+    """Return the error for a TIFF that is not whole."""
     return ImageError(f"The file is truncated or damaged: {reason}.")
 
 
 def needed(header: TiffImagePlugin.TiffImageFile, found: Parts) -> list[int]:
-    """Bytes of each part of a plane, where they are not compressed."""
+    """Return the bytes of each uncompressed part of a plane."""
     bits = numbers(header.tag_v2.get(BITS, 1))
     samples = 1 if found.planes > 1 else tag(header, SAMPLES, 1)
     row = -(-found.columns * (sum(bits) if len(bits) == samples else bits[0] * samples) // 8)
@@ -153,7 +151,7 @@ def needed(header: TiffImagePlugin.TiffImageFile, found: Parts) -> list[int]:
 
 
 def plane(data: bytes, header: TiffImagePlugin.TiffImageFile, number: int) -> bytes:
-    """A TIFF of one of the planes that are stored separately, as grey levels: the same file under another directory."""
+    """Return one of the separately stored planes as a TIFF of grey levels: the same data with a new directory."""
     found = parts(header)
     own = slice(number * found.count, (number + 1) * found.count)
     tags = {
@@ -185,7 +183,7 @@ def plane(data: bytes, header: TiffImagePlugin.TiffImageFile, number: int) -> by
 
 
 def directory(tags: dict[int, tuple[int, ...]], order: str, start: int) -> bytes:
-    """An image file directory that stands at `start`: every value 32 bits wide, lists of several behind it."""
+    """Return an image file directory at position `start`, with 32-bit values and lists of values behind it."""
     entries, lists = b"", b""
     behind = start + 2 + 12 * len(tags) + 4
     for number, values in sorted(tags.items()):

@@ -1,8 +1,8 @@
-"""What networks are fed: a data set's pixels as one 8-bit array on disk, and its metadata as three numbers an image.
+"""The input of networks: a data set's pixels as one 8-bit array on disk, and its metadata as three numbers per image.
 
-Decoding a photograph takes longer than a small network needs to learn from it, so each data set is decoded and resized
-once a size; all trainings then read the same memory-mapped file. Whoever has one mapped holds a shared lock on it, so
-that the least recently used ones, which are removed when all take more than they may, are never in use.
+Decoding a photograph takes longer than training a small network with it, so each data set is decoded and resized once
+per size; all trainings read the same memory-mapped file. A process that maps a file holds a shared lock on it, so that
+arrays in use are never removed when the cache exceeds its limit.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from core.files.private import private_folder
 from core.networks.architectures import CHANNELS, METADATA_FEATURES
 from core.settings import usable_cores
 
-RECIPE = 1  # raise it when the same file and size would give other pixels
-COLOUR_ORDER = "BGR"  # as everywhere; `core.networks.keras_models` expects it
+RECIPE = 1  # to be raised when the same file and size would give different pixels
+COLOUR_ORDER = "BGR"  # as `core.networks.keras_models` expects
 PIXELS_NAME, ABOUT_NAME = "pixels.npy", "about.json"
-PATIENCE = 0.5  # seconds between two words of a process that waits for another's array
+PATIENCE = 0.5  # seconds between two progress reports of a process that waits for another's array
 
 Progress = Callable[[int, int], None]
 
@@ -48,7 +48,7 @@ class ImageArray:
     """A data set's images at one size, memory-mapped read-only.
 
     pixels: (images, H, W, 3) uint8, BGR; row i is record i of the data set, black where it could not be read.
-    unreadable: those rows. left_out: which images they are, and why. folder: where the array lies.
+    unreadable: those rows. left_out: their images with the reasons. folder: of the array.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class ImageArray:
 
 
 def recipe(dataset: Dataset, height: int, width: int) -> dict[str, str | int]:
-    """Return everything that determines an array's bytes."""
+    """Return the values that determine an array's bytes."""
     return {
         "fingerprint": dataset.fingerprint,
         "images": len(dataset.records),
@@ -72,7 +72,7 @@ def recipe(dataset: Dataset, height: int, width: int) -> dict[str, str | int]:
 
 
 def array_folder(dataset: Dataset, cache: Path, height: int, width: int) -> Path:
-    """Return where an array lies, or will lie, below the cache."""
+    """Return an array's folder below the cache."""
     text = json.dumps(recipe(dataset, height, width), sort_keys=True)
     return cache / f"{dataset.fingerprint[:12]}-{height}x{width}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -86,15 +86,15 @@ def image_array(
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> ImageArray:
-    """Open a data set's array of one size, making it first where there is none.
+    """Open a data set's array of one size; create it first where it does not exist.
 
-    `progress(done, total)` is called as images pass, and with 0 while another process makes the array; what it raises
-    ends the work and leaves nothing behind. An array that lacks images is made again once one of them can be read.
-    limit: bytes that all arrays below the cache may take; the least recently used make room for a new one. Raises
-    DatasetError when no image can be read, or the cache cannot be written.
+    `progress(done, total)` is called after each image, and with 0 while another process creates the array; an exception
+    from it ends the work and leaves no files. An array without some images is created again once one of them can be
+    read. limit: bytes of all arrays below the cache; the least recently used are removed for a new one. Raises
+    DatasetError where no image can be read or the cache cannot be written.
     """
     if height < 1 or width < 1:
-        raise SpecError(f"Expected a size of at least 1×1. Received: {height}×{width}.")
+        raise SpecError(f"Expected a size of at least 1×1, got {height}×{width}.")
     report = progress or (lambda done, total: None)
     folder = array_folder(dataset, cache, height, width)
     if found := open_array(dataset, folder, height, width):
@@ -102,7 +102,7 @@ def image_array(
     try:
         private_folder(cache)
         with locked(folder.with_name(f"{folder.name}.lock"), lambda: report(0, len(dataset.records))):
-            found = open_array(dataset, folder, height, width)  # made while this process waited
+            found = open_array(dataset, folder, height, width)  # created while this process waited
             if found is None:
                 found = make_array(dataset, folder, height, width, report)
                 if limit is not None:
@@ -113,11 +113,11 @@ def image_array(
 
 
 def open_array(dataset: Dataset, folder: Path, height: int, width: int) -> ImageArray | None:
-    """Open a whole array; None where there is none, it is damaged, or an image that it lacks can now be read."""
+    """Open an array; return None where it does not exist, is damaged, or lacks an image that can now be read."""
     try:
         about = json.loads((folder / ABOUT_NAME).read_text(encoding="utf-8"))
         pixels = mapped(folder / PIXELS_NAME)
-        os.utime(folder / ABOUT_NAME)  # the least recently used goes first
+        os.utime(folder / ABOUT_NAME)  # marks the array as recently used
         unreadable = tuple(int(row) for row in about["unreadable"])
         left_out = tuple(LeftOut(**item) for item in about["left_out"])
         same = about["recipe"] == recipe(dataset, height, width)
@@ -131,14 +131,14 @@ def open_array(dataset: Dataset, folder: Path, height: int, width: int) -> Image
 
 
 def make_array(dataset: Dataset, folder: Path, height: int, width: int, report: Progress) -> ImageArray:
-    """Decode, resize and write every image, then rename the whole to `folder`. The caller holds the lock."""
-    for half_made in folder.parent.glob(f"{folder.name}.*.half"):  # by a process that was killed
+    """Decode, resize and write every image, then rename the draft to `folder`. The caller holds the lock."""
+    for half_made in folder.parent.glob(f"{folder.name}.*.half"):  # of a process that was killed
         shutil.rmtree(half_made)
     total = len(dataset.records)
     needed, free = total * height * width * CHANNELS, shutil.disk_usage(folder.parent).free
     if needed > free:
         raise DatasetError(
-            f"Expected {needed / 1e6:,.0f} MB of room below {folder.parent}; {free / 1e6:,.0f} MB are free."
+            f"Expected {needed / 1e6:,.0f} MB of free space below {folder.parent}, got {free / 1e6:,.0f} MB."
         )
     half = folder.with_name(f"{folder.name}.{os.getpid()}.half")
     half.mkdir()
@@ -159,14 +159,14 @@ def make_array(dataset: Dataset, folder: Path, height: int, width: int, report: 
             os.fsync(file.fileno())
         if len(unreadable) == total:
             first = f"{left_out[0].name}: {left_out[0].reason}" if left_out else "There are none."
-            raise DatasetError(f"Of the images of {dataset.name} none can be read. {first}")
+            raise DatasetError(f"Expected a readable image in {dataset.name}, got none. {first}")
         about = {
             "recipe": recipe(dataset, height, width),
             "unreadable": unreadable,
             "left_out": [asdict(item) for item in left_out],
         }
         (half / ABOUT_NAME).write_text(json.dumps(about, indent=1), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one; whoever has it mapped keeps its pages
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged array; processes that map it keep its pages
         half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
@@ -174,17 +174,17 @@ def make_array(dataset: Dataset, folder: Path, height: int, width: int, report: 
 
 
 def mapped(path: Path) -> npt.NDArray[np.uint8]:
-    """Map an array's file to read it, under a shared lock that ends with the map. OSError, ValueError."""
+    """Map an array's file for reading, with a shared lock that ends with the map. Raises OSError, ValueError."""
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # the map keeps a duplicate of this file, and so the lock
         if (version := np.lib.format.read_magic(file)) != (1, 0):
-            raise ValueError(f"Expected an array file of version 1.0. Received: {version}.")
+            raise ValueError(f"Expected an array file of version 1.0, got {version}.")
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         return np.memmap(file, dtype, "r", file.tell(), shape)
 
 
 def make_room(cache: Path, limit: int) -> None:
-    """Remove the least recently used arrays that nobody has mapped, until all take at most `limit` bytes."""
+    """Remove the least recently used unmapped arrays until all arrays have at most `limit` bytes."""
     used = [
         (about.stat().st_mtime, folder_bytes(about.parent), about.parent) for about in cache.glob(f"*/{ABOUT_NAME}")
     ]
@@ -197,13 +197,13 @@ def make_room(cache: Path, limit: int) -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Return whether nobody has an array mapped."""
+    """Return whether no process maps an array."""
     with _unmapped(folder) as free:
         return free
 
 
 def remove_free(folder: Path) -> bool:
-    """Remove an array unless somebody has it mapped; return whether it is gone."""
+    """Remove an array unless a process maps it; return whether it was removed."""
     with _unmapped(folder) as free:
         if free:
             shutil.rmtree(folder)
@@ -212,7 +212,7 @@ def remove_free(folder: Path) -> bool:
 
 @contextmanager
 def _unmapped(folder: Path) -> Iterator[bool]:
-    """Keep an array from being mapped, and say whether that was possible; one without its pixels is free."""
+    """Keep processes from mapping an array; yield whether none maps it now. An array without pixels is free."""
     try:
         with (folder / PIXELS_NAME).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -229,13 +229,13 @@ def folder_bytes(folder: Path) -> int:
 
 
 def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels | ImageError]:
-    """Yield each record's pixels at a size, or why there are none, in order, decoded on all cores' threads."""
+    """Yield each record's resized pixels, or the error, in order; decode with one thread per core."""
 
     def load(record: Record) -> images.Pixels | ImageError:
         pixels = pixels_of(dataset, record)
         return pixels if isinstance(pixels, ImageError) else images.resize(pixels, height, width)
 
-    ahead = 4 * usable_cores()  # a writer that lags must not gather the whole data set in memory
+    ahead = 4 * usable_cores()  # limits the images in memory where the writer is slower
     waiting: deque[Future[images.Pixels | ImageError]] = deque()
     threads = ThreadPoolExecutor(usable_cores())
     try:
@@ -250,7 +250,7 @@ def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels
 
 
 def pixels_of(dataset: Dataset, record: Record) -> images.Pixels | ImageError:
-    """Decode one record's file, which must still be the one that was registered; else return why not."""
+    """Return the pixels of a record's file, or the error; a file that has changed is an error."""
     try:
         return images.decode(read_registered(record, dataset.root))
     except ImageError as error:
@@ -259,7 +259,7 @@ def pixels_of(dataset: Dataset, record: Record) -> images.Pixels | ImageError:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file exclusively, calling `waiting` now and then until it is free."""
+    """Hold a lock file exclusively; call `waiting` repeatedly until it is free."""
     with ExitStack() as stack:
         while True:
             try:
@@ -275,11 +275,11 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class MetadataEncoding:
-    """How metadata become numbers, learnt from training images only.
+    """The encoding of metadata as numbers, learnt from training images only.
 
-    median_age: stands in where no age is known; None when no training image has one. mean_age, age_deviation: of the
-    training ages, that stand-in included. sexes, localizations: the known values; a value's code is its place, counted
-    from 1, and 0 is unknown.
+    median_age: replaces unknown ages; None where no training image has one. mean_age, age_deviation: of the training
+    ages with replacements. sexes, localizations: the known values; the code of a value is its position from 1, and 0
+    means unknown.
     """
 
     median_age: float | None
@@ -290,18 +290,18 @@ class MetadataEncoding:
 
     @property
     def unknown_features(self) -> tuple[str, ...]:
-        """The features that no training image has: every image is then fed the same."""
+        """The features that no training image has; they are constant for all images."""
         known = (self.median_age is not None, bool(self.sexes), bool(self.localizations))
         return tuple(name for name, has in zip(METADATA_FEATURES, known, strict=True) if not has)
 
     @property
     def sentence(self) -> str | None:
-        """What to say where the data set has no metadata, or lacks a feature; None when it lacks none."""
+        """A sentence about the features that the data set lacks; None where it lacks none."""
         if not self.unknown_features:
             return None
         return (
             f"No training image has {' or '.join(self.unknown_features)}:"
-            " the network is fed the mean age, or the code for unknown, in its place."
+            " the network gets the mean age, or the code for unknown, instead."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -313,7 +313,7 @@ class MetadataEncoding:
         """Return the encoding that `to_dict` described. Raises SpecError."""
         names = {item.name for item in fields(cls)}
         if set(values) != names:
-            raise SpecError(f"Expected a metadata encoding of {', '.join(sorted(names))}. Received: {sorted(values)}.")
+            raise SpecError(f"Expected a metadata encoding of {', '.join(sorted(names))}, got {sorted(values)}.")
         codes = {name: tuple(values[name]) for name in ("sexes", "localizations")}
         return cls(**{**values, **codes})
 
@@ -332,17 +332,17 @@ class MetadataEncoding:
         return np.array(rows, dtype=np.float32).reshape(-1, len(METADATA_FEATURES))
 
     def standardised(self, age: float | None) -> float:
-        """Return deviations above the training mean; 0 for every image when training knew no age."""
+        """Return the age in deviations from the training mean; 0 where no training image has an age."""
         if self.median_age is None:
             return 0.0
         return ((self.median_age if age is None else age) - self.mean_age) / self.age_deviation
 
 
-SAME_AGE = 1e-6  # years; a smaller deviation is all of one age, and dividing by it would leave float32
+SAME_AGE = 1e-6  # years; with a smaller deviation all ages are equal, and dividing by it would overflow float32
 
 
 def fit_metadata(records: Iterable[Record]) -> MetadataEncoding:
-    """Learn the encoding from the training records, each once, whether oversampled or not."""
+    """Learn the encoding from the training records, each counted once."""
     training = list(records)
     known = [record.age for record in training if record.age is not None]
     middle = median(known) if known else None
@@ -358,5 +358,5 @@ def fit_metadata(records: Iterable[Record]) -> MetadataEncoding:
 
 
 def values_of(column: Iterable[str | None]) -> tuple[str, ...]:
-    """Return the known values, in the order of the alphabet."""
+    """Return the known values in alphabetical order."""
     return tuple(sorted({value for value in column if value}))

@@ -203,7 +203,7 @@ def may_stay(connection: HTTPConnection) -> bool:
 
 
 def _asks_this_machine(connection: HTTPConnection) -> bool:
-    """Whether the host is one of `server.allowedHosts`, or without these a loopback name.
+    """Return whether the host is one of `server.allowedHosts`, or without these a loopback name.
 
     Else a page elsewhere could reach the dashboard through a host name that it points here (DNS rebinding).
     """

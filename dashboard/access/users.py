@@ -17,7 +17,7 @@ def configured() -> Access:
 
 
 def oidc_configured() -> bool:
-    """Whether Streamlit's secrets name an OpenID provider."""
+    """Return whether Streamlit's secrets name an OpenID provider."""
     return bool(st.secrets.load_if_toml_exists() and "auth" in st.secrets)
 
 
