@@ -93,6 +93,26 @@ def test_an_import_hidden_in_a_function_is_found(tmp_path: Path) -> None:
     assert {module.partition(".")[0] for module, _ in imports(source)} == {"rq", "redis"}
 
 
+def undocumented(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
+    """Return the public functions and methods that have several statements and no docstring."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from undocumented(node.body)
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            if len(node.body) > 1 and ast.get_docstring(node) is None:
+                yield node
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_every_public_function_of_several_statements_has_a_docstring(folder: str) -> None:
+    found = [
+        f"{source.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for source in sources(folder)
+        for node in undocumented(ast.parse(source.read_text()).body)
+    ]
+    assert found == []
+
+
 def locked(file: str) -> dict[str, str]:
     """Return the version of each package that a lock file names."""
     lines = (ROOT / file).read_text().splitlines()
