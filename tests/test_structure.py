@@ -98,9 +98,8 @@ def undocumented(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield from undocumented(node.body)
-        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            if len(node.body) > 1 and ast.get_docstring(node) is None:
-                yield node
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.get_docstring(node):
+            yield from [node] if len(node.body) > 1 else []
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)

@@ -22,10 +22,10 @@ class Image(Protocol):
     """The attributes of a listed image."""
 
     @property
-    def image_id(self) -> str: ...  # noqa: D102
+    def image_id(self) -> str: ...
 
     @property
-    def path(self) -> str: ...  # noqa: D102
+    def path(self) -> str: ...
 
 
 def write_manifest(root: Path, layout: str, images: Iterable[Image]) -> None:
