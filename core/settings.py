@@ -1,19 +1,22 @@
-"""Where DermSlim keeps its state and what it may read, taken once from the environment."""
+"""The variables that DermSlim reads, each declared once, and the settings of a process that follow from them."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SpecError
 
 DEFAULT_ROOTS = ("/data", "/mnt", "/media", "/srv")
-DEFAULT_NICENESS = 10
-DEFAULT_ARRAYS_GB = 50.0  # the 10,015 images of HAM10000 take 0.6 GB at 200×100
+ENV_FILE = ".env"  # in the working folder
 
 
 def usable_cores() -> int:
@@ -21,68 +24,197 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _names(text: object) -> object:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]  # separated by commas
+Folder = Annotated[Path, BeforeValidator(lambda text: Path(text).expanduser())]
+
+
+class Variables(BaseModel):
+    """The variables of the environment, which a file `.env` in the working folder may set instead.
+
+    The variable DATA_DIR sets the field data_dir, and so on; an empty value counts as unset. Fields that `repr` leaves
+    out are secrets, or may hold one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    data_dir: Folder = Field(default=Path("data"), description="Folder of all state: database, queue, logs, weights.")
+    data_roots: str = Field(
+        default="",
+        description="Folders that images may be read from, separated as in PATH. THERE=HERE: what the dashboard's host"
+        " calls THERE lies at HERE on this host. Default: DATA_DIR, the home folder, the folder around the working"
+        f" folder, the folder for temporary files, {', '.join(DEFAULT_ROOTS)}.",
+    )
+    redis_url: str | None = Field(
+        default=None, repr=False, description="A Redis or Valkey server of yours; without it `make up` starts one."
+    )
+    redis_password_file: Folder | None = Field(
+        default=None, description="A file with that server's password, instead of the password in REDIS_URL."
+    )
+    embedded_redis_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of 127.0.0.1 for the server that `make up` starts; without it a Unix socket, which no other"
+        " account of the host reaches.",
+    )
+    svd_workers: int = Field(
+        default_factory=usable_cores,
+        ge=0,
+        le=1024,
+        description="Number of `svd` workers that `make up` starts. Default: the usable cores.",
+    )
+    train_workers: int = Field(
+        default=1, ge=0, le=64, description="Number of `train` workers that `make up` starts: networks trained at once."
+    )
+    worker_niceness: int = Field(
+        default=10,
+        ge=0,
+        le=19,
+        description="Nice level of `train` workers, so that pages stay responsive; `svd` workers get half as much"
+        " again.",
+    )
+    arrays_limit_gb: float = Field(
+        default=50.0,  # the 10,015 images of HAM10000 take 0.6 GB at 200×100
+        ge=0,
+        allow_inf_nan=False,
+        title="a number of gigabytes such as 50",
+        description="Gigabytes that decoded images may take; the least recently used ones are removed.",
+    )
+    port: int = Field(default=8501, ge=1, le=65535, description="The dashboard's port.")
+    dashboard_password: str | None = Field(
+        default=None,
+        repr=False,
+        description="Whoever opens the dashboard signs in with a name and this password; a hash may replace it.",
+    )
+    dashboard_password_file: Folder | None = Field(
+        default=None, description="A file with that password or its hash, instead of DASHBOARD_PASSWORD."
+    )
+    dashboard_users: Names = Field(
+        default=(),
+        description="With OpenID Connect: e-mail addresses and @domains that may come in, separated by commas.",
+    )
+    dashboard_url: str | None = Field(
+        default=None,
+        description="Where people reach the dashboard, such as https://dermslim.example, for links to it. Behind a"
+        " proxy with TLS the dashboard knows its own pages by it.",
+    )
+    forwarded_allow_ips: str | None = Field(
+        default=None,
+        description="Addresses of the proxies before the dashboard whose X-Forwarded-For and X-Forwarded-Proto are"
+        " believed.",
+    )
+    metrics_token: str | None = Field(
+        default=None,
+        repr=False,
+        description="What Prometheus sends as `Authorization: Bearer` to the dashboard's /metrics.",
+    )
+    webhook_url: str | None = Field(
+        default=None, repr=False, description="Address that is told, by POST, when a run or a study has ended."
+    )
+    webhook_events: Names = Field(
+        default=(), description="Which ends it is told, separated by commas: finished, failed, cancelled. Default: all."
+    )
+    webhook_secret: str | None = Field(
+        default=None, repr=False, description="Signs what is told, so that the receiver knows its sender."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="What standard error gets. DATA_DIR/logs has JSON lines either way."
+    )
+
+    def given(self) -> dict[str, str]:
+        """Return the variables that are set, by name."""
+        return {name.upper(): str(value) for name, value in self if name in self.model_fields_set}
+
+
+class _Environment(Variables, BaseSettings):
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore")
+
+
+def variables(environ: Mapping[str, str] | None = None) -> Variables:
+    """Read the environment and `.env`, or only what is given. SpecError in one line, without secrets."""
+    try:
+        if environ is None:
+            return _Environment()
+        return Variables.model_validate({name.lower(): value for name, value in environ.items() if value})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        got = first["input"] if Variables.model_fields[name].repr else "another value"
+        raise SpecError(f"{name.upper()}: expected {_expected(name)}, got {got}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"expected to read {Path(ENV_FILE).resolve()}; {error}") from error
+
+
+def _expected(name: str) -> str:
+    """Return in words what the variable of a field may be."""
+    about = Variables.model_fields[name]
+    if about.title:
+        return about.title
+    bounds = {key: getattr(each, key) for each in about.metadata for key in ("ge", "le") if hasattr(each, key)}
+    if bounds:
+        return f"a whole number from {bounds['ge']} to {bounds['le']}"
+    return "text or json" if name == "log_format" else "text"
+
+
+def described() -> Iterator[tuple[str, str, str]]:
+    """Yield each variable's name, its default, empty where it has none, and what it does; for the documentation."""
+    for name, about in Variables.model_fields.items():
+        default = "" if about.default_factory or about.default in (None, ()) else str(about.default)
+        yield name.upper(), default, about.description or ""
+
+
 @dataclass(frozen=True)
 class Settings:
     """One process's configuration.
 
-    data_dir: folder of all state (`DATA_DIR`, default `./data`).
-    data_roots: folders that images may be read from (`DATA_ROOTS`, separated as in `PATH`). Default:
-        `data_dir`, the home folder, the folder around the working directory, the folder for temporary
-        files, and the usual mount points.
+    data_dir, webhook_url, webhook_events, webhook_secret, dashboard_url, worker_niceness: see `Variables`.
+    data_roots: folders that images may be read from, data_dir among them.
     data_roots_given: whether `DATA_ROOTS` was set, so that even the command line is confined.
     given_redis_url: `REDIS_URL`, with the password of `REDIS_PASSWORD_FILE` where that is set; None for the embedded
         server of `make up`.
-    arrays_limit: bytes that the images kept as arrays may take (`ARRAYS_LIMIT_GB`, default 50).
-    embedded_port: port of the loopback interface at which the embedded server listens (`EMBEDDED_REDIS_PORT`); None for
-        a Unix socket, which no other account of the host reaches.
-    worker_niceness: how far `train` workers stand back from the host's other work, as of the command `nice`
-        (`WORKER_NICENESS`, 0 to 19, default 10); `svd` workers stand back half as far again, behind a training.
-    webhook_url, webhook_events, webhook_secret: where to, about which ends (all by default), and signed with what a
-        run's end is told (`WEBHOOK_URL`, `WEBHOOK_EVENTS`, `WEBHOOK_SECRET`); see `jobs.upkeep.webhooks`.
-    dashboard_url: where people reach the dashboard (`DASHBOARD_URL`), for links to it.
+    arrays_limit: bytes that the images kept as arrays may take.
     mapped_roots: (THERE, HERE) of each entry `THERE=HERE` of `DATA_ROOTS`: what records call THERE lies at HERE on this
         host. HERE is a data root too.
+    embedded_port: port of the loopback interface at which the embedded server listens; None for a Unix socket.
     """
 
     data_dir: Path
     data_roots: tuple[Path, ...]
     data_roots_given: bool = False
     given_redis_url: str | None = field(default=None, repr=False)
-    arrays_limit: int = int(DEFAULT_ARRAYS_GB * 1e9)
+    arrays_limit: int = int(Variables().arrays_limit_gb * 1e9)
     webhook_url: str | None = field(default=None, repr=False)
     webhook_events: tuple[str, ...] = ()
     webhook_secret: str | None = field(default=None, repr=False)
     dashboard_url: str | None = None
     mapped_roots: tuple[tuple[PurePosixPath, Path], ...] = ()
-    worker_niceness: int = DEFAULT_NICENESS
+    worker_niceness: int = Variables().worker_niceness
     embedded_port: int | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the variables that the fields name; empty values count as unset. SpecError."""
-        environ = os.environ if environ is None else environ
-        data_dir = Path(environ.get("DATA_DIR") or "data").expanduser().resolve()
-        given, mapped = _data_roots(environ.get("DATA_ROOTS", ""))
-        roots = given or [
-            Path.home(),
-            Path.cwd().parent,
-            Path(tempfile.gettempdir()),
-            *(Path(root) for root in DEFAULT_ROOTS),
-        ]
-        unique = tuple(dict.fromkeys(root.resolve() for root in (data_dir, *roots)))
+        """Return the settings that the environment and `.env`, or only `environ`, ask for. SpecError."""
+        given = variables(environ)
+        data_dir = given.data_dir.resolve()
+        roots, mapped = _data_roots(given.data_roots)
+        default = [Path.home(), Path.cwd().parent, Path(tempfile.gettempdir()), *map(Path, DEFAULT_ROOTS)]
         return cls(
             data_dir,
-            unique,
-            bool(given),
-            _redis_url(environ),
-            _arrays_limit(environ),
-            environ.get("WEBHOOK_URL") or None,
-            tuple(part.strip() for part in environ.get("WEBHOOK_EVENTS", "").split(",") if part.strip()),
-            environ.get("WEBHOOK_SECRET") or None,
-            environ.get("DASHBOARD_URL") or None,
+            tuple(dict.fromkeys(root.resolve() for root in (data_dir, *(roots or default)))),
+            bool(roots),
+            _redis_url(given),
+            int(given.arrays_limit_gb * 1e9),
+            given.webhook_url,
+            given.webhook_events,
+            given.webhook_secret,
+            given.dashboard_url,
             mapped,
-            _worker_niceness(environ),
-            _embedded_port(environ),
+            given.worker_niceness,
+            given.embedded_redis_port,
         )
 
     def here(self, folder: Path) -> Path:
@@ -158,8 +290,8 @@ def _data_roots(text: str) -> tuple[list[Path], tuple[tuple[PurePosixPath, Path]
     return roots, tuple(sorted(mapped.items(), key=lambda pair: len(pair[0].parts), reverse=True))
 
 
-def _redis_url(environ: Mapping[str, str]) -> str | None:
-    url, file = environ.get("REDIS_URL") or None, environ.get("REDIS_PASSWORD_FILE") or None
+def _redis_url(given: Variables) -> str | None:
+    url, file = given.redis_url, given.redis_password_file
     if url is None or file is None:
         return url
     try:
@@ -170,37 +302,10 @@ def _redis_url(environ: Mapping[str, str]) -> str | None:
     if ":" in user:
         raise SpecError("REDIS_PASSWORD_FILE: expected no password in REDIS_URL beside it; got one in each")
     try:
-        password = Path(file).expanduser().read_text(encoding="utf-8").strip()
+        password = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file}: {reason}") from error
     if not password:
         raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file} is empty")
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))
-
-
-def _embedded_port(environ: Mapping[str, str]) -> int | None:
-    text = environ.get("EMBEDDED_REDIS_PORT") or None
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) < 65536:
-        raise SpecError(f"EMBEDDED_REDIS_PORT: expected a whole number of 1 to 65535; got {text}")
-    return int(text)
-
-
-def _worker_niceness(environ: Mapping[str, str]) -> int:
-    text = environ.get("WORKER_NICENESS") or str(DEFAULT_NICENESS)
-    if not text.isdecimal() or int(text) > 19:
-        raise SpecError(f"WORKER_NICENESS: expected a whole number of 0 to 19; got {text}")
-    return int(text)
-
-
-def _arrays_limit(environ: Mapping[str, str]) -> int:
-    text = environ.get("ARRAYS_LIMIT_GB") or str(DEFAULT_ARRAYS_GB)
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = -1.0
-    if not 0 <= limit < float("inf"):
-        raise SpecError(f"ARRAYS_LIMIT_GB: expected a number of gigabytes such as 50; got {text}")
-    return int(limit * 1e9)

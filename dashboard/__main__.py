@@ -28,11 +28,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from dotenv import load_dotenv
+
 from core.data.demo import IMAGES
 from core.data.metadata import LABELS
 from core.errors import DermSlimError, QueueUnavailable
 from core.files.private import keep_new_files_private, open_lock, private_folder, tighten
-from core.settings import Settings, usable_cores
+from core.settings import ENV_FILE, Settings, variables
 from core.training.backend import cannot_train
 from dashboard.access.login import Login, access, is_loopback
 from dashboard.supervisor import Child, Program, adopt_orphans, look_after, start, stop, tail
@@ -70,9 +72,11 @@ class Signals:
 
 def main(arguments: Sequence[str] | None = None, programs: Programs | None = None) -> int:
     """Run until a signal comes; return 0 (130 after Ctrl-C), or 1 with one sentence when it cannot start."""
-    options = parse(arguments)
+    if arguments is None:
+        load_dotenv(ENV_FILE)  # for the processes that are started here, and for uvicorn, which reads some itself
     signals = Signals()
     try:
+        options = parse(arguments)
         settings = Settings.from_environment()
         if arguments is None:
             keep_new_files_private()
@@ -94,7 +98,8 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the options; `PORT`, `SVD_WORKERS` and `TRAIN_WORKERS` in the environment set the defaults of theirs."""
+    """Read the options; the variables PORT, SVD_WORKERS and TRAIN_WORKERS set the defaults of theirs."""
+    given = variables()
     parser = argparse.ArgumentParser(
         prog="python -m dashboard", description="Start DermSlim on this machine: queue server, workers and dashboard."
     )
@@ -106,9 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         const=IMAGES,
         help=f"make the synthetic demo data set, of {IMAGES} images unless told otherwise, and queue its runs",
     )
-    parser.add_argument(
-        "--port", type=_number(1, 65535), default=os.environ.get("PORT") or "8501", help="default: PORT, else 8501"
-    )
+    parser.add_argument("--port", type=_number(1, 65535), default=given.port, help="default: PORT, else 8501")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -117,13 +120,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--svd-workers",
         type=_number(0, 1024),
-        default=os.environ.get("SVD_WORKERS") or str(usable_cores()),
+        default=given.svd_workers,
         help="default: SVD_WORKERS, else one a usable core",
     )
     parser.add_argument(
         "--train-workers",
         type=_number(0, 64),
-        default=os.environ.get("TRAIN_WORKERS") or "1",
+        default=given.train_workers,
         help="networks trained at once; default: TRAIN_WORKERS, else 1; 0 for none",
     )
     return parser.parse_args(arguments)

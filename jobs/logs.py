@@ -22,11 +22,9 @@ from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from core.errors import SpecError
 from core.files.private import open_lock, private_folder, private_opener
-from core.settings import Settings
+from core.settings import Settings, variables
 
-FORMATS = ("text", "json")
 LIMIT = 5_000_000  # bytes after which a file is moved aside
 OLD_FILES = 2
 MASK = "***"
@@ -41,12 +39,13 @@ MOST_KINDS = 1000  # of warnings that are told apart
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _context: dict[str, str] = {}
+_given: dict[str, str] = {}  # the variables as `set_up` found them, `.env` included
 
 
 def masked(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return a text without the passwords of its URLs and without the values of secret environment variables."""
     text = PASSWORD_IN_QUERY.sub(rf"\g<before>{MASK}", PASSWORD_IN_URL.sub(rf"\g<before>{MASK}", text))
-    for name, value in (os.environ if environ is None else environ).items():
+    for name, value in ({**_given, **os.environ} if environ is None else environ).items():
         if len(value) >= SHORTEST_SECRET and SECRET_NAMES.search(name):
             text = text.replace(value, MASK)
     return text
@@ -203,14 +202,6 @@ def _longer(path: Path, limit: int) -> bool:
         return False
 
 
-def chosen_format(environ: Mapping[str, str] | None = None) -> str:
-    """Return what standard error gets: `LOG_FORMAT`, text by default. SpecError for anything but json and text."""
-    given = (os.environ if environ is None else environ).get("LOG_FORMAT") or "text"
-    if given not in FORMATS:
-        raise SpecError(f"LOG_FORMAT: expected one of {', '.join(FORMATS)}; got {given!r}")
-    return given
-
-
 def set_up(
     process: str,
     settings: Settings,
@@ -225,9 +216,11 @@ def set_up(
     error; the file gets all from INFO on. new_folder: whether DATA_DIR is made where there is none. A folder that is
     not there, or cannot be written, leaves standard error alone.
     """
+    given = variables()
+    _given.update(given.given())
     shown = logging.StreamHandler(stream or sys.stderr)
     shown.setLevel(level)
-    shown.setFormatter(JsonLines(process) if chosen_format() == "json" else Sentences("%(asctime)s %(levelname)s"))
+    shown.setFormatter(JsonLines(process) if given.log_format == "json" else Sentences("%(asctime)s %(levelname)s"))
     handlers: list[logging.Handler] = [shown]
     path = settings.logs / f"{process}.jsonl"
     problem = ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from core.settings import Settings, usable_cores
+from core.settings import Settings, described, usable_cores
 from jobs.server import running_server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,10 +37,9 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     A page that AppTest runs becomes `__main__`, which processes that later tests start would import.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    own = ("DATA_DIR", "DATA_ROOTS", "REDIS_URL", "PORT", "SVD_WORKERS", "TRAIN_WORKERS", "ARRAYS_LIMIT_GB")
-    own += ("DASHBOARD_PASSWORD", "DASHBOARD_PASSWORD_FILE", "DASHBOARD_USERS", "DASHBOARD_URL", "METRICS_TOKEN")
-    for name in (*own, "EMBEDDED_REDIS_PORT", "LOG_FORMAT", "WEBHOOK_URL", "WEBHOOK_EVENTS", "WEBHOOK_SECRET"):
-        monkeypatch.delenv(name, raising=False)
+    for name, _, _ in described():
+        if name != "WORKER_NICENESS":
+            monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from laboratory import gone, wait_for
 
 from core.compression.measure import SweepSpec
 from core.data.datasets import load_dataset
-from core.settings import Settings
+from core.settings import Settings, usable_cores
 from dashboard import __main__ as launcher
 from dashboard.supervisor import Child, Program, look_after, rotate, tail
 from jobs.queues import Queues
@@ -326,7 +326,7 @@ def test_an_option_out_of_range_says_what_was_expected(
 
 def test_the_environment_sets_port_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launcher.parse([]).port == 8501
-    assert launcher.parse([]).svd_workers == launcher.usable_cores()
+    assert launcher.parse([]).svd_workers == usable_cores()
     monkeypatch.setenv("PORT", "8601")
     monkeypatch.setenv("SVD_WORKERS", "3")
     monkeypatch.setenv("TRAIN_WORKERS", "2")
@@ -349,10 +349,11 @@ def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(sett
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("ARRAYS_LIMIT_GB", "plenty", "expected a number of gigabytes such as 50; got plenty"),
-        ("WORKER_NICENESS", "20", "expected a whole number of 0 to 19; got 20"),
-        ("EMBEDDED_REDIS_PORT", "65536", "expected a whole number of 1 to 65535; got 65536"),
-        ("WORKER_NICENESS", "-5", "expected a whole number of 0 to 19; got -5"),
+        ("ARRAYS_LIMIT_GB", "plenty", "expected a number of gigabytes such as 50, got plenty"),
+        ("WORKER_NICENESS", "20", "expected a whole number from 0 to 19, got 20"),
+        ("EMBEDDED_REDIS_PORT", "65536", "expected a whole number from 1 to 65535, got 65536"),
+        ("PORT", "web", "expected a whole number from 1 to 65535, got web"),
+        ("WORKER_NICENESS", "-5", "expected a whole number from 0 to 19, got -5"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_a_sentence(

@@ -93,8 +93,8 @@ def test_a_terminal_gets_sentences_or_the_same_json(tmp_path: Path, monkeypatch:
     logging.getLogger("core").info("something happened")
     assert json.loads(terminal.getvalue())["message"] == "something happened"
     monkeypatch.setenv("LOG_FORMAT", "xml")
-    with pytest.raises(SpecError, match="expected one of text, json; got 'xml'"):
-        logs.chosen_format()
+    with pytest.raises(SpecError, match=r"^LOG_FORMAT: expected text or json, got xml$"):
+        logs.set_up("command", plain_settings(tmp_path), stream=terminal)
 
 
 OUTSIDE = "a\r\n2026-11-26 10:00:00,000 INFO forged \x1b[2J \x9b31m \x00 \x7f \u2028 \u202e \udcff"

@@ -11,7 +11,6 @@ import asyncio
 import heapq
 import itertools
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +29,7 @@ from streamlit import config
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from core.errors import DermSlimError, SpecError
+from core.settings import variables
 from dashboard.access import oidc_sessions
 from dashboard.access.login import (
     COOKIE,
@@ -158,7 +158,7 @@ async def refusal(connection: HTTPConnection) -> Refusal | None:
         return Refusal(403, reason)
     if access.login is Login.NONE and not _asks_this_machine(connection):
         return Refusal(403, "expected one of this machine's own names, such as localhost, as the host; got another")
-    if reason := from_another_page(connection, os.environ.get("DASHBOARD_URL")):
+    if reason := from_another_page(connection, variables().dashboard_url):
         return Refusal(403, reason)
     if access.login is Login.OIDC:
         return await _oidc_refusal(connection, access)

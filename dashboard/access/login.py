@@ -29,7 +29,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from core.errors import SpecError
 from core.files.private import private_folder
-from core.settings import Settings
+from core.settings import Variables, variables
 from dashboard.access.signed_out import SignedOut
 
 SHORTEST = 12  # characters of a password
@@ -192,27 +192,26 @@ def access(environ: Mapping[str, str] | None = None, *, oidc: bool = False) -> A
 
     oidc: whether [auth] stands in Streamlit's secrets. SpecError for what cannot be meant.
     """
-    environ = os.environ if environ is None else environ
-    text = _password_text(environ)
+    given = variables(environ)
+    text = _password_text(given)
     if text and oidc:
         raise SpecError("expected a password or [auth] in Streamlit's secrets; got both, and one of them would be idle")
-    signed_out = _signed_out(Settings.from_environment(environ).data_dir / "dashboard-signed-out")
+    signed_out = _signed_out(given.data_dir.resolve() / "dashboard-signed-out")
     if oidc:
-        users = tuple(user.strip().casefold() for user in environ.get("DASHBOARD_USERS", "").split(",") if user.strip())
-        return Access(Login.OIDC, users=users, signed_out=signed_out)
+        return Access(Login.OIDC, users=tuple(map(str.casefold, given.dashboard_users)), signed_out=signed_out)
     if not text:
         return Access(Login.NONE)
     with HASHING:
         return _password_access(text, signed_out)
 
 
-def _password_text(environ: Mapping[str, str]) -> str | None:
-    text, file = environ.get("DASHBOARD_PASSWORD") or None, environ.get("DASHBOARD_PASSWORD_FILE") or None
+def _password_text(given: Variables) -> str | None:
+    text, file = given.dashboard_password, given.dashboard_password_file
     if text and file:
         raise SpecError("expected DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE; got both")
     if file:
         try:
-            text = Path(file).read_text().rstrip("\r\n")
+            text = file.read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise SpecError(f"DASHBOARD_PASSWORD_FILE: expected to read {file}; {reason}") from error

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import os
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from core.errors import SpecError
-from core.settings import Settings
+from core.settings import Settings, variables
 from dashboard.access.login import Login, is_loopback
 from dashboard.access.origins import own_origin
 from dashboard.access.users import configured
@@ -35,7 +34,7 @@ def refused(request: Request) -> str | None:
     With METRICS_TOKEN it has to come as `Authorization: Bearer`. Without one a dashboard that has no login answers
     this machine, and one that has a login nobody: behind a proxy everyone would seem to be this machine.
     """
-    token = os.environ.get("METRICS_TOKEN")
+    token = variables().metrics_token
     if token:
         given = request.headers.get("authorization", "")
         right = hmac.compare_digest(given.encode(), f"Bearer {token}".encode())

@@ -113,6 +113,7 @@ def client_of(connection: HTTPConnection) -> tuple[str, str]:
     client = connection.scope.get("client")
     found = ip_address(client[0]) if client else None
     address = None if found is None else str(found)
+    # uvicorn reads the environment and no `.env`.
     vouched_for = os.environ.get("FORWARDED_ALLOW_IPS", "*").strip() != "*"
     if "x-forwarded-for" in connection.headers and not vouched_for:
         return UNNAMED_PROXY, f"{address}, as X-Forwarded-For says" if address else UNNAMED_PROXY

@@ -49,7 +49,7 @@ from core.errors import (
 )
 from core.files.private import open_to_others
 from core.networks.network_files import FOLDER, load_networks
-from core.settings import Settings, usable_cores
+from core.settings import Settings, usable_cores, variables
 from core.store import check as store_check
 from core.store import holders as store_holders
 from core.store.file import lock_path, plain_rows
@@ -244,8 +244,8 @@ def check_machine(settings: Settings) -> Checks:
 
 def check_environment(settings: Settings) -> Checks:
     """List the variables that matter, secrets masked."""
-    given = {name: masked(value) for name, value in sorted(os.environ.items()) if ENVIRONMENT.match(name)}
-    text = ", ".join(f"{name}={value}" for name, value in given.items())
+    given = {name: value for name, value in os.environ.items() if ENVIRONMENT.match(name)} | variables().given()
+    text = ", ".join(f"{name}={masked(value, given)}" for name, value in sorted(given.items()))
     yield Check("environment", "variables", OK, "what differs from the defaults", text or "none is set")
 
 
@@ -323,10 +323,10 @@ def check_processes(settings: Settings) -> Checks:
         else "`make up`, or `python -m jobs.worker record`: without it nothing is written to the store. On a host of"
         " further workers there is none.",
     )
-    port = os.environ.get("PORT") or "8501"
+    port = variables().port
     with socket.socket() as probe:
         probe.settimeout(1)
-        answers = port.isdigit() and probe.connect_ex(("127.0.0.1", int(port))) == 0
+        answers = probe.connect_ex(("127.0.0.1", port)) == 0
     found = f"port {port} of 127.0.0.1 {'answers' if answers else 'is free'}"
     clash = answers and not launcher
     yield Check(

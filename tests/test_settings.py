@@ -1,0 +1,76 @@
+"""The variables that DermSlim reads: from the environment, from `.env`, with errors that show no secret."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from laboratory import ROOT
+
+from core.errors import SpecError
+from core.settings import Settings, Variables, described, variables
+
+
+def test_every_variable_has_a_help_and_a_default_that_can_be_read() -> None:
+    names = [name for name, _, _ in described()]
+    assert "DATA_DIR" in names
+    assert all(text.endswith(".") for _, _, text in described())
+    defaults = {name: default for name, default, _ in described() if default}
+    assert defaults["WORKER_NICENESS"] == "10"
+    assert variables(defaults) == Variables.model_validate({})
+
+
+def test_the_environment_goes_before_the_file_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("TRAIN_WORKERS=3\nWORKER_NICENESS=7\nDATA_DIR=elsewhere\nIMAGES_DIR=/images\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORKER_NICENESS", "4")
+    monkeypatch.setenv("TRAIN_WORKERS", "")
+    settings = Settings.from_environment()
+    assert settings.worker_niceness == 4
+    assert settings.data_dir == tmp_path / "elsewhere"
+    assert variables().train_workers == 3, "an empty value counts as unset"
+    assert variables().given() == {"TRAIN_WORKERS": "3", "WORKER_NICENESS": "4", "DATA_DIR": "elsewhere"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SVD_WORKERS", "-1", "expected a whole number from 0 to 1024, got -1"),
+        ("PORT", "80.5", "expected a whole number from 1 to 65535, got 80.5"),
+        ("ARRAYS_LIMIT_GB", "inf", "expected a number of gigabytes such as 50, got inf"),
+        ("LOG_FORMAT", "xml", "expected text or json, got xml"),
+    ],
+)
+def test_a_value_out_of_bounds_is_one_line_with_name_expectation_and_value(
+    name: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(SpecError, match=f"^{name}: {re.escape(sentence)}$"):
+        variables({name: value})
+
+
+def test_no_secret_is_shown() -> None:
+    secrets = dict.fromkeys(("DASHBOARD_PASSWORD", "METRICS_TOKEN", "WEBHOOK_SECRET"), "top-secret-value")
+    given = variables(
+        secrets | {"REDIS_URL": "redis://:top-secret-value@h", "WEBHOOK_URL": "https://h/top-secret-value"}
+    )
+    assert given.metrics_token == "top-secret-value"
+    assert "top-secret-value" not in repr(given)
+    assert "top-secret-value" not in repr(Settings.from_environment({"REDIS_URL": "redis://:top-secret-value@h"}))
+
+
+def test_a_secret_of_the_file_reaches_no_log(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("METRICS_TOKEN=top-secret-value\n")
+    code = (
+        "import logging; from core.settings import Settings; from jobs import logs\n"
+        "logs.set_up('command', Settings.from_environment()); logging.warning('token top-secret-value')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "token ***" in done.stderr
+    assert "top-secret-value" not in (tmp_path / "data" / "logs" / "command.jsonl").read_text()
