@@ -19,7 +19,7 @@ from core.networks.architectures import CLASSES
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Stop
 from core.training.classification import classify
-from core.training.protocol import EpochResult
+from core.training.specs import EpochResult
 from core.training.steps import STEP_FIGURES, PruneTrainSpec, TrainSpec, described, first_state, judged, next_training
 
 DATASET, RECONSTRUCTION = "HAM10000-like", "HAM10000-like-k350"

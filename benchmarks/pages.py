@@ -34,7 +34,7 @@ from core.data.demo import create_demo_dataset
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import TrainSpec
 from jobs.queues import Queues
 from jobs.server import running_server

@@ -29,7 +29,7 @@ from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.networks.architectures import CLASSES, NETWORKS
 from core.settings import Settings
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import TrainSpec, training_data, training_spec_from_dict
 from jobs.queues import Queues
 from jobs.server import running_server

@@ -17,7 +17,7 @@ from core.files.private import private_folder
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.training.algorithm2 import Baseline, Rules
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import PruneTrainSpec
 from jobs.queues import Queues
 

@@ -20,7 +20,7 @@ from core.compression.metrics import MetricParameters
 from core.data.splits import Targets
 from core.runs import RunSpec
 from core.training.algorithm2 import Baseline, Rules, article_baseline
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import PruneTrainSpec, TrainSpec
 
 PACKAGES = (

@@ -28,7 +28,7 @@ from core.settings import Settings
 from core.store.file import plain_rows
 from core.store.measurements import NewRun, Store
 from core.store.trainings import ENDED
-from core.training.protocol import EpochResult
+from core.training.specs import EpochResult
 from core.training.steps import TRAINING_SPECS, StepResult
 from jobs import studies
 from jobs.connection import Connection

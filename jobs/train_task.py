@@ -29,7 +29,7 @@ from core.errors import Cancelled, DatasetError, DermSlimError, NotOnThisHost, T
 from core.settings import Settings
 from core.training import steps as training_runs
 from core.training.algorithm2 import Step, Stop
-from core.training.protocol import EpochResult
+from core.training.specs import EpochResult
 from core.training.steps import StepResult, TrainingData, TrainSpec, next_training, training_data
 from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name

@@ -38,7 +38,7 @@ from core.data.splits import Targets
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.training.algorithm2 import Baseline, Rules
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import PruneTrainSpec
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues

@@ -20,7 +20,7 @@ from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import TEST, Baseline, Rules, Step
 from core.training.classification import Classification, classify
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import (
     STEP_FIGURES,
     PruneTrainSpec,

@@ -24,7 +24,7 @@ from core.networks.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.algorithm2 import Baseline, Rules
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import PruneTrainSpec, TrainSpec, training_spec_from_dict
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)

@@ -36,7 +36,7 @@ from core.errors import ImageError, NotOnThisHost, SpecError
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import TrainSpec
 from dashboard import data
 from dashboard.parts import pictures

@@ -21,7 +21,7 @@ from core.settings import Settings
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Step
 from core.training.classification import FIGURES
-from core.training.protocol import EpochResult, TrainingSpec
+from core.training.specs import EpochResult, TrainingSpec
 from core.training.steps import (
     PruneTrainSpec,
     TrainSpec,

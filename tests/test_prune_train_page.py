@@ -23,7 +23,7 @@ from core.runs import spec_from_dict
 from core.settings import Settings
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Baseline, Rules, State, Step
-from core.training.protocol import PRESETS, EpochResult, TrainingSpec
+from core.training.specs import PRESETS, EpochResult, TrainingSpec
 from core.training.steps import PruneTrainSpec, TrainSpec, described, failed, first_state, judged, next_training
 from jobs import run_jobs as training_jobs
 from jobs.live_runs import LiveRun, active_runs

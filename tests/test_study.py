@@ -42,7 +42,7 @@ from core.data.datasets import Dataset, Record
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5, NETWORKS
 from core.training.algorithm2 import Baseline, Rules
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import PruneTrainSpec, TrainSpec
 
 SPEC = ArticleSpec(dataset="moles", fingerprint="f0", networks=(LENET5, ALEXNET), seeds=(1, 2))

@@ -43,7 +43,7 @@ from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5
 from core.settings import Settings
 from core.training.algorithm2 import Baseline, Rules, article_baseline
-from core.training.protocol import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, TrainingSpec
 from jobs import run_jobs as training_jobs
 from jobs.__main__ import build_parser, main
 from jobs.cli.study import spec_of

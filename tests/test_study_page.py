@@ -36,7 +36,7 @@ from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.settings import Settings
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Baseline, Rules
-from core.training.protocol import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, TrainingSpec
 from dashboard.forms import study as study_form
 from jobs.queues import Queues
 from jobs.studies import find, study_state, submit_study

@@ -25,7 +25,7 @@ from core.training import loop as training
 from core.training.algorithm2 import CRITERIA, Baseline
 from core.training.classification import classify
 from core.training.loop import EpochResult, TrainingError, TrainingSpec, augment, evaluate, train, training_batches
-from core.training.protocol import PRESETS
+from core.training.specs import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, IMAGES = 32, 24, 24

@@ -20,7 +20,7 @@ from core.networks.architectures import to_dict as network_to_dict
 from core.networks.pruning import can_shrink, prune, pruned_size
 from core.store.measurements import Store
 from core.training.algorithm2 import Rules
-from core.training.protocol import EpochResult, TrainingSpec
+from core.training.specs import EpochResult, TrainingSpec
 from core.training.steps import PruneTrainSpec, TrainSpec
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers

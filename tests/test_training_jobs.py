@@ -35,7 +35,7 @@ from core.files.file_lock import file_lock
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.training.algorithm2 import Baseline, Rules
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import PruneTrainSpec, TrainSpec, first_state
 from jobs import run_jobs as training_jobs
 from jobs.connection import queue

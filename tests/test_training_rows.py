@@ -19,7 +19,7 @@ from core.networks.architectures import NETWORKS
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Step
 from core.training.classification import FIGURES
-from core.training.protocol import EpochResult, TrainingSpec
+from core.training.specs import EpochResult, TrainingSpec
 from core.training.steps import PruneTrainSpec, StepResult, TrainSpec, described, failed, first_state, next_training
 from jobs import record_worker as recorder
 

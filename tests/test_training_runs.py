@@ -21,7 +21,7 @@ from core.networks.pruning import FACTORS, SCOPES, prune
 from core.runs import spec_from_dict
 from core.settings import Settings
 from core.training.algorithm2 import CRITERIA, ON_REJECT, Baseline, Rules, Step, Stop, article_baseline
-from core.training.protocol import TrainingSpec
+from core.training.specs import TrainingSpec
 from core.training.steps import (
     DEVICES,
     PruneTrainSpec,

@@ -40,7 +40,7 @@ from core.networks.architectures import to_dict as network_to_dict
 from core.runs import RunSpec
 from core.store.trainings import ENDED
 from core.training.algorithm2 import Baseline, Rules, baseline_from_dict, rules_from_dict
-from core.training.protocol import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, TrainingSpec
 from core.training.steps import TRAINING_SPECS, PruneTrainSpec, TrainSpec
 
 KIND = "article"
@@ -166,7 +166,7 @@ class ArticleSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What a preset sets besides the training protocol of the same name in `core.training.protocol.PRESETS`."""
+    """What a preset sets besides the training protocol of the same name in `core.training.specs.PRESETS`."""
 
     overrides: tuple[Override, ...] = ()
     rules: Rules = field(default_factory=Rules)

@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from core.data.datasets import Record
 from core.errors import SpecError
 from core.networks.architectures import CLASSES
-from core.training.protocol import LARGEST_SEED
+from core.training.specs import LARGEST_SEED
 
 SPLITS = ("train", "validation", "test")
 SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}

@@ -13,7 +13,7 @@ import pandas as pd
 from core.article.tables import STEP_COLUMNS
 from core.errors import StoreError
 from core.store.file import StoreFile, insert, one, plain_rows
-from core.training.protocol import EpochResult
+from core.training.specs import EpochResult
 from core.training.steps import STEP_FIGURES, StepResult, training_spec_from_dict
 
 ENDED = ("finished", "failed", "cancelled")

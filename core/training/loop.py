@@ -42,7 +42,7 @@ from core.networks.keras_models import build_model
 from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING, TRAINING, VALIDATION, Baseline, article_baseline
 from core.training.classification import Classification, classify
-from core.training.protocol import EpochResult, TrainingError, TrainingSpec
+from core.training.specs import EpochResult, TrainingError, TrainingSpec
 
 CHECKPOINT_NAME = "checkpoint.npz"
 KEPT_NAME = "kept-{epoch}.npz"  # written before the checkpoint that names it

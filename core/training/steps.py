@@ -58,7 +58,7 @@ from core.training.algorithm2 import (
     start,
 )
 from core.training.classification import FIGURES
-from core.training.protocol import LARGEST_SEED, EpochResult, TrainingError, TrainingSpec, require_whole
+from core.training.specs import LARGEST_SEED, EpochResult, TrainingError, TrainingSpec, require_whole
 
 DEVICES = ("auto", "cpu", "gpu")
 STEP_FIGURES = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)

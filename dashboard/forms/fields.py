@@ -14,7 +14,7 @@ from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import Networks
 from core.networks.pruning import FACTORS, SCOPE_LABELS, SCOPES
 from core.training.algorithm2 import ON_REJECT, Baseline, Rules
-from core.training.protocol import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, TrainingSpec
 from dashboard import words
 from dashboard.charts import training_numbers
 from dashboard.forms.measuring import KEPT, set_draft

@@ -30,7 +30,7 @@ from core.errors import DermSlimError, QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.network_files import Networks
 from core.training.algorithm2 import Baseline
-from core.training.protocol import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, TrainingSpec
 from core.training.steps import DEVICES
 from dashboard import data, words
 from dashboard.charts import training_numbers

@@ -19,7 +19,7 @@ from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
 from core.training.algorithm2 import Baseline, Rules
 from core.training.backend import cannot_train
-from core.training.protocol import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, TrainingSpec
 from core.training.steps import DEVICES, PruneTrainSpec, TrainSpec, training_grid
 from dashboard import data, words
 from dashboard.charts import training_numbers

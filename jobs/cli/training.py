@@ -27,7 +27,7 @@ from core.networks.pruning import FACTORS, SCOPES
 from core.settings import Settings
 from core.training.algorithm2 import ON_REJECT, Baseline, Rules, Stop
 from core.training.backend import require_backend
-from core.training.protocol import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, TrainingSpec
 from core.training.steps import (
     DEVICES,
     PruneTrainSpec,
