@@ -12,15 +12,18 @@ import numpy as np
 import pandas as pd
 
 from core.article.plan import ArticleSpec, plan, run_spec
-from core.compression.measure import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, SweepSpec, spec_hash
+from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS
 from core.compression.outcomes import Outcome, outcome
+from core.compression.specs import DEFAULT_KS, SweepSpec
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES
+from core.specs import spec_hash
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Stop
 from core.training.classification import classify
-from core.training.specs import EpochResult
-from core.training.steps import STEP_FIGURES, PruneTrainSpec, TrainSpec, described, first_state, judged, next_training
+from core.training.results import EpochResult
+from core.training.specs import PruneTrainSpec, TrainSpec
+from core.training.steps import STEP_FIGURES, described, first_state, judged, next_training
 
 DATASET, RECONSTRUCTION = "HAM10000-like", "HAM10000-like-k350"
 TESTED = 90  # images a class

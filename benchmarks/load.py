@@ -26,7 +26,7 @@ from rq.serializers import JSONSerializer
 from benchmarks import pages
 from benchmarks.sessions import Session, poll
 from benchmarks.workers import workers, write_images
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.settings import Settings
 from jobs.messages import REJECTED
 from jobs.queues import Queues

@@ -34,8 +34,7 @@ from core.data.demo import create_demo_dataset
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.specs import TrainingSpec
-from core.training.steps import TrainSpec
+from core.training.specs import TrainingProtocol, TrainSpec
 from jobs.queues import Queues
 from jobs.server import running_server
 
@@ -49,7 +48,7 @@ IDLE = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState =
 DRAWN = (
     "[...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => chart.querySelector('svg.main-svg'))"
 )
-LIVE_TRAINING = TrainingSpec(epochs=20, batch_size=8, height=96, width=128)  # some two seconds an epoch
+LIVE_TRAINING = TrainingProtocol(epochs=20, batch_size=8, height=96, width=128)  # some two seconds an epoch
 # Whether a chart of the page has so many points in a line.
 POINTS = """count => [...document.querySelectorAll('[data-testid=stPlotlyChart] .js-plotly-plot')].some(
     chart => (chart.data || []).some(trace => (trace.x?._inputArray ?? trace.x)?.length >= count))"""

@@ -19,7 +19,8 @@ import duckdb
 import numpy as np
 
 from benchmarks.large_store import fill_store
-from core.compression.measure import DEFAULT_KS, MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.compression.specs import DEFAULT_KS
 from core.settings import Settings
 from core.store.file import SCHEMA
 from core.store.measurements import Store

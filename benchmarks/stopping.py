@@ -26,7 +26,7 @@ from redis import Redis
 from benchmarks import training
 from benchmarks.pages import free_port
 from benchmarks.workers import ROOT, workers, write_images
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.settings import Settings
 from jobs.queues import Queues

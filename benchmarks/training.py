@@ -29,8 +29,8 @@ from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.networks.architectures import CLASSES, NETWORKS
 from core.settings import Settings
-from core.training.specs import TrainingSpec
-from core.training.steps import TrainSpec, training_data, training_spec_from_dict
+from core.training.specs import TrainingProtocol, TrainSpec, training_spec_from_dict
+from core.training.steps import training_data
 from jobs.queues import Queues
 from jobs.server import running_server
 
@@ -52,8 +52,8 @@ def write_images(folder: Path, count: int) -> Dataset:
 
 def spec_of(network: str, dataset: Dataset, images: int, epochs: int) -> TrainSpec:
     """Describe a training; a third as many images are for validation."""
-    training = TrainingSpec(epochs=epochs, batch_size=BATCH, height=HEIGHT, width=WIDTH)
-    targets = Targets(images, max(4, images // 3), 4)
+    training = TrainingProtocol(epochs=epochs, batch_size=BATCH, height=HEIGHT, width=WIDTH)
+    targets = Targets(train=images, validation=max(4, images // 3), test=4)
     return TrainSpec(dataset=dataset.name, network=NETWORKS[network], training=training, targets=targets)
 
 

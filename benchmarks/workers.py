@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import psutil
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.settings import Settings
 from jobs.queues import Queues

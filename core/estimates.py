@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from core.compression.measure import Spec, SweepSpec, spec_from_dict, variants
+from core.compression.specs import MeasuringSpec, SweepSpec, measuring_spec_from_dict, variants
 from core.data.datasets import Dataset
 from core.data.splits import split_records
 from core.networks.costs import network_cost
 from core.store.measurements import Store
-from core.training.steps import TrainSpec, likely_networks
+from core.training.specs import TrainSpec
+from core.training.steps import likely_networks
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset) -> Estima
     return Estimate(cost * work * spec.training.epochs + start * len(networks), basis)
 
 
-def measuring_estimate(store: Store, spec: Spec, dataset: Dataset, workers: int) -> Estimate:
+def measuring_estimate(store: Store, spec: MeasuringSpec, dataset: Dataset, workers: int) -> Estimate:
     """Guess from the newest finished run of the kind, else from the newest sweep.
 
     The cost is taken to follow pixels of the originals × rows an image, divided among the workers.
@@ -62,7 +63,7 @@ def measuring_estimate(store: Store, spec: Spec, dataset: Dataset, workers: int)
     else:
         return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
     latest = past.iloc[0]
-    rows = len(variants(spec_from_dict(json.loads(latest["spec"]))))
+    rows = len(variants(measuring_spec_from_dict(json.loads(latest["spec"]))))
     cost = float(latest["work_seconds"]) / (pixels * rows)
     asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
     basis = f"from {latest['run_id']}, {cost * 1e6:.2f} s a megapixel and row, {workers} workers"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.compression import measure as sweeps
-from core.compression.measure import Spec
-from core.training.steps import TRAINING_SPECS, TrainSpec, training_spec_from_dict
+from core.compression.specs import SPECS, MeasuringSpec
+from core.specs import spec_of_kind
+from core.training.specs import TRAINING_SPECS, TrainSpec
 
-RunSpec = Spec | TrainSpec
+RunSpec = MeasuringSpec | TrainSpec
+RUN_SPECS: dict[str, type[RunSpec]] = {**SPECS, **TRAINING_SPECS}
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
     """Build the spec that its `to_dict` described; SpecError for unknown kinds, names and values."""
-    kind = values.get("kind")
-    return training_spec_from_dict(values) if kind in TRAINING_SPECS else sweeps.spec_from_dict(values)
+    return spec_of_kind(values, RUN_SPECS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from core.article.claims import claims_table
 from core.article.evidence import Grounds, Offers
 from core.article.plan import KIND as ARTICLE_STUDY
 from core.article.plan import ArticleSpec, plan
-from core.compression.measure import spec_hash
 from core.compression.optimal_k import arrivals as arrivals_of
 from core.compression.rivals import rivals_sentences as rivals_in_words
 from core.data import dataset_tables
@@ -27,11 +26,13 @@ from core.errors import DermSlimError, QueueUnavailable
 from core.estimates import Estimate
 from core.files import exports
 from core.settings import Settings
+from core.specs import spec_hash
 from core.store.file import lock_path
 from core.store.holders import described, strangers
 from core.store.measurements import Store
 from core.store.trainings import ENDED
-from core.training.steps import TrainSpec, split_sentence
+from core.training.specs import TrainSpec
+from core.training.steps import split_sentence
 from dashboard.access import users as access
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from jobs.queues import Queues
@@ -414,7 +415,7 @@ def _training_estimate(
 
 def training_estimate(spec: TrainSpec, found: Dataset) -> Estimate:
     """Return how long a training run may take, at most two minutes old; seeds take equally long."""
-    alike = replace(spec, training=replace(spec.training, seed=1))
+    alike = spec.replace(training=spec.training.replace(seed=1))
     text = json.dumps(alike.to_dict(), sort_keys=True)
     return _training_estimate(str(settings().database), found.fingerprint, text, spec, found)
 

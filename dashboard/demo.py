@@ -9,16 +9,14 @@ import argparse
 import os
 import sys
 
-from core.compression.measure import ResizeSpec, RivalsSpec, SweepSpec
+from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import load_dataset
 from core.data.demo import IMAGES, create_demo_dataset
 from core.errors import DermSlimError
 from core.files.private import private_folder
 from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.training.algorithm2 import Baseline, Rules
-from core.training.specs import TrainingSpec
-from core.training.steps import PruneTrainSpec
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
 from jobs.queues import Queues
 
 NAME = "demo"
@@ -28,9 +26,11 @@ UNDER_WAY_OR_DONE = ("queued", "running", "paused", "scheduled", "finished")
 PRUNING = PruneTrainSpec(
     dataset=NAME,
     network=LENET5,
-    training=TrainingSpec(epochs=20, batch_size=8, height=48, width=64),
-    baseline=Baseline(90, 90, 75, 75, test_tolerance=5),
-    rules=Rules((50, 33.33), max_iterations=3),
+    training=TrainingProtocol(epochs=20, batch_size=8, height=48, width=64),
+    baseline=Baseline(
+        train_accuracy=90, train_precision=90, validation_accuracy=75, validation_precision=75, test_tolerance=5
+    ),
+    rules=Rules(factors=(50, 33.33), max_iterations=3),
 )
 
 

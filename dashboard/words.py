@@ -14,7 +14,7 @@ import pandas as pd
 
 from core.compression.metrics import METRICS_BY_NAME, Metric
 from core.compression.svd import break_even_k
-from core.training.steps import TRAINING_SPECS, training_spec_from_dict
+from core.training.specs import TRAINING_SPECS, training_spec_from_dict
 from jobs.run_states import RunState
 
 NONE = "–"

@@ -31,20 +31,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core.compression.measure import (
+from core.compression.measure import MEASUREMENT_COLUMNS, ImageResult
+from core.compression.outcomes import outcome
+from core.compression.specs import (
     DEFAULT_KS,
     DEFAULT_RIVALS,
     DEFAULT_SIZES,
-    MEASUREMENT_COLUMNS,
-    ImageResult,
+    MeasuringSpec,
+    MetricParameters,
     ReconstructSpec,
     ResizeSpec,
     RivalsSpec,
-    Spec,
     SweepSpec,
 )
-from core.compression.metrics import MetricParameters
-from core.compression.outcomes import outcome
 from core.compression.summary import mean_table
 from core.compression.svd import MODES
 from core.data.datasets import Dataset, complete_folder, is_lost_image, load_dataset
@@ -170,7 +169,7 @@ def _command(commands: Any, name: str, text: str, act: Callable[[argparse.Namesp
 
 
 def _measuring(
-    commands: Any, name: str, text: str, make_spec: Callable[[argparse.Namespace, str], Spec]
+    commands: Any, name: str, text: str, make_spec: Callable[[argparse.Namespace, str], MeasuringSpec]
 ) -> argparse.ArgumentParser:
     parser = _command(commands, name, text, act_measure)
     parser.set_defaults(make_spec=make_spec)
@@ -214,7 +213,7 @@ def _common(options: argparse.Namespace, dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "sample_size": options.limit,
         "seed": options.seed,
-        "metrics": MetricParameters(options.changed_threshold, options.radial_cutoff),
+        "metrics": MetricParameters(changed_threshold=options.changed_threshold, radial_cutoff=options.radial_cutoff),
     }
 
 
@@ -222,22 +221,22 @@ def _stored(options: argparse.Namespace) -> dict[str, Any]:
     return {"mode": options.mode, "codec": options.codec, "quality": options.quality}
 
 
-def sweep_spec(options: argparse.Namespace, dataset: str) -> Spec:
+def sweep_spec(options: argparse.Namespace, dataset: str) -> MeasuringSpec:
     """Return the spec that the options of `svd-sweep` describe."""
     return SweepSpec(ks=options.k, **_common(options, dataset), **_stored(options))
 
 
-def rivals_spec(options: argparse.Namespace, dataset: str) -> Spec:
+def rivals_spec(options: argparse.Namespace, dataset: str) -> MeasuringSpec:
     """Return the spec that the options of `rivals` describe."""
     return RivalsSpec(rivals=options.rivals, **_common(options, dataset))
 
 
-def resize_spec(options: argparse.Namespace, dataset: str) -> Spec:
+def resize_spec(options: argparse.Namespace, dataset: str) -> MeasuringSpec:
     """Return the spec that the options of `resize-study` describe."""
     return ResizeSpec(sizes=options.sizes, k=options.k, **_common(options, dataset), **_stored(options))
 
 
-def reconstruct_spec(options: argparse.Namespace, dataset: str) -> Spec:
+def reconstruct_spec(options: argparse.Namespace, dataset: str) -> MeasuringSpec:
     """Return the spec that the options of `reconstruct` describe."""
     name = options.name
     if name is None and options.output:
@@ -291,7 +290,7 @@ def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
         return _measured_here(options, dataset, spec, output)
 
 
-def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Spec, output: Path | None) -> int:
+def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: MeasuringSpec, output: Path | None) -> int:
     records = dataset.sample(spec.sample_size, spec.seed)
     workers = min(len(records), usable_cores()) if options.workers is None else options.workers
     if not 1 <= workers <= MOST_WORKERS:
@@ -358,7 +357,7 @@ def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Se
     complete_folder(replace(dataset, name=spec.name, root=output, records=files, source=dataset.name))
 
 
-def _print_outcome(spec: Spec, results: Sequence[ImageResult]) -> None:
+def _print_outcome(spec: MeasuringSpec, results: Sequence[ImageResult]) -> None:
     import pandas as pd
 
     rows = [row for result in results for row in result.rows]

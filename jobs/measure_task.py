@@ -12,7 +12,8 @@ from typing import Any
 
 from rq import Retry, get_current_job
 
-from core.compression.measure import Chunk, ImageResult, Spec, measure, spec_from_dict
+from core.compression.measure import Chunk, ImageResult, measure
+from core.compression.specs import MeasuringSpec, measuring_spec_from_dict
 from core.data.datasets import Record
 from core.data.folders import images_here
 from core.errors import NotOnThisHost, TakenOver
@@ -67,7 +68,7 @@ def measure_chunk(
             parts = iter([[_given_up(claim, record, unreachable) for record in chosen]])
         else:
             named = dict(zip((record.path for record in chosen), names or (), strict=False))
-            parts = _parts(_measured(claim, spec_from_dict(spec), folder, chosen, written, named), chosen)
+            parts = _parts(_measured(claim, measuring_spec_from_dict(spec), folder, chosen, written, named), chosen)
         for part in parts:
             claim.write(record_command("chunk", **asdict(Chunk(run_id, attempt, worker_name(), part, claim.number))))
             ring(job.connection)
@@ -107,7 +108,7 @@ def _given_up(claim: Claim, record: Record, reason: str) -> ImageResult:
 
 def _measured(
     claim: Claim,
-    spec: Spec,
+    spec: MeasuringSpec,
     root: Path,
     records: Sequence[Record],
     output: Path | None,

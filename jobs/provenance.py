@@ -9,19 +9,23 @@ import platform
 import shlex
 import socket
 import subprocess
-from dataclasses import astuple
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from core import __version__
-from core.compression.measure import ReconstructSpec, ResizeSpec, RivalsSpec, Spec, SweepSpec, codec_name
-from core.compression.metrics import MetricParameters
+from core.compression.specs import (
+    MeasuringSpec,
+    MetricParameters,
+    ReconstructSpec,
+    ResizeSpec,
+    RivalsSpec,
+    SweepSpec,
+    codec_name,
+)
 from core.data.splits import Targets
 from core.runs import RunSpec
-from core.training.algorithm2 import Baseline, Rules, article_baseline
-from core.training.specs import TrainingSpec
-from core.training.steps import PruneTrainSpec, TrainSpec
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec, article_baseline
 
 PACKAGES = (
     "numpy",
@@ -90,7 +94,7 @@ def command_line(spec: RunSpec) -> str:
 
 def training_options(spec: TrainSpec) -> list[str]:
     """Return the options that describe a training on the command line."""
-    training, standard = spec.training, TrainingSpec()
+    training, standard = spec.training, TrainingProtocol()
     words = ["--network", spec.network.name, "--size", f"{training.height}x{training.width}"]
     words += ["--epochs", str(training.epochs), "--seed", str(training.seed)]
     if isinstance(spec, PruneTrainSpec):
@@ -124,7 +128,7 @@ def training_options(spec: TrainSpec) -> list[str]:
 
 def baseline_option(baseline: Baseline) -> list[str]:
     """Return the option that describes a baseline on the command line."""
-    return ["--baseline", ",".join(map(_number, astuple(baseline)))]
+    return ["--baseline", ",".join(map(_number, dict(baseline).values()))]
 
 
 def _number(value: float) -> str:
@@ -133,7 +137,7 @@ def _number(value: float) -> str:
     return short if float(short) == value else repr(value)
 
 
-def _measuring_options(spec: Spec) -> list[str]:
+def _measuring_options(spec: MeasuringSpec) -> list[str]:
     words: list[str] = []
     if isinstance(spec, SweepSpec):
         words += ["--k", ",".join(map(str, spec.ks)), "--mode", spec.mode]

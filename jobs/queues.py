@@ -18,7 +18,8 @@ from rq import Queue, Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from core.compression.measure import ReconstructSpec, Spec, new_names, spec_hash, variants
+from core.compression.measure import new_names
+from core.compression.specs import MeasuringSpec, ReconstructSpec, variants
 from core.data.datasets import Dataset, Record, load_dataset
 from core.data.folders import confine, is_there, refuse_no_text
 from core.data.names import default_name, name_fault
@@ -26,11 +27,13 @@ from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.estimates import Estimate, measuring_estimate, training_estimate
 from core.runs import RunSpec, spec_from_dict
 from core.settings import Settings
+from core.specs import spec_hash
 from core.store.file import plain_rows
 from core.store.measurements import NewRun, Store
 from core.store.trainings import ENDED
 from core.training.algorithm2 import Stop
-from core.training.steps import TrainSpec, first_state, judged, next_training
+from core.training.specs import TrainSpec
+from core.training.steps import first_state, judged, next_training
 from jobs import run_jobs as training_jobs
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.hosts import claim_output, disclaim_output, mark_output
@@ -249,7 +252,9 @@ class Queues:
             for spec, dataset in wanted
         ]
 
-    def _enqueue(self, live: LiveRun, spec: Spec, dataset: Dataset, records: Sequence[Record], attempt: int) -> None:
+    def _enqueue(
+        self, live: LiveRun, spec: MeasuringSpec, dataset: Dataset, records: Sequence[Record], attempt: int
+    ) -> None:
         output = None
         if isinstance(spec, ReconstructSpec):
             output = self.settings.reconstructed / spec.name
@@ -388,7 +393,7 @@ class Queues:
         else:
             self._retry_measuring(run, spec, dataset)
 
-    def _retry_measuring(self, run: dict[str, Any], spec: Spec, dataset: Dataset) -> None:
+    def _retry_measuring(self, run: dict[str, Any], spec: MeasuringSpec, dataset: Dataset) -> None:
         run_id = run["run_id"]
         if run["measured"] == run["total"] and run["status"] == "finished":
             raise SpecError(f"expected a run with images left to measure; {run_id} has measured all {run['total']}")

@@ -19,8 +19,9 @@ from rq import get_current_job
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from core.compression.measure import Chunk, ImageResult, ReconstructSpec, spec_from_dict
+from core.compression.measure import Chunk, ImageResult
 from core.compression.outcomes import outcome
+from core.compression.specs import ReconstructSpec, measuring_spec_from_dict
 from core.data.datasets import Dataset, complete_folder
 from core.data.metadata import LeftOut
 from core.errors import StoreError, StoreUnavailable
@@ -28,8 +29,8 @@ from core.settings import Settings
 from core.store.file import plain_rows
 from core.store.measurements import NewRun, Store
 from core.store.trainings import ENDED
-from core.training.specs import EpochResult
-from core.training.steps import TRAINING_SPECS, StepResult
+from core.training.results import EpochResult, StepResult
+from core.training.specs import TRAINING_SPECS
 from jobs import studies
 from jobs.connection import Connection
 from jobs.hosts import tell_folders
@@ -234,7 +235,7 @@ def finish(store: Store, run_id: str) -> None:
 
 
 def _conclude(store: Store, run_id: str, facts: dict[str, Any]) -> None:
-    spec = spec_from_dict(json.loads(facts["spec"]))
+    spec = measuring_spec_from_dict(json.loads(facts["spec"]))
     now = datetime.now(UTC)
     if facts["measured"] == 0:
         reasons = store.images(run_id, "failed")["reason"]
@@ -320,7 +321,7 @@ def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> No
         return  # what the last job sent may be among them
     reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
     recorded = set(store.images(run_id)["image_id"])
-    spec = spec_from_dict(json.loads(known["spec"]))
+    spec = measuring_spec_from_dict(json.loads(known["spec"]))
     source = store.dataset(spec.dataset)
     missing = (
         [] if source is None else [r for r in source.sample(spec.sample_size, spec.seed) if r.image_id not in recorded]

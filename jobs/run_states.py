@@ -12,7 +12,7 @@ import psutil
 from rq import Worker
 
 from core.store.trainings import ENDED
-from core.training.steps import TRAINING_SPECS
+from core.training.specs import TRAINING_SPECS
 from jobs import run_jobs as training_jobs
 from jobs.connection import QUEUES
 from jobs.live_runs import LiveRun

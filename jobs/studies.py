@@ -13,7 +13,7 @@ import logging
 import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,12 +36,13 @@ from core.article.plan import (
     run_spec,
     spec_ahead,
 )
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.runs import RunSpec
 from core.store.file import plain_rows
-from core.training.steps import PruneTrainSpec, TrainSpec, likely_networks
+from core.training.specs import PruneTrainSpec, TrainSpec
+from core.training.steps import likely_networks
 from jobs.connection import TRAIN, Connection
 from jobs.live_runs import PREFIX, LiveRun, active_runs
 from jobs.messages import send
@@ -117,7 +118,7 @@ def submit_study(
     start_after: a moment with its time zone before which none of its runs is submitted. SpecError where the data set
     cannot be studied so.
     """
-    spec = replace(spec, fingerprint=dataset.fingerprint)
+    spec = spec.replace(fingerprint=dataset.fingerprint)
     spec.check(dataset)
     values = spec.to_dict()
     for row in plain_rows(queues.store.studies("running")):
@@ -169,7 +170,7 @@ def command_line(spec: ArticleSpec) -> str:
     words += ["--networks", ",".join(network.name for network in spec.networks)]
     words += ["--seeds", ",".join(map(str, spec.seeds)), *options]
     for override in spec.overrides:
-        network, height, width, epochs = astuple(override)
+        network, height, width, epochs = dict(override).values()
         words += ["--override", f"{network}={height}x{width}" + (f":{epochs}" if epochs else "")]
     words += ["--k", ",".join(map(str, spec.ks)), "--mode", spec.mode, "--codec", spec.codec]
     given = {"quality": spec.quality, "limit": spec.sample_size, "fixed-k": spec.k, "name": spec.reconstruction or None}
@@ -380,7 +381,7 @@ def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
         raise SpecError(f"expected a study with something left to do; {study} has finished")
     spec = ArticleSpec.from_dict(json.loads(row["spec"]))
     if k is not None:
-        spec = replace(spec, k=k)
+        spec = spec.replace(k=k)
         dataset = queues.store.dataset(spec.dataset)
         if dataset is not None:
             spec.check(dataset)
@@ -495,4 +496,4 @@ def share_done(standing: Standing, run: RunState | None) -> float:
 def _ahead(spec: ArticleSpec, part: Part, dataset: Dataset) -> RunSpec:
     """Return about what a run will be told, the reconstruction standing for its original."""
     ahead = spec_ahead(spec, part)
-    return replace(ahead, dataset=dataset.name) if isinstance(ahead, TrainSpec) else ahead
+    return ahead.replace(dataset=dataset.name) if isinstance(ahead, TrainSpec) else ahead

@@ -29,8 +29,9 @@ from core.errors import Cancelled, DatasetError, DermSlimError, NotOnThisHost, T
 from core.settings import Settings
 from core.training import steps as training_runs
 from core.training.algorithm2 import Step, Stop
-from core.training.specs import EpochResult
-from core.training.steps import StepResult, TrainingData, TrainSpec, next_training, training_data
+from core.training.results import EpochResult, StepResult
+from core.training.specs import TrainSpec, training_spec_from_dict
+from core.training.steps import TrainingData, next_training, training_data
 from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name
 from jobs.live_runs import MAX_TRIES, TRAINING_ENDED, Claim, Command, LiveRun
@@ -123,7 +124,7 @@ class _Training:
         self.facts = self.live.facts()
 
     def run(self, number: int) -> None:
-        spec = training_runs.training_spec_from_dict(json.loads(self.facts["spec"]))
+        spec = training_spec_from_dict(json.loads(self.facts["spec"]))
         state = state_of(self.live, number)
         step = next_training(spec, state)
         if isinstance(step, Stop):

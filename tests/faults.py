@@ -32,14 +32,13 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
-from core.compression.measure import METRIC_COLUMNS, SweepSpec, measure
+from core.compression.measure import METRIC_COLUMNS, measure
+from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.training.algorithm2 import Baseline, Rules
-from core.training.specs import TrainingSpec
-from core.training.steps import PruneTrainSpec
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
 from jobs.run_jobs import TRAIN_QUEUES
@@ -173,10 +172,12 @@ def prepare_work(folder: Path, *, keras: bool = True) -> Work:
     training = PruneTrainSpec(
         dataset=dataset.name,
         network=LENET5,
-        training=TrainingSpec(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
-        targets=Targets(64, 16, 16),
-        baseline=Baseline(0, 0, 0, 0, 100),  # whatever was trained is accepted, so that the steps are known
-        rules=Rules((50.0,), max_iterations=1),
+        training=TrainingProtocol(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
+        targets=Targets(train=64, validation=16, test=16),
+        baseline=Baseline(
+            train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=100
+        ),  # whatever was trained is accepted, so that the steps are known
+        rules=Rules(factors=(50.0,), max_iterations=1),
     )
     rows = [row for record in dataset.records for row in measure(record, dataset.root, sweep).rows]
     trained = trained_here(training, images, folder / "reference", keras=keras)

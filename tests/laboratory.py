@@ -21,7 +21,7 @@ import psutil
 from core.networks.architectures import CLASSES
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.steps import TrainSpec
+from core.training.specs import TrainSpec
 from jobs.queues import Queues
 from jobs.run_states import WorkerState
 

@@ -12,28 +12,24 @@ from pathlib import Path
 
 import duckdb
 
-from core.compression.measure import MEASUREMENT_COLUMNS, Chunk, ImageResult, Spec, spec_hash, variants
+from core.compression.measure import MEASUREMENT_COLUMNS, Chunk, ImageResult
 from core.compression.outcomes import outcome
+from core.compression.specs import MeasuringSpec, variants
 from core.data.datasets import Dataset, Record
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
+from core.specs import spec_hash
 from core.store.measurements import NewRun, Store
-from core.training.algorithm2 import TEST, Baseline, Rules, Step
+from core.training.algorithm2 import Step
 from core.training.classification import Classification, classify
-from core.training.specs import TrainingSpec
-from core.training.steps import (
-    STEP_FIGURES,
-    PruneTrainSpec,
-    TrainSpec,
-    described,
-    first_state,
-    judged,
-    next_training,
-)
+from core.training.specs import TEST, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
+from core.training.steps import STEP_FIGURES, described, first_state, judged, next_training
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
-QUICK = TrainingSpec(epochs=3, height=48, width=64)
-EASY = Baseline(0, 0, 0, 0, 2)  # only the test figures decide
+QUICK = TrainingProtocol(epochs=3, height=48, width=64)
+EASY = Baseline(
+    train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=2
+)  # only the test figures decide
 RESULT = {"kept_epoch": 2, "seconds": 60.0, "epoch_seconds": 20.0, "images_per_second": 100.0,
           "peak_memory": 10**9, "device": "a cpu", "weights_bytes": 10**6, "checkpoint_bytes": 3 * 10**6}  # fmt: skip
 minutes = count(1)
@@ -67,7 +63,7 @@ def record_training(
     source: str | None = None,
     seed: int = 1,
     rules: Rules | None = None,
-    training: TrainingSpec = QUICK,
+    training: TrainingProtocol = QUICK,
     synthetic: bool = False,
     fingerprint: str = "",
     study: str | None = None,
@@ -82,7 +78,7 @@ def record_training(
     common = {
         "dataset": dataset,
         "network": NETWORKS[network] if isinstance(network, str) else network,
-        "training": replace(training, seed=seed),
+        "training": training.replace(seed=seed),
         "baseline": EASY,
     }
     spec = TrainSpec(**common) if rules is None else PruneTrainSpec(rules=rules, **common)
@@ -130,7 +126,7 @@ def record_training(
 
 
 def record_measured(
-    store: Store, spec: Spec, *, synthetic: bool = False, figures: Mapping[str, float | None] | None = None
+    store: Store, spec: MeasuringSpec, *, synthetic: bool = False, figures: Mapping[str, float | None] | None = None
 ) -> str:
     """Record a finished run of two images with the article's figures, a minute after the last; figures: others."""
     at = START + timedelta(minutes=next(minutes))

@@ -20,7 +20,7 @@ from recorded import older_store, record_training
 from redis import Redis
 from test_training_jobs import COMMON, registered
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.errors import QueueUnavailable, StoreBusy, StoreDamaged
 from core.settings import Settings
@@ -29,7 +29,8 @@ from core.store import migrations
 from core.store import upkeep as store_upkeep
 from core.store.measurements import Store
 from core.store.migrations import VERSION
-from core.training.steps import STEP_FIGURES, TrainSpec
+from core.training.specs import TrainSpec
+from core.training.steps import STEP_FIGURES
 from jobs.connection import SVD, queue
 from jobs.live_runs import LiveRun
 from jobs.messages import dataset_to_dict, send
@@ -346,7 +347,7 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
 ) -> None:
     queues = Queues(settings)
     epochs, images = 40, 100
-    spec = TrainSpec(dataset="lesions", **{**COMMON, "training": replace(COMMON["training"], epochs=epochs)})
+    spec = TrainSpec(dataset="lesions", **{**COMMON, "training": COMMON["training"].replace(epochs=epochs)})
     moles = write_images(tmp_path / "moles", images, height=150, width=200)
     lesions = write_lesions(tmp_path / "lesions")
     with workers(settings, "record", "svd", "train") as (_, _, trainer):

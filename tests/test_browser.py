@@ -25,7 +25,7 @@ from core.article.evidence import FURTHER
 from core.data.datasets import load_dataset
 from core.networks.architectures import NETWORKS
 from core.networks.costs import curve_table
-from core.training.steps import training_spec_from_dict
+from core.training.specs import training_spec_from_dict
 from dashboard import words
 from jobs.__main__ import main as command
 from jobs.queues import Queues

@@ -9,7 +9,7 @@ from pages import OpenPage, opener, ran, text
 from recorded import record_measured, record_reconstruction, record_training
 
 from core.article.claims import JUDGES, STATUSES
-from core.compression.measure import ResizeSpec, SweepSpec
+from core.compression.specs import ResizeSpec, SweepSpec
 from core.store.measurements import Store
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from core.errors import SpecError
 from core.networks.architectures import CLASSES
-from core.training.algorithm2 import CRITERIA
 from core.training.classification import FIGURES, LESIONS, Classification, classify
+from core.training.specs import CRITERIA
 
 N = len(CLASSES)
 

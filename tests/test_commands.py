@@ -13,15 +13,8 @@ import pandas as pd
 import pytest
 from laboratory import ROOT, wait_for, workers, write_images, write_lesions
 
-from core.compression.measure import (
-    METRIC_COLUMNS,
-    SIZE_COLUMNS,
-    ReconstructSpec,
-    ResizeSpec,
-    RivalsSpec,
-    Spec,
-    SweepSpec,
-)
+from core.compression.measure import METRIC_COLUMNS, SIZE_COLUMNS
+from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import load_dataset
 from core.settings import Settings
 from jobs.__main__ import build_parser, main
@@ -199,10 +192,10 @@ def test_masks_tables_and_rows_without_a_file_are_named_and_every_photograph_was
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--k", "0"], "k: expected a whole number of at least 1; got 0"),
+        (["--k", "0"], "Expected k to be whole numbers of at least 1, got 0."),
         (["--k", "-5"], "got -5"),
-        (["--k", "3,3"], "expected each value once"),
-        (["--k", "41"], "expected at most 40, the rank"),
+        (["--k", "3,3"], "Expected each of ks once"),
+        (["--k", "41"], "Expected k of at most 40, the rank"),
         (["--quality", "101"], "quality of jpeg"),
         (["--limit", "9"], "9"),
         (["--workers", "0"], "workers: expected at least 1"),
@@ -286,7 +279,7 @@ def test_submitting_prints_the_run_and_status_export_cancel_and_retry_know_it(
     ],
     ids=lambda spec: spec.kind,
 )
-def test_the_command_that_a_run_records_describes_the_same_run(spec: Spec) -> None:
+def test_the_command_that_a_run_records_describes_the_same_run(spec: MeasuringSpec) -> None:
     import shlex
 
     words = shlex.split(command_line(spec))

@@ -19,12 +19,14 @@ from pages import OpenPage, opener, ran, text
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
-from core.compression.measure import Chunk, ResizeSpec, RivalsSpec, Spec, SweepSpec, measure, spec_hash
+from core.compression.measure import Chunk, measure
 from core.compression.metrics import METRICS_BY_NAME
 from core.compression.optimal_k import arrivals
 from core.compression.outcomes import outcome
+from core.compression.specs import MeasuringSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.settings import Settings
+from core.specs import spec_hash
 from core.store.measurements import NewRun, Store
 from dashboard import data, words
 from dashboard.parts import pictures
@@ -35,7 +37,7 @@ KS = (5, 10, 20, 40)
 NOW = datetime(2026, 11, 22, 21, 45, tzinfo=UTC)
 
 
-def record(store: Store, run_id: str, spec: Spec, dataset: Dataset, at: datetime = NOW) -> None:
+def record(store: Store, run_id: str, spec: MeasuringSpec, dataset: Dataset, at: datetime = NOW) -> None:
     """Measure here and record as the record worker does."""
     records = dataset.sample(spec.sample_size, spec.seed)
     store.record_run(

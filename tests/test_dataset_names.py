@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.article.plan import ArticleSpec, reconstruction_name
-from core.compression.measure import ReconstructSpec
+from core.compression.specs import ReconstructSpec
 from core.data.datasets import Dataset, load_dataset
 from core.data.names import default_name, derived_name, name_fault
 from core.errors import DatasetError, SpecError

@@ -18,7 +18,7 @@ from redis import Redis
 from rq import Retry
 from test_store_check import damage
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.settings import Settings
 from core.store.measurements import Store

@@ -16,54 +16,82 @@ from recorded import record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
 from core.article.plan import ArticleSpec, Override
-from core.compression.measure import ResizeSpec, SweepSpec
-from core.compression.metrics import MetricParameters
+from core.compression.specs import MetricParameters, ResizeSpec, SweepSpec
 from core.data.datasets import Dataset, Record
 from core.data.splits import Targets
 from core.networks.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.algorithm2 import Baseline, Rules
-from core.training.specs import TrainingSpec
-from core.training.steps import PruneTrainSpec, TrainSpec, training_spec_from_dict
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec, training_spec_from_dict
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
-TRAINING = TrainingSpec(
+TRAINING = TrainingProtocol(
     epochs=7, learning_rate=0.00000123, batch_size=5, seed=11, height=80, width=64, augmentation=False,
     rotation=12.3456789, zoom=0.123456789, brightness=0.987654321, mixed_precision=True, jit_compile=True,
 )  # fmt: skip
-RULES = Rules((12.3456789, 33.3333333), "first_two", 4, 6, "continue")
+RULES = Rules(
+    factors=(12.3456789, 33.3333333), scope="first_two", max_failures=4, max_iterations=6, on_reject="continue"
+)
 SETS: dict[str, Any] = {
-    "targets": Targets(41, 12, 8),
+    "targets": Targets(train=41, validation=12, test=8),
     "split_seed": 8,
     "device": "cpu",
-    "baseline": Baseline(91.2345678, 92.3456789, 70.4567891, 71.5678912, 3.6789123),
+    "baseline": Baseline(
+        train_accuracy=91.2345678,
+        train_precision=92.3456789,
+        validation_accuracy=70.4567891,
+        validation_precision=71.5678912,
+        test_tolerance=3.6789123,
+    ),
 }
-METRICS = MetricParameters(17, 0.123456789)
+METRICS = MetricParameters(changed_threshold=17, radial_cutoff=0.123456789)
 SPECS = [
     SweepSpec(
         dataset="d", ks=(3, 7), mode="unfolded", codec="webp", quality=55, sample_size=2, seed=9, metrics=METRICS
     ),
     ResizeSpec(
-        dataset="d", sizes=((20, 28), (7, 9)), k=4, mode="unfolded", codec="avif", quality=61, sample_size=2, seed=9,
+        dataset="d",
+        sizes=((20, 28), (7, 9)),
+        k=4,
+        mode="unfolded",
+        codec="avif",
+        quality=61,
+        sample_size=2,
+        seed=9,
         metrics=METRICS,
     ),
     TrainSpec(dataset="d", network=ALEXNET, training=TRAINING, leaky_split=True, **SETS),
     PruneTrainSpec(dataset="d", network=ALEXNET, training=TRAINING, leaky_split=True, rules=RULES, **SETS),
     ArticleSpec(
-        dataset="d", fingerprint="", networks=(CUSTOM2, LENET5), seeds=(4, 2), training=replace(TRAINING, seed=1),
-        overrides=(Override("lenet5", 50, 70, 3), Override("custom2", 90, 91)), rules=RULES, ks=(5, 70),
-        mode="unfolded", codec="webp", quality=55, sample_size=3, rule="knee", k=33, sizes=((20, 28), (7, 9)),
-        reconstruction="made", **SETS,
+        dataset="d",
+        fingerprint="",
+        networks=(CUSTOM2, LENET5),
+        seeds=(4, 2),
+        training=TRAINING.replace(seed=1),
+        overrides=(
+            Override(network="lenet5", height=50, width=70, epochs=3),
+            Override(network="custom2", height=90, width=91),
+        ),
+        rules=RULES,
+        ks=(5, 70),
+        mode="unfolded",
+        codec="webp",
+        quality=55,
+        sample_size=3,
+        rule="knee",
+        k=33,
+        sizes=((20, 28), (7, 9)),
+        reconstruction="made",
+        **SETS,
     ),
-]  # fmt: skip
+]
 LOSSLESS = [
-    replace(SPECS[0], codec="png", quality=None),
-    replace(SPECS[1], codec="png", quality=None, sample_size=None),
-    replace(SPECS[4], codec="png", quality=None, sample_size=48, baseline=None, k=None, reconstruction=""),
-    replace(SPECS[3], baseline=None, rules=Rules(max_iterations=None)),
-    replace(SPECS[0], metrics=MetricParameters(255, math.nextafter(math.sqrt(0.5), 0))),
-    replace(SPECS[0], metrics=MetricParameters(0, 1e-7)),
+    SPECS[0].replace(codec="png", quality=None),
+    SPECS[1].replace(codec="png", quality=None, sample_size=None),
+    SPECS[4].replace(codec="png", quality=None, sample_size=48, baseline=None, k=None, reconstruction=""),
+    SPECS[3].replace(baseline=None, rules=Rules(max_iterations=None)),
+    SPECS[0].replace(metrics=MetricParameters(changed_threshold=255, radial_cutoff=math.nextafter(math.sqrt(0.5), 0))),
+    SPECS[0].replace(metrics=MetricParameters(changed_threshold=0, radial_cutoff=1e-7)),
 ]
 NOT_IN_A_FORM = {"fingerprint"}  # of the images, which the data set tells
 OF_THE_STUDY = {"seed"}  # of its protocol, which `seeds` stands in for
@@ -163,7 +191,7 @@ def test_the_settings_of_a_run_put_into_the_form_give_the_same_run(store: Store,
     test.session_state["spec"] = spec
     ran(test)
     made = test.session_state["made"]
-    made = replace(made, fingerprint="") if isinstance(spec, ArticleSpec) else made
+    made = made.replace(fingerprint="") if isinstance(spec, ArticleSpec) else made
     assert made == spec
     assert made.to_dict() == spec.to_dict()
     assert ran(test).session_state["made"] == test.session_state["made"]  # and once more, from the fields as they stand
@@ -176,7 +204,7 @@ def copied(page: AppTest) -> AppTest:
 def test_a_training_is_copied_whole_by_its_button(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = record_training(store, "alexnet", dataset="d", training=replace(TRAINING, height=75, width=100), seed=3)
+    run_id = record_training(store, "alexnet", dataset="d", training=TRAINING.replace(height=75, width=100), seed=3)
     (row,) = store.runs().to_dict("records")
     assert training_spec_from_dict(json.loads(row["spec"])).training.zoom == TRAINING.zoom
     page = copied(opener(monkeypatch, settings.data_dir, str(settings.redis_url))("prune_train", run=run_id))
@@ -196,7 +224,7 @@ def test_a_copy_says_where_a_network_is_another_now(
 def test_a_resize_study_is_copied_by_its_button(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = record_measured(store, replace(SPECS[1], sample_size=None))
+    run_id = record_measured(store, SPECS[1].replace(sample_size=None))
     page = copied(opener(monkeypatch, settings.data_dir, str(settings.redis_url))("resize", study=run_id))
     assert page.query_params["tab"] == "New study"
     assert page.text_input(key="resize_sizes").value == "20×28, 7×9"

@@ -27,7 +27,8 @@ from laboratory import ROOT, WITHOUT_KERAS, assert_trained_alike, end, trained_h
 from redis import Redis
 from tls import terminator
 
-from core.compression.measure import MEASUREMENT_COLUMNS, ReconstructSpec, SweepSpec, measure
+from core.compression.measure import MEASUREMENT_COLUMNS, measure
+from core.compression.specs import ReconstructSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.data.demo import create_demo_dataset
 from core.data.folders import folder_here, images_here
@@ -36,8 +37,7 @@ from core.errors import ImageError, NotOnThisHost, SpecError
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.specs import TrainingSpec
-from core.training.steps import TrainSpec
+from core.training.specs import TrainingProtocol, TrainSpec
 from dashboard import data
 from dashboard.parts import pictures
 from jobs import worker
@@ -58,8 +58,8 @@ SWEEP = SweepSpec(dataset="demo", ks=(50, 300), sample_size=4)
 TRAINING = TrainSpec(
     dataset="demo",
     network=LENET5,
-    training=TrainingSpec(epochs=3, batch_size=8, height=24, width=32, seed=3),
-    targets=Targets(8, 4, 4),
+    training=TrainingProtocol(epochs=3, batch_size=8, height=24, width=32, seed=3),
+    targets=Targets(train=8, validation=4, test=4),
 )
 
 
@@ -297,7 +297,7 @@ def test_a_training_on_a_host_whose_roots_do_not_hold_the_folder_fails_with_what
     folder = hosts.settings.data_dir / "reconstructed" / "unmapped"
     shutil.copytree(hosts.images / "demo", folder)
     dataset = registered(hosts.queues, folder)
-    other = replace(TRAINING, dataset="unmapped", training=replace(TRAINING.training, seed=4))
+    other = TRAINING.replace(dataset="unmapped", training=TRAINING.training.replace(seed=4))
     run_id = hosts.queues.submit(other, dataset).run_id
     state = ended(hosts.queues, run_id)
     assert state.status == "failed"

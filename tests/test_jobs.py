@@ -18,7 +18,8 @@ import pytest
 from laboratory import ROOT, gone, suspended_job, wait_for, workers, write_images
 from redis import Redis
 
-from core.compression.measure import METRIC_COLUMNS, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, measure
+from core.compression.measure import METRIC_COLUMNS, measure
+from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.settings import Settings
@@ -80,7 +81,7 @@ def test_a_finished_sweep_is_offered_instead_of_measuring_again(lab: Queues, fol
     first = lab.submit(spec, dataset)
     ended(lab, first.run_id)
     assert lab.submit(spec, dataset) == replace(first, identical=True)
-    assert lab.find_identical(replace(spec, ks=(4,)), dataset) is None
+    assert lab.find_identical(spec.replace(ks=(4,)), dataset) is None
     again = lab.submit(spec, dataset, again=True)
     assert not again.identical
     assert ended(lab, again.run_id).status == "finished"

@@ -13,24 +13,17 @@ import pytest
 from laboratory import ROOT, workers
 from streamlit.testing.v1 import AppTest
 
-from core.compression.measure import spec_hash
 from core.data.datasets import Dataset, Record
 from core.data.splits import SPLITS
 from core.networks.architectures import NETWORKS
 from core.settings import Settings
+from core.specs import spec_hash
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Step
 from core.training.classification import FIGURES
-from core.training.specs import EpochResult, TrainingSpec
-from core.training.steps import (
-    PruneTrainSpec,
-    TrainSpec,
-    described,
-    failed,
-    first_state,
-    judged,
-    next_training,
-)
+from core.training.results import EpochResult
+from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
+from core.training.steps import described, failed, first_state, judged, next_training
 from dashboard import data, words
 from jobs.connection import connect
 from jobs.live_runs import LiveRun
@@ -40,7 +33,7 @@ from jobs.run_states import RunState
 
 NOW = datetime(2026, 11, 24, 21, 45, tzinfo=UTC)
 NETWORK = NETWORKS["lenet5"]
-TRAINING = TrainingSpec(epochs=3, height=48, width=64)
+TRAINING = TrainingProtocol(epochs=3, height=48, width=64)
 EPOCH = EpochResult(1, 0.9, 60.0, 61.0, 50.0, 0.8, 70.0, 71.0, 72.0, 1.5, 300.0)
 NAME = "moles_*with*_[strange]"
 OpenPage = Callable[..., AppTest]
@@ -103,7 +96,7 @@ def progress_texts(test: AppTest) -> list[str]:
 
 
 def waiting(queues: Queues, seed: int = 1, **options: Any) -> str:
-    spec = TrainSpec(dataset=NAME, network=NETWORK, training=replace(TRAINING, seed=seed))
+    spec = TrainSpec(dataset=NAME, network=NETWORK, training=TRAINING.replace(seed=seed))
     return queues.submit(spec, dataset(queues.settings.data_roots[1]), **options).run_id
 
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from laboratory import gone, wait_for
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.settings import Settings, usable_cores
 from dashboard import __main__ as launcher

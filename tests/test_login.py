@@ -33,7 +33,7 @@ from test_deploy import reserved_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.errors import QueueUnavailable, SpecError
 from core.settings import Settings

@@ -16,7 +16,7 @@ import pytest
 from laboratory import ROOT, wait_for, workers, write_images
 from redis import Redis
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.errors import SpecError
 from core.settings import Settings
 from jobs import logs

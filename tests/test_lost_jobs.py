@@ -28,14 +28,12 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset
 from core.data.splits import Targets
 from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.training.algorithm2 import Baseline, Rules
-from core.training.specs import TrainingSpec
-from core.training.steps import PruneTrainSpec
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
 from jobs.connection import SVD, Connection, queue
 from jobs.live_runs import LiveRun
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
@@ -50,10 +48,12 @@ EPOCHS = 20
 SPEC = PruneTrainSpec(
     dataset="lesions",
     network=LENET5,
-    training=TrainingSpec(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
-    targets=Targets(64, 16, 16),
-    baseline=Baseline(0, 0, 0, 0, 100),  # whatever was trained is accepted, so that the steps are known
-    rules=Rules((50.0,), max_iterations=1),
+    training=TrainingProtocol(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
+    targets=Targets(train=64, validation=16, test=16),
+    baseline=Baseline(
+        train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=100
+    ),  # whatever was trained is accepted, so that the steps are known
+    rules=Rules(factors=(50.0,), max_iterations=1),
 )
 
 

@@ -23,7 +23,6 @@ from core.compression import reference
 from core.compression.metrics import (
     METRICS,
     METRICS_BY_NAME,
-    MetricParameters,
     Original,
     difference_map,
     low_frequencies,
@@ -31,6 +30,7 @@ from core.compression.metrics import (
     warm_up,
 )
 from core.compression.pixel_loops import compiled
+from core.compression.specs import MetricParameters
 from core.data.images import decode
 from core.errors import ImageError, SpecError
 
@@ -381,13 +381,13 @@ def test_another_shape_or_type_is_refused_with_both_named() -> None:
 
 @pytest.mark.parametrize("threshold", [-1, 256, 1.5, True, "10"])
 def test_a_threshold_outside_the_levels_is_refused(threshold: int) -> None:
-    with pytest.raises(SpecError, match="changed_threshold"):
+    with pytest.raises(SpecError, match="changed threshold"):
         MetricParameters(changed_threshold=threshold)
 
 
 @pytest.mark.parametrize("cutoff", [0, -0.1, 0.8, math.nan, math.inf, True, "0.1"])
 def test_a_cutoff_outside_the_spectrum_is_refused(cutoff: float) -> None:
-    with pytest.raises(SpecError, match="radial_cutoff"):
+    with pytest.raises(SpecError, match="radial cutoff"):
         MetricParameters(radial_cutoff=cutoff)
 
 

@@ -22,7 +22,7 @@ from pages import OpenPage, opener, plain, ran, text
 from recorded import record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
-from core.compression.measure import ResizeSpec, RivalsSpec, SweepSpec
+from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, Record, load_dataset
 from core.networks.architectures import LENET5
 from core.networks.costs import curve_table, layer_table
@@ -30,7 +30,7 @@ from core.networks.fits import fit_curves
 from core.networks.pruning import SCOPES
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
+from core.training.specs import Rules
 from dashboard import words
 from dashboard.charts import measuring as charts
 from dashboard.charts import networks as network_charts
@@ -267,7 +267,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         record_measured(store, spec)
     network = replace(LENET5, name="net_a_b", title=HOSTILE, source=HOSTILE)
-    record_training(store, network, (90, 80), dataset=HOSTILE, rules=Rules((50,), max_iterations=1), sets=True)
+    record_training(store, network, (90, 80), dataset=HOSTILE, rules=Rules(factors=(50,), max_iterations=1), sets=True)
     record_training(store, network, (70,), dataset=HOSTILE, seed=2)
     networks = folder / "data" / "networks"
     networks.mkdir()

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.compression.measure import ReconstructSpec, write_whole
+from core.compression.measure import write_whole
+from core.compression.specs import ReconstructSpec
 from core.data.datasets import Dataset, Record, complete_folder, load_dataset
 from core.data.manifest import MANIFEST
 from core.data.names import LONGEST_NAME, merged, output_names, refuse_inside
@@ -137,12 +138,12 @@ def test_a_run_claims_its_folder_before_anything_is_queued(settings: Settings, t
         queues.submit(spec, dataset)
     assert [path.name for path in taken.iterdir()] == ["mine.jpg"]
     assert queues.runs() == []
-    queues.submit(replace(spec, name="free"), dataset)
+    queues.submit(spec.replace(name="free"), dataset)
     with pytest.raises(SpecError, match="whose folder is new or empty"):
-        queues.submit(replace(spec, name="free", k=4), dataset)
+        queues.submit(spec.replace(name="free", k=4), dataset)
     own = load_dataset(write(settings.reconstructed / "originals", "a.jpg"), name="elsewhere")
     with pytest.raises(SpecError, match="outside of"):
-        queues.submit(replace(spec, name="originals"), own)
+        queues.submit(spec.replace(name="originals"), own)
 
 
 def test_a_claim_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.runs import spec_from_dict
 from core.settings import Settings
 from core.store.measurements import NewRun, Store
-from core.training.algorithm2 import Baseline, Rules, State, Step
-from core.training.specs import PRESETS, EpochResult, TrainingSpec
-from core.training.steps import PruneTrainSpec, TrainSpec, described, failed, first_state, judged, next_training
+from core.training.algorithm2 import State, Step
+from core.training.results import EpochResult
+from core.training.specs import PRESETS, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
+from core.training.steps import described, failed, first_state, judged, next_training
 from jobs import run_jobs as training_jobs
 from jobs.live_runs import LiveRun, active_runs
 from jobs.queues import Queues
@@ -140,7 +141,7 @@ def test_the_form_submits_every_network_data_set_size_and_seed(
     assert len(specs) == 16
     for each in specs:
         assert each.kind == "train"
-        assert each.training == TrainingSpec(
+        assert each.training == TrainingProtocol(
             epochs=5, learning_rate=0.001, batch_size=16, augmentation=False, mixed_precision=True,
             height=each.training.height, width=each.training.width, seed=each.training.seed,
         )  # fmt: skip
@@ -176,7 +177,9 @@ def test_the_form_submits_algorithm_2_with_its_rules_and_the_users_baseline(
             network=LENET5,
             training=PRESETS["quick"],
             baseline=Baseline(**limits),
-            rules=Rules((50.0, 16.5), "first_two", 1, 3, "continue"),
+            rules=Rules(
+                factors=(50.0, 16.5), scope="first_two", max_failures=1, max_iterations=3, on_reject="continue"
+            ),
         )
     ]
     assert started.query_params["run"] == Queues(settings).runs()[0].run_id
@@ -223,7 +226,7 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(
 
 def test_a_run_that_has_been_trained_is_offered_instead(store: Store, open_page: OpenPage, settings: Settings) -> None:
     fingerprint = labelled("ham").fingerprint
-    rules = Rules((50.0,), max_iterations=1)
+    rules = Rules(factors=(50.0,), max_iterations=1)
     run_id = record_training(store, "lenet5", (70.0, 60.0), rules=rules, fingerprint=fingerprint)
     shown = open_page(run=run_id)
     copied = ran(next(each for each in shown.button if each.label == "Use these settings in a new run").click())
@@ -267,7 +270,7 @@ def test_the_curves_page_takes_a_point_on_to_the_form(store: Store, open_page: O
 
 
 def test_a_finished_run_shows_its_answer_its_ladder_and_its_front(store: Store, open_page: OpenPage) -> None:
-    run_id = record_training(store, "alexnet", (70.0, 80.0, 40.0, 50.0), rules=Rules((50, 33.33)), sets=True)
+    run_id = record_training(store, "alexnet", (70.0, 80.0, 40.0, 50.0), rules=Rules(factors=(50, 33.33)), sets=True)
     store.record_epochs(run_id, 1, 0, epochs(3), NOW)
     shown = open_page(run=run_id)
     said = text(shown)
@@ -290,14 +293,14 @@ def test_a_finished_run_shows_its_answer_its_ladder_and_its_front(store: Store, 
 
 
 def test_another_step_and_the_balanced_accuracy_can_be_chosen(store: Store, open_page: OpenPage) -> None:
-    run_id = record_training(store, "lenet5", (70.0, 80.0), rules=Rules((50,), max_iterations=1))
+    run_id = record_training(store, "lenet5", (70.0, 80.0), rules=Rules(factors=(50,), max_iterations=1))
     shown = open_page(run=run_id, step="1", accuracy="Balanced test accuracy")
     assert table(shown, "Figure").set_index("Figure").loc["Accuracy", "Test"] == "80.00 %"
     assert "Balanced test accuracy against parameters" in text(shown)
 
 
 def test_a_step_that_could_not_be_trained_is_named_with_its_reason(store: Store, open_page: OpenPage) -> None:
-    rules = Rules((50,), max_iterations=1)
+    rules = Rules(factors=(50,), max_iterations=1)
     run_id = record_training(store, "lenet5", (70.0,), rules=rules, ends=False)
     spec = PruneTrainSpec(dataset="ham", network=LENET5, training=QUICK, baseline=EASY, rules=rules)
     state: State = first_state(spec)
@@ -329,7 +332,7 @@ def test_a_run_that_ended_without_results_says_why(store: Store, open_page: Open
 
 def submitted(settings: Settings, store: Store) -> tuple[str, TrainSpec]:
     """Submit a run, and record it as the record worker does."""
-    spec = TrainSpec(dataset="ham", network=ALEXNET, training=replace(QUICK, height=200, width=100))
+    spec = TrainSpec(dataset="ham", network=ALEXNET, training=QUICK.replace(height=200, width=100))
     found = store.dataset("ham")
     assert found is not None
     run_id = Queues(settings).submit(spec, found).run_id

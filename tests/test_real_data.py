@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.compression.measure import MEASUREMENT_COLUMNS, SweepSpec, measure
+from core.compression.measure import MEASUREMENT_COLUMNS, measure
 from core.compression.outcomes import outcome
+from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from jobs.__main__ import main
 

@@ -19,7 +19,7 @@ from laboratory import ROOT, end, free_port, wait_for, workers, write_images
 from redis import Redis
 from tls import terminator
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.errors import QueueUnavailable
 from core.settings import Settings

@@ -26,15 +26,15 @@ from core.article.evidence import (
     trainings,
 )
 from core.article.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, UNPRINTED, cell, to_markdown
-from core.compression.measure import ResizeSpec, SweepSpec
+from core.compression.specs import ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, LENET5, NETWORKS
 from core.networks.pruning import prune
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
+from core.training.specs import Rules
 
 HALVINGS = Rules(factors=(50,))
-LONGER = replace(QUICK, epochs=30)
+LONGER = QUICK.replace(epochs=30)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_data_set_brings_its_reconstructions_and_a_reconstruction_stands_alone
 
 
 def test_newer_settings_take_a_networks_place_once_there_are_pairs_of_them(store: Store) -> None:
-    longest = replace(QUICK, epochs=40)
+    longest = QUICK.replace(epochs=40)
     record_training(store, "lenet5", [50.0], training=LONGER)
     record_training(store, "lenet5", [60.0], dataset="smaller", source="ham", training=LONGER)
     record_training(store, "lenet5", [10.0], training=longest)
@@ -146,10 +146,10 @@ def test_newer_settings_take_a_networks_place_once_there_are_pairs_of_them(store
 
 def test_a_quick_trial_takes_no_place_where_there_is_a_longer_training(store: Store) -> None:
     record_training(store, "lenet5", [50.0], training=LONGER)
-    record_training(store, "lenet5", [10.0], training=replace(QUICK, epochs=14))
-    record_training(store, "lenet5", [10.0], dataset="smaller", source="ham", training=replace(QUICK, epochs=14))
+    record_training(store, "lenet5", [10.0], training=QUICK.replace(epochs=14))
+    record_training(store, "lenet5", [10.0], dataset="smaller", source="ham", training=QUICK.replace(epochs=14))
     assert chosen_rows(store, 5)["test_accuracy"].tolist() == [50]
-    record_training(store, "lenet5", [40.0], training=replace(QUICK, epochs=15))
+    record_training(store, "lenet5", [40.0], training=QUICK.replace(epochs=15))
     assert chosen_rows(store, 5)["test_accuracy"].tolist() == [40]
 
 

@@ -9,9 +9,9 @@ import pytest
 from pages import OpenPage, opener, text
 from recorded import record_measured, record_training
 
-from core.compression.measure import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
+from core.training.specs import Rules
 from dashboard import data
 
 SPECS = (

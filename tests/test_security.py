@@ -32,7 +32,8 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from test_deploy import reserved_port
 from test_structure import FORBIDDEN, imports, sources
 
-from core.compression.measure import SweepSpec, measure
+from core.compression.measure import measure
+from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.data.folders import confine
 from core.data.images import read

@@ -14,7 +14,7 @@ import pytest
 from recorded import record_measured, record_training
 from test_store_check import fill
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.errors import StoreDamaged
 from core.settings import Settings
 from core.store import check as store_check

@@ -51,7 +51,7 @@ def record_sets(draw: st.DrawFn) -> list[Record]:
 
 
 unhurried = settings(deadline=None)  # shared cores
-small_targets = st.builds(Targets, st.integers(4, 60), st.integers(4, 30), st.integers(4, 20))
+small_targets = st.builds(Targets, train=st.integers(4, 60), validation=st.integers(4, 30), test=st.integers(4, 20))
 
 
 def lesions_by_plain_loops(records: list[Record]) -> list[set[int]]:
@@ -138,7 +138,9 @@ def test_a_small_class_of_single_images_is_divided_in_the_quotas_proportions_and
     images: int, seed: int
 ) -> None:
     records = of_class("melanoma", 476) + of_class("nevus", images)
-    split = split_records(records, Targets(660, 220, 72), seed=seed)  # quotas of one class: 330, 110, 36
+    split = split_records(
+        records, Targets(train=660, validation=220, test=72), seed=seed
+    )  # quotas of one class: 330, 110, 36
     exact = [images * quota / 476 for quota in (330, 110, 36)]
     counts = [sum(records[index].label == "nevus" for index in images_of) for images_of in sets(split)]
     assert sum(counts) == images
@@ -148,7 +150,7 @@ def test_a_small_class_of_single_images_is_divided_in_the_quotas_proportions_and
 
 def test_a_class_whose_lesions_are_larger_than_some_shares_is_still_used_up() -> None:
     records = of_class("melanoma", 100) + of_class("nevus", 12, per_lesion=6)
-    split = split_records(records, Targets(60, 20, 10))  # shares of nevus: 8, 3, 1
+    split = split_records(records, Targets(train=60, validation=20, test=10))  # shares of nevus: 8, 3, 1
     nevi = [[index for index in images if records[index].label == "nevus"] for images in sets(split)]
     assert sorted(len(images) for images in nevi) == [0, 6, 6]
 
@@ -156,21 +158,21 @@ def test_a_class_whose_lesions_are_larger_than_some_shares_is_still_used_up() ->
 @pytest.mark.parametrize("seed", range(8))
 def test_a_small_classs_large_lesions_find_their_place_before_small_ones_take_it(seed: int) -> None:
     nevi = [record(f"nevus_{i:02}", "nevus", "large" if i < 8 else None) for i in range(12)]
-    split = split_records([*nevi, *of_class("melanoma", 45)], Targets(60, 20, 10), seed=seed)
+    split = split_records([*nevi, *of_class("melanoma", 45)], Targets(train=60, validation=20, test=10), seed=seed)
     assert [len([index for index in images if index < 12]) for images in sets(split)] == [8, 3, 1]
 
 
 def test_another_seed_gives_another_split() -> None:
     records = of_class("melanoma", 40) + of_class("nevus", 40)
     assert (
-        split_records(records, Targets(20, 10, 6), seed=1).train
-        != split_records(records, Targets(20, 10, 6), seed=2).train
+        split_records(records, Targets(train=20, validation=10, test=6), seed=1).train
+        != split_records(records, Targets(train=20, validation=10, test=6), seed=2).train
     )
 
 
 def test_one_image_less_moves_few_others() -> None:
     records = of_class("melanoma", 200, per_lesion=2) + of_class("nevus", 200)
-    targets = Targets(120, 40, 20)
+    targets = Targets(train=120, validation=40, test=20)
     whole, without = split_records(records, targets), split_records(records[1:], targets)
     moved = sum(
         len({records[i].image_id for i in ours} ^ {records[1:][i].image_id for i in theirs})
@@ -189,13 +191,13 @@ def test_files_of_the_same_bytes_and_chains_of_lesions_count_as_one_lesion() -> 
     ]
     for seed in range(20):
         records = chain + of_class("melanoma", 30) + of_class("nevus", 30)
-        split = split_records(records, Targets(30, 16, 16), seed=seed)
+        split = split_records(records, Targets(train=30, validation=16, test=16), seed=seed)
         assert sum(bool(images & {0, 1, 2, 4}) for images in sets(split)) <= 1
 
 
 def test_unreadable_and_unlabelled_images_stay_out() -> None:
     records = [*of_class("melanoma", 10), *of_class("nevus", 10), record("x", None), record("y", "rash")]
-    split = split_records(records, Targets(100, 50, 20), unreadable=(0, 15))
+    split = split_records(records, Targets(train=100, validation=50, test=20), unreadable=(0, 15))
     assert set().union(*sets(split)) == set(range(20)) - {0, 15}
     assert split.classes == ("melanoma", "nevus")
 
@@ -205,7 +207,7 @@ def test_impossible_wishes_are_refused_in_words() -> None:
         split_records(of_class("nevus", 9))
     with pytest.raises(SpecError, match="at least 2 images, one for each class"):
         split_records(of_class("nevus", 9) + of_class("melanoma", 9), Targets(test=1))
-    with pytest.raises(SpecError, match="Received: 0"):
+    with pytest.raises(SpecError, match="got 0"):
         Targets(validation=0)
     with pytest.raises(SpecError, match="seed from 0"):
         split_records(of_class("nevus", 9) + of_class("melanoma", 9), seed=-1)
@@ -213,7 +215,7 @@ def test_impossible_wishes_are_refused_in_words() -> None:
 
 def test_a_leaky_split_is_random_by_image_and_labelled_so() -> None:
     records = of_class("melanoma", 200, per_lesion=4) + of_class("nevus", 200, per_lesion=4)
-    targets = Targets(120, 60, 40)
+    targets = Targets(train=120, validation=60, test=40)
     leaky = split_records(records, targets, leaky_split=True)
     assert leaky.leaky
     assert leaky.label.startswith("leaky")
@@ -229,7 +231,9 @@ def test_a_leaky_split_is_random_by_image_and_labelled_so() -> None:
 
 def test_the_table_counts_lesions_images_and_repeats() -> None:
     records = of_class("melanoma", 100, per_lesion=2) + of_class("negative", 10)
-    table = reached(records, split_records(records, Targets(60, 20, 10))).set_index(["label", "split"])
+    table = reached(records, split_records(records, Targets(train=60, validation=20, test=10))).set_index(
+        ["label", "split"]
+    )
     assert table.loc[("melanoma", "train")].tolist() == [30, 15, 30, 30]
     assert table.loc[("melanoma", "test")].tolist() == [5, 2, 4, 4]  # five do not come in pairs
     assert table.loc[("negative", "train")].tolist() == [30, 7, 7, 30]
@@ -237,7 +241,7 @@ def test_the_table_counts_lesions_images_and_repeats() -> None:
 
 
 def test_an_epochs_order_follows_from_seed_and_epoch_and_holds_every_image() -> None:
-    split = split_records(of_class("melanoma", 40) + of_class("nevus", 9), Targets(20, 10, 6))
+    split = split_records(of_class("melanoma", 40) + of_class("nevus", 9), Targets(train=20, validation=10, test=6))
     indices, augmented = epoch_indices(split, 7, 3)
     again, _ = epoch_indices(split, 7, 3)
     assert indices.tolist() == again.tolist()
@@ -332,5 +336,5 @@ def test_a_seed_has_32_bits() -> None:
     split_records(records, seed=2**32 - 1)
     with pytest.raises(SpecError, match="to 4294967295"):
         split_records(records, seed=2**32)
-    with pytest.raises(SpecError, match="at most 1,000,000,000 images"):
+    with pytest.raises(SpecError, match="from 1 to 1,000,000,000 images"):
         Targets(train=10**30)

@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from recorded import older_store
 
-from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult, SweepSpec
+from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.compression.outcomes import outcome
+from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, Record
 from core.data.metadata import LeftOut
 from core.errors import StoreBusy, StoreError

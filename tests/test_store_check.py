@@ -13,12 +13,12 @@ import duckdb
 import pytest
 from recorded import record_measured, record_reconstruction, record_training
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.errors import StoreDamaged, StoreError, StoreUnavailable
 from core.store import check as store_check
 from core.store.file import StoreFile, empty_store
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
+from core.training.specs import Rules
 
 HEADERS = 3 * 4096  # bytes of DuckDB's three headers, before the first block
 

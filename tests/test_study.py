@@ -37,13 +37,11 @@ from core.article.plan import (
     reconstruction_name,
     spec_ahead,
 )
-from core.compression.measure import DEFAULT_KS, ReconstructSpec, SweepSpec
+from core.compression.specs import DEFAULT_KS, ReconstructSpec, SweepSpec
 from core.data.datasets import Dataset, Record
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5, NETWORKS
-from core.training.algorithm2 import Baseline, Rules
-from core.training.specs import TrainingSpec
-from core.training.steps import PruneTrainSpec, TrainSpec
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 
 SPEC = ArticleSpec(dataset="moles", fingerprint="f0", networks=(LENET5, ALEXNET), seeds=(1, 2))
 STUDY = "article-1"
@@ -164,7 +162,7 @@ def test_trainings_on_the_originals_wait_for_nothing_and_the_rest_for_k() -> Non
 
 
 def test_a_fixed_k_lets_the_reconstruction_begin_at_once() -> None:
-    keys = Laboratory().submit_ready(replace(SPEC, k=100))
+    keys = Laboratory().submit_ready(SPEC.replace(k=100))
     assert {SWEEP, RECONSTRUCTION, RESIZE} <= set(keys)
 
 
@@ -177,7 +175,7 @@ def test_where_the_rule_chooses_no_k_the_study_stops_with_its_reason_and_goes_on
     assert stuck.status == "failed"
     assert stuck.trouble.startswith("Reconstruction at k*; Resize study at k*: no k by the plateau rule. Only 3 of 16")
     assert "Waiting for that: Algorithm 2 on the reconstructed images, lenet5, seed 1" in stuck.trouble
-    assert {each.part.key for each in lab.progress(replace(SPEC, k=200)).of(READY)} == {RECONSTRUCTION, RESIZE}
+    assert {each.part.key for each in lab.progress(SPEC.replace(k=200)).of(READY)} == {RECONSTRUCTION, RESIZE}
 
 
 def test_runs_that_others_submitted_count_once_they_finish_and_not_when_they_fail() -> None:
@@ -200,7 +198,7 @@ def test_a_run_on_other_images_or_with_other_settings_does_not_count() -> None:
     sweep = spec_ahead(SPEC, plan(SPEC)[0])
     assert isinstance(sweep, SweepSpec)
     lab.submit(sweep, fingerprint="f1")
-    lab.submit(replace(sweep, codec="png", quality=None))
+    lab.submit(sweep.replace(codec="png", quality=None))
     assert lab.progress().parts[0].state == READY
 
 
@@ -231,8 +229,8 @@ def test_an_equal_reconstruction_is_taken_whatever_its_name_unless_it_was_remove
 def test_a_name_that_is_taken_is_followed_by_a_number() -> None:
     assert reconstruction_name(SPEC, 350, frozenset()) == "moles-k350-jpeg95"
     assert reconstruction_name(SPEC, 350, frozenset({"moles-k350-jpeg95", "moles-k350-jpeg95-2"})).endswith("95-3")
-    assert reconstruction_name(replace(SPEC, reconstruction="mine"), 350, frozenset({"mine"})) == "mine"
-    unfolded = replace(SPEC, mode="unfolded", codec="png", quality=None)
+    assert reconstruction_name(SPEC.replace(reconstruction="mine"), 350, frozenset({"mine"})) == "mine"
+    unfolded = SPEC.replace(mode="unfolded", codec="png", quality=None)
     assert reconstruction_name(unfolded, 7, frozenset()) == "moles-k7-unfolded-png"
 
 
@@ -256,7 +254,10 @@ def test_the_first_step_of_the_pruning_is_the_training_on_reconstructed_images()
 
 
 def test_a_network_may_have_a_size_and_epochs_of_its_own() -> None:
-    spec = replace(SPEC, training=TrainingSpec(epochs=9), overrides=(Override("alexnet", 60, 80, 4),))
+    spec = SPEC.replace(
+        training=TrainingProtocol(epochs=9),
+        overrides=(Override(network="alexnet", height=60, width=80, epochs=4),),
+    )
     trained = [each for part in plan(spec) if isinstance(each := spec_ahead(spec, part), TrainSpec)]
     sizes = {(each.network.name, each.training.height, each.training.width, each.training.epochs) for each in trained}
     assert sizes == {("lenet5", 200, 100, 9), ("alexnet", 60, 80, 4)}
@@ -266,7 +267,14 @@ def test_a_network_may_have_a_size_and_epochs_of_its_own() -> None:
 def test_a_spec_survives_json_and_every_preset_can_be_followed_by_all_four_networks(name: str) -> None:
     spec = ArticleSpec(dataset="moles", **preset_values(name, tuple(NETWORKS.values())))
     assert ArticleSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-    full = replace(spec, baseline=Baseline(80, 80, 70, 70, 3), rules=Rules(factors=(40,)), k=5, reconstruction="mine")
+    full = spec.replace(
+        baseline=Baseline(
+            train_accuracy=80, train_precision=80, validation_accuracy=70, validation_precision=70, test_tolerance=3
+        ),
+        rules=Rules(factors=(40,)),
+        k=5,
+        reconstruction="mine",
+    )
     assert ArticleSpec.from_dict(json.loads(json.dumps(full.to_dict()))) == full
 
 
@@ -277,30 +285,33 @@ def test_a_preset_for_some_networks_overrides_none_of_the_others() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"networks": ()}, "networks: expected at least one"),
-        ({"networks": (LENET5, LENET5)}, "each once"),
-        ({"seeds": (1, 1)}, "seeds: expected"),
-        ({"rule": "mine"}, "rule: expected one of plateau"),
-        ({"ks": ()}, "k: expected at least one"),
-        ({"ks": (5, 5)}, "each value once"),
-        ({"k": 0}, "k: expected a whole number of at least 1"),
-        ({"overrides": (Override("custom1", 64, 64),)}, "overrides: expected at most one for each of lenet5, alexnet"),
-        ({"overrides": (Override("alexnet", 8, 8),)}, "alexnet: expected an input large enough"),
-        ({"codec": "png", "quality": 3}, "quality: expected none for png"),
-        ({"sizes": ()}, "sizes: expected at least one"),
+        ({"networks": ()}, "Expected networks to be at least one"),
+        ({"networks": (LENET5, LENET5)}, "each network once"),
+        ({"seeds": (1, 1)}, "each of seeds once"),
+        ({"rule": "mine"}, "Expected rule to be one of plateau"),
+        ({"ks": ()}, "Expected k to be at least one"),
+        ({"ks": (5, 5)}, "each of ks once"),
+        ({"k": 0}, "Expected fixed k to be a whole number of at least 1"),
+        (
+            {"overrides": (Override(network="custom1", height=64, width=64),)},
+            "Expected at most one override for each of lenet5, alexnet",
+        ),
+        ({"overrides": (Override(network="alexnet", height=8, width=8),)}, "alexnet: expected an input large enough"),
+        ({"codec": "png", "quality": 3}, "Expected no quality for png"),
+        ({"sizes": ()}, "Expected sizes to be at least one"),
         ({"reconstruction": "a/b"}, "name: expected a plain folder name"),
-        ({"device": "abacus"}, "device: expected one of"),
+        ({"device": "abacus"}, "Expected device to be one of"),
     ],
 )
 def test_a_study_that_nothing_can_follow_is_refused_with_the_reason(change: dict[str, Any], text: str) -> None:
     with pytest.raises(SpecError, match="(?i)" + text):
-        replace(SPEC, **change)
+        SPEC.replace(**change)
 
 
 def test_settings_that_are_no_settings_are_refused() -> None:
-    with pytest.raises(SpecError, match="got also colour"):
+    with pytest.raises(SpecError, match="got colour"):
         ArticleSpec.from_dict({"dataset": "moles", "colour": "red"})
-    with pytest.raises(SpecError, match="expected a name or a folder"):
+    with pytest.raises(SpecError, match="Expected data set, got none"):
         ArticleSpec(dataset="")
 
 
@@ -345,4 +356,4 @@ def test_a_data_set_that_cannot_be_studied_is_refused_before_anything_is_queued(
     with pytest.raises(SpecError, match="at least two classes"):
         SPEC.check(dataset(*((450, 600),) * 20, labels=("melanoma",)))
     with pytest.raises(SpecError, match="another name than the original"):
-        replace(SPEC, reconstruction="moles").check(dataset(*((450, 600),) * 20))
+        SPEC.replace(reconstruction="moles").check(dataset(*((450, 600),) * 20))

@@ -35,15 +35,15 @@ from core.article.plan import (
     Override,
     plan,
 )
-from core.compression.measure import Chunk, ImageResult, ReconstructSpec, spec_from_dict
+from core.compression.measure import Chunk, ImageResult
 from core.compression.outcomes import Outcome
+from core.compression.specs import ReconstructSpec, measuring_spec_from_dict
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5
 from core.settings import Settings
-from core.training.algorithm2 import Baseline, Rules, article_baseline
-from core.training.specs import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol, article_baseline
 from jobs import run_jobs as training_jobs
 from jobs.__main__ import build_parser, main
 from jobs.cli.study import spec_of
@@ -66,8 +66,8 @@ LABELS = ("melanoma", "nevus", "non_melanoma", "negative")
 SPEC = ArticleSpec(
     dataset="moles",
     networks=(LENET5,),
-    training=TrainingSpec(epochs=1, height=32, width=32, batch_size=8),
-    targets=Targets(32, 12, 12),
+    training=TrainingProtocol(epochs=1, height=32, width=32, batch_size=8),
+    targets=Targets(train=32, validation=12, test=12),
     rules=Rules(factors=(50,), max_iterations=1),
     ks=(4, 12, 24),
     sizes=((16, 16),),
@@ -127,7 +127,7 @@ class Lab:
 
     def _measure(self, run: dict[str, Any], now: datetime) -> None:
         """Record a measuring run's end; what it measured matters to a study by the k that the rules choose alone."""
-        spec = spec_from_dict(json.loads(run["spec"]))
+        spec = measuring_spec_from_dict(json.loads(run["spec"]))
         results = [ImageResult(each.image_id, "measured", None, 0.2) for each in self.dataset.records]
         self.store.record_images([Chunk(run["run_id"], run["attempt"], "svd-1", results)])
         made = None
@@ -176,7 +176,7 @@ def test_an_equal_study_under_way_is_given_back(lab: Lab) -> None:
     assert lab.submit() == study
     lab.redis.delete(*lab.redis.keys("dermslim:study-spec:*"))
     assert lab.submit() == study
-    assert lab.submit(replace(SPEC, seeds=(2,))) != study
+    assert lab.submit(SPEC.replace(seeds=(2,))) != study
 
 
 def test_runs_that_exist_already_are_taken_and_not_measured_again(lab: Lab) -> None:
@@ -311,7 +311,7 @@ def test_a_pause_holds_every_training_those_to_come_too_while_measuring_goes_on(
 
 
 def test_trainings_keep_their_order_through_a_pause_and_a_change_of_priority(lab: Lab) -> None:
-    study = lab.submit(replace(SPEC, seeds=(1, 2, 3)))
+    study = lab.submit(SPEC.replace(seeds=(1, 2, 3)))
     order = lab.redis.lrange("rq:queue:train", 0, -1)
     assert len(order) == 3
     pause_study(lab.queues, study)
@@ -355,7 +355,7 @@ def test_the_priority_holds_for_trainings_under_way_and_to_come(lab: Lab) -> Non
     with pytest.raises(SpecError, match="priority: expected one of"):
         prioritise_study(lab.queues, study, "urgent")
     with pytest.raises(SpecError, match="priority: expected one of"):
-        lab.submit(replace(SPEC, seeds=(3,)), priority="urgent")
+        lab.submit(SPEC.replace(seeds=(3,)), priority="urgent")
 
 
 def test_a_data_set_that_is_gone_fails_the_study_and_once_it_is_back_it_goes_on(lab: Lab) -> None:
@@ -378,7 +378,7 @@ def test_a_data_set_that_is_gone_fails_the_study_and_once_it_is_back_it_goes_on(
 
 
 def test_a_k_of_ones_own_replaces_the_rules_when_resuming(lab: Lab) -> None:
-    study = lab.submit(replace(SPEC, rule="budget", codec="png", quality=None))
+    study = lab.submit(SPEC.replace(rule="budget", codec="png", quality=None))
     lab.end("svd-sweep")
     lab.end("train")
     state = lab.state(study)
@@ -413,7 +413,7 @@ def test_unknown_studies_are_refused(lab: Lab) -> None:
 
 
 def test_the_estimate_sums_what_is_known_and_names_what_is_not(lab: Lab) -> None:
-    spec = replace(SPEC, seeds=(1, 2))
+    spec = SPEC.replace(seeds=(1, 2))
     nothing = estimate_study(lab.queues, spec, lab.dataset, plan(spec))
     assert nothing.seconds is None
     assert nothing.unknown == tuple(STAGES.values())
@@ -429,15 +429,22 @@ def test_the_estimate_sums_what_is_known_and_names_what_is_not(lab: Lab) -> None
     assert [stage.stage for stage in one.stages] == [SWEEP]
 
 
-FULL = replace(
-    SPEC,
+FULL = SPEC.replace(
     seeds=(1, 2),
-    overrides=(Override("lenet5", 40, 48, 3),),
-    baseline=Baseline(80, 80, 70, 70, 3),
+    overrides=(Override(network="lenet5", height=40, width=48, epochs=3),),
+    baseline=Baseline(
+        train_accuracy=80, train_precision=80, validation_accuracy=70, validation_precision=70, test_tolerance=3
+    ),
     split_seed=4,
     device="cpu",
-    training=TrainingSpec(
-        epochs=2, learning_rate=0.001, batch_size=16, height=64, width=48, augmentation=False, rotation=5.0,
+    training=TrainingProtocol(
+        epochs=2,
+        learning_rate=0.001,
+        batch_size=16,
+        height=64,
+        width=48,
+        augmentation=False,
+        rotation=5.0,
         mixed_precision=True,
     ),
     rules=Rules(factors=(40, 20), scope="first", max_failures=3, max_iterations=5, on_reject="continue"),
@@ -449,12 +456,12 @@ FULL = replace(
     k=11,
     sizes=((16, 16), (20, 10)),
     reconstruction="mine",
-)  # fmt: skip
+)
 
 
 # The first network's own thresholds, asked for by name: for every network then.
-NAMED_BASELINE = replace(
-    SPEC, networks=(LENET5, ALEXNET), training=PRESETS["laptop"], baseline=article_baseline("lenet5")
+NAMED_BASELINE = SPEC.replace(
+    networks=(LENET5, ALEXNET), training=PRESETS["laptop"], baseline=article_baseline("lenet5")
 )
 
 
@@ -510,7 +517,9 @@ def test_presets_set_their_overrides_unless_a_size_is_asked_for(lab: Lab) -> Non
         return spec_of(options, lab.dataset, [LENET5])
 
     assert (spec().sample_size, spec().rules.max_iterations) == (100, 1)
-    assert spec("--override", "lenet5=40x40:2").overrides == (Override("lenet5", 40, 40, 2),)
+    assert spec("--override", "lenet5=40x40:2").overrides == (
+        Override(network="lenet5", height=40, width=40, epochs=2),
+    )
     assert spec("--size", "32x32").training.height == 32
     assert spec("--k", "3,5").ks == (3, 5)
     for wrong in ("lenet5", "lenet5=40", "=40x40", "lenet5=40x40:few"):

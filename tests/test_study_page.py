@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,21 +27,21 @@ from core.article.plan import (
     run_spec,
 )
 from core.article.summary import COLUMNS, accuracy_sentences, compression_sentence, training_figures
-from core.compression.measure import Chunk, ImageResult, spec_hash
+from core.compression.measure import Chunk, ImageResult
 from core.compression.outcomes import Outcome
 from core.data.datasets import Dataset, Record
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.settings import Settings
+from core.specs import spec_hash
 from core.store.measurements import NewRun, Store
-from core.training.algorithm2 import Baseline, Rules
-from core.training.specs import PRESETS, TrainingSpec
+from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol
 from dashboard.forms import study as study_form
 from jobs.queues import Queues
 from jobs.studies import find, study_state, submit_study
 
 NOW = datetime(2026, 11, 24, 6, 12, tzinfo=UTC)
-TRAINING = TrainingSpec(epochs=3, height=75, width=100)
+TRAINING = TrainingProtocol(epochs=3, height=75, width=100)
 
 
 def labelled(name: str, *, source: str | None = None) -> Dataset:
@@ -61,7 +60,9 @@ SPEC = ArticleSpec(
     fingerprint=HAM.fingerprint,
     networks=(LENET5, ALEXNET),
     training=TRAINING,
-    baseline=Baseline(0, 0, 0, 0, 2),
+    baseline=Baseline(
+        train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=2
+    ),
     rules=Rules(factors=(50,), max_iterations=1),
 )
 STUDY = "article-20261123-223000-abc123"
@@ -202,9 +203,15 @@ def test_the_saving_is_told_with_what_re_encoding_alone_gives() -> None:
     ("typed", "overrides"),
     [
         ("", ()),
-        ("alexnet 60×80", (Override("alexnet", 60, 80),)),
-        ("alexnet 60x80, custom1 64×64 20 epochs", (Override("alexnet", 60, 80), Override("custom1", 64, 64, 20))),
-        ("my-net=64x48:1 epoch;", (Override("my-net", 64, 48, 1),)),
+        ("alexnet 60×80", (Override(network="alexnet", height=60, width=80),)),
+        (
+            "alexnet 60x80, custom1 64×64 20 epochs",
+            (
+                Override(network="alexnet", height=60, width=80),
+                Override(network="custom1", height=64, width=64, epochs=20),
+            ),
+        ),
+        ("my-net=64x48:1 epoch;", (Override(network="my-net", height=64, width=48, epochs=1),)),
     ],
 )
 def test_sizes_of_single_networks_are_read_as_typed_and_written_alike(
@@ -287,10 +294,19 @@ def test_what_cannot_be_studied_is_refused_in_the_form(
 
 
 def test_a_draft_gives_the_same_study_again(store: Store, settings: Settings, open_page: OpenPage) -> None:
-    spec = replace(
-        SPEC, seeds=(1, 3), overrides=(Override("alexnet", 60, 80, 2),), k=200, sample_size=20, codec="png",
-        quality=None, rule="knee", reconstruction="mine", split_seed=5, device="cpu", ks=(100, 200),
-    )  # fmt: skip
+    spec = SPEC.replace(
+        seeds=(1, 3),
+        overrides=(Override(network="alexnet", height=60, width=80, epochs=2),),
+        k=200,
+        sample_size=20,
+        codec="png",
+        quality=None,
+        rule="knee",
+        reconstruction="mine",
+        split_seed=5,
+        device="cpu",
+        ks=(100, 200),
+    )
     record_study(store, spec)
     page = open_page("study")
     copying = next(button for button in page.button if button.label.startswith("Use these settings"))

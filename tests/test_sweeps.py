@@ -11,25 +11,29 @@ import cv2
 import numpy as np
 import pytest
 
-from core.compression.measure import (
-    MEASUREMENT_COLUMNS,
+from core.compression.measure import MEASUREMENT_COLUMNS, measure, write_whole
+from core.compression.specs import (
+    MeasuringSpec,
+    MetricParameters,
     ReconstructSpec,
     ResizeSpec,
     RivalsSpec,
-    Spec,
     SweepSpec,
-    measure,
-    spec_from_dict,
-    spec_hash,
+    measuring_spec_from_dict,
     variants,
-    write_whole,
 )
-from core.compression.metrics import MetricParameters
 from core.data.datasets import Dataset, load_dataset
 from core.errors import SpecError
+from core.specs import spec_hash
 
 EVERY_KIND = [
-    SweepSpec(dataset="d", ks=(4, 2), quality=90, sample_size=3, metrics=MetricParameters(5, 0.2)),
+    SweepSpec(
+        dataset="d",
+        ks=(4, 2),
+        quality=90,
+        sample_size=3,
+        metrics=MetricParameters(changed_threshold=5, radial_cutoff=0.2),
+    ),
     RivalsSpec(dataset="d", rivals=(("jpeg", 75), ("png", None))),
     ResizeSpec(dataset="d", sizes=((10, 20),), k=3),
     ReconstructSpec(dataset="d", name="e", k=3, codec="png"),
@@ -46,23 +50,23 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("spec", EVERY_KIND, ids=lambda spec: spec.kind)
-def test_a_spec_survives_the_queue(spec: Spec) -> None:
-    assert spec_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+def test_a_spec_survives_the_queue(spec: MeasuringSpec) -> None:
+    assert measuring_spec_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"ks": ()}, "k: expected at least one value"),
-        ({"ks": (0,)}, "k: expected a whole number of at least 1; got 0"),
+        ({"ks": ()}, "Expected k to be at least one, got none."),
+        ({"ks": (0,)}, "Expected k to be whole numbers of at least 1, got 0."),
         ({"ks": (-3,)}, "got -3"),
         ({"ks": (2.5,)}, "got 2.5"),
         ({"ks": (True,)}, "got True"),
-        ({"ks": (5, 7, 5)}, "expected each value once; got 5 more than once"),
-        ({"mode": "diagonal"}, "mode: expected one of per_channel, unfolded; got 'diagonal'"),
-        ({"codec": "gif"}, "codec: expected one of jpeg"),
-        ({"quality": 101}, "quality of jpeg: expected a whole number"),
-        ({"codec": "png", "quality": 3}, "expected none for png"),
+        ({"ks": (5, 7, 5)}, "Expected each of ks once, got 5 more than once."),
+        ({"mode": "diagonal"}, "Expected mode to be one of per_channel, unfolded, got 'diagonal'."),
+        ({"codec": "gif"}, "Expected codec to be one of jpeg"),
+        ({"quality": 101}, "Expected quality of jpeg to be a whole number from 0 to 100, got 101."),
+        ({"codec": "png", "quality": 3}, "Expected no quality for png"),
         ({"sample_size": 0}, "sample size"),
         ({"seed": -1}, "seed"),
         ({"dataset": ""}, "data set"),
@@ -84,22 +88,22 @@ def test_a_sweep_that_cannot_be_measured_is_refused_with_what_was_expected(
         lambda: ResizeSpec(dataset="d", sizes=((0, 5),)),
         lambda: ReconstructSpec(dataset="d", name="../e"),
         lambda: ReconstructSpec(dataset="d", name=".hidden"),
-        lambda: spec_from_dict({"kind": "walk"}),
-        lambda: spec_from_dict({"kind": "svd-sweep", "dataset": "d", "speed": 3}),
-        lambda: spec_from_dict({"kind": "svd-sweep"}),
-        lambda: spec_from_dict({"kind": "svd-sweep", "dataset": "d", "metrics": {"speed": 3}}),
+        lambda: measuring_spec_from_dict({"kind": "walk"}),
+        lambda: measuring_spec_from_dict({"kind": "svd-sweep", "dataset": "d", "speed": 3}),
+        lambda: measuring_spec_from_dict({"kind": "svd-sweep"}),
+        lambda: measuring_spec_from_dict({"kind": "svd-sweep", "dataset": "d", "metrics": {"speed": 3}}),
     ],
 )
 def test_other_specs_refuse_too(make: object) -> None:
-    with pytest.raises(SpecError, match=r"expected|argument"):
+    with pytest.raises(SpecError, match="xpected"):
         make()  # type: ignore[operator]
 
 
 def test_the_hash_follows_what_is_measured_and_not_the_name_of_the_data_set() -> None:
     spec = SweepSpec(dataset="d", ks=(2, 4))
-    assert spec_hash(spec, "f") == spec_hash(replace(spec, dataset="other name", ks=(4, 2), quality=95), "f")
+    assert spec_hash(spec, "f") == spec_hash(spec.replace(dataset="other name", ks=(4, 2), quality=95), "f")
     assert spec_hash(spec, "f") != spec_hash(spec, "g")
-    assert spec_hash(spec, "f") != spec_hash(replace(spec, seed=2), "f")
+    assert spec_hash(spec, "f") != spec_hash(spec.replace(seed=2), "f")
 
 
 def test_sweep_rows_equal_the_plain_loop(dataset: Dataset) -> None:

@@ -16,7 +16,7 @@ from core.article.claims import claims_table
 from core.article.evidence import basis, grounds, known, offers, select, table, trainings
 from core.article.tables import to_csv, to_latex, to_markdown
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
+from core.training.specs import Rules
 from jobs.__main__ import main
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.article.printed import table5
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
+from core.training.specs import Rules
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record_training(store, "lenet5", [accuracy], seed=seed, sets=True, study="grid-1")
         record_training(store, "lenet5", [60.0], dataset="smaller", source="ham", seed=seed, sets=True)
     record_training(store, "lenet5", [80.0, 79.0, 10.0, 10.0], seed=3, rules=Rules(factors=(50, 33.33)))
-    record_training(store, "lenet5", [5.0], training=replace(QUICK, epochs=1))
+    record_training(store, "lenet5", [5.0], training=QUICK.replace(epochs=1))
     record_training(store, "lenet5", [90.0], dataset="*demo*_[a](b)", synthetic=True)
     return found
 

@@ -22,14 +22,13 @@ from core.errors import SpecError
 from core.networks.architectures import LENET5
 from core.networks.pruning import prune
 from core.training import loop as training
-from core.training.algorithm2 import CRITERIA, Baseline
 from core.training.classification import classify
-from core.training.loop import EpochResult, TrainingError, TrainingSpec, augment, evaluate, train, training_batches
-from core.training.specs import PRESETS
+from core.training.loop import EpochResult, TrainingError, TrainingProtocol, augment, evaluate, train, training_batches
+from core.training.specs import CRITERIA, PRESETS, Baseline
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, IMAGES = 32, 24, 24
-SPEC = TrainingSpec(epochs=4, batch_size=5, height=HEIGHT, width=WIDTH, seed=3)
+SPEC = TrainingProtocol(epochs=4, batch_size=5, height=HEIGHT, width=WIDTH, seed=3)
 NETWORK = prune(LENET5, 50)
 LABELS = np.array([0] * 9 + [1] * 7 + [2] * 5 + [3] * 3)
 
@@ -41,7 +40,7 @@ def photographs() -> tuple[np.ndarray, np.ndarray, np.ndarray, Split]:
     metadata = generator.normal(0, 1, (IMAGES, 3)).astype(np.float32)
     names = ("melanoma", "nevus", "non_melanoma", "negative")
     records = [Record(f"{i:02}", f"{i}.png", 1, 1, 1, f"{i}", names[label]) for i, label in enumerate(LABELS)]
-    return pixels, metadata, LABELS, split_records(records, Targets(24, 8, 4), seed=1)
+    return pixels, metadata, LABELS, split_records(records, Targets(train=24, validation=8, test=4), seed=1)
 
 
 DATA = photographs()
@@ -107,7 +106,7 @@ def test_a_killed_process_is_taken_up_by_another_to_the_same_end(undisturbed, tm
 
 
 def test_another_seed_gives_another_result(undisturbed, tmp_path: Path) -> None:
-    other = next(train(NETWORK, *DATA, replace(SPEC, seed=4), tmp_path))
+    other = next(train(NETWORK, *DATA, SPEC.replace(seed=4), tmp_path))
     assert other.train_loss != undisturbed[0][0].train_loss
 
 
@@ -122,7 +121,7 @@ def test_a_finished_training_is_told_again_and_nothing_is_trained(undisturbed) -
 def test_a_folder_of_another_training_is_refused(undisturbed) -> None:
     _, folder = undisturbed
     with pytest.raises(SpecError, match="another's checkpoint"):
-        next(train(NETWORK, *DATA, replace(SPEC, learning_rate=0.01), folder))
+        next(train(NETWORK, *DATA, SPEC.replace(learning_rate=0.01), folder))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no archive"])
@@ -201,8 +200,8 @@ import numpy as np, psutil
 from core.networks.architectures import ALEXNET
 import test_training as t
 height, width = 300, 400
-folder, spec = pathlib.Path(sys.argv[1]), replace(t.SPEC, height=height, width=width, batch_size=24)
-list(t.train(t.NETWORK, *t.DATA, replace(t.SPEC, epochs=1), folder / "small"))
+folder, spec = pathlib.Path(sys.argv[1]), t.SPEC.replace(height=height, width=width, batch_size=24)
+list(t.train(t.NETWORK, *t.DATA, t.SPEC.replace(epochs=1), folder / "small"))
 soft = psutil.Process().memory_info().vms + 400_000_000
 resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
 try:
@@ -227,7 +226,7 @@ def test_too_little_memory_is_told_with_a_hint_and_nothing_else_is_hidden() -> N
 
 
 def test_mixed_precision_trains_with_32_bit_probabilities_and_leaves_the_policy_as_it_was(tmp_path: Path) -> None:
-    spec = replace(SPEC, mixed_precision=True, epochs=1)
+    spec = SPEC.replace(mixed_precision=True, epochs=1)
     (result,) = train(NETWORK, *DATA, spec, tmp_path)
     assert np.isfinite(result.train_loss)
     assert keras.config.dtype_policy().name == "float32"
@@ -245,13 +244,13 @@ def test_an_epochs_batches_are_its_order_and_only_repeats_are_changed() -> None:
     assert np.array_equal(np.concatenate([one_hot for _, one_hot in batches]).argmax(axis=1), labels[order])
     changed = np.any(images != pixels[order], axis=(1, 2, 3))
     assert np.array_equal(changed, augmented)
-    plain = training_batches(*DATA, replace(SPEC, augmentation=False), 2)
+    plain = training_batches(*DATA, SPEC.replace(augmentation=False), 2)
     assert np.array_equal(plain[0][0]["image"], pixels[order[:5]])
 
 
 def test_augmentation_without_any_range_only_flips() -> None:
     image = DATA[0][0]
-    spec = replace(SPEC, rotation=0.0, zoom=0.0, brightness=0.0)
+    spec = SPEC.replace(rotation=0.0, zoom=0.0, brightness=0.0)
     flips = {image[::down, ::across].tobytes() for down in (1, -1) for across in (1, -1)}
     assert {augment(image, spec, np.random.default_rng(seed)).tobytes() for seed in range(40)} == flips
 
@@ -277,12 +276,12 @@ def test_augmentation_brightens_within_its_share() -> None:
 )
 def test_a_protocol_that_cannot_be_followed_is_refused(wrong) -> None:
     with pytest.raises(SpecError, match="Expected"):
-        TrainingSpec.from_dict(wrong)
+        TrainingProtocol.from_dict(wrong)
 
 
 def test_protocols_survive_json_and_the_article_is_the_default() -> None:
     for spec in PRESETS.values():
-        assert TrainingSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+        assert TrainingProtocol.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     article = PRESETS["article"]
     assert (article.epochs, article.learning_rate, article.batch_size) == (75, 0.002, 32)
 

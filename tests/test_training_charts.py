@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.pruning import can_shrink, prune, pruned_size
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
-from core.training.specs import EpochResult, TrainingSpec
-from core.training.steps import PruneTrainSpec, TrainSpec
+from core.training.results import EpochResult
+from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
 
-SPEC = PruneTrainSpec(dataset="ham", network=LENET5, training=TrainingSpec(epochs=3, height=48, width=64))
+SPEC = PruneTrainSpec(dataset="ham", network=LENET5, training=TrainingProtocol(epochs=3, height=48, width=64))
 NOW = datetime(2026, 11, 24, 22, 30, tzinfo=UTC)
 
 
@@ -166,7 +164,7 @@ def trained(store: Store, run_ids: list[str]) -> pd.DataFrame:
 
 def test_means_over_seeds_equal_the_plain_computation(store: Store) -> None:
     reached = {1: (71.0, 70.0), 2: (74.0, 60.0), 5: (80.0, 75.0)}
-    rules = Rules((50,), max_iterations=1)
+    rules = Rules(factors=(50,), max_iterations=1)
     runs = [record_training(store, "lenet5", figures, seed=seed, rules=rules) for seed, figures in reached.items()]
     table = training_numbers.over_seeds(trained(store, runs)).set_index("name")
     for place, name in enumerate(("Original", "R1: 50%")):
@@ -178,7 +176,7 @@ def test_means_over_seeds_equal_the_plain_computation(store: Store) -> None:
 
 
 def test_only_runs_alike_in_all_but_the_seed_are_averaged(store: Store) -> None:
-    longer = TrainingSpec(epochs=4, height=48, width=64)
+    longer = TrainingProtocol(epochs=4, height=48, width=64)
     runs = [
         record_training(store, "lenet5", (70.0,), seed=1),
         record_training(store, "lenet5", (80.0,), seed=2),
@@ -239,7 +237,7 @@ def test_compared_sizes_have_bars_of_one_deviation(store: Store) -> None:
 
 
 def test_only_settings_that_differ_are_shown() -> None:
-    other = replace(SPEC, training=replace(SPEC.training, seed=2, epochs=9), rules=Rules((16.5,)))
+    other = SPEC.replace(training=SPEC.training.replace(seed=2, epochs=9), rules=Rules(factors=(16.5,)))
     once = TrainSpec(dataset="ham", network=LENET5, training=SPEC.training)
     table = training_numbers.differing_settings({"a": SPEC.to_dict(), "b": other.to_dict(), "c": once.to_dict()})
     assert table.loc["epochs"].tolist() == ["3", "9", "3"]
@@ -251,7 +249,7 @@ def test_only_settings_that_differ_are_shown() -> None:
 
 
 def test_networks_of_one_name_with_other_layers_differ() -> None:
-    other = replace(SPEC, network=prune(LENET5, 50))
+    other = SPEC.replace(network=prune(LENET5, 50))
     table = training_numbers.differing_settings({"a": SPEC.to_dict(), "b": other.to_dict()})
     assert table.index.tolist() == ["layers"]
     assert table.loc["layers"].nunique() == 2
@@ -265,8 +263,8 @@ def test_the_most_trainings_are_those_until_nothing_shrinks_and_the_fewest_end_a
     while can_shrink(network, 50):
         network, count = prune(network, 50), count + 1
     assert training_numbers.step_range(SPEC) == (3, count)
-    assert training_numbers.step_range(replace(SPEC, rules=Rules((50,), max_failures=9))) == (2, count)
-    assert training_numbers.step_range(replace(SPEC, rules=Rules(max_iterations=1))) == (2, 2)
+    assert training_numbers.step_range(SPEC.replace(rules=Rules(factors=(50,), max_failures=9))) == (2, count)
+    assert training_numbers.step_range(SPEC.replace(rules=Rules(max_iterations=1))) == (2, 2)
     assert training_numbers.step_range(TrainSpec(dataset="ham", network=LENET5)) == (1, 1)
 
 

@@ -18,7 +18,7 @@ from recorded import record_training
 from core.errors import SpecError
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.algorithm2 import Rules
+from core.training.specs import Rules
 from jobs.__main__ import main
 from jobs.cli.clock import next_moment, parse_time
 from jobs.cli.training import await_start, next_time

@@ -34,9 +34,8 @@ from core.errors import SpecError
 from core.files.file_lock import file_lock
 from core.networks.architectures import LENET5
 from core.settings import Settings
-from core.training.algorithm2 import Baseline, Rules
-from core.training.specs import TrainingSpec
-from core.training.steps import PruneTrainSpec, TrainSpec, first_state
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
+from core.training.steps import first_state
 from jobs import run_jobs as training_jobs
 from jobs.connection import queue
 from jobs.live_runs import LiveRun
@@ -48,14 +47,16 @@ from jobs.train_task import LOCK_NAME
 pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a machine that is busy
 
 EPOCHS = 12
-EASY = Baseline(0, 0, 0, 0, 100)  # whatever was trained is accepted, so that the sequence of steps is known
+EASY = Baseline(
+    train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=100
+)  # whatever was trained is accepted, so that the sequence of steps is known
 COMMON: dict[str, Any] = {
     "network": LENET5,
-    "training": TrainingSpec(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
-    "targets": Targets(64, 16, 16),
+    "training": TrainingProtocol(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
+    "targets": Targets(train=64, validation=16, test=16),
     "baseline": EASY,
 }
-RULES = Rules((50.0, 33.33), max_iterations=1)
+RULES = Rules(factors=(50.0, 33.33), max_iterations=1)
 
 
 def registered(queues: Queues, folder: Path) -> Dataset:
@@ -166,7 +167,7 @@ def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(
 
 
 def test_an_estimate_counts_the_epochs_of_likely_networks_and_their_starts(lab: Queues, dataset: Dataset) -> None:
-    training = replace(COMMON["training"], epochs=2, seed=9)
+    training = COMMON["training"].replace(epochs=2, seed=9)
     short = TrainSpec(dataset=dataset.name, **(COMMON | {"training": training}))
     ended(lab, lab.submit(short, dataset).run_id)
     steps = lab.store.steps()
@@ -177,7 +178,7 @@ def test_an_estimate_counts_the_epochs_of_likely_networks_and_their_starts(lab: 
     estimate = lab.estimate(short, dataset)
     assert estimate.seconds == pytest.approx(2 * latest["epoch_seconds"] + start)
     assert f"{start:.0f} s to start" in estimate.basis
-    longer = replace(short, training=replace(training, epochs=10))
+    longer = short.replace(training=training.replace(epochs=10))
     assert lab.estimate(longer, dataset).seconds == pytest.approx(10 * latest["epoch_seconds"] + start)
     pruned = PruneTrainSpec(dataset=dataset.name, rules=RULES, **(COMMON | {"training": training}))
     assert start < lab.estimate(pruned, dataset).seconds - estimate.seconds < start + 2 * latest["epoch_seconds"]
@@ -185,7 +186,7 @@ def test_an_estimate_counts_the_epochs_of_likely_networks_and_their_starts(lab: 
 
 @pytest.mark.slow
 def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues, dataset: Dataset) -> None:
-    training = replace(COMMON["training"], epochs=30)
+    training = COMMON["training"].replace(epochs=30)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 2)
     lab.pause(run_id)
@@ -209,7 +210,7 @@ def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues
 def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_checkpoint(
     lab: Queues, dataset: Dataset
 ) -> None:
-    training = replace(COMMON["training"], epochs=40)
+    training = COMMON["training"].replace(epochs=40)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 2)
     lab.cancel(run_id)
@@ -246,7 +247,7 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Queues, dataset: Dataset) -> None:
     """The weights are spoilt on disk while the run is paused, as a training that diverges would spoil them."""
-    training = replace(COMMON["training"], epochs=50, seed=4)
+    training = COMMON["training"].replace(epochs=50, seed=4)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 1)
     lab.pause(run_id)
@@ -272,7 +273,7 @@ def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Qu
 def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late_does_nothing(
     lab: Queues, dataset: Dataset
 ) -> None:
-    spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=5)}))
+    spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=5)}))
     run_id = lab.submit(spec, dataset, start_after=datetime.now(UTC) + timedelta(hours=3)).run_id
     state = state_of(lab, run_id)
     assert state.status == "scheduled"
@@ -304,7 +305,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     held, wanted = [], ("normal", "low", "normal", "high", "low")
     later = datetime.now(UTC) + timedelta(hours=3)
     for seed, priority in enumerate(wanted):
-        spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=100 + seed)}))
+        spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=100 + seed)}))
         held.append(lab.submit(spec, dataset, priority=priority, start_after=later).run_id)
     connection = Redis.from_url(str(lab.settings.redis_url))
     forget_description(lab.settings, dataset)
@@ -329,7 +330,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
 
 
 def test_a_run_that_is_to_start_later_is_held_until_its_hour_and_then_released(lab: Queues, dataset: Dataset) -> None:
-    spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=6)}))
+    spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=6)}))
     with pytest.raises(SpecError, match="time zone"):
         lab.submit(spec, dataset, start_after=datetime(2040, 1, 1))  # noqa: DTZ001
     due = datetime.now(UTC) + timedelta(seconds=10)
@@ -346,7 +347,9 @@ def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_p
     folder = write_lesions(lab.settings.data_roots[0] / "vanishing", 6)
     small = registered(lab, folder)
     folder.rename(tmp_path / "away")
-    run_id = lab.submit(TrainSpec(dataset=small.name, **(COMMON | {"targets": Targets(16, 4, 4)})), small).run_id
+    run_id = lab.submit(
+        TrainSpec(dataset=small.name, **(COMMON | {"targets": Targets(train=16, validation=4, test=4)})), small
+    ).run_id
     state = ended(lab, run_id)
     assert state.status == "failed"
     assert "Expected a readable image" in str(state.error)
@@ -415,7 +418,7 @@ def test_a_step_that_ends_its_process_three_times_is_given_up_and_a_retry_keeps_
     )  # so that no process reaches the end of its first epoch before it is killed
     settings = replace(settings, data_roots=(*settings.data_roots, images.parent))
     queues = Queues(settings)
-    spec = PruneTrainSpec(dataset="lesions", **COMMON, rules=replace(RULES, max_iterations=2))
+    spec = PruneTrainSpec(dataset="lesions", **COMMON, rules=RULES.replace(max_iterations=2))
     with workers(settings, "record", "train") as (_, trainer):
         dataset = registered(queues, images)
         run_id = queues.submit(spec, dataset).run_id
@@ -445,7 +448,7 @@ def test_a_step_that_ends_its_process_three_times_is_given_up_and_a_retry_keeps_
 def test_submissions_of_one_click_share_a_study(lab: Queues, dataset: Dataset) -> None:
     later = datetime.now(UTC) + timedelta(hours=3)
     specs = [
-        TrainSpec(dataset=dataset.name, **(COMMON | {"training": replace(COMMON["training"], seed=seed)}))
+        TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=seed)}))
         for seed in (200, 201)
     ]
     found: list[Submission] = lab.submit_together([(spec, dataset) for spec in specs], start_after=later)

@@ -19,13 +19,14 @@ from core.networks.architectures import NETWORKS
 from core.store.measurements import NewRun, Store
 from core.training.algorithm2 import Step
 from core.training.classification import FIGURES
-from core.training.specs import EpochResult, TrainingSpec
-from core.training.steps import PruneTrainSpec, StepResult, TrainSpec, described, failed, first_state, next_training
+from core.training.results import EpochResult, StepResult
+from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
+from core.training.steps import described, failed, first_state, next_training
 from jobs import record_worker as recorder
 
 NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
 LENET5 = NETWORKS["lenet5"]
-SPEC = PruneTrainSpec(dataset="moles", network=LENET5, training=TrainingSpec(epochs=2, height=48, width=64, seed=7))
+SPEC = PruneTrainSpec(dataset="moles", network=LENET5, training=TrainingProtocol(epochs=2, height=48, width=64, seed=7))
 EPOCH = EpochResult(1, 0.9, 60.0, 61.0, 50.0, 0.8, 70.0, 71.0, None, 1.5, 300.0, meets_baseline=True, best=True)
 DATA: dict[str, Any] = {
     "reached": [

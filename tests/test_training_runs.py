@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.compression.measure import spec_hash
 from core.data.datasets import Dataset, Record
 from core.data.splits import Targets
 from core.errors import DermSlimError, SpecError
@@ -20,13 +19,23 @@ from core.networks.architectures import NETWORKS
 from core.networks.pruning import FACTORS, SCOPES, prune
 from core.runs import spec_from_dict
 from core.settings import Settings
-from core.training.algorithm2 import CRITERIA, ON_REJECT, Baseline, Rules, Step, Stop, article_baseline
-from core.training.specs import TrainingSpec
-from core.training.steps import (
+from core.specs import spec_hash
+from core.training.algorithm2 import Step, Stop
+from core.training.results import StepResult
+from core.training.specs import (
+    CRITERIA,
     DEVICES,
+    ON_REJECT,
+    Baseline,
     PruneTrainSpec,
-    StepResult,
+    Rules,
+    TrainingProtocol,
     TrainSpec,
+    article_baseline,
+    training_grid,
+    training_spec_from_dict,
+)
+from core.training.steps import (
     checkpoint_folder,
     described,
     failed,
@@ -37,8 +46,6 @@ from core.training.steps import (
     next_training,
     take_over_checkpoint,
     training_data,
-    training_grid,
-    training_spec_from_dict,
 )
 from jobs.__main__ import build_parser
 from jobs.cli.training import specs_of
@@ -50,7 +57,7 @@ SPEC = PruneTrainSpec(dataset="moles", network=LENET5)
 percent = st.floats(0, 100)
 share = st.floats(0, 0.9)
 trainings = st.builds(
-    TrainingSpec,
+    TrainingProtocol,
     epochs=st.integers(1, 500),
     learning_rate=st.floats(1e-12, 1),
     batch_size=st.integers(1, 512),
@@ -78,11 +85,11 @@ common: dict[str, Any] = {
     "dataset": st.sampled_from(("moles", "HAM 10000", "a'b")),
     "network": st.sampled_from(list(NETWORKS.values())),
     "training": trainings,
-    "targets": st.builds(Targets, *[st.integers(4, 9000)] * 3),
+    "targets": st.builds(Targets, **dict.fromkeys(Targets.model_fields, st.integers(4, 9000))),
     "split_seed": st.integers(0, 2**31),
     "leaky_split": st.booleans(),
     "device": st.sampled_from(DEVICES),
-    "baseline": st.none() | st.builds(Baseline, *[percent] * 5),
+    "baseline": st.none() | st.builds(Baseline, **dict.fromkeys(Baseline.model_fields, percent)),
 }
 specs = st.builds(TrainSpec, **common) | st.builds(PruneTrainSpec, **common, rules=rules)
 
@@ -97,9 +104,11 @@ def test_a_spec_survives_json_and_keeps_its_hash(spec: TrainSpec) -> None:
 
 
 def test_a_number_typed_with_or_without_its_point_makes_the_same_run() -> None:
-    whole, typed = (PruneTrainSpec(dataset="d", network=LENET5, rules=Rules((factor, 33.33))) for factor in (50, 50.0))
+    whole, typed = (
+        PruneTrainSpec(dataset="d", network=LENET5, rules=Rules(factors=(factor, 33.33))) for factor in (50, 50.0)
+    )
     assert spec_hash(whole, "f") == spec_hash(typed, "f")
-    assert spec_hash(whole, "f") != spec_hash(replace(whole, rules=Rules((50.5, 33.33))), "f")
+    assert spec_hash(whole, "f") != spec_hash(whole.replace(rules=Rules(factors=(50.5, 33.33))), "f")
 
 
 @given(specs)
@@ -117,7 +126,7 @@ def test_the_command_of_a_run_describes_the_same_run(spec: TrainSpec) -> None:
 @given(specs, specs)
 @settings(max_examples=60, deadline=None)
 def test_settings_differ_where_rows_may_not_be_averaged_and_only_there(one: TrainSpec, other: TrainSpec) -> None:
-    seeded = replace(one, training=replace(one.training, seed=one.training.seed + 1))
+    seeded = one.replace(training=one.training.replace(seed=one.training.seed + 1))
     assert seeded.settings == one.settings
     assert len(set(one.settings.split(", "))) == len(one.settings.split(", "))
     for name in ("epochs", "batch_size", "height"):
@@ -127,21 +136,28 @@ def test_settings_differ_where_rows_may_not_be_averaged_and_only_there(one: Trai
 
 def test_the_settings_of_the_article_name_the_protocol_alone() -> None:
     assert SPEC.settings == "200×100, 75 epochs, batch 32, learning rate 0.002"
-    changed = replace(
-        SPEC,
-        targets=Targets(40, 20, 8),
+    changed = SPEC.replace(
+        targets=Targets(train=40, validation=20, test=8),
         leaky_split=True,
-        baseline=Baseline(80, 80, 70, 70, 5),
-        rules=Rules((50, 25), "first", 1, 3, "continue"),
+        baseline=Baseline(
+            train_accuracy=80, train_precision=80, validation_accuracy=70, validation_precision=70, test_tolerance=5
+        ),
+        rules=Rules(factors=(50, 25), scope="first", max_failures=1, max_iterations=3, on_reject="continue"),
     )
     assert changed.settings == (
         "200×100, 75 epochs, batch 32, learning rate 0.002, targets 40/20/8, leaky split, baseline 80/80/70/70/−5, "
-        "scope first, factors 50/25, rejected networks shrunk on, ends at 1 failures, at most 3 pruned networks"
+        "factors 50/25, scope first, ends at 1 failures, pruned networks: at most 3, rejected networks shrunk on"
     )
 
 
 def test_the_article_s_thresholds_follow_the_network() -> None:
-    assert SPEC.thresholds == article_baseline("lenet5") == Baseline(90, 90, 75, 75, 2)
+    assert (
+        SPEC.thresholds
+        == article_baseline("lenet5")
+        == Baseline(
+            train_accuracy=90, train_precision=90, validation_accuracy=75, validation_precision=75, test_tolerance=2
+        )
+    )
     grid = list(
         training_grid(
             SPEC, networks=[LENET5, ALEXNET], datasets=["a", "b"], sizes=[(200, 100), (100, 200)], seeds=[1, 2]
@@ -151,7 +167,11 @@ def test_the_article_s_thresholds_follow_the_network() -> None:
     assert {spec.thresholds.validation_accuracy for spec in grid if spec.network.name == "alexnet"} == {80}
     assert {spec.rules.factors for spec in grid} == {FACTORS}
     assert [(grid[0].network.name, grid[0].dataset, grid[0].training.seed) for _ in range(1)] == [("lenet5", "a", 1)]
-    own = replace(SPEC, baseline=Baseline(1, 2, 3, 4, 5))
+    own = SPEC.replace(
+        baseline=Baseline(
+            train_accuracy=1, train_precision=2, validation_accuracy=3, validation_precision=4, test_tolerance=5
+        ),
+    )
     assert {spec.baseline for spec in training_grid(own, networks=[LENET5, ALEXNET], datasets=["a"])} == {own.baseline}
 
 
@@ -161,20 +181,20 @@ def test_the_article_s_thresholds_follow_the_network() -> None:
         ({"dataset": ""}, "data set"),
         ({"split_seed": -1}, "split seed"),
         ({"device": "tpu"}, "one of auto, cpu, gpu"),
-        ({"training": TrainingSpec(height=8, width=8)}, "8"),
+        ({"training": TrainingProtocol(height=8, width=8)}, "8"),
     ],
 )
 def test_a_spec_that_no_training_can_follow_is_refused(wrong: dict[str, Any], expected: str) -> None:
     with pytest.raises(SpecError, match=expected):
-        replace(SPEC, **wrong)
+        SPEC.replace(**wrong)
 
 
 def test_unknown_kinds_and_names_are_refused() -> None:
-    with pytest.raises(SpecError, match="expected one of train, prune-train"):
+    with pytest.raises(SpecError, match="to be one of train, prune-train"):
         training_spec_from_dict(SPEC.to_dict() | {"kind": "learn"})
     with pytest.raises(SpecError, match="got colour"):
         training_spec_from_dict(SPEC.to_dict() | {"colour": 1})
-    with pytest.raises(SpecError, match="prune-train"):
+    with pytest.raises(SpecError, match="Expected data set, got none"):
         training_spec_from_dict({"kind": "prune-train"})
 
 
@@ -226,7 +246,7 @@ def test_a_step_survives_json() -> None:
 def test_likely_networks_are_those_that_an_estimate_counts() -> None:
     assert likely_networks(TrainSpec(dataset="moles", network=LENET5)) == [LENET5]
     assert likely_networks(SPEC)[:2] == [LENET5, prune(LENET5, 50)]
-    assert len(likely_networks(replace(SPEC, rules=Rules(max_iterations=1)))) == 2
+    assert len(likely_networks(SPEC.replace(rules=Rules(max_iterations=1)))) == 2
 
 
 def test_data_are_refused_where_a_set_cannot_be_drawn(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from laboratory import wait_for, workers, write_images
 from recorded import record_training
 from redis import Redis
 
-from core.compression.measure import SweepSpec
+from core.compression.specs import SweepSpec
 from core.errors import SpecError
 from core.settings import Settings
 from core.store.measurements import NewRun, Store

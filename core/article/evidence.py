@@ -16,7 +16,7 @@ import pandas as pd
 
 from core.article.claims import ARTICLE_K, CURVES, Known
 from core.article.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, MeasuredTable, article_table, further_table
-from core.compression.measure import DEFAULT_KS, DEFAULT_SIZES, SweepSpec
+from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, SweepSpec
 from core.data.splits import SPLITS
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, NETWORKS
@@ -24,7 +24,7 @@ from core.networks.architectures import to_dict as network_to_dict
 from core.networks.costs import curve_table
 from core.networks.fits import CurveFits, fit_curves
 from core.store.measurements import Store
-from core.training.steps import PruneTrainSpec, TrainSpec, training_spec_from_dict
+from core.training.specs import PruneTrainSpec, TrainSpec, training_spec_from_dict
 
 RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "images")
 MEASURED_COLUMNS = (

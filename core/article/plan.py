@@ -13,35 +13,54 @@ stopped anywhere, by anything, and goes on from what is there.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
 
-from core.compression.measure import (
-    DEFAULT_KS,
-    DEFAULT_SIZES,
-    ReconstructSpec,
-    ResizeSpec,
-    SweepSpec,
-    codec_name,
-    normal_quality,
-)
+import annotated_types as at
+from pydantic import model_validator
+
 from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.optimal_k import RULES as K_RULES
+from core.compression.specs import (
+    DEFAULT_KS,
+    DEFAULT_SIZES,
+    CodecName,
+    DatasetName,
+    Ks,
+    Mode,
+    Quality,
+    ReconstructSpec,
+    ResizeSpec,
+    SampleSize,
+    Side,
+    Sizes,
+    SweepSpec,
+    codec_name,
+)
 from core.compression.svd import largest_k
 from core.data.datasets import Dataset
 from core.data.names import derived_name
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
-from core.networks.architectures import from_dict as network_from_dict
-from core.networks.architectures import to_dict as network_to_dict
 from core.runs import RunSpec
+from core.specs import Once, Seed, Setting, Spec, Text, Whole
 from core.store.trainings import ENDED
-from core.training.algorithm2 import Baseline, Rules, baseline_from_dict, rules_from_dict
-from core.training.specs import PRESETS, TrainingSpec
-from core.training.steps import TRAINING_SPECS, PruneTrainSpec, TrainSpec
+from core.training.specs import (
+    MOST_EPOCHS,
+    PRESETS,
+    TRAINING_SPECS,
+    Device,
+    Network,
+    OwnBaseline,
+    PruneTrainSpec,
+    Rules,
+    SplitSeed,
+    TargetsOfSets,
+    TrainingProtocol,
+    TrainSpec,
+)
 
 KIND = "article"
 RULE_NAMES = tuple(rule.name for rule in K_RULES)
@@ -56,21 +75,19 @@ STAGES = {
 MOST_IMAGES = 0.95  # share of the images whose rank the sweep's ks keep to where they are fitted
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(Spec):
     """What one network does differently: a size, so that slow networks may be fed smaller images, or epochs.
 
     height, width: pixels; epochs: None for the study's own.
     """
 
-    network: str
-    height: int
-    width: int
-    epochs: int | None = None
+    network: Annotated[Text, Setting("Network")]
+    height: Annotated[Side, Setting("Rows", unit="pixels")]
+    width: Annotated[Side, Setting("Columns", unit="pixels")]
+    epochs: Annotated[Whole | None, Setting("Epochs", "The study's where it is empty.", ge=1, le=MOST_EPOCHS)] = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArticleSpec:
+class ArticleSpec(Spec):
     """Everything that the article's study is told.
 
     fingerprint: of the data set's images; empty before the study is submitted. training: its seed is not looked at,
@@ -79,42 +96,45 @@ class ArticleSpec:
     the new data set's name, empty for one made of k and codec.
     """
 
-    dataset: str
-    fingerprint: str = ""
-    networks: tuple[NetworkSpec, ...] = tuple(NETWORKS.values())
-    seeds: tuple[int, ...] = (1,)
-    training: TrainingSpec = field(default_factory=TrainingSpec)
-    overrides: tuple[Override, ...] = ()
-    targets: Targets = field(default_factory=Targets)
-    split_seed: int = 1
-    device: str = "auto"
-    baseline: Baseline | None = None
-    rules: Rules = field(default_factory=Rules)
-    ks: tuple[int, ...] = DEFAULT_KS
-    mode: str = "per_channel"
-    codec: str = "jpeg"
-    quality: int | None = None
-    sample_size: int | None = None
-    rule: str = DEFAULT_RULE
-    k: int | None = None
-    sizes: tuple[tuple[int, int], ...] = DEFAULT_SIZES
-    reconstruction: str = ""
+    dataset: DatasetName
+    fingerprint: Annotated[Text, Setting("Fingerprint of the images")] = ""
+    networks: Annotated[tuple[Network, ...], at.MinLen(1), Setting("Networks")] = tuple(NETWORKS.values())
+    seeds: Annotated[
+        tuple[Seed, ...], at.MinLen(1), Once, Setting("Seeds", "1,2,3 trains everything three times, to be averaged.")
+    ] = (1,)
+    training: TrainingProtocol = TrainingProtocol()
+    overrides: Annotated[
+        tuple[Override, ...],
+        Setting("Sizes of single networks", "Slow networks may be fed smaller images.", flag="--override"),
+    ] = ()
+    targets: TargetsOfSets = Targets()
+    split_seed: SplitSeed = 1
+    device: Device = "auto"
+    baseline: OwnBaseline = None
+    rules: Rules = Rules()
+    ks: Ks = DEFAULT_KS
+    mode: Mode = "per_channel"
+    codec: CodecName = "jpeg"
+    quality: Quality = None
+    sample_size: SampleSize = None
+    rule: Annotated[Text, Setting("Rule that chooses k*", choices=RULE_NAMES)] = DEFAULT_RULE
+    k: Annotated[Whole | None, Setting("Fixed k", "Overrides the rule.", name="fixed k", flag="--fixed-k", ge=1)] = None
+    sizes: Sizes = DEFAULT_SIZES
+    reconstruction: Annotated[
+        Text, Setting("Name of the reconstruction", "Made of k and codec where it is empty.", flag="--name")
+    ] = ""
 
-    def __post_init__(self) -> None:
-        """Refuse what no study can follow, a size too small for one of the networks included."""
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
         names = [network.name for network in self.networks]
-        if not names or len(set(names)) < len(names):
-            raise SpecError(f"networks: expected at least one, each once; got {', '.join(names) or 'none'}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise SpecError(f"seeds: expected at least one, each once; got {', '.join(map(str, self.seeds)) or 'none'}")
-        if self.rule not in RULE_NAMES:
-            raise SpecError(f"rule: expected one of {', '.join(RULE_NAMES)}; got {self.rule!r}")
+        if len(set(names)) < len(names):
+            raise SpecError(f"Expected each network once, got {', '.join(names)}.")
         changed = [override.network for override in self.overrides]
         if len(set(changed)) < len(changed) or not set(changed) <= set(names):
-            raise SpecError(f"overrides: expected at most one for each of {', '.join(names)}; got {', '.join(changed)}")
-        object.__setattr__(self, "quality", normal_quality(self.codec, self.quality))
+            raise SpecError(f"Expected at most one override for each of {', '.join(names)}, got {', '.join(changed)}.")
         for _ in specs_ahead(self):
             pass
+        return self
 
     def check(self, dataset: Dataset) -> None:
         """Raise SpecError where the data set cannot be studied so: no labels, or a k above its rank."""
@@ -124,44 +144,13 @@ class ArticleSpec:
                 spec.check(dataset)
             seen.add(spec.kind)
 
-    def protocol_of(self, network: str) -> TrainingSpec:
+    def protocol_of(self, network: str) -> TrainingProtocol:
         """Return the protocol that a network is trained by, seed aside."""
         for override in self.overrides:
             if override.network == network:
                 epochs = self.training.epochs if override.epochs is None else override.epochs
-                return replace(self.training, height=override.height, width=override.width, epochs=epochs)
+                return self.training.replace(height=override.height, width=override.width, epochs=epochs)
         return self.training
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON-ready values; `from_dict` reads it back."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "networks"}
-        plain = {
-            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()
-        }
-        plain["overrides"] = [asdict(override) for override in self.overrides]
-        plain["networks"] = [network_to_dict(network) for network in self.networks]
-        return dict(json.loads(json.dumps(plain)))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ArticleSpec:
-        """Return the spec that `to_dict` described; what is missing has its default. Raises SpecError."""
-        if unknown := sorted(set(values) - {item.name for item in fields(cls)}):
-            raise SpecError(f"article: expected a study's settings; got also {', '.join(unknown)}")
-        read: dict[str, Callable[[Any], Any]] = {
-            "networks": lambda given: tuple(network_from_dict(each) for each in given),
-            "training": TrainingSpec.from_dict,
-            "overrides": lambda given: tuple(Override(**each) for each in given),
-            "targets": lambda given: Targets(**given),
-            "baseline": lambda given: None if given is None else baseline_from_dict(given),
-            "rules": rules_from_dict,
-            "seeds": tuple,
-            "ks": tuple,
-            "sizes": lambda given: tuple((rows, columns) for rows, columns in given),
-        }
-        try:
-            return cls(**{name: read[name](value) if name in read else value for name, value in values.items()})
-        except (TypeError, ValueError) as error:
-            raise SpecError(f"article: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +164,12 @@ class Preset:
 
 STUDY_PRESETS = {
     "article": Preset(),
-    "laptop": Preset(overrides=(Override("alexnet", 60, 80),)),  # four times custom1's work at equal size
-    "quick": Preset(overrides=(Override("custom1", 64, 64),), rules=Rules(max_iterations=1), sample_size=100),
+    "laptop": Preset(
+        overrides=(Override(network="alexnet", height=60, width=80),)
+    ),  # four times custom1's work at equal size
+    "quick": Preset(
+        overrides=(Override(network="custom1", height=64, width=64),), rules=Rules(max_iterations=1), sample_size=100
+    ),
 }
 
 
@@ -264,7 +257,7 @@ def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> R
         raise SpecError(f"part {part.key}: expected a network and a seed; got none")
     training: dict[str, Any] = {
         "network": part.network,
-        "training": replace(spec.protocol_of(part.network.name), seed=part.seed),
+        "training": spec.protocol_of(part.network.name).replace(seed=part.seed),
         "targets": spec.targets,
         "split_seed": spec.split_seed,
         "device": spec.device,

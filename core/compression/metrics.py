@@ -30,8 +30,9 @@ from core.compression.pixel_loops import (
     spectral_sums,
     window_sums,
 )
+from core.compression.specs import MetricParameters
 from core.data.images import grey
-from core.errors import ImageError, SpecError
+from core.errors import ImageError
 
 Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
@@ -220,28 +221,6 @@ METRICS: tuple[Metric, ...] = (
 METRICS_BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
-@dataclass(frozen=True)
-class MetricParameters:
-    """What a user may set about the metrics.
-
-    changed_threshold: `changed_percent` counts pixels whose largest channel difference is above it, 0–255.
-    radial_cutoff: border of `mse_low` and `mse_high` in cycles a pixel, above 0 and below √½.
-    """
-
-    changed_threshold: int = 10
-    radial_cutoff: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check the values; raise `SpecError`."""
-        threshold, cutoff = self.changed_threshold, self.radial_cutoff
-        if isinstance(threshold, bool) or not isinstance(threshold, int) or not 0 <= threshold <= 255:
-            raise SpecError(f"Expected changed_threshold to be a whole number from 0 to 255. Received: {threshold!r}")
-        if isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or not 0 < cutoff < math.sqrt(0.5):
-            raise SpecError(
-                f"Expected radial_cutoff to be a number of cycles a pixel between 0 and 0.7071. Received: {cutoff!r}"
-            )
-
-
 COMPARED_PIXELS = 50_000_000  # of an image; a comparison takes 58 bytes for each, measured
 
 
@@ -253,7 +232,7 @@ class Original:
     """
 
     image: Image
-    parameters: MetricParameters = MetricParameters()
+    parameters: MetricParameters = field(default_factory=MetricParameters)
     features: Features = field(init=False, repr=False)
     windows: tuple[Array, Array] | None = field(init=False, repr=False)  # sums of SSIM's windows, None below 7 pixels
     low: npt.NDArray[np.bool_] = field(init=False, repr=False)  # frequencies of `mse_low`

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from core.compression.measure import Spec, SweepSpec, variants
 from core.compression.optimal_k import RuleParameters, choose_k
+from core.compression.specs import MeasuringSpec, SweepSpec, variants
 from core.compression.summary import storage, summarise
 
 
@@ -21,7 +21,7 @@ class Outcome:
     optimal_k: pd.DataFrame
 
 
-def outcome(spec: Spec, measurements: pd.DataFrame, total: int) -> Outcome:
+def outcome(spec: MeasuringSpec, measurements: pd.DataFrame, total: int) -> Outcome:
     """Summarise a run.
 
     measurements: rows with the columns `core.compression.measure.MEASUREMENT_COLUMNS`. total: images that the run was

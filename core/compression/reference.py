@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.metrics import normalized_mutual_information, structural_similarity, variation_of_information
 
-from core.compression.metrics import MetricParameters
+from core.compression.specs import MetricParameters
 from core.data.images import decode, encode
 
 Image = npt.NDArray[np.uint8]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from hashlib import blake2b
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from core.data.datasets import Record
 from core.errors import SpecError
 from core.networks.architectures import CLASSES
-from core.training.specs import LARGEST_SEED
+from core.specs import LARGEST_SEED, Setting, Spec, Whole
 
 SPLITS = ("train", "validation", "test")
 SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
@@ -32,21 +33,15 @@ Indices = npt.NDArray[np.int64]
 Group = tuple[int, ...]  # records of one lesion, which belong to one split
 
 
-@dataclass(frozen=True)
-class Targets:
+_Images = partial(Setting, ge=1, le=MOST_IMAGES, unit="images")
+
+
+class Targets(Spec):
     """How many images each split shall have, all classes together (docs/definitions.md, data)."""
 
-    train: int = 3300
-    validation: int = 1100
-    test: int = 360
-
-    def __post_init__(self) -> None:
-        """Refuse what is no number of images."""
-        for name, images in asdict(self).items():
-            if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-                raise SpecError(f"Expected {name} to be a number of images, at least 1. Received: {images!r}.")
-            if images > MOST_IMAGES:
-                raise SpecError(f"Expected {name} to be at most {MOST_IMAGES:,} images. Received: {images!r}.")
+    train: Annotated[Whole, _Images("Training")] = 3300
+    validation: Annotated[Whole, _Images("Validation")] = 1100
+    test: Annotated[Whole, _Images("Test")] = 360
 
     def quotas(self, classes: int) -> Indices:
         """Return the images of one class in each of `SPLITS`; classes are equal, a remainder is left out."""

@@ -13,8 +13,9 @@ import pandas as pd
 from core.article.tables import STEP_COLUMNS
 from core.errors import StoreError
 from core.store.file import StoreFile, insert, one, plain_rows
-from core.training.specs import EpochResult
-from core.training.steps import STEP_FIGURES, StepResult, training_spec_from_dict
+from core.training.results import EpochResult, StepResult
+from core.training.specs import training_spec_from_dict
+from core.training.steps import STEP_FIGURES
 
 ENDED = ("finished", "failed", "cancelled")
 JSON_COLUMNS = ("factors", "network", "classification")

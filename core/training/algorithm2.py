@@ -15,128 +15,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.architectures import to_dict as network_to_dict
-from core.networks.pruning import FACTORS, SCOPES, can_shrink, kept_share, prune
+from core.networks.pruning import can_shrink, prune
+from core.training.specs import CONTINUE, CRITERIA, Baseline, Rules, article_baseline, percent
 
 ORIGINAL = "Original"
-MOST_STEPS = 10_000  # of a run, or failures in it: no network shrinks so often
 ROUNDING = 1e-9  # a limit missed by less is met: 65.01 − 2 is a little above 63.01 in floats
-
-# What is shrunk after a rejection, and by which factor.
-STOP_AT_ACCEPTED, CONTINUE = "stop at accepted", "continue"
-ON_REJECT: dict[str, str] = {
-    STOP_AT_ACCEPTED: "Go back to the last accepted network and shrink it by the next factor.",
-    CONTINUE: (
-        "Shrink the rejected network on by the same factor, where that factor led to the last accepted network or is "
-        "the last one; a factor that failed at its first attempt gives way to the next, from the last accepted network."
-    ),
-}
-
-# The figures that decide, all in percent: the first criterion missed is the one that is named.
-TRAINING = ("train_accuracy", "train_precision")
-VALIDATION = ("validation_accuracy", "validation_precision")
-TEST = ("test_accuracy", "test_precision", "test_recall")
-CRITERIA = (*TRAINING, *VALIDATION, *TEST)
-ARTICLE_VALIDATION = {"lenet5": 75.0}  # section 5.2: the shallow network's lower bar
-
-
-def require_percent(name: str, value: object) -> None:
-    """Raise SpecError unless the value is a number from 0 to 100."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        raise SpecError(f"expected {name} to lie between 0 and 100 percent, got {value!r}")
-
-
-def require_count(name: str, value: object) -> None:
-    """Raise SpecError unless the value is a whole number from 1 to `MOST_STEPS`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SpecError(f"expected {name} to be a whole number of at least 1, got {value!r}")
-    if value > MOST_STEPS:
-        raise SpecError(f"expected {name} to be a whole number of at most {MOST_STEPS}, got {value!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The figures that a network must reach to be accepted, in percent (section 4.2).
-
-    test_tolerance: points by which test accuracy, precision and recall may each lie under the unpruned network's.
-    """
-
-    train_accuracy: float = 90.0
-    train_precision: float = 90.0
-    validation_accuracy: float = 80.0
-    validation_precision: float = 80.0
-    test_tolerance: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Refuse what is not a percentage."""
-        for each in fields(self):
-            require_percent(each.name, getattr(self, each.name))
-
-    def needed(self, criterion: str, unpruned: Mapping[str, float | None] | None) -> float | None:
-        """Return the least value of a criterion; None where the unpruned network's figure is undefined.
-
-        unpruned: the unpruned network's figures; None for that network itself, which meets its own test figures.
-        """
-        if criterion not in TEST:
-            return cast(float, getattr(self, criterion))
-        if unpruned is None:
-            return 0.0
-        reference = unpruned.get(criterion)
-        return None if reference is None else reference - self.test_tolerance
-
-
-def article_baseline(network: str) -> Baseline:
-    """Return the article's thresholds for a network's name: 80 % in validation, 75 % for lenet5."""
-    validation = ARTICLE_VALIDATION.get(network, 80.0)
-    return Baseline(validation_accuracy=validation, validation_precision=validation)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a user may set about the sequence.
-
-    factors: percent, in the order tried; no two with the same whole percent, which names a step. scope: see
-    `core.networks.pruning.SCOPES`. max_failures: rejections in a row that end the run. max_iterations: pruned networks
-    trained, None for no limit. on_reject: one of `ON_REJECT`.
-    """
-
-    factors: tuple[float, ...] = FACTORS
-    scope: str = "all"
-    max_failures: int = 2
-    max_iterations: int | None = None
-    on_reject: str = STOP_AT_ACCEPTED
-
-    def __post_init__(self) -> None:
-        """Refuse rules that no run can follow."""
-        if not self.factors:
-            raise SpecError("expected at least one pruning factor, got none")
-        for factor in self.factors:
-            require_percent("a pruning factor", factor)
-            kept_share(factor)
-        labels = [percent(factor) for factor in self.factors]
-        if len(set(labels)) < len(labels):
-            raise SpecError(
-                f"expected factors that differ in their whole percent, which names the steps, got {self.factors}"
-            )
-        if self.scope not in SCOPES:
-            raise SpecError(f"expected a scope of {', '.join(SCOPES)}, got {self.scope!r}")
-        if self.on_reject not in ON_REJECT:
-            raise SpecError(f"expected on_reject to be one of {', '.join(ON_REJECT)}, got {self.on_reject!r}")
-        require_count("max_failures", self.max_failures)
-        if self.max_iterations is not None:
-            require_count("max_iterations", self.max_iterations)
-
-
-def percent(factor: float) -> str:
-    """Return a factor as Table 6 writes it: 33.33 as 33%, and in full where nothing whole would be left."""
-    return f"{int(factor) if factor >= 1 else factor:g}%"
 
 
 def step_name(factors: tuple[float, ...]) -> str:
@@ -321,7 +212,8 @@ def figure(criterion: str, metrics: Mapping[str, Any]) -> float | None:
     value = metrics[criterion]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    require_percent(criterion, value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise SpecError(f"Expected {criterion} to be a number from 0 to 100 percent, got {value!r}.")
     return float(value)
 
 
@@ -336,8 +228,8 @@ def to_dict(state: State) -> dict[str, Any]:
     """Return a state as JSON takes it."""
     return {
         "network": network_to_dict(state.network),
-        "rules": asdict(state.rules) | {"factors": list(state.rules.factors)},
-        "baseline": asdict(state.baseline),
+        "rules": state.rules.to_dict(),
+        "baseline": state.baseline.to_dict(),
         "outcomes": [
             {
                 "name": outcome.name,
@@ -351,32 +243,6 @@ def to_dict(state: State) -> dict[str, Any]:
     }
 
 
-def rules_from_dict(data: object) -> Rules:
-    """Turn plain data into rules; what is left out has its default. Raises SpecError."""
-    values = known_fields(data, Rules)
-    if "factors" in values:
-        if not isinstance(values["factors"], list | tuple):
-            raise SpecError(f"expected factors to be a list of percentages, got {values['factors']!r}")
-        values["factors"] = tuple(values["factors"])
-    return Rules(**values)
-
-
-def baseline_from_dict(data: object) -> Baseline:
-    """Turn plain data into thresholds; what is left out has its default. Raises SpecError."""
-    return Baseline(**known_fields(data, Baseline))
-
-
-def known_fields(data: object, record: type[Rules] | type[Baseline]) -> dict[str, Any]:
-    """Return the mapping, or raise SpecError for anything else and for unknown fields."""
-    known = [each.name for each in fields(record)]
-    if not isinstance(data, Mapping):
-        raise SpecError(f"expected the fields {', '.join(known)}, got {data!r}")
-    for key in data:
-        if key not in known:
-            raise SpecError(f"expected the fields {', '.join(known)}, got the unknown field {key!r}")
-    return dict(data)
-
-
 def from_dict(data: object) -> State:
     """Turn plain data into a state by replaying its outcomes.
 
@@ -385,7 +251,7 @@ def from_dict(data: object) -> State:
     if not isinstance(data, Mapping) or not {"network", "rules", "baseline", "outcomes"} <= data.keys():
         raise SpecError("expected a run with the fields network, rules, baseline and outcomes, got something else")
     state = State(
-        network_from_dict(data["network"]), rules_from_dict(data["rules"]), baseline_from_dict(data["baseline"])
+        network_from_dict(data["network"]), Rules.from_dict(data["rules"]), Baseline.from_dict(data["baseline"])
     )
     for outcome in data["outcomes"]:
         step = next_step(state)

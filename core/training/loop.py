@@ -40,9 +40,10 @@ from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, Ne
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.keras_models import build_model
 from core.settings import usable_cores
-from core.training.algorithm2 import ROUNDING, TRAINING, VALIDATION, Baseline, article_baseline
+from core.training.algorithm2 import ROUNDING
 from core.training.classification import Classification, classify
-from core.training.specs import EpochResult, TrainingError, TrainingSpec
+from core.training.results import EpochResult, TrainingError
+from core.training.specs import TRAINING, VALIDATION, Baseline, TrainingProtocol, article_baseline
 
 CHECKPOINT_NAME = "checkpoint.npz"
 KEPT_NAME = "kept-{epoch}.npz"  # written before the checkpoint that names it
@@ -76,7 +77,7 @@ def train(
     metadata: Floats,
     labels: Indices,
     split: Split,
-    spec: TrainingSpec,
+    spec: TrainingProtocol,
     folder: Path,
     *,
     baseline: Baseline | None = None,
@@ -120,7 +121,7 @@ def train_epoch(
     metadata: Floats,
     labels: Indices,
     split: Split,
-    spec: TrainingSpec,
+    spec: TrainingProtocol,
     epoch: int,
     baseline: Baseline,
 ) -> EpochResult:
@@ -145,7 +146,7 @@ def train_epoch(
     )
 
 
-def check_data(images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingSpec) -> None:
+def check_data(images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingProtocol) -> None:
     """Raise SpecError unless the arrays fit each other, the split and the protocol."""
     size = (len(images), spec.height, spec.width, CHANNELS)
     if images.shape != size or images.dtype != np.uint8:
@@ -169,12 +170,13 @@ def identify(
     metadata: Floats,
     labels: Indices,
     split: Split,
-    spec: TrainingSpec,
+    spec: TrainingProtocol,
     baseline: Baseline,
 ) -> str:
     """Return a hash of what determines a training but for the pixels, which take long to read."""
     backend = (keras.backend.backend(), keras.__version__)
-    values = [network_to_dict(network), asdict(spec), asdict(split), asdict(baseline), images.shape, backend]
+    sets = asdict(split) | {"targets": split.targets.to_dict()}
+    values = [network_to_dict(network), spec.to_dict(), sets, baseline.to_dict(), images.shape, backend]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(metadata, dtype=np.float32).tobytes())
     digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
@@ -184,7 +186,7 @@ def identify(
 # The model
 
 
-def seeded_model(network: NetworkSpec, spec: TrainingSpec) -> keras.Model:
+def seeded_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
     """Build a network whose first weights follow from the seed; it gives 32-bit probabilities at any precision."""
     keras.utils.set_random_seed(spec.seed)
     before = keras.config.dtype_policy()
@@ -197,7 +199,7 @@ def seeded_model(network: NetworkSpec, spec: TrainingSpec) -> keras.Model:
     return model
 
 
-def compiled_model(network: NetworkSpec, spec: TrainingSpec) -> keras.Model:
+def compiled_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
     """Build a network and its optimizer."""
     model = seeded_model(network, spec)
     model.compile(
@@ -226,7 +228,7 @@ def probabilities(
 
 
 @contextmanager
-def explained(spec: TrainingSpec) -> Iterator[None]:
+def explained(spec: TrainingProtocol) -> Iterator[None]:
     """Turn a backend's words for too little memory into a TrainingError with a hint; all else is raised as it came."""
     try:
         yield
@@ -296,7 +298,7 @@ def gpu_name() -> str:
 
 
 def training_batches(
-    images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingSpec, epoch: int
+    images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingProtocol, epoch: int
 ) -> Batches:
     """Return one epoch's batches; they follow from the seed and the epoch alone."""
     order, augmented = epoch_indices(split, spec.seed, epoch)
@@ -315,7 +317,7 @@ def training_batches(
     return Batches(make, math.ceil(len(order) / spec.batch_size))
 
 
-def augment(image: Pixels, spec: TrainingSpec, generator: np.random.Generator) -> Pixels:
+def augment(image: Pixels, spec: TrainingProtocol, generator: np.random.Generator) -> Pixels:
     """Return an image flipped, turned about its middle, zoomed and brightened at random; the edge is mirrored."""
     height, width = image.shape[:2]
     across, down = generator.integers(0, 2, 2) * -2 + 1  # -1: flipped
@@ -463,7 +465,7 @@ def history_of(folder: Path) -> tuple[EpochResult, ...]:
     return tuple(epochs(about)) if about else ()
 
 
-def kept_model(network: NetworkSpec, spec: TrainingSpec, folder: Path) -> keras.Model:
+def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> keras.Model:
     """Return the network with the kept weights, without optimizer. Raises TrainingError where no epoch has ended."""
     history = history_of(folder)
     if not history:
@@ -479,7 +481,7 @@ def evaluate(
     metadata: Floats,
     labels: Indices,
     split: Split,
-    spec: TrainingSpec,
+    spec: TrainingProtocol,
     folder: Path,
 ) -> dict[str, Classification]:
     """Return the kept weights' metrics on each of `SPLITS`; in training every image once, none augmented."""

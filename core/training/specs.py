@@ -1,109 +1,303 @@
-"""How a network is trained, and what an epoch came to: values that pages and queue know without importing Keras."""
+"""What a training is asked to do: the protocol, the baseline, the rules of Algorithm 2, and the specs of the runs."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self, cast
 
-from core.errors import DermSlimError, SpecError
+import annotated_types as at
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
-LARGEST_SEED = 2**32 - 1  # NumPy and Keras take seeds of 32 bits
-BOUNDS = {
-    "epochs": (1, 100_000),
-    "batch_size": (1, 100_000),
-    "seed": (0, LARGEST_SEED),
-    "height": (1, 10_000),
-    "width": (1, 10_000),
+from core.data.datasets import Dataset
+from core.data.splits import Targets, require_sets, split_records
+from core.errors import SpecError
+from core.networks.architectures import NetworkSpec, walk
+from core.networks.architectures import from_dict as network_from_dict
+from core.networks.architectures import to_dict as network_to_dict
+from core.networks.costs import check_trainable
+from core.networks.pruning import FACTORS, SCOPES
+from core.specs import LARGEST_SEED, Number, Setting, Spec, Switch, Text, Whole, spec_of_kind
+
+DEVICES = ("auto", "cpu", "gpu")
+MOST_EPOCHS = 100_000
+MOST_STEPS = 10_000  # of a run, or failures in it: no network shrinks so often
+
+# What is shrunk after a rejection, and by which factor.
+STOP_AT_ACCEPTED, CONTINUE = "stop at accepted", "continue"
+ON_REJECT: dict[str, str] = {
+    STOP_AT_ACCEPTED: "Go back to the last accepted network and shrink it by the next factor.",
+    CONTINUE: (
+        "Shrink the rejected network on by the same factor, where that factor led to the last accepted network or is "
+        "the last one; a factor that failed at its first attempt gives way to the next, from the last accepted network."
+    ),
 }
 
+# The figures that decide, all in percent: the first criterion missed is the one that is named.
+TRAINING = ("train_accuracy", "train_precision")
+VALIDATION = ("validation_accuracy", "validation_precision")
+TEST = ("test_accuracy", "test_precision", "test_recall")
+CRITERIA = (*TRAINING, *VALIDATION, *TEST)
+ARTICLE_VALIDATION = {"lenet5": 75.0}  # section 5.2: the shallow network's lower bar
 
-def require_whole(name: str, value: object, least: int, most: int) -> None:
-    """Raise SpecError unless a value is a whole number within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SpecError(f"Expected {name} to be a whole number of at least {least}. Received: {value!r}.")
-    if value > most:
-        raise SpecError(f"Expected {name} to be a whole number of at most {most}. Received: {value!r}.")
+# A network travels as the plain data of its layers, so that a worker elsewhere needs no file.
+Network = Annotated[
+    NetworkSpec,
+    PlainValidator(lambda given: given if isinstance(given, NetworkSpec) else network_from_dict(given)),
+    PlainSerializer(network_to_dict),
+]
 
 
-class TrainingError(DermSlimError):
-    """A network cannot be trained; the message gives a hint."""
+_Side = partial(Setting, ge=1, le=10_000, unit="pixels", flag="--size", text="{height}×{width}", always=True)
+_Change = partial(Setting, ge=0, needs="augmentation", text="augmentation {rotation}°/{zoom}/{brightness}")
+_Percent = partial(Setting, ge=0, le=100, unit="percent")
 
 
-@dataclass(frozen=True)
-class TrainingSpec:
-    """One training's protocol; the defaults are the article's.
+class TrainingProtocol(Spec):
+    """One training's hyperparameters; the defaults are the article's.
 
     height, width: pixels the network is fed. augmentation: whether repeats are changed at random: flipped, turned by up
-    to `rotation` degrees, zoomed and brightened by up to the share `zoom` and `brightness`. mixed_precision: 16-bit
-    floats where that is safe; for GPUs. jit_compile: XLA, which JAX always uses.
+    to `rotation` degrees, zoomed and brightened by up to the share `zoom` and `brightness`. jit_compile: XLA, which JAX
+    always uses.
     """
 
-    epochs: int = 75
-    learning_rate: float = 0.002
-    batch_size: int = 32
-    seed: int = 1
-    height: int = 200
-    width: int = 100
-    augmentation: bool = True
-    rotation: float = 30.0
-    zoom: float = 0.1
-    brightness: float = 0.1
-    mixed_precision: bool = False
-    jit_compile: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what no training can follow."""
-        for name, (least, most) in BOUNDS.items():
-            require_whole(name, getattr(self, name), least, most)
-        for name, top in {"learning_rate": 1.0, "rotation": 180.0, "zoom": 0.9, "brightness": 1.0}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= top:
-                raise SpecError(f"Expected {name} to lie between 0 and {top:g}. Received: {value!r}.")
-        if not self.learning_rate:
-            raise SpecError("Expected a learning rate above 0. Received: 0.")
-        for name in ("augmentation", "mixed_precision", "jit_compile"):
-            if not isinstance(getattr(self, name), bool):
-                raise SpecError(f"Expected {name} to be true or false. Received: {getattr(self, name)!r}.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the protocol as JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingSpec:
-        """Return the protocol that `to_dict` described; what is missing has its default. Raises SpecError."""
-        if unknown := set(values) - {item.name for item in fields(cls)}:
-            raise SpecError(f"Expected a training's settings. Received also: {', '.join(sorted(unknown))}.")
-        return cls(**values)
+    height: Annotated[Whole, _Side("Rows")] = 200
+    width: Annotated[Whole, _Side("Columns")] = 100
+    epochs: Annotated[Whole, Setting("Epochs", ge=1, le=MOST_EPOCHS, text="{epochs} epochs", always=True)] = 75
+    batch_size: Annotated[Whole, Setting("Batch size", ge=1, le=100_000, text="batch {batch_size}", always=True)] = 32
+    learning_rate: Annotated[
+        Number, Setting("Learning rate", gt=0, le=1, text="learning rate {learning_rate}", always=True)
+    ] = 0.002
+    seed: Annotated[Whole, Setting("Seed", "Of weights, order and dropout.", ge=0, le=LARGEST_SEED)] = 1
+    augmentation: Annotated[
+        Switch,
+        Setting(
+            "Augment the repeats of small classes",
+            "Flips, rotation, zoom and brightness at random; validation and test images stay as they are.",
+            text="no augmentation",
+        ),
+    ] = True
+    rotation: Annotated[Number, _Change("Rotation up to", le=180, unit="degrees")] = 30.0
+    zoom: Annotated[Number, _Change("Zoom up to", "As a share.", le=0.9)] = 0.1
+    brightness: Annotated[Number, _Change("Brightness up to", "As a share.", le=1)] = 0.1
+    mixed_precision: Annotated[
+        Switch, Setting("Mixed precision", "16-bit floats where safe; for GPUs.", text="mixed precision")
+    ] = False
+    jit_compile: Annotated[Switch, Setting("Compile with XLA")] = False
 
 
 PRESETS = {
-    "article": TrainingSpec(),
-    "laptop": TrainingSpec(epochs=30, height=75, width=100),
-    "quick": TrainingSpec(epochs=3, height=48, width=64),  # too small for custom1
+    "article": TrainingProtocol(),
+    "laptop": TrainingProtocol(epochs=30, height=75, width=100),
+    "quick": TrainingProtocol(epochs=3, height=48, width=64),  # too small for custom1
 }
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch, counted from 1; figures in percent, None where undefined.
+class Baseline(Spec):
+    """The figures that a network must reach to be accepted (section 4.2)."""
 
-    train_*: as Keras gathers them while the weights change, dropout on, repeats included. validation_*: with the
-    weights at the epoch's end, precision and recall the article's. seconds: with validation. images_per_second: in
-    training. meets_baseline: as Algorithm 2 asks of training and validation. best: this epoch's weights are the ones
-    to keep so far.
+    train_accuracy: Annotated[Number, _Percent("Training accuracy")] = 90.0
+    train_precision: Annotated[Number, _Percent("Training precision")] = 90.0
+    validation_accuracy: Annotated[Number, _Percent("Validation accuracy")] = 80.0
+    validation_precision: Annotated[Number, _Percent("Validation precision")] = 80.0
+    test_tolerance: Annotated[
+        Number,
+        _Percent("Test figures", "Points by which accuracy, precision and recall may be under the unpruned network's."),
+    ] = 2.0
+
+    def needed(self, criterion: str, unpruned: Mapping[str, float | None] | None) -> float | None:
+        """Return the least value of a criterion; None where the unpruned network's figure is undefined.
+
+        unpruned: the unpruned network's figures; None for that network itself, which meets its own test figures.
+        """
+        if criterion not in TEST:
+            return cast(float, getattr(self, criterion))
+        if unpruned is None:
+            return 0.0
+        reference = unpruned.get(criterion)
+        return None if reference is None else reference - self.test_tolerance
+
+
+def article_baseline(network: str) -> Baseline:
+    """Return the article's thresholds for a network's name: 80 % in validation, 75 % for lenet5."""
+    validation = ARTICLE_VALIDATION.get(network, 80.0)
+    return Baseline(validation_accuracy=validation, validation_precision=validation)
+
+
+def percent(factor: float) -> str:
+    """Return a factor as Table 6 writes it: 33.33 as 33%, and in full where nothing whole would be left."""
+    return f"{int(factor) if factor >= 1 else factor:g}%"
+
+
+def different_steps(factors: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the factors where no two have the same whole percent, which names a step. SpecError."""
+    if len({percent(factor) for factor in factors}) < len(factors):
+        raise SpecError(
+            "Expected factors that differ in their whole percent, which names the steps, got"
+            f" {', '.join(f'{factor:g}' for factor in factors)}."
+        )
+    return factors
+
+
+class Rules(Spec):
+    """The rules of Algorithm 2 that may be set."""
+
+    factors: Annotated[
+        tuple[Annotated[Number, at.Interval(gt=0, lt=100)], ...],
+        at.MinLen(1),
+        AfterValidator(different_steps),
+        Setting("Pruning factors", "In percent, in the order tried.", unit="percent", text="factors {factors}"),
+    ] = FACTORS
+    scope: Annotated[
+        Text,
+        Setting("What shrinks", "And the first two dense layers.", choices=tuple(SCOPES), text="scope {scope}"),
+    ] = "all"
+    max_failures: Annotated[
+        Whole,
+        Setting(
+            "Ends after failures in a row", "Rejections in a row that end the run.",
+            ge=1, le=MOST_STEPS, text="ends at {max_failures} failures",
+        ),
+    ] = 2  # fmt: skip
+    max_iterations: Annotated[
+        Whole | None,
+        Setting(
+            "Pruned networks at most", "No limit where it is empty.",
+            ge=1, le=MOST_STEPS, text="pruned networks: at most {max_iterations}",
+        ),
+    ] = None  # fmt: skip
+    on_reject: Annotated[
+        Text,
+        Setting("After a rejection", choices=tuple(ON_REJECT), text="rejected networks shrunk on"),
+    ] = STOP_AT_ACCEPTED
+
+
+# Settings that a study has too.
+TargetsOfSets = Annotated[
+    Targets,
+    Setting(
+        "Images of the sets",
+        "All classes together.",
+        flag="--targets",
+        text="targets {targets.train}/{targets.validation}/{targets.test}",
+    ),
+]
+SplitSeed = Annotated[
+    Whole, Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}")
+]
+Device = Annotated[Text, Setting("Device", choices=DEVICES)]
+OwnBaseline = Annotated[
+    Baseline | None,
+    Setting(
+        "Baseline",
+        "The article's where it is empty.",
+        text="baseline {baseline.train_accuracy:g}/{baseline.train_precision:g}/{baseline.validation_accuracy:g}/"
+        "{baseline.validation_precision:g}/−{baseline.test_tolerance:g}",
+    ),
+]
+
+
+class TrainSpec(Spec):
+    """One network trained on one data set: the grid behind Tables 4 and 5 is many of these.
+
+    network: the whole description, so that a worker elsewhere needs no file. split_seed: of the sets; the training's
+    own seed is in `training`. leaky_split: sets drawn image by image, for comparison only. device: 'auto' takes a
+    GPU where there is one. baseline: decides which epoch's weights are kept; by default the article's for the network.
     """
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float | None
-    train_precision: float | None
-    train_recall: float | None
-    validation_loss: float | None
-    validation_accuracy: float | None
-    validation_precision: float | None
-    validation_recall: float | None
-    seconds: float = field(compare=False)
-    images_per_second: float = field(compare=False)
-    meets_baseline: bool = False
-    best: bool = False
+    kind: ClassVar[str] = "train"
+    dataset: Annotated[Text, at.MinLen(1), Setting("Data set", name="data set")]
+    network: Annotated[Network, Setting("Network")]
+    training: TrainingProtocol = TrainingProtocol()
+    targets: TargetsOfSets = Targets()
+    split_seed: SplitSeed = 1
+    leaky_split: Annotated[
+        Switch,
+        Setting(
+            "Leaky split: draw image by image",
+            "Images of one lesion are then in training and in test. For comparison only.",
+            text="leaky split",
+        ),
+    ] = False
+    device: Device = "auto"
+    baseline: OwnBaseline = None
+
+    @field_validator("baseline")
+    @classmethod
+    def _baseline_of_network(cls, given: Baseline | None, info: ValidationInfo) -> Baseline | None:
+        network = info.data.get("network")
+        return article_baseline(network.name) if given is None and network else given
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        for _ in walk(self.network, self.training.height, self.training.width):
+            pass
+        check_trainable(self.network, self.training.height, self.training.width)
+        return self
+
+    def default(self, name: str) -> Any:
+        """Return what a field is where nothing else is asked for: of the baseline, the article's for the network."""
+        return article_baseline(self.network.name) if name == "baseline" else super().default(name)
+
+    @property
+    def thresholds(self) -> Baseline:
+        """The baseline in force."""
+        return self.baseline or article_baseline(self.network.name)
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise SpecError where the data set cannot train a network; called before anything is queued."""
+        split = split_records(dataset.records, self.targets, seed=self.split_seed, leaky_split=self.leaky_split)
+        require_sets(dataset.records, split)
+
+    @property
+    def settings(self) -> str:
+        """The run in words, without seed and network."""
+        return ", ".join(self.settings_texts)
+
+    @property
+    def training_settings(self) -> str:
+        """The settings of each training in words."""
+        return ", ".join(dict.fromkeys(text for path, _, text in self.said() if not path.startswith("rules.")))
+
+    @property
+    def training_key(self) -> tuple[tuple[str, Any], ...]:
+        """What trainings must share to be averaged together, by path: the key of the settings without the rules."""
+        return tuple(pair for pair in self.settings_key if not pair[0].startswith("rules."))
+
+
+class PruneTrainSpec(TrainSpec):
+    """Algorithm 2 on one network: shrink the last accepted one, train it, keep it while it meets the baseline."""
+
+    kind: ClassVar[str] = "prune-train"
+    rules: Rules = Rules()
+
+
+TRAINING_SPECS: dict[str, type[TrainSpec]] = {spec.kind: spec for spec in (TrainSpec, PruneTrainSpec)}
+
+
+def training_spec_from_dict(values: Mapping[str, Any]) -> TrainSpec:
+    """Build the spec that `to_dict` described. SpecError for unknown kinds, names and values."""
+    return spec_of_kind(values, TRAINING_SPECS)
+
+
+def training_grid(
+    spec: TrainSpec,
+    *,
+    networks: Sequence[NetworkSpec],
+    datasets: Sequence[str],
+    sizes: Sequence[tuple[int, int]] = (),
+    seeds: Sequence[int] = (),
+) -> Iterator[TrainSpec]:
+    """Yield one spec for each of networks × data sets × sizes × seeds, all else as in `spec`.
+
+    sizes: (rows, columns); sizes and seeds default to the spec's own. The baseline follows the network where the spec
+    has the article's for its own.
+    """
+    own_baseline = None if spec.baseline == article_baseline(spec.network.name) else spec.baseline
+    chosen_sizes = tuple(sizes) or ((spec.training.height, spec.training.width),)
+    for network, dataset, (height, width), seed in itertools.product(
+        networks, datasets, chosen_sizes, tuple(seeds) or (spec.training.seed,)
+    ):
+        training = spec.training.replace(height=height, width=width, seed=seed)
+        yield spec.replace(network=network, dataset=dataset, training=training, baseline=own_baseline)

@@ -6,18 +6,16 @@ every step may be a process of its own and a lost one is trained alone again.
 
 from __future__ import annotations
 
-import itertools
-import json
 import re
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,6 @@ from core.data.splits import (
     SPLITS,
     Indices,
     Split,
-    Targets,
     class_numbers,
     leak,
     missing_classes,
@@ -38,195 +35,16 @@ from core.data.splits import (
     split_records,
 )
 from core.data.training_arrays import MetadataEncoding, Progress, fit_metadata, image_array
-from core.errors import SpecError
-from core.networks.architectures import NetworkSpec, walk
-from core.networks.architectures import from_dict as network_from_dict
+from core.networks.architectures import NetworkSpec
 from core.networks.architectures import to_dict as network_to_dict
-from core.networks.costs import check_trainable, network_cost
+from core.networks.costs import network_cost
 from core.networks.pruning import iterations
-from core.training.algorithm2 import (
-    Baseline,
-    Rules,
-    State,
-    Step,
-    Stop,
-    article_baseline,
-    baseline_from_dict,
-    next_step,
-    record,
-    rules_from_dict,
-    start,
-)
+from core.training.algorithm2 import State, Step, Stop, next_step, record, start
 from core.training.classification import FIGURES
-from core.training.specs import LARGEST_SEED, EpochResult, TrainingError, TrainingSpec, require_whole
+from core.training.results import EpochResult, StepResult, TrainingError
+from core.training.specs import PruneTrainSpec, Rules, TrainSpec
 
-DEVICES = ("auto", "cpu", "gpu")
 STEP_FIGURES = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSpec:
-    """One network trained on one data set: the grid behind Tables 4 and 5 is many of these.
-
-    network: the whole description, so that a worker elsewhere needs no file. split_seed: of the sets; the training's
-    own seed lies in `training`. leaky_split: sets drawn image by image, for comparison only. device: 'auto' takes a
-    GPU where there is one. baseline: decides which epoch's weights are kept; by default the article's for the network.
-    """
-
-    kind: ClassVar[str] = "train"
-    dataset: str
-    network: NetworkSpec
-    training: TrainingSpec = field(default_factory=TrainingSpec)
-    targets: Targets = field(default_factory=Targets)
-    split_seed: int = 1
-    leaky_split: bool = False
-    device: str = "auto"
-    baseline: Baseline | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what no training can follow, a size too small for the network included."""
-        if not self.dataset:
-            raise SpecError("data set: expected a name or a folder; got nothing")
-        require_whole("split seed", self.split_seed, 0, LARGEST_SEED)
-        if self.device not in DEVICES:
-            raise SpecError(f"device: expected one of {', '.join(DEVICES)}; got {self.device!r}")
-        if self.baseline is None:
-            object.__setattr__(self, "baseline", article_baseline(self.network.name))
-        for _ in walk(self.network, self.training.height, self.training.width):
-            pass
-        check_trainable(self.network, self.training.height, self.training.width)
-
-    @property
-    def thresholds(self) -> Baseline:
-        """The baseline in force."""
-        return self.baseline or article_baseline(self.network.name)
-
-    def check(self, dataset: Dataset) -> None:
-        """Raise SpecError where the data set cannot train a network; called before anything is queued."""
-        split = split_records(dataset.records, self.targets, seed=self.split_seed, leaky_split=self.leaky_split)
-        require_sets(dataset.records, split)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON-ready values, its kind included; `training_spec_from_dict` reads it back."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "network"}
-        plain = {
-            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()
-        }
-        plain["network"] = network_to_dict(self.network)
-        return {"kind": self.kind, **json.loads(json.dumps(plain))}
-
-    @property
-    def settings(self) -> str:
-        """The run in words, seed and network aside: what rows of a table must share to be averaged."""
-        return self.training_settings
-
-    @property
-    def training_settings(self) -> str:
-        """The protocol of each training in words; no part of it holds a comma, so that parts can be told apart."""
-        training, standard = self.training, TrainingSpec()
-        parts = [
-            f"{training.height}×{training.width}",
-            f"{training.epochs} epochs",
-            f"batch {training.batch_size}",
-            f"learning rate {training.learning_rate:g}",
-        ]
-        if self.targets != Targets():
-            parts.append(f"targets {self.targets.train}/{self.targets.validation}/{self.targets.test}")
-        if self.split_seed != 1:
-            parts.append(f"split seed {self.split_seed}")
-        if self.leaky_split:
-            parts.append("leaky split")
-        if self.thresholds != article_baseline(self.network.name):
-            limits = self.thresholds
-            parts.append(
-                f"baseline {limits.train_accuracy:g}/{limits.train_precision:g}/{limits.validation_accuracy:g}/"
-                f"{limits.validation_precision:g}/−{limits.test_tolerance:g}"
-            )
-        if not training.augmentation:
-            parts.append("no augmentation")
-        elif (training.rotation, training.zoom, training.brightness) != (
-            standard.rotation,
-            standard.zoom,
-            standard.brightness,
-        ):
-            parts.append(f"augmentation {training.rotation:g}°/{training.zoom:g}/{training.brightness:g}")
-        if training.mixed_precision:
-            parts.append("mixed precision")
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneTrainSpec(TrainSpec):
-    """Algorithm 2 on one network: shrink the last accepted one, train it, keep it while it meets the baseline."""
-
-    kind: ClassVar[str] = "prune-train"
-    rules: Rules = field(default_factory=Rules)
-
-    @property
-    def settings(self) -> str:
-        """The protocol and the pruning's rules in words."""
-        parts = [self.training_settings]
-        if self.rules.scope != "all":
-            parts.append(f"scope {self.rules.scope}")
-        standard = Rules()
-        if self.rules.factors != standard.factors:
-            parts.append(f"factors {'/'.join(f'{factor:g}' for factor in self.rules.factors)}")
-        if self.rules.on_reject != standard.on_reject:
-            parts.append("rejected networks shrunk on")
-        if self.rules.max_failures != standard.max_failures:
-            parts.append(f"ends at {self.rules.max_failures} failures")
-        if self.rules.max_iterations is not None:
-            limit = self.rules.max_iterations
-            parts.append(f"at most {limit} pruned network{'' if limit == 1 else 's'}")
-        return ", ".join(parts)
-
-
-TRAINING_SPECS: dict[str, type[TrainSpec]] = {spec.kind: spec for spec in (TrainSpec, PruneTrainSpec)}
-
-
-def training_spec_from_dict(values: Mapping[str, Any]) -> TrainSpec:
-    """Build the spec that `to_dict` described. SpecError for unknown kinds, names and values."""
-    kind = values.get("kind")
-    if kind not in TRAINING_SPECS:
-        raise SpecError(f"kind: expected one of {', '.join(TRAINING_SPECS)}; got {kind!r}")
-    cls = TRAINING_SPECS[kind]
-    known = {item.name for item in fields(cls)}
-    arguments = {name: value for name, value in values.items() if name != "kind"}
-    if unknown := sorted(set(arguments) - known):
-        raise SpecError(f"{kind}: expected only {', '.join(sorted(known))}; got {', '.join(unknown)}")
-    read: dict[str, Callable[[Any], Any]] = {
-        "network": network_from_dict,
-        "training": TrainingSpec.from_dict,
-        "targets": lambda given: Targets(**given),
-        "baseline": lambda given: None if given is None else baseline_from_dict(given),
-        "rules": rules_from_dict,
-    }
-    try:
-        return cls(**{name: read[name](value) if name in read else value for name, value in arguments.items()})
-    except TypeError as error:
-        raise SpecError(f"{kind}: {error}") from error
-
-
-def training_grid(
-    spec: TrainSpec,
-    *,
-    networks: Sequence[NetworkSpec],
-    datasets: Sequence[str],
-    sizes: Sequence[tuple[int, int]] = (),
-    seeds: Sequence[int] = (),
-) -> Iterator[TrainSpec]:
-    """Yield one spec for each of networks × data sets × sizes × seeds, all else as in `spec`.
-
-    sizes: (rows, columns); sizes and seeds default to the spec's own. The baseline follows the network where the spec
-    has the article's for its own.
-    """
-    own_baseline = None if spec.baseline == article_baseline(spec.network.name) else spec.baseline
-    chosen_sizes = tuple(sizes) or ((spec.training.height, spec.training.width),)
-    for network, dataset, (height, width), seed in itertools.product(
-        networks, datasets, chosen_sizes, tuple(seeds) or (spec.training.seed,)
-    ):
-        training = replace(spec.training, height=height, width=width, seed=seed)
-        yield replace(spec, network=network, dataset=dataset, training=training, baseline=own_baseline)
 
 
 # The sequence of steps
@@ -337,57 +155,6 @@ def split_sentence(dataset: Dataset, split: Split) -> str:
 
 
 # One step
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one training came to; the columns of the store's table `steps`.
-
-    status: 'finished', or 'failed' with the failure as a sentence. parameters, macs, bytes_*: counted, see
-    `core.networks.costs.Cost`. weights, weights_bytes: the `.keras` file (no optimiser state), checkpoint_bytes: the
-    file with it. epochs: trained; kept_epoch: whose weights are kept. seconds: epochs and evaluation; epoch_seconds:
-    mean of an epoch with validation; images_per_second: mean in training. peak_memory: bytes, this process's largest.
-    figures: percent by name, `STEP_FIGURES`, None where undefined. classification: by split, see
-    `core.training.classification.Classification.to_dict`.
-    """
-
-    step: int
-    name: str
-    factors: tuple[float, ...]
-    network: dict[str, Any]
-    status: str
-    failure: str
-    parameters: int
-    macs: int
-    bytes_weights: int
-    bytes_with_optimizer: int
-    accepted: bool | None = None
-    criterion: str | None = None
-    value: float | None = None
-    needed: float | None = None
-    missed_by: float | None = None
-    reason: str = ""
-    epochs: int = 0
-    kept_epoch: int | None = None
-    seconds: float | None = None
-    epoch_seconds: float | None = None
-    images_per_second: float | None = None
-    peak_memory: int | None = None
-    device: str | None = None
-    weights: str | None = None
-    weights_bytes: int | None = None
-    checkpoint_bytes: int | None = None
-    figures: dict[str, float | None] = field(default_factory=dict)
-    classification: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON-ready values."""
-        return {**asdict(self), "factors": list(self.factors)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StepResult:
-        """Return the result that `to_dict` described."""
-        return cls(**{**values, "factors": tuple(values["factors"])})
 
 
 def described(spec: TrainSpec, step: Step) -> StepResult:

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from core.compression.measure import DEFAULT_SIZES
+from core.compression.specs import DEFAULT_SIZES
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.costs import layer_table, network_cost, size_table

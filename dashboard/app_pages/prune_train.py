@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.training.steps import TrainSpec, training_spec_from_dict
+from core.training.specs import TrainSpec, training_spec_from_dict
 from dashboard import data, words
 from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from core.data.splits import SPLITS
-from core.training.steps import TRAINING_SPECS
+from core.training.specs import TRAINING_SPECS
 from dashboard import data, words
 from dashboard.parts import components, run_progress
 from jobs.run_states import RunState

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.compression.measure import RivalsSpec, spec_from_dict
 from core.compression.metrics import METRICS, METRICS_BY_NAME
 from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.rivals import rate_points
+from core.compression.specs import RivalsSpec, measuring_spec_from_dict
 from core.compression.svd import break_even_k
 from core.errors import SpecError
 from dashboard import data, words
@@ -181,7 +181,7 @@ def rivals_of(row: dict[str, Any], spec: dict[str, Any]) -> Any:
 
 def submit_rivals(spec: dict[str, Any]) -> None:
     """Start the rivals run that belongs to a sweep."""
-    sweep = spec_from_dict(spec)
+    sweep = measuring_spec_from_dict(spec)
     dataset = data.dataset(sweep.dataset)
     if dataset is None:
         raise SpecError(f"expected data set {sweep.dataset} to be registered; it was removed")

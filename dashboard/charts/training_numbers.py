@@ -14,8 +14,9 @@ from core.networks.architectures import CLASSES
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
 from core.networks.plain_yaml import MOST_DIGITS
-from core.training.algorithm2 import CRITERIA, State, Step, record
-from core.training.steps import TrainSpec, first_state, next_training
+from core.training.algorithm2 import State, Step, record
+from core.training.specs import CRITERIA, TrainSpec
+from core.training.steps import first_state, next_training
 
 # What runs must share for their figures to be averaged over seeds.
 ALIKE = ("network", "dataset", "version", "settings", "name")

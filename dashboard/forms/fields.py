@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -13,8 +12,7 @@ from core.data.splits import SPLITS, Targets
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import Networks
 from core.networks.pruning import FACTORS, SCOPE_LABELS, SCOPES
-from core.training.algorithm2 import ON_REJECT, Baseline, Rules
-from core.training.specs import PRESETS, TrainingSpec
+from core.training.specs import ON_REJECT, PRESETS, Baseline, Rules, TrainingProtocol
 from dashboard import words
 from dashboard.charts import training_numbers
 from dashboard.forms.measuring import KEPT, set_draft
@@ -74,9 +72,9 @@ def network_field(prefix: str, found: Networks) -> list[NetworkSpec]:
     return [found.networks[name] for name in names]
 
 
-def protocol_draft(training: TrainingSpec, size: str) -> dict[str, Any]:
+def protocol_draft(training: TrainingProtocol, size: str) -> dict[str, Any]:
     """Return the field values that give a protocol again, its seed aside. size: the field of rows and columns."""
-    values = asdict(training)
+    values = dict(training)
     values[size] = f"{values.pop('height')}×{values.pop('width')}"
     del values["seed"]
     return values | {name: float(values[name]) for name in SHARES}
@@ -84,12 +82,12 @@ def protocol_draft(training: TrainingSpec, size: str) -> dict[str, Any]:
 
 def baseline_draft(baseline: Baseline, *, own: bool) -> dict[str, Any]:
     """Return the field values that give a baseline again. own: whether it is not just the article's."""
-    return {"own_baseline": own, **{name: float(value) for name, value in asdict(baseline).items()}}
+    return {"own_baseline": own, **{name: float(value) for name, value in baseline}}
 
 
 def rules_draft(rules: Rules) -> dict[str, Any]:
     """Return the field values that give the rules of Algorithm 2 again."""
-    return {**asdict(rules), "factors": ", ".join(map(words.exact_text, rules.factors))}
+    return {**dict(rules), "factors": ", ".join(map(words.exact_text, rules.factors))}
 
 
 def targets_draft(targets: Targets) -> dict[str, Any]:
@@ -145,7 +143,7 @@ def set_fields(prefix: str) -> tuple[Targets, int]:
             for split in SPLITS
         ]
         seed = whole_number(prefix, "Split seed", "split_seed", 0)
-    return Targets(*images), seed
+    return Targets(**dict(zip(SPLITS, images, strict=True))), seed
 
 
 def rules_fields(prefix: str) -> Rules:
@@ -171,7 +169,11 @@ def rules_fields(prefix: str) -> Rules:
         )  # fmt: skip
     st.caption(ON_REJECT[on_reject])
     return Rules(
-        training_numbers.parse_factors(typed or ""), scope, failures, None if limit is None else int(limit), on_reject
+        factors=training_numbers.parse_factors(typed or ""),
+        scope=scope,
+        max_failures=failures,
+        max_iterations=None if limit is None else int(limit),
+        on_reject=on_reject,
     )
 
 

@@ -8,8 +8,15 @@ from typing import Any, Final
 
 import streamlit as st
 
-from core.compression.measure import DEFAULT_KS, DEFAULT_SIZES, ReconstructSpec, ResizeSpec, Spec, SweepSpec
-from core.compression.metrics import MetricParameters
+from core.compression.specs import (
+    DEFAULT_KS,
+    DEFAULT_SIZES,
+    MeasuringSpec,
+    MetricParameters,
+    ReconstructSpec,
+    ResizeSpec,
+    SweepSpec,
+)
 from core.compression.svd import MODES
 from core.data.datasets import Dataset
 from core.data.images import CODECS
@@ -148,7 +155,7 @@ def metric_fields(prefix: str) -> MetricParameters:
             "Low frequencies end at (cycles a pixel)",
             min_value=0.0, max_value=math.sqrt(0.5), step=0.01, format="%g", key=f"{prefix}_cutoff", persist_state=KEPT,
         )  # fmt: skip
-    return MetricParameters(int(threshold), float(cutoff))
+    return MetricParameters(changed_threshold=int(threshold), radial_cutoff=float(cutoff))
 
 
 def numbers_or_error(parsed: Any) -> Any:
@@ -168,7 +175,7 @@ def resize_form() -> None:
     _form(resize_fields, "Start the study", param="study")
 
 
-def _form(fields: Callable[[Dataset], Spec], start: str, *, param: str) -> None:
+def _form(fields: Callable[[Dataset], MeasuringSpec], start: str, *, param: str) -> None:
     dataset = choose_dataset()
     if dataset is None:
         return
@@ -293,7 +300,9 @@ def refused(error: DermSlimError) -> None:
     st.button("Start", disabled=True, icon=":material/play_arrow:", key="refused")
 
 
-def start_panel(spec: Spec, dataset: Dataset, label: str, *, param: str, results: str | None = "Results") -> None:
+def start_panel(
+    spec: MeasuringSpec, dataset: Dataset, label: str, *, param: str, results: str | None = "Results"
+) -> None:
     """Offer an identical run that exists, else say how long a new one will take and start it.
 
     param: the query parameter that names the run on this page. results: the page's view that shows it.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.compression.measure import DEFAULT_SIZES
+from core.compression.specs import DEFAULT_SIZES
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.network_files import FOLDER, Networks, all_networks

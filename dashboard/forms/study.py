@@ -23,15 +23,13 @@ from core.article.plan import (
     fitted_ks,
     progress,
 )
-from core.compression.measure import DEFAULT_KS
 from core.compression.optimal_k import DEFAULT_RULE
+from core.compression.specs import DEFAULT_KS
 from core.data.datasets import Dataset
 from core.errors import DermSlimError, QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.network_files import Networks
-from core.training.algorithm2 import Baseline
-from core.training.specs import PRESETS, TrainingSpec
-from core.training.steps import DEVICES
+from core.training.specs import DEVICES, PRESETS, Baseline, TrainingProtocol
 from dashboard import data, words
 from dashboard.charts import training_numbers
 from dashboard.forms import fields as training_fields
@@ -121,7 +119,9 @@ def parse_overrides(text: str) -> tuple[Override, ...]:
                 f"sizes of single networks: expected such as alexnet 60×80, custom1 64×64 20 epochs; got {part.strip()}"
             )
         network, height, width, epochs = match.groups()
-        found.append(Override(network, int(height), int(width), int(epochs) if epochs else None))
+        found.append(
+            Override(network=network, height=int(height), width=int(width), epochs=int(epochs) if epochs else None)
+        )
     return tuple(found)
 
 
@@ -259,7 +259,7 @@ def compression_fields(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def protocol_fields(size: str, epochs: int) -> tuple[TrainingSpec, dict[str, Any]]:
+def protocol_fields(size: str, epochs: int) -> tuple[TrainingProtocol, dict[str, Any]]:
     """Return the protocol, and what the sets and the device are. Raises SpecError."""
     pairs = forms.numbers_or_error(words.parse_sizes(size or ""))
     if len(pairs) != 1:
@@ -272,7 +272,7 @@ def protocol_fields(size: str, epochs: int) -> tuple[TrainingSpec, dict[str, Any
         )
     rest = training_fields.augmentation_fields(PREFIX)
     targets, seed = training_fields.set_fields(PREFIX)
-    training = TrainingSpec(
+    training = TrainingProtocol(
         epochs=epochs,
         learning_rate=rate,
         batch_size=batch,

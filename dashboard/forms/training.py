@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,10 +17,17 @@ from core.networks.architectures import NetworkSpec
 from core.networks.costs import network_cost
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
-from core.training.algorithm2 import Baseline, Rules
 from core.training.backend import cannot_train
-from core.training.specs import PRESETS, TrainingSpec
-from core.training.steps import DEVICES, PruneTrainSpec, TrainSpec, training_grid
+from core.training.specs import (
+    DEVICES,
+    PRESETS,
+    Baseline,
+    PruneTrainSpec,
+    Rules,
+    TrainingProtocol,
+    TrainSpec,
+    training_grid,
+)
 from dashboard import data, words
 from dashboard.charts import training_numbers
 from dashboard.forms import fields as training_fields
@@ -60,7 +67,7 @@ def draft_of(spec: TrainSpec) -> dict[str, Any]:
         "split_seed": spec.split_seed,
         "leaky": spec.leaky_split,
         "device": spec.device,
-        **baseline_draft(spec.thresholds, own=spec.thresholds != replace(spec, baseline=None).thresholds),
+        **baseline_draft(spec.thresholds, own=spec.thresholds != spec.replace(baseline=None).thresholds),
     }
     return draft | (rules_draft(spec.rules) if isinstance(spec, PruneTrainSpec) else {})
 
@@ -215,7 +222,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         raise SpecError("networks: expected at least one; got none")
     if not datasets:
         raise SpecError("data sets: expected at least one with labels; got none")
-    training = TrainingSpec(
+    training = TrainingProtocol(
         epochs=epochs, learning_rate=rate, batch_size=batch, height=sizes[0][0], width=sizes[0][1], **protocol
     )
     common: dict[str, Any] = {
@@ -333,8 +340,8 @@ def networks_preview(asked: Asked) -> list[str]:
             except SpecError as error:
                 too_small.append(f"{network.name} at {height}×{width}: {error}")
                 continue
-            training = replace(asked.spec.training, height=height, width=width)
-            spec = replace(asked.spec, network=network, training=training, baseline=asked.spec.baseline)
+            training = asked.spec.training.replace(height=height, width=width)
+            spec = asked.spec.replace(network=network, training=training)
             fewest, most = training_numbers.step_range(spec)
             rows.append(
                 {

@@ -19,9 +19,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.compression.measure import spec_from_dict
+from core.compression.specs import measuring_spec_from_dict
 from core.errors import DermSlimError, QueueUnavailable
-from core.training.steps import TRAINING_SPECS
+from core.training.specs import TRAINING_SPECS
 from dashboard import data, words
 from dashboard.parts import pictures
 from jobs.run_states import RunState
@@ -345,7 +345,7 @@ def _named(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _measuring_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
-    parameters = spec_from_dict(spec).metrics
+    parameters = measuring_spec_from_dict(spec).metrics
     return {
         **_named(row, spec),
         "Seed": str(spec["seed"]),

@@ -10,9 +10,8 @@ import streamlit as st
 
 from core.data.splits import SPLITS
 from core.errors import QueueUnavailable
-from core.training.algorithm2 import Baseline
 from core.training.classification import FIGURES
-from core.training.steps import PruneTrainSpec, TrainSpec
+from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
 from dashboard import data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers

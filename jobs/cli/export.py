@@ -15,7 +15,7 @@ from core.errors import SpecError
 from core.files.exports import check_writable, write_table
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.steps import TRAINING_SPECS
+from core.training.specs import TRAINING_SPECS
 from jobs.local import EXPORT_COLUMNS
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
@@ -33,16 +32,15 @@ from core.article.plan import (
     progress,
     spec_ahead,
 )
-from core.compression.measure import DEFAULT_KS, DEFAULT_SIZES
 from core.compression.optimal_k import DEFAULT_RULE
+from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES
 from core.compression.svd import MODES
 from core.data.datasets import Dataset
 from core.data.images import CODECS
 from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.settings import Settings
-from core.training.algorithm2 import Rules
-from core.training.steps import TrainSpec
+from core.training.specs import Rules, TrainSpec
 from jobs.cli.training import (
     add_protocol_options,
     add_pruning_options,
@@ -85,7 +83,8 @@ def override(text: str) -> Override:
     pair, _, epochs = rest.partition(":")
     if not network or (epochs and not epochs.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected network=rows x columns such as custom1=64x64:20; got {text}")
-    return Override(network, *size(pair), int(epochs) if epochs else None)
+    height, width = size(pair)
+    return Override(network=network, height=height, width=width, epochs=int(epochs) if epochs else None)
 
 
 def add_commands(commands: Any, command: Command) -> None:
@@ -157,7 +156,13 @@ def spec_of(options: argparse.Namespace, dataset: Dataset, networks: list[Networ
             "split_seed": options.split_seed,
             "device": options.device,
             "baseline": options.baseline,
-            "rules": Rules(options.factors, options.scope, options.max_failures, iterations, options.on_reject),
+            "rules": Rules(
+                factors=options.factors,
+                scope=options.scope,
+                max_failures=options.max_failures,
+                max_iterations=iterations,
+                on_reject=options.on_reject,
+            ),
             "ks": ks,
             "mode": options.mode,
             "codec": options.codec,
@@ -191,7 +196,7 @@ def act_article(options: argparse.Namespace) -> int:
 
 
 def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset) -> int:
-    spec = replace(spec, fingerprint=dataset.fingerprint)
+    spec = spec.replace(fingerprint=dataset.fingerprint)
     spec.check(dataset)
     there = {
         each.part.key: each.run.run_id

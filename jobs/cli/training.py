@@ -9,14 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from core.compression.measure import spec_hash
 from core.data.datasets import Dataset
 from core.data.splits import Targets
 from core.errors import SpecError
@@ -25,18 +23,22 @@ from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import all_networks
 from core.networks.pruning import FACTORS, SCOPES
 from core.settings import Settings
-from core.training.algorithm2 import ON_REJECT, Baseline, Rules, Stop
+from core.specs import spec_hash
+from core.training.algorithm2 import Stop
 from core.training.backend import require_backend
-from core.training.specs import PRESETS, TrainingSpec
-from core.training.steps import (
+from core.training.results import StepResult
+from core.training.specs import (
     DEVICES,
+    ON_REJECT,
+    PRESETS,
+    Baseline,
     PruneTrainSpec,
-    StepResult,
+    Rules,
+    TrainingProtocol,
     TrainSpec,
-    run_here,
-    training_data,
     training_grid,
 )
+from core.training.steps import run_here, training_data
 from jobs.cli.clock import next_moment, parse_time, wait_until
 from jobs.provenance import quiet_tensorflow
 from jobs.queues import Queues
@@ -83,7 +85,7 @@ def three_targets(text: str) -> Targets:
     if len(numbers) != 3:
         raise argparse.ArgumentTypeError(f"expected train,validation,test such as 3300,1100,360; got {text}")
     try:
-        return Targets(*numbers)
+        return Targets(**dict(zip(Targets.model_fields, numbers, strict=True)))
     except SpecError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -97,7 +99,7 @@ def baseline(text: str) -> Baseline:
             f"points under the unpruned network's test figures, such as 90,90,80,80,2; got {text}"
         )
     try:
-        return Baseline(*numbers)
+        return Baseline(**dict(zip(Baseline.model_fields, numbers, strict=True)))
     except SpecError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -129,7 +131,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 def add_protocol_options(parser: argparse.ArgumentParser) -> None:
     """Add what says how networks are trained, to every command that trains."""
-    standard = TrainingSpec()
+    standard = TrainingProtocol()
     parser.add_argument("--preset", choices=tuple(PRESETS), default="article", help="protocol to start from")
     parser.add_argument("--size", type=size, help="rows x columns (default: the preset's, 200x100)")
     parser.add_argument("--epochs", type=int, help="(default: the preset's, 75)")
@@ -182,7 +184,7 @@ def networks_of(text: str, settings: Settings) -> list[NetworkSpec]:
     return [found.networks[name] for name in names]
 
 
-def protocol(options: argparse.Namespace) -> TrainingSpec:
+def protocol(options: argparse.Namespace) -> TrainingProtocol:
     """Return the training protocol that the options describe."""
     given = {
         name: value
@@ -191,8 +193,7 @@ def protocol(options: argparse.Namespace) -> TrainingSpec:
     }
     if options.size:
         given["height"], given["width"] = options.size
-    return replace(
-        PRESETS[options.preset],
+    return PRESETS[options.preset].replace(
         augmentation=not options.no_augmentation,
         mixed_precision=options.mixed_precision,
         jit_compile=options.jit_compile,
@@ -214,7 +215,13 @@ def specs_of(options: argparse.Namespace, dataset: str, settings: Settings, *, p
         "baseline": options.baseline,
     }
     if prunes:
-        rules = Rules(options.factors, options.scope, options.max_failures, options.max_iterations, options.on_reject)
+        rules = Rules(
+            factors=options.factors,
+            scope=options.scope,
+            max_failures=options.max_failures,
+            max_iterations=options.max_iterations,
+            on_reject=options.on_reject,
+        )
         first: TrainSpec = PruneTrainSpec(rules=rules, **common)
     else:
         first = TrainSpec(**common)

@@ -33,7 +33,7 @@ from core.store import upkeep as store_upkeep
 from core.store.file import plain_rows
 from core.store.measurements import Store
 from core.store.trainings import ENDED
-from core.training.steps import TRAINING_SPECS
+from core.training.specs import TRAINING_SPECS
 from jobs.connection import Connection
 from jobs.live_runs import LiveRun, active_runs
 from jobs.messages import send

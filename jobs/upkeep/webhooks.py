@@ -31,7 +31,7 @@ from core.settings import Settings
 from core.store.file import plain_rows
 from core.store.measurements import Store
 from core.store.trainings import ENDED
-from core.training.steps import TRAINING_SPECS
+from core.training.specs import TRAINING_SPECS
 from jobs.connection import Connection, connect
 from jobs.live_runs import PREFIX
 

@@ -1,0 +1,251 @@
+"""What a measuring run is asked to do: an SVD sweep over k, the rivals, the resize study, a reconstruction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import annotated_types as at
+from pydantic import AfterValidator, ValidationInfo
+
+from core.compression.svd import MODES, MOST_BYTES, check_cost, decomposition_bytes, largest_k
+from core.data.datasets import Dataset
+from core.data.images import CODECS
+from core.data.names import name_fault
+from core.errors import ImageError, SpecError
+from core.specs import LARGEST_SEED, Number, Once, Setting, Spec, Text, Whole, spec_of_kind
+
+DEFAULT_KS = (100, 200, 300, 350, 400, 450)  # the article's section 3
+DEFAULT_SIZES = ((256, 256), (450, 150), (300, 600), (200, 100), (300, 300))  # rows × columns, section 4.3
+DEFAULT_RIVALS = (
+    *(("jpeg", quality) for quality in (75, 80, 85, 90, 95)),
+    *(("webp", quality) for quality in (75, 85, 95)),
+    *(("avif", quality) for quality in (60, 75, 90)),
+)
+
+
+def normal_quality(codec: str, quality: int | None) -> int | None:
+    """Return the quality that a codec will use: its default for None, None for a lossless codec. SpecError."""
+    if codec not in CODECS:
+        raise SpecError(f"Expected codec to be one of {', '.join(CODECS)}, got {codec!r}.")
+    allowed = CODECS[codec].qualities
+    if allowed is None:
+        if quality is not None:
+            raise SpecError(f"Expected no quality for {codec}, which is lossless, got {quality}.")
+        return None
+    if quality is None:
+        return CODECS[codec].default_quality
+    if quality not in allowed:
+        raise SpecError(
+            f"Expected quality of {codec} to be a whole number from {allowed[0]} to {allowed[-1]}, got {quality}."
+        )
+    return quality
+
+
+def quality_of_codec(quality: int | None, info: ValidationInfo) -> int | None:
+    """Return the quality that the spec's codec will use. SpecError."""
+    return normal_quality(info.data["codec"], quality) if "codec" in info.data else quality
+
+
+def valid_name(name: str) -> str:
+    """Return the name where a data set can be called so. SpecError."""
+    if fault := name_fault(name):
+        raise SpecError(fault)
+    return name
+
+
+def normal_rivals(pairs: tuple[tuple[str, int | None], ...]) -> tuple[tuple[str, int | None], ...]:
+    """Return the codecs, each with the quality that it will use. SpecError."""
+    return tuple((codec, normal_quality(codec, quality)) for codec, quality in pairs)
+
+
+# Settings that several specs have.
+DatasetName = Annotated[Text, at.MinLen(1), Setting("Data set", name="data set")]
+K = Annotated[Whole, at.Ge(1)]
+OneK = Annotated[K, Setting("k", "Number of singular values kept.")]
+Ks = Annotated[
+    tuple[K, ...],
+    at.MinLen(1),
+    Once,
+    AfterValidator(lambda ks: tuple(sorted(ks))),
+    Setting("k, the numbers of singular values kept", "One decomposition serves every k.", name="k", flag="--k"),
+]
+Side = Annotated[Whole, at.Interval(ge=1, le=10_000)]
+Sizes = Annotated[
+    tuple[tuple[Side, Side], ...],
+    at.MinLen(1),
+    Once,
+    Setting("Sizes, rows × columns", "The original and the reconstruction are both resized.", unit="pixels"),
+]
+Mode = Annotated[
+    Text,
+    Setting(
+        "Mode",
+        "Per channel: one matrix per color channel. Unfolded: one matrix, the channels side by side.",
+        choices=MODES,
+    ),
+]
+CodecName = Annotated[Text, Setting("Codec", "How a reconstruction is stored.", choices=tuple(CODECS))]
+Quality = Annotated[
+    Whole | None, AfterValidator(quality_of_codec), Setting("Quality", "The codec's default where it is empty.")
+]
+SampleSize = Annotated[
+    Whole | None,
+    Setting("Sample size", "Number of images drawn at random; all where it is empty.", flag="--limit", ge=1),
+]
+
+
+class MetricParameters(Spec):
+    """What may be set about the metrics.
+
+    changed_threshold: `changed_percent` counts pixels whose largest channel difference is above it. radial_cutoff:
+    border of `mse_low` and `mse_high`.
+    """
+
+    changed_threshold: Annotated[
+        Whole, Setting("Changed pixels differ by more than", ge=0, le=255, unit="grey levels")
+    ] = 10
+    radial_cutoff: Annotated[
+        Number, Setting("Low frequencies end at", gt=0, lt=math.sqrt(0.5), unit="cycles per pixel")
+    ] = 0.1
+
+
+class MeasuringSpec(Spec):
+    """What every measuring run has: the data set, which of its images, and the metrics' parameters.
+
+    sample_size: images drawn at random, None for all. seed: of that draw and of the bootstrap.
+    """
+
+    dataset: DatasetName
+    sample_size: SampleSize = None
+    seed: Annotated[
+        Whole,
+        Setting(
+            "Seed", "Of the random sample and of the bootstrap: the same seed gives the same figures.",
+            ge=0, le=LARGEST_SEED,
+        ),
+    ] = 1  # fmt: skip
+    metrics: MetricParameters = MetricParameters()
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise SpecError where `dataset` cannot be measured so; called before anything is queued."""
+        if not dataset.records:
+            raise SpecError(f"Expected at least one readable image in the data set {dataset.name}, got none.")
+        dataset.sample(self.sample_size, self.seed)
+
+
+class SweepSpec(MeasuringSpec):
+    """Algorithm 1: reconstruct, store and compare every image at each k.
+
+    ks: numbers of singular values kept. mode: see `core.compression.svd.MODES`. codec, quality: how a reconstruction is
+    stored before it is compared; quality None means the codec's default.
+    """
+
+    kind: ClassVar[str] = "svd-sweep"
+    ks: Ks = DEFAULT_KS
+    mode: Mode = "per_channel"
+    codec: CodecName = "jpeg"
+    quality: Quality = None
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse a k above the rank of every image; images of smaller rank are listed when they are measured."""
+        super().check(dataset)
+        _check_rank(self.ks, self.mode, dataset)
+
+
+class RivalsSpec(MeasuringSpec):
+    """The same images through other codecs and qualities, without SVD."""
+
+    kind: ClassVar[str] = "rivals"
+    rivals: Annotated[
+        tuple[tuple[Text, Whole | None], ...],
+        at.MinLen(1),
+        AfterValidator(normal_rivals),
+        Once,
+        Setting("Rivals", "Codecs, each with its quality.", unit="with a quality"),
+    ] = DEFAULT_RIVALS
+
+
+class ResizeSpec(MeasuringSpec):
+    """Compare original and stored reconstruction after both are resized (docs/definitions.md, resize study).
+
+    sizes: (rows, columns) pairs.
+    """
+
+    kind: ClassVar[str] = "resize-study"
+    sizes: Sizes = DEFAULT_SIZES
+    k: OneK = 350
+    mode: Mode = "per_channel"
+    codec: CodecName = "jpeg"
+    quality: Quality = None
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse a k above the rank of every image."""
+        super().check(dataset)
+        _check_rank((self.k,), self.mode, dataset)
+
+
+class ReconstructSpec(MeasuringSpec):
+    """Write the data set at one k as a new data set called `name`."""
+
+    kind: ClassVar[str] = "reconstruct"
+    name: Annotated[Text, AfterValidator(valid_name), Setting("Name of the new data set")]
+    k: OneK = 350
+    mode: Mode = "per_channel"
+    codec: CodecName = "jpeg"
+    quality: Quality = None
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse a k above the rank of every image, and the data set's own name."""
+        super().check(dataset)
+        _check_rank((self.k,), self.mode, dataset)
+        if self.name == dataset.name:
+            raise SpecError(f"Expected another name than the original's, got {self.name!r}.")
+
+    @property
+    def settings(self) -> str:
+        """The words that tell this reconstruction from another: k, mode, codec and quality."""
+        return f"k={self.k} {self.mode} {codec_name(self.codec, self.quality)}"
+
+
+SPECS: dict[str, type[MeasuringSpec]] = {
+    spec.kind: spec for spec in (SweepSpec, RivalsSpec, ResizeSpec, ReconstructSpec)
+}
+
+
+def measuring_spec_from_dict(values: Mapping[str, Any]) -> MeasuringSpec:
+    """Build the spec that `to_dict` described; SpecError for unknown kinds, names and values."""
+    return spec_of_kind(values, SPECS)
+
+
+def _check_rank(ks: tuple[int, ...], mode: str, dataset: Dataset) -> None:
+    """Raise SpecError for a k above the rank of every image, and where every image is too large to be decomposed."""
+    sizes = {(record.height, record.width) for record in dataset.records}
+    usable = [(height, width) for height, width in sizes if decomposition_bytes(height, width, mode) <= MOST_BYTES]
+    if not usable:
+        try:
+            check_cost(*min(sizes), mode)
+        except ImageError as error:
+            raise SpecError(f"data set {dataset.name}: {error}") from error
+    largest = max(largest_k(height, width, mode) for height, width in usable)
+    if max(ks) > largest:
+        raise SpecError(
+            f"Expected k of at most {largest}, the rank of the largest image of {dataset.name}, got {max(ks)}."
+        )
+
+
+def variants(spec: MeasuringSpec) -> tuple[str, ...]:
+    """Return the names of the rows that one image gives under `spec`, in the order they are charted."""
+    if isinstance(spec, SweepSpec):
+        return tuple(f"k={k}" for k in spec.ks)
+    if isinstance(spec, RivalsSpec):
+        return tuple(codec_name(codec, quality) for codec, quality in spec.rivals)
+    if isinstance(spec, ResizeSpec):
+        return tuple(f"{rows}x{columns}" for rows, columns in spec.sizes)
+    return (f"k={spec.k}",) if isinstance(spec, ReconstructSpec) else ()
+
+
+def codec_name(codec: str, quality: int | None) -> str:
+    """Return how a codec and its quality are written: `jpeg 95`, `png`."""
+    return codec if quality is None else f"{codec} {quality}"

@@ -1,0 +1,89 @@
+"""What an epoch and a step of a training came to: values that pages and queue know without importing Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from core.errors import DermSlimError
+
+
+class TrainingError(DermSlimError):
+    """A network cannot be trained; the message gives a hint."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch, counted from 1; figures in percent, None where undefined.
+
+    train_*: as Keras gathers them while the weights change, dropout on, repeats included. validation_*: with the
+    weights at the epoch's end, precision and recall the article's. seconds: with validation. images_per_second: in
+    training. meets_baseline: as Algorithm 2 asks of training and validation. best: this epoch's weights are the ones
+    to keep so far.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float | None
+    train_precision: float | None
+    train_recall: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    validation_precision: float | None
+    validation_recall: float | None
+    seconds: float = field(compare=False)
+    images_per_second: float = field(compare=False)
+    meets_baseline: bool = False
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training came to; the columns of the store's table `steps`.
+
+    status: 'finished', or 'failed' with the failure as a sentence. parameters, macs, bytes_*: counted, see
+    `core.networks.costs.Cost`. weights, weights_bytes: the `.keras` file (no optimiser state), checkpoint_bytes: the
+    file with it. epochs: trained; kept_epoch: whose weights are kept. seconds: epochs and evaluation; epoch_seconds:
+    mean of an epoch with validation; images_per_second: mean in training. peak_memory: bytes, this process's largest.
+    figures: percent by name, `STEP_FIGURES`, None where undefined. classification: by split, see
+    `core.training.classification.Classification.to_dict`.
+    """
+
+    step: int
+    name: str
+    factors: tuple[float, ...]
+    network: dict[str, Any]
+    status: str
+    failure: str
+    parameters: int
+    macs: int
+    bytes_weights: int
+    bytes_with_optimizer: int
+    accepted: bool | None = None
+    criterion: str | None = None
+    value: float | None = None
+    needed: float | None = None
+    missed_by: float | None = None
+    reason: str = ""
+    epochs: int = 0
+    kept_epoch: int | None = None
+    seconds: float | None = None
+    epoch_seconds: float | None = None
+    images_per_second: float | None = None
+    peak_memory: int | None = None
+    device: str | None = None
+    weights: str | None = None
+    weights_bytes: int | None = None
+    checkpoint_bytes: int | None = None
+    figures: dict[str, float | None] = field(default_factory=dict)
+    classification: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready values."""
+        return {**asdict(self), "factors": list(self.factors)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StepResult:
+        """Return the result that `to_dict` described."""
+        return cls(**{**values, "factors": tuple(values["factors"])})
