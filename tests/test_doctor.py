@@ -28,7 +28,7 @@ from jobs.live_runs import LiveRun
 from jobs.messages import REJECTED
 from jobs.queues import Queues
 from jobs.upkeep import backup, doctor
-from jobs.upkeep.doctor import ERROR, OK, WARNING, Check
+from jobs.upkeep.checks.check import ERROR, OK, WARNING, Check
 
 
 def examined(settings: Settings, *, keras: bool = False) -> dict[str, Check]:

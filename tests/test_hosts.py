@@ -46,7 +46,8 @@ from jobs.hosts import mark_output, output_here
 from jobs.queues import Queues
 from jobs.run_states import RunState
 from jobs.server import running_server
-from jobs.upkeep import doctor
+from jobs.upkeep.checks.check import Check
+from jobs.upkeep.checks.data import check_data
 
 pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
 
@@ -370,8 +371,8 @@ def test_the_doctor_on_the_second_host_looks_at_each_registered_data_set_where_i
         }
     )
 
-    def found() -> dict[str, doctor.Check]:
-        return {check.name.removeprefix("data set "): check for check in doctor.check_data(there)}
+    def found() -> dict[str, Check]:
+        return {check.name.removeprefix("data set "): check for check in check_data(there)}
 
     wait_for(lambda: {"whole", "lacking", "moles"} <= found().keys(), 60)
     assert found()["whole"].found == "all there, of the same sizes"

@@ -21,7 +21,8 @@ from core.settings import Settings
 from core.store.measurements import Store
 from jobs.queues import Queues
 from jobs.server import running_server
-from jobs.upkeep import doctor
+from jobs.upkeep.checks.check import OK, WARNING, Check
+from jobs.upkeep.checks.host import check_privacy
 
 
 @pytest.fixture(autouse=True)
@@ -215,7 +216,7 @@ def test_a_worker_closes_data_dir_says_so_and_leaves_nothing_open(shared_place: 
             assert open_ones(settings.data_dir) == []
             for path in (settings.database, settings.logs / "file", settings.data_dir / "record-worker.lock"):
                 assert as_nobody(path.read_bytes) == "PermissionError"
-            assert doctor_says(settings).status == doctor.OK
+            assert doctor_says(settings).status == OK
         finally:
             end(process)
     assert process.stderr is not None
@@ -248,18 +249,18 @@ def test_the_launcher_makes_a_private_folder_and_so_does_all_that_it_starts(tmp_
         end(process)
 
 
-def doctor_says(settings: Settings) -> doctor.Check:
-    return next(iter(doctor.check_privacy(settings)))
+def doctor_says(settings: Settings) -> Check:
+    return next(iter(check_privacy(settings)))
 
 
 def test_the_doctor_names_what_is_open(tmp_path: Path) -> None:
     settings = old_store(tmp_path / "data")
     found = doctor_says(settings)
-    assert found.status == doctor.WARNING
+    assert found.status == WARNING
     assert f"{settings.data_dir} (755)" in found.found
     assert f"chmod 700 {settings.data_dir}" in found.advice
     tighten(settings)
-    assert doctor_says(settings).status == doctor.OK
+    assert doctor_says(settings).status == OK
 
 
 def test_a_command_makes_private_files_in_data_dir_and_keeps_its_umask(tmp_path: Path) -> None:

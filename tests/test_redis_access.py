@@ -28,6 +28,7 @@ from jobs.queues import Queues
 from jobs.redis_address import read_address
 from jobs.server import ping, running_server
 from jobs.upkeep import doctor
+from jobs.upkeep.checks.check import ERROR
 
 SECRET = "p@ss:word/with?signs#4711"
 
@@ -234,7 +235,7 @@ def test_the_doctor_goes_on_with_its_other_checks(settings: Settings) -> None:
     wrong = replace(settings, given_redis_url="redis://127.0.0.1:1/0?timeout=5")
     found = {check.area: check for check in doctor.examine(wrong, keras=False)}
     assert "got timeout" in found["queue"].found
-    assert found["queue"].status == doctor.ERROR
+    assert found["queue"].status == ERROR
     assert {"disk", "store", "data", "networks", "outside"} <= found.keys()
 
 

@@ -13,7 +13,7 @@ from core.store import snapshot as store_snapshot
 from dashboard import data, words
 from dashboard.parts import components
 from jobs.upkeep import backup, doctor, retention, snapshot
-from jobs.upkeep.doctor import ERROR, OK, WARNING, Check
+from jobs.upkeep.checks.check import ERROR, OK, WARNING, Check
 from jobs.upkeep.retention import Deletable, Waste
 
 LARGEST_DOWNLOAD = 200_000_000  # bytes; the server would hold the whole file in memory
