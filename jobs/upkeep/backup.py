@@ -38,7 +38,7 @@ from core.store.migrations import VERSION
 from jobs.connection import Connection, connect
 from jobs.provenance import code_revision, versions
 from jobs.queues import Queues
-from jobs.server import running_server
+from jobs.server import running_server, share_program
 from jobs.upkeep import queue_copy
 from jobs.upkeep.archive import (
     MANIFEST,
@@ -269,6 +269,7 @@ def rehearse(settings: Settings, path: Path) -> Manifest:
         _check_store(path, staging / STORE, manifest)
         if (staging / QUEUE).exists() and settings.given_redis_url is None:
             scratch = replace(settings, data_dir=staging / "server")
+            share_program(settings, scratch)
             with (
                 running_server(scratch),
                 contextlib.closing(connect(scratch)) as connection,
