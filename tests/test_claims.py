@@ -4,18 +4,18 @@ import pandas as pd
 import pytest
 
 from core.article.claims import (
-    JUDGES,
+    CLAIMS,
     NOT_MEASURED,
     NOT_REPRODUCED,
     REPRODUCED,
     STATUSES,
-    Known,
     Verdict,
     claims_table,
     judge,
     judge_all,
 )
-from core.article.printed import claims, table5, table6
+from core.article.findings import Known
+from core.article.printed import claims, table
 from core.article.tables import STEP_COLUMNS
 from core.compression.summary import storage, summarise
 from core.networks.architectures import NETWORKS
@@ -142,7 +142,7 @@ def test_figures_decide_a_claim_either_way(claim_id) -> None:
 
 def test_without_figures_only_what_is_counted_is_judged() -> None:
     verdicts = {verdict.claim_id: verdict for verdict in judge_all(Known())}
-    assert list(verdicts) == list(claims()["id"]) == list(JUDGES)
+    assert list(verdicts) == list(claims()["id"]) == list(CLAIMS)
     assert verdicts.pop("C20").status == REPRODUCED
     assert {verdict.status for verdict in verdicts.values()} == {NOT_MEASURED}
     assert all(verdict.measured.startswith("Needs ") for verdict in verdicts.values())
@@ -186,7 +186,7 @@ def test_curves_are_judged_by_every_one_of_them() -> None:
 
 
 def test_the_articles_own_table_5_refutes_its_claim() -> None:
-    printed = table5().assign(run_id="printed", seed=1, step=0, name="Original", parameters=1, accepted=True)
+    printed = table(5).assign(run_id="printed", seed=1, step=0, name="Original", parameters=1, accepted=True)
     verdict = judge("C15", Known(pairs=printed))
     assert verdict.status == NOT_REPRODUCED
     assert "lenet5 69.72 reconstructed, 72.22 original" in verdict.measured
@@ -234,7 +234,7 @@ def test_shorter_trainings_are_not_held_against_ten_minutes() -> None:
 
 
 def test_the_articles_table_6_bears_its_alexnet_claim_out_by_its_words_alone() -> None:
-    names = table6().query("network == 'alexnet'")["name"].tolist()[1:]
+    names = table(6).query("network == 'alexnet'")["name"].tolist()[1:]
     by_words = [(name, int(name[1]) <= 3) for name in names[:4]]
     assert judge("C16", steps(run("alexnet", *by_words))).status == REPRODUCED
     assert "held against 77.50, none of R1 to R5 would be accepted" in judge("C16", Known()).note

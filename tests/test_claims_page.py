@@ -8,7 +8,7 @@ import pytest
 from pages import OpenPage, opener, ran, text
 from recorded import record_measured, record_reconstruction, record_training
 
-from core.article.claims import JUDGES, STATUSES
+from core.article.claims import CLAIMS, STATUSES
 from core.compression.specs import ResizeSpec, SweepSpec
 from core.store.measurements import Store
 
@@ -34,7 +34,7 @@ def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def counts(said: str) -> int:
-    return sum(f"{claim_id} · " in said for claim_id in JUDGES)
+    return sum(f"{claim_id} · " in said for claim_id in CLAIMS)
 
 
 def test_without_results_only_what_is_counted_is_judged(
@@ -42,7 +42,7 @@ def test_without_results_only_what_is_counted_is_judged(
 ) -> None:
     test = opener(monkeypatch, tmp_path / "data", valkey_url)("claims")
     said = text(test)
-    assert counts(said) == len(JUDGES)
+    assert counts(said) == len(CLAIMS)
     assert {each.label: each.value for each in test.metric} == {
         "Reproduced": "2", "Not reproduced": "1", "Not measured yet": "20",
     }  # fmt: skip
@@ -51,7 +51,7 @@ def test_without_results_only_what_is_counted_is_judged(
 
 def test_every_claim_has_its_verdict_figure_note_and_runs(open_page: OpenPage, folder: Path) -> None:
     said = text(open_page("claims"))
-    assert counts(said) == len(JUDGES)
+    assert counts(said) == len(CLAIMS)
     sweep = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="ham")["run_id"].iloc[0]
     assert f"[{sweep}](run?run={sweep})" in said
     assert "Ratio 3.770." in said
@@ -83,7 +83,7 @@ def test_another_sweep_and_data_set_are_judged_by_where_they_are_chosen(open_pag
 def test_an_unknown_sweep_in_the_address_is_said(open_page: OpenPage) -> None:
     test = open_page("claims", sweep="svd-sweep-none")
     assert any("there is no svd" in each.value for each in test.warning)
-    assert counts(text(test)) == len(JUDGES)
+    assert counts(text(test)) == len(CLAIMS)
 
 
 def test_the_table_can_be_downloaded(open_page: OpenPage) -> None:

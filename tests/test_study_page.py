@@ -189,7 +189,7 @@ def test_the_saving_is_told_with_what_re_encoding_alone_gives() -> None:
     sizes = pd.DataFrame([{"k": 350, "ratio": 3.8, "control_ratio": 3.7}])
     assert compression_sentence(350, sizes) == (
         "k* = 350, in the article 350. Files become 3.80 times smaller, 3.70 times by re-encoding alone; in the "
-        "article 3.77, not told apart."
+        "article 3.77, in total."
     )
     assert compression_sentence(200, sizes) == "k* = 200, in the article 350."
     assert compression_sentence(7, pd.DataFrame()) == "k* = 7, in the article 350."

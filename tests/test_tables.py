@@ -7,7 +7,8 @@ import re
 import pandas as pd
 import pytest
 
-from core.article.printed import TABLE_METRICS, table6
+from core.article.printed import TABLE_METRICS
+from core.article.printed import table as printed_table
 from core.article.tables import (
     NEEDED,
     STEP_COLUMNS,
@@ -72,7 +73,7 @@ def test_rows_stand_in_the_articles_order_and_what_it_lacks_after_them() -> None
             step("alexnet"),
         ),
     )
-    printed = list(table6()[["network", "name"]].itertuples(index=False, name=None))
+    printed = list(printed_table(6)[["network", "name"]].itertuples(index=False, name=None))
     expected = [
         *printed[:10],
         ("alexnet", "R3, R4: 50%, 33%"),

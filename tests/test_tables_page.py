@@ -10,7 +10,7 @@ from pages import OpenPage, opener, ran, text
 from recorded import QUICK, record_training
 from streamlit.testing.v1 import AppTest
 
-from core.article.printed import table5
+from core.article.printed import table as printed_table
 from core.store.measurements import Store
 from core.training.specs import Rules
 
@@ -47,7 +47,7 @@ def test_without_trainings_the_printed_tables_stand_there(
     assert "No network has been trained yet" in text(test)
     assert len(test.table) == 3
     assert set(shown(test, 5)["Accuracy"]) == {"–"}
-    assert shown(test, 5)["printed"].tolist() == [f"{value:.2f}" for value in table5()["test_precision"]]
+    assert shown(test, 5)["printed"].tolist() == [f"{value:.2f}" for value in printed_table(5)["test_precision"]]
 
 
 def test_measured_printed_and_difference_stand_beside_each_other(open_page: OpenPage) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from core.article.claims import ARTICLE_K, CURVES, Known
+from core.article.compression_claims import ARTICLE_K
+from core.article.findings import Known
+from core.article.network_claims import CURVES
 from core.article.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, MeasuredTable, article_table, further_table
 from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, SweepSpec
 from core.data.splits import SPLITS

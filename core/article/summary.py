@@ -1,4 +1,4 @@
-"""What a study of the article came to: its headline figures beside the printed ones, as a frame and as sentences."""
+"""The results of a study of the article: its headline figures beside the printed ones, as a frame and as sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.article.claims import ARTICLE_K, RATIO
+from core.article.compression_claims import ARTICLE_K, RATIO
 from core.article.plan import FINISHED, ORIGINALS, PRUNING, Progress
 from core.article.printed import table as printed_table
 from core.article.tables import VERSIONS
@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 def training_figures(progress: Progress, trained: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a training run of the study that has a finished step, in the plan's order; columns `COLUMNS`.
+    """Return one row per training run of the study with a finished step, in the plan's order; columns `COLUMNS`.
 
     trained: `core.article.evidence.trainings`. test_accuracy: of the unpruned network, in percent; printed: the
     article's, Table 5; difference: in points. accepted: pruned networks that were. smallest: the name of the smallest
@@ -59,7 +59,7 @@ def training_figures(progress: Progress, trained: pd.DataFrame) -> pd.DataFrame:
 
 
 def _smallest(steps: pd.DataFrame, unpruned: Mapping[str, Any] | pd.Series | None) -> dict[str, Any]:
-    """Return how many pruned networks were accepted, and which of them is smallest."""
+    """Return the number of accepted pruned networks and the smallest of them."""
     kept = steps[(steps["step"] > 0) & steps["accepted"].astype("boolean").fillna(False).astype(bool)]
     if kept.empty or unpruned is None:
         return {"accepted": len(kept)}
@@ -73,9 +73,9 @@ def _smallest(steps: pd.DataFrame, unpruned: Mapping[str, Any] | pd.Series | Non
 
 
 def compression_sentence(k: int | None, storage: pd.DataFrame) -> str:
-    """Say which k was taken and what storing at it saves, beside the article's; storage: the sweep's sizes."""
+    """Return the chosen k and the storage that it saves, beside the article's. storage: the sweep's sizes."""
     if k is None:
-        return "No k has been chosen yet; the article takes 350."
+        return "No k has been chosen yet. The article uses 350."
     text = f"k* = {k}, in the article {ARTICLE_K}."
     at = storage[storage["k"] == k] if len(storage) else storage
     if at.empty or pd.isna(at.iloc[0]["ratio"]):
@@ -83,12 +83,12 @@ def compression_sentence(k: int | None, storage: pd.DataFrame) -> str:
     row = at.iloc[0]
     return (
         f"{text} Files become {row['ratio']:.2f} times smaller, {row['control_ratio']:.2f} times by re-encoding alone; "
-        f"in the article {RATIO:g}, not told apart."
+        f"in the article {RATIO:g} in total."
     )
 
 
 def accuracy_sentences(figures: pd.DataFrame) -> list[str]:
-    """Say what the networks reached, on which images, and what pruning left of them; figures: `training_figures`."""
+    """Return a sentence per network about its test accuracy and pruning. figures: `training_figures`."""
     sentences = []
     for network, rows in figures.groupby("network", sort=False):
         parts = []
