@@ -22,12 +22,11 @@ import signal
 import socket
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+import httpx
 from dotenv import load_dotenv
 
 from core.data.demo import IMAGES
@@ -326,11 +325,12 @@ def answers(children: Sequence[Child], address: str) -> bool:
         return False
     try:
         for path in ("/_stcore/health", "/"):
-            asked = urllib.request.Request(address + path, headers={"Accept": "text/html"})  # noqa: S310 - our own
-            with urllib.request.urlopen(asked, timeout=2) as answer:  # noqa: S310 - our own
-                if answer.status != 200:
-                    return False
-    except (urllib.error.URLError, OSError):
+            answer = httpx.get(
+                address + path, headers={"Accept": "text/html"}, timeout=2, trust_env=False, follow_redirects=True
+            )
+            if answer.status_code != 200:
+                return False
+    except httpx.HTTPError:
         return False
     return True
 

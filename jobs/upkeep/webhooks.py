@@ -7,24 +7,23 @@ longer and longer pauses: recording never waits for it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from http.client import HTTPException
 from typing import Any
 
+import httpx
 import pandas as pd
 import redis
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
-from urllib3.util import parse_url
 
 from core.errors import SpecError
 from core.settings import Settings
@@ -45,11 +44,12 @@ MOST_TRIES = 24  # over some 15 hours
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 3600.0  # seconds between two tries; doubled at each
 MOST_GIVEN_UP = 1000
 LOOK = 1.0  # seconds between two looks at what is due
-TO_CONNECT, TO_ANSWER = 5.0, 10.0  # seconds for a step: an address of the host; the next bytes
+TO_CONNECT, TO_ANSWER = 5.0, 10.0  # seconds for a step: the connection; the next bytes
 LONGEST = 15.0  # seconds for a whole delivery
 SIGNATURE = "X-DermSlim-Signature"
 
 log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines of level INFO hold the whole address
 
 
 def check(settings: Settings) -> None:
@@ -57,10 +57,10 @@ def check(settings: Settings) -> None:
     if settings.webhook_url is None:
         return
     try:
-        url = parse_url(settings.webhook_url)
-    except HTTPError:
-        url = None
-    if url is None or url.scheme not in ("http", "https") or not url.host:
+        url = httpx.URL(settings.webhook_url)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host:
         raise SpecError("WEBHOOK_URL: expected an address that begins with http:// or https://; got another")
     unknown = sorted(set(settings.webhook_events) - set(ENDED))
     if unknown:
@@ -258,59 +258,43 @@ def post(settings: Settings, delivery: str, event: dict[str, Any]) -> str | None
     }
     if settings.webhook_secret:
         headers[SIGNATURE] = signature(settings.webhook_secret, body)
-    exchange = Exchange(str(settings.webhook_url), body, headers)
-    exchange.start()
-    exchange.join(LONGEST)
-    if exchange.is_alive():
-        exchange.cut()
+    loop = asyncio.new_event_loop()
+    try:
+        status = loop.run_until_complete(asyncio.wait_for(_status(str(settings.webhook_url), body, headers), LONGEST))
+    except TimeoutError:
         return f"no answer within {LONGEST:g} s"
-    return exchange.problem
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return f"{type(error).__name__}: {error}".replace(str(settings.webhook_url), "the address")
+    finally:
+        loop.close()  # and waits for no look-up of a name, which has no time limit
+    if 300 <= status < 400:
+        return f"status {status}: redirects are not followed"
+    return None if 200 <= status < 300 else f"status {status}"
 
 
-class Exchange(threading.Thread):
-    """One request to the address and its answer, in a thread of its own, so that it can be given up as a whole.
+async def _status(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """Send a body and return the status of the answer; the rest of the answer is not read.
 
-    Time-outs of a socket begin anew with each byte that comes; looking up a name has none.
+    Whoever cancels this closes the connection: the time limits of a socket begin anew with each byte that comes.
     """
+    opened: list[socket.socket] = []
 
-    def __init__(self, url: str, body: bytes, headers: dict[str, str]) -> None:
-        super().__init__(daemon=True, name="webhook")
-        self.url, self.body, self.headers = url, body, headers
-        self.problem: str | None = "no answer"
-        self._connection: HTTPConnection | None = None
+    async def note_socket(event: str, found: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            opened.append(found["return_value"].get_extra_info("socket"))
 
-    def run(self) -> None:
-        """Send the body and read the status; what else the address says is not read."""
-        try:
-            with contextlib.closing(_connection_to(self.url)) as connection:
-                self._connection = connection
-                connection.connect()
-                connection.timeout = TO_ANSWER
-                connection.request(
-                    "POST", parse_url(self.url).request_uri, self.body, self.headers, preload_content=False
-                )
-                status = connection.getresponse().status
-        except (HTTPError, HTTPException, OSError) as error:
-            self.problem = f"{type(error).__name__}: {error}".replace(self.url, "the address")
-            return
-        self.problem = None if 200 <= status < 300 else f"status {status}"
-        if 300 <= status < 400:
-            self.problem = f"status {status}: redirects are not followed"
-
-    def cut(self) -> None:
-        """End the exchange from another thread: whoever waits for the socket is told that it is closed."""
-        sock = None if self._connection is None else self._connection.sock
-        if sock is not None:
+    limits = httpx.Timeout(TO_ANSWER, connect=TO_CONNECT)
+    # No proxy and no .netrc of the environment; the system's certificates.
+    client = httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False, timeout=limits)
+    request = client.build_request("POST", url, content=body, headers=headers, extensions={"trace": note_socket})
+    try:
+        async with client, contextlib.aclosing(await client.send(request, stream=True)) as answer:
+            return answer.status_code
+    except asyncio.CancelledError:
+        for each in opened:  # within a handshake the library leaves it open
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-
-def _connection_to(url: str) -> HTTPConnection:
-    parts = parse_url(url)
-    host = str(parts.host).strip("[]")
-    if parts.scheme == "https":
-        return HTTPSConnection(host, parts.port or 443, timeout=TO_CONNECT, cert_reqs="CERT_REQUIRED")
-    return HTTPConnection(host, parts.port or 80, timeout=TO_CONNECT)
+                each.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 def signature(secret: str, body: bytes) -> str:
