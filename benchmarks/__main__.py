@@ -9,11 +9,12 @@ Each prints its own figures; below stands a line a benchmark. Exit status 1 when
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.processes import run_command
 
 FOLDER = Path(__file__).parent
 
@@ -27,7 +28,7 @@ def names() -> tuple[str, ...]:
 def run(name: str) -> tuple[int, float]:
     """Run one benchmark; return its exit status and its seconds."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=FOLDER.parent, check=False)
+    done = run_command([sys.executable, "-m", f"benchmarks.{name}"], cwd=FOLDER.parent, check=False)
     return done.returncode, time.perf_counter() - started
 
 

@@ -6,11 +6,11 @@ judges and draws in under 0.2 s of processor time: `python -m benchmarks.curves`
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+from benchmarks.processes import run_command
 from core.networks.architectures import ALEXNET, NETWORKS
 from core.networks.costs import compare_layers, curve_points, curve_table
 from core.networks.fits import claim_sentences, fit_curves, fit_table
@@ -56,12 +56,12 @@ def recompute() -> None:
 def heavy_imports() -> list[str]:
     """Return which slow packages counting has loaded in a fresh process."""
     code = f"import sys, core.networks.costs; print(*[name for name in {SLOW_PACKAGES} if name in sys.modules])"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return run_command([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
 def command() -> None:
     """Run the command line once."""
-    subprocess.run([sys.executable, "-m", "jobs", "curves", "alexnet"], capture_output=True, check=True)
+    run_command([sys.executable, "-m", "jobs", "curves", "alexnet"], capture_output=True, check=True)
 
 
 def main() -> int:

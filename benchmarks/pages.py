@@ -16,7 +16,6 @@ import os
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.large_store import DATASET, fill_store, fill_trainings
+from benchmarks.processes import Process
 from benchmarks.workers import workers, write_images
 from core.data.datasets import load_dataset
 from core.data.demo import create_demo_dataset
@@ -238,7 +238,7 @@ def dashboard(settings: Settings) -> Iterator[str]:
     }
     command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py", f"--server.port={port}"]
     command += ["--server.headless=true", "--server.fileWatcherType=none"]  # as the launcher starts it
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    process = Process(command, cwd=ROOT, env=environment)
     try:
         _wait_for_port(port)
         yield f"http://127.0.0.1:{port}"

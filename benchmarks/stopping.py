@@ -25,6 +25,7 @@ from redis import Redis
 
 from benchmarks import training
 from benchmarks.pages import free_port
+from benchmarks.processes import Process
 from benchmarks.workers import ROOT, workers, write_images
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
@@ -73,7 +74,7 @@ def stack_at_a_sweep(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     settings, port = Settings(folder / "data", (folder,)), free_port()
     command = [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "2"]
     environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "DATA_ROOTS": str(folder)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = Process(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
 
         def ready() -> bool:

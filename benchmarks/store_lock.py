@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing as mp
+import os
 import statistics
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from core.files.file_lock import file_lock
+from core.processes import die_with_parent
 
 PROMISED = 0.1  # seconds a writer waits, in the median
 READERS, HELD = 4, 0.01
@@ -47,6 +49,7 @@ def taken(kind: str, path: Path, *, shared: bool) -> AbstractContextManager[None
 
 def read(kind: str, path: Path, begun: Event, ended: Event, reads: mp.SimpleQueue[list[float]]) -> None:
     """Take the lock shared until the benchmark has ended; send how long each wait lasted."""
+    die_with_parent(os.getppid())
     waits = []
     while not ended.is_set():
         started = time.perf_counter()

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.processes import run_command
 from benchmarks.workers import ROOT, workers
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
@@ -89,7 +89,7 @@ def bare_seconds(dataset: Dataset, cache: Path, spec: TrainSpec) -> float:
     command = [sys.executable, "-m", "benchmarks.training", "--bare", str(dataset.root), str(cache)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     text = json.dumps(spec.to_dict())
-    done = subprocess.run([*command, text], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = run_command([*command, text], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return statistics.median(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import psutil
 
+from benchmarks.processes import Process
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.settings import Settings
@@ -53,7 +54,7 @@ def workers(settings: Settings, *kinds: str) -> Iterator[list[subprocess.Popen[b
     environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": str(settings.redis_url)}
     environment["DATA_ROOTS"] = str(settings.data_roots[0])
     command = [sys.executable, "-m", "jobs.worker"]
-    started = [subprocess.Popen([*command, kind], cwd=ROOT, env=environment) for kind in kinds]
+    started = [Process([*command, kind], cwd=ROOT, env=environment) for kind in kinds]
     try:
         while len(Queues(settings).workers()) < len(kinds):
             time.sleep(0.1)

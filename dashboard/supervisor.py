@@ -7,21 +7,20 @@ whose launcher was killed is killed by the kernel; what a dead program leaves be
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from core.errors import DermSlimError
 from core.files.private import private_folder
+from core.processes import LIBC, die_with_parent
 
 LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside
 OLD_LOGS = 2
@@ -32,10 +31,7 @@ LONGEST_DELAY = 30.0
 TAIL_AT = 3  # the death in a row at which the log's end is shown, once
 TRIES_OF_A_TASK = 3
 
-# <linux/prctl.h>
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def start(child: Child, *, folder: Path) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends the others in order
-            preexec_fn=_die_with(os.getpid()),  # safe, since the launcher has one thread
+            preexec_fn=partial(die_with_parent, os.getpid()),  # safe, since the launcher has one thread
         )
     child.started = time.monotonic()
     child.due = None
@@ -222,19 +218,6 @@ def _how(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """Give a function for the new process that has the kernel kill it when its parent dies, however that happens."""
-
-    def in_the_new_process() -> None:
-        if LIBC is None:
-            return
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the kernel was told
-            os._exit(errno.ECHILD)
-
-    return in_the_new_process
 
 
 def _wait_for(children: Sequence[Child], seconds: float, in_a_hurry: Callable[[], bool]) -> None:

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
@@ -32,6 +33,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 
 from core.errors import QueueUnavailable
 from core.files.private import OTHERS, private_folder
+from core.processes import die_with_parent
 from core.settings import Settings
 from jobs.connection import Source, client, source_of
 from jobs.redis_address import Refused
@@ -217,7 +219,10 @@ def running_server(settings: Settings) -> Iterator[str]:
     server = prepare_server(settings)
     private_folder(settings.logs)
     with (settings.logs / "valkey.log").open("ab") as log:
-        process = subprocess.Popen(server.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        ends_with_us = partial(die_with_parent, os.getpid())
+        process = subprocess.Popen(
+            server.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=ends_with_us
+        )
     try:
         wait_until_answering(settings if settings.given_redis_url is None else server.url, process)
         yield server.url

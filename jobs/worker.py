@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import gc
 import logging
@@ -39,6 +38,7 @@ from rq.worker import BaseWorker
 
 from core.errors import DermSlimError, QueueUnavailable
 from core.files.private import keep_new_files_private, open_lock, private_folder, tighten
+from core.processes import die_with_parent
 from core.settings import Settings
 from core.training.backend import require_backend
 from core.training.steps import forget_old_checkpoints
@@ -58,15 +58,6 @@ HEARTBEAT = 5  # seconds between two signs of life while a job runs
 GRACE = 10.0  # seconds that the image at hand may take after its run was cancelled
 MEASURES = "jobs.measure_task.measure_chunk"
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel end this process when its parent ends (Linux), so that no orphan keeps a core or a GPU."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the call
-            os._exit(1)
 
 
 class KnownWorker(BaseWorker):

@@ -24,6 +24,7 @@ from laboratory import ROOT
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
+from benchmarks.processes import Process
 from core.settings import Settings
 from core.store.measurements import Store
 from dashboard.demo import NAME as DEMO
@@ -98,7 +99,7 @@ class Stack:
         """Start two `svd` workers and a `train` worker, unless they run."""
         for kind in () if self.workers else ("svd", "svd", "train"):
             with (self.settings.data_dir / f"{kind}.log").open("a") as log:
-                process = subprocess.Popen(
+                process = Process(
                     [sys.executable, "-m", "jobs.worker", kind],
                     cwd=ROOT,
                     env=self.environment,
@@ -177,7 +178,7 @@ def demo_stack(folder: Path) -> Iterator[Stack]:
     launcher += ["--svd-workers", "0", "--train-workers", "0"]
     output = folder / "launcher.log"
     with output.open("w") as log:
-        process = subprocess.Popen(launcher, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = Process(launcher, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + STARTED_WITHIN

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from core.processes import die_with_parent
 from core.settings import Settings, described, usable_cores
 from jobs.server import running_server
 
@@ -24,10 +25,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(usable_cores() + 1, 4)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """End the processes that run tests beside each other when the one that started them is killed."""
+    if hasattr(config, "workerinput"):
+        die_with_parent(os.getppid())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with the most slow tests first, so that none is worked through alone at the end."""
+    """Put the files with the most slow tests first, then those with the most tests: none is left for the end."""
     slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    count = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -count[item.path], item.path))
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
+from benchmarks.processes import Process, run_command
 from core.compression.measure import METRIC_COLUMNS, measure
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, load_dataset
@@ -133,7 +134,7 @@ def running_stack(
     if clock is not None:
         environment |= own_clock(clock)
     log = (folder / "launcher.log").open("ab")
-    launcher = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    launcher = Process(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     stack = Stack(folder, roots, port, launcher, clock)
     try:
         wait_for(stack.answers, 120)
@@ -398,7 +399,7 @@ def hold_store(seconds: float) -> Harm:
     def harm(stack: Stack, chance: random.Random) -> None:
         store = stack.queues.settings.database
         command = [sys.executable, "-c", HOLDER, str(store), str(seconds)]
-        holder = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
+        holder = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
         assert holder.stdout.strip() == "held"
 
     return harm
@@ -428,7 +429,7 @@ def fill_disk(seconds: float) -> Harm:
 def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
     """Mount a file system of that size at a folder. PermissionError where this process may not."""
     folder.mkdir(parents=True)
-    mounted = subprocess.run(
+    mounted = run_command(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)], capture_output=True, text=True
     )
     if mounted.returncode:
@@ -436,7 +437,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        run_command(["umount", "--lazy", str(folder)], check=True)
 
 
 def no_compiler() -> bool:
@@ -448,7 +449,7 @@ def own_clock(file: Path) -> dict[str, str]:
     """Return the environment of processes whose time of day is as far off as a file says; see `stepped_clock.c`."""
     library = file.with_suffix(".so")
     source = Path(__file__).with_name("stepped_clock.c")
-    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-Wall", "-o", str(library), str(source), "-ldl"], check=True)
+    run_command(["cc", "-O1", "-shared", "-fPIC", "-Wall", "-o", str(library), str(source), "-ldl"], check=True)
     write_clock(file, 0)
     return {"LD_PRELOAD": str(library), "STEPPED_CLOCK": str(file)}
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from benchmarks.processes import Process, run_command
 from core.networks.architectures import CLASSES
 from core.settings import Settings
 from core.store.measurements import Store
@@ -91,9 +92,7 @@ def workers(
         "DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
         "REDIS_URL": str(settings.redis_url),
     }
-    started = [
-        subprocess.Popen([sys.executable, "-m", "jobs.worker", kind], cwd=ROOT, env=environment) for kind in kinds
-    ]
+    started = [Process([sys.executable, "-m", "jobs.worker", kind], cwd=ROOT, env=environment) for kind in kinds]
     try:
         queues = Queues(settings)
         pids = {process.pid for process in started}
@@ -174,7 +173,7 @@ def trained_here(spec: TrainSpec, images: Path, place: Path, *, keras: bool = Fa
     """Return a run's steps and epochs, trained in a process of its own, without queue and workers."""
     command = [sys.executable, "-c", REFERENCE, str(images), str(place), json.dumps(spec.to_dict())]
     environment = {**os.environ, **({} if keras else WITHOUT_KERAS)}
-    answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=400)
+    answer = run_command(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=400)
     steps, epochs = json.loads(answer.stdout.splitlines()[-1])
     return steps, pd.DataFrame(epochs)
 

@@ -1,12 +1,12 @@
 """The layer records, the four specs, and the walk that gives every layer its shape."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
+from benchmarks.processes import run_command
 from core.errors import SpecError
 from core.networks.architectures import (
     ALEXNET,
@@ -219,5 +219,5 @@ def test_counting_needs_neither_keras_nor_numpy_nor_pandas() -> None:
         "print(count(NETWORKS['alexnet'], 200, 100));"
         "print([m for m in ('keras', 'tensorflow', 'numpy', 'pandas', 'scipy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_command([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["19186227", "[]"]

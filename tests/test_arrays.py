@@ -19,6 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.processes import Process
 from core.data import images
 from core.data.datasets import Dataset, Record, load_dataset
 from core.data.training_arrays import (
@@ -183,7 +184,7 @@ print(found.pixels.shape[0], int(found.pixels.sum(dtype="int64")))
 def ask(dataset: Dataset, tmp_path: Path, name: str, die_at: int = -1) -> subprocess.Popen[str]:
     paths = [dataset.root, tmp_path / "cache", tmp_path / "start", tmp_path / name]
     arguments = [sys.executable, "-c", ASKER, *map(str, paths), str(die_at)]
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Process(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def start_together(tmp_path: Path, *processes: subprocess.Popen[str]) -> None:
@@ -317,7 +318,7 @@ def test_an_array_in_use_is_never_removed(dataset: Dataset, tmp_path: Path) -> N
     )
     command = [sys.executable, "-c", code, str(used.folder)]
     del used
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with Process(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == f"{IMAGES}\n"
         folder = array_folder(dataset, cache, 8, 10)

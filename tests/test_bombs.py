@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
 import sys
 import zlib
 from io import BytesIO
@@ -17,6 +16,7 @@ import pytest
 from laboratory import ROOT, write_images
 from PIL import Image
 
+from benchmarks.processes import run_command
 from core.data.datasets import load_dataset
 from core.data.images import MAX_BYTES, MAX_PIXELS, decode, probe, read
 from core.data.images import check as checked
@@ -124,7 +124,7 @@ print(json.dumps(found))
 def measured(*files: Path) -> dict[str, tuple[list[str], int, float]]:
     """Reasons, further bytes of memory and seconds of each file, in a process that has decoded the first already."""
     command = [sys.executable, "-c", MEASURE, *map(str, files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found: dict[str, tuple[list[str], int, float]] = json.loads(done.stdout)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 from laboratory import ROOT, wait_for, workers, write_images, write_lesions
 
+from benchmarks.processes import run_command
 from core.compression.measure import METRIC_COLUMNS, SIZE_COLUMNS
 from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import load_dataset
@@ -289,9 +289,7 @@ def test_the_command_that_a_run_records_describes_the_same_run(spec: MeasuringSp
 
 
 def test_help_teaches_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "jobs", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    shown = run_command([sys.executable, "-m", "jobs", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for command in ("svd-sweep", "reconstruct", "resize-study", "rivals", "status", "cancel", "retry", "export"):
         assert command in shown.stdout
         with pytest.raises(SystemExit) as ended:
@@ -326,7 +324,7 @@ def test_a_local_sweep_of_several_processes_prints_no_more_than_one_of_one(tmp_p
     command = [sys.executable, "-m", "jobs", "svd-sweep", str(folder), "--k", "4", "--local", "--workers"]
     environment = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "DATA_ROOTS": str(tmp_path)}
     said = [
-        subprocess.run([*command, count], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240).stderr
+        run_command([*command, count], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240).stderr
         for count in ("1", "2")
     ]
     assert said[1] == said[0]

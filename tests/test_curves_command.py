@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 from laboratory import ROOT
 
+from benchmarks.processes import run_command
 from core.networks.architectures import ALEXNET, CUSTOM1, NETWORKS
 from core.networks.costs import CURVE_COLUMNS, curve_table, network_cost
 from core.networks.fits import FIT_COLUMNS, fit_curves, fit_table
@@ -128,13 +128,13 @@ def test_the_command_imports_neither_tensorflow_nor_what_the_others_need(tmp_pat
         "heavy = ('tensorflow', 'keras', 'numpy', 'scipy', 'pandas', 'cv2', 'rq', 'redis', 'duckdb')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_command([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["0", "[]"]
     assert CURVE_COLUMNS[-1] in done.stdout
 
 
 def test_its_help_is_found_both_ways() -> None:
     for words in (["--help"], ["curves", "--help"]):
-        done = subprocess.run([sys.executable, "-m", "jobs", *words], cwd=ROOT, capture_output=True, text=True)
+        done = run_command([sys.executable, "-m", "jobs", *words], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0
         assert "curves" in done.stdout

@@ -15,6 +15,7 @@ from pages import opener, text
 from recorded import record_training
 from redis import Redis
 
+from benchmarks.processes import Process, run_command
 from core.errors import StoreDamaged
 from core.settings import Settings
 from core.store.measurements import Store
@@ -43,7 +44,7 @@ def held(settings: Settings) -> Iterator[Settings]:
     record_training(Store(settings.database))
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
     command = [sys.executable, "-c", code, str(settings.database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+    with Process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         assert stranger.stdout is not None
         assert stranger.stdout.readline() == b"1\n"
         yield settings
@@ -93,7 +94,7 @@ def test_records_stay_in_the_queue(broken: Settings) -> None:
 
 def test_the_record_worker_ends_with_the_sentence(broken: Settings) -> None:
     command = [sys.executable, "-m", "jobs.worker", "record", "--burst"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_command(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "it is damaged: " in done.stderr
     assert "Traceback" not in done.stderr

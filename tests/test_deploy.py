@@ -18,6 +18,7 @@ import pytest
 import yaml
 from laboratory import end, wait_for
 
+from benchmarks.processes import Process, run_command
 from core.errors import QueueUnavailable
 from jobs.server import ping, program_for
 
@@ -47,7 +48,7 @@ def compose(given: dict[str, str]) -> dict[str, Any]:
 
 
 def ran(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
 def test_the_compose_file_follows_the_compose_specification() -> None:
@@ -130,7 +131,7 @@ def test_exactly_one_service_writes_the_store() -> None:
 
 @contextmanager
 def started(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
+    process = Process(
         command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
@@ -155,7 +156,7 @@ def healthy(service: dict[str, Any], environment: dict[str, str], seconds: float
     command = by_hand(service["healthcheck"]["test"][1:])
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=60)
+        done = run_command(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=60)
         if done.returncode == 0:
             return True
         time.sleep(0.5)

@@ -18,6 +18,7 @@ from redis import Redis
 from rq import Retry
 from test_store_check import damage
 
+from benchmarks.processes import Process
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.settings import Settings
@@ -80,7 +81,7 @@ def test_a_program_that_has_the_store_open_is_named(settings: Settings, read_onl
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=len(sys.argv) > 2)\n"
     code += "print(1, flush=True); input()"
     command = [sys.executable, "-c", code, str(settings.database), *(["reads"] if read_only else [])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+    with Process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         assert stranger.stdout is not None
         assert stranger.stdout.readline() == b"1\n"
         found = examined(replace(settings, given_redis_url="redis://127.0.0.1:9/0"))

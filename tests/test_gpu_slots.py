@@ -12,6 +12,7 @@ import psutil
 import pytest
 from laboratory import ROOT, wait_for
 
+from benchmarks.processes import Process
 from core.errors import DermSlimError
 from core.settings import Settings
 from jobs.gpu_slots import gpu_environment, take_slot
@@ -26,7 +27,7 @@ def start(settings: Settings, temporary: Path, *options: str) -> subprocess.Pope
         "TMPDIR": str(temporary),
     }
     command = [sys.executable, "-m", "jobs.worker", "train", *options]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return Process(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from laboratory import ROOT, WITHOUT_KERAS, assert_trained_alike, end, trained_h
 from redis import Redis
 from tls import terminator
 
+from benchmarks.processes import Process, run_command
 from core.compression.measure import MEASUREMENT_COLUMNS, measure
 from core.compression.specs import ReconstructSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
@@ -54,7 +55,11 @@ pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that i
 NOBODY = 65534
 ROOT_RUNS = os.geteuid() == 0
 # Root without the right to open what belongs to others.
-CONFINED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if ROOT_RUNS and shutil.which("setpriv") else ()
+CONFINED = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--pdeathsig=KILL")
+    if ROOT_RUNS and shutil.which("setpriv")
+    else ()
+)
 SWEEP = SweepSpec(dataset="demo", ks=(50, 300), sample_size=4)
 TRAINING = TrainSpec(
     dataset="demo",
@@ -118,7 +123,7 @@ def started(command: Sequence[str], folder: Path, roots: str) -> Iterator[subpro
         "DATA_ROOTS": roots,
         "PYTHONPATH": f"{WITHOUT_KERAS['PYTHONPATH']}{os.pathsep}{ROOT}",
     }
-    process = subprocess.Popen([*command], cwd=folder, env=environment)
+    process = Process([*command], cwd=folder, env=environment)
     try:
         yield process
     finally:
@@ -246,9 +251,9 @@ def test_the_second_host_has_no_store_and_no_way_to_the_first_ones_files(
         reached = [hosts.settings.database, hosts.images / "demo" / "SYNTHETIC.txt"]
         for path in reached:
             assert path.is_file()
-            done = subprocess.run([*CONFINED, "cat", str(path)], capture_output=True, text=True, timeout=20)
+            done = run_command([*CONFINED, "cat", str(path)], capture_output=True, text=True, timeout=20)
             assert "Permission denied" in done.stderr
-        written = subprocess.run([*CONFINED, "touch", str(hosts.second.images / "demo" / "x")], capture_output=True)
+        written = run_command([*CONFINED, "touch", str(hosts.second.images / "demo" / "x")], capture_output=True)
         assert written.returncode != 0
 
 
@@ -408,7 +413,7 @@ def namespace() -> Iterator[tuple[str, str]]:
     try:
         for step in steps:
             try:
-                done = subprocess.run(step.split(), capture_output=True, text=True, timeout=20)
+                done = run_command(step.split(), capture_output=True, text=True, timeout=20)
             except FileNotFoundError as error:
                 pytest.skip(f"no namespaces here: {error}")
             if done.returncode:
@@ -417,7 +422,7 @@ def namespace() -> Iterator[tuple[str, str]]:
     finally:
         for step in (f"ip link del {here}", f"ip netns del {name}"):
             if shutil.which("ip"):
-                subprocess.run(step.split(), capture_output=True, timeout=20)
+                run_command(step.split(), capture_output=True, timeout=20)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 from laboratory import ROOT, gone, suspended_job, wait_for, workers, write_images
 from redis import Redis
 
+from benchmarks.processes import run_command
 from core.compression.measure import METRIC_COLUMNS, measure
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
@@ -382,7 +382,7 @@ def test_a_second_record_worker_is_refused(settings: Settings) -> None:
     with workers(settings, "record"):
         environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": str(settings.redis_url)}
         command = [sys.executable, "-m", "jobs.worker", "record"]
-        second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        second = run_command(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1
         assert "expected no other record worker" in second.stderr
 

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from laboratory import gone, wait_for
 
+from benchmarks.processes import Process, run_command
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.settings import Settings, usable_cores
@@ -128,7 +129,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         data_dir, port = data_dir or tmp_path / "data", port or free_port()
         output = tmp_path / f"output-{len(started)}"
         with output.open("w") as stream:
-            process = subprocess.Popen(
+            process = Process(
                 [sys.executable, "-c", SCRIPT.format(page=PAGE, others=others, patience=patience), "--port", str(port)],
                 cwd=ROOT,
                 env={**os.environ, "DATA_DIR": str(data_dir), **env},
@@ -372,7 +373,7 @@ def test_a_setting_that_cannot_be_read_is_a_sentence(
 
 def test_an_older_python_gets_a_sentence() -> None:
     code = "import runpy, sys; sys.version_info = (3, 10, 4); runpy.run_module('dashboard', run_name='__main__')"
-    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    answer = run_command([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 1
     assert answer.stderr.startswith("DermSlim needs Python 3.11, 3.12 or 3.13; this is")
     assert "Traceback" not in answer.stderr
@@ -488,7 +489,7 @@ def test_the_whole_stack_stops_and_goes_on_where_it_was(tmp_path: Path, number: 
     left: list[psutil.Process] = []
 
     def start() -> subprocess.Popen[bytes]:
-        launched.append(subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True))
+        launched.append(Process(command, cwd=ROOT, env=environment, start_new_session=True))
         health = f"http://127.0.0.1:{port}/_stcore/health"
 
         def ready() -> bool:

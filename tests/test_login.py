@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import stat
-import subprocess
 import sys
 import time
 import urllib.error
@@ -33,6 +32,7 @@ from test_deploy import reserved_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from benchmarks.processes import Process
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.errors import QueueUnavailable, SpecError
@@ -177,7 +177,7 @@ def served(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
         command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py"]
         command += [f"--server.port={server.port}", "--server.fileWatcherType=none", *options]
         with server.log.open("wb") as log:
-            process = subprocess.Popen(
+            process = Process(
                 command,
                 cwd=ROOT,
                 env={**os.environ, "DATA_DIR": str(server.data_dir), **environment},

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from laboratory import ROOT, wait_for, workers, write_images
 from redis import Redis
 
+from benchmarks.processes import Process
 from core.compression.specs import SweepSpec
 from core.errors import SpecError
 from core.settings import Settings
@@ -181,9 +181,7 @@ def test_processes_that_share_a_log_lose_no_line_when_it_is_moved_aside(
         "logs.set_up('shared', Settings(Path(sys.argv[1]), ()), level=logging.CRITICAL)\n"
         "for number in range(200): logging.getLogger('core').info('%s-%d', sys.argv[2], number)\n"
     )
-    writers = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name], cwd=ROOT) for name in ("one", "two")
-    ]
+    writers = [Process([sys.executable, "-c", program, str(tmp_path), name], cwd=ROOT) for name in ("one", "two")]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     files = [path for path in (tmp_path / "logs").glob("shared.jsonl*") if path.suffix != ".lock"]
     assert len(files) > 2

@@ -25,6 +25,7 @@ from redis import Redis
 from starlette.applications import Starlette
 from test_deploy import reserved_port
 
+from benchmarks.processes import Process
 from core.settings import Settings
 from core.store.measurements import Store
 from dashboard.access.metrics_route import ROUTES
@@ -208,7 +209,7 @@ def port() -> Iterator[int]:
 @pytest.mark.slow
 def test_the_exporter_needs_no_dashboard(environment: Settings, port: int) -> None:
     Store(environment.database).migrate()
-    process = subprocess.Popen(
+    process = Process(
         [sys.executable, "-m", "jobs", "metrics", "--port", str(port)], cwd=ROOT, env=dict(os.environ),
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

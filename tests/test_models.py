@@ -1,7 +1,6 @@
 """Keras models from the records: Keras's own counts, shapes, bytes and arithmetic are the oracle."""
 
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks.processes import run_command
 from core.errors import SpecError
 from core.networks.architectures import (
     CUSTOM1,
@@ -200,7 +200,7 @@ def test_another_backend_builds_the_same_networks_without_tensorflow(backend) ->
         "print(trainable_count(model) == count_parameters(CUSTOM2, 64, 64), 'tensorflow' in sys.modules)"
     )
     environment = os.environ | {"KERAS_BACKEND": backend}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    done = run_command([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.split() == ["True", "False"]
 
 

@@ -14,6 +14,7 @@ import pytest
 from accounts import as_nobody
 from laboratory import ROOT, end, free_port, wait_for, write_images
 
+from benchmarks.processes import Process
 from core.files import private
 from core.files.file_lock import file_lock
 from core.files.private import NOTE, open_lock, open_to_others, private_folder, tighten
@@ -204,7 +205,7 @@ def test_a_worker_closes_data_dir_says_so_and_leaves_nothing_open(shared_place: 
     settings = old_store(shared_place / "data")
     (settings.data_dir / "dermslim.duckdb").unlink()
     with running_server(settings):
-        process = subprocess.Popen(
+        process = Process(
             [sys.executable, "-m", "jobs.worker", "record"],
             cwd=ROOT,
             env={**os.environ, "DATA_DIR": str(settings.data_dir)},
@@ -239,7 +240,7 @@ def test_the_launcher_makes_a_private_folder_and_so_does_all_that_it_starts(tmp_
     data_dir = tmp_path / "new" / "data"
     made = data_dir / "made"
     command = [sys.executable, "-c", LAUNCHER, "--port", str(free_port()), str(made)]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "DATA_DIR": str(data_dir)})
+    process = Process(command, cwd=ROOT, env={**os.environ, "DATA_DIR": str(data_dir)})
     try:
         wait_for(lambda: made.exists() or process.poll() is not None, 60)
         assert made.exists()

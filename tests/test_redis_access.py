@@ -19,6 +19,7 @@ from laboratory import ROOT, end, free_port, wait_for, workers, write_images
 from redis import Redis
 from tls import terminator
 
+from benchmarks.processes import Process, run_command
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from core.errors import QueueUnavailable
@@ -84,7 +85,7 @@ def test_every_process_works_by_the_address_alone(guarded: Settings, tmp_path: P
 def command(settings: Settings, url: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": url}
     words = [sys.executable, "-m", "jobs", "status"]
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    return run_command(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_command_line_works_by_the_address_alone(guarded: Settings) -> None:
@@ -223,7 +224,7 @@ def test_an_address_keeps_what_it_says() -> None:
 @pytest.mark.parametrize("words", [["jobs", "status"], ["jobs.worker", "svd"], ["dashboard", "--port", "8699"]])
 def test_every_process_ends_with_one_sentence_where_an_option_is_not_known(words: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "DATA_DIR": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0?ssl_keyfile=k.pem"}
-    done = subprocess.run(
+    done = run_command(
         [sys.executable, "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
@@ -246,7 +247,7 @@ def outcome(settings: Settings, url: str) -> tuple[int, str]:
     """How a worker ends, and what it says."""
     environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": url}
     command = [sys.executable, "-m", "jobs.worker", "svd"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = Process(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         _, told = process.communicate(timeout=100)  # a server that is away is waited for much longer
     finally:
@@ -297,7 +298,7 @@ def test_a_worker_that_is_no_longer_let_in_ends_and_says_why(settings: Settings,
     log = settings.data_dir / "worker"
     with log.open("w") as stream:
         command = [sys.executable, "-m", "jobs.worker", "svd"]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stream)
+        process = Process(command, cwd=ROOT, env=environment, stderr=stream)
     try:
         wait_for(lambda: process.pid in {worker.pid for worker in Queues(settings).workers()}, 100)
         with Redis.from_url(str(settings.redis_url)) as admin:

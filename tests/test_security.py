@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,6 +31,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from test_deploy import reserved_port
 from test_structure import FORBIDDEN, imports, sources
 
+from benchmarks.processes import Process
 from core.compression.measure import measure
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
@@ -348,7 +348,7 @@ def test_a_link_that_changes_between_check_and_read_gives_nothing_away(tmp_path:
     )
     link = folder / "swapped.jpg"
     link.symlink_to(folder / "mole000.jpg")
-    swapper = subprocess.Popen([sys.executable, "-c", code, str(link), str(folder / "mole000.jpg"), str(outside)])
+    swapper = Process([sys.executable, "-c", code, str(link), str(folder / "mole000.jpg"), str(outside)])
     try:
         seen = {"right": 0, "refused": 0}
         while min(seen.values()) < 20:
@@ -402,7 +402,7 @@ def test_no_secret_is_told_by_a_running_stack(tmp_path: Path, port: int) -> None
         "DASHBOARD_PASSWORD": password,
     }
     with output.open("w") as stream:
-        stack = subprocess.Popen(
+        stack = Process(
             [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "1", "--train-workers", "0"],
             cwd=ROOT,
             env=environment,

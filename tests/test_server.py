@@ -19,6 +19,7 @@ from laboratory import ROOT, end, free_port, wait_for
 from redis import Redis
 from redis.exceptions import AuthenticationError, ConnectionError
 
+from benchmarks.processes import Process
 from core.errors import QueueUnavailable
 from core.settings import Settings
 from dashboard import supervisor
@@ -52,7 +53,7 @@ def by_port(tmp_path: Path) -> Settings:
 
 def start(settings: Settings) -> tuple[str, subprocess.Popen[bytes]]:
     server = prepare_server(settings)
-    process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL)
+    process = Process(server.command, stdout=subprocess.DEVNULL)
     wait_until_answering(server.url, process)
     return server.url, process
 
@@ -283,7 +284,7 @@ def test_a_server_that_cannot_start_says_so_at_once(embedded: Settings) -> None:
     server = prepare_server(embedded)
     configuration = Path(server.command[1])
     configuration.write_text(configuration.read_text() + "no-such-option yes\n")
-    process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Process(server.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with pytest.raises(QueueUnavailable, match="ended at its start"):
         wait_until_answering(server.url, process)
 
@@ -318,7 +319,7 @@ def test_a_worker_goes_on_where_the_server_comes_back(tmp_path: Path) -> None:
     places = [Settings(tmp_path, (), embedded_port=free_port()) for _ in range(2)]
     environment = {**os.environ, "DATA_DIR": str(tmp_path)}
     with running_server(places[0]):
-        process = subprocess.Popen([sys.executable, "-m", "jobs.worker", "svd"], cwd=ROOT, env=environment)
+        process = Process([sys.executable, "-m", "jobs.worker", "svd"], cwd=ROOT, env=environment)
         try:
             wait_for(lambda: process.pid in {worker.pid for worker in Queues(places[0]).workers()}, 100)
         except BaseException:

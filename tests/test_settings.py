@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from laboratory import ROOT
 
+from benchmarks.processes import run_command
 from core.errors import SpecError
 from core.settings import Settings, Variables, described, variables
 
@@ -69,7 +69,7 @@ def test_a_secret_of_the_file_reaches_no_log(tmp_path: Path) -> None:
         "import logging; from core.settings import Settings; from jobs import logs\n"
         "logs.set_up('command', Settings.from_environment()); logging.warning('token top-secret-value')"
     )
-    done = subprocess.run(
+    done = run_command(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert "token ***" in done.stderr

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from recorded import older_store
 
+from benchmarks.processes import Process
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.compression.outcomes import outcome
 from core.compression.specs import SweepSpec
@@ -301,7 +302,7 @@ def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
 def test_a_process_from_outside_that_holds_the_file_is_waited_for_and_then_named(store: Store) -> None:
     store.record_run(RUN)
     code = f"import duckdb, time; c = duckdb.connect({str(store.path)!r}); print('open', flush=True); time.sleep(30)"
-    stranger = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    stranger = Process([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert stranger.stdout is not None
     assert stranger.stdout.readline() == b"open\n"
     try:
@@ -321,7 +322,7 @@ def test_readers_and_a_writer_at_once_all_get_through(store: Store) -> None:
         "for _ in range(20): assert len(store.runs()) == 1"
     )
     command = [sys.executable, "-c", code, str(store.path)]
-    readers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+    readers = [Process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
     for reader in readers:
         assert reader.stdout is not None
         assert reader.stdout.readline() == b"ready\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import duckdb
 import pytest
 from recorded import record_measured, record_reconstruction, record_training
 
+from benchmarks.processes import run_command
 from core.compression.specs import SweepSpec
 from core.errors import StoreDamaged, StoreError, StoreUnavailable
 from core.store import check as store_check
@@ -205,7 +205,7 @@ def test_a_disk_without_room_is_no_damage(whole: Store, tmp_path: Path) -> None:
         "        connection.execute('CREATE TABLE big AS SELECT range, hash(range) h FROM range(3000000)')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True)
+    done = run_command([sys.executable, "-c", code, str(copy)], capture_output=True, text=True)
     assert done.stdout.startswith("StoreUnavailable "), done.stdout + done.stderr
     assert store_check.read_in_full(StoreFile(copy))["runs"] == 2
 

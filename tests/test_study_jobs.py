@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from redis import Redis
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
+from benchmarks.processes import Process
 from core.article.plan import (
     FAILED,
     FINISHED,
@@ -568,7 +568,7 @@ def record_worker(settings: Settings) -> Iterator[int]:
         "DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
         "REDIS_URL": str(settings.redis_url),
     }
-    process = subprocess.Popen([sys.executable, "-m", "jobs.worker", "record"], cwd=ROOT, env=environment)
+    process = Process([sys.executable, "-m", "jobs.worker", "record"], cwd=ROOT, env=environment)
     try:
         yield process.pid
     finally:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from recorded import record_training
 
+from benchmarks.processes import run_command
 from core.article.claims import claims_table
 from core.article.evidence import basis, grounds, known, offers, select, table, trainings
 from core.article.tables import to_csv, to_latex, to_markdown
@@ -120,5 +120,5 @@ def test_latex_compiles_or_at_least_has_every_environment_closed(
     document = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}" + tables + r"\end{document}"
     (tmp_path / "tables.tex").write_text(document)
     command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = run_command(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks.processes import Process, run_command
 from core.data.datasets import Record
 from core.data.splits import Split, Targets, epoch_indices, split_records
 from core.errors import SpecError
@@ -96,7 +97,7 @@ def test_a_killed_process_is_taken_up_by_another_to_the_same_end(undisturbed, tm
         "for result in t.train(t.NETWORK, *t.DATA, t.SPEC, pathlib.Path(sys.argv[1])): print(result.epoch, flush=True)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with Process(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         process.send_signal(signal.SIGKILL)
@@ -213,7 +214,7 @@ except t.TrainingError as error:
 
 def test_a_process_that_really_runs_out_of_memory_says_so_with_a_hint(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STARVED, str(tmp_path)]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    answer = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert answer.returncode == 0, answer.stderr[-2000:]
     assert answer.stdout.startswith("Expected memory for batches of 24 images of 300×400; there is too little")
 

