@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from laboratory import end, wait_for
 
 from benchmarks.processes import Process, run_command
 from core.errors import QueueUnavailable
+from core.settings import described
 from jobs.server import ping, program_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,9 +53,36 @@ def ran(*command: str) -> subprocess.CompletedProcess[str]:
     return run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_the_compose_file_follows_the_compose_specification() -> None:
-    done = ran(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+@pytest.mark.parametrize(
+    ("schema", "file"),
+    [
+        ("vendor.compose-spec", "docker-compose.yml"),
+        ("vendor.citation-file-format", "CITATION.cff"),
+        ("vendor.github-workflows", ".github/workflows/ci.yml"),
+        ("custom.github-workflows-require-timeout", ".github/workflows/ci.yml"),
+    ],
+)
+def test_a_file_for_another_program_follows_its_schema(schema: str, file: str) -> None:
+    options = ["--default-filetype", "yaml"] if file.endswith(".cff") else []
+    done = ran(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", schema, *options, file)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_workflow_runs_the_check_of_a_clean_clone_with_every_python() -> None:
+    job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["check"]
+    assert job["steps"][-1] == {"run": ".ci/run"}
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    assert [f"Programming Language :: Python :: {python}" for python in job["strategy"]["matrix"]["python"]] == [
+        each for each in classifiers if "Python" in each
+    ]
+
+
+def test_every_hook_before_a_commit_runs_a_locked_program() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    locked = (ROOT / "requirements-dev.txt").read_text()
+    programs = {hook["entry"].removeprefix(".venv/bin/python -m ").split()[0] for hook in hooks}
+    assert programs == {"ruff", "mypy"}
+    assert all(f"\n{program}==" in locked for program in programs)
 
 
 def test_the_linter_has_nothing_to_say_of_the_dockerfile() -> None:
@@ -74,8 +103,8 @@ def explained(*, for_containers: bool) -> set[str]:
 
 
 def variables_read() -> set[str]:
-    """The names that the code takes from an environment: environ.get("NAME") and environ["NAME"]."""
-    found = set()
+    """The variables that `core.settings` declares, and those that the code takes with environ.get or environ[…]."""
+    found = {name for name, _, _ in described()}
     for source in (path for folder in ("core", "jobs", "dashboard") for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
@@ -100,8 +129,9 @@ def test_every_variable_that_the_code_reads_is_explained_in_the_example() -> Non
     assert read - explained(for_containers=False) == set(SET_BY_OTHERS)
 
 
-def test_the_readme_lists_every_variable_of_the_example_that_the_code_reads() -> None:
-    listed = set(re.findall(r"`([A-Z_]+)`", (ROOT / "README.md").read_text().split("## Environment variables")[1]))
+def test_the_documentation_lists_every_variable_that_the_code_reads() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
+    listed = set(re.findall(r"`([A-Z_]+)`", " ".join(rows)))
     assert variables_read() - set(SET_BY_OTHERS) <= listed
 
 

@@ -118,14 +118,13 @@ def test_a_damaged_store_gives_no_snapshot(own: Settings, tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
-def test_the_example_of_the_readme_works(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_documentation_works(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record_measured(Store(own.database), SweepSpec(dataset="ham", ks=(2, 4)))
     monkeypatch.setenv("DATA_DIR", str(own.data_dir))
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text()
-    section = text[text.index("## Your own notebooks") :]
-    command = re.search(r"-m jobs (snapshot \S+)", section)
-    example = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    text = (ROOT / "docs" / "notebooks.md").read_text()
+    command = re.search(r"dermslim (snapshot \S+)", text)
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert command is not None
     assert example is not None
     assert main(command[1].split()) == 0

@@ -223,3 +223,5 @@ def test_the_check_of_a_clean_clone_is_executable() -> None:
 
 def test_the_version_is_the_projects() -> None:
     assert core.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {core.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {core.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
