@@ -1,54 +1,54 @@
-"""The errors DermSlim raises on purpose; each message says what was expected, then what came.
+"""The errors of DermSlim. A message says what was expected, then what came: "Expected X, got Y."
 
 DermSlimError
-├── SpecError          a run's parameters cannot be used
-├── DatasetError       a folder cannot be read as a data set, or lies outside the allowed roots
-│   └── NotOnThisHost  a folder that a run needs is not reached from here; from another host it may be
-├── ImageError         one file cannot be decoded or encoded
-├── StoreError         the database refuses what it was asked or given
-│   └── StoreUnavailable   it takes nothing now, whatever it is asked: the disk is full, or it may not be read
-│       ├── StoreBusy      another process holds it; trying again later may work
-│       └── StoreDamaged   its file cannot be read any more; a backup has to be restored
+├── SpecError          a run's parameters are invalid
+├── DatasetError       a folder cannot be read as a data set, or lies outside the data roots
+│   └── NotOnThisHost  this host does not have the folder; another host may
+├── ImageError         a file cannot be decoded or encoded
+├── StoreError         the database rejects a statement or its values
+│   └── StoreUnavailable   the database cannot be used: the disk is full, or the file may not be read
+│       ├── StoreBusy      another process has it open; retrying may succeed
+│       └── StoreDamaged   its file is damaged; restore a backup
 ├── QueueUnavailable   the Redis server does not answer
-├── Cancelled          the user asked the run to stop
-└── TakenOver          another worker was given the job
+├── Cancelled          the user cancelled the run
+└── TakenOver          another worker has the job
 """
 
 
 class DermSlimError(Exception):
-    """Base of every error whose message is meant for the user."""
+    """Base of the errors with a message for the user."""
 
 
 class SpecError(DermSlimError, ValueError):
-    """A run's parameters cannot be used."""
+    """A run's parameters are invalid."""
 
 
 class DatasetError(DermSlimError):
-    """A folder cannot be read as a data set, or lies outside the allowed data roots."""
+    """A folder cannot be read as a data set, or lies outside the data roots."""
 
 
 class NotOnThisHost(DatasetError):
-    """A folder that a run needs is not reached from this host; from another it may be."""
+    """This host does not have a folder that a run needs; another host may."""
 
 
 class ImageError(DermSlimError):
-    """One image cannot be decoded or encoded."""
+    """An image cannot be decoded or encoded."""
 
 
 class StoreError(DermSlimError):
-    """The database refuses what it was asked or given."""
+    """The database rejects a statement or its values."""
 
 
 class StoreUnavailable(StoreError):
-    """The database takes nothing now, whatever it is asked: what should be recorded has to wait."""
+    """The database cannot be used now; records wait."""
 
 
 class StoreBusy(StoreUnavailable):
-    """Another process holds the database; trying again later may work."""
+    """Another process has the database open; retrying may succeed."""
 
 
 class StoreDamaged(StoreUnavailable):
-    """The database's file cannot be read any more; a backup has to be restored."""
+    """The database's file is damaged; restore a backup."""
 
 
 class QueueUnavailable(DermSlimError):
@@ -56,14 +56,8 @@ class QueueUnavailable(DermSlimError):
 
 
 class Cancelled(DermSlimError):
-    """The user asked the run to stop."""
+    """The user cancelled the run."""
 
 
 class TakenOver(DermSlimError):
-    """The job was begun again by another worker, or its run has ended: this one may write nothing more."""
-
-
-def what_came(error: Exception) -> str:
-    """Return what came of an error's message, where another says what was expected: `there is no such file`."""
-    text = str(error)
-    return text.partition("; ")[2] if text.lower().startswith("expected ") and "; " in text else text
+    """Another worker has started the job again, or its run has ended: this worker must not write any more."""

@@ -138,7 +138,7 @@ def test_plateau_without_enough_explained_variance_says_what_was_reached():
     choice = rule(sweep({"ssim": SSIM}, explained=0.951), "plateau")
     assert (choice.k, choice.stability) == (None, None)
     assert "at least 98 %" in choice.reason
-    assert "k, 450, 1 of 1 metrics have arrived and explained variance is 95.1 %" in choice.reason
+    assert "k, 450, 1 of 1 metrics meet this and explained variance is 95.1 %" in choice.reason
 
 
 def test_nearly_all_of_the_variance_is_not_called_all():
@@ -312,11 +312,13 @@ def test_metrics_that_are_defined_at_no_k_are_named_and_without_any_there_is_no_
     some = sweep({"ssim": SSIM, "psnr": (float("nan"),) * 6})
     for name in ("plateau", "knee"):
         assert rule(some, name).k is not None
-        assert rule(some, name).reason.endswith(" Undefined at every k, and so without a vote: PSNR.")
+        assert rule(some, name).reason.endswith(" Without a vote, because they are undefined at every k: PSNR.")
     none = sweep({"ssim": (float("nan"),) * 6, "psnr": (float("nan"),) * 6})
     for name in ("plateau", "knee"):
         choice = rule(none, name)
         assert choice.k is None
-        assert choice.reason.startswith("No k can be chosen: no metric is defined at any k of these images. Undefined")
+        assert choice.reason.startswith(
+            "No k can be chosen: no metric is defined at any k of these images. Without a vote"
+        )
     assert rule(none, "threshold").k is None
     assert "SSIM is defined at no k, PSNR is defined at no k" in rule(none, "threshold").reason

@@ -89,7 +89,7 @@ def test_a_rival_at_its_lowest_quality_may_do_with_less():
     assert comparison.interpolated_quality is None
     assert comparison.sentence == (
         "At the SSIM of k = 350 (0.9559), WebP 80 needs 25 % more bytes. "
-        "It is the lowest quality measured, so a lower one may do."
+        "It is the lowest quality measured, so a lower one may suffice."
     )
 
 
@@ -141,7 +141,7 @@ def test_runs_without_an_image_in_common_give_one_plain_sentence():
     elsewhere = RIVALS.assign(image_id=RIVALS["image_id"] + "b")
     assert compare_rivals(SWEEP, elsewhere, 350) == ()
     assert rivals_sentences(SWEEP, elsewhere, 350) == (
-        "No codec can be compared with k = 350: the two runs measured no image in common.",
+        "No codec can be compared with k = 350: the two runs have no image in common.",
     )
     assert len(rivals_sentences(SWEEP, RIVALS.iloc[:0], 350)) == 1
 
@@ -149,7 +149,7 @@ def test_runs_without_an_image_in_common_give_one_plain_sentence():
 def test_an_undefined_target_is_said_once():
     sweep = rows("k=350", k=350, ssim=None)
     sentences = rivals_sentences(sweep, RIVALS, 350, ["ssim"])
-    assert sentences == ("The SSIM of k = 350 is undefined on these images, so no codec can be compared at it.",)
+    assert sentences == ("The SSIM of k = 350 is undefined for these images, so no codec can be compared by it.",)
 
 
 def test_every_metric_and_codec_has_its_sentence():
@@ -159,7 +159,7 @@ def test_every_metric_and_codec_has_its_sentence():
 
 
 def test_a_k_that_the_sweep_lacks_is_refused():
-    with pytest.raises(SpecError, match=r"\[100, 350\]. Received: 200"):
+    with pytest.raises(SpecError, match=r"\[100, 350\], got 200"):
         compare_rivals(SWEEP, RIVALS, 200)
 
 

@@ -23,7 +23,7 @@ from core.compression.svd import check_cost, decompose, factor_bytes
 from core.data.datasets import Dataset, Record, read_registered
 from core.data.images import CODECS, decode, encode, resize
 from core.data.names import output_names
-from core.errors import DermSlimError, ImageError, SpecError, what_came
+from core.errors import DermSlimError, ImageError, SpecError
 
 METRIC_COLUMNS = tuple(metric.name for metric in METRICS)
 SIZE_COLUMNS = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
@@ -94,7 +94,7 @@ def measure(
         try:
             data = read_registered(record, root)
         except ImageError as error:
-            raise ImageError(f"expected to read {record.path}; {what_came(error)}") from error
+            raise ImageError(f"{record.path}: {error}") from error
         if isinstance(spec, ReconstructSpec):
             if output is None:
                 raise SpecError("output: expected the folder of the new data set; got none")

@@ -1,12 +1,11 @@
-"""The rules that choose k from a sweep, each with its reason and its stability under resampling of the images.
+"""The rules that choose k from a sweep, with a reason and the stability under resampling of the images.
 
-Every metric's mean over the images is a curve against k. A rule turns such curves into one k, for the sweep and
-for each bootstrap resample alike, so all curves are arrays (resamples, k, metrics) and the sweep is the one
-"resample" in which each image counts once.
+Every metric's mean over the images is a curve against k. A rule chooses one k from these curves, for the sweep and for
+each bootstrap resample, so curves are arrays (resamples, k, metrics). In the sweep each image counts once.
 
-Each quantity votes once, so these do not: `rmse` is the root of `mse`; the channels' Bhattacharyya distances are
-the parts of their mean; explained variance says nothing of the stored image and is a floor in `plateau` instead. A
-metric that is defined at no k does not vote either.
+Each quantity votes once. These do not vote: `rmse`, the root of `mse`; the Bhattacharyya distances of the channels,
+whose mean votes; explained variance, which does not describe the stored image and is a floor in `plateau`; and metrics
+that are undefined at every k.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ WITHOUT_VOTE = (
 VOTERS = tuple(metric.name for metric in METRICS if metric.name not in WITHOUT_VOTE)
 DEFAULT_FLOORS: Mapping[str, float] = MappingProxyType({"ssim": 0.95, "psnr": 40.0})
 SIZES = ("source_bytes", "stored_bytes", "control_bytes")
-ROUNDING = 1e-9  # relative; a curve that varies less is constant, and a limit missed by less is met
+ROUNDING = 1e-9  # relative; a curve with less variation is constant, and a limit missed by less is met
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -43,13 +42,13 @@ Masks = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class RuleParameters:
-    """What a user may set about the rules.
+    """The parameters of the rules.
 
-    remaining: share of a metric's improvement that may still lie ahead at its plateau.
-    share: share of the metrics that must have arrived there. explained_floor: explained variance needed, 0–1.
-    floors: `threshold` needs each of these means; a ceiling for metrics where low is better.
-    budget_ratio: compression ratio that `budget` needs.
-    resamples, seed: the bootstrap's.
+    remaining: share of a metric's improvement that may remain at its plateau.
+    share: share of the metrics that must be on their plateau. explained_floor: required explained variance, 0–1.
+    floors: means that `threshold` requires; ceilings for metrics where low is better.
+    budget_ratio: compression ratio that `budget` requires.
+    resamples, seed: of the bootstrap.
     """
 
     remaining: float = 0.05
@@ -63,23 +62,23 @@ class RuleParameters:
     def __post_init__(self) -> None:
         for name in ("remaining", "share", "explained_floor"):
             if not 0 <= getattr(self, name) <= 1:
-                raise SpecError(f"Expected {name} to lie between 0 and 1. Received: {getattr(self, name)}")
+                raise SpecError(f"Expected {name} from 0 to 1, got {getattr(self, name)}")
         unknown = [name for name in self.floors if name not in METRICS_BY_NAME]
         if unknown:
-            raise SpecError(f"Expected floors for known metrics: {', '.join(METRICS_BY_NAME)}. Received: {unknown}")
+            raise SpecError(f"Expected floors for the metrics {', '.join(METRICS_BY_NAME)}, got {unknown}")
         if not self.budget_ratio > 0:
-            raise SpecError(f"Expected budget_ratio to be above 0. Received: {self.budget_ratio}")
+            raise SpecError(f"Expected budget_ratio above 0, got {self.budget_ratio}")
         if self.resamples < 0:
-            raise SpecError(f"Expected resamples to be 0 or more. Received: {self.resamples}")
+            raise SpecError(f"Expected resamples of 0 or more, got {self.resamples}")
 
 
 @dataclass(frozen=True)
 class OptimalK:
     """One rule's choice.
 
-    k: None where the rule finds none; the reason then says what was needed and what was reached.
+    k: None where the rule finds none; the reason then states what was required and what was reached.
     stability: share of the bootstrap resamples that choose the same k, 0–1; None without a k, or with fewer than
-        two images. parameters: those of `RuleParameters` that the rule used, as JSON takes them.
+        two images. parameters: those of `RuleParameters` that the rule used, JSON-ready.
     """
 
     rule: str
@@ -103,14 +102,14 @@ class Curves:
     control_ratios: Floats
 
     def voters(self) -> list[str]:
-        """Return the metrics that vote: those of `VOTERS` defined at some k."""
+        """Return the metrics that vote: those of `VOTERS` that are defined at some k."""
         return [name for name in VOTERS if name in self.means and np.isfinite(self.means[name]).any()]
 
     def without_vote(self) -> str:
-        """Name the metrics that would vote, were they defined at some k; empty where there are none."""
+        """Return a sentence about the metrics of `VOTERS` that are undefined at every k; empty where none is."""
         voters = self.voters()
         names = [METRICS_BY_NAME[name].label for name in VOTERS if name in self.means and name not in voters]
-        return f" Undefined at every k, and so without a vote: {', '.join(names)}." if names else ""
+        return f" Without a vote, because they are undefined at every k: {', '.join(names)}." if names else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +139,7 @@ class _Values:
         )
 
     def sweep(self) -> Curves:
-        """Return the curves of the sweep itself: every image counts once."""
+        """Return the curves of the sweep, where every image counts once."""
         return self.curves(np.ones((1, len(self.values))))
 
     def resampled(self, resamples: int, seed: int) -> Curves:
@@ -181,7 +180,7 @@ def choose_k(measurements: pd.DataFrame, parameters: RuleParameters | None = Non
 
 
 def arrivals(measurements: pd.DataFrame, parameters: RuleParameters | None = None) -> pd.DataFrame:
-    """Return where each metric's mean curve arrives, one row a metric in the order of `METRICS`.
+    """Return the plateau and knee of each metric's mean curve, one row per metric in the order of `METRICS`.
 
     Columns: metric, label, better, votes, first (mean at the smallest k), best, best_k, plateau_k (smallest k
     from which at most `remaining` of the improvement lies ahead), knee_k (Kneedle's); NULL where there is none.
@@ -210,12 +209,12 @@ def _arrival_rows(curves: Curves, remaining: float) -> Iterator[tuple[Any, ...]]
 
 
 def plateau_positions(curves: Curves, metric: str, remaining: float) -> Integers:
-    """Return the position in `ks` where the metric arrives on its plateau, −1 where it is defined nowhere.
+    """Return the position in `ks` where the metric's plateau begins, −1 where it is undefined everywhere.
 
-    The improvement is the way from the smallest k to the best value. Of it, what some larger k would still gain
-    remains. The plateau begins at the smallest k from which on (there and at every larger k) at most `remaining` of
-    the improvement remains. A curve that gets worse again, as Haralick distance does, has arrived at its best; one
-    that never improves has arrived at the smallest k.
+    The improvement is the difference between the best value and that of the smallest k. The plateau begins at the
+    smallest k from which on at most the share `remaining` of the improvement can still be gained. A curve that gets
+    worse again, such as Haralick distance, is on its plateau at its best value; one that never improves is on it at the
+    smallest k.
     """
     gains = _gains(curves, metric)
     defined = np.isfinite(gains)
@@ -259,7 +258,7 @@ def _choose_plateau(curves: Curves, parameters: RuleParameters) -> Integers:
 
 
 def _arrived_share(curves: Curves, parameters: RuleParameters) -> Floats:
-    """Return the share of the voters that have arrived at each k, (resamples, k)."""
+    """Return the share of the voters that are on their plateau at each k, (resamples, k)."""
     positions = [plateau_positions(curves, name, parameters.remaining) for name in curves.voters()]
     if not positions:
         return np.zeros_like(curves.ratios)
@@ -281,10 +280,10 @@ def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) 
     explained_text = f"{_percent(explained)}" if np.isfinite(explained) else "undefined"
     if position < 0:
         return (
-            f"No measured k will do: needed are {_percent(parameters.share)} of the metrics with at most "
+            f"No measured k fits: the rule requires {_percent(parameters.share)} of the metrics with at most "
             f"{_percent(parameters.remaining)} of their improvement left, and an explained variance of at least "
             f"{_percent(parameters.explained_floor)}. At the largest k, {curves.ks[at]}, {arrived} of {len(voters)} "
-            f"metrics have arrived and explained variance is {explained_text}." + curves.without_vote()
+            f"metrics meet this and explained variance is {explained_text}." + curves.without_vote()
         )
     late = [
         f"{METRICS_BY_NAME[name].label} (k = {curves.ks[place]})" for name, place in places.items() if place > position
@@ -293,7 +292,7 @@ def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) 
         f"k = {curves.ks[position]} is the smallest k where at least {_percent(parameters.share)} of the metrics, "
         f"{arrived} of {len(voters)}, have at most {_percent(parameters.remaining)} of their improvement left, and "
         f"explained variance, {explained_text}, is at least {_percent(parameters.explained_floor)}."
-        + (f" Later to arrive: {', '.join(late)}." if late else "")
+        + (f" Metrics that need a larger k: {', '.join(late)}." if late else "")
         + (
             " It is the largest k measured, so a sweep with larger k may choose another."
             if position == len(curves.ks) - 1
@@ -311,7 +310,7 @@ def _choose_knee(curves: Curves, parameters: RuleParameters) -> Integers:
     table = np.stack(found)  # (voters, resamples)
     some = np.isfinite(table).any(axis=0)
     medians = np.nanmedian(table[:, some], axis=0)
-    # argmin takes the first of equals: the smaller of two k equally near
+    # argmin returns the first of equals, the smaller of two equally near k
     positions[some] = np.abs(curves.ks[None, :] - medians[:, None]).argmin(axis=1)
     return positions
 
@@ -413,10 +412,10 @@ def _explain_budget(curves: Curves, position: int, parameters: RuleParameters) -
 
 @dataclass(frozen=True)
 class Rule:
-    """A way to choose k.
+    """A rule that chooses k.
 
-    choose: curves to positions in `ks` (resamples,), −1 for none. explain: the reason for the sweep's position.
-    uses: the names of the parameters it depends on.
+    choose: returns positions in `ks` (resamples,), −1 for none. explain: returns the reason for the sweep's position.
+    uses: the names of its parameters.
     """
 
     name: str
@@ -425,7 +424,7 @@ class Rule:
     uses: tuple[str, ...]
 
     def settings(self, parameters: RuleParameters) -> dict[str, Any]:
-        """Return the parameters that this rule used, as JSON takes them."""
+        """Return the parameters of this rule, JSON-ready."""
         used = {name: getattr(parameters, name) for name in (*self.uses, "resamples", "seed")}
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in used.items()}
 
@@ -440,7 +439,7 @@ DEFAULT_RULE = "plateau"
 
 
 def _values(measurements: pd.DataFrame) -> _Values:
-    """Return the measured rows that have a k as one array; a k that no image was measured at is left out."""
+    """Return the measured rows that have a k as one array, without any k at which no image was measured."""
     rows = measured(measurements)
     rows = rows[rows["k"].notna()]
     images, names = pd.factorize(rows["image_id"])
@@ -471,7 +470,7 @@ def _sign(metric: str) -> int:
 
 
 def _gains(curves: Curves, metric: str) -> Floats:
-    """Return the metric's means turned so that more is better, (resamples, k)."""
+    """Return the metric's means, negated where low is better, (resamples, k)."""
     return curves.means[metric] * _sign(metric)
 
 

@@ -1,6 +1,6 @@
-"""The passes over pixels that the libraries do slowly, compiled by Numba.
+"""Loops over pixels that are slow in the libraries, compiled by Numba.
 
-They count in whole numbers wherever the definition allows, so they agree with scikit-image and mahotas to rounding.
+They use whole numbers wherever the definition allows, so they agree with scikit-image and mahotas up to rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVELS = 256
 
 
 def compiled(function: Function) -> Function:
-    """Compile with Numba, without its cache where no folder for one can be written."""
+    """Compile with Numba, without a cache where its folder cannot be written."""
     # reassociation lets the sums use vector registers; it changes their last digits only
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
     try:
@@ -44,7 +44,7 @@ def channel_histograms(image: Image) -> npt.NDArray[np.int64]:
 
 @compiled
 def joint_histogram(mine: Image, theirs: Image) -> npt.NDArray[np.int64]:
-    """Return how often grey level i stands where the other image has j, (256, 256)."""
+    """Return the number of pixels with grey level i in one image and j in the other, (256, 256)."""
     joint = np.zeros((LEVELS, LEVELS), np.int64)
     for row in range(mine.shape[0]):
         for column in range(mine.shape[1]):

@@ -1,4 +1,4 @@
-"""What plain codecs do with the same images: at the quality of a sweep's k, do they need more bytes or fewer?"""
+"""Compare plain codecs with SVD: the bytes that a codec needs for the quality of a sweep's k."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ METRIC_LABELS = {"haralick_distance": "Haralick distance"}
 
 @dataclass(frozen=True)
 class RivalComparison:
-    """One codec at the quality, by one metric, of the stored reconstructions with k singular values.
+    """One codec at the quality of the stored reconstructions with k singular values, by one metric.
 
-    target: the metric's mean at k. images, svd_bytes: over which, and the bytes of the reconstructions, summed.
-    quality, value, rival_bytes: the smallest measured quality whose mean is at least as good; where `reached` is
-        False, the measured quality that comes nearest; quality is None for a codec without one.
-    percent: bytes needed beside the reconstructions', −31 for 31 % fewer.
-    interpolated_quality, interpolated_percent: linearly between that quality and the next lower one measured; None
-        where there is none to interpolate from.
-    lowest: whether `quality` is the lowest measured, so that a lower one might do.
+    target: the metric's mean at k. images, svd_bytes: the number of images and the bytes of their reconstructions.
+    quality, value, rival_bytes: the lowest measured quality whose mean is at least as good; where `reached` is
+        False, the nearest measured quality; quality is None for a codec without one.
+    percent: bytes relative to the reconstructions, −31 for 31 % fewer.
+    interpolated_quality, interpolated_percent: linear between that quality and the next lower measured one; None where
+        none is lower.
+    lowest: whether `quality` is the lowest measured quality, so that a lower one may suffice.
     """
 
     metric: str
@@ -53,7 +53,7 @@ class RivalComparison:
 
 
 def rate_points(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
-    """Return a run's points of a rate–distortion chart, one row a variant, in the order of `storage`.
+    """Return a run's points of a rate–distortion chart, one row per variant, in the order of `storage`.
 
     statistics, storage: as `core.compression.summary` makes them, of a sweep or a rivals run.
     Columns: variant, label ('k = 350', 'JPEG 90'), k, codec, quality, images, bytes_per_pixel (Σstored/Σpixels), and
@@ -73,13 +73,13 @@ def rate_points(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame
 def rivals_sentences(
     sweep: pd.DataFrame, rivals: pd.DataFrame, k: int, metrics: Sequence[str] = COMPARED
 ) -> tuple[str, ...]:
-    """Return in words how each codec compares with the reconstructions at k, by each metric.
+    """Return sentences that compare each codec with the reconstructions at k, by each metric.
 
     sweep, rivals: the two runs' measurements; see `compare_rivals`.
     """
     comparisons = compare_rivals(sweep, rivals, k, metrics)
     if not comparisons:
-        return (f"No codec can be compared with k = {k}: the two runs measured no image in common.",)
+        return (f"No codec can be compared with k = {k}: the two runs have no image in common.",)
     return tuple(dict.fromkeys(comparison.sentence for comparison in comparisons))
 
 
@@ -93,7 +93,7 @@ def compare_rivals(
     sweep has no such k.
     """
     if k not in set(sweep["k"].dropna()):
-        raise SpecError(f"Expected one of the sweep's k: {sorted(set(sweep['k'].dropna()))}. Received: {k}")
+        raise SpecError(f"Expected one of the sweep's k {sorted(set(sweep['k'].dropna()))}, got {k}")
     ours, theirs = measured(sweep), measured(rivals)
     ours = ours[ours["k"] == k]
     complete = theirs.groupby("image_id")["variant"].nunique() == theirs["variant"].nunique()
@@ -151,7 +151,7 @@ def _compare(metric: str, codec: str, k: int, own: pd.Series[float], steps: pd.D
 def _interpolate(
     qualities: Sequence[int | None], values: npt.NDArray[np.float64], at: int, target: float
 ) -> tuple[float | None, float | None]:
-    """Return the quality where the metric meets the target, and its share of the way from the next lower quality."""
+    """Return the quality at which the metric meets the target, and its relative position above the next lower one."""
     if at == 0 or not np.isfinite(values[at - 1 : at + 1]).all():
         return None, None
     lower, upper = qualities[at - 1], qualities[at]
@@ -167,7 +167,7 @@ def _sentences(comparison: RivalComparison) -> Iterator[str]:
     name = CODEC_LABELS.get(comparison.codec, comparison.codec)
     rival = _label(None, comparison.codec, comparison.quality)
     if np.isnan(comparison.target):
-        yield f"The {label} of k = {comparison.k} is undefined on these images, so no codec can be compared at it."
+        yield f"The {label} of k = {comparison.k} is undefined for these images, so no codec can be compared by it."
         return
     if not comparison.reached:
         nearest = (
@@ -180,7 +180,7 @@ def _sentences(comparison: RivalComparison) -> Iterator[str]:
         return
     yield f"At {own}, {rival} needs {_needs(comparison.percent)}."
     if comparison.lowest:
-        yield "It is the lowest quality measured, so a lower one may do."
+        yield "It is the lowest quality measured, so a lower one may suffice."
     if comparison.interpolated_percent is not None:
         quality = f"{name} {comparison.interpolated_quality:.1f}"
         yield f"Interpolated between the measured qualities, {quality} needs {_needs(comparison.interpolated_percent)}."

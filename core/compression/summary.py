@@ -1,7 +1,7 @@
-"""What a run's measurements say together: every metric's distribution and the bytes, one row a variant.
+"""Summaries of a run's measurements: every metric's distribution and the bytes, one row per variant.
 
-A variant is what was done to the images ('k=350', 'jpeg 90', '200x100'). Rows that carry a `reason` could not
-be measured: they are counted, and enter no figure.
+A variant names the processing of the images ('k=350', 'jpeg 90', '200x100'). Rows with a `reason` could not be
+measured; they are only counted.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def measured(measurements: pd.DataFrame) -> pd.DataFrame:
 
 
 def metric_values(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Return the metric columns as float64; NULL and whatever is not finite become NaN."""
+    """Return the metric columns as float64, with NaN for NULL and infinite values."""
     values = measurements[metric_columns(measurements)].astype("float64")
     return values.where(np.isfinite(values.to_numpy()))
 
 
 def variants(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Return the settings shared by a variant's rows, NULL where they differ; index: variant.
+    """Return the common settings of each variant's rows, NULL where they differ; index: variant.
 
-    Ordered by k, codec, quality, height and width, whatever the order of the rows.
+    The order is by k, codec, quality, height and width.
     """
     known = measurements.reindex(columns=["variant", *SETTINGS]).drop_duplicates().groupby("variant", sort=False)
     shared = known.first().where(known.nunique() == 1)
@@ -47,7 +47,7 @@ def variants(measurements: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Return every metric's distribution over the images, one row a (variant, metric).
+    """Return every metric's distribution over the images, one row per variant and metric.
 
     Columns: variant, metric, mean, std (sample deviation, ddof 1; NULL for fewer than two values), median,
     p05, p95 (linear percentiles), count (measured images where the metric is defined), undefined (measured
@@ -73,16 +73,16 @@ def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_table(statistics: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return the means of some metrics, one row a variant and one column a metric; NaN where nothing defines one.
+    """Return the means of some metrics, one row per variant and one column per metric; NaN where undefined.
 
-    statistics: as `summarise` makes them. (`pivot_table` would leave out a column that is undefined everywhere.)
+    statistics: from `summarise`. (`pivot_table` would drop a column that is undefined everywhere.)
     """
     means = statistics.pivot(index="variant", columns="metric", values="mean")
     return means.reindex(index=statistics["variant"].unique(), columns=list(metrics))
 
 
 def storage(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Return the four sizes of docs/definitions.md and what follows from them, one row a variant.
+    """Return the four sizes of docs/definitions.md and the ratios derived from them, one row per variant.
 
     Columns: variant, k, codec, quality, height, width (NULL where the images differ), images (measured),
     pixels (summed), the four sizes in bytes (summed; NULL where an image lacks one), ratio (Σsource/Σstored),
@@ -95,7 +95,7 @@ def storage(measurements: pd.DataFrame) -> pd.DataFrame:
     sizes = rows.reindex(columns=list(SIZES)).astype("float64")
     sizes["pixels"] = rows["height"].astype("float64") * rows["width"].astype("float64")
     groups = sizes.groupby(rows["variant"])
-    # A sum with holes would pass for a smaller data set: it is NULL instead.
+    # A sum with missing values would look like a smaller data set, so it is NULL.
     sums = groups.sum().where(groups.count().eq(groups.size(), axis=0)).reindex(table.index)
     images = groups.size().reindex(table.index, fill_value=0)
     table["images"] = images.astype("int64")

@@ -1,8 +1,8 @@
-"""Truncated singular value decomposition of an 8-bit image, one decomposition for every k.
+"""Truncated singular value decomposition of an 8-bit image, with one decomposition for every k.
 
-The Gram matrix of the shorter side is decomposed (symmetric eigenproblem, float64) instead of the image
-itself: half the work. A reconstruction is the image minus what is cut off, A − Σ_{i>k} u_i (u_iᵀ A). That
-remainder is small where A is not, so float32 serves for it, and the full rank gives back A to the bit.
+The Gram matrix of the shorter side is decomposed (symmetric eigenproblem, float64) instead of the image, which halves
+the work. A reconstruction is the image minus the truncated part, A − Σ_{i>k} u_i (u_iᵀ A). That remainder is small, so
+float32 suffices for it, and the full rank reproduces A exactly.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import scipy.linalg
 from core.errors import ImageError, SpecError
 
 MODES = ("per_channel", "unfolded")
-# Singular triples added up at once; the article's k are multiples of it, below a rank of 450.
+# Singular triples summed at once; the article's k are multiples of it, below a rank of 450.
 BLOCK = 50
 
-# What one decomposition may take: 4000×6000 takes 1.4e9 (unfolded at most 2.3e9), 9999×9999 7.6e9. Each worker may be
-# at one.
+# Memory limit of one decomposition: 4000×6000 needs 1.4e9 (unfolded up to 2.3e9), 9999×9999 7.6e9. Each worker may run
+# one.
 MOST_BYTES = 2_500_000_000
 
 Image = npt.NDArray[np.uint8]
@@ -32,11 +32,11 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class SVDFactors:
-    """The decomposition of one image, ready to be truncated at any k.
+    """The decomposition of one image, which can be truncated at any k.
 
     mode: one of `MODES`.
-    matrices: the image as float32 matrices (rows, columns) with rows ≤ columns, so lying on their side where
-        `transposed`; three of them `per_channel`, one `unfolded` (channels side by side).
+    matrices: the image as float32 matrices (rows, columns) with rows ≤ columns, transposed where `transposed`;
+        three `per_channel`, one `unfolded` (channels side by side).
     vectors: for each matrix its left singular vectors (rows, rows), float64, largest singular value first.
     energies: squared singular values (matrices, rank), float64, never negative.
     """
@@ -54,9 +54,9 @@ class SVDFactors:
 
     @cached_property
     def singular_values(self) -> npt.NDArray[np.float64]:
-        """Singular values (matrices, rank), falling.
+        """Singular values (matrices, rank), descending.
 
-        Taken from the matrices, not as roots of `energies`: below 1e-8 of the largest those are noise.
+        They are computed from the matrices, because roots of `energies` are noise below 1e-8 of the largest.
         """
         return np.stack([scipy.linalg.svdvals(matrix.astype(np.float64)) for matrix in self.matrices])
 
@@ -68,10 +68,9 @@ class SVDFactors:
         return next(self.reconstructions((k,)))[1]
 
     def reconstructions(self, ks: Iterable[int]) -> Iterator[tuple[int, Image]]:
-        """Yield (k, image) for each different k, ascending.
+        """Yield (k, image) for each distinct k, ascending.
 
-        Works from the largest k down, adding the rank blocks that are cut off to the remainder; the finished
-        8-bit images are held until their turn.
+        The images are computed from the largest k down and kept as 8 bits until they are yielded.
         """
         wanted = sorted({check_k(k, self.rank) for k in ks})
         layers: list[list[Image]] = [[] for _ in wanted]
@@ -84,7 +83,7 @@ class SVDFactors:
     def explained_variance(self, k: int) -> float | None:
         """Return Σ of the k largest s² over Σs² (0..1, mean of the matrices).
 
-        A black matrix has nothing to explain and is left out of the mean; None for an all-black image.
+        A black matrix has no variance and is not part of the mean; None for a black image.
         """
         check_k(k, self.rank)
         totals = self.energies.sum(axis=1)
@@ -105,13 +104,13 @@ class SVDFactors:
 def decompose(image: Image, mode: str = "per_channel") -> SVDFactors:
     """Decompose an 8-bit image (H, W, 3).
 
-    mode: `per_channel` (one H×W matrix a channel) or `unfolded` (one H×3W matrix, the channels side by side,
+    mode: `per_channel` (one H×W matrix per channel) or `unfolded` (one H×3W matrix, the channels side by side,
     the article's "along the Y-dimension"). Raises `SpecError` for another mode, `ImageError` for an image whose
-    decomposition would take more than `MOST_BYTES`.
+    decomposition needs more than `MOST_BYTES`.
     """
     check_mode(mode)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"Expected an 8-bit image (H, W, 3). Received: {image.dtype} {image.shape}")
+        raise ValueError(f"Expected an 8-bit image (H, W, 3), got {image.dtype} {image.shape}")
     check_cost(image.shape[0], image.shape[1], mode)
     planes = cv2.split(image) if mode == "per_channel" else (np.concatenate(cv2.split(image), axis=1),)
     rows, columns = planes[0].shape
@@ -128,29 +127,29 @@ def decompose(image: Image, mode: str = "per_channel") -> SVDFactors:
 
 
 def factor_bytes(k: int, height: int, width: int, mode: str = "per_channel") -> int:
-    """Return the size of the factors U, Σ, Vᵀ kept as float16: k(H+W+1) numbers a matrix, 2 bytes each."""
+    """Return the bytes of the factors U, Σ, Vᵀ as float16: k(H+W+1) numbers per matrix, 2 bytes each."""
     matrices, rows, columns = _shapes(height, width, mode)
     return 2 * matrices * check_k(k, min(rows, columns)) * (rows + columns + 1)
 
 
 def break_even_k(height: int, width: int, mode: str = "per_channel") -> float:
-    """Return the k at which the factors hold as many numbers as the image: HW/(H+W+1), 256.9 for 450×600."""
+    """Return the k at which the factors have as many numbers as the image: HW/(H+W+1), 256.9 for 450×600."""
     _, rows, columns = _shapes(height, width, mode)
     return rows * columns / (rows + columns + 1)
 
 
 def largest_k(height: int, width: int, mode: str = "per_channel") -> int:
-    """Return the rank an image of this size has at most: min(H, W), or min(H, 3W) where unfolded."""
+    """Return the largest possible rank of an image of this size: min(H, W), or min(H, 3W) where unfolded."""
     _, rows, columns = _shapes(height, width, mode)
     return min(rows, columns)
 
 
 def decomposition_bytes(height: int, width: int, mode: str = "per_channel") -> int:
-    """Return about how much memory a decomposition takes, in bytes.
+    """Return the approximate memory of a decomposition in bytes.
 
-    With m rows and n columns a matrix, m ≤ n: the matrices as float32 (4mn each) and their vectors as float64 (8m²
-    each) stay; meanwhile one matrix is there as float64 (8mn), and its eigenproblem takes 32m². Measured: 367 MB for
-    2000×3000 per channel, of which this gives 344; the time follows m²n.
+    With m rows and n columns per matrix, m ≤ n, it keeps the matrices as float32 (4mn each) and their vectors as
+    float64 (8m² each), and temporarily one matrix as float64 (8mn) with its eigenproblem (32m²). 2000×3000 per channel:
+    344 MB computed, 367 MB measured. The time is proportional to m²n.
     """
     matrices, rows, columns = _shapes(height, width, mode)
     m, n = min(rows, columns), max(rows, columns)
@@ -158,39 +157,39 @@ def decomposition_bytes(height: int, width: int, mode: str = "per_channel") -> i
 
 
 def check_cost(height: int, width: int, mode: str = "per_channel") -> None:
-    """Raise `ImageError` for an image whose decomposition would take more than `MOST_BYTES` of memory."""
+    """Raise `ImageError` for an image whose decomposition needs more than `MOST_BYTES` of memory."""
     needed = decomposition_bytes(height, width, mode)
     if needed > MOST_BYTES:
         raise ImageError(
-            f"expected an image whose decomposition takes at most {MOST_BYTES / 1e9:g} GB of memory, about 4000×6000;"
-            f" one of {height}×{width} takes {needed / 1e9:.1f} GB, and minutes to hours. Make it smaller first"
+            f"Expected an image whose decomposition needs at most {MOST_BYTES / 1e9:g} GB of memory, about 4000×6000,"
+            f" got {height}×{width}, which needs {needed / 1e9:.1f} GB and minutes to hours. Resize it first."
         )
 
 
 def check_k(k: int, rank: int) -> int:
     """Return k, or raise `SpecError` where it is not a whole number in 1..rank."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= rank:
-        raise SpecError(f"Expected k to be a whole number from 1 to the rank, {rank}. Received: k={k!r}")
+        raise SpecError(f"Expected k to be a whole number from 1 to the rank, {rank}, got k={k!r}")
     return int(k)
 
 
 def check_mode(mode: str) -> str:
-    """Return the mode, or raise `SpecError` where there is none of that name."""
+    """Return the mode. Raises `SpecError` where it is not one of `MODES`."""
     if mode not in MODES:
-        raise SpecError(f"Expected the mode to be one of {', '.join(MODES)}. Received: {mode!r}")
+        raise SpecError(f"Expected the mode to be one of {', '.join(MODES)}, got {mode!r}")
     return mode
 
 
 def _shapes(height: int, width: int, mode: str) -> tuple[int, int, int]:
-    """Return how many matrices an image becomes, their rows and their columns."""
+    """Return the number of an image's matrices, and their rows and columns."""
     return (3, height, width) if check_mode(mode) == "per_channel" else (1, height, 3 * width)
 
 
 def _left_vectors(matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the left singular vectors and the squared singular values, largest first.
 
-    In float64 throughout: the squared spectrum spans 1e10 to 30, and in float32 a third of the pixels come out
-    wrong. The Gram matrix itself is exact, a sum of products of whole numbers.
+    Everything is float64: the squared spectrum spans 1e10 to 30, and float32 makes a third of the pixels wrong. The
+    Gram matrix is exact, because it sums products of whole numbers.
     """
     exact = matrix.astype(np.float64)
     energies, vectors = scipy.linalg.eigh(exact @ exact.T, driver="evd", overwrite_a=True, check_finite=False)
@@ -200,8 +199,8 @@ def _left_vectors(matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float
 def _truncations(matrix: npt.NDArray[np.float32], vectors: npt.NDArray[np.float64], ks: list[int]) -> list[Image]:
     """Return the 8-bit matrix truncated at each of the ascending ks.
 
-    What is cut off is added up in blocks that lie the same for every list of ks, so a k gives the same pixels
-    alone and in a sweep.
+    The truncated part is summed in blocks that do not depend on the list of ks, so that a k gives the same pixels alone
+    and in a sweep.
     """
     remainder = np.zeros_like(matrix)
     planes: list[Image] = []
@@ -224,5 +223,5 @@ def _truncations(matrix: npt.NDArray[np.float32], vectors: npt.NDArray[np.float6
 
 
 def _rounded(matrix: npt.NDArray[np.float32], remainder: npt.NDArray[np.float32]) -> Image:
-    """Return matrix − remainder, rounded half to even and clipped to 0–255, in OpenCV's one pass."""
+    """Return matrix − remainder, rounded half to even and clipped to 0–255."""
     return cast("Image", cv2.subtract(matrix, remainder, dtype=cv2.CV_8U))

@@ -14,7 +14,7 @@ import streamlit as st
 from core.compression.metrics import Original, difference_map, ssim_map, warm_up
 from core.compression.svd import SVDFactors, decompose
 from core.data.images import decode, encode, probe, read, resize
-from core.errors import ImageError, what_came
+from core.errors import ImageError
 from dashboard import data
 
 Pixels = npt.NDArray[np.uint8]
@@ -40,7 +40,7 @@ def read_file(path: Path) -> bytes:
     try:
         return read(data.settings().here(path), inside=data.settings().data_roots)
     except ImageError as error:
-        raise ImageError(f"expected to read {path.name}; {what_came(error)}") from error
+        raise ImageError(f"{path.name}: {error}") from error
 
 
 def _limited(image: Pixels, side: int) -> Pixels:
