@@ -13,7 +13,7 @@ import pandas as pd
 
 from core.article.plan import ArticleSpec, plan, run_spec
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS
-from core.compression.outcomes import Outcome, outcome
+from core.compression.results import RunResults, run_results
 from core.compression.specs import DEFAULT_KS, SweepSpec
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES
@@ -43,7 +43,7 @@ def fill_store(path: Path, *, sweeps: int, images: int) -> list[str]:
         _dataset(connection, images)
         for number, run_id in enumerate(names):
             _measurements(connection, run_id, images, number)
-    found: Outcome | None = None
+    found: RunResults | None = None
     for number, run_id in enumerate(names):
         at = start + timedelta(hours=number)
         run = NewRun(
@@ -51,8 +51,8 @@ def fill_store(path: Path, *, sweeps: int, images: int) -> list[str]:
             submitted_by="benchmark", command="-", versions="{}",
         )  # fmt: skip
         store.record_run(run)
-        found = found or outcome(spec, store.measurements(run_id), images)
-        store.record_outcome(run_id, found, at + timedelta(minutes=30))
+        found = found or run_results(spec, store.measurements(run_id), images)
+        store.record_results(run_id, found, at + timedelta(minutes=30))
     with duckdb.connect(path) as connection:
         connection.execute("UPDATE runs SET measured = total")
     return names

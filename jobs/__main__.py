@@ -32,7 +32,7 @@ from typing import Any
 from tqdm import tqdm
 
 from core.compression.measure import MEASUREMENT_COLUMNS, ImageResult
-from core.compression.outcomes import outcome
+from core.compression.results import run_results
 from core.compression.specs import (
     DEFAULT_KS,
     DEFAULT_RIVALS,
@@ -363,7 +363,7 @@ def _print_outcome(spec: MeasuringSpec, results: Sequence[ImageResult]) -> None:
     rows = [row for result in results for row in result.rows]
     if not any(row["reason"] is None for row in rows):
         return
-    found = outcome(spec, pd.DataFrame(rows, columns=list(MEASUREMENT_COLUMNS)), len(results))
+    found = run_results(spec, pd.DataFrame(rows, columns=list(MEASUREMENT_COLUMNS)), len(results))
     means = mean_table(found.statistics, ("psnr", "ssim", "haralick_distance"))
     table = found.storage.set_index("variant")[["ratio", "control_ratio"]].join(means)
     print(table.dropna(axis="columns", how="all").to_string(float_format=lambda value: f"{value:.4f}"))

@@ -20,7 +20,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from core.compression.measure import Chunk, ImageResult
-from core.compression.outcomes import outcome
+from core.compression.results import run_results
 from core.compression.specs import ReconstructSpec, measuring_spec_from_dict
 from core.data.datasets import Dataset, complete_folder
 from core.data.metadata import LeftOut
@@ -242,9 +242,9 @@ def _conclude(store: Store, run_id: str, facts: dict[str, Any]) -> None:
         error = f"no image could be measured; all {len(reasons)} failed, the first so: {reasons.iloc[0]}"
         store.record_failed(run_id, facts["attempt"], error, now)
     else:
-        result = outcome(spec, store.measurements(run_id), total=int(facts["total"]))
+        result = run_results(spec, store.measurements(run_id), total=int(facts["total"]))
         written = _written_dataset(store, run_id, spec) if isinstance(spec, ReconstructSpec) else None
-        store.record_outcome(run_id, result, now, dataset=written)
+        store.record_results(run_id, result, now, dataset=written)
 
 
 def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Dataset:

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 
 from core.compression.measure import MEASUREMENT_COLUMNS, Chunk, ImageResult
-from core.compression.outcomes import outcome
+from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, variants
 from core.data.datasets import Dataset, Record
 from core.data.splits import SPLITS
@@ -148,7 +148,7 @@ def record_measured(
             rows.append({**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": image, "variant": name, "k": k} | values)
         results.append(ImageResult(image, "measured", None, 0.1, tuple(rows)))
     store.record_images([Chunk(run_id, 1, "svd-1", results)])
-    store.record_outcome(run_id, outcome(spec, store.measurements(run_id), 2), at)
+    store.record_results(run_id, run_results(spec, store.measurements(run_id), 2), at)
     return run_id
 
 

@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest
 from core.compression.measure import Chunk, measure
 from core.compression.metrics import METRICS_BY_NAME
 from core.compression.optimal_k import arrivals
-from core.compression.outcomes import outcome
+from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.settings import Settings
@@ -58,7 +58,7 @@ def record(store: Store, run_id: str, spec: MeasuringSpec, dataset: Dataset, at:
     )
     results = [measure(each, dataset.root, spec) for each in records]
     store.record_images([Chunk(run_id, 1, "svd-1 on here", results)])
-    store.record_outcome(run_id, outcome(spec, store.measurements(run_id), len(records)), at)
+    store.record_results(run_id, run_results(spec, store.measurements(run_id), len(records)), at)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from core.compression.measure import MEASUREMENT_COLUMNS, measure
-from core.compression.outcomes import outcome
+from core.compression.results import run_results
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from jobs.__main__ import main
@@ -36,7 +36,7 @@ def test_a_sweep_of_real_originals_agrees_with_the_independent_measurement_withi
     spec = SweepSpec(dataset="ham10000", sample_size=IMAGES)
     results = [measure(record, dataset.root, spec) for record in dataset.sample(IMAGES, spec.seed)]
     rows = pd.DataFrame([row for result in results for row in result.rows], columns=list(MEASUREMENT_COLUMNS))
-    found = outcome(spec, rows, IMAGES)
+    found = run_results(spec, rows, IMAGES)
     statistics = found.statistics.set_index(["variant", "metric"])
     sizes = found.storage.set_index("k")
     for k, (psnr, ssim, haralick, ratio) in INDEPENDENT.items():

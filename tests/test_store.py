@@ -17,7 +17,7 @@ from recorded import older_store
 
 from benchmarks.processes import Process
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
-from core.compression.outcomes import outcome
+from core.compression.results import run_results
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, Record
 from core.data.metadata import LeftOut
@@ -152,7 +152,7 @@ def test_results_of_an_older_claim_on_an_image_are_dropped_and_so_are_those_of_a
     run = store.run(RUN.run_id)
     assert run is not None
     assert (run["measured"], run["failed"]) == (4, 0)
-    store.record_outcome(RUN.run_id, outcome(SPEC, store.measurements(RUN.run_id), total=4), NOW)
+    store.record_results(RUN.run_id, run_results(SPEC, store.measurements(RUN.run_id), total=4), NOW)
     assert not store.record_images([Chunk(RUN.run_id, 1, "later", late, claim=11)])
     pd.testing.assert_frame_equal(store.images(RUN.run_id), images)
 
@@ -167,9 +167,9 @@ def test_a_finished_run_keeps_its_statistics_sizes_and_rules(store: Store) -> No
     store.record_run(RUN)
     store.record_started(RUN.run_id, 1, NOW)
     store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("a", psnr=30.0), result("b")])])
-    found = outcome(SPEC, store.measurements(RUN.run_id), 2)
-    store.record_outcome(RUN.run_id, found, NOW)
-    store.record_outcome(RUN.run_id, found, NOW)
+    found = run_results(SPEC, store.measurements(RUN.run_id), 2)
+    store.record_results(RUN.run_id, found, NOW)
+    store.record_results(RUN.run_id, found, NOW)
     statistics = store.statistics(RUN.run_id)
     psnr = statistics[(statistics["metric"] == "psnr") & (statistics["variant"] == "k=4")].iloc[0]
     assert (psnr["mean"], psnr["count"], psnr["undefined"]) == (35.0, 2, 0)

@@ -36,7 +36,7 @@ from core.article.plan import (
     plan,
 )
 from core.compression.measure import Chunk, ImageResult
-from core.compression.outcomes import Outcome
+from core.compression.results import RunResults
 from core.compression.specs import ReconstructSpec, measuring_spec_from_dict
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
@@ -137,7 +137,7 @@ class Lab:
         choices = pd.DataFrame(
             [{"rule": rule, "k": k, "reason": reason, "parameters": "{}"} for rule, (k, reason) in rules.items()]
         )
-        self.store.record_outcome(run["run_id"], Outcome(pd.DataFrame(), pd.DataFrame(), choices), now, dataset=made)
+        self.store.record_results(run["run_id"], RunResults(pd.DataFrame(), pd.DataFrame(), choices), now, dataset=made)
 
     def end_all(self) -> None:
         for kind in ("svd-sweep", "train", "reconstruct", "resize-study", "prune-train"):

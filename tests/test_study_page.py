@@ -28,7 +28,7 @@ from core.article.plan import (
 )
 from core.article.summary import COLUMNS, accuracy_sentences, compression_sentence, training_figures
 from core.compression.measure import Chunk, ImageResult
-from core.compression.outcomes import Outcome
+from core.compression.results import RunResults
 from core.data.datasets import Dataset, Record
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
@@ -107,8 +107,8 @@ def record_measured(store: Store, key: str, status: str = "finished", *, k: int 
     rules = pd.DataFrame([{"rule": "plateau", "k": k, "reason": "So it is.", "parameters": "{}"}])
     sizes = {"variant": "k=350", "k": 350, "images": 2, "source_bytes": 380, "stored_bytes": 100, "ratio": 3.8,
              "control_ratio": 3.7, "svd_gain": 1.027}  # fmt: skip
-    found = Outcome(pd.DataFrame(), pd.DataFrame([sizes]), rules)
-    store.record_outcome(run_id, found, NOW, dataset=MADE if key == RECONSTRUCTION else None)
+    found = RunResults(pd.DataFrame(), pd.DataFrame([sizes]), rules)
+    store.record_results(run_id, found, NOW, dataset=MADE if key == RECONSTRUCTION else None)
 
 
 def record_trained(store: Store, key: str, *accuracies: float) -> str:

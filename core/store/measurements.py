@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
-from core.compression.outcomes import Outcome
+from core.compression.results import RunResults
 from core.data.datasets import Dataset, Record
 from core.data.metadata import LeftOut
 from core.errors import StoreError
@@ -257,10 +257,10 @@ class Store(TrainingRows):
                     complete.add(run_id)
             return complete
 
-    def record_outcome(self, run_id: str, outcome: Outcome, at: datetime, *, dataset: Dataset | None = None) -> None:
+    def record_results(self, run_id: str, results: RunResults, at: datetime, *, dataset: Dataset | None = None) -> None:
         """Finish a run: its statistics, sizes and rules, and the data set that it wrote, in one transaction."""
         with self.transaction() as connection:
-            frames = {"statistics": outcome.statistics, "storage": outcome.storage, "optimal_k": outcome.optimal_k}
+            frames = {"statistics": results.statistics, "storage": results.storage, "optimal_k": results.optimal_k}
             for table, frame in frames.items():
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
                 if not frame.empty:

@@ -1,4 +1,4 @@
-"""What follows from a run's measurements once the last image is in: statistics, sizes, and the rules for k."""
+"""The results of a finished run of measurements: statistics, sizes, and the k of each rule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.compression.summary import storage, summarise
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResults:
     """The frames of the store's tables `statistics`, `storage` and `optimal_k`, without the run's id."""
 
     statistics: pd.DataFrame
@@ -21,31 +21,20 @@ class Outcome:
     optimal_k: pd.DataFrame
 
 
-def outcome(spec: MeasuringSpec, measurements: pd.DataFrame, total: int) -> Outcome:
-    """Summarise a run.
+def run_results(spec: MeasuringSpec, measurements: pd.DataFrame, total: int) -> RunResults:
+    """Return the results of a run.
 
-    measurements: rows with the columns `core.compression.measure.MEASUREMENT_COLUMNS`. total: images that the run was
-    to measure, so that those without a row count as unmeasured. Variants come in the order of `spec`.
+    measurements: rows with the columns `core.compression.measure.MEASUREMENT_COLUMNS`. total: the images of the
+    run; those without a row count as unmeasured. Variants come in the order of `spec`.
     """
     order = variants(spec)
     sizes = _ordered(storage(measurements), order)
     sizes["unmeasured"] = total - sizes["images"]
     rules = choose_k(measurements, RuleParameters(seed=spec.seed)) if isinstance(spec, SweepSpec) else ()
-    return Outcome(
+    return RunResults(
         statistics=_ordered(summarise(measurements), order),
         storage=sizes,
-        optimal_k=pd.DataFrame(
-            [
-                {
-                    "rule": each.rule,
-                    "k": each.k,
-                    "reason": each.reason,
-                    "stability": each.stability,
-                    "parameters": json.dumps(each.parameters),
-                }
-                for each in rules
-            ]
-        ),
+        optimal_k=pd.DataFrame([vars(rule) | {"parameters": json.dumps(rule.parameters)} for rule in rules]),
     )
 
 
