@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import re
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from laboratory import ROOT, wait_for, write_images
 from playwright.sync_api import sync_playwright
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -662,7 +665,7 @@ def test_one_client_cannot_take_many_addresses_of_its_ipv6_network() -> None:
     assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") != network_of("::ffff:192.0.2.2")
 
 
-@pytest.mark.parametrize("password", [PASSWORD, "ÄÖÜ:$ß µ 密码 \x00", " " * 12, "scrypt:1:2:3:4"])
+@pytest.mark.parametrize("password", [PASSWORD, "ÄÖÜ:$ß µ 密码 \x00", " " * 12, "scrypt:1:2:3:4", "argon2id:v=19:x"])
 def test_a_hash_survives_its_text_and_holds_no_password(password: str) -> None:
     known = PasswordHash.of(password)
     again = PasswordHash.parse(str(known))
@@ -670,6 +673,23 @@ def test_a_hash_survives_its_text_and_holds_no_password(password: str) -> None:
     assert again.fits(password)
     assert not again.fits(password + "x")
     assert password not in str(known) + repr(known)
+
+
+def test_a_hash_of_an_earlier_version_still_opens(tmp_path: Path) -> None:
+    salt = b"0123456789abcdef"
+    digest = hashlib.scrypt(PASSWORD.encode(), salt=salt, n=2**15, r=8, p=1, maxmem=2**27, dklen=32)
+    old = ":".join(["scrypt:32768:8:1", *(base64.urlsafe_b64encode(part).decode() for part in (salt, digest))])
+    known = access({"DATA_DIR": str(tmp_path), "DASHBOARD_PASSWORD": old}).password
+    assert known is not None
+    assert known.fits(PASSWORD)
+    assert not known.fits(PASSWORD + "x")
+
+
+def test_a_new_hash_is_argon2id_as_other_programs_read_it() -> None:
+    text = str(PasswordHash.of(PASSWORD))
+    assert text.startswith("argon2id:v=19:m=65536,t=3,p=4:")
+    assert "$" not in text, "Compose files and shells would replace it"
+    Argon2id.verify_phc_encoded(PASSWORD.encode(), "$" + text.replace(":", "$"))
 
 
 def test_two_hashes_of_one_password_differ() -> None:
@@ -682,6 +702,9 @@ def test_two_hashes_of_one_password_differ() -> None:
         ({"DASHBOARD_PASSWORD": "short"}, "12 to 1024 characters; got 5"),
         ({"DASHBOARD_PASSWORD": "scrypt:1:2:3"}, "begins like a hash"),
         ({"DASHBOARD_PASSWORD": f"scrypt:1073741824:8:1:AAAA:{'A' * 43}="}, "begins like a hash"),
+        ({"DASHBOARD_PASSWORD": "argon2id:v=19:m=65536,t=3,p=4:AAAA"}, "begins like a hash"),
+        ({"DASHBOARD_PASSWORD": f"argon2id:v=19:m=999999,t=3,p=4:{'A' * 22}:{'A' * 43}"}, "begins like a hash"),
+        ({"DASHBOARD_PASSWORD": f"argon2id:v=19:m=8,t=0,p=1:{'A' * 22}:{'A' * 43}"}, "begins like a hash"),
         ({"DASHBOARD_PASSWORD": PASSWORD, "DASHBOARD_PASSWORD_FILE": "any"}, "got both"),
         ({"DASHBOARD_PASSWORD_FILE": "/nowhere/at/all"}, "No such file"),
     ],

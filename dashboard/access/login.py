@@ -25,6 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from core.errors import SpecError
@@ -38,16 +40,14 @@ COOKIE = "dermslim_session"
 SESSION_SECONDS = 12 * 3600
 ATTEMPTS = 5  # wrong passwords from one address within WINDOW
 WINDOW = 300.0  # seconds
-ATTEMPTS_OF_ALL, PACE = (
-    30,
-    2.0,
-)  # wrong passwords from all addresses together: so many at once, then one in PACE seconds
+ATTEMPTS_OF_ALL, PACE = 30, 2.0  # wrong passwords from all addresses: so many at once, then one in PACE seconds
 REMEMBERED = 10_000  # addresses whose attempts are counted
 NAME = re.compile(r"[\w.@+' -]{1,64}")  # what a user may be called; nothing that a page or a log could misread
 
-# Twice what RFC 7914's author gives for interactive logins: 32 MB and some 0.1 s a try.
-SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1
-SCRYPT_MEMORY = 128 * 2**20  # bytes; a hash that needs more is refused
+MEMORY, PASSES, LANES = 64 * 2**10, 3, 4  # RFC 9106's second recommendation: 64 MiB, in KiB, and some 0.2 s a try
+MOST_MEMORY = 128 * 2**20  # bytes; a hash that needs more is refused
+ARGON2 = re.compile(r"argon2id:v=19:m=(\d{1,6}),t=(\d{1,2}),p=(\d{1,2}):[A-Za-z0-9+/]{11,86}:[A-Za-z0-9+/]{43}")
+SCRYPT = re.compile(r"scrypt:(\d{1,9}):(\d{1,2}):(\d{1,2}):([\w=-]{1,88}):([\w-]{43}=)")  # of earlier versions
 
 
 class Login(StrEnum):
@@ -60,13 +60,12 @@ class Login(StrEnum):
 
 @dataclass(frozen=True, repr=False)
 class PasswordHash:
-    """A password as scrypt keeps it; its text never holds the password."""
+    """A password as Argon2id keeps it, or scrypt in earlier versions; its text never holds the password.
 
-    n: int
-    r: int
-    p: int
-    salt: bytes
-    digest: bytes
+    text: the PHC string without the `$`, which Compose files and shells would replace.
+    """
+
+    text: str
 
     @classmethod
     def of(cls, password: str) -> PasswordHash:
@@ -74,43 +73,49 @@ class PasswordHash:
         if not SHORTEST <= len(password) <= LONGEST:
             raise SpecError(f"DASHBOARD_PASSWORD: expected {SHORTEST} to {LONGEST} characters; got {len(password)}")
         salt = secrets.token_bytes(16)
-        return cls(SCRYPT_N, SCRYPT_R, SCRYPT_P, salt, _scrypt(password, SCRYPT_N, SCRYPT_R, SCRYPT_P, salt))
+        argon2 = Argon2id(salt=salt, length=32, iterations=PASSES, lanes=LANES, memory_cost=MEMORY)
+        return cls(argon2.derive_phc_encoded(_encoded(password)).removeprefix("$").replace("$", ":"))
 
     @classmethod
     def parse(cls, text: str) -> PasswordHash:
         """Read what `str` gives. SpecError."""
-        try:
-            _, n, r, p, salt, digest = text.split(":")
-            found = cls(int(n), int(r), int(p), base64.urlsafe_b64decode(salt), base64.urlsafe_b64decode(digest))
-            if not (
-                found.n > 1 and found.n & (found.n - 1) == 0 and 0 < found.r * found.p <= 64 and len(found.digest) == 32
-            ):
-                raise ValueError("not scrypt's parameters")
-            if 128 * found.n * found.r >= SCRYPT_MEMORY:
-                raise ValueError("too much memory")
-        except ValueError as error:
+        argon2, scrypt = ARGON2.fullmatch(text), SCRYPT.fullmatch(text)
+        usable = False
+        if argon2:
+            memory, passes, lanes = map(int, argon2.groups())
+            usable = 0 < 8 * lanes <= memory <= MOST_MEMORY // 2**10 and passes > 0
+        elif scrypt:
+            n, r, p = map(int, scrypt.groups()[:3])
+            usable = n > 1 and n & (n - 1) == 0 and 0 < r * p <= 64 and 128 * n * r < MOST_MEMORY
+        if not usable:
             raise SpecError(
                 "DASHBOARD_PASSWORD: expected a password, or a hash as `python -m dashboard.access.login` prints "
                 "it; got something that begins like a hash and is none"
-            ) from error
-        return found
+            )
+        return cls(text)
 
     def __str__(self) -> str:
-        """Return the hash as one word without `$`, which Compose files and shells would replace."""
-        salt, digest = (base64.urlsafe_b64encode(part).decode() for part in (self.salt, self.digest))
-        return f"scrypt:{self.n}:{self.r}:{self.p}:{salt}:{digest}"
+        """Return what `parse` reads."""
+        return self.text
 
     def fits(self, password: str) -> bool:
         """Return whether this is the password, in a time that does not tell how much of it was right."""
         if len(password) > LONGEST:
             return False
-        return hmac.compare_digest(_scrypt(password, self.n, self.r, self.p, self.salt), self.digest)
+        if scrypt := SCRYPT.fullmatch(self.text):
+            n, r, p = map(int, scrypt.groups()[:3])
+            salt, digest = map(base64.urlsafe_b64decode, scrypt.groups()[3:])
+            found = hashlib.scrypt(_encoded(password), salt=salt, n=n, r=r, p=p, maxmem=MOST_MEMORY, dklen=32)
+            return hmac.compare_digest(found, digest)
+        try:
+            Argon2id.verify_phc_encoded(_encoded(password), f"${self.text.replace(':', '$')}")
+        except InvalidKey:
+            return False
+        return True
 
 
-def _scrypt(password: str, n: int, r: int, p: int, salt: bytes) -> bytes:
-    return hashlib.scrypt(
-        password.encode(errors="surrogatepass"), salt=salt, n=n, r=r, p=p, maxmem=SCRYPT_MEMORY, dklen=32
-    )
+def _encoded(password: str) -> bytes:
+    return password.encode(errors="surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ HASHING = threading.Lock()  # the first requests come at once, and one of them h
 
 @cache  # hashing takes a while, and pages ask again and again
 def _password_access(text: str, signed_out: SignedOut) -> Access:
-    password = PasswordHash.parse(text) if text.startswith("scrypt:") else PasswordHash.of(text)
+    password = PasswordHash.parse(text) if text.startswith(("argon2id:", "scrypt:")) else PasswordHash.of(text)
     key_file = signed_out.file.with_name("dashboard-key")
     key = hmac.new(_key(key_file).encode(), text.encode(), "sha256").hexdigest()
     return Access(Login.PASSWORD, password, key, signed_out=signed_out)
@@ -255,7 +260,9 @@ class Attempts:
     """Wrong passwords, so that nobody can try them out: ATTEMPTS of an address within WINDOW seconds, then a wait.
 
     All addresses together have a pace too, for whoever has many of them. It is a short wait, and addresses from which
-    the right password came before are not held up by it.
+    the right password came before are not held up by it. The package limits does less: it has no bucket that refills,
+    so the wait after ATTEMPTS_OF_ALL would be a whole minute instead of PACE; it takes no attempt back; and it uses the
+    wall clock: set back by an hour, it locks an address out for 65 minutes; set ahead, it forgets every attempt.
     """
 
     def __init__(self) -> None:
