@@ -6,7 +6,9 @@ from core.compression.metrics import METRICS, METRICS_BY_NAME
 from core.compression.rivals import rate_points
 from core.compression.summary import storage, summarise
 from core.compression.svd import decompose
+from dashboard.charts import datasets as dataset_charts
 from dashboard.charts import measuring as charts
+from dashboard.charts import style
 
 KS = (100, 200, 300)
 EMPTY = pd.DataFrame()
@@ -231,7 +233,7 @@ def test_classes_are_bars_divided_by_diagnosis_with_their_totals():
         [("melanoma", "mel", 1113, 614), ("non_melanoma", "bcc", 514, 327), ("non_melanoma", "df", 115, None)],
         columns=["label", "dx", "images", "lesions"],
     )
-    figure = charts.class_counts(classes)
+    figure = dataset_charts.class_counts(classes)
     assert [(list(each.y), list(each.x)) for each in figure.data] == [
         (["melanoma"], [1113]),
         (["non-melanoma"], [514]),
@@ -246,7 +248,7 @@ def test_a_distribution_keeps_the_order_of_its_values():
         [("5", "nevus", 3), ("50", "melanoma", 7), ("50", "nevus", 9), ("unknown", "nevus", 1)],
         columns=["value", "label", "images"],
     )
-    figure = charts.distribution(counts, "Age")
+    figure = dataset_charts.distribution(counts, "Age")
     assert list(figure.layout.xaxis.categoryarray) == ["5", "50", "unknown"]
     assert (list(trace(figure, "nevus").x), list(trace(figure, "nevus").y)) == (["5", "50", "unknown"], [3, 9, 1])
     assert list(trace(figure, "melanoma").y) == [7]
@@ -256,15 +258,15 @@ def test_a_distribution_keeps_the_order_of_its_values():
 def test_long_names_lie_on_their_side_first_at_the_top():
     places = ["back", "lower extremity", "trunk", "abdomen", "unknown"]
     counts = pd.DataFrame({"value": places, "label": "nevus", "images": [5, 4, 3, 2, 1]})
-    figure = charts.distribution(counts, "Localisation")
+    figure = dataset_charts.distribution(counts, "Localisation")
     assert (list(figure.data[0].y), list(figure.data[0].x)) == (places, [5, 4, 3, 2, 1])
     assert list(figure.layout.yaxis.categoryarray) == places[::-1]
 
 
 def test_a_class_keeps_its_colour_whichever_classes_are_there():
     counts = pd.DataFrame({"value": ["male"] * 2, "label": ["melanoma", "nevus"], "images": [5, 4]})
-    both = trace(charts.distribution(counts, "Sex"), "nevus").marker.color
-    assert trace(charts.distribution(counts[1:], "Sex"), "nevus").marker.color == both
+    both = trace(dataset_charts.distribution(counts, "Sex"), "nevus").marker.color
+    assert trace(dataset_charts.distribution(counts[1:], "Sex"), "nevus").marker.color == both
 
 
 def test_sizes_are_ordered_by_their_pixels():
@@ -302,8 +304,8 @@ def test_parameters_are_drawn_for_every_network_that_can_be_built():
         lambda theme: charts.storage_against_k(STORAGE.iloc[:0], 256.9, [100], theme=theme),
         lambda theme: charts.rate_distortion(SWEEP_POINTS.iloc[:0], RIVAL_POINTS.iloc[:0], "ssim", theme=theme),
         lambda theme: charts.rate_distortion(EMPTY, EMPTY, "ssim", theme=theme),
-        lambda theme: charts.class_counts(EMPTY, theme=theme),
-        lambda theme: charts.distribution(EMPTY, "Age", theme=theme),
+        lambda theme: dataset_charts.class_counts(EMPTY, theme=theme),
+        lambda theme: dataset_charts.distribution(EMPTY, "Age", theme=theme),
         lambda theme: charts.metric_by_size(STATISTICS.iloc[:0], "ssim", theme=theme),
         lambda theme: charts.parameters_by_size(EMPTY, theme=theme),
         lambda theme: charts.spectrum(np.zeros((1, 0)), "unfolded", theme=theme),
@@ -330,7 +332,7 @@ def test_each_theme_has_its_own_colours():
 
 @pytest.mark.parametrize(("theme", "page"), [("light", "#FFFFFF"), ("light", "#11191E"), ("dark", "#11191E")])
 def test_every_colour_stands_out_from_its_page(theme, page):
-    assert all(contrast(colour, page) >= 3 for colour in charts.PALETTES[theme])
+    assert all(contrast(colour, page) >= 3 for colour in style.PALETTES[theme])
 
 
 def contrast(first, second):

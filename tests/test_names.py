@@ -32,8 +32,10 @@ from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import Rules
 from dashboard import words
+from dashboard.charts import datasets as dataset_charts
 from dashboard.charts import measuring as charts
 from dashboard.charts import networks as network_charts
+from dashboard.charts import style
 from dashboard.charts import training as training_charts
 from dashboard.parts import components
 
@@ -79,10 +81,10 @@ def rates(codec: str) -> pd.DataFrame:
 
 # Every function that draws a figure with names of users' networks, classes, runs or files, given names that are markup.
 NAMED: dict[str, list[Callable[[], go.Figure]]] = {
-    "class_counts": [lambda: charts.class_counts(classes([MARKED, *NUMBERS], MARKED))],
+    "class_counts": [lambda: dataset_charts.class_counts(classes([MARKED, *NUMBERS], MARKED))],
     "distribution": [
-        lambda: charts.distribution(values([MARKED, "male"]), "Sex"),
-        lambda: charts.distribution(values([MARKED, *NUMBERS]), "Localisation"),
+        lambda: dataset_charts.distribution(values([MARKED, "male"]), "Sex"),
+        lambda: dataset_charts.distribution(values([MARKED, *NUMBERS]), "Localisation"),
     ],
     "rate_distortion": [lambda: charts.rate_distortion(pd.DataFrame(), rates(MARKED.lower()), "ssim")],
     "parameters_by_size": [
@@ -141,7 +143,7 @@ def test_names_reach_plotly_as_text(draw: Callable[[], go.Figure]) -> None:
     own = [re.sub(r"<br>|<extra>.*?</extra>", "", each) for each in found]
     assert not [each for each in own if "<" in each or "%{x} $" in each or "$z$" in each]
     assert not [each for each in own if re.search(r"a&amp;b", each)]
-    names = (charts.plain_text(MARKED), charts.plain_text(MARKED.upper()))
+    names = (style.plain_text(MARKED), style.plain_text(MARKED.upper()))
     assert [each for each in own if any(name in each for name in names)]
 
 
@@ -162,7 +164,7 @@ def test_the_matrix_of_classes_has_an_axis_of_names_on_both_sides() -> None:
 
 def test_the_number_of_images_stands_at_the_bar_of_its_class_whatever_the_class_is_called() -> None:
     labels = [*NUMBERS, "a_b", "a-b", "non_melanoma", "non-melanoma", "constructor", MARKED]
-    figure = charts.class_counts(classes(labels))
+    figure = dataset_charts.class_counts(classes(labels))
     (bars,) = figure.data
     places = list(figure.layout.yaxis.categoryarray)
     lengths = {places.index(name): length for name, length in zip(bars.y, bars.x, strict=True)}
@@ -170,7 +172,7 @@ def test_the_number_of_images_stands_at_the_bar_of_its_class_whatever_the_class_
     assert {note.y: (note.text, note.x) for note in figure.layout.annotations} == {
         place: (str(length), length) for place, length in lengths.items()
     }
-    assert [charts.plain_text(label) for label in labels if label != "constructor"] == [
+    assert [style.plain_text(label) for label in labels if label != "constructor"] == [
         name for name in reversed(places) if "onstructor" not in name
     ]
     assert "constructor" not in places  # what every object of JavaScript has
@@ -178,9 +180,9 @@ def test_the_number_of_images_stands_at_the_bar_of_its_class_whatever_the_class_
 
 def test_a_long_name_is_shortened_beside_the_axis_and_stays_itself_in_the_figure() -> None:
     names = [f"{'n' * 150}{number}" for number in range(3)]
-    axis = charts.class_counts(classes(names)).layout.yaxis
+    axis = dataset_charts.class_counts(classes(names)).layout.yaxis
     assert list(axis.categoryarray) == list(axis.tickvals) == names[::-1]
-    assert [len(shown) for shown in axis.ticktext] == [charts.LONGEST_NAME] * 3
+    assert [len(shown) for shown in axis.ticktext] == [style.LONGEST_NAME] * 3
     assert len(set(axis.ticktext)) == 3
 
 

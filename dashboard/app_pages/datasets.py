@@ -10,7 +10,7 @@ import streamlit as st
 from core.data.datasets import Dataset
 from core.errors import DermSlimError
 from dashboard import data, words
-from dashboard.charts import measuring as charts
+from dashboard.charts import datasets as charts
 from dashboard.forms import measuring as forms
 from dashboard.parts import components, run_progress
 

@@ -1,7 +1,6 @@
 """Networks and their curves drawn as Plotly figures: numbers come from `core`, and no Streamlit is imported.
 
-As in `dashboard.charts.measuring`, `theme` is "light", "dark", or None for a figure whose fonts and grid the page's
-theme sets.
+`theme`: see `dashboard.charts.style`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from core.networks.architectures import (
 from core.networks.costs import layer_row
 from core.networks.fits import CurveFits, Fit
 from core.networks.pruning import SCOPES
-from dashboard.charts.measuring import MARK, PALETTES, empty_figure, name_axis, plain_text, titled_figure
+from dashboard.charts.style import MARK, empty_figure, name_axis, palette, plain_text, titled_figure, translucent
 
 Floats = npt.NDArray[np.float64]
 
@@ -134,7 +133,7 @@ def blocks(spec: NetworkSpec, height: int, width: int) -> list[Block]:
 def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | None = None) -> go.Figure:
     """Draw a network for images of height × width along its depth; raises SpecError where the size is too small."""
     figure = titled_figure(f"{plain_text(spec.title)} for images of {height} × {width}", theme)
-    palette = PALETTES[theme or "light"]
+    colours = palette(theme)
     placed = blocks(spec, height, width)
     lanes = sorted({block.y for block in placed})
     joint = next(block for block in placed if block.kind == "Concatenate")
@@ -168,7 +167,7 @@ def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | 
             cliponaxis=False,
             hovertext=[block.text for block in of_kind],
             hovertemplate="%{hovertext}<extra></extra>",
-            marker={"color": MARK if colour is None else palette[colour], "line": {"width": 0}},
+            marker={"color": MARK if colour is None else colours[colour], "line": {"width": 0}},
         )
     top = max(block.y + block.height / 2 for block in placed)
     bottom = min(block.y - block.height / 2 for block in placed)
@@ -203,7 +202,7 @@ def parameters_by_layer(table: pd.DataFrame, *, theme: str | None = None) -> go.
             cliponaxis=False,
             constraintext="none",
             customdata=each[["type", "output_shape"]],
-            marker={"color": PALETTES[theme or "light"][colour]},
+            marker={"color": palette(theme)[colour]},
             hovertemplate="%{y}, %{customdata[0]}, output %{customdata[1]}: %{x:,} parameters<extra></extra>",
         )
     figure.update_xaxes(title="learnable parameters", range=[0, 1.6 * rows["parameters"].max()], nticks=5)
@@ -237,7 +236,7 @@ def curves_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, them
                 "showlegend": name not in shown,
                 "mode": "lines+markers",
                 "line": {
-                    "color": PALETTES[theme or "light"][SCOPE_COLOURS[curve.scope]],
+                    "color": palette(theme)[SCOPE_COLOURS[curve.scope]],
                     "dash": DASHES[factors.index(curve.factor) % len(DASHES)],
                 },
                 "hovertemplate": f"{plain_text(network)}, {name}: %{{y:.4~g}} at iteration %{{x}}<extra></extra>",
@@ -267,7 +266,7 @@ def fits_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, theme:
             "legendgroup": "counted",
             "showlegend": title == first,
             "mode": "markers",
-            "marker": {"color": PALETTES[theme or "light"][6], "size": 9},
+            "marker": {"color": palette(theme)[6], "size": 9},
             "hovertemplate": "counted: %{y:.5~g} at iteration %{x}<extra></extra>",
         }
 
@@ -312,7 +311,7 @@ def _model_line(fit: Fit, shown: bool, theme: str | None) -> dict[str, Any]:
         "name": fit.model.name,
         "legendgroup": fit.model.name,
         "showlegend": shown,
-        "line": {"color": PALETTES[theme or "light"][colour], "dash": dash, "width": 2},
+        "line": {"color": palette(theme)[colour], "dash": dash, "width": 2},
     }
 
 
@@ -322,7 +321,6 @@ def _fit_traces(fit: Fit, x: Floats, floor: float, shown: bool, theme: str | Non
         return
     line = _model_line(fit, shown, theme)
     if band is not None:
-        red, green, blue = (int(line["line"]["color"][start : start + 2], 16) for start in (1, 3, 5))
         edges = np.concatenate([band[0], band[1][::-1]])
         yield {
             "type": "scatter",
@@ -333,7 +331,7 @@ def _fit_traces(fit: Fit, x: Floats, floor: float, shown: bool, theme: str | Non
             "mode": "lines",
             "line": {"width": 0},
             "fill": "toself",
-            "fillcolor": f"rgba({red},{green},{blue},0.15)",
+            "fillcolor": translucent(line["line"]["color"], 0.15),
             "hoverinfo": "skip",
             "name": f"{fit.model.name}, 95 % band",
         }

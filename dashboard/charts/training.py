@@ -1,20 +1,19 @@
 """Trainings drawn as Plotly figures: learning curves, size against accuracy, layers, confusion; no Streamlit.
 
-As in `dashboard.charts.measuring`, `theme` is "light", "dark", or None for a figure whose fonts and grid the page's
-theme sets.
+`theme`: see `dashboard.charts.style`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from core.networks.architectures import CLASSES
-from dashboard.charts.measuring import MARK, PALETTES, class_names, empty_figure, name_axis, plain_text, titled_figure
+from dashboard.charts.style import MARK, band, class_names, empty_figure, name_axis, palette, plain_text, titled_figure
 
 QUANTITIES = {"loss": "Loss", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall"}
 METRICS = {
@@ -46,7 +45,7 @@ def learning_curve(
     figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", margin={"r": 45})
     if epochs.empty:
         return empty_figure(figure, "No epoch has ended yet.")
-    palette, unit = PALETTES[theme or "light"], "" if quantity == "loss" else " %"
+    colours, unit = palette(theme), "" if quantity == "loss" else " %"
     lines = "lines+markers" if len(epochs) < 40 else "lines"
     for split, (name, colour) in SETS.items():
         figure.add_scatter(
@@ -54,15 +53,15 @@ def learning_curve(
             y=epochs[f"{split}_{quantity}"],
             name=name,
             mode=lines,
-            line={"color": palette[colour], "width": 2},
+            line={"color": colours[colour], "width": 2},
             marker={"size": 5},
             hovertemplate=f"{name} %{{y:.4~g}}{unit}<extra></extra>",
         )
     for split, limit in ((split, limit) for split, limit in (needed or {}).items() if limit):
         figure.add_hline(
             y=limit,
-            line={"color": palette[SETS[split][1]], "dash": "dot", "width": 1.5},
-            annotation={"text": f"≥ {limit:g}", "font": {"size": 11, "color": palette[SETS[split][1]]}},
+            line={"color": colours[SETS[split][1]], "dash": "dot", "width": 1.5},
+            annotation={"text": f"≥ {limit:g}", "font": {"size": 11, "color": colours[SETS[split][1]]}},
             annotation_position="right",
         )
     kept = epochs.loc[epochs["best"].astype(bool), "epoch"]
@@ -90,7 +89,7 @@ def size_against_accuracy(
     shown = steps[steps[metric].notna()]
     if shown.empty:
         return empty_figure(figure, "No step has been tested yet.")
-    palette = PALETTES[theme or "light"]
+    colours = palette(theme)
     on_front = shown[front.loc[shown.index]].sort_values("parameters")
     figure.add_scatter(
         x=on_front["parameters"],
@@ -118,7 +117,7 @@ def size_against_accuracy(
             textfont={"size": 11},
             cliponaxis=False,
             customdata=rows[["name", "reason"]].fillna("").map(plain_text),
-            marker={"color": palette[colour], "symbol": symbol, "size": 11},
+            marker={"color": colours[colour], "symbol": symbol, "size": 11},
             hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters<br>%{customdata[1]}<extra></extra>",
         )
     figure.update_xaxes(title="learnable parameters", type="log", **_log_axis(shown["parameters"]))
@@ -222,16 +221,17 @@ def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = 
     figure = titled_figure(f"{QUANTITIES[quantity]} by epoch, {better} is better", theme)
     if curves.empty:
         return empty_figure(figure, "None of these runs has ended an epoch yet.")
-    palette = PALETTES[theme or "light"]
+    colours = palette(theme)
     for place, (group, rows) in enumerate(curves.groupby("group", sort=False)):
-        colour = palette[place % len(palette)]
+        colour = colours[place % len(colours)]
         seeds = int(rows["n"].max())
         for split, dash in (("validation", "solid"), ("train", "dot")):
             mean, deviation = rows[f"{split}_{quantity}"], rows[f"{split}_{quantity}_std"]
             name = f"{plain_text(group)}, {SETS[split][0]}" + (f", mean of {seeds} seeds" if seeds > 1 else "")
             if split == "validation":
-                for trace in _band(rows["epoch"], mean - deviation, mean + deviation, name, colour):
-                    figure.add_trace(trace)
+                names = (f"{name}, mean − deviation", f"{name}, mean + deviation")
+                edges = band(rows["epoch"], mean - deviation, mean + deviation, names, colour, showlegend=False)
+                figure.add_traces(list(edges) if deviation.notna().any() else [])
             figure.add_scatter(
                 x=rows["epoch"],
                 y=mean,
@@ -248,22 +248,6 @@ def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = 
     return figure
 
 
-def _band(
-    epochs: pd.Series[Any], lower: pd.Series[Any], upper: pd.Series[Any], name: str, colour: str
-) -> Iterator[go.Scatter]:
-    """Yield the two traces of a band, where both edges are defined."""
-    defined = lower.notna() & upper.notna()
-    if not defined.any():
-        return
-    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    yield go.Scatter(x=epochs[defined], y=lower[defined], name=f"{name}, mean − deviation", **edge)
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    fill = f"rgba({red},{green},{blue},0.18)"
-    yield go.Scatter(
-        x=epochs[defined], y=upper[defined], name=f"{name}, mean + deviation", fill="tonexty", fillcolor=fill, **edge
-    )
-
-
 def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, theme: str | None = None) -> go.Figure:
     """Draw each group's mean figure against its parameters, with bars of one sample deviation over seeds.
 
@@ -273,7 +257,7 @@ def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, t
     figure = titled_figure(f"{label} against parameters: up and to the left is better", theme)
     if groups.empty:
         return empty_figure(figure, "None of these runs has a finished step.")
-    palette = PALETTES[theme or "light"]
+    colours = palette(theme)
     networks = list(dict.fromkeys(groups["network"]))
     for place, network in enumerate(networks):
         own = groups["network"] == network
@@ -284,7 +268,7 @@ def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, t
             error_y={"type": "data", "array": rows[f"{metric}_std"].fillna(0), "thickness": 1.5, "width": 5},
             name=plain_text(network),
             mode="markers",
-            marker={"color": palette[place % len(palette)], "size": 10},
+            marker={"color": colours[place % len(colours)], "size": 10},
             customdata=pd.DataFrame(
                 {
                     "name": [plain_text(name) for name, mine in zip(names, own, strict=True) if mine],
