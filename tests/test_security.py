@@ -306,8 +306,8 @@ def test_links_that_lead_out_are_left_out_and_never_read(tmp_path: Path, outside
     dataset = load_dataset(folder)
     assert [record.image_id for record in dataset.records] == ["inside", "mole000", "mole001"]
     reasons = {each.name: each.reason for each in dataset.left_out}
-    assert "leads out" in reasons["link.jpg"]
-    assert "leads out" in reasons["chain.jpg"]
+    assert "lies outside" in reasons["link.jpg"]
+    assert "lies outside" in reasons["chain.jpg"]
     assert "not followed" in reasons["more"]
 
 
@@ -319,7 +319,7 @@ def test_a_worker_reads_nothing_outside_its_data_set(tmp_path: Path, outside: Pa
     (folder / "more").symlink_to(outside.parent)
     result = measure(replace(record, path=climb), folder, SweepSpec(dataset="moles", ks=(2,)))
     assert result.status == "failed"
-    assert "leads out" in str(result.reason) or "cannot be read" in str(result.reason)
+    assert "lies outside" in str(result.reason) or "cannot be read" in str(result.reason)
 
 
 def test_a_link_that_is_put_in_an_images_place_after_it_was_registered_is_not_followed(
@@ -330,7 +330,7 @@ def test_a_link_that_is_put_in_an_images_place_after_it_was_registered_is_not_fo
     (folder / record.path).unlink()
     (folder / record.path).symlink_to(outside)
     assert measure(record, folder, SweepSpec(dataset="moles", ks=(2,))).status == "failed"
-    with pytest.raises(ImageError, match="leads out"):
+    with pytest.raises(ImageError, match="lies outside"):
         read(folder / record.path, inside=(folder,))
     assert read(folder / record.path, inside=(folder, outside.parent)) == outside.read_bytes()
 
@@ -352,7 +352,7 @@ def test_a_link_that_changes_between_check_and_read_gives_nothing_away(tmp_path:
     try:
         seen = {"right": 0, "refused": 0}
         while min(seen.values()) < 20:
-            with contextlib.suppress(ImageError):  # it leads out now
+            with contextlib.suppress(ImageError):  # it lies outside now
                 assert read(link, inside=(folder,)) == inside
                 seen["right"] += 1
                 continue
