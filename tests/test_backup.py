@@ -346,7 +346,7 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     queues = Queues(settings)
-    epochs, images = 40, 100
+    epochs, images = 40, 60
     spec = TrainSpec(dataset="lesions", **{**COMMON, "training": COMMON["training"].replace(epochs=epochs)})
     moles = write_images(tmp_path / "moles", images, height=150, width=200)
     lesions = write_lesions(tmp_path / "lesions")
