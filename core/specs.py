@@ -48,10 +48,11 @@ class Setting(at.GroupedMetadata):
     """What a field of a spec is called, how it is explained, and what it may be.
 
     title: the label of a form. name: of the setting in sentences, by default the field's. flag: the option of the
-    command line, by default `--` and the field's name; fields that share a flag are typed together, as in 200x100.
+    command line, by default `--` and the field's name; fields that share a flag are typed together, as in 200x100, and
+    a word without dashes is the command's argument that gives the field.
     ge, gt, le, lt: bounds of a number. choices: of a text. needs: the switch without which the setting has no effect.
     text: the setting in the text of a run's settings, a template of the model's fields; empty for what does not tell
-    runs apart. always: whether the text is there also for the default.
+    runs apart. always: whether the text, and the option in the command that repeats a run, tell the default too.
     """
 
     title: str

@@ -35,11 +35,12 @@ from core.training.algorithm2 import Stop
 from core.training.specs import TrainSpec
 from core.training.steps import first_state, judged, next_training
 from jobs import run_jobs as training_jobs
+from jobs.cli.options import command_line
 from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue
 from jobs.hosts import claim_output, disclaim_output, mark_output
 from jobs.live_runs import LiveRun, active_runs, spec_key
 from jobs.messages import dataset_to_dict, send, waiting
-from jobs.provenance import code_revision, command_line, versions
+from jobs.provenance import code_revision, versions
 from jobs.provenance import user as local_user
 from jobs.run_states import RunState, WorkerState, live_state, recorded_state, worker_state
 

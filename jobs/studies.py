@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import secrets
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -41,12 +40,12 @@ from core.data.datasets import Dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.runs import RunSpec
 from core.store.file import plain_rows
-from core.training.specs import PruneTrainSpec, TrainSpec
+from core.training.specs import TrainSpec
 from core.training.steps import likely_networks
+from jobs.cli.options import command_line
 from jobs.connection import TRAIN, Connection
 from jobs.live_runs import PREFIX, LiveRun, active_runs
 from jobs.messages import send
-from jobs.provenance import baseline_option, training_options
 from jobs.queues import Queues
 from jobs.run_jobs import NORMAL, PAUSED, is_due, train_queue
 from jobs.run_states import RunState
@@ -146,38 +145,6 @@ def submit_study(
             },
         )
     return study
-
-
-def command_line(spec: ArticleSpec) -> str:
-    """Return the command that submits this study again."""
-    sample = PruneTrainSpec(
-        dataset=spec.dataset,
-        network=spec.networks[0],
-        training=spec.training,
-        targets=spec.targets,
-        split_seed=spec.split_seed,
-        device=spec.device,
-        baseline=spec.baseline,
-        rules=spec.rules,
-    )
-    options = training_options(sample)
-    for of_one_network in ("--network", "--seed", "--baseline"):
-        if of_one_network in options:
-            place = options.index(of_one_network)
-            options = options[:place] + options[place + 2 :]
-    options += baseline_option(spec.baseline) if spec.baseline else []
-    words = ["python", "-m", "jobs", KIND, spec.dataset]
-    words += ["--networks", ",".join(network.name for network in spec.networks)]
-    words += ["--seeds", ",".join(map(str, spec.seeds)), *options]
-    for override in spec.overrides:
-        network, height, width, epochs = dict(override).values()
-        words += ["--override", f"{network}={height}x{width}" + (f":{epochs}" if epochs else "")]
-    words += ["--k", ",".join(map(str, spec.ks)), "--mode", spec.mode, "--codec", spec.codec]
-    given = {"quality": spec.quality, "limit": spec.sample_size, "fixed-k": spec.k, "name": spec.reconstruction or None}
-    for option, value in given.items():
-        words += [] if value is None else [f"--{option}", str(value)]
-    words += ["--rule", spec.rule, "--sizes", ",".join(f"{rows}x{columns}" for rows, columns in spec.sizes)]
-    return shlex.join(words)
 
 
 # -- watching ----------------------------------------------------------------------------------------------------------

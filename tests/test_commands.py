@@ -18,7 +18,8 @@ from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, R
 from core.data.datasets import load_dataset
 from core.settings import Settings
 from jobs.__main__ import build_parser, main
-from jobs.provenance import command_line
+from jobs.cli.measuring import spec_of
+from jobs.cli.options import command_line
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +197,7 @@ def test_masks_tables_and_rows_without_a_file_are_named_and_every_photograph_was
         (["--k", "-5"], "got -5"),
         (["--k", "3,3"], "Expected each of ks once"),
         (["--k", "41"], "Expected k of at most 40, the rank"),
-        (["--quality", "101"], "quality of jpeg"),
+        (["--quality", "101"], "Expected quality to be a whole number from 0 to 100, got 101."),
         (["--limit", "9"], "9"),
         (["--workers", "0"], "workers: expected at least 1"),
     ],
@@ -285,7 +286,7 @@ def test_the_command_that_a_run_records_describes_the_same_run(spec: MeasuringSp
     words = shlex.split(command_line(spec))
     assert words[:3] == ["python", "-m", "jobs"]
     options = build_parser().parse_args(words[3:])
-    assert options.make_spec(options, options.folder) == spec
+    assert spec_of(options, options.folder) == spec
 
 
 def test_help_teaches_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ from core.training.specs import TrainingProtocol, TrainSpec
 from dashboard import data
 from dashboard.parts import pictures
 from jobs import worker
-from jobs.__main__ import local_dataset
+from jobs.cli.datasets import local_dataset
 from jobs.hosts import mark_output, output_here
 from jobs.queues import Queues
 from jobs.run_states import RunState

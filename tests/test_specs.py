@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 
-from core.article.plan import ArticleSpec
+from core.article.plan import KIND, ArticleSpec
+from core.data.datasets import Dataset
 from core.errors import SpecError
-from core.networks.architectures import NETWORKS
+from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.architectures import to_dict as network_to_dict
-from core.runs import spec_from_dict
-from core.specs import spec_hash
+from core.runs import RUN_SPECS, RunSpec, spec_from_dict
+from core.settings import Settings
+from core.specs import Setting, Spec, bare, bounds, spec_hash
+from core.store.measurements import NewRun, Store
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
+from jobs import record_worker
+from jobs.__main__ import build_parser
+from jobs.cli import measuring, study, training
+from jobs.cli.options import command_line, fields_of
+from jobs.messages import record_command
 
 # What the code of commit d04b2bf, before specs were pydantic models, wrote and hashed.
 STORED = json.loads(Path(__file__).with_name("stored_specs.json").read_text(encoding="utf-8"))
@@ -112,3 +129,164 @@ def test_the_articles_baseline_is_no_setting_of_its_own() -> None:
         given = TrainSpec(dataset="d", network=NETWORKS[name], baseline=spec.thresholds)
         assert given == spec
         assert given.settings_key == spec.settings_key
+
+
+# Every field of every spec goes through JSON, the queue's messages, the store and the command line.
+
+MODELS: tuple[type[Spec], ...] = (*RUN_SPECS.values(), ArticleSpec)
+REQUIRED = {"dataset": "moles", "network": NETWORKS["lenet5"], "name": "made"}
+FIXED = {"training.seed": ArticleSpec}  # of a study, `seeds` count
+
+# What types and bounds do not tell: sizes that leave a network something, and which networks there are.
+DRAWN: dict[str, st.SearchStrategy[Any]] = {
+    "height": st.integers(64, 300),
+    "width": st.integers(64, 300),
+    "Override.network": st.sampled_from(sorted(NETWORKS)),
+}
+
+
+def drawn(annotation: Any, metadata: Collection[object] = (), *names: str) -> st.SearchStrategy[Any]:
+    """Return values of a type within its declared bounds; a type that this test cannot draw fails it."""
+    for name in names:
+        if name in DRAWN:
+            return DRAWN[name]
+    kind, known = bare(annotation, metadata)
+    optional = st.none() if NoneType in get_args(annotation) else st.nothing()
+    limits = bounds(known)
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if choices := next((each.choices for each in known if isinstance(each, Setting) and each.choices), ()):
+        return st.sampled_from(sorted(choices)) | optional
+    if kind is bool:
+        return st.booleans()
+    if kind is int:
+        return st.integers(low, 10**6 if high is None else high) | optional
+    if kind is float:
+        return st.floats(low, high, exclude_min="gt" in limits, exclude_max="lt" in limits) | optional
+    if kind is str:
+        return st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12)
+    if kind is NetworkSpec:
+        return st.sampled_from(list(NETWORKS.values()))
+    if isinstance(kind, type) and issubclass(kind, Spec):
+        return whole(kind) | optional
+    assert get_origin(kind) is tuple, f"expected a type that this test can draw, got {annotation} of {names}"
+    first, *others = get_args(kind)
+    if others == [...]:
+        return st.lists(drawn(first), min_size=1, max_size=3, unique=True).map(tuple)
+    return st.tuples(drawn(first), *(drawn(each) for each in others))
+
+
+def whole(model: type[Spec]) -> st.SearchStrategy[Spec]:
+    """Return specs of a kind with every field drawn."""
+    fields = {
+        name: drawn(info.annotation, info.metadata, name, f"{model.__name__}.{name}")
+        for name, info in model.model_fields.items()
+    }
+    return st.fixed_dictionaries(fields).map(lambda values: made(model, **values))
+
+
+def made(model: type[Spec], **values: Any) -> Spec:
+    """Return the spec; values that do not go together are drawn again."""
+    try:
+        return model(**values)
+    except SpecError:
+        reject()
+
+
+def with_one(model: type[Spec], path: str) -> st.SearchStrategy[Spec]:
+    """Return specs as they are by default but for one field."""
+    part, _, name = path.rpartition(".")
+    usual = {name: value for name, value in REQUIRED.items() if name in model.model_fields}
+    owner = type(getattr(model(**usual), part)) if part else model
+    info = owner.model_fields[name]
+    values = drawn(info.annotation, info.metadata, name, f"{owner.__name__}.{name}")
+    if part:
+        return values.map(lambda value: made(model, **usual | {part: made(owner, **{name: value})}))
+    if path == "overrides":
+        usual["networks"] = tuple(NETWORKS.values())
+    return values.map(lambda value: made(model, **usual | {name: value}))
+
+
+def through_json(spec: Spec, store: Store) -> Spec:
+    return read(type(spec), json.dumps(spec.to_dict()))
+
+
+def read(model: type[Spec], text: str) -> Spec:
+    values = json.loads(text)
+    return ArticleSpec.from_dict(values) if model is ArticleSpec else spec_from_dict(values)
+
+
+NUMBERS, NOW = count(), datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def through_queue_and_store(spec: Spec, store: Store) -> Spec:
+    """Return the spec as it is read from the store, where the record worker writes what the queue's message says."""
+    name, text = f"run-{next(NUMBERS)}", json.dumps(spec.to_dict())
+    if isinstance(spec, ArticleSpec):
+        values: dict[str, Any] = {"study": name, "kind": KIND, "dataset": "moles", "spec": text, "submitted_by": "me"}
+        write("study", store, values | {"submitted_at": NOW.isoformat(), "command": command_line(spec)})
+        found = store.study(name)
+    else:
+        run = NewRun(name, spec.kind, "moles", "f", False, text, spec_hash(spec, "f"), 1, NOW)
+        write("run", store, asdict(run) | {"submitted_at": NOW.isoformat()})
+        found = store.run(name)
+    assert found is not None
+    return read(type(spec), found["spec"])
+
+
+def write(kind: str, store: Store, values: dict[str, Any]) -> None:
+    message = json.loads(record_command(kind, values=values)[2])
+    record_worker.WRITERS[message["kind"]](store, **message["values"])
+
+
+parser = cache(build_parser)
+
+
+def through_command_line(spec: Spec, store: Store) -> Spec:
+    """Return the spec that the command of a run gives."""
+    assert isinstance(spec, RunSpec | ArticleSpec)
+    options = parser().parse_args(shlex.split(command_line(spec))[3:])
+    assert options.folder == spec.dataset
+    if isinstance(spec, ArticleSpec):
+        dataset = Dataset(options.folder, Path("/moles"), "folders", (), ())
+        return study.spec_of(options, dataset, list(spec.networks)).replace(fingerprint=spec.fingerprint)
+    if isinstance(spec, TrainSpec):
+        (one,) = training.specs_of(options, options.folder, Settings(data_dir=Path("/nowhere"), data_roots=()))
+        return one
+    return measuring.spec_of(options, options.folder)
+
+
+# Each takes a spec along one way and returns what comes out. The forms' leg is added here by tests/test_forms.py.
+LEGS: list[Callable[[Spec, Store], Spec]] = [through_json, through_queue_and_store, through_command_line]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("specs") / "dermslim.duckdb")
+
+
+EVERY_FIELD = [(model, field.path) for model in MODELS for field in fields_of(model) if FIXED.get(field.path) != model]
+
+
+@pytest.mark.parametrize(("model", "path"), EVERY_FIELD, ids=[f"{each[0].__name__}-{each[1]}" for each in EVERY_FIELD])
+@given(data=st.data())
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_field_goes_through_json_and_command_line(
+    model: type[Spec], path: str, store: Store, data: st.DataObject
+) -> None:
+    spec = data.draw(with_one(model, path))
+    for leg in LEGS:
+        if leg is not through_queue_and_store:  # they hold JSON whatever its fields: the next test sends some
+            assert leg(spec, store) == spec, leg.__name__
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+@given(data=st.data())
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+def test_specs_of_any_values_go_through_queue_store_and_command_line(
+    model: type[Spec], store: Store, data: st.DataObject
+) -> None:
+    spec = data.draw(whole(model))
+    if isinstance(spec, ArticleSpec):
+        spec = spec.replace(training=spec.training.replace(seed=1))
+    for leg in LEGS:
+        assert leg(spec, store) == spec, leg.__name__

@@ -46,6 +46,7 @@ from core.settings import Settings
 from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol, article_baseline
 from jobs import run_jobs as training_jobs
 from jobs.__main__ import build_parser, main
+from jobs.cli.options import command_line
 from jobs.cli.study import spec_of
 from jobs.connection import RECORD, queue
 from jobs.live_runs import LiveRun, active_runs
@@ -53,7 +54,6 @@ from jobs.queues import Queues
 from jobs.studies import (
     StudyState,
     cancel_study,
-    command_line,
     estimate_study,
     pause_study,
     prioritise_study,

@@ -48,8 +48,8 @@ from core.training.steps import (
     training_data,
 )
 from jobs.__main__ import build_parser
+from jobs.cli.options import command_line
 from jobs.cli.training import specs_of
-from jobs.provenance import command_line
 
 LENET5, ALEXNET = NETWORKS["lenet5"], NETWORKS["alexnet"]
 SPEC = PruneTrainSpec(dataset="moles", network=LENET5)
@@ -119,7 +119,7 @@ def test_the_command_of_a_run_describes_the_same_run(spec: TrainSpec) -> None:
     options = build_parser().parse_args(words[3:])
     assert options.folder == spec.dataset
     here = Settings(Path("/nowhere"), ())
-    (read,) = specs_of(options, spec.dataset, here, prunes=isinstance(spec, PruneTrainSpec))
+    (read,) = specs_of(options, spec.dataset, here)
     assert read == spec
 
 

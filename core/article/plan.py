@@ -81,10 +81,10 @@ class Override(Spec):
     height, width: pixels; epochs: None for the study's own.
     """
 
-    network: Annotated[Text, Setting("Network")]
+    network: Annotated[Text, at.MinLen(1), Setting("Network")]
     height: Annotated[Side, Setting("Rows", unit="pixels")]
     width: Annotated[Side, Setting("Columns", unit="pixels")]
-    epochs: Annotated[Whole | None, Setting("Epochs", "The study's where it is empty.", ge=1, le=MOST_EPOCHS)] = None
+    epochs: Annotated[Whole | None, Setting("Epochs", "By default the study's.", ge=1, le=MOST_EPOCHS)] = None
 
 
 class ArticleSpec(Spec):
@@ -97,10 +97,13 @@ class ArticleSpec(Spec):
     """
 
     dataset: DatasetName
-    fingerprint: Annotated[Text, Setting("Fingerprint of the images")] = ""
-    networks: Annotated[tuple[Network, ...], at.MinLen(1), Setting("Networks")] = tuple(NETWORKS.values())
+    fingerprint: Annotated[Text, Setting("Fingerprint of the images", flag="DATASET")] = ""
+    networks: Annotated[tuple[Network, ...], at.MinLen(1), Setting("Networks", always=True)] = tuple(NETWORKS.values())
     seeds: Annotated[
-        tuple[Seed, ...], at.MinLen(1), Once, Setting("Seeds", "1,2,3 trains everything three times, to be averaged.")
+        tuple[Seed, ...],
+        at.MinLen(1),
+        Once,
+        Setting("Seeds", "1,2,3 trains everything three times, to be averaged.", always=True),
     ] = (1,)
     training: TrainingProtocol = TrainingProtocol()
     overrides: Annotated[
@@ -117,11 +120,11 @@ class ArticleSpec(Spec):
     codec: CodecName = "jpeg"
     quality: Quality = None
     sample_size: SampleSize = None
-    rule: Annotated[Text, Setting("Rule that chooses k*", choices=RULE_NAMES)] = DEFAULT_RULE
+    rule: Annotated[Text, Setting("Rule that chooses k*", choices=RULE_NAMES, always=True)] = DEFAULT_RULE
     k: Annotated[Whole | None, Setting("Fixed k", "Overrides the rule.", name="fixed k", flag="--fixed-k", ge=1)] = None
     sizes: Sizes = DEFAULT_SIZES
     reconstruction: Annotated[
-        Text, Setting("Name of the reconstruction", "Made of k and codec where it is empty.", flag="--name")
+        Text, Setting("Name of the reconstruction", "By default made of k and codec.", flag="--name")
     ] = ""
 
     @model_validator(mode="after")

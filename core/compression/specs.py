@@ -61,22 +61,26 @@ def normal_rivals(pairs: tuple[tuple[str, int | None], ...]) -> tuple[tuple[str,
 
 
 # Settings that several specs have.
-DatasetName = Annotated[Text, at.MinLen(1), Setting("Data set", name="data set")]
+DatasetName = Annotated[Text, at.MinLen(1), Setting("Data set", name="data set", flag="DATASET")]
 K = Annotated[Whole, at.Ge(1)]
-OneK = Annotated[K, Setting("k", "Number of singular values kept.")]
+OneK = Annotated[K, Setting("k", "Number of singular values kept.", always=True)]
 Ks = Annotated[
     tuple[K, ...],
     at.MinLen(1),
     Once,
     AfterValidator(lambda ks: tuple(sorted(ks))),
-    Setting("k, the numbers of singular values kept", "One decomposition serves every k.", name="k", flag="--k"),
+    Setting(
+        "k, the numbers of singular values kept", "One decomposition serves every k.", name="k", flag="--k", always=True
+    ),
 ]
 Side = Annotated[Whole, at.Interval(ge=1, le=10_000)]
 Sizes = Annotated[
     tuple[tuple[Side, Side], ...],
     at.MinLen(1),
     Once,
-    Setting("Sizes, rows × columns", "The original and the reconstruction are both resized.", unit="pixels"),
+    Setting(
+        "Sizes, rows × columns", "The original and the reconstruction are both resized.", unit="pixels", always=True
+    ),
 ]
 Mode = Annotated[
     Text,
@@ -84,15 +88,18 @@ Mode = Annotated[
         "Mode",
         "Per channel: one matrix per color channel. Unfolded: one matrix, the channels side by side.",
         choices=MODES,
+        always=True,
     ),
 ]
-CodecName = Annotated[Text, Setting("Codec", "How a reconstruction is stored.", choices=tuple(CODECS))]
+CodecName = Annotated[Text, Setting("Codec", "How a reconstruction is stored.", choices=tuple(CODECS), always=True)]
 Quality = Annotated[
-    Whole | None, AfterValidator(quality_of_codec), Setting("Quality", "The codec's default where it is empty.")
+    Whole | None,
+    Setting("Quality", "By default the codec's.", ge=0, le=100, always=True),
+    AfterValidator(quality_of_codec),
 ]
 SampleSize = Annotated[
     Whole | None,
-    Setting("Sample size", "Number of images drawn at random; all where it is empty.", flag="--limit", ge=1),
+    Setting("Sample size", "Number of images drawn at random, by default all.", flag="--limit", ge=1),
 ]
 
 
@@ -123,7 +130,7 @@ class MeasuringSpec(Spec):
         Whole,
         Setting(
             "Seed", "Of the random sample and of the bootstrap: the same seed gives the same figures.",
-            ge=0, le=LARGEST_SEED,
+            ge=0, le=LARGEST_SEED, always=True,
         ),
     ] = 1  # fmt: skip
     metrics: MetricParameters = MetricParameters()
@@ -159,11 +166,11 @@ class RivalsSpec(MeasuringSpec):
 
     kind: ClassVar[str] = "rivals"
     rivals: Annotated[
-        tuple[tuple[Text, Whole | None], ...],
+        tuple[tuple[CodecName, Annotated[Whole, at.Interval(ge=0, le=100)] | None], ...],
         at.MinLen(1),
         AfterValidator(normal_rivals),
         Once,
-        Setting("Rivals", "Codecs, each with its quality.", unit="with a quality"),
+        Setting("Rivals", "Codecs, each with its quality.", unit="with a quality", always=True),
     ] = DEFAULT_RIVALS
 
 

@@ -69,7 +69,7 @@ class TrainingProtocol(Spec):
     learning_rate: Annotated[
         Number, Setting("Learning rate", gt=0, le=1, text="learning rate {learning_rate}", always=True)
     ] = 0.002
-    seed: Annotated[Whole, Setting("Seed", "Of weights, order and dropout.", ge=0, le=LARGEST_SEED)] = 1
+    seed: Annotated[Whole, Setting("Seed", "Of weights, order and dropout.", ge=0, le=LARGEST_SEED, always=True)] = 1
     augmentation: Annotated[
         Switch,
         Setting(
@@ -147,7 +147,7 @@ class Rules(Spec):
         tuple[Annotated[Number, at.Interval(gt=0, lt=100)], ...],
         at.MinLen(1),
         AfterValidator(different_steps),
-        Setting("Pruning factors", "In percent, in the order tried.", unit="percent", text="factors {factors}"),
+        Setting("Pruning factors", "In the order tried.", unit="percent", text="factors {factors}"),
     ] = FACTORS
     scope: Annotated[
         Text,
@@ -163,7 +163,7 @@ class Rules(Spec):
     max_iterations: Annotated[
         Whole | None,
         Setting(
-            "Pruned networks at most", "No limit where it is empty.",
+            "Pruned networks at most", "By default no limit.",
             ge=1, le=MOST_STEPS, text="pruned networks: at most {max_iterations}",
         ),
     ] = None  # fmt: skip
@@ -184,14 +184,15 @@ TargetsOfSets = Annotated[
     ),
 ]
 SplitSeed = Annotated[
-    Whole, Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}")
+    Whole,
+    Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}"),
 ]
 Device = Annotated[Text, Setting("Device", choices=DEVICES)]
 OwnBaseline = Annotated[
     Baseline | None,
     Setting(
         "Baseline",
-        "The article's where it is empty.",
+        "By default the article's.",
         text="baseline {baseline.train_accuracy:g}/{baseline.train_precision:g}/{baseline.validation_accuracy:g}/"
         "{baseline.validation_precision:g}/−{baseline.test_tolerance:g}",
     ),
@@ -207,8 +208,8 @@ class TrainSpec(Spec):
     """
 
     kind: ClassVar[str] = "train"
-    dataset: Annotated[Text, at.MinLen(1), Setting("Data set", name="data set")]
-    network: Annotated[Network, Setting("Network")]
+    dataset: Annotated[Text, at.MinLen(1), Setting("Data set", name="data set", flag="DATASET")]
+    network: Annotated[Network, Setting("Network", always=True)]
     training: TrainingProtocol = TrainingProtocol()
     targets: TargetsOfSets = Targets()
     split_seed: SplitSeed = 1

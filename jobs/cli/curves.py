@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 from core.errors import DermSlimError, SpecError
 from core.files.exports import check_writable, write_rows
@@ -27,6 +28,11 @@ DEFAULT_FACTORS = "50,33.33"
 DEFAULT_ITERATIONS = 5
 MOST_ITERATIONS = 50
 TEXT = "count what pruning leaves of networks, iteration by iteration"
+
+
+def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `curves`; command: adds one."""
+    add_options(command(commands, "curves", TEXT, act_curves))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

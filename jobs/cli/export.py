@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import SpecError
 from core.files.exports import check_writable, write_table
@@ -21,7 +21,6 @@ from jobs.local import EXPORT_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT = "write a run's rows as CSV or Parquet"
 IMAGES, STEPS, EPOCHS, SPLITS = "images", "steps", "epochs", "splits"
 DESCRIBED = {
     IMAGES: "a row an (image, k) of a measuring run",
@@ -31,8 +30,9 @@ DESCRIBED = {
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `export`; command: adds one."""
+    parser = command(commands, "export", "write a run's rows as CSV or Parquet", act_export)
     parser.add_argument("run", metavar="RUN", help="the run's id, from `status`, or a study's, from `studies`")
     what = "; ".join(f"{name}: {text}" for name, text in DESCRIBED.items())
     parser.add_argument("--table", choices=tuple(DESCRIBED), help=f"{what} (default: images, or steps of trainings)")

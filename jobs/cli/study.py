@@ -18,11 +18,9 @@ from tqdm import tqdm
 from core.article.plan import (
     FINISHED,
     KIND,
-    RULE_NAMES,
     STAGES,
     UNDER_WAY,
     ArticleSpec,
-    Override,
     common_rank,
     fit_sentence,
     fitted_ks,
@@ -32,25 +30,15 @@ from core.article.plan import (
     progress,
     spec_ahead,
 )
-from core.compression.optimal_k import DEFAULT_RULE
-from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES
-from core.compression.svd import MODES
+from core.compression.specs import DEFAULT_KS
 from core.data.datasets import Dataset
-from core.data.images import CODECS
 from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.settings import Settings
-from core.training.specs import Rules, TrainSpec
-from jobs.cli.training import (
-    add_protocol_options,
-    add_pruning_options,
-    add_queue_options,
-    networks_of,
-    next_time,
-    protocol,
-    size,
-    whole_numbers,
-)
+from core.training.specs import TrainSpec
+from jobs.cli.datasets import Command, resolve_and_register
+from jobs.cli.options import add_options, build, given
+from jobs.cli.training import DATASET_HELP, add_preset, add_queue_options, networks_of, next_time, seeds
 from jobs.queues import Queues
 from jobs.run_jobs import PRIORITIES
 from jobs.studies import (
@@ -69,22 +57,7 @@ from jobs.studies import (
 TEXT = "submit the article's whole study"
 PAUSE = 1.0  # seconds between two looks at a study that is waited for
 
-Command = Callable[[Any, str, str, Callable[[argparse.Namespace], int]], argparse.ArgumentParser]
-
-
-def sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """Parse `200x100,256x256`, rows by columns."""
-    return tuple(size(part) for part in text.split(","))
-
-
-def override(text: str) -> Override:
-    """Parse `custom1=64x64` or `custom1=64x64:20`: a network's own size, and its own epochs."""
-    network, _, rest = text.partition("=")
-    pair, _, epochs = rest.partition(":")
-    if not network or (epochs and not epochs.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected network=rows x columns such as custom1=64x64:20; got {text}")
-    height, width = size(pair)
-    return Override(network=network, height=height, width=width, epochs=int(epochs) if epochs else None)
+READ_HERE = ("networks", "seeds", "training.seed")
 
 
 def add_commands(commands: Any, command: Command) -> None:
@@ -108,28 +81,13 @@ def add_commands(commands: Any, command: Command) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DATASET", help="folder of images, or a registered data set's name")
+    parser.add_argument("folder", metavar="DATASET", help=DATASET_HELP)
     parser.add_argument(
         "--networks", "--network", default="all", help="names separated by commas (default: the article's four)"
     )
-    parser.add_argument("--seeds", "--seed", type=whole_numbers, default=(1,), help="1,2,3: every training three times")
-    add_protocol_options(parser)
-    parser.add_argument(
-        "--override", type=override, action="append", metavar="NETWORK=SIZE[:EPOCHS]",
-        help="a network's own image size and epochs, such as alexnet=60x80:20; may be given several times",
-    )  # fmt: skip
-    add_pruning_options(parser)
-    parser.add_argument(
-        "--k", type=whole_numbers, help="of the sweep (default: the article's six, or scaled to the images)"
-    )
-    parser.add_argument("--rule", choices=RULE_NAMES, default=DEFAULT_RULE, help=f"chooses k* (default {DEFAULT_RULE})")
-    parser.add_argument("--fixed-k", type=int, metavar="K", help="reconstruct at this k, whatever the rule chooses")
-    parser.add_argument("--mode", choices=MODES, default="per_channel", help="matrices that are decomposed")
-    parser.add_argument("--codec", choices=tuple(CODECS), default="jpeg", help="how a reconstruction is stored")
-    parser.add_argument("--quality", type=int, help="of the codec (default: 95 for jpeg)")
-    parser.add_argument("--limit", type=int, metavar="N", help="sweep and resize study on N images (default: all)")
-    parser.add_argument("--sizes", type=sizes, default=DEFAULT_SIZES, help="of the resize study, rows x columns")
-    parser.add_argument("--name", default="", help="of the reconstruction (default: DATASET's name, k and codec)")
+    parser.add_argument("--seeds", "--seed", type=seeds, default=(1,), help="1,2,3: every training three times")
+    add_preset(parser)
+    add_options(parser, ArticleSpec, READ_HERE)
     add_queue_options(parser)
     parser.add_argument("--wait", action="store_true", help="show progress until the study has ended")
     parser.add_argument("--dry-run", action="store_true", help="print the runs and how long they take; submit nothing")
@@ -137,49 +95,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def spec_of(options: argparse.Namespace, dataset: Dataset, networks: list[NetworkSpec]) -> ArticleSpec:
     """Return the study that the options describe, and say so where ks are scaled to the images."""
+    asked = given(options, ArticleSpec, READ_HERE)
     preset = preset_values(options.preset, networks)
-    own_size = options.size is not None
-    if options.override is not None or own_size:  # a size that was asked for is every network's
-        preset["overrides"] = tuple(options.override or ())
-    iterations = preset["rules"].max_iterations if options.max_iterations is None else options.max_iterations
-    rank = common_rank(dataset, options.mode)
-    ks = options.k or fitted_ks(DEFAULT_KS, rank)
-    if not options.k and (text := fit_sentence(DEFAULT_KS, ks, rank)):
-        print(text, file=sys.stderr)
-    return ArticleSpec(
-        **preset
-        | {
-            "dataset": dataset.name,
-            "training": protocol(options),
-            "seeds": options.seeds,
-            "targets": options.targets,
-            "split_seed": options.split_seed,
-            "device": options.device,
-            "baseline": options.baseline,
-            "rules": Rules(
-                factors=options.factors,
-                scope=options.scope,
-                max_failures=options.max_failures,
-                max_iterations=iterations,
-                on_reject=options.on_reject,
-            ),
-            "ks": ks,
-            "mode": options.mode,
-            "codec": options.codec,
-            "quality": options.quality,
-            "sample_size": preset["sample_size"] if options.limit is None else options.limit,
-            "rule": options.rule,
-            "k": options.fixed_k,
-            "sizes": options.sizes,
-            "reconstruction": options.name,
-        }
-    )
+    if "training.height" in asked:  # a size that was asked for is every network's
+        preset["overrides"] = ()
+    if "ks" not in asked:
+        rank = common_rank(dataset, asked.get("mode", ArticleSpec.model_fields["mode"].default))
+        asked["ks"] = fitted_ks(DEFAULT_KS, rank)
+        if text := fit_sentence(DEFAULT_KS, asked["ks"], rank):
+            print(text, file=sys.stderr)
+    return build(ArticleSpec, preset | {"dataset": dataset.name, "seeds": options.seeds}, asked)
 
 
 def act_article(options: argparse.Namespace) -> int:
     """Submit the study, or say what it would consist of."""
-    from jobs.__main__ import resolve_and_register
-
     settings = Settings.from_environment()
     queues = Queues(settings)
     networks = networks_of(options.networks, settings)

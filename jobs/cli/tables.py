@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from core.article import claims, tables
 from core.article import evidence as results
@@ -22,8 +24,6 @@ from core.store.measurements import Store
 
 ALL = "all"
 CLAIMS_ENDINGS = {".md": "markdown", ".csv": "csv"}
-TABLES_TEXT = "print Tables 4, 5 and 6 of the article as measured here, beside its own figures"
-CLAIMS_TEXT = "say of each claim of the article whether it was reproduced"
 TABLES_HELP = """Mean ± sample deviation over seeds, the printed figure and the difference, from the store alone.
 
 By default each table takes the real data set that was trained on last, with the reconstructions made from it, and of
@@ -41,8 +41,10 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def add_tables_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `tables`."""
+def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `tables` and `claims`; command: adds one."""
+    text = "print Tables 4, 5 and 6 of the article as measured here, beside its own figures"
+    parser = command(commands, "tables", text, act_tables)
     _describe(parser, TABLES_HELP)
     numbers = [*map(str, ARTICLE_TABLES), FURTHER, ALL]
     parser.add_argument("--number", choices=numbers, default=ALL, help=f"which table (default {ALL})")
@@ -51,10 +53,8 @@ def add_tables_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every-setting", action="store_true", help="rows for older settings too")
     parser.add_argument("--format", choices=tuple(tables.WRITERS), default="markdown", help="(default markdown)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write table4.md, … there (default: print them)")
-
-
-def add_claims_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `claims`."""
+    text = "say of each claim of the article whether it was reproduced"
+    parser = command(commands, "claims", text, act_claims)
     _describe(parser, CLAIMS_HELP)
     parser.add_argument("--sweep", metavar="RUN", help="the SVD sweep to judge by")
     parser.add_argument("--resize-study", metavar="RUN", help="the resize study to judge by")

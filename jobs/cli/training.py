@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,30 +16,25 @@ from typing import Any
 from tqdm import tqdm
 
 from core.data.datasets import Dataset
-from core.data.splits import Targets
 from core.errors import SpecError
 from core.files.exports import check_writable, write_rows
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import all_networks
-from core.networks.pruning import FACTORS, SCOPES
 from core.settings import Settings
 from core.specs import spec_hash
 from core.training.algorithm2 import Stop
 from core.training.backend import require_backend
 from core.training.results import StepResult
 from core.training.specs import (
-    DEVICES,
-    ON_REJECT,
     PRESETS,
-    Baseline,
     PruneTrainSpec,
-    Rules,
-    TrainingProtocol,
     TrainSpec,
     training_grid,
 )
 from core.training.steps import run_here, training_data
 from jobs.cli.clock import next_moment, parse_time, wait_until
+from jobs.cli.datasets import Command, advancing, local_dataset, resolve_and_register
+from jobs.cli.options import add_options, build, given
 from jobs.provenance import quiet_tensorflow
 from jobs.queues import Queues
 from jobs.run_jobs import NORMAL, PRIORITIES
@@ -54,102 +49,51 @@ STEP_EXPORT = (
 TEST_FIGURES = ("macro_precision", "macro_recall", "balanced_accuracy")  # exported without the split's name
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
+OF_THE_GRID = ("network", "training.seed")  # several of them make several runs
+DATASET_HELP = "folder of images, or a registered data set's name"
+
+
+def add_commands(commands: Any, command: Command) -> None:
+    """Add `train` and `prune-train`; command: adds one."""
+    for model, text in (
+        (TrainSpec, "train networks once"),
+        (PruneTrainSpec, "prune and train networks by Algorithm 2"),
+    ):
+        parser = command(commands, model.kind, text, act_train)
+        parser.set_defaults(model=model)
+        parser.add_argument("folder", metavar="DATASET", help=DATASET_HELP)
+        parser.add_argument(
+            "--network", default="lenet5",
+            help="names separated by commas, or `all` for the article's four (default lenet5)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--seed", type=seeds, default=(1,), help="of weights, order and dropout; 1,2,3: three runs (default 1)"
+        )
+        add_preset(parser)
+        add_options(parser, model, OF_THE_GRID)
+        parser.add_argument("--local", action="store_true", help="train here, without Redis or a queue")
+        parser.add_argument(
+            "--export", type=Path, metavar="FILE",
+            help="one row per step, to a file that ends in .csv or .parquet; waits for the run",
+        )  # fmt: skip
+        parser.add_argument("--wait", action="store_true", help="without --local: show progress until the end")
+        parser.add_argument("--again", action="store_true", help="train even where an identical run has finished")
+        add_queue_options(parser)
+
+
+def seeds(text: str) -> tuple[int, ...]:
     """Parse `1,2,3`."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(map(int, text.split(",")))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers such as 1,2,3; got {text}") from None
+        raise argparse.ArgumentTypeError(f"Expected seeds such as 1,2,3, got {text}.") from None
 
 
-def percentages(text: str) -> tuple[float, ...]:
-    """Parse `50,33.33`."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers such as 50,33.33; got {text}") from None
-
-
-def size(text: str) -> tuple[int, int]:
-    """Parse `200x100`, rows by columns."""
-    try:
-        rows, columns = (int(part) for part in text.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected rows x columns such as 200x100; got {text}") from None
-    return rows, columns
-
-
-def three_targets(text: str) -> Targets:
-    """Parse `3300,1100,360`: images for training, validation and test."""
-    numbers = whole_numbers(text)
-    if len(numbers) != 3:
-        raise argparse.ArgumentTypeError(f"expected train,validation,test such as 3300,1100,360; got {text}")
-    try:
-        return Targets(**dict(zip(Targets.model_fields, numbers, strict=True)))
-    except SpecError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def baseline(text: str) -> Baseline:
-    """Parse `90,90,80,80,2`."""
-    numbers = percentages(text)
-    if len(numbers) != 5:
-        raise argparse.ArgumentTypeError(
-            "expected five numbers: training accuracy, training precision, validation accuracy, validation precision, "
-            f"points under the unpruned network's test figures, such as 90,90,80,80,2; got {text}"
-        )
-    try:
-        return Baseline(**dict(zip(Baseline.model_fields, numbers, strict=True)))
-    except SpecError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `train` and `prune-train` understand."""
-    parser.add_argument("folder", metavar="DATASET", help="folder of images, or a registered data set's name")
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the protocol to start from."""
     parser.add_argument(
-        "--network",
-        default="lenet5",
-        help="names separated by commas, or `all` for the article's four (default lenet5)",
-    )
-    parser.add_argument(
-        "--seed", type=whole_numbers, default=(1,), help="of weights, order, dropout; 1,2,3: three runs"
-    )
-    add_protocol_options(parser)
-    parser.add_argument("--leaky-split", action="store_true", help="draw the sets image by image: for comparison only")
-    parser.add_argument("--local", action="store_true", help="train here, without Redis or a queue")
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="a row a step, as its name ends: .csv or .parquet; waits for the run",
-    )
-    parser.add_argument("--wait", action="store_true", help="without --local: show progress until the runs have ended")
-    parser.add_argument("--again", action="store_true", help="train even where an identical run has finished")
-    add_queue_options(parser)
-
-
-def add_protocol_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how networks are trained, to every command that trains."""
-    standard = TrainingProtocol()
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="article", help="protocol to start from")
-    parser.add_argument("--size", type=size, help="rows x columns (default: the preset's, 200x100)")
-    parser.add_argument("--epochs", type=int, help="(default: the preset's, 75)")
-    parser.add_argument("--learning-rate", type=float, help=f"(default {standard.learning_rate:g})")
-    parser.add_argument("--batch-size", type=int, help=f"(default {standard.batch_size})")
-    parser.add_argument("--no-augmentation", action="store_true", help="repeat small classes' images unchanged")
-    parser.add_argument("--rotation", type=float, help=f"largest, in degrees (default {standard.rotation:g})")
-    parser.add_argument("--zoom", type=float, help=f"largest share (default {standard.zoom:g})")
-    parser.add_argument("--brightness", type=float, help=f"largest share (default {standard.brightness:g})")
-    parser.add_argument("--mixed-precision", action="store_true", help="16-bit floats where safe; for GPUs")
-    parser.add_argument("--jit-compile", action="store_true", help="compile with XLA")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default auto: a GPU where there is one)")
-    parser.add_argument("--targets", type=three_targets, default=Targets(), help="images for train,validation,test")
-    parser.add_argument("--split-seed", type=int, default=1, help="of the three sets (default 1)")
-    parser.add_argument(
-        "--baseline", type=baseline,
-        help="training accuracy, training precision, validation accuracy, validation precision, points under the "
-        "unpruned network's test figures (default: the article's, 90,90,80,80,2; lenet5 90,90,75,75,2)",
+        "--preset", choices=tuple(PRESETS), default="article",
+        help="protocol to start from, whose size and epochs are then the defaults (default article)",
     )  # fmt: skip
 
 
@@ -159,18 +103,6 @@ def add_queue_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start-after", metavar="HH:MM", help="a time of day before which nothing starts; --local waits for it"
     )
-
-
-def add_pruning_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `prune-train` understands besides."""
-    rules = Rules()
-    parser.add_argument(
-        "--factors", type=percentages, default=FACTORS, help="percent, in the order tried (default 50,33.33,16.5,8.25)"
-    )
-    parser.add_argument("--scope", choices=tuple(SCOPES), default=rules.scope, help="convolutions that shrink")
-    parser.add_argument("--max-failures", type=int, default=rules.max_failures, help="in a row that end the run")
-    parser.add_argument("--max-iterations", type=int, help="pruned networks trained at most")
-    parser.add_argument("--on-reject", choices=tuple(ON_REJECT), default=rules.on_reject, help="what is shrunk next")
 
 
 def networks_of(text: str, settings: Settings) -> list[NetworkSpec]:
@@ -184,77 +116,31 @@ def networks_of(text: str, settings: Settings) -> list[NetworkSpec]:
     return [found.networks[name] for name in names]
 
 
-def protocol(options: argparse.Namespace) -> TrainingProtocol:
-    """Return the training protocol that the options describe."""
-    given = {
-        name: value
-        for name in ("epochs", "learning_rate", "batch_size", "rotation", "zoom", "brightness")
-        if (value := getattr(options, name)) is not None
-    }
-    if options.size:
-        given["height"], given["width"] = options.size
-    return PRESETS[options.preset].replace(
-        augmentation=not options.no_augmentation,
-        mixed_precision=options.mixed_precision,
-        jit_compile=options.jit_compile,
-        **given,
-    )
-
-
-def specs_of(options: argparse.Namespace, dataset: str, settings: Settings, *, prunes: bool) -> list[TrainSpec]:
+def specs_of(options: argparse.Namespace, dataset: str, settings: Settings) -> list[TrainSpec]:
     """Return a spec for each network and seed that the options ask for."""
+    model: type[TrainSpec] = options.model
     networks = networks_of(options.network, settings)
-    common: dict[str, Any] = {
-        "dataset": dataset,
-        "network": networks[0],
-        "training": protocol(options),
-        "targets": options.targets,
-        "split_seed": options.split_seed,
-        "leaky_split": options.leaky_split,
-        "device": options.device,
-        "baseline": options.baseline,
-    }
-    if prunes:
-        rules = Rules(
-            factors=options.factors,
-            scope=options.scope,
-            max_failures=options.max_failures,
-            max_iterations=options.max_iterations,
-            on_reject=options.on_reject,
-        )
-        first: TrainSpec = PruneTrainSpec(rules=rules, **common)
-    else:
-        first = TrainSpec(**common)
+    values = {"dataset": dataset, "network": networks[0], "training": PRESETS[options.preset]}
+    first = build(model, values, given(options, model, OF_THE_GRID))
     return list(training_grid(first, networks=networks, datasets=[dataset], seeds=options.seed))
 
 
 def act_train(options: argparse.Namespace) -> int:
-    """Train the networks."""
-    return _act(options, prunes=False)
-
-
-def act_prune_train(options: argparse.Namespace) -> int:
-    """Prune and train the networks by Algorithm 2."""
-    return _act(options, prunes=True)
-
-
-def _act(options: argparse.Namespace, *, prunes: bool) -> int:
-    from jobs.__main__ import local_dataset, resolve_and_register
-
+    """Train the networks, or prune and train them by Algorithm 2."""
     settings = Settings.from_environment()
     check_writable(options.export)
     start = next_time(options.start_after) if options.start_after else None
     if options.local:
         require_backend()
         dataset = local_dataset(options.folder, settings)
-        specs = specs_of(options, dataset.name, settings, prunes=prunes)
+        specs = specs_of(options, dataset.name, settings)
         for spec in specs:
             spec.check(dataset)
         await_start(start)
         return _train_here(options, specs, dataset, settings)
     queues = Queues(settings)
     dataset = resolve_and_register(queues, options.folder)
-    specs = specs_of(options, dataset.name, settings, prunes=prunes)
+    specs = specs_of(options, dataset.name, settings)
     submissions = queues.submit_together(
         [(spec, dataset) for spec in specs], again=options.again, priority=options.priority, start_after=start
     )
@@ -301,7 +187,7 @@ def _train_here(options: argparse.Namespace, specs: Sequence[TrainSpec], dataset
     complete = True
     for spec in specs:
         with tqdm(desc="preparing images", unit=" images", file=sys.stderr, disable=None, leave=False) as bar:
-            data = training_data(dataset, spec, settings.arrays, progress=_advance(bar), limit=settings.arrays_limit)
+            data = training_data(dataset, spec, settings.arrays, progress=advancing(bar), limit=settings.arrays_limit)
         for note in data.notes:
             print(note, file=sys.stderr)
         folder = settings.trained / f"local-{spec_hash(spec, dataset.fingerprint)[:16]}"
@@ -339,14 +225,6 @@ def _figures(result: StepResult) -> str:
     shown = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_balanced_accuracy")
     words = (f"{name.replace('_', ' ')} {figure:.2f}" for name in shown if (figure := result.figures[name]) is not None)
     return f"{result.parameters:,} parameters, {', '.join(words)} %, {result.seconds or 0:.0f} s"
-
-
-def _advance(bar: tqdm[Any]) -> Callable[[int, int], None]:
-    def advance(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return advance
 
 
 def export_path(path: Path, spec: TrainSpec, *, alone: bool) -> Path:
