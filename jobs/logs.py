@@ -163,7 +163,11 @@ def _place(record: logging.LogRecord) -> tuple[object, ...]:
 
 
 class SharedFile(logging.handlers.WatchedFileHandler):
-    """A log that several processes append to; whoever finds it too long moves it aside, and the others follow."""
+    """A log that several processes append to; whoever finds it too long moves it aside, and the others follow.
+
+    Only moving it aside takes a lock, and nobody waits for it. The package concurrent-log-handler locks each line: while
+    any process holds the lock, such as a worker that was paused, no other process can log, nor end.
+    """
 
     def _open(self) -> TextIOWrapper:
         handle = private_opener(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
