@@ -165,8 +165,8 @@ def _place(record: logging.LogRecord) -> tuple[object, ...]:
 class SharedFile(logging.handlers.WatchedFileHandler):
     """A log that several processes append to; whoever finds it too long moves it aside, and the others follow.
 
-    Only moving it aside takes a lock, and nobody waits for it. The package concurrent-log-handler locks each line: while
-    any process holds the lock, such as a worker that was paused, no other process can log, nor end.
+    Only moving it aside takes a lock, and nobody waits for it. The package concurrent-log-handler locks each line:
+    while any process holds the lock, such as a worker that was paused, no other process can log, nor end.
     """
 
     def _open(self) -> TextIOWrapper:
