@@ -49,17 +49,19 @@ class Variables(BaseModel):
         f" folder, the folder for temporary files, {', '.join(DEFAULT_ROOTS)}.",
     )
     redis_url: str | None = Field(
-        default=None, repr=False, description="A Redis or Valkey server of yours; without it `make up` starts one."
+        default=None,
+        repr=False,
+        description="Address of your own Redis or Valkey server; without it `make up` starts one.",
     )
     redis_password_file: Folder | None = Field(
-        default=None, description="A file with that server's password, instead of the password in REDIS_URL."
+        default=None, description="File with the password of that server, instead of the password in REDIS_URL."
     )
     embedded_redis_port: int | None = Field(
         default=None,
         ge=1,
         le=65535,
-        description="Port of 127.0.0.1 for the server that `make up` starts; without it a Unix socket, which no other"
-        " account of the host reaches.",
+        description="Port of 127.0.0.1 on which the server that `make up` starts listens; without it a Unix socket,"
+        " which no other account of the host can reach.",
     )
     svd_workers: int = Field(
         default_factory=usable_cores,
@@ -78,51 +80,54 @@ class Variables(BaseModel):
         " again.",
     )
     arrays_limit_gb: float = Field(
-        default=50.0,  # the 10,015 images of HAM10000 take 0.6 GB at 200×100
+        default=50,  # the 10,015 images of HAM10000 take 0.6 GB at 200×100
         ge=0,
         allow_inf_nan=False,
         title="a number of gigabytes such as 50",
-        description="Gigabytes that decoded images may take; the least recently used ones are removed.",
+        description="Disk space for the resized images of the data sets; the least recently used ones are deleted"
+        " first.",
     )
     port: int = Field(default=8501, ge=1, le=65535, description="The dashboard's port.")
     dashboard_password: str | None = Field(
         default=None,
         repr=False,
-        description="Whoever opens the dashboard signs in with a name and this password; a hash may replace it.",
+        description="The dashboard's password, or its hash; required with `--host`. Users sign in with it and a name.",
     )
     dashboard_password_file: Folder | None = Field(
-        default=None, description="A file with that password or its hash, instead of DASHBOARD_PASSWORD."
+        default=None, description="File with that password or its hash, instead of DASHBOARD_PASSWORD."
     )
     dashboard_users: Names = Field(
         default=(),
-        description="With OpenID Connect: e-mail addresses and @domains that may come in, separated by commas.",
+        description="With OpenID Connect: e-mail addresses and @domains that may sign in, separated by commas.",
     )
     dashboard_url: str | None = Field(
         default=None,
-        description="Where people reach the dashboard, such as https://dermslim.example, for links to it. Behind a"
-        " proxy with TLS the dashboard knows its own pages by it.",
+        description="Address at which users open the dashboard, such as https://dermslim.example, for links to it and"
+        " behind a proxy with TLS.",
     )
     forwarded_allow_ips: str | None = Field(
         default=None,
         description="Addresses of the proxies before the dashboard whose X-Forwarded-For and X-Forwarded-Proto are"
-        " believed.",
+        " trusted. Default: none.",
     )
     metrics_token: str | None = Field(
         default=None,
         repr=False,
-        description="What Prometheus sends as `Authorization: Bearer` to the dashboard's /metrics.",
+        description="Token that Prometheus sends as `Authorization: Bearer` to the dashboard's /metrics.",
     )
     webhook_url: str | None = Field(
-        default=None, repr=False, description="Address that is told, by POST, when a run or a study has ended."
+        default=None, repr=False, description="Address that gets a message, by POST, when a run or a study ends."
     )
     webhook_events: Names = Field(
-        default=(), description="Which ends it is told, separated by commas: finished, failed, cancelled. Default: all."
+        default=(), description="Ends that it gets, separated by commas: finished, failed, cancelled. Default: all."
     )
     webhook_secret: str | None = Field(
-        default=None, repr=False, description="Signs what is told, so that the receiver knows its sender."
+        default=None, repr=False, description="Key that signs the message, so that the receiver knows its sender."
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="What standard error gets. DATA_DIR/logs has JSON lines either way."
+        default="text",
+        description="Format of the lines on standard error: text or json. The files in DATA_DIR/logs are always JSON"
+        " lines.",
     )
 
     def given(self) -> dict[str, str]:

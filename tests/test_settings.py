@@ -23,6 +23,13 @@ def test_every_variable_has_a_help_and_a_default_that_can_be_read() -> None:
     assert variables(defaults) == Variables.model_validate({})
 
 
+def test_the_documentation_lists_each_variable_as_it_is_declared() -> None:
+    lines = (ROOT / "docs" / "configuration.md").read_text().splitlines()
+    for name, default, text in described():
+        shown = f"`{default}`" if default else ""
+        assert f"| `{name}` | {shown} | {text} |" in lines
+
+
 def test_the_environment_goes_before_the_file_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
