@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def offenders(files: list[Path], forbidden: set[str]) -> list[str]:
 def test_dependencies_point_one_way(folder: str) -> None:
     assert sources(folder)
     assert offenders(sources(folder), FORBIDDEN[folder]) == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {
+        ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): source
+        for folder in FORBIDDEN
+        for source in sources(folder)
+    }
+    graph = {
+        module: {name for name, _ in imports(source)} & modules.keys() - {module} for module, source in modules.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_only_the_store_knows_duckdb() -> None:

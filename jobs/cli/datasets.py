@@ -79,6 +79,7 @@ def has_unreadable(dataset: Dataset) -> bool:
 
 
 def name_left_out(dataset: Dataset) -> None:
+    """Print what was left out of a data set and why; files of a common reason are counted."""
     by_reason = Counter(each.reason for each in dataset.left_out)
     for each in dataset.left_out[:MOST_NAMED] if len(dataset.left_out) <= MOST_NAMED else ():
         print(f"left out: {each.name}: {each.reason}", file=sys.stderr)
@@ -109,6 +110,7 @@ def bar_of(text: str, total: int | None = None) -> tqdm[Any]:
 
 
 def advancing(bar: tqdm[Any]) -> Callable[[int, int], None]:
+    """Return what moves a bar to the number done, of a total."""
     def advance(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
