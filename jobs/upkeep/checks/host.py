@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from core import __version__
 from core.files.private import open_to_others
@@ -35,7 +34,7 @@ ENVIRONMENT = re.compile(
 
 
 def check_software(settings: Settings) -> Checks:
-    """Check Python, the packages against their locked versions, and whether training is possible."""
+    """Check Python, the versions of the packages, and whether training is possible."""
     wrong = not (3, 11) <= sys.version_info[:2] <= (3, 13)
     advice = "make setup PYTHON=/path/to/python3.12"
     yield check("Python", "3.11 to 3.13", platform.python_version(), wrong, advice, ERROR)
@@ -53,17 +52,11 @@ def check_software(settings: Settings) -> Checks:
 
 
 def requirements() -> list[Requirement]:
-    """Return the direct dependencies with their locked versions where requirements.txt names one, else their ranges."""
+    """Return the direct dependencies with their ranges, from pyproject.toml or, in a wheel, from its metadata."""
     project = ROOT / "pyproject.toml"
-    if not project.exists():  # a wheel
+    if not project.exists():
         return [Requirement(text) for text in requires("dermslim") or ()]
-    lock = ROOT / "requirements.txt"
-    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text() if lock.exists() else "", re.MULTILINE))
-    found = [Requirement(text) for text in tomllib.loads(project.read_text())["project"]["dependencies"]]
-    for each in found:
-        if each.name in locked:
-            each.specifier = SpecifierSet(f"=={locked[each.name]}")
-    return found
+    return [Requirement(text) for text in tomllib.loads(project.read_text())["project"]["dependencies"]]
 
 
 def installed(name: str) -> str | None:
