@@ -44,91 +44,55 @@ class Variables(BaseModel):
     data_dir: Folder = Field(default=Path("data"), description="Folder of all state: database, queue, logs, weights.")
     data_roots: str = Field(
         default="",
-        description="Folders that images may be read from, separated as in PATH. THERE=HERE: what the dashboard's host"
-        " calls THERE lies at HERE on this host. Default: DATA_DIR, the home folder, the folder around the working"
-        f" folder, the folder for temporary files, {', '.join(DEFAULT_ROOTS)}.",
+        description="Folders that images may be read from, separated as in PATH. `THERE=HERE` maps the folder THERE of"
+        f" the dashboard's host to HERE. Default: the usual places, such as the home folder and {DEFAULT_ROOTS[0]}.",
     )
-    redis_url: str | None = Field(
-        default=None,
-        repr=False,
-        description="Address of your own Redis or Valkey server; without it `make up` starts one.",
-    )
-    redis_password_file: Folder | None = Field(
-        default=None, description="File with the password of that server, instead of the password in REDIS_URL."
-    )
+    redis_url: str | None = Field(default=None, repr=False, description="Address of your own Redis or Valkey server.")
+    redis_password_file: Folder | None = Field(default=None, description="File with the password of that server.")
     embedded_redis_port: int | None = Field(
-        default=None,
-        ge=1,
-        le=65535,
-        description="Port of 127.0.0.1 on which the server that `make up` starts listens; without it a Unix socket,"
-        " which no other account of the host can reach.",
+        default=None, ge=1, le=65535, description="Port of 127.0.0.1 of the embedded server, in place of a Unix socket."
     )
     svd_workers: int = Field(
         default_factory=usable_cores,
         ge=0,
         le=1024,
-        description="Number of `svd` workers that `make up` starts. Default: the usable cores.",
+        description="Number of `svd` workers. Default: one per usable core.",
     )
     train_workers: int = Field(
-        default=1, ge=0, le=64, description="Number of `train` workers that `make up` starts: networks trained at once."
+        default=1, ge=0, le=64, description="Number of `train` workers: networks trained at once."
     )
     worker_niceness: int = Field(
         default=10,
         ge=0,
         le=19,
-        description="Nice level of `train` workers, so that pages stay responsive; `svd` workers get half as much"
-        " again.",
+        description="Nice level of `train` workers; that of `svd` workers is half as much again.",
     )
     arrays_limit_gb: float = Field(
         default=50,  # the 10,015 images of HAM10000 take 0.6 GB at 200×100
         ge=0,
         allow_inf_nan=False,
         title="a number of gigabytes such as 50",
-        description="Disk space for the resized images of the data sets; the least recently used ones are deleted"
-        " first.",
+        description="Disk space for resized images; the least recently used ones are deleted first.",
     )
     port: int = Field(default=8501, ge=1, le=65535, description="The dashboard's port.")
     dashboard_password: str | None = Field(
-        default=None,
-        repr=False,
-        description="The dashboard's password, or its hash; required with `--host`. Users sign in with it and a name.",
+        default=None, repr=False, description="The dashboard's password, or its hash."
     )
-    dashboard_password_file: Folder | None = Field(
-        default=None, description="File with that password or its hash, instead of DASHBOARD_PASSWORD."
-    )
+    dashboard_password_file: Folder | None = Field(default=None, description="File with that password or its hash.")
     dashboard_users: Names = Field(
-        default=(),
-        description="With OpenID Connect: e-mail addresses and @domains that may sign in, separated by commas.",
+        default=(), description="With OpenID Connect: addresses and @domains that may sign in."
     )
-    dashboard_url: str | None = Field(
-        default=None,
-        description="Address at which users open the dashboard, such as https://dermslim.example, for links to it and"
-        " behind a proxy with TLS.",
-    )
-    forwarded_allow_ips: str | None = Field(
-        default=None,
-        description="Addresses of the proxies before the dashboard whose X-Forwarded-For and X-Forwarded-Proto are"
-        " trusted. Default: none.",
-    )
-    metrics_token: str | None = Field(
-        default=None,
-        repr=False,
-        description="Token that Prometheus sends as `Authorization: Bearer` to the dashboard's /metrics.",
-    )
+    dashboard_url: str | None = Field(default=None, description="Address at which users open the dashboard.")
+    forwarded_allow_ips: str | None = Field(default=None, description="Proxies whose X-Forwarded headers are trusted.")
+    metrics_token: str | None = Field(default=None, repr=False, description="Token that Prometheus sends to /metrics.")
     webhook_url: str | None = Field(
-        default=None, repr=False, description="Address that gets a message, by POST, when a run or a study ends."
+        default=None, repr=False, description="Address that gets a message when a run ends."
     )
     webhook_events: Names = Field(
-        default=(), description="Ends that it gets, separated by commas: finished, failed, cancelled. Default: all."
+        default=(), description="Ends that it gets: finished, failed, cancelled. Default: all."
     )
-    webhook_secret: str | None = Field(
-        default=None, repr=False, description="Key that signs the message, so that the receiver knows its sender."
-    )
-    log_format: Literal["text", "json"] = Field(
-        default="text",
-        description="Format of the lines on standard error: text or json. The files in DATA_DIR/logs are always JSON"
-        " lines.",
-    )
+    webhook_secret: str | None = Field(default=None, repr=False, description="Key that signs the message.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Format of the lines on standard error.")
 
     def given(self) -> dict[str, str]:
         """Return the variables that are set, by name."""
