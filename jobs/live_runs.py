@@ -238,6 +238,10 @@ class LiveRun:
             pipe.delete(*self._keys())
             pipe.execute()
 
+    def reopen(self, attempt: int) -> None:
+        """Let a job claim a part of a run that has ended, and whose keys may be gone. `end` lets them fade again."""
+        self.connection.hsetnx(self.key, "attempt", attempt)
+
     def end(self, spec_hash: str | None, attempt: int) -> None:
         """Take the run off the active ones; its keys fade later, so that the page can still show its log.
 

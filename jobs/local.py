@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, measure, new_names
+from core.compression.measure import METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, measure, new_names
 from core.compression.specs import MeasuringSpec
 from core.data.datasets import Dataset, Record
 from core.data.names import refuse_inside
@@ -25,7 +25,7 @@ EXPORT_COLUMNS = (
     "k",
     *METRIC_COLUMNS,
     *SIZE_COLUMNS,
-    *(name for name in MEASUREMENT_COLUMNS if name not in ("image_id", "k", *METRIC_COLUMNS, *SIZE_COLUMNS)),
+    *("variant", "codec", "quality", "height", "width", "reason"),
 )
 
 TEXT_COLUMNS = ("image_id", "variant", "codec", "reason")

@@ -14,6 +14,7 @@ from rq import Retry, get_current_job
 
 from core.compression.measure import Chunk, ImageResult, measure
 from core.compression.specs import MeasuringSpec, measuring_spec_from_dict
+from core.compression.verification import measure_again
 from core.data.datasets import Record
 from core.data.folders import images_here
 from core.errors import NotOnThisHost, TakenOver
@@ -82,6 +83,45 @@ def measure_chunk(
         + (f", {failed} failed" if failed else "")
         + f" in {time.perf_counter() - started:.1f} s"
     )
+    return None
+
+
+def check_images(
+    run_id: str, attempt: int, spec: dict[str, Any], root: str, records: list[dict[str, Any]]
+) -> Retry | None:
+    """Measure these images of a finished run again by the reference and send what it gave to the record queue.
+
+    root: folder as the dashboard's host has it. Images that this host cannot reach are left to another one's worker,
+    as in `measure_chunk`. Nothing is sent where another worker has taken the job over, or the run has been retried.
+    """
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("expected to be called by a worker; got a direct call")
+    live = LiveRun(job.connection, run_id)
+    live.reopen(attempt)
+    if (claim := live.claim(job.id, attempt)) is None:
+        return None
+    try:
+        folder = images_here(Path(root), Settings.from_environment())
+    except NotOnThisHost as reason:
+        if again := left_to_others(job, live, str(reason)):
+            return again
+        raise
+    chosen = [Record(**each) for each in records]
+    rows = [
+        {"image_id": record.image_id, "worker": worker_name(), **row}
+        for record in chosen
+        for row in measure_again(record, folder, measuring_spec_from_dict(spec))
+    ]
+    at = datetime.now(UTC).isoformat()
+    try:
+        claim.write(record_command("checked", run_id=run_id, attempt=attempt, rows=rows, at=at))
+    except TakenOver as reason:
+        LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
+        return None
+    ring(job.connection)
+    live.log(f"{worker_name()}: {len(chosen)} images measured again by the reference")
+    live.end(None, attempt)
     return None
 
 

@@ -22,7 +22,7 @@ from jobs.connection import RECORD, Connection, queue
 from jobs.live_runs import PREFIX, Command
 
 KINDS = (
-    *("dataset", "removed_dataset", "run", "started", "cancelled", "retried", "chunk"),
+    *("dataset", "removed_dataset", "run", "started", "cancelled", "retried", "chunk", "checked"),
     *("training_data", "step", "epochs", "training_ended", "training_retried", "study", "study_status", "deleted"),
 )
 RECORDS = f"{PREFIX}:records"  # records that have not been written yet, oldest first

@@ -14,6 +14,7 @@ from rq.job import Job
 FUNCTIONS = frozenset(
     {
         "jobs.measure_task.measure_chunk",
+        "jobs.measure_task.check_images",
         "jobs.train_task.train_step",
         "jobs.record_worker.write_waiting",
         "jobs.record_worker.reconcile",

@@ -381,18 +381,23 @@ class Queues:
         if run["status"] not in ENDED:
             raise SpecError(f"expected a run that has ended; {run_id} is {run['status']}")
         spec = spec_from_dict(json.loads(run["spec"]))
+        dataset = self.dataset_of(run)
+        if isinstance(spec, TrainSpec):
+            self._retry_training(run, spec, dataset)
+        else:
+            self._retry_measuring(run, spec, dataset)
+
+    def dataset_of(self, run: dict[str, Any]) -> Dataset:
+        """Return the data set that a run was submitted for. SpecError where it was removed or has changed."""
         dataset = self.store.dataset(run["dataset"])
         if dataset is None:
             raise SpecError(f"expected data set {run['dataset']} to be registered; it was removed")
         if dataset.fingerprint != run["dataset_fingerprint"]:
             raise SpecError(
-                f"expected data set {run['dataset']} as it was when {run_id} was submitted; it has changed since. "
-                "Submit a new run"
+                f"expected data set {run['dataset']} as it was when {run['run_id']} was submitted; it has changed "
+                "since. Submit a new run"
             )
-        if isinstance(spec, TrainSpec):
-            self._retry_training(run, spec, dataset)
-        else:
-            self._retry_measuring(run, spec, dataset)
+        return dataset
 
     def _retry_measuring(self, run: dict[str, Any], spec: MeasuringSpec, dataset: Dataset) -> None:
         run_id = run["run_id"]

@@ -24,14 +24,14 @@ from core.compression.results import run_results
 from core.compression.specs import ReconstructSpec, measuring_spec_from_dict
 from core.data.datasets import Dataset, complete_folder
 from core.data.metadata import LeftOut
-from core.errors import StoreError, StoreUnavailable
+from core.errors import DermSlimError, StoreError, StoreUnavailable
 from core.settings import Settings
 from core.store.file import plain_rows
 from core.store.measurements import NewRun, Store
 from core.store.trainings import ENDED
 from core.training.results import EpochResult, StepResult
 from core.training.specs import TRAINING_SPECS
-from jobs import studies
+from jobs import studies, verification
 from jobs.connection import Connection
 from jobs.hosts import tell_folders
 from jobs.live_runs import LiveRun, active_runs
@@ -140,6 +140,10 @@ def _write_cancelled(store: Store, run_id: str, attempt: int, at: str) -> None:
     _forget(store, run_id)
 
 
+def _write_checked(store: Store, run_id: str, attempt: int, rows: list[dict[str, Any]], at: str) -> None:
+    store.record_checks(run_id, attempt, rows, datetime.fromisoformat(at))
+
+
 def _write_training_data(store: Store, run_id: str, attempt: int, values: dict[str, Any], claim: int = 0) -> None:
     store.record_training_data(run_id, attempt, values, claim=claim)
 
@@ -206,6 +210,7 @@ WRITERS: dict[str, Callable[..., None]] = {
     "started": _write_started,
     "cancelled": _write_cancelled,
     "retried": _write_retried,
+    "checked": _write_checked,
     "training_data": _write_training_data,
     "step": _write_step,
     "epochs": _write_epochs,
@@ -245,6 +250,15 @@ def _conclude(store: Store, run_id: str, facts: dict[str, Any]) -> None:
         result = run_results(spec, store.measurements(run_id), total=int(facts["total"]))
         written = _written_dataset(store, run_id, spec) if isinstance(spec, ReconstructSpec) else None
         store.record_results(run_id, result, now, dataset=written)
+        _request_check(run_id)
+
+
+def _request_check(run_id: str) -> None:
+    """Queue the check of a run that has just finished. The run stays finished where it cannot be checked."""
+    try:
+        verification.submit(Queues(Settings.from_environment(), _connection(), store=_store()), run_id)
+    except DermSlimError as error:
+        LOG.warning("%s is not checked: %s", run_id, error, extra={"run_id": run_id})
 
 
 def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Dataset:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.compression.metrics import METRICS, Original
+from core.compression.metrics import METRICS, Image, Original
 from core.compression.specs import (
     MeasuringSpec,
     ReconstructSpec,
@@ -37,6 +38,7 @@ MEASUREMENT_COLUMNS = (
     "width",
     *SIZE_COLUMNS,
     *METRIC_COLUMNS,
+    "decoded_crc32",  # of the stored and decoded image that was compared
     "reason",
 )
 
@@ -114,6 +116,11 @@ def _row(record: Record, variant: str, **values: Any) -> dict[str, Any]:
     return {**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": record.image_id, "variant": variant, **values}
 
 
+def _compared(original: Original, other: Image) -> dict[str, Any]:
+    """Return the metrics of a stored and decoded image, and the checksum by which it is known again."""
+    return {**original.compare(other), "decoded_crc32": zlib.crc32(other.data)}
+
+
 def _reconstructions(
     record: Record, data: bytes, ks: tuple[int, ...], spec: SweepSpec | ReconstructSpec
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -136,7 +143,7 @@ def _reconstructions(
             stored_bytes=len(stored),
             control_bytes=control,
             factor_bytes=factor_bytes(k, height, width, spec.mode),
-            **original.compare(decode(stored, own=True)),
+            **_compared(original, decode(stored, own=True)),
             explained_variance=factors.explained_variance(k),
         )
         yield row, stored
@@ -165,7 +172,7 @@ def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[
             width=width,
             source_bytes=len(data),
             stored_bytes=len(stored),
-            **original.compare(decode(stored, own=True)),
+            **_compared(original, decode(stored, own=True)),
         )
 
 
@@ -186,7 +193,7 @@ def _resize_rows(record: Record, data: bytes, spec: ResizeSpec) -> Iterator[dict
             width=width,
             source_bytes=len(data),
             stored_bytes=len(stored),
-            **original.compare(resize(reconstruction, height, width)),
+            **_compared(original, resize(reconstruction, height, width)),
         )
 
 

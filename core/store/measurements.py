@@ -7,7 +7,7 @@ nothing. `core.store.file` opens the file; `core.store.trainings` holds what bel
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.compression.results import RunResults
+from core.compression.verification import Verification, compare
 from core.data.datasets import Dataset, Record
 from core.data.metadata import LeftOut
 from core.errors import StoreError
@@ -154,6 +155,18 @@ class Store(TrainingRows):
         """Return the finished run's rules, a row a rule."""
         return self.read("SELECT * EXCLUDE run_id FROM optimal_k WHERE run_id = ? ORDER BY rowid", [run_id])
 
+    def verification(self, run_id: str) -> Verification | None:
+        """Return how a run's figures compare with the reference's, or None where none of its images was checked."""
+        checks = self.read("SELECT * EXCLUDE run_id FROM verifications WHERE run_id = ? ORDER BY rowid", [run_id])
+        if checks.empty:
+            return None
+        measured = self.read(
+            "SELECT * EXCLUDE run_id FROM measurements "
+            "WHERE run_id = ? AND image_id IN (SELECT image_id FROM verifications WHERE run_id = ?)",
+            [run_id, run_id],
+        )
+        return compare(measured, checks)
+
     def worst_images(self, run_id: str, metric: str, variant: str, n: int = 12) -> pd.DataFrame:
         """Return image_id, value and path of the n images that `metric` judges worst at `variant`."""
         from core.compression.metrics import METRICS_BY_NAME
@@ -256,6 +269,20 @@ class Store(TrainingRows):
                 if measured + failed >= known[run_id][1]:
                     complete.add(run_id)
             return complete
+
+    def record_checks(self, run_id: str, attempt: int, rows: Sequence[Mapping[str, Any]], at: datetime) -> None:
+        """Replace what the reference measured of these images; dropped where the run is gone or has been retried.
+
+        rows: as `core.compression.verification.measure_again` returns them, with image_id and worker.
+        """
+        with self.transaction() as connection:
+            query = "SELECT count(*) FROM runs WHERE run_id = ? AND attempt = ? AND status = 'finished'"
+            if rows and one(connection, query, [run_id, attempt]):
+                images = [row["image_id"] for row in rows]
+                connection.execute(
+                    "DELETE FROM verifications WHERE run_id = ? AND list_contains(?, image_id)", [run_id, images]
+                )
+                insert(connection, "verifications", pd.DataFrame(rows).assign(run_id=run_id, checked_at=at))
 
     def record_results(self, run_id: str, results: RunResults, at: datetime, *, dataset: Dataset | None = None) -> None:
         """Finish a run: its statistics, sizes and rules, and the data set that it wrote, in one transaction."""

@@ -33,9 +33,15 @@ def migrations_by_name(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("DROP TABLE schema_version")
 
 
+def verifications(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the checksum by which a compared image is known again when it is checked."""
+    connection.execute("ALTER TABLE measurements ADD COLUMN decoded_crc32 BIGINT")
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
-    migration.__name__: migration for migration in (measuring_runs, training_runs, claims, migrations_by_name)
+    migration.__name__: migration
+    for migration in (measuring_runs, training_runs, claims, migrations_by_name, verifications)
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied
 

@@ -124,7 +124,42 @@ CREATE TABLE IF NOT EXISTS measurements (         -- one row per image and varia
     spectral_correlation DOUBLE,
     spectral_loss DOUBLE,
     explained_variance DOUBLE,
+    decoded_crc32 BIGINT,           -- of the decoded pixels that were compared; NULL: measured before it was recorded
     reason VARCHAR                  -- why the row could not be measured, else NULL
+);
+
+CREATE TABLE IF NOT EXISTS verifications (        -- images measured again; core/compression/verification.py
+    run_id VARCHAR NOT NULL,        -- key, with image_id and variant
+    image_id VARCHAR NOT NULL,
+    variant VARCHAR NOT NULL,       -- as in measurements; empty where the image could not be measured
+    checked_at TIMESTAMPTZ NOT NULL,
+    worker VARCHAR,
+    decoded_crc32 BIGINT,           -- of the same pixels, as they are decoded where the image was checked
+    stored_bytes BIGINT,
+    pixels_apart DOUBLE,            -- share of the reconstruction's pixels that NumPy's SVD gives another value
+    levels_apart INTEGER,           -- by how many grey levels at most
+    mse DOUBLE,
+    rmse DOUBLE,
+    psnr DOUBLE,
+    ssim DOUBLE,
+    hist_bhattacharyya DOUBLE,
+    hist_bhattacharyya_b DOUBLE,
+    hist_bhattacharyya_g DOUBLE,
+    hist_bhattacharyya_r DOUBLE,
+    hist_intersection DOUBLE,
+    hu_distance DOUBLE,
+    hu_correlation DOUBLE,
+    haralick_distance DOUBLE,
+    haralick_correlation DOUBLE,
+    changed_percent DOUBLE,
+    variation_of_information DOUBLE,
+    normalized_mutual_information DOUBLE,
+    mse_low DOUBLE,
+    mse_high DOUBLE,
+    spectral_correlation DOUBLE,
+    spectral_loss DOUBLE,
+    explained_variance DOUBLE,
+    reason VARCHAR                  -- why the image could not be measured
 );
 
 CREATE TABLE IF NOT EXISTS statistics (           -- core/compression/summary.py: summarise

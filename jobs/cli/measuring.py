@@ -27,6 +27,7 @@ from core.settings import Settings, usable_cores
 from jobs.cli import export as export_command
 from jobs.cli.datasets import Command, bar_of, has_unreadable, local_dataset, resolve_and_register
 from jobs.cli.options import add_options, build, given
+from jobs.cli.verify import check_results
 from jobs.local import claimed, measure_all, write_rows
 from jobs.queues import Queues
 from jobs.run_states import RunState
@@ -55,6 +56,9 @@ def add_commands(commands: Any, command: Command) -> None:
             help="one row per image and k, to a file that ends in .csv or .parquet; waits for the run",
         )  # fmt: skip
         parser.add_argument("--workers", type=int, help="with --local: processes (default: one per core)")
+        parser.add_argument(
+            "--no-check", action="store_true", help="with --local: do not measure two images again by the reference"
+        )
         parser.add_argument("--wait", action="store_true", help="without --local: show progress until the end")
         parser.add_argument("--again", action="store_true", help="measure even where an identical run has finished")
 
@@ -120,6 +124,7 @@ def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Measurin
                 bar.write(f"{result.image_id}: {result.reason}", file=sys.stderr)
     failed = [result for result in measured if result.status == "failed"]
     _print_outcome(spec, measured)
+    differs = not options.no_check and check_results(dataset, spec, measured) != 0
     if isinstance(spec, ReconstructSpec) and output is not None:
         _complete(dataset, spec, output, measured)
         print(f"written to {output}")
@@ -128,7 +133,7 @@ def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Measurin
         print(f"{count} rows not measured: {reason}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(records)} images could not be measured", file=sys.stderr)
-    return 1 if failed or rows_missing or has_unreadable(dataset) else 0
+    return 1 if failed or rows_missing or differs or has_unreadable(dataset) else 0
 
 
 def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:
