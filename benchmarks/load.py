@@ -96,7 +96,7 @@ def under_load(settings: Settings, folder: Path, chromium: str | None, seconds: 
             kept, sessions = busy(address, ids, chromium, seconds)
             for run_id in runs:
                 queues.cancel(run_id)
-            while queues.records_waiting() or any(worker.current_run for worker in queues.workers()):
+            while queues.messages_waiting() or any(worker.current_run for worker in queues.workers()):
                 time.sleep(0.5)
             return judge(queues, runs, sessions) and kept
 

@@ -1,8 +1,8 @@
 """Rows a second from the record queue into the store: `python -m benchmarks.record_path`.
 
-A real Valkey holds records of chunks as workers send them (16 images × 6 k); a real record worker writes them. The peer
-is `executemany`, the plain way to insert rows with DuckDB's Python client, into one connection that stays open. With
---full the store already holds a hundred sweeps of 10,000 images.
+A real Valkey holds messages about chunks as workers send them (16 images × 6 k); a real record worker writes them.
+The peer is `executemany`, the plain way to insert rows with DuckDB's Python client, into one connection that stays
+open. With --full the store already holds a hundred sweeps of 10,000 images.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from benchmarks.large_store import fill_store
-from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult
 from core.compression.specs import DEFAULT_KS
 from core.settings import Settings
 from core.store.file import SCHEMA
-from core.store.measurements import Store
+from core.store.measurements import NewRun, Store
 from jobs.connection import RECORD, connect
-from jobs.messages import send
+from jobs.messages import ImagesMeasured, RunSubmitted, send
 from jobs.server import running_server
 from jobs.worker import work
 
@@ -65,25 +65,23 @@ def results(chunk: int) -> list[ImageResult]:
 
 
 def recorded_rate(settings: Settings) -> float:
-    """Enqueue every record, then time one record worker until the queue is empty."""
+    """Send every message, then time one record worker until the queue is empty."""
     connection = connect(settings)
-    send(
-        connection,
-        "run",
-        values={
-            "run_id": "svd-sweep-benchmark",
-            "kind": "svd-sweep",
-            "dataset": "benchmark",
-            "dataset_fingerprint": "-",
-            "synthetic": True,
-            "spec": '{"kind": "svd-sweep", "dataset": "benchmark"}',
-            "spec_hash": "-",
-            "total": CHUNKS * IMAGES + 1,  # one never comes, so that finishing is not in the time
-            "submitted_at": "2026-01-01T00:00:00+00:00",
-        },
+    run = NewRun(
+        run_id="svd-sweep-benchmark",
+        kind="svd-sweep",
+        dataset="benchmark",
+        dataset_fingerprint="-",
+        synthetic=True,
+        spec='{"kind": "svd-sweep", "dataset": "benchmark"}',
+        spec_hash="-",
+        total=CHUNKS * IMAGES + 1,  # one never comes, so that finishing is not in the time
+        submitted_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
+    send(connection, RunSubmitted(values=run))
     for chunk in range(CHUNKS):
-        send(connection, "chunk", **asdict(Chunk("svd-sweep-benchmark", 1, "benchmark", results(chunk))))
+        found = tuple(results(chunk))
+        send(connection, ImagesMeasured(run_id=run.run_id, attempt=1, worker="benchmark", results=found))
     started = time.perf_counter()
     work(RECORD, settings, burst=True)
     seconds = time.perf_counter() - started

@@ -506,7 +506,7 @@ def _health(redis_url: str | None, database: str) -> Health:
         trouble = str(error)
     try:
         workers = tuple(watched().workers())
-        waiting = watched().records_waiting()
+        waiting = watched().messages_waiting()
     except QueueUnavailable as error:
         return Health(str(error), trouble, False, (), 0, reader)
     recorder = any(worker.kind == "record" for worker in workers)

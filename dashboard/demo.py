@@ -20,7 +20,7 @@ from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtoco
 from jobs.queues import Queues
 
 NAME = "demo"
-UNDER_WAY_OR_DONE = ("queued", "running", "paused", "scheduled", "finished")
+UNDER_WAY_OR_DONE = ("queued", "running", "suspended", "scheduled", "finished")
 # Small images, and batches small enough that 276 training images give batch normalisation its updates: it learns in a
 # minute or two. Of the 32 test images each is worth 3 points, so that the article's tolerance of 2 would allow none.
 PRUNING = PruneTrainSpec(

@@ -29,7 +29,7 @@ KINDS = {
 STATUS_COLOURS = {
     "queued": "gray",
     "scheduled": "gray",
-    "paused": "yellow",
+    "suspended": "yellow",
     "running": "blue",
     "finished": "green",
     "failed": "red",
@@ -38,7 +38,7 @@ STATUS_COLOURS = {
 STATUS_ICONS = {
     "queued": ":material/schedule:",
     "scheduled": ":material/alarm:",
-    "paused": ":material/pause_circle:",
+    "suspended": ":material/pause_circle:",
     "running": ":material/play_circle:",
     "finished": ":material/check_circle:",
     "failed": ":material/error:",
@@ -420,8 +420,8 @@ def training_progress_text(state: RunState, zone: tzinfo | None = None) -> str:
     match state.status:
         case "scheduled":
             parts = [f"To start after {moment_text(state.starts_at, zone)}", *parts]
-        case "paused":
-            parts = ["Paused", *parts, *([state.doing] if state.doing else [])]
+        case "suspended":
+            parts = ["Suspended", *parts, *([state.doing] if state.doing else [])]
         case "queued" if state.step_name:
             parts.append("waits for a worker")
         case "queued":

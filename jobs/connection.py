@@ -26,7 +26,9 @@ from core.settings import Settings
 from jobs.redis_address import SCHEMES, Address, Refused, read_address
 
 SVD, TRAIN, RECORD = "svd", "train", "record"
-QUEUES = (SVD, TRAIN, RECORD)
+QUEUES = (SVD, TRAIN, RECORD)  # what a worker can serve
+HIGH, NORMAL, LOW = "high", "normal", "low"
+PRIORITIES = (HIGH, NORMAL, LOW)  # in the order that a worker empties their queues
 PATIENT_TRIES = 60  # of a worker, with at most 5 s between two: some minutes
 WAYS = {"redis": " without TLS", "rediss": " by TLS", "unix": ""}  # one of the two may be what is wrong
 LOG = logging.getLogger(__name__)
@@ -189,6 +191,19 @@ def client(
 def queue(name: str, connection: Connection) -> Queue:
     """Return an RQ queue that carries JSON and nothing else."""
     return Queue(name, connection=connection, serializer=JSONSerializer)
+
+
+def queue_name(kind: str, priority: str) -> str:
+    """Return the name of the queue of a kind of worker and a priority."""
+    return kind if priority == NORMAL else f"{kind}-{priority}"
+
+
+SERVED = {
+    SVD: tuple(queue_name(SVD, priority) for priority in PRIORITIES),
+    TRAIN: tuple(queue_name(TRAIN, priority) for priority in PRIORITIES),
+    RECORD: (RECORD,),
+}  # the queues that a worker of a kind empties, in order
+JOB_QUEUES = (*SERVED[SVD], *SERVED[TRAIN])  # those of runs' jobs
 
 
 # -- whose server it is ------------------------------------------------------------------------------------------------

@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Literal
 
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from redis.client import Pipeline
 
 from core.errors import TakenOver
-from jobs.connection import Connection
+from core.training.specs import TRAINING_SPECS
+from jobs.connection import NORMAL, Connection
 
 PREFIX = "dermslim"
 RUNS = f"{PREFIX}:runs"  # sorted set of runs that have not ended, by time of submission
@@ -24,6 +27,9 @@ LOG_LINES = 1000
 KEPT = 24 * 3600  # seconds that an ended run's keys stay
 MAX_TRIES = 3  # times that an image may end its process before it is given up
 NEWEST = "newest"  # among a run's claims, the largest number that any of its parts was claimed with
+
+Value = str | int | float
+Command = tuple[Value, ...]  # a Redis command, word by word
 
 # Numbers grow over all parts of a run. They follow the milliseconds of the server's clock, so that a server that has
 # lost the last ones, or was restored from a backup, gives none again; where the clock goes back, they go on by one.
@@ -52,9 +58,9 @@ return 1
 """
 
 TAKEN_OVER = "expected this worker to have the job; another worker has taken it over, or its run has ended"
-TRAINING_ENDED: Mapping[str, str | int] = {"doing": "", "ended": 1}  # what is noted when no step follows
-
-Command = tuple[str | int | float, ...]  # a Redis command, word by word
+SUSPENDED = "suspended"  # the status of what goes on only when a user resumes it
+SCHEDULED = "scheduled"  # the status of what starts by itself at a later time
+ENDED: Mapping[str, Value] = {"doing": "", "ended": 1}  # what is noted when no step follows
 
 
 def spec_key(spec_hash: str) -> str:
@@ -65,6 +71,89 @@ def spec_key(spec_hash: str) -> str:
 def active_runs(connection: Connection) -> list[str]:
     """Return the runs that have not ended, in order of submission."""
     return [run_id.decode() for run_id in connection.zrange(RUNS, 0, -1)]
+
+
+class Facts(BaseModel):
+    """What is known of something under way, a field per field of its Redis hash. Unknown values are empty there.
+
+    suspended: why nothing is begun, None where nothing is in the way: a user's request, or the moment it waits for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True)
+    priority: str = NORMAL
+    suspended: AwareDatetime | Literal["suspended", "cancelled"] | None = Field(
+        default=None, validation_alias="hold", serialization_alias="hold"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_redis(cls, values: Mapping[Any, Any]) -> dict[str, Any]:
+        found = {_text(name): _text(value) for name, value in values.items()}
+        known = {name: value for name, value in found.items() if value != ""}
+        if known.get("hold") == "paused":  # as an older version wrote it
+            known["hold"] = SUSPENDED
+        return known
+
+    def to_redis(self) -> dict[str, Value]:
+        """Return the hash, without the defaults; `model_validate` takes it back."""
+        found = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return {name: int(value) if isinstance(value, bool) else value for name, value in found.items()}
+
+    @property
+    def starts_at(self) -> datetime | None:
+        """The moment before which nothing is begun."""
+        return self.suspended if isinstance(self.suspended, datetime) else None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the moment that was waited for has come."""
+        return self.starts_at is not None and datetime.now(UTC) >= self.starts_at
+
+    @property
+    def waiting_status(self) -> str | None:
+        """Why nothing is begun as a status: 'suspended', 'scheduled', 'cancelled'; None where nothing is in the way."""
+        return self.suspended if isinstance(self.suspended, str) else SCHEDULED if self.suspended else None
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class RunFacts(Facts):
+    """What is known of a run under way.
+
+    submitting: since when its jobs are being enqueued, in Unix time; None once they are. timeout: seconds that a job
+    may take. root, output: the folders that its images are read from and written to, as the dashboard's host has them.
+    step to doing: where a training is; epochs_done: in all steps. ended: no step of this attempt follows.
+    """
+
+    attempt: int
+    kind: str = ""
+    dataset: str = ""
+    fingerprint: str = ""
+    spec: str = "{}"
+    total: int = 0
+    submitted_at: AwareDatetime | None = None
+    submitted_by: str | None = None
+    started_at: AwareDatetime | None = None
+    synthetic: bool = False
+    study: str | None = None
+    submitting: float | None = None
+    timeout: int | None = None
+    root: str | None = None
+    output: str | None = None
+    step: int | None = None
+    step_name: str | None = None
+    epoch: int = 0
+    epochs_done: int = 0
+    epoch_seconds: float | None = None
+    doing: str | None = None
+    ended: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains networks: its jobs are steps then, one after the other."""
+        return self.kind in TRAINING_SPECS
 
 
 class LiveRun:
@@ -79,12 +168,14 @@ class LiveRun:
         parts = ("done", "failed", "tries", "cancelled", "jobs", "pace", "log", "states", "refused", "claims")
         return (self.key, *(f"{self.key}:{part}" for part in parts))
 
-    def create(self, facts: Mapping[str, str | int], done: Iterable[str] = ()) -> None:
-        """Begin an attempt; `done` are the images that earlier attempts measured."""
+    def create(self, facts: RunFacts, jobs: Mapping[int, str] | None = None, done: Iterable[str] = ()) -> None:
+        """Begin an attempt. jobs: what each does, as JSON, by number. done: images that earlier attempts measured."""
         done = list(done)
         with self.connection.pipeline() as pipe:
             pipe.delete(*(key for key in self._keys() if not key.endswith((":log", ":claims"))))
-            pipe.hset(self.key, mapping=dict(facts))
+            pipe.hset(self.key, mapping=facts.to_redis())
+            if jobs:
+                pipe.hset(f"{self.key}:states", mapping=dict(jobs))
             if done:
                 pipe.sadd(f"{self.key}:done", *done)
             pipe.zadd(RUNS, {self.run_id: time.time()})
@@ -92,9 +183,22 @@ class LiveRun:
                 pipe.persist(key)
             pipe.execute()
 
-    def facts(self) -> dict[str, str]:
-        """Return what `create` was given, and `started_at` once a worker has begun; empty when unknown."""
-        return {name.decode(): value.decode() for name, value in self.connection.hgetall(self.key).items()}
+    def facts(self) -> RunFacts | None:
+        """Return what is known of the run, or None where nothing is."""
+        found = self.connection.hgetall(self.key)
+        return RunFacts.model_validate(found) if b"attempt" in found else None
+
+    def note(self, **facts: Value) -> None:
+        """Change some of the facts, by the names that they have in Redis."""
+        self.connection.execute_command(*self.note_command(**facts))
+
+    def note_command(self, **facts: Value) -> Command:
+        """Return the command of `note`."""
+        return ("HSET", self.key, *(word for fact in facts.items() for word in fact))
+
+    def suspended(self) -> bool:
+        """Return whether nothing of the run may be begun or go on."""
+        return bool(self.connection.hget(self.key, "hold"))
 
     def submitted(self) -> None:
         """Note that every job of the attempt has been enqueued."""
@@ -124,9 +228,12 @@ class LiveRun:
         number = int(script(keys=[self.key, f"{self.key}:claims"], args=[attempt, part, NEWEST]))
         return Claim(self, part, attempt, number) if number else None
 
-    def cancel(self, attempt: int) -> None:
-        """Ask every worker to stop after the image it is at."""
-        self.connection.set(f"{self.key}:cancelled", attempt)
+    def cancel(self, attempt: int, *commands: Command) -> None:
+        """Ask every worker to stop after the image it is at. commands: of Redis, done at the same moment."""
+        with self.connection.pipeline() as pipe:
+            for command in (("SET", f"{self.key}:cancelled", attempt), *commands):
+                pipe.execute_command(*command)
+            pipe.execute()
 
     def try_part(self, part: str) -> int:
         """Note that an image or an epoch is begun; return how often it was, without having ended."""
@@ -149,57 +256,33 @@ class LiveRun:
         elapsed = time.time() - times[0] if len(times) > 1 else 0.0
         return int(done), int(failed), (len(times) - 1) / elapsed if elapsed > 0 else None
 
-    # -- training runs -----------------------------------------------------------------------------------------
+    # -- jobs --------------------------------------------------------------------------------------------------
 
-    def state_command(self, step: int, state: str) -> Command:
-        """Return the command that keeps what is known before a step, as JSON."""
-        return ("HSET", f"{self.key}:states", step, state)
+    def job_command(self, number: int, text: str) -> Command:
+        """Return the command that keeps what a job does, as JSON."""
+        return ("HSET", f"{self.key}:states", number, text)
 
-    def state(self, step: int) -> str | None:
-        """Return what `state_command` kept, or None."""
-        found = self.connection.hget(f"{self.key}:states", str(step))
+    def job_done_command(self, number: int) -> Command:
+        """Return the command that notes that a chunk of images has been measured."""
+        return ("HDEL", f"{self.key}:states", number)
+
+    def job(self, number: int) -> str | None:
+        """Return what a job does, or None where it is done, or gone."""
+        found = self.connection.hget(f"{self.key}:states", str(number))
         return None if found is None else str(found.decode())
 
-    def newest_state(self) -> int | None:
-        """Return the last step that has a state, or None."""
-        return max((int(step) for step in self.connection.hkeys(f"{self.key}:states")), default=None)
-
-    def hold(self) -> str:
-        """Return why the run is held: empty when it isn't, else 'paused' or the moment in ISO form it waits for."""
-        return self._fact("hold")
-
-    def set_hold(self, until: str) -> None:
-        """Hold the run, or with an empty text don't."""
-        self.connection.hset(self.key, "hold", until)
-
-    def priority(self) -> str:
-        """Return the run's priority."""
-        return self._fact("priority") or "normal"
-
-    def set_priority(self, priority: str) -> None:
-        """Change the run's priority."""
-        self.connection.hset(self.key, "priority", priority)
-
-    def _fact(self, name: str) -> str:
-        found = self.connection.hget(self.key, name)
-        return "" if found is None else str(found.decode())
-
-    def note_training(self, **facts: str | int | float) -> None:
-        """Note where a training is: `step`, `step_name`, `epoch`, `epochs_done` in all, `epoch_seconds`, `doing`."""
-        self.connection.execute_command(*self.note_command(**facts))
-
-    def note_command(self, **facts: str | int | float) -> Command:
-        """Return the command of `note_training`."""
-        return ("HSET", self.key, *(word for fact in facts.items() for word in fact))
+    def jobs_left(self) -> list[int]:
+        """Return the numbers of the jobs that are left to begin: chunks of images, or a training's newest step."""
+        pipe = self.connection.pipeline().hkeys(f"{self.key}:states").hmget(self.key, "kind", "ended")
+        numbers, (kind, ended) = pipe.execute()
+        left = sorted(int(number) for number in numbers)
+        if kind is not None and kind.decode() in TRAINING_SPECS:
+            return [] if ended else left[-1:]
+        return left
 
     def end_training(self) -> None:
         """Note that no step of this attempt follows: whoever is at one may write nothing more."""
-        self.note_training(**TRAINING_ENDED)
-
-    def past(self, step: int) -> bool:
-        """Return whether a step has ended: a later one has its state, or the attempt has ended."""
-        newest = self.newest_state()
-        return (newest is not None and newest > step) or bool(self._fact("ended"))
+        self.note(**ENDED)
 
     def end_epoch_command(self, step: int, epoch: int) -> Command:
         """Return the command that notes the end of an epoch; its tries are forgotten."""
@@ -264,9 +347,9 @@ class LiveRun:
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on a part of a run. Of several on the same part only the one with the largest number may write.
+    """A worker's claim to a part of a run. Of several to the same part only the one with the largest number may write.
 
-    A worker that was taken for dead, but was only paused, so finds out before it has written anything.
+    So a worker that was taken for dead, and comes back, writes nothing.
     """
 
     live: LiveRun
@@ -290,8 +373,8 @@ class Claim:
         """Raise TakenOver where a newer claim was taken."""
         self.write()
 
-    def note_training(self, **facts: str | int | float) -> None:
-        """Note where a training is, see `LiveRun.note_training`. TakenOver likewise."""
+    def note(self, **facts: Value) -> None:
+        """Change some of the facts, see `LiveRun.note`. TakenOver likewise."""
         self.write(self.live.note_command(**facts))
 
     def end_image(self, image_id: str, failed: bool) -> None:

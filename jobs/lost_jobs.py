@@ -14,8 +14,7 @@ from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
-from jobs.connection import SVD, Connection, queue
-from jobs.run_jobs import TRAIN_QUEUES
+from jobs.connection import JOB_QUEUES, Connection, queue
 
 LOST = 30  # seconds without a sign of life after which another worker takes a job over
 SLACK = 15  # seconds that a worker's clock may be ahead
@@ -29,7 +28,7 @@ def begin_lost_again(connection: Connection) -> None:
     Where a job's moment lies further ahead than any worker may set it, the clock has gone back since: it is brought
     near, so that a dead worker's job does not wait for the clock to catch up. A living worker sets it anew.
     """
-    for name in (SVD, *TRAIN_QUEUES):
+    for name in JOB_QUEUES:
         each = queue(name, connection)
         registry = StartedJobRegistry(queue=each)
         latest = time.time() + LOST

@@ -1,18 +1,17 @@
-"""The functions that `svd` workers run: a chunk of images a job, one record when it is done."""
+"""What an `svd` worker runs: a chunk of images per job, and a message about those that are measured."""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rq import Retry, get_current_job
 
-from core.compression.measure import Chunk, ImageResult, measure
+from core.compression.measure import ImageResult, measure
 from core.compression.specs import MeasuringSpec, measuring_spec_from_dict
 from core.compression.verification import measure_again
 from core.data.datasets import Record
@@ -21,46 +20,38 @@ from core.errors import NotOnThisHost, TakenOver
 from core.settings import Settings
 from jobs.hosts import left_to_others, output_here, worker_name
 from jobs.live_runs import MAX_TRIES, Claim, LiveRun
-from jobs.messages import record_command, ring, send
+from jobs.messages import ImagesChecked, ImagesMeasured, wake
+from jobs.run_jobs import claim_job, note_start
 
 LOG = logging.getLogger(__name__)
 
 MOMENT, MOMENT_PIXELS = 2.0, 1_000_000  # seconds, pixels of an image that takes no longer
 
 
-def measure_chunk(
-    run_id: str,
-    attempt: int,
-    spec: dict[str, Any],
-    root: str,
-    records: list[dict[str, Any]],
-    output: str | None = None,
-    names: list[str] | None = None,
-) -> Retry | None:
-    """Measure these images of a run and send what they gave to the record queue.
+def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: Any) -> Retry | None:
+    """Measure a chunk of a run's images and send the results to the record worker.
 
-    root, output: folders as the dashboard's host has them. names: of the files to write, one a record.
-    Stops after the image at hand when the run is cancelled. An image at which the process died MAX_TRIES times is given
-    up with that reason. Images that this host cannot reach are left to another one's worker (then a Retry is returned);
-    given up where there is none. Nothing is sent where another worker has taken the job over meanwhile.
+    Stops after the image at hand when the run is cancelled or suspended. An image at which the process died MAX_TRIES
+    times is given up with that reason. Images that this host cannot reach are left to another one's worker (then a
+    Retry is returned); given up where there is none. Nothing is sent where another worker has taken the job over
+    meanwhile. told: the spec, folders, records and names, in a job that an older version enqueued.
     """
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("expected to be called by a worker; got a direct call")
-    live = LiveRun(job.connection, run_id)
-    if live.stopped(attempt) or (claim := live.claim(job.id, attempt)) is None:
+    if (taken := claim_job(run_id, attempt, chunk)) is None:
         return None
-    chosen, settings = [Record(**each) for each in records], Settings.from_environment()
+    (job, claim), settings = taken, Settings.from_environment()
+    live = claim.live
+    if (told := told or _told(live, chunk)) == {}:
+        return None
+    chosen = [Record(**each) for each in told["records"]]
     unreachable = ""
     try:
-        folder = images_here(Path(root), settings)
-        written = output_here(Path(output), run_id, settings) if output else None
+        folder = images_here(Path(told["root"]), settings)
+        output = output_here(Path(told["output"]), run_id, settings) if told["output"] else None
     except NotOnThisHost as reason:
         if again := left_to_others(job, live, str(reason)):
             return again
         unreachable = str(reason)
-    if live.begin():
-        send(job.connection, "started", run_id=run_id, attempt=attempt, at=datetime.now(UTC).isoformat())
+    note_start(claim)
     started = time.perf_counter()
     results: list[ImageResult] = []
     try:
@@ -68,12 +59,18 @@ def measure_chunk(
             live.log(f"{worker_name()}: {unreachable}")
             parts = iter([[_given_up(claim, record, unreachable) for record in chosen]])
         else:
-            named = dict(zip((record.path for record in chosen), names or (), strict=False))
-            parts = _parts(_measured(claim, measuring_spec_from_dict(spec), folder, chosen, written, named), chosen)
+            names = dict(zip((record.path for record in chosen), told["names"] or (), strict=False))
+            spec = measuring_spec_from_dict(told["spec"])
+            parts = _parts(_measured(claim, spec, folder, chosen, output, names), chosen)
         for part in parts:
-            claim.write(record_command("chunk", **asdict(Chunk(run_id, attempt, worker_name(), part, claim.number))))
-            ring(job.connection)
+            message = ImagesMeasured(
+                run_id=run_id, attempt=attempt, claim=claim.number, worker=worker_name(), results=tuple(part)
+            )
+            claim.write(message.command())
+            wake(job.connection)
             results += part
+        if chunk is not None and len(results) == len(chosen):
+            claim.write(live.job_done_command(chunk))
     except TakenOver as reason:
         LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
         return None
@@ -89,14 +86,14 @@ def measure_chunk(
 def check_images(
     run_id: str, attempt: int, spec: dict[str, Any], root: str, records: list[dict[str, Any]]
 ) -> Retry | None:
-    """Measure these images of a finished run again by the reference and send what it gave to the record queue.
+    """Measure these images of a finished run again by the reference and send the results to the record worker.
 
     root: folder as the dashboard's host has it. Images that this host cannot reach are left to another one's worker,
     as in `measure_chunk`. Nothing is sent where another worker has taken the job over, or the run has been retried.
     """
     job = get_current_job()
     if job is None:
-        raise RuntimeError("expected to be called by a worker; got a direct call")
+        raise RuntimeError("Expected to be called by a worker, got a direct call.")
     live = LiveRun(job.connection, run_id)
     live.reopen(attempt)
     if (claim := live.claim(job.id, attempt)) is None:
@@ -113,16 +110,24 @@ def check_images(
         for record in chosen
         for row in measure_again(record, folder, measuring_spec_from_dict(spec))
     ]
-    at = datetime.now(UTC).isoformat()
     try:
-        claim.write(record_command("checked", run_id=run_id, attempt=attempt, rows=rows, at=at))
+        message = ImagesChecked(run_id=run_id, attempt=attempt, claim=claim.number, rows=tuple(rows))
+        claim.write(message.command())
     except TakenOver as reason:
         LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
         return None
-    ring(job.connection)
+    wake(job.connection)
     live.log(f"{worker_name()}: {len(chosen)} images measured again by the reference")
     live.end(None, attempt)
     return None
+
+
+def _told(live: LiveRun, chunk: int | None) -> dict[str, Any]:
+    """Return what a job measures, from the run's facts and the job's own part; nothing where its run has ended."""
+    facts, text = live.facts(), live.job(chunk or 0)
+    if facts is None or text is None:
+        return {}
+    return {"spec": json.loads(facts.spec), "root": facts.root, "output": facts.output, **json.loads(text)}
 
 
 def _parts(results: Iterator[ImageResult], records: Sequence[Record]) -> Iterator[list[ImageResult]]:
@@ -156,7 +161,7 @@ def _measured(
 ) -> Iterator[ImageResult]:
     live = claim.live
     for record in records:
-        if live.stopped(claim.attempt, claim):
+        if live.stopped(claim.attempt, claim) or live.suspended():
             return
         if live.try_part(record.image_id) > MAX_TRIES:
             reason = f"expected to measure {record.path}; the process died {MAX_TRIES} times at it"

@@ -1,6 +1,6 @@
-"""What the record worker does: writes the records that wait, finishes runs, and ends those that cannot end themselves.
+"""What the record worker does: writes the messages that wait, finishes runs, and ends those that cannot end themselves.
 
-A record is taken off the list only once it has been written; the store replaces by key, so that one that is written
+A message is taken off the list only once it has been written; the store replaces by key, so that one that is written
 again after a crash changes nothing.
 """
 
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
 from rq import get_current_job
-from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
+from rq.job import Job
 
 from core.compression.measure import Chunk, ImageResult
 from core.compression.results import run_results
@@ -27,82 +27,64 @@ from core.data.metadata import LeftOut
 from core.errors import DermSlimError, StoreError, StoreUnavailable
 from core.settings import Settings
 from core.store.file import plain_rows
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.store.trainings import ENDED
-from core.training.results import EpochResult, StepResult
-from core.training.specs import TRAINING_SPECS
-from jobs import studies, verification
+from jobs import messages, studies, verification
 from jobs.connection import Connection
 from jobs.hosts import tell_folders
-from jobs.live_runs import LiveRun, active_runs
+from jobs.live_runs import LiveRun, RunFacts, active_runs
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
-from jobs.messages import RECORDS, REJECTED, dataset_from_dict, ring, waiting
+from jobs.messages import MESSAGES, REJECTED, Message, RunDeleted, read, waiting, wake
 from jobs.queues import Queues
-from jobs.run_jobs import enqueue_current, is_due, release
+from jobs.run_jobs import enqueue, is_under_way, jobs_of, resume
 from jobs.upkeep import retention, webhooks
 
 LOG = logging.getLogger(__name__)
-UNKNOWN = "someone"  # who asked, in records of a time when that was not said
-WAIT_FOR_STORE = 600.0  # seconds that a record waits for a store that another process holds
+WAIT_FOR_STORE = 600.0  # seconds that a message waits for a store that another process holds
 LONGEST_SUBMISSION = 300.0  # seconds; a submitter that needs longer has died half-way
 MOST_AT_ONCE = 64  # chunks recorded in one transaction
-BREATH = 0.1  # seconds in which more records gather, so that workers' small chunks share a transaction
-LONGEST_TURN = 60.0  # seconds that one bell keeps the record worker at the list
-UNUSABLE = (StoreError, TypeError, KeyError, ValueError)  # what a malformed record raises
-UNDER_WAY = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
+CHUNK_BEGINS = json.dumps({"kind": messages.ImagesMeasured.kind, "values": {}})[:-3].encode()
+GATHERING = 0.1  # seconds in which more messages gather, so that workers' small chunks share a transaction
+LONGEST_TURN = 60.0  # seconds that one job keeps the record worker at the list
+UNUSABLE = (StoreError, TypeError, KeyError, ValueError)  # what a malformed message raises
 
 
 def write_waiting() -> None:
-    """Write the records that wait, in order; chunks that follow each other go into one transaction.
+    """Write the messages that wait, in order; chunks that follow each other go into one transaction.
 
-    A record that cannot be written is put aside in REJECTED, so that it does not stand in the way of the others; all
+    A message that cannot be written is put aside in REJECTED, so that it does not stand in the way of the others; all
     stay on the list where the store takes nothing: held by another program, damaged, on a full disk.
     """
     store, connection = _store(), _connection()
     started = time.monotonic()
-    while texts := connection.lrange(RECORDS, 0, MOST_AT_ONCE - 1):
-        taken = _leading_chunks(texts) or texts[:1]
+    while texts := connection.lrange(MESSAGES, 0, MOST_AT_ONCE - 1):
+        chunks = list(takewhile(lambda text: text.startswith(CHUNK_BEGINS), texts))
+        taken = chunks or texts[:1]
         try:
-            _write(store, taken)
+            _write(store, [read(text) for text in taken])
         except StoreUnavailable:
             raise
         except UNUSABLE:
             for text in taken:
                 _write_or_reject(store, connection, text)
-        connection.ltrim(RECORDS, len(taken), -1)
+        connection.ltrim(MESSAGES, len(taken), -1)
         if len(texts) < MOST_AT_ONCE:
-            time.sleep(BREATH)
+            time.sleep(GATHERING)
         if time.monotonic() - started > LONGEST_TURN:
-            ring(connection)
+            wake(connection)
             return
-
-
-def _leading_chunks(texts: Sequence[bytes]) -> Sequence[bytes]:
-    return list(takewhile(lambda text: json.loads(text)["kind"] == "chunk", texts))
-
-
-def _write(store: Store, texts: Sequence[bytes]) -> None:
-    records = [json.loads(text) for text in texts]
-    if records[0]["kind"] == "chunk":
-        for run_id in sorted(store.record_images([_chunk(record["values"]) for record in records])):
-            finish(store, run_id)
-    else:
-        WRITERS[records[0]["kind"]](store, **records[0]["values"])
 
 
 def _write_or_reject(store: Store, connection: Connection, text: bytes) -> None:
     try:
-        _write(store, [text])
+        _write(store, [read(text)])
     except StoreUnavailable:
         raise
     except UNUSABLE:
-        run_id = json.loads(text)["values"].get("run_id")
-        LOG.exception("a record could not be written; put aside in %s", REJECTED, extra={"run_id": run_id})
+        found = re.search(rb'"run_id": "([^"]*)"', text)
+        about = {"run_id": found[1].decode(errors="replace") if found else None}
+        LOG.exception("a message could not be written; put aside in %s", REJECTED, extra=about)
         connection.rpush(REJECTED, text)
-
-
-def _chunk(values: dict[str, Any]) -> Chunk:
-    return Chunk(**{**values, "results": [ImageResult.from_dict(each) for each in values["results"]]})
 
 
 def _store() -> Store:
@@ -112,114 +94,67 @@ def _store() -> Store:
 def _connection() -> Connection:
     job = get_current_job()
     if job is None:
-        raise RuntimeError("expected to be called by the record worker; got a direct call")
+        raise RuntimeError("Expected to be called by the record worker, got a direct call.")
     return job.connection
 
 
-def _write_dataset(store: Store, values: dict[str, Any], at: str) -> None:
-    store.record_dataset(dataset_from_dict(values), datetime.fromisoformat(at))
-    tell_folders(store, _connection())
+def _write(store: Store, given: Sequence[Message]) -> None:
+    """Write a message, or chunks of measured images in one transaction."""
+    chunks = [Chunk(**dict(each)) for each in given if isinstance(each, messages.ImagesMeasured)]
+    if chunks:
+        for run_id in sorted(store.record_images(chunks)):
+            finish(store, run_id)
+        return
+    match given[0]:
+        case messages.DatasetRegistered() as told:
+            store.record_dataset(told.values, told.at)
+            tell_folders(store, _connection())
+        case messages.DatasetRemoved(name=name, by=by):
+            store.remove_dataset(name)
+            tell_folders(store, _connection())
+            LOG.info("%s removed the registration of data set %s", by, name, extra={"by": by, "dataset": name})
+        case messages.RunSubmitted() as told:
+            store.record_run(told.values)
+        case messages.RunStarted() as told:
+            store.record_started(told.run_id, told.attempt, told.at)
+        case messages.RunCancelled() as told:
+            store.record_cancelled(told.run_id, told.attempt, told.at)
+            _forget(store, told.run_id)
+        case messages.RunRetried() as told:
+            if told.step is not None:
+                store.record_training_retry(told.run_id, told.attempt, told.step)
+                return
+            store.record_retry(told.run_id, told.attempt)
+            if told.complete:  # nothing was missing
+                finish(store, told.run_id)
+        case messages.ImagesChecked() as told:
+            store.record_checks(told.run_id, told.attempt, told.rows, told.at)
+        case messages.TrainingDataBuilt() as told:
+            store.record_training_data(told.run_id, told.attempt, told.values, claim=told.claim)
+        case messages.StepRecorded(result=result, worker=worker) as told:
+            times = (told.started_at, told.finished_at)
+            store.record_step(told.run_id, told.attempt, result, worker, *times, claim=told.claim)
+        case messages.EpochsTrained(step=step, epochs=epochs) as told:
+            store.record_epochs(told.run_id, told.attempt, step, epochs, told.ended_at, claim=told.claim)
+        case messages.TrainingEnded() as told:
+            store.record_training_ended(told.run_id, told.attempt, told.error, told.at, claim=told.claim)
+            _forget(store, told.run_id)
+        case messages.StudySubmitted() as told:
+            store.record_study(dict(told.values))
+        case messages.StudyStatus() as told:
+            store.record_study_status(told.study, told.status, told.error, told.at, told.spec)
+        case RunDeleted() as told:
+            _delete(store, told)
+        case other:
+            raise ValueError(f"Expected a message that the record worker writes, got {type(other).__name__}.")
 
 
-def _write_removed_dataset(store: Store, name: str, by: str = UNKNOWN) -> None:
-    store.remove_dataset(name)
-    tell_folders(store, _connection())
-    LOG.info("%s removed the registration of data set %s", by, name, extra={"by": by, "dataset": name})
-
-
-def _write_run(store: Store, values: dict[str, Any]) -> None:
-    store.record_run(NewRun(**{**values, "submitted_at": datetime.fromisoformat(values["submitted_at"])}))
-
-
-def _write_started(store: Store, run_id: str, attempt: int, at: str) -> None:
-    store.record_started(run_id, attempt, datetime.fromisoformat(at))
-
-
-def _write_cancelled(store: Store, run_id: str, attempt: int, at: str) -> None:
-    store.record_cancelled(run_id, attempt, datetime.fromisoformat(at))
-    _forget(store, run_id)
-
-
-def _write_checked(store: Store, run_id: str, attempt: int, rows: list[dict[str, Any]], at: str) -> None:
-    store.record_checks(run_id, attempt, rows, datetime.fromisoformat(at))
-
-
-def _write_training_data(store: Store, run_id: str, attempt: int, values: dict[str, Any], claim: int = 0) -> None:
-    store.record_training_data(run_id, attempt, values, claim=claim)
-
-
-def _write_step(
-    store: Store,
-    run_id: str,
-    attempt: int,
-    result: dict[str, Any],
-    worker: str,
-    started_at: str,
-    finished_at: str | None,
-    claim: int = 0,
-) -> None:
-    ended = datetime.fromisoformat(finished_at) if finished_at else None
-    began, found = datetime.fromisoformat(started_at), StepResult.from_dict(result)
-    store.record_step(run_id, attempt, found, worker, began, ended, claim=claim)
-
-
-def _write_epochs(
-    store: Store, run_id: str, attempt: int, step: int, epochs: list[dict[str, Any]], ended_at: str, claim: int = 0
-) -> None:
-    results = [EpochResult(**each) for each in epochs]
-    store.record_epochs(run_id, attempt, step, results, datetime.fromisoformat(ended_at), claim=claim)
-
-
-def _write_training_ended(store: Store, run_id: str, attempt: int, error: str | None, at: str, claim: int = 0) -> None:
-    store.record_training_ended(run_id, attempt, error, datetime.fromisoformat(at), claim=claim)
-    _forget(store, run_id)
-
-
-def _write_training_retried(store: Store, run_id: str, attempt: int, step: int) -> None:
-    store.record_training_retry(run_id, attempt, step)
-
-
-def _write_study(store: Store, values: dict[str, Any]) -> None:
-    store.record_study({**values, "submitted_at": datetime.fromisoformat(values["submitted_at"])})
-
-
-def _write_study_status(
-    store: Store, study: str, status: str, error: str | None, at: str | None, spec: str | None = None
-) -> None:
-    store.record_study_status(study, status, error, datetime.fromisoformat(at) if at else None, spec)
-
-
-def _write_deleted(store: Store, run_id: str, attempt: int, dataset: str | None, by: str = UNKNOWN) -> None:
-    gone = retention.delete(Settings.from_environment(), store, _connection(), run_id, attempt, dataset)
+def _delete(store: Store, message: RunDeleted) -> None:
+    run_id, dataset, by = message.run_id, message.dataset, message.by
+    gone = retention.delete(Settings.from_environment(), store, _connection(), run_id, message.attempt, dataset)
     facts = {"run_id": run_id, "by": by, "dataset": dataset}
     written = f" and its data set {dataset}" if dataset else ""
     LOG.info("%s %s run %s%s", by, "deleted" if gone else "could not delete", run_id, written, extra=facts)
-
-
-def _write_retried(store: Store, run_id: str, attempt: int, complete: bool) -> None:
-    store.record_retry(run_id, attempt)
-    if complete:  # nothing was missing
-        finish(store, run_id)
-
-
-# By kind; chunks, which share transactions, have their own way in `_write`.
-WRITERS: dict[str, Callable[..., None]] = {
-    "dataset": _write_dataset,
-    "removed_dataset": _write_removed_dataset,
-    "run": _write_run,
-    "started": _write_started,
-    "cancelled": _write_cancelled,
-    "retried": _write_retried,
-    "checked": _write_checked,
-    "training_data": _write_training_data,
-    "step": _write_step,
-    "epochs": _write_epochs,
-    "training_ended": _write_training_ended,
-    "training_retried": _write_training_retried,
-    "study": _write_study,
-    "study_status": _write_study_status,
-    "deleted": _write_deleted,
-}
 
 
 def finish(store: Store, run_id: str) -> None:
@@ -302,87 +237,61 @@ def reconcile() -> None:
     for run_id in sorted(active - set(unfinished["run_id"])):
         if run_id in set(runs["run_id"]):
             _forget(store, run_id)
-    for facts in plain_rows(unfinished):
-        reconcile_one = _reconcile_training if facts["kind"] in TRAINING_SPECS else _reconcile_run
-        reconcile_one(store, LiveRun(connection, facts["run_id"]), facts["run_id"], facts["attempt"])
+    for row in plain_rows(unfinished):
+        _reconcile(store, LiveRun(connection, row["run_id"]), row["attempt"])
     tell_folders(store, connection)
     studies.advance_all(Queues(Settings.from_environment(), connection))
     webhooks.announce_new(Settings.from_environment(), store, connection)
 
 
-def _settled_facts(store: Store, live: LiveRun, run_id: str, attempt: int, gone: str) -> dict[str, str] | None:
-    """Return what the queue knows of a run; None while that may change, or once it is gone: the run then fails so."""
-    known = live.facts()
-    if not known:
-        store.record_failed(run_id, attempt, gone, datetime.now(UTC))
-        return None
-    if int(known["attempt"]) != attempt:
-        return None  # the record of a retry is on its way
-    if known.get("submitting") and time.time() - float(known["submitting"]) < LONGEST_SUBMISSION:
-        return None
-    return known
+def _reconcile(store: Store, live: LiveRun, attempt: int) -> None:
+    """Start a run whose hour has come, enqueue jobs that are gone again, and end a run that cannot go on."""
+    facts = live.facts()
+    if facts is None:
+        _fail(store, live, attempt, "expected the queue to know this run; its jobs are gone. Retry does what is left")
+    if facts is None or facts.attempt != attempt:
+        return  # the message about a retry is on its way
+    if facts.submitting is not None and time.time() - facts.submitting < LONGEST_SUBMISSION:
+        return
+    if facts.is_due:
+        live.log(f"resumed: it was to start after {facts.starts_at}")
+        resume(live)
+    if facts.suspended:
+        return
+    jobs = jobs_of(live)
+    for job_id in enqueue_missing(job for job in jobs if job is not None):
+        live.log(f"{job_id} had been given to a worker that is gone; enqueued again")
+    if any(is_under_way(job) for job in jobs) or waiting(live.connection):
+        return  # what the last job sent may be among the messages
+    reasons = [_reason(job) for job in jobs if job is not None and job.is_failed]
+    if not reasons and live.jobs_left():  # a process died between a job's end and the next one's beginning
+        live.log("its jobs were gone; enqueued again")
+        enqueue(live)
+    elif facts.trains:
+        live.end_training()
+        gone = "expected the submission to reach the queue; its process died half-way. Retry submits it anew"
+        _fail(store, live, attempt, reasons[-1] if reasons else gone)
+    else:
+        _give_up(store, live, facts, reasons[0] if reasons else "expected a job to measure this image; its job is gone")
 
 
-def _reconcile_run(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
-    gone = "expected the queue to know this run; its jobs are gone. Retry measures what is missing"
-    known = _settled_facts(store, live, run_id, attempt, gone)
-    if known is None:
-        return
-    jobs = _jobs(live)
-    if any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs):
-        return
-    if waiting(live.connection):
-        return  # what the last job sent may be among them
-    reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
-    recorded = set(store.images(run_id)["image_id"])
-    spec = measuring_spec_from_dict(json.loads(known["spec"]))
+def _fail(store: Store, live: LiveRun, attempt: int, reason: str) -> None:
+    store.record_failed(live.run_id, attempt, reason, datetime.now(UTC))
+    _forget(store, live.run_id)
+
+
+def _give_up(store: Store, live: LiveRun, facts: RunFacts, reason: str) -> None:
+    """Record the images of a run that are missing as failed, and finish it."""
+    recorded = set(store.images(live.run_id)["image_id"])
+    spec = measuring_spec_from_dict(json.loads(facts.spec))
     source = store.dataset(spec.dataset)
-    missing = (
-        [] if source is None else [r for r in source.sample(spec.sample_size, spec.seed) if r.image_id not in recorded]
-    )
-    reason = reasons[0] if reasons else "expected a job to measure this image; its job is gone"
-    lost = [ImageResult(record.image_id, "failed", reason, 0.0) for record in missing]
+    sample = () if source is None else source.sample(spec.sample_size, spec.seed)
+    missing = [record.image_id for record in sample if record.image_id not in recorded]
+    lost = [ImageResult(image_id, "failed", reason, 0.0) for image_id in missing]
     if lost:
         live.log(f"{len(lost)} images given up: {reason}")
-    if not lost or store.record_images([Chunk(run_id, attempt, "record worker", lost)]):
-        finish(store, run_id)
-
-
-def _reconcile_training(store: Store, live: LiveRun, run_id: str, attempt: int) -> None:
-    """Start a run whose hour has come; fail one whose job is gone without a word."""
-    gone = "expected the queue to know this run; its job is gone. Retry goes on from the step it was at"
-    known = _settled_facts(store, live, run_id, attempt, gone)
-    if known is None:
-        return
-    until = live.hold()
-    if is_due(until):
-        live.log(f"released: it was to start after {until}")
-        release(live, attempt)
-        return
-    jobs = [] if until else _jobs(live)
-    under_way = any(each is not None and each.get_status(refresh=False) in UNDER_WAY for each in jobs)
-    if until or under_way or waiting(live.connection):
-        return
-    reasons = [_reason(each) for each in jobs if each is not None and each.is_failed]
-    if reasons:
-        live.end_training()
-        store.record_failed(run_id, attempt, reasons[-1], datetime.now(UTC))
-        _forget(store, run_id)
-    elif live.newest_state() is None:
-        error = "expected the submission to reach the queue; its process died half-way. Retry submits it anew"
-        store.record_failed(run_id, attempt, error, datetime.now(UTC))
-        _forget(store, run_id)
-    else:  # the process died between a job's end and the next one's beginning
-        live.log("its job was gone; enqueued again")
-        enqueue_current(live, attempt)
-
-
-def _jobs(live: LiveRun) -> list[Job | None]:
-    """Return a run's jobs, None for those that are gone; what no queue holds is enqueued again first."""
-    jobs: list[Job | None] = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
-    for job_id in enqueue_missing(each for each in jobs if each is not None):
-        live.log(f"{job_id} had been given to a worker that is gone; enqueued again")
-    return jobs
+    if not lost or store.record_images([Chunk(live.run_id, facts.attempt, "record worker", lost)]):
+        finish(store, live.run_id)
 
 
 def _reason(job: Job) -> str:

@@ -1,208 +1,224 @@
-"""How a training run moves through the queue: one job a step, held, released and moved between priorities.
+"""A run's jobs in the queue, whatever its kind: enqueued, suspended, resumed, moved between priorities, begun.
 
-A step's state (what `core.training.algorithm2` knows before it) lies in Redis under the step's number, so that the job
-itself carries three small values and may be enqueued again at any time, by whoever finds that it is missing.
+What a job does (a chunk of images to measure, or what Algorithm 2 knows before a step) lies in Redis under the run and
+the job's number. The job itself carries three small values, and whoever finds that it is missing may enqueue it again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import zlib
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 
-from rq import Queue, Retry
+from pydantic import TypeAdapter
+from redis.client import Pipeline
+from rq import Queue, Retry, get_current_job
 from rq.command import send_stop_job_command
-from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from core.data.datasets import Dataset
 from core.errors import DatasetError, SpecError
-from core.training import algorithm2 as schedule
-from core.training.algorithm2 import State
-from jobs.connection import TRAIN, Connection, queue
-from jobs.live_runs import PREFIX, Command, LiveRun
-from jobs.messages import dataset_from_dict, dataset_to_dict
+from jobs.connection import PRIORITIES, SVD, TRAIN, Connection, queue, queue_name
+from jobs.live_runs import PREFIX, SUSPENDED, Claim, LiveRun, RunFacts
+from jobs.messages import RunStarted, send
 
-HIGH, NORMAL, LOW = "high", "normal", "low"
-PRIORITIES = (HIGH, NORMAL, LOW)
-PAUSED = "paused"
-QUEUE_OF = {HIGH: f"{TRAIN}-high", NORMAL: TRAIN, LOW: f"{TRAIN}-low"}
-TRAIN_QUEUES = tuple(QUEUE_OF[priority] for priority in PRIORITIES)  # in the order that a worker empties them
-STEP_HOURS = 48  # that one step may take before it counts as hung
-STEP_TRIES = 1000  # a step is begun again when its process dies; it is given up by `live.MAX_TRIES` at one epoch
+UNDER_WAY = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus.DEFERRED)
 DATASET_DAYS = 60  # that a data set's description waits for the workers of a run
-CHECKPOINT_DAYS = 30  # that the checkpoint of a run which has ended waits for a retry
-STOPPING = "stops after this epoch"
+STEP_SECONDS = 48 * 3600  # that one step may take before it counts as hung
+DATASET = TypeAdapter(Dataset)
 
 
-def train_queue(priority: str, connection: Connection) -> Queue:
-    """Return the queue of a priority. SpecError for an unknown one."""
-    check_priority(priority)
-    return queue(QUEUE_OF[priority], connection)
+@dataclass(frozen=True)
+class JobKind:
+    """How jobs of one kind of run are enqueued. number: the argument of `function` that takes the job's number."""
+
+    worker: str
+    function: str
+    number: str
+    retry: Retry
+
+
+# A job is begun again when its process dies; an image, or an epoch, is given up after `live_runs.MAX_TRIES`.
+MEASURING = JobKind(SVD, "jobs.measure_task.measure_chunk", "chunk", Retry(max=12))
+TRAINING = JobKind(TRAIN, "jobs.train_task.train_step", "step", Retry(max=1000, enqueue_at_front=True))
 
 
 def check_priority(priority: str) -> None:
     """Raise SpecError for an unknown priority."""
-    if priority not in QUEUE_OF:
+    if priority not in PRIORITIES:
         raise SpecError(f"priority: expected one of {', '.join(PRIORITIES)}; got {priority!r}")
 
 
-def hold_text(start_after: datetime | None) -> str:
-    """Return what holds a run until a moment: empty for None. SpecError for one without a time zone."""
-    if start_after is None:
-        return ""
-    if start_after.tzinfo is None:
+def check_start(start_after: datetime | None) -> None:
+    """Raise SpecError for a moment without a time zone."""
+    if start_after is not None and start_after.tzinfo is None:
         raise SpecError(f"start after: expected a moment with its time zone; got {start_after}")
-    return start_after.isoformat()
 
 
 # -- data sets ---------------------------------------------------------------------------------------------------------
 
 
-def _dataset_key(fingerprint: str) -> str:
+def dataset_key(fingerprint: str) -> str:
+    """Return the key that holds a data set's description."""
     return f"{PREFIX}:dataset:{fingerprint}"
 
 
 def leave_dataset(connection: Connection, dataset: Dataset) -> None:
     """Leave a data set's description for workers that do not see the store."""
-    text = json.dumps(dataset_to_dict(dataset)).encode()
-    connection.set(_dataset_key(dataset.fingerprint), zlib.compress(text), ex=DATASET_DAYS * 24 * 3600)
+    text = zlib.compress(DATASET.dump_json(dataset))
+    connection.set(dataset_key(dataset.fingerprint), text, ex=DATASET_DAYS * 24 * 3600)
 
 
 def fetch_dataset(connection: Connection, fingerprint: str) -> Dataset:
     """Return the data set that was left under its fingerprint. DatasetError where it is gone."""
-    text = connection.get(_dataset_key(fingerprint))
+    text = connection.get(dataset_key(fingerprint))
     if text is None:
         raise DatasetError("expected the queue to hold the data set's description; it is gone. Retry leaves it anew")
-    return dataset_from_dict(json.loads(zlib.decompress(text)))
+    return DATASET.validate_json(zlib.decompress(text))
 
 
-# -- steps -------------------------------------------------------------------------------------------------------------
+# -- enqueuing ---------------------------------------------------------------------------------------------------------
 
 
-def job_id(live: LiveRun, attempt: int, step: int) -> str:
-    """Return the id of a step's job: the same for whoever enqueues it."""
-    return f"{live.run_id}--{attempt}-{step}"
+def job_id(live: LiveRun, attempt: int, number: int) -> str:
+    """Return the id of a run's job: the same for whoever enqueues it."""
+    return f"{live.run_id}--{attempt}-{number}"
 
 
-def enqueue_step(live: LiveRun, state: State, attempt: int) -> None:
-    """Enqueue the training that follows a state, unless it is under way or the run is held.
+def enqueue(live: LiveRun) -> None:
+    """Enqueue every job that is left and not under way, unless the run is suspended.
 
-    The next step of a run goes before the first of others, so that runs end one after the other.
+    All are enqueued in one transaction, and none twice, also where two processes do so at the same time. A step of a
+    run goes before the first steps of others, so that runs end one after the other.
     """
-    live.connection.execute_command(*state_command(live, state))
-    enqueue_current(live, attempt)
-
-
-def state_command(live: LiveRun, state: State) -> Command:
-    """Return the command that leaves a state for the step after it."""
-    return live.state_command(len(state.outcomes), json.dumps(schedule.to_dict(state)))
-
-
-def enqueue_current(live: LiveRun, attempt: int) -> None:
-    """Enqueue the newest step that has a state, unless it is under way, or the run is held or has ended."""
-    step = live.newest_state()
-    if step is None or live.hold() or live.past(step):
+    facts, numbers = live.facts(), live.jobs_left()
+    if facts is None or facts.suspended or not numbers:
         return
-    name = job_id(live, attempt, step)
-    former = _fetch(live.connection, name)
-    if _under_way(former):
-        return
-    if former is not None:
-        former.delete()  # its expiry, its result and its place among failed jobs would be the new one's
-    target = train_queue(live.priority(), live.connection)
-    live.add_jobs([name])
-    live.note_training(doing="waiting for a worker")
-    with contextlib.suppress(DuplicateJobError):  # another process was faster
-        target.enqueue(
-            "jobs.train_task.train_step",
-            kwargs={"run_id": live.run_id, "attempt": attempt, "step": step},
-            job_id=name,
-            unique=True,
-            job_timeout=STEP_HOURS * 3600,
-            result_ttl=3600,
-            failure_ttl=7 * 24 * 3600,
-            retry=Retry(max=STEP_TRIES, enqueue_at_front=True),
-            at_front=step > 0,
-            description=f"{live.run_id}, step {step}",
-        )
+    kind = TRAINING if facts.trains else MEASURING
+    target = queue(queue_name(kind.worker, facts.priority), live.connection)
+    ids = {number: job_id(live, facts.attempt, number) for number in numbers}
+
+    def enqueue_missing(pipe: Pipeline) -> None:
+        known = dict(zip(ids, _fetch(live.connection, ids.values()), strict=True))
+        missing = [number for number, job in known.items() if not is_under_way(job)]
+        pipe.multi()
+        for number in missing:
+            if (former := known[number]) is not None:
+                former.delete(pipeline=pipe)  # its expiry, result and place among failed jobs would be the new one's
+        if missing:
+            target.enqueue_many([_prepared(live, facts, kind, number) for number in missing], pipeline=pipe)
+            pipe.sadd(f"{live.key}:jobs", *(ids[number] for number in missing))
+            pipe.hset(live.key, "doing", "waiting for a worker")
+
+    live.connection.transaction(enqueue_missing, *(Job.key_for(each) for each in ids.values()))
 
 
-def state_of(live: LiveRun, step: int) -> State:
-    """Return the state before a step. SpecError where it is gone."""
-    text = live.state(step)
-    if text is None:
-        raise SpecError(f"expected the queue to hold the state before step {step}; it is gone. Retry makes it anew")
-    return schedule.from_dict(json.loads(text))
+def _prepared(live: LiveRun, facts: RunFacts, kind: JobKind, number: int) -> EnqueueData:
+    return Queue.prepare_data(
+        kind.function,
+        kwargs={"run_id": live.run_id, "attempt": facts.attempt, kind.number: number},
+        timeout=facts.timeout or STEP_SECONDS,
+        result_ttl=3600,
+        failure_ttl=7 * 24 * 3600,
+        job_id=job_id(live, facts.attempt, number),
+        at_front=kind is TRAINING and number > 0,
+        retry=kind.retry,
+        description=f"{live.run_id}, {kind.number} {number}",
+    )
 
 
-def _fetch(connection: Connection, name: str) -> Job | None:
-    try:
-        return Job.fetch(name, connection=connection, serializer=JSONSerializer)
-    except NoSuchJobError:
-        return None
+def jobs_of(live: LiveRun) -> list[Job | None]:
+    """Return the jobs that an attempt has had in the queue, None for those that are gone."""
+    return _fetch(live.connection, live.job_ids())
 
 
-def _under_way(job: Job | None) -> bool:
-    return job is not None and job.get_status() in (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED)
+def _fetch(connection: Connection, ids: Iterable[str]) -> list[Job | None]:
+    found: list[Job | None] = Job.fetch_many(list(ids), connection=connection, serializer=JSONSerializer)
+    return found
 
 
-def withdraw(live: LiveRun) -> None:
-    """Take a run's waiting jobs off the queue; one that runs is left to notice by itself."""
-    for job in Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer):
+def is_under_way(job: Job | None) -> bool:
+    """Return whether a job waits or a worker is at it."""
+    return job is not None and job.get_status(refresh=False) in UNDER_WAY
+
+
+def waits(live: LiveRun, attempt: int) -> bool:
+    """Return whether a training's step lies in the queue, so that no worker is at it."""
+    steps = live.jobs_left()
+    status = live.connection.hget(Job.key_for(job_id(live, attempt, steps[-1])), "status") if steps else None
+    return status is not None and status.decode() == JobStatus.QUEUED.value
+
+
+# -- operating ---------------------------------------------------------------------------------------------------------
+
+
+def dequeue(live: LiveRun) -> None:
+    """Delete a run's waiting jobs; a worker that is at one finds out by itself."""
+    for job in jobs_of(live):
         if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
             job.delete()
 
 
-def running_job(live: LiveRun) -> Job | None:
-    """Return the run's job that a worker is at, or None."""
-    jobs = (_fetch(live.connection, name) for name in live.job_ids())
-    return next((job for job in jobs if job is not None and job.get_status() == JobStatus.STARTED), None)
+def suspend(live: LiveRun) -> None:
+    """Begin nothing more of a run. A worker stops after the image, or the epoch, at hand."""
+    live.note(hold=SUSPENDED)
+    dequeue(live)
+    live.note(doing="stops after this epoch" if _running(live) else "")
 
 
-def waits(live: LiveRun, attempt: int) -> bool:
-    """Return whether a run's step lies in the queue, so that no worker is at it."""
-    step = live.newest_state()
-    if step is None:
-        return False
-    status = live.connection.hget(Job.key_for(job_id(live, attempt, step)), "status")
-    return status is not None and status.decode() == JobStatus.QUEUED.value
+def resume(live: LiveRun) -> None:
+    """Go on with a suspended or scheduled run where it was."""
+    live.note(hold="")
+    enqueue(live)
+
+
+def prioritise(live: LiveRun, priority: str) -> None:
+    """Move a run to another priority; what a worker is at is not interrupted."""
+    check_priority(priority)
+    live.note(priority=priority)
+    if live.jobs_left():  # else an older version enqueued the jobs: they stay where they are
+        dequeue(live)
+        enqueue(live)
 
 
 def stop_at_once(live: LiveRun) -> None:
-    """End the process of the run's job, in the middle of an epoch; what it has a checkpoint of stays."""
-    job = running_job(live)
-    if job is not None:
-        with contextlib.suppress(InvalidJobOperation, NoSuchJobError):  # it has ended by itself meanwhile
+    """End the processes of a run's jobs, in the middle of an image or an epoch; what has a checkpoint stays."""
+    for job in _running(live):
+        with suppress(InvalidJobOperation, NoSuchJobError):  # it has ended by itself meanwhile
             send_stop_job_command(live.connection, job.id, serializer=JSONSerializer)
 
 
-# -- holding -----------------------------------------------------------------------------------------------------------
+def _running(live: LiveRun) -> list[Job]:
+    return [job for job in jobs_of(live) if job is not None and job.get_status(refresh=False) == JobStatus.STARTED]
 
 
-def hold(live: LiveRun, until: str) -> None:
-    """Keep a run from going on: `PAUSED`, or a moment in ISO form. A step that runs stops after its epoch."""
-    live.set_hold(until)
-    withdraw(live)
-    live.note_training(doing=STOPPING if running_job(live) is not None else "")
+# -- a worker begins a job ---------------------------------------------------------------------------------------------
 
 
-def release(live: LiveRun, attempt: int) -> None:
-    """Let a held run go on where it was."""
-    live.set_hold("")
-    enqueue_current(live, attempt)
+def claim_job(run_id: str, attempt: int, number: int | None) -> tuple[Job, Claim] | None:
+    """Claim the job that this worker has begun; None where it is done, or its run is suspended or over.
+
+    number: None for a job of an older version, which says itself what it does.
+    """
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("Expected to be called by a worker, got a direct call.")
+    live, facts = LiveRun(job.connection, run_id), LiveRun(job.connection, run_id).facts()
+    if facts is None or facts.suspended or live.stopped(attempt):
+        return None
+    claim = live.claim(f"step {number}" if facts.trains else job.id, attempt)
+    # Asked after the claim: whoever had the job before cannot end it any more.
+    if claim is None or not (number is None or number in live.jobs_left()):
+        return None
+    return job, claim
 
 
-def is_due(until: str) -> bool:
-    """Return whether a run that is held until then may start."""
-    return until not in ("", PAUSED) and datetime.now(UTC) >= datetime.fromisoformat(until)
-
-
-def prioritise(live: LiveRun, attempt: int, priority: str) -> None:
-    """Move a run to another priority; a step that runs is not interrupted."""
-    train_queue(priority, live.connection)  # refuses an unknown one
-    live.set_priority(priority)
-    withdraw(live)
-    enqueue_current(live, attempt)
+def note_start(claim: Claim) -> None:
+    """Tell the record worker that the run has begun, once."""
+    if claim.live.begin():
+        send(claim.live.connection, RunStarted(run_id=claim.live.run_id, attempt=claim.attempt))

@@ -13,9 +13,9 @@ from rq import Worker
 
 from core.store.trainings import ENDED
 from core.training.specs import TRAINING_SPECS
-from jobs import run_jobs as training_jobs
-from jobs.connection import QUEUES
-from jobs.live_runs import LiveRun
+from jobs.connection import NORMAL, SERVED
+from jobs.live_runs import LiveRun, RunFacts
+from jobs.run_jobs import waits
 
 LATE = 45.0  # seconds without a sign of life after which a worker counts as dead
 
@@ -24,7 +24,7 @@ LATE = 45.0  # seconds without a sign of life after which a worker counts as dea
 class RunState:
     """A run as the store and the queue together see it.
 
-    status: 'queued', 'running', 'paused', 'scheduled' (to start at a later time), 'finished', 'failed', 'cancelled'.
+    status: 'queued', 'running', 'suspended', 'scheduled' (to start at a later time), 'finished', 'failed', 'cancelled'.
     total, done: images, or for a training run epochs, of the steps begun so far. failed: images or steps. rate: images
     a second. seconds_left: until the last image at that rate, or until the last epoch of the step. position: runs
     submitted before it that have not ended, for a queued run. step, step_name, epoch: where a training run is. doing:
@@ -49,7 +49,7 @@ class RunState:
     error: str | None = None
     synthetic: bool = False
     study: str | None = None
-    priority: str = training_jobs.NORMAL
+    priority: str = NORMAL
     starts_at: datetime | None = None
     step: int | None = None
     step_name: str | None = None
@@ -107,26 +107,30 @@ def recorded_state(row: dict[str, Any]) -> RunState:
 def live_state(live: LiveRun, recorded: RunState | None, position: int) -> RunState | None:
     """Return what the queue adds to the store's view of an active run; None when the queue has nothing newer."""
     facts = live.facts()
-    if not facts or (recorded is not None and recorded.ended and recorded.attempt >= int(facts["attempt"])):
+    if facts is None or (recorded is not None and recorded.ended and recorded.attempt >= facts.attempt):
         return None
-    started = facts.get("started_at")
+    status = facts.waiting_status or ("running" if facts.started_at else "queued")
+    if status == "running" and facts.trains and waits(live, facts.attempt):
+        status = "queued"
     state = RunState(
         run_id=live.run_id,
-        kind=facts["kind"],
-        dataset=facts["dataset"],
-        status="running" if started else "queued",
-        total=int(facts["total"]),
+        kind=facts.kind,
+        dataset=facts.dataset,
+        status=status,
+        total=facts.total,
         done=0,
         failed=0,
-        attempt=int(facts["attempt"]),
-        submitted_at=datetime.fromisoformat(facts["submitted_at"]),
-        submitted_by=facts["submitted_by"] or None,
-        started_at=datetime.fromisoformat(started) if started else None,
-        position=None if started else position,
-        synthetic=facts["synthetic"] == "1",
-        study=facts.get("study") or None,
+        attempt=facts.attempt,
+        submitted_at=facts.submitted_at or datetime.now(UTC),
+        submitted_by=facts.submitted_by,
+        started_at=facts.started_at,
+        position=None if facts.started_at else position,
+        synthetic=facts.synthetic,
+        study=facts.study,
+        priority=facts.priority,
+        starts_at=facts.starts_at,
     )
-    return _training_state(state, live, facts) if state.trains else _measuring_state(state, live)
+    return _training_state(state, facts) if facts.trains else _measuring_state(state, live)
 
 
 def _measuring_state(state: RunState, live: LiveRun) -> RunState:
@@ -135,35 +139,25 @@ def _measuring_state(state: RunState, live: LiveRun) -> RunState:
     return replace(state, done=done, failed=failed, rate=rate, seconds_left=left)
 
 
-def _training_state(state: RunState, live: LiveRun, facts: dict[str, str]) -> RunState:
-    epochs = int(json.loads(facts["spec"])["training"]["epochs"])
-    hold, step = facts.get("hold", ""), facts.get("step")
-    done, epoch = int(facts.get("epochs_done", 0)), int(facts.get("epoch", 0))
-    pace = float(facts["epoch_seconds"]) if "epoch_seconds" in facts else None
-    status = state.status
-    if hold:
-        status = training_jobs.PAUSED if hold == training_jobs.PAUSED else "scheduled"
-    elif status == "running" and training_jobs.waits(live, state.attempt):
-        status = "queued"
+def _training_state(state: RunState, facts: RunFacts) -> RunState:
+    epochs = int(json.loads(facts.spec)["training"]["epochs"])
     return replace(
         state,
-        status=status,
-        total=done - epoch + epochs,
-        done=done,
-        seconds_left=(epochs - epoch) * pace if pace is not None else None,
-        priority=facts.get("priority", training_jobs.NORMAL),
-        starts_at=datetime.fromisoformat(hold) if hold not in ("", training_jobs.PAUSED) else None,
-        step=int(step) if step is not None else None,
-        step_name=facts.get("step_name"),
-        epoch=epoch,
+        total=facts.epochs_done - facts.epoch + epochs,
+        done=facts.epochs_done,
+        seconds_left=None if facts.epoch_seconds is None else (epochs - facts.epoch) * facts.epoch_seconds,
+        step=facts.step,
+        step_name=facts.step_name,
+        epoch=facts.epoch,
         epochs=epochs,
-        doing=facts.get("doing") or None,
+        doing=facts.doing,
     )
 
 
 def worker_state(worker: Worker) -> WorkerState | None:
     """Return a worker that is alive and serves one of our queues, else None."""
-    kind = next((name for name in worker.queue_names() if name in QUEUES), None)
+    names = set(worker.queue_names())
+    kind = next((kind for kind, served in SERVED.items() if names & set(served)), None)
     if kind is None or worker.last_heartbeat is None:
         return None
     seen = worker.last_heartbeat.replace(tzinfo=UTC)

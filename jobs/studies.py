@@ -43,43 +43,44 @@ from core.store.file import plain_rows
 from core.training.specs import TrainSpec
 from core.training.steps import likely_networks
 from jobs.cli.options import command_line
-from jobs.connection import TRAIN, Connection
-from jobs.live_runs import PREFIX, LiveRun, active_runs
-from jobs.messages import send
+from jobs.connection import NORMAL, TRAIN, Connection
+from jobs.live_runs import PREFIX, SCHEDULED, SUSPENDED, Facts, LiveRun, active_runs
+from jobs.messages import NewStudy, StudyStatus, StudySubmitted, send
 from jobs.queues import Queues
-from jobs.run_jobs import NORMAL, PAUSED, is_due, train_queue
+from jobs.run_jobs import check_priority
 from jobs.run_states import RunState
 
 SAME_CLICK = 60  # seconds within which an equal study counts as the same submission
 CANCELLED = "cancelled"
 
 
+class StudyFacts(Facts):
+    """What is known of a study beside the store. refusals: why parts could not be submitted, as JSON, by part."""
+
+    refusals: str = "{}"
+
+
 class LiveStudy:
-    """What is known of a study beside the store, in Redis: priority, what holds it, and why parts were refused."""
+    """One study's key."""
 
     def __init__(self, connection: Connection, study: str) -> None:
         self.connection = connection
         self.key = f"{PREFIX}:study:{study}"
 
-    def facts(self) -> dict[str, str]:
-        """Return `priority`, `hold` (empty, 'paused', 'cancelled', or a moment in ISO form), `refusals` as JSON."""
-        return {name.decode(): value.decode() for name, value in self.connection.hgetall(self.key).items()}
+    def facts(self) -> StudyFacts:
+        """Return what is known of the study."""
+        return StudyFacts.model_validate(self.connection.hgetall(self.key))
 
     def note(self, **facts: str) -> None:
-        """Change some of the facts."""
+        """Change some of the facts, by the names that they have in Redis."""
         self.connection.hset(self.key, mapping=facts)
-
-    def hold(self) -> str:
-        """Return what holds the study; empty when nothing does."""
-        found = self.connection.hget(self.key, "hold")
-        return "" if found is None else str(found.decode())
 
 
 @dataclass(frozen=True)
 class StudyState:
     """A study as store and queue together see it.
 
-    status: 'running', 'paused', 'scheduled' (nothing starts before `starts_at`), 'finished', 'failed', 'cancelled'.
+    status: 'running', 'suspended', 'scheduled' (nothing starts before `starts_at`), 'finished', 'failed', 'cancelled'.
     """
 
     study: str
@@ -119,6 +120,7 @@ def submit_study(
     """
     spec = spec.replace(fingerprint=dataset.fingerprint)
     spec.check(dataset)
+    check_priority(priority)
     values = spec.to_dict()
     for row in plain_rows(queues.store.studies("running")):
         if json.loads(row["spec"]) == values:
@@ -127,23 +129,18 @@ def submit_study(
     study = f"{KIND}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     same_click = f"{PREFIX}:study-spec:{hashlib.sha256(text.encode()).hexdigest()}"
     with queues.connected() as connection:
-        train_queue(priority, connection)  # refuses an unknown one
         if not connection.set(same_click, study, nx=True, ex=SAME_CLICK):
             return str(connection.get(same_click).decode())
         LiveStudy(connection, study).note(priority=priority, hold=start_after.isoformat() if start_after else "")
-        send(
-            connection,
-            "study",
-            values={
-                "study": study,
-                "kind": KIND,
-                "dataset": dataset.name,
-                "spec": text,
-                "submitted_by": submitted_by or queues.user,
-                "submitted_at": datetime.now(UTC).isoformat(),
-                "command": command_line(spec),
-            },
+        made = NewStudy(
+            study=study,
+            kind=KIND,
+            dataset=dataset.name,
+            spec=text,
+            submitted_by=submitted_by or queues.user,
+            command=command_line(spec),
         )
+        send(connection, StudySubmitted(values=made))
     return study
 
 
@@ -196,11 +193,11 @@ def study_state(queues: Queues, study: str) -> StudyState | None:
         with queues.connected() as connection:
             facts = LiveStudy(connection, study).facts()
     except QueueUnavailable:
-        facts = {}
-    found = replace(find(queues, spec), refusals=json.loads(facts.get("refusals", "{}")))
-    hold, status = facts.get("hold", ""), row["status"]
-    if status == "running" and hold:
-        status = hold if hold in (PAUSED, CANCELLED) else status if is_due(hold) else "scheduled"
+        facts = StudyFacts()
+    found = replace(find(queues, spec), refusals=json.loads(facts.refusals))
+    status = row["status"]
+    if status == "running" and facts.waiting_status and not facts.is_due:
+        status = facts.waiting_status
     return StudyState(
         study=study,
         spec=spec,
@@ -211,8 +208,8 @@ def study_state(queues: Queues, study: str) -> StudyState | None:
         finished_at=row["finished_at"],
         error=row["error"],
         command=row["command"],
-        priority=facts.get("priority", NORMAL),
-        starts_at=datetime.fromisoformat(hold) if status == "scheduled" else None,
+        priority=facts.priority,
+        starts_at=facts.starts_at if status == SCHEDULED else None,
     )
 
 
@@ -235,25 +232,24 @@ def advance(queues: Queues, row: dict[str, Any]) -> None:
     with queues.connected() as connection:
         live = LiveStudy(connection, study)
         _complete_submissions(queues, connection, study)
-        hold = live.hold()
-        if hold == CANCELLED or (hold not in ("", PAUSED) and not is_due(hold)):
-            return
         facts, found = live.facts(), find(queues, spec)
+        if facts.suspended == CANCELLED or (facts.starts_at and not facts.is_due):
+            return
         refusals: dict[str, str] = {}
         datasets: dict[str, Dataset | None] = {}  # read once a round: ten thousand records take a while
         for each in progress(spec, study, found).of(READY):
-            if hold == PAUSED and isinstance(each.spec, TrainSpec):
+            if facts.suspended == SUSPENDED and isinstance(each.spec, TrainSpec):
                 continue
-            if live.hold() == CANCELLED:
+            if live.facts().suspended == CANCELLED:
                 return
             try:
-                _submit(queues, spec, each, row, facts.get("priority", NORMAL), datasets)
+                _submit(queues, spec, each, row, facts.priority, datasets)
             except (SpecError, DatasetError) as error:
                 refusals[each.part.key] = str(error)
-        if live.hold() == CANCELLED:  # while something was being submitted
+        if live.facts().suspended == CANCELLED:  # while something was being submitted
             _cancel_runs(queues, study)
             return
-        if json.loads(facts.get("refusals", "{}")) != refusals:
+        if json.loads(facts.refusals) != refusals:
             live.note(refusals=json.dumps(refusals))
     after = progress(spec, study, replace(found, refusals=refusals))  # what was submitted still counts as ready
     if after.status != "running":
@@ -265,7 +261,7 @@ def _complete_submissions(queues: Queues, connection: Connection, study: str) ->
     """Complete what a record worker that died was submitting."""
     for run_id in active_runs(connection):
         facts = LiveRun(connection, run_id).facts()
-        if facts.get("study") == study and facts.get("submitting"):
+        if facts is not None and facts.study == study and facts.submitting:
             queues.finish_submission(run_id)
 
 
@@ -316,29 +312,31 @@ def _cancel_runs(queues: Queues, study: str) -> None:
 
 def cancel_study(queues: Queues, study: str) -> None:
     """Stop a study: nothing more is submitted, its runs stop after the image or epoch at hand. See `resume_study`."""
-    row = _row(queues, study)
-    if row["status"] != "running":
-        raise SpecError(f"expected a study that is under way; {study} is {row['status']}")
+    _note_under_way(queues, study, CANCELLED)
     with queues.connected() as connection:
-        LiveStudy(connection, study).note(hold=CANCELLED)
-        send(connection, "study_status", study=study, status=CANCELLED, error=None, at=datetime.now(UTC).isoformat())
+        send(connection, StudyStatus(study=study, status=CANCELLED, at=datetime.now(UTC)))
     _cancel_runs(queues, study)
 
 
-def pause_study(queues: Queues, study: str) -> None:
-    """Hold a study's trainings, those under way after their epoch; its measuring goes on. See `resume_study`."""
+def suspend_study(queues: Queues, study: str) -> None:
+    """Suspend a study's trainings, those under way after their epoch; its measuring goes on. See `resume_study`."""
+    _note_under_way(queues, study, SUSPENDED)
+    for state in _own_runs(queues, study):
+        if state.trains:
+            queues.suspend(state.run_id)
+
+
+def _note_under_way(queues: Queues, study: str, suspended: str) -> None:
+    """Note why a study submits nothing more. SpecError for one that is not under way."""
     row = _row(queues, study)
     if row["status"] != "running":
         raise SpecError(f"expected a study that is under way; {study} is {row['status']}")
     with queues.connected() as connection:
-        LiveStudy(connection, study).note(hold=PAUSED)
-    for state in _own_runs(queues, study):
-        if state.trains:
-            queues.pause(state.run_id)
+        LiveStudy(connection, study).note(hold=suspended)
 
 
 def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
-    """Let a study go on now, whatever stopped it: a pause, a later start, a failure, or a cancellation.
+    """Let a study go on now, whatever stopped it: a suspension, a later start, a failure, or a cancellation.
 
     Runs that failed or were cancelled are retried from where they were. k: to go on with instead of the rule's. An
     error that keeps a run from being retried is raised after all else has been done.
@@ -353,15 +351,15 @@ def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
         if dataset is not None:
             spec.check(dataset)
     with queues.connected() as connection:
-        was = LiveStudy(connection, study).hold()
+        was = LiveStudy(connection, study).facts().suspended
         LiveStudy(connection, study).note(hold="", refusals="{}")
     errors = list(_retry_failed(queues, study, spec))
-    for state in _own_runs(queues, study) if was == PAUSED else ():
-        if state.status == PAUSED:
+    for state in _own_runs(queues, study) if was == SUSPENDED else ():
+        if state.status == SUSPENDED:
             queues.resume(state.run_id)
     with queues.connected() as connection:
         text = None if k is None else json.dumps(spec.to_dict())
-        send(connection, "study_status", study=study, status="running", error=None, at=None, spec=text)
+        send(connection, StudyStatus(study=study, status="running", spec=text))
     if errors:
         raise SpecError(f"{study} goes on, but not all of it: {'; '.join(errors)}")
 
@@ -377,14 +375,13 @@ def _retry_failed(queues: Queues, study: str, spec: ArticleSpec) -> Iterator[str
 
 
 def prioritise_study(queues: Queues, study: str, priority: str) -> None:
-    """Change the priority of a study's trainings, those to come included."""
+    """Change the priority of a study's runs, those to come included."""
     _row(queues, study)
+    check_priority(priority)
     with queues.connected() as connection:
-        train_queue(priority, connection)  # refuses an unknown one
         LiveStudy(connection, study).note(priority=priority)
     for state in _own_runs(queues, study):
-        if state.trains:
-            queues.prioritise(state.run_id, priority)
+        queues.prioritise(state.run_id, priority)
 
 
 # -- how long it takes -------------------------------------------------------------------------------------------------

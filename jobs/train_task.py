@@ -1,9 +1,9 @@
-"""What a `train` worker runs: one step of a training run a job, in a process that ends with it.
+"""What a `train` worker runs: one step of a training run per job, in a process that ends with it.
 
-An epoch's record is sent as it ends, while its checkpoint is being written. The process may be killed at any moment:
-the job is begun again, here or on another host, and goes on after the last epoch that has a checkpoint there. It may
-also be paused, and come back once another process is at its step, or has ended it: it has lost its claim then, and all
-that it would write is refused.
+A message about an epoch is sent as it ends, while its checkpoint is being written. The process may be killed at any
+moment: the job is begun again, here or on another host, and goes on after the last epoch that has a checkpoint there. A
+process that stands still for a while may come back once another one is at its step, or has ended it: it has lost its
+claim then, and all that it would write is refused.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rq import Retry, Worker, get_current_job
+from rq import Retry, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core.data.datasets import Dataset
 from core.data.folders import folder_here, images_here
 from core.data.training_arrays import locked
-from core.errors import Cancelled, DatasetError, DermSlimError, NotOnThisHost, TakenOver
+from core.errors import Cancelled, DatasetError, DermSlimError, NotOnThisHost, SpecError, TakenOver
 from core.settings import Settings
+from core.training import algorithm2
 from core.training import steps as training_runs
-from core.training.algorithm2 import Step, Stop
+from core.training.algorithm2 import State, Step, Stop
 from core.training.results import EpochResult, StepResult
 from core.training.specs import TrainSpec, training_spec_from_dict
 from core.training.steps import TrainingData, next_training, training_data
 from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name
-from jobs.live_runs import MAX_TRIES, TRAINING_ENDED, Claim, Command, LiveRun
-from jobs.messages import record_command, ring, send
-from jobs.run_jobs import enqueue_current, fetch_dataset, state_command, state_of
+from jobs.live_runs import ENDED, MAX_TRIES, Claim, Command, RunFacts
+from jobs.messages import EpochsTrained, RunMessage, StepRecorded, TrainingDataBuilt, TrainingEnded, now, wake
+from jobs.run_jobs import claim_job, enqueue, fetch_dataset, note_start
 from jobs.run_states import worker_state
 
 REPORT = 1.0  # seconds between two words about images being prepared
@@ -45,31 +46,20 @@ HOLDER_NAME = ".training-worker"  # beside it, the name of that process's worker
 LOG = logging.getLogger(__name__)
 
 
-def now() -> str:
-    """Return this moment as records carry it."""
-    return datetime.now(UTC).isoformat()
-
-
 def train_step(run_id: str, attempt: int, step: int) -> Retry | None:
     """Train one step of a run, record it, and enqueue the next, or end the run.
 
-    Stops after the epoch at hand when the run is cancelled or held. A step that cannot be trained is recorded as
+    Stops after the epoch at hand when the run is cancelled or suspended. A step that cannot be trained is recorded as
     failed and the run goes on; what goes wrong otherwise (a folder that is gone, a GPU that vanishes) ends the run
     with the reason, and a retry goes on from there. One process a host is at a run: another one, of an attempt that
     was retried or of a worker that was taken for dead, is waited for while its worker gives signs of life. A process
     whose step another one has begun since ends without a trace. A run whose images this host cannot reach is left to
     another one's worker (then a Retry is returned); it ends with the reason where there is none.
     """
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("expected to be called by a worker; got a direct call")
-    live = LiveRun(job.connection, run_id)
-    if live.stopped(attempt) or live.hold() or (claim := live.claim(f"step {step}", attempt)) is None:
+    if (taken := claim_job(run_id, attempt, step)) is None:
         return None
-    if live.past(step):  # asked after the claim: who had the step before cannot end it any more
-        return None
-    if live.begin():
-        send(job.connection, "started", run_id=run_id, attempt=attempt, at=now())
+    job, claim = taken
+    note_start(claim)
     try:
         return _train_claimed(job, claim, step)
     except TakenOver as reason:
@@ -82,19 +72,19 @@ def _train_claimed(job: Job, claim: Claim, step: int) -> Retry | None:
     try:
         training.folder.mkdir(parents=True, exist_ok=True)
         with training.alone():
-            if not live.past(step):
+            if step in live.jobs_left():
                 training.run(step)
     except TakenOver:
         raise
     except Cancelled as reason:
         live.log(f"{worker_name()}: {reason}")
         live.forget_tries()
-        live.note_training(doing="")
+        live.note(doing="")
     except NotOnThisHost as reason:
         claim.check()
         if again := left_to_others(job, live, str(reason)):
             live.forget_tries()
-            live.note_training(doing="waiting for a worker that reaches its images")
+            live.note(doing="waiting for a worker that reaches its images")
             return again
         training.end(str(reason))
     except DermSlimError as error:
@@ -121,24 +111,24 @@ class _Training:
         self.connection = self.live.connection
         self.settings = Settings.from_environment()
         self.folder = self.settings.trained / self.live.run_id
-        self.facts = self.live.facts()
+        self.facts = claim.live.facts() or RunFacts(attempt=claim.attempt)
 
     def run(self, number: int) -> None:
-        spec = training_spec_from_dict(json.loads(self.facts["spec"]))
-        state = state_of(self.live, number)
+        spec = training_spec_from_dict(json.loads(self.facts.spec))
+        state = self._state(number)
         step = next_training(spec, state)
         if isinstance(step, Stop):
             self.end(None, step.reason)
             return
         place = training_runs.take_over_checkpoint(self.folder, step, self.claim.number)
-        dataset = fetch_dataset(self.connection, self.facts["fingerprint"])
+        dataset = fetch_dataset(self.connection, self.facts.fingerprint)
         began = now()
         before = self._before(spec, step)
-        if self.facts.get("step") != str(step.index):
-            self.claim.note_training(step=step.index, step_name=step.name, epoch=0, epochs_done=before)
-        self.claim.note_training(doing="starting Keras")
+        if self.facts.step != step.index:
+            self.claim.note(step=step.index, step_name=step.name, epoch=0, epochs_done=before)
+        self.claim.note(doing="starting Keras")
         known = training_runs.epochs_done(place)
-        self.claim.note_training(epoch=known, epochs_done=before + known)
+        self.claim.note(epoch=known, epochs_done=before + known)
         result = self._given_up(spec, step, known + 1)
         if result is None:
             self._leave(self._step_command(training_runs.described(spec, step), began))
@@ -149,8 +139,8 @@ class _Training:
         self.claim.check()
         self.live.log(f"{step.name}: {_verdict(result)}")
         if isinstance(following, Step):  # with its result, the step's end: no other result can be followed
-            self._leave(recorded, state_command(self.live, after), self.claim.end_command())
-            enqueue_current(self.live, self.attempt)
+            self._leave(recorded, self._state_command(after), self.claim.end_command())
+            enqueue(self.live)
         else:
             self.end(following.reason if after.outcomes[0].failure else None, following.reason, recorded)
         training_runs.forget_checkpoint(place)
@@ -177,25 +167,37 @@ class _Training:
             worker = Worker.find_by_key(f"rq:worker:{holder}", self.connection, serializer=JSONSerializer)
             if worker is None or worker_state(worker) is None:
                 raise _Silent(holder)
-        self.claim.note_training(doing="waiting for another process that is at this run")
+        self.claim.note(doing="waiting for another process that is at this run")
 
     def end(self, error: str | None, reason: str = "", *before: Command) -> None:
         """End the run: finished, or failed with an error. before: what is done at the same moment."""
         self.claim.check()
         self.live.log(error or reason)
-        ended = self._command("training_ended", error=error, at=now())
-        self._leave(*before, ended, self.live.note_command(**TRAINING_ENDED))
+        self._leave(*before, self._command(TrainingEnded, error=error), self.live.note_command(**ENDED))
 
-    def _command(self, kind: str, **values: Any) -> Command:
-        return record_command(kind, run_id=self.live.run_id, attempt=self.attempt, claim=self.claim.number, **values)
+    def _command(self, message: type[RunMessage], **values: Any) -> Command:
+        claim = self.claim
+        return message(run_id=self.live.run_id, attempt=claim.attempt, claim=claim.number, **values).command()
 
     def _leave(self, *commands: Command) -> None:
         self.claim.write(*commands)
-        ring(self.connection)
+        wake(self.connection)
+
+    def _state(self, number: int) -> State:
+        """Return what is known before a step. SpecError where it is gone."""
+        text = self.live.job(number)
+        if text is None:
+            raise SpecError(
+                f"expected the queue to hold the state before step {number}; it is gone. Retry makes it anew"
+            )
+        return algorithm2.from_dict(json.loads(text))
+
+    def _state_command(self, state: State) -> Command:
+        return self.live.job_command(len(state.outcomes), json.dumps(algorithm2.to_dict(state)))
 
     def _before(self, spec: TrainSpec, step: Step) -> int:
         """Return the epochs of the steps before."""
-        return sum(not outcome.failure for outcome in state_of(self.live, step.index).outcomes) * spec.training.epochs
+        return sum(not outcome.failure for outcome in self._state(step.index).outcomes) * spec.training.epochs
 
     def _given_up(self, spec: TrainSpec, step: Step, epoch: int) -> StepResult | None:
         """Return a failed result once the process has died too often at the same epoch."""
@@ -218,7 +220,7 @@ class _Training:
             images_here(dataset.root, self.settings)  # says so where it is the whole folder that is missing here
             raise
         self._leave(
-            self._command("training_data", values=data.to_dict()),
+            self._command(TrainingDataBuilt, values=data.to_dict()),
             self.live.note_command(doing="building the network"),
         )
         self._describe(spec, dataset, data)
@@ -241,15 +243,15 @@ class _Training:
             latest = time.monotonic()
             self._check_stopped()
             doing = f"preparing images, {done:,} of {total:,}" if done else "another process prepares the images"
-            self.claim.note_training(doing=doing)
+            self.claim.note(doing=doing)
 
         return report
 
     def _check_stopped(self) -> None:
         if self.live.stopped(self.attempt, self.claim):
             raise Cancelled("stopped: the run is cancelled, or a newer attempt has taken its place")
-        if until := self.live.hold():
-            raise Cancelled(f"stopped: the run is {'paused' if until == 'paused' else f'held until {until}'}")
+        if self.live.suspended():
+            raise Cancelled("stopped: the run is suspended")
 
     def _train(self, spec: TrainSpec, step: Step, data: TrainingData, place: Path) -> StepResult:
         restored: list[EpochResult] = []
@@ -280,13 +282,11 @@ class _Training:
         raise RuntimeError("expected a training to end with its result; it ended without")
 
     def _epochs_command(self, step: Step, epochs: Sequence[EpochResult]) -> Command:
-        return self._command("epochs", step=step.index, epochs=[asdict(each) for each in epochs], ended_at=now())
+        return self._command(EpochsTrained, step=step.index, epochs=tuple(epochs))
 
-    def _step_command(self, result: StepResult, began: str, *, ended: bool = False) -> Command:
-        finished = now() if ended else None
-        return self._command(
-            "step", result=result.to_dict(), worker=worker_name(), started_at=began, finished_at=finished
-        )
+    def _step_command(self, result: StepResult, began: datetime, *, ended: bool = False) -> Command:
+        times = {"started_at": began, "finished_at": now() if ended else None}
+        return self._command(StepRecorded, result=result, worker=worker_name(), **times)
 
 
 def _verdict(result: StepResult) -> str:

@@ -43,20 +43,20 @@ from core.settings import Settings
 from core.training.backend import require_backend
 from core.training.steps import forget_old_checkpoints
 from jobs import logs
-from jobs.connection import QUEUES, RECORD, TRAIN, connect, queue
+from jobs.connection import QUEUES, RECORD, SERVED, TRAIN, connect, queue
 from jobs.gpu_slots import gpu_environment, take_slot
 from jobs.live_runs import LiveRun, active_runs
 from jobs.lost_jobs import LOST
 from jobs.messages import LONGEST
 from jobs.own_jobs import OwnJob
 from jobs.provenance import quiet_tensorflow
-from jobs.run_jobs import CHECKPOINT_DAYS, TRAIN_QUEUES
+from jobs.run_jobs import MEASURING
 from jobs.upkeep import webhooks
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
 GRACE = 10.0  # seconds that the image at hand may take after its run was cancelled
-MEASURES = "jobs.measure_task.measure_chunk"
+CHECKPOINT_DAYS = 30  # that the checkpoint of a run which has ended waits for a retry
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 
 
@@ -114,7 +114,7 @@ class ForkingWorker(KnownWorker, Worker):
 
         It stops by itself after the image at hand; but one image may take minutes, within a single call.
         """
-        if job.func_name != MEASURES:
+        if job.func_name != MEASURING.function:
             return
         live, now = LiveRun(self.connection, job.kwargs["run_id"]), time.monotonic()
         if not live.stopped(job.kwargs["attempt"]):
@@ -189,15 +189,15 @@ class ForkingWorker(KnownWorker, Worker):
 
 
 class RecordWorker(KnownWorker, SimpleWorker):
-    """The one writer: runs records in its own process, one after the other."""
+    """The one writer: runs its jobs in its own process, one after the other."""
 
     def requeue_interrupted(self) -> None:
-        """Put back the record that a former record worker was at when it died; there is no other to run it."""
+        """Requeue the job that a former record worker was at when it died; no other worker would run it."""
         for each in self.queues:
             registry = StartedJobRegistry(queue=each)
             for job_id in registry.get_job_ids(cleanup=False):
                 job = Job.fetch(job_id, connection=self.connection, serializer=JSONSerializer)
-                self.log.warning("record %s was interrupted; begun again", job_id)
+                self.log.warning("job %s was interrupted; begun again", job_id)
                 registry.remove_executions(job)
                 each.enqueue_job(job, at_front=True)
 
@@ -235,7 +235,7 @@ def prepare_training() -> None:
 
 
 def _reconcile_regularly(settings: Settings) -> None:
-    """Enqueue `reconcile` behind the waiting records, whenever none waits already."""
+    """Enqueue `reconcile` behind the waiting jobs, whenever none waits already."""
     connection = connect(settings, patient=True)
     while True:
         time.sleep(RECONCILE)
@@ -249,7 +249,7 @@ def _reconcile_regularly(settings: Settings) -> None:
                 failure_ttl=60,
             )
         except DuplicateJobError:
-            continue  # the last one still waits behind other records
+            continue  # the last one still waits behind other jobs
         except redis.RedisError as error:
             logging.getLogger(__name__).warning("reconcile not enqueued: %s", error)
 
@@ -286,11 +286,11 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
 
         Store(settings.database, timeout=60.0).migrate()
         __import__("jobs.record_worker")
-        recorder = RecordWorker([queue(RECORD, connection)], **options)
-        recorder.requeue_interrupted()
+        worker = RecordWorker([queue(RECORD, connection)], **options)
+        worker.requeue_interrupted()
         threading.Thread(target=_reconcile_regularly, args=(settings,), daemon=True).start()
         webhooks.start_delivering(settings)
-        recorder.serve(burst=burst, logging_level="WARNING")
+        worker.serve(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
     # By this signal the main thread comes round to give signs of life. After a pause of the whole process any thread
@@ -300,10 +300,9 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     if kind == TRAIN:
         prepare_training()
         forget_old_checkpoints(settings.trained, days=CHECKPOINT_DAYS, kept=active_runs(connection))
-        served = [queue(each, connection) for each in TRAIN_QUEUES]
     else:
         prepare_measuring()
-        served = [queue(kind, connection)]
+    served = [queue(each, connection) for each in SERVED[kind]]
     ForkingWorker(served, **options).serve(burst=burst, logging_level="INFO")
     gc.unfreeze()
 

@@ -40,9 +40,9 @@ from core.data.splits import Targets
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
+from jobs.connection import SERVED
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
-from jobs.run_jobs import TRAIN_QUEUES
 from jobs.run_states import RunState
 
 PARTS = {  # part of the stack -> words of its command line
@@ -245,7 +245,7 @@ def ended(queues: Queues, run_id: str) -> RunState:
     while True:
         with suppress(Exception):  # whatever it is, it must have passed before the deadline
             state = queues.run(run_id)
-            if state is not None and state.ended and queues.records_waiting() == 0:
+            if state is not None and state.ended and queues.messages_waiting() == 0:
                 return state
         assert time.monotonic() < deadline, f"still {queues.run(run_id)}\n" + "\n".join(queues.log(run_id))
         time.sleep(0.2)
@@ -282,7 +282,7 @@ def assert_nothing_is_left(stack: Stack) -> None:
         shown = {worker.pid for worker in stack.queues.workers()} if on_time else living  # by this process's clock
         started = [
             job
-            for name in ("svd", *TRAIN_QUEUES)
+            for name in ("svd", *SERVED["train"])
             for job in StartedJobRegistry(name, connection=connection, serializer=JSONSerializer).get_job_ids(
                 cleanup=False
             )

@@ -32,8 +32,8 @@ from core.store.migrations import VERSION
 from core.training.specs import TrainSpec
 from core.training.steps import STEP_FIGURES
 from jobs.connection import SVD, queue
-from jobs.live_runs import LiveRun
-from jobs.messages import dataset_to_dict, send
+from jobs.live_runs import LiveRun, RunFacts
+from jobs.messages import DatasetRegistered, send
 from jobs.queues import Queues
 from jobs.server import running_server
 from jobs.upkeep import backup, queue_copy
@@ -96,7 +96,7 @@ def test_store_queue_and_networks_come_back_as_they_were(
         assert contents(there) == before
         assert 0 < there.pttl("dermslim:short") <= 600_000
         assert there.get("of-others") is None
-        assert LiveRun(there, sweep).facts()["dataset"] == "moles"
+        assert LiveRun(there, sweep).facts().dataset == "moles"
         assert queue(SVD, there).count == queue(SVD, connection).count > 0
 
 
@@ -127,14 +127,14 @@ def test_records_that_wait_are_neither_lost_nor_written_twice(
 ) -> None:
     dataset = load_dataset(write_images(tmp_path / "moles", 3), name="moles")
     Store(settings.database).migrate()
-    send(connection, "dataset", values=dataset_to_dict(dataset), at=datetime.now(UTC).isoformat())
+    send(connection, DatasetRegistered(values=dataset))
     backup.back_up(settings, tmp_path / "b.tar")
     backup.restore(another, tmp_path / "b.tar")
     assert len(Store(another.database).datasets()) == 0
     with running_server(another):
         with workers(another, "record"):
             queues = Queues(another)
-            wait_for(lambda: queues.records_waiting() == 0, 60)
+            wait_for(lambda: queues.messages_waiting() == 0, 60)
         assert queues.store.dataset("moles") == dataset
 
 
@@ -186,17 +186,17 @@ def test_what_is_there_is_replaced_only_by_force(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     record_training(Store(settings.database))
-    LiveRun(connection, "r1").create({"attempt": 1})
+    LiveRun(connection, "r1").create(RunFacts(attempt=1))
     backup.back_up(settings, tmp_path / "b.tar")
     with pytest.raises(BackupError, match=r"there is one. --force replaces it"):
         backup.restore(settings, tmp_path / "b.tar")
     same_server = replace(another, given_redis_url=settings.given_redis_url)
     with pytest.raises(BackupError, match="expected an empty queue; the target's server holds 2 keys"):
         backup.restore(same_server, tmp_path / "b.tar")
-    LiveRun(connection, "r2").create({"attempt": 1})
+    LiveRun(connection, "r2").create(RunFacts(attempt=1))
     backup.restore(settings, tmp_path / "b.tar", force=True)
-    assert LiveRun(connection, "r1").facts() == {"attempt": "1"}
-    assert LiveRun(connection, "r2").facts() == {}
+    assert LiveRun(connection, "r1").facts() == RunFacts(attempt=1)
+    assert LiveRun(connection, "r2").facts() is None
     with pytest.raises(BackupError, match="expected a new file"):
         backup.back_up(settings, tmp_path / "b.tar")
 
@@ -285,7 +285,7 @@ def test_what_is_stopped_is_backed_up_with_its_queue(another: Settings, tmp_path
     record_training(Store(another.database))
     assert backup.back_up(another, tmp_path / "none.tar").keys is None, "there was never a queue"
     with running_server(another), Redis.from_url(str(another.redis_url)) as there:
-        LiveRun(there, "r1").create({"attempt": 1})
+        LiveRun(there, "r1").create(RunFacts(attempt=1))
         running = contents(there)
     assert backup.back_up(another, tmp_path / "b.tar").keys == len(running)
     assert another.redis_url is None, "the server is stopped again"
@@ -312,7 +312,7 @@ def test_a_queue_that_cannot_be_put_back_leaves_the_one_that_is_there(
     settings: Settings, connection: Redis, tmp_path: Path
 ) -> None:
     record_training(Store(settings.database))
-    LiveRun(connection, "r1").create({"attempt": 1})
+    LiveRun(connection, "r1").create(RunFacts(attempt=1))
     connection.set("rq:job:strange", "no job")
     backup.back_up(settings, tmp_path / "b.tar")
     connection.delete("rq:job:strange")
@@ -361,7 +361,7 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
         before = {state.run_id: state.status for state in queues.runs()}
         for run_id in (sweep, training):
             wait_for(lambda run_id=run_id: (state := queues.run(run_id)) is not None and state.ended, 200)
-        wait_for(lambda: queues.records_waiting() == 0, 60)
+        wait_for(lambda: queues.messages_waiting() == 0, 60)
     assert set(before.values()) == {"running"}
     restored = backup.restore(another, tmp_path / "busy.tar.zst")
     assert restored.rows["epochs"] < epochs
@@ -370,7 +370,7 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
         with workers(another, "record", "svd", "train"):
             for run_id in (sweep, training):
                 wait_for(lambda run_id=run_id: (state := again.run(run_id)) is not None and state.ended, 200)
-            wait_for(lambda: again.records_waiting() == 0, 60)
+            wait_for(lambda: again.messages_waiting() == 0, 60)
             assert again.store.runs()["status"].tolist() == ["finished", "finished"], again.log(sweep)
         with Redis.from_url(str(another.redis_url)) as there:
             assert there.llen("dermslim:rejected") == 0

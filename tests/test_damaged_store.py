@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from core.settings import Settings
 from core.store.measurements import Store
 from jobs import record_worker as recorder
 from jobs.__main__ import main
-from jobs.messages import RECORDS, REJECTED, send
+from jobs.messages import MESSAGES, REJECTED, RunStarted, send
 from jobs.upkeep import prometheus as metrics
 
 PAGES = sorted(path.stem for path in (ROOT / "dashboard" / "app_pages").glob("*.py"))
@@ -83,13 +82,13 @@ def test_metrics_leave_it_out_and_say_so(broken: Settings) -> None:
 
 def test_records_stay_in_the_queue(broken: Settings) -> None:
     with Redis.from_url(str(broken.redis_url)) as connection:
-        send(connection, "started", run_id="r", attempt=1, at=datetime.now(UTC).isoformat())
-        waiting = connection.lrange(RECORDS, 0, -1)
+        send(connection, RunStarted(run_id="r", attempt=1))
+        waiting = connection.lrange(MESSAGES, 0, -1)
         assert json.loads(waiting[0])["kind"] == "started"
         with pytest.raises(StoreDamaged):
             recorder._write_or_reject(Store(broken.database), connection, waiting[0])
         assert connection.llen(REJECTED) == 0
-        assert connection.lrange(RECORDS, 0, -1) == waiting
+        assert connection.lrange(MESSAGES, 0, -1) == waiting
 
 
 def test_the_record_worker_ends_with_the_sentence(broken: Settings) -> None:

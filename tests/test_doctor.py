@@ -25,7 +25,7 @@ from core.settings import Settings
 from core.store.measurements import Store
 from jobs.__main__ import main
 from jobs.connection import SVD, queue
-from jobs.live_runs import LiveRun
+from jobs.live_runs import LiveRun, RunFacts
 from jobs.messages import REJECTED
 from jobs.queues import Queues
 from jobs.server import program_for
@@ -114,13 +114,13 @@ def test_the_server_is_examined(settings: Settings, connection: Redis) -> None:
 def test_what_went_wrong_with_work_is_named(settings: Settings, connection: Redis) -> None:
     store = Store(settings.database)
     orphan = record_training(store, ends=False)
-    LiveRun(connection, orphan).create({"attempt": 1, "spec": "{}"})
+    LiveRun(connection, orphan).create(RunFacts(attempt=1, spec="{}"))
     connection.rpush(REJECTED, json.dumps({"kind": "chunk", "values": {}}))
     queue(SVD, connection).enqueue("jobs.measure_task.measure_chunk", job_id="run--1-0", retry=Retry(max=1))
     found = examined(settings)
     assert found["work: runs under way without a job"].status == ERROR
     assert orphan in found["work: runs under way without a job"].found
-    assert found["work: records rejected"].found == "1: 1 chunk"
+    assert found["work: messages rejected"].found == "1: 1 chunk"
     assert found["work: queues"].status == WARNING
     assert "svd" in found["work: queues"].advice
     assert found["workers: record"].status == ERROR

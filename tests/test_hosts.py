@@ -178,7 +178,7 @@ def registered(queues: Queues, folder: Path) -> Dataset:
 
 def ended(queues: Queues, run_id: str) -> RunState:
     wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 400)
-    wait_for(lambda: queues.records_waiting() == 0, 60)
+    wait_for(lambda: queues.messages_waiting() == 0, 60)
     state = queues.run(run_id)
     assert state is not None
     return state

@@ -277,7 +277,7 @@ def test_workers_that_measure_stand_back_behind_those_that_train_and_the_one_tha
 def test_cancel_stops_after_the_image_at_hand_and_retry_measures_only_what_is_missing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.queues.CHUNKS", 2)  # a job of many images, which would go on to its last
+    monkeypatch.setattr("jobs.run_kinds.CHUNKS", 2)  # a job of many images, which would go on to its last
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd"):
@@ -289,7 +289,7 @@ def test_cancel_stops_after_the_image_at_hand_and_retry_measures_only_what_is_mi
         state = ended(queues, run_id)
         wait_for(lambda: all(worker.current_run is None for worker in queues.workers()), 60)
         assert state.status == "cancelled"
-        wait_for(lambda: queues.records_waiting() == 0, 60)
+        wait_for(lambda: queues.messages_waiting() == 0, 60)
         measured = queues.store.images(run_id)
         assert 3 <= done <= len(measured) <= min(done + 1, 39), "the one worker ends the image it was at"
         time.sleep(1)
@@ -361,7 +361,7 @@ def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(set
 
 
 @pytest.mark.slow
-def test_records_wait_for_the_record_worker_and_none_is_lost_when_it_is_killed(settings: Settings) -> None:
+def test_messages_wait_for_the_record_worker_and_none_is_lost_when_it_is_killed(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "waiting", 20)
     queues = Queues(settings)
     dataset = queues.resolve(str(folder))
@@ -370,7 +370,7 @@ def test_records_wait_for_the_record_worker_and_none_is_lost_when_it_is_killed(s
     with workers(settings, "svd"):
         wait_for(lambda: (state := queues.run(run_id)) and state.done == 20, 60)
     assert not queues.record_worker_alive()
-    assert queues.records_waiting() >= 3
+    assert queues.messages_waiting() >= 3
     with workers(settings, "record") as (recorder,):
         recorder.kill()
     with workers(settings, "record"):
@@ -400,8 +400,8 @@ def test_a_job_whose_image_goes_on_after_its_run_was_cancelled_is_ended_and_noth
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job is suspended, as if one call took for ever; a large image follows small ones in one job."""
-    monkeypatch.setattr("jobs.queues.CHUNKS", 1)
-    monkeypatch.setattr("jobs.queues.PIXELS", 10**9)
+    monkeypatch.setattr("jobs.run_kinds.CHUNKS", 1)
+    monkeypatch.setattr("jobs.run_kinds.PIXELS", 10**9)
     folder = write_images(settings.data_roots[1] / "mixed", 3)
     write_images(folder / "large", 1, height=2400, width=2400)
     (folder / "large" / "mole000.jpg").replace(folder / "zlarge.jpg")
@@ -416,7 +416,7 @@ def test_a_job_whose_image_goes_on_after_its_run_was_cancelled_is_ended_and_noth
         wait_for(lambda: gone(job), 120)  # suspended: nothing else ends it
         wait_for(lambda: all(each.current_run is None for each in queues.workers()), 120)
         state = ended(queues, run_id)
-        wait_for(lambda: queues.records_waiting() == 0, 120)
+        wait_for(lambda: queues.messages_waiting() == 0, 120)
         images = queues.store.images(run_id)
         assert (state.status, state.failed) == ("cancelled", 0)
         assert images["image_id"].tolist() == ["mole000", "mole001", "mole002"]

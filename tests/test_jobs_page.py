@@ -25,10 +25,10 @@ from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
 from core.training.steps import described, failed, first_state, judged, next_training
 from dashboard import data, words
-from jobs.connection import connect
+from jobs.connection import connect, queue
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
-from jobs.run_jobs import job_id, queue
+from jobs.run_jobs import job_id
 from jobs.run_states import RunState
 
 NOW = datetime(2026, 11, 24, 21, 45, tzinfo=UTC)
@@ -107,21 +107,21 @@ def test_a_waiting_training_says_its_epochs_and_that_no_worker_is_there(queues: 
     assert "1 training run cannot go on until one runs: `python -m jobs.worker train`" in "".join(
         each.value for each in test.warning
     )
-    queues.pause(queues.runs()[0].run_id)
+    queues.suspend(queues.runs()[0].run_id)
     data.forget_states()
     assert "training run" not in "".join(each.value for each in open_page("jobs").warning)  # it is held on purpose
 
 
-def test_a_training_is_paused_resumed_moved_and_cancelled_from_the_page(queues: Queues) -> None:
+def test_a_training_is_suspended_resumed_moved_and_cancelled_from_the_page(queues: Queues) -> None:
     run_id = waiting(queues)
     test = open_page("jobs")
-    test.button(key=f"hold_{run_id}").click().run()
-    assert queues.run(run_id).status == "paused"
-    assert test.button(key=f"hold_{run_id}").label == "Resume"
-    assert progress_texts(test) == ["Paused"]
+    test.button(key=f"suspend_{run_id}").click().run()
+    assert queues.run(run_id).status == "suspended"
+    assert test.button(key=f"suspend_{run_id}").label == "Resume"
+    assert progress_texts(test) == ["Suspended"]
     test.selectbox(key=f"priority_{run_id}_normal").select("high").run()
     assert queues.run(run_id).priority == "high"
-    test.button(key=f"hold_{run_id}").click().run()
+    test.button(key=f"suspend_{run_id}").click().run()
     state = queues.run(run_id)
     assert (state.status, state.priority) == ("queued", "high")
     assert queue("train-high", connect(queues.settings)).get_job_ids() == [job_id(LiveRun(None, run_id), 1, 0)]
@@ -140,8 +140,8 @@ def test_a_scheduled_training_says_when_and_can_be_started_now(queues: Queues) -
     test = open_page("jobs")
     (text,) = progress_texts(test)
     assert text.startswith("To start after 2 Jan 2040")
-    assert test.button(key=f"hold_{run_id}").label == "Start now"
-    test.button(key=f"hold_{run_id}").click().run()
+    assert test.button(key=f"suspend_{run_id}").label == "Start now"
+    test.button(key=f"suspend_{run_id}").click().run()
     assert queues.run(run_id).status == "queued"
 
 
@@ -151,7 +151,7 @@ def test_a_step_under_way_says_its_name_and_epoch(queues: Queues) -> None:
     live = LiveRun(connection, run_id)
     queue("train", connection).empty()
     live.begin()
-    live.note_training(step=1, step_name="R1: 50%", epoch=2, epochs_done=5, epoch_seconds=60.0, doing="")
+    live.note(step=1, step_name="R1: 50%", epoch=2, epochs_done=5, epoch_seconds=60.0, doing="")
     test = open_page("jobs")
     assert progress_texts(test) == ["R1\\: 50% · epoch 2 of 3 · 1 min left in this step"]
     assert test.button(key=f"cancel_{run_id}").label == "Cancel after the epoch"
@@ -215,8 +215,8 @@ STATE = RunState("train-1", "train", "moles", "running", 75, 12, 0, 1, NOW, epoc
         ({"status": "queued", "step_name": "R1: 50%", "epoch": 0}, "R1: 50% · 75 epochs · waits for a worker"),
         ({"status": "queued", "epoch": 0, "position": 2}, "Queued, 2 runs before it: 75 epochs a step to train"),
         (
-            {"status": "paused", "step_name": "Original", "failed": 1},
-            "Paused · Original · epoch 12 of 75 · 1 step failed",
+            {"status": "suspended", "step_name": "Original", "failed": 1},
+            "Suspended · Original · epoch 12 of 75 · 1 step failed",
         ),
     ],
 )

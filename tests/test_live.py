@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from core.errors import TakenOver
-from jobs.live_runs import LiveRun, active_runs
+from jobs.live_runs import LiveRun, RunFacts, active_runs
 
 KEPT_KEY = "dermslim:run:sweep:log"
 
@@ -15,8 +15,8 @@ def test_the_end_of_an_attempt_leaves_a_retry_that_has_begun_meanwhile_alone(val
     """The record worker has read the old attempt's end from the store just before the user retries."""
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "sweep")
-        live.create({"attempt": 1})
-        live.create({"attempt": 2})
+        live.create(RunFacts(attempt=1))
+        live.create(RunFacts(attempt=2))
         live.log("retried")
         live.end(None, attempt=1)
         assert active_runs(connection) == ["sweep"]
@@ -29,7 +29,7 @@ def test_the_end_of_an_attempt_leaves_a_retry_that_has_begun_meanwhile_alone(val
 def test_of_several_claims_on_a_part_only_the_newest_may_write(valkey_url: str) -> None:
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "train-1")
-        live.create({"attempt": 1})
+        live.create(RunFacts(attempt=1))
         first, other = live.claim("step 0", 1), live.claim("step 1", 1)
         assert first is not None
         assert other is not None
@@ -39,7 +39,7 @@ def test_of_several_claims_on_a_part_only_the_newest_may_write(valkey_url: str) 
         assert second.number > other.number > first.number
         for refused in (
             lambda: first.write(("RPUSH", "list", "late"), ("SET", "key", "late")),
-            lambda: first.note_training(epoch=9),
+            lambda: first.note(epoch=9),
             lambda: first.end_image("mole", failed=True),
             lambda: live.stopped(1, first),
             first.check,
@@ -47,9 +47,9 @@ def test_of_several_claims_on_a_part_only_the_newest_may_write(valkey_url: str) 
             with pytest.raises(TakenOver):
                 refused()
         assert not live.stopped(1, second)
-        second.note_training(epoch=3)
+        second.note(epoch=3)
         other.check()
-        assert live.facts() == {"attempt": "1", "epoch": "3"}
+        assert live.facts() == RunFacts(attempt=1, epoch=3)
         assert live.progress()[:2] == (0, 0)
         assert (connection.lrange("list", 0, -1), connection.get("key")) == ([b"a", b"1"], b"2.5")
 
@@ -58,10 +58,10 @@ def test_an_attempt_that_is_over_cannot_claim_and_what_it_has_claimed_is_lost(va
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "train-1")
         assert live.claim("step 0", 1) is None, "nobody knows the run"
-        live.create({"attempt": 1})
+        live.create(RunFacts(attempt=1))
         first = live.claim("step 0", 1)
         assert first is not None
-        live.create({"attempt": 2})
+        live.create(RunFacts(attempt=2))
         assert live.claim("step 0", 1) is None
         with pytest.raises(TakenOver):
             first.check()
@@ -76,7 +76,7 @@ def test_an_attempt_that_is_over_cannot_claim_and_what_it_has_claimed_is_lost(va
 def test_claims_grow_though_the_server_has_lost_the_last_ones_or_its_clock_has_gone_back(valkey_url: str) -> None:
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "train-1")
-        live.create({"attempt": 1})
+        live.create(RunFacts(attempt=1))
         numbers = [claim.number for _ in range(3) if (claim := live.claim("step 0", 1)) is not None]
         connection.delete(f"{live.key}:claims")
         while (again := live.claim("step 0", 1)) is not None and again.number <= numbers[-1]:

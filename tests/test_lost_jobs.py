@@ -34,11 +34,10 @@ from core.data.splits import Targets
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
-from jobs.connection import SVD, Connection, queue
+from jobs.connection import SERVED, SVD, Connection, queue
 from jobs.live_runs import LiveRun
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.queues import Queues
-from jobs.run_jobs import TRAIN_QUEUES
 from jobs.run_states import RunState
 from jobs.worker import ForkingWorker
 
@@ -89,7 +88,7 @@ def registered(queues: Queues, folder: Path) -> Dataset:
 
 def ended(queues: Queues, run_id: str) -> RunState:
     wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 300)
-    wait_for(lambda: queues.records_waiting() == 0, 60)
+    wait_for(lambda: queues.messages_waiting() == 0, 60)
     state = queues.run(run_id)
     assert state is not None
     return state
@@ -99,7 +98,7 @@ def lose(connection: Connection, worker: subprocess.Popen[bytes], name: str) -> 
     """Pause a worker and the process of its job, and have it look as if that were long ago. Give the process."""
     job = suspended_job(worker)
     psutil.Process(worker.pid).suspend()
-    for each in (SVD, *TRAIN_QUEUES):
+    for each in (SVD, *SERVED["train"]):
         key = StartedJobRegistry(each, connection=connection).key
         for execution in connection.zrange(key, 0, -1):
             connection.zadd(key, {execution: 1})
@@ -108,7 +107,7 @@ def lose(connection: Connection, worker: subprocess.Popen[bytes], name: str) -> 
 
 
 def all_that_is_recorded(queues: Queues, run_id: str) -> list[pd.DataFrame]:
-    wait_for(lambda: queues.records_waiting() == 0, 60)
+    wait_for(lambda: queues.messages_waiting() == 0, 60)
     store = queues.store
     runs = store.runs()
     return [
@@ -158,7 +157,7 @@ def test_a_training_worker_that_comes_back_changes_nothing_of_a_run_that_another
                 job = Job.fetch(f"{run_id}--1-{number}", connection, serializer=JSONSerializer)
                 assert job.get_status() == JobStatus.FINISHED
                 assert job.worker_name != name
-            assert [len(queue(each, connection)) for each in TRAIN_QUEUES] == [0, 0, 0]
+            assert [len(queue(each, connection)) for each in SERVED["train"]] == [0, 0, 0]
 
 
 @pytest.mark.slow
@@ -278,7 +277,7 @@ def test_workers_are_listed_though_a_late_sign_of_life_left_half_an_entry_of_a_j
     assert not connection.sismember(worker.executions_key, execution.composite_key)
 
 
-@pytest.mark.parametrize("name", [SVD, TRAIN_QUEUES[1]])
+@pytest.mark.parametrize("name", [SVD, SERVED["train"][1]])
 def test_a_job_that_was_handed_to_nobody_is_enqueued_again_and_no_other(name: str, connection: Connection) -> None:
     target = queue(name, connection)
     lost, waiting, begun = (target.enqueue("jobs.measure_task.measure_chunk") for _ in range(3))

@@ -13,7 +13,7 @@ from test_retention import write
 
 from core.settings import Settings
 from core.store.measurements import Store
-from jobs.messages import RECORDS
+from jobs.messages import MESSAGES
 from jobs.queues import Queues
 from jobs.upkeep import backup
 
@@ -59,7 +59,7 @@ def test_runs_are_listed_with_what_deleting_them_frees(open_page: OpenPage, sett
     assert listed["Data set"].tolist() == ["ham (synthetic)"]
     assert next(each for each in page.button if each.label == "Delete").disabled
     with Redis.from_url(str(settings.redis_url)) as connection:
-        assert connection.llen(RECORDS) == 0
+        assert connection.llen(MESSAGES) == 0
 
 
 def test_a_backup_is_made_and_named(open_page: OpenPage, settings: Settings) -> None:

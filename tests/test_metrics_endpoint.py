@@ -29,7 +29,7 @@ from benchmarks.processes import Process
 from core.settings import Settings
 from core.store.measurements import Store
 from dashboard.access.metrics_route import ROUTES
-from jobs.messages import REJECTED, send
+from jobs.messages import REJECTED, DatasetRemoved, send
 from jobs.upkeep import backup
 from jobs.upkeep import prometheus as metrics
 
@@ -56,7 +56,7 @@ def test_the_figures_are_those_of_store_and_queue(settings: Settings) -> None:
     record_training(store, ends=False)
     backup.back_up(settings, settings.backups / "b.tar")
     with Redis.from_url(str(settings.redis_url)) as connection:
-        send(connection, "removed_dataset", name="nothing")
+        send(connection, DatasetRemoved(name="nothing"))
         connection.rpush(REJECTED, "{}")
         found = parsed(metrics.metrics_text(settings))
     assert value(found, "dermslim_up", part="store") == value(found, "dermslim_up", part="queue") == 1

@@ -26,7 +26,7 @@ from core.training.algorithm2 import State, Step
 from core.training.results import EpochResult
 from core.training.specs import PRESETS, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from core.training.steps import described, failed, first_state, judged, next_training
-from jobs import run_jobs as training_jobs
+from jobs import run_jobs
 from jobs.live_runs import LiveRun, active_runs
 from jobs.queues import Queues
 
@@ -102,7 +102,7 @@ def specs_of(settings: Settings) -> list[TrainSpec]:
     """Return the specs of the runs in the queue, oldest first."""
     with Redis.from_url(str(settings.redis_url)) as connection:
         facts = [LiveRun(connection, run_id).facts() for run_id in active_runs(connection)]
-    found = [spec_from_dict(json.loads(each["spec"])) for each in facts]
+    found = [spec_from_dict(json.loads(each.spec)) for each in facts]
     return [spec for spec in found if isinstance(spec, TrainSpec)]
 
 
@@ -351,8 +351,8 @@ def test_a_run_under_way_shows_its_step_its_epoch_and_its_curves(
     with Redis.from_url(str(settings.redis_url)) as connection:
         live = LiveRun(connection, run_id)
         live.begin()
-        training_jobs.withdraw(live)  # a worker has taken it
-        live.note_training(step=0, step_name="Original", epoch=2, epochs_done=2, epoch_seconds=7.0, doing="")
+        run_jobs.dequeue(live)  # a worker has taken it
+        live.note(step=0, step_name="Original", epoch=2, epochs_done=2, epoch_seconds=7.0, doing="")
     store.record_started(run_id, 1, NOW)
     store.record_step(run_id, 1, described(spec, step), "train-1 on here", NOW, None)
     store.record_epochs(run_id, 1, 0, epochs(2), NOW)
@@ -372,7 +372,7 @@ def drawn_values(chart: Any) -> dict[str, list[float]]:
     }
 
 
-def test_a_run_under_way_is_paused_resumed_moved_and_cancelled_by_its_buttons(
+def test_a_run_under_way_is_suspended_resumed_moved_and_cancelled_by_its_buttons(
     store: Store, open_page: OpenPage, settings: Settings
 ) -> None:
     run_id, _ = submitted(settings, store)
@@ -384,8 +384,8 @@ def test_a_run_under_way_is_paused_resumed_moved_and_cancelled_by_its_buttons(
         return found
 
     shown = open_page(run=run_id)
-    shown = ran(next(each for each in shown.button if each.label == "Pause").click())
-    assert state().status == "paused"
+    shown = ran(next(each for each in shown.button if each.label == "Suspend").click())
+    assert state().status == "suspended"
     shown = ran(next(each for each in shown.button if each.label == "Resume").click())
     assert state().status == "queued"
     shown = ran(next(each for each in shown.selectbox if each.label == "Priority").set_value("high"))

@@ -25,7 +25,7 @@ from core.settings import Settings
 from core.store import upkeep as store_upkeep
 from core.store.measurements import NewRun, Store
 from jobs.__main__ import build_parser, main
-from jobs.live_runs import LiveRun
+from jobs.live_runs import LiveRun, RunFacts
 from jobs.queues import Queues
 from jobs.upkeep import retention
 
@@ -100,7 +100,7 @@ def test_a_run_under_way_or_begun_again_is_never_deleted(queues: Queues, setting
     assert retention.deletable(queues) == []
     assert not retention.delete(settings, store, connection, running, 1, None)
     ended = record_training(store)
-    LiveRun(connection, ended).create({"attempt": 2})
+    LiveRun(connection, ended).create(RunFacts(attempt=2))
     assert not retention.delete(settings, store, connection, ended, 1, None)
     assert set(store.runs()["run_id"]) == {running, ended}
 
@@ -180,7 +180,7 @@ def test_the_command_says_what_it_would_free_and_then_frees_it(
         ada = Queues(settings, user="ada@clinic.example")
         retention.ask_to_delete(ada, retention.deletable(ada, [third]))
         ada.remove_dataset("moles")
-        wait_for(lambda: queues.records_waiting() == 0 and queues.store.run(third) is None, 60)
+        wait_for(lambda: queues.messages_waiting() == 0 and queues.store.run(third) is None, 60)
     assert "1 runs deleted" in capsys.readouterr().out
     deeds = [json.loads(line) for line in (settings.logs / "worker-record.jsonl").read_text().splitlines()]
     assert [(line["by"], line.get("run_id"), line["message"]) for line in deeds if "by" in line] == [
@@ -243,7 +243,7 @@ def test_checkpoints_stay_while_they_may_be_needed(queues: Queues, settings: Set
     assert [each.path.parent.name for each in found] == [finished]
     found = retention.waste(settings, queues, kinds=["checkpoints"], days=10)
     assert {each.path.parent.name for each in found} == {finished, cancelled}
-    LiveRun(connection, cancelled).create({"attempt": 2, "spec": "{}"})
+    LiveRun(connection, cancelled).create(RunFacts(attempt=2, spec="{}"))
     found = retention.waste(settings, queues, kinds=["checkpoints"], days=10)
     assert {each.path.parent.name for each in found} == {finished}, "a retry has begun"
     assert place.exists()
@@ -264,7 +264,7 @@ def test_reconstructions_go_only_where_asked_for(queues: Queues, settings: Setti
     for name in ("forgotten", "being-written"):
         write(settings.reconstructed / name / "image.jpg", 10, days_old=3)
     spec = json.dumps(ReconstructSpec(dataset="moles", name="being-written", k=3).to_dict())
-    LiveRun(connection, "reconstruct-2").create({"attempt": 1, "spec": spec})
+    LiveRun(connection, "reconstruct-2").create(RunFacts(attempt=1, spec=spec))
     assert found_in(settings, queues, *retention.BY_DEFAULT) == set()
     assert found_in(settings, queues, "reconstructed") == {"forgotten"}
 

@@ -41,11 +41,10 @@ from core.errors import DatasetError, DermSlimError, ImageError, StoreError
 from core.settings import Settings
 from core.store.file import StoreFile
 from core.store.measurements import Store
-from jobs import messages as records
-from jobs.connection import QUEUES, connect, queue
+from jobs import messages
+from jobs.connection import QUEUES, SERVED, connect, queue
 from jobs.own_jobs import FUNCTIONS, OwnJob
 from jobs.queues import Queues
-from jobs.run_jobs import TRAIN_QUEUES
 
 EVIL = "x'; DROP TABLE runs; --"
 
@@ -120,7 +119,7 @@ def test_workers_run_the_functions_that_are_submitted_and_no_others() -> None:
         for source in sources("jobs")
         if source.name != "own_job.py"
         for call in calls(source)
-        if name_of(call) in ("enqueue", "prepare_data")
+        if name_of(call) in ("enqueue", "prepare_data", "JobKind")
         for node in call.args
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
@@ -140,8 +139,8 @@ def test_all_that_a_run_leaves_in_redis_is_json_or_plain_text(settings: Settings
             assert attribute is None
             assert isinstance(positional, list)
             assert isinstance(named, dict)
-        for text in connection.lrange(records.RECORDS, 0, -1):
-            assert json.loads(text)["kind"] in records.KINDS
+        for text in connection.lrange(messages.MESSAGES, 0, -1):
+            assert json.loads(text)["kind"] in messages.TYPES
         for key in connection.scan_iter("*"):
             raw = connection.dump(key) or b""
             assert b"\x80\x04\x95" not in raw, f"{key!r} holds a pickle"
@@ -179,11 +178,11 @@ def test_a_poisoned_job_is_refused_by_every_worker_and_does_nothing(
     settings: Settings, tmp_path: Path, kind: str
 ) -> None:
     hit = tmp_path / "hit"
-    names = TRAIN_QUEUES if kind == "train" else (kind,)
+    names = SERVED["train"] if kind == "train" else (kind,)
     ends = {b"failed", b"finished", None}
     with connect(settings) as connection:
         jobs = [job for name in names for job in poisoned(connection, name, hit)]
-        connection.rpush(records.RECORDS, pickle.dumps(Bomb(hit)))
+        connection.rpush(messages.MESSAGES, pickle.dumps(Bomb(hit)))
         with workers(settings, kind):
             queues = [queue(name, connection) for name in names]
             wait_for(lambda: not any(len(each) for each in queues), 60)
@@ -467,7 +466,7 @@ def test_a_record_tells_nothing_of_the_process_that_made_it(settings: Settings, 
     dataset = load_dataset(write_images(tmp_path / "moles", 1))
     Queues(settings).submit(SweepSpec(dataset="moles", ks=(2,)), dataset)
     with connect(settings) as connection:
-        texts = b"".join(connection.lrange(records.RECORDS, 0, -1))
+        texts = b"".join(connection.lrange(messages.MESSAGES, 0, -1))
     password = str(settings.redis_url).split("@")[0].rpartition(":")[2]
     assert password.encode() not in texts
     assert b"svd-sweep" in texts

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from laboratory import ROOT, end, wait_for, workers, write_images
 from redis import Redis
-from rq import SimpleWorker
+from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
 from benchmarks.processes import Process
@@ -44,7 +44,7 @@ from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5
 from core.settings import Settings
 from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol, article_baseline
-from jobs import run_jobs as training_jobs
+from jobs import run_jobs, run_kinds
 from jobs.__main__ import build_parser, main
 from jobs.cli.options import command_line
 from jobs.cli.study import spec_of
@@ -55,11 +55,11 @@ from jobs.studies import (
     StudyState,
     cancel_study,
     estimate_study,
-    pause_study,
     prioritise_study,
     resume_study,
     study_state,
     submit_study,
+    suspend_study,
 )
 
 LABELS = ("melanoma", "nevus", "non_melanoma", "negative")
@@ -197,13 +197,13 @@ class KilledError(Exception):
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
     "before the run is known to the queue": (LiveRun, "create", True),
-    "before the record is sent": (LiveRun, "create", False),
-    "before the jobs are enqueued": (LiveRun, "add_jobs", True),
-    "while the jobs are enqueued": (LiveRun, "add_jobs", False),
-    "after the jobs were enqueued": (LiveRun, "submitted", True),
-    "before the data set is left": (training_jobs, "leave_dataset", True),
-    "before the step is enqueued": (training_jobs, "enqueue_step", True),
-    "after the step was enqueued": (training_jobs, "enqueue_step", False),
+    "before the message is sent": (LiveRun, "create", False),
+    "before the jobs are enqueued": (run_jobs, "enqueue", True),
+    "while the jobs are enqueued": (Queue, "enqueue_many", True),
+    "after the jobs were enqueued": (run_jobs, "enqueue", False),
+    "before they are noted as enqueued": (LiveRun, "submitted", True),
+    "before the data set is left": (run_kinds, "leave_dataset", True),
+    "after the data set was left": (run_kinds, "leave_dataset", False),
 }
 
 
@@ -236,7 +236,7 @@ def test_a_study_goes_on_wherever_its_record_worker_was_killed(
     assert sorted(run["kind"] for run in lab.runs()) == ["svd-sweep", "train"]
     for run in lab.runs():
         live = LiveRun(lab.redis, run["run_id"])
-        assert "submitting" not in live.facts()
+        assert live.facts().submitting is None
         jobs = {job.decode() for kind in ("svd", "train") for job in lab.redis.lrange(f"rq:queue:{kind}", 0, -1)}
         assert set(live.job_ids())
         assert set(live.job_ids()) <= jobs
@@ -288,19 +288,19 @@ def test_a_cancelled_study_ends_its_runs_submits_nothing_more_and_can_be_resumed
 
 
 @pytest.mark.slow
-def test_a_pause_holds_every_training_those_to_come_too_while_measuring_goes_on(lab: Lab) -> None:
+def test_a_suspended_study_begins_no_training_while_measuring_goes_on(lab: Lab) -> None:
     study = lab.submit()
-    pause_study(lab.queues, study)
-    assert lab.state(study).status == "paused"
+    suspend_study(lab.queues, study)
+    assert lab.state(study).status == "suspended"
     (training,) = lab.runs("train")
     held = lab.queues.run(training["run_id"])
     assert held is not None
-    assert held.status == "paused"
+    assert held.status == "suspended"
     for kind in ("svd-sweep", "reconstruct", "resize-study"):
         lab.end(kind)
     assert lab.states(study)["pruning lenet5 1"] == READY
     assert lab.runs("prune-train") == []
-    assert lab.state(study).status == "paused"
+    assert lab.state(study).status == "suspended"
     resume_study(lab.queues, study)
     lab.record()
     released = lab.queues.run(training["run_id"])
@@ -310,11 +310,11 @@ def test_a_pause_holds_every_training_those_to_come_too_while_measuring_goes_on(
     assert lab.state(study).status == FINISHED
 
 
-def test_trainings_keep_their_order_through_a_pause_and_a_change_of_priority(lab: Lab) -> None:
+def test_trainings_keep_their_order_through_a_suspension_and_a_change_of_priority(lab: Lab) -> None:
     study = lab.submit(SPEC.replace(seeds=(1, 2, 3)))
     order = lab.redis.lrange("rq:queue:train", 0, -1)
     assert len(order) == 3
-    pause_study(lab.queues, study)
+    suspend_study(lab.queues, study)
     assert lab.redis.llen("rq:queue:train") == 0
     resume_study(lab.queues, study)
     assert lab.redis.lrange("rq:queue:train", 0, -1) == order
@@ -406,7 +406,7 @@ def test_a_study_that_no_version_understands_ends_with_the_reason_and_stops_no_o
 
 
 def test_unknown_studies_are_refused(lab: Lab) -> None:
-    for change in (cancel_study, pause_study, resume_study):
+    for change in (cancel_study, suspend_study, resume_study):
         with pytest.raises(SpecError, match="got article-9"):
             change(lab.queues, "article-9")
     assert study_state(lab.queues, "article-9") is None
@@ -503,7 +503,7 @@ def test_the_commands_submit_list_and_change_studies(lab: Lab, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[0].startswith("SVD sweep\tunder way\tsvd-sweep-")
     assert main(["prioritise-study", study, "high"]) == 0
     assert main(["pause-study", study]) == 0
-    assert lab.state(study).status == "paused"
+    assert lab.state(study).status == "suspended"
     assert main(["cancel-study", study]) == 0
     lab.record()
     assert lab.state(study).status == "cancelled"

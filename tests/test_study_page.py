@@ -340,7 +340,7 @@ def test_a_study_under_way_shows_its_stages_and_what_waits_for_what(
     assert "0 of 7 runs finished" in shown
     assert "lenet5 · waits for: Reconstruction at k*" in shown
     assert "What it came to" not in shown
-    for label in ("Pause trainings", "Cancel the study"):
+    for label in ("Suspend trainings", "Cancel the study"):
         assert label in shown
 
 
@@ -349,7 +349,7 @@ def test_the_buttons_pause_resume_and_cancel(store: Store, settings: Settings, o
     record_study(store)
     page = open_page("study")
     page = ran(page.button(key="hold").click())
-    assert study_state(queues, STUDY).status == "paused"  # type: ignore[union-attr]
+    assert study_state(queues, STUDY).status == "suspended"  # type: ignore[union-attr]
     page = ran(page.button(key="hold").click())
     assert study_state(queues, STUDY).status == "running"  # type: ignore[union-attr]
     page = ran(page.selectbox(key="priority_of_study").set_value("high"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -34,13 +35,13 @@ from core.errors import SpecError
 from core.files.file_lock import file_lock
 from core.networks.architectures import LENET5
 from core.settings import Settings
+from core.training import algorithm2
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from core.training.steps import first_state
-from jobs import run_jobs as training_jobs
-from jobs.connection import queue
-from jobs.live_runs import LiveRun
+from jobs import run_jobs
+from jobs.connection import SERVED, queue
+from jobs.live_runs import LiveRun, RunFacts
 from jobs.queues import Queues, Submission
-from jobs.run_jobs import TRAIN_QUEUES, enqueue_current, enqueue_step
 from jobs.run_states import RunState
 from jobs.train_task import LOCK_NAME
 
@@ -70,7 +71,7 @@ def ended(queues: Queues, run_id: str, seconds: float = 400) -> RunState:
     deadline = time.monotonic() + seconds
     for state in queues.wait(run_id, pause=0.1):
         assert time.monotonic() < deadline, f"still {state}\n" + "\n".join(queues.log(run_id))
-    wait_for(lambda: queues.records_waiting() == 0, 60)
+    wait_for(lambda: queues.messages_waiting() == 0, 60)
     return state
 
 
@@ -185,14 +186,14 @@ def test_an_estimate_counts_the_epochs_of_likely_networks_and_their_starts(lab: 
 
 
 @pytest.mark.slow
-def test_a_paused_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues, dataset: Dataset) -> None:
+def test_a_suspended_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Queues, dataset: Dataset) -> None:
     training = COMMON["training"].replace(epochs=30)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 2)
-    lab.pause(run_id)
+    lab.suspend(run_id)
     idle(lab)
     state = state_of(lab, run_id)
-    assert state.status == "paused"
+    assert state.status == "suspended"
     assert 2 <= state.epoch < 30
     assert checkpoint_of(lab, run_id).is_file()
     time.sleep(6)  # the record worker looks every five seconds whether a run has lost its job
@@ -221,7 +222,7 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
     assert 2 <= reached < 40
     assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, reached + 1))
     with pytest.raises(SpecError, match="cancelled"):
-        lab.pause(run_id)
+        lab.suspend(run_id)
     about = lab.settings.trained / run_id / "about.json"
     about.unlink()
     os.mkfifo(about)  # the job writes it before it builds the network, and so waits for a reader
@@ -246,11 +247,11 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Queues, dataset: Dataset) -> None:
-    """The weights are spoilt on disk while the run is paused, as a training that diverges would spoil them."""
+    """The weights are spoilt on disk while the run is suspended, as a training that diverges would spoil them."""
     training = COMMON["training"].replace(epochs=50, seed=4)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 1)
-    lab.pause(run_id)
+    lab.suspend(run_id)
     idle(lab)
     checkpoint = checkpoint_of(lab, run_id)
     with np.load(checkpoint) as file:
@@ -287,17 +288,17 @@ def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late
     assert ended(lab, run_id).done == EPOCHS
     idle(lab)
     rows, log = lab.store.epochs([run_id]), lab.log(run_id)
-    late = queue(TRAIN_QUEUES[0], Redis.from_url(str(lab.settings.redis_url))).enqueue(
+    late = queue(SERVED["train"][0], Redis.from_url(str(lab.settings.redis_url))).enqueue(
         "jobs.train_task.train_step", kwargs={"run_id": run_id, "attempt": 1, "step": 0}, job_id=f"{run_id}--late"
     )
     wait_for(lambda: late.get_status() == JobStatus.FINISHED, 120)
-    wait_for(lambda: lab.records_waiting() == 0, 60)
+    wait_for(lambda: lab.messages_waiting() == 0, 60)
     assert lab.log(run_id) == log
     pd.testing.assert_frame_equal(lab.store.epochs([run_id]), rows)
 
 
 def forget_description(settings: Settings, dataset: Dataset) -> None:
-    Redis.from_url(str(settings.redis_url)).delete(training_jobs._dataset_key(dataset.fingerprint))
+    Redis.from_url(str(settings.redis_url)).delete(run_jobs.dataset_key(dataset.fingerprint))
 
 
 def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab: Queues, dataset: Dataset) -> None:
@@ -313,7 +314,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     worker.suspend()  # so that all wait when it comes to them, but the first, which an idle worker may have taken
     try:
         for run_id in held:
-            training_jobs.release(LiveRun(connection, run_id), 1)
+            run_jobs.resume(LiveRun(connection, run_id))
         assert [state_of(lab, run_id).status for run_id in held[1:]] == ["queued"] * 4
         lab.prioritise(held[4], "high")
         assert state_of(lab, held[4]).priority == "high"
@@ -329,7 +330,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     assert len(lab.runs()) == len(lab.store.runs())
 
 
-def test_a_run_that_is_to_start_later_is_held_until_its_hour_and_then_released(lab: Queues, dataset: Dataset) -> None:
+def test_a_run_that_is_to_start_later_waits_for_its_hour_and_then_begins(lab: Queues, dataset: Dataset) -> None:
     spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=6)}))
     with pytest.raises(SpecError, match="time zone"):
         lab.submit(spec, dataset, start_after=datetime(2040, 1, 1))  # noqa: DTZ001
@@ -340,7 +341,7 @@ def test_a_run_that_is_to_start_later_is_held_until_its_hour_and_then_released(l
     state = ended(lab, run_id)
     assert state.started_at is not None
     assert state.started_at >= due
-    assert any("released: it was to start after" in line for line in lab.log(run_id))
+    assert any("resumed: it was to start after" in line for line in lab.log(run_id))
 
 
 def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_path: Path) -> None:
@@ -360,26 +361,26 @@ def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_p
 def test_a_job_that_failed_before_stands_in_nobodys_way(settings: Settings) -> None:
     connection = Redis.from_url(str(settings.redis_url))
     live = LiveRun(connection, "train-x")
-    live.create({"attempt": 1})
     state = first_state(TrainSpec(dataset="lesions", **COMMON))
-    enqueue_step(live, state, 1)
-    enqueue_step(live, state, 1)  # twice: the record worker and a page may do so at the same time
+    live.create(RunFacts(attempt=1, kind="train"), {0: json.dumps(algorithm2.to_dict(state))})
+    run_jobs.enqueue(live)
+    run_jobs.enqueue(live)  # twice: the record worker and a page may do so at the same time
     assert queue("train", connection).get_job_ids() == ["train-x--1-0"]
     job = queue("train", connection).fetch_job("train-x--1-0")
     queue("train", connection).remove(job)
     job.set_status(JobStatus.FAILED)
     FailedJobRegistry("train", connection=connection).add(job, ttl=50, exc_string="boom")
     connection.expire(job.key, 50)
-    enqueue_current(live, 1)
+    run_jobs.enqueue(live)
     assert queue("train", connection).get_job_ids() == ["train-x--1-0"]
     assert connection.ttl(job.key) == -1
     assert FailedJobRegistry("train", connection=connection).get_job_ids() == []
-    training_jobs.hold(live, training_jobs.PAUSED)
+    run_jobs.suspend(live)
     assert queue("train", connection).get_job_ids() == []
-    enqueue_current(live, 1)
+    run_jobs.enqueue(live)
     assert queue("train", connection).get_job_ids() == []
-    training_jobs.prioritise(live, 1, "low")
-    training_jobs.release(live, 1)
+    run_jobs.prioritise(live, "low")
+    run_jobs.resume(live)
     assert queue("train-low", connection).get_job_ids() == ["train-x--1-0"]
 
 

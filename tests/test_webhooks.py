@@ -295,6 +295,6 @@ def test_the_record_worker_tells_the_end_of_a_sweep_while_it_goes_on_recording(
             queues.register(dataset)
             run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(2, 4)), dataset).run_id
             wait_for(lambda: len(there.requests) >= 2, 120)
-            assert queues.records_waiting() == 0
+            assert queues.messages_waiting() == 0
     told = there.events[-1]
     assert (told["run"], told["event"], told["figures"]["images"]) == (run_id, "run.finished", 2)

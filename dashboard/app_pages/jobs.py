@@ -21,10 +21,10 @@ def under_way(known: tuple[str, ...]) -> None:
     with st.container(horizontal=True):
         st.metric("Running", sum(state.status == "running" for state in active), border=True)
         st.metric("Queued", sum(state.status == "queued" for state in active), border=True)
-        held = sum(state.status in ("paused", "scheduled") for state in active)
-        if held:
-            st.metric("Paused or scheduled", held, border=True)
-        st.metric("Records waiting", words.count_text(health.waiting) if not health.redis else words.NONE, border=True)
+        waiting = sum(state.status in ("suspended", "scheduled") for state in active)
+        if waiting:
+            st.metric("Suspended or scheduled", waiting, border=True)
+        st.metric("Messages waiting", words.count_text(health.waiting) if not health.redis else words.NONE, border=True)
         st.metric("Workers", len(health.workers) if not health.redis else words.NONE, border=True)
     components.show_outcome()
     rows = components.recorded_rows() if active else {}

@@ -40,7 +40,7 @@ from dashboard.forms.measuring import KEPT
 from dashboard.forms.training import sets_table
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
-from jobs.run_jobs import NORMAL, PRIORITIES
+from jobs.connection import NORMAL, PRIORITIES
 from jobs.studies import StageEstimate, StudyEstimate, find, submit_study
 
 PREFIX = "article"

@@ -43,7 +43,7 @@ from dashboard.forms.fields import (
 from dashboard.forms.measuring import KEPT, refused, set_draft
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
-from jobs.run_jobs import NORMAL, PRIORITIES
+from jobs.connection import NORMAL, PRIORITIES
 
 PREFIX = "training"
 KINDS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}

@@ -106,7 +106,7 @@ def health_banner() -> None:
     if health.reader:
         st.warning(
             f"{words.escaped(health.reader)[:1].upper()}{words.escaped(health.reader)[1:]} has the database open to "
-            "read it. Records wait in the queue until it closes it; `python -m jobs snapshot FOLDER` gives it a copy.",
+            "read it. Messages wait in the queue until it closes it; `python -m jobs snapshot FOLDER` gives it a copy.",
             title="Nothing can be recorded now",
             icon=":material/database_off:",
         )

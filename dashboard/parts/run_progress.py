@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import data, words
 from dashboard.parts import components
-from jobs.run_jobs import PRIORITIES
+from jobs.connection import PRIORITIES
 from jobs.run_states import RunState
 
 
@@ -56,7 +56,7 @@ def controls(state: RunState) -> None:
             args=(cancel_run, state.run_id),
             kwargs={"done": f"Cancelling: {after} the last"},
         )
-        if state.trains and (state.status == "running" or (state.status == "paused" and state.doing)):
+        if state.trains and (state.status == "running" or (state.status == "suspended" and state.doing)):
             st.button(
                 "Cancel at once",
                 key=f"cancel_now_{state.run_id}",
@@ -69,16 +69,16 @@ def controls(state: RunState) -> None:
 
 
 def _training_controls(state: RunState) -> None:
-    """Offer to hold a training run, to let it go on, and to let it go before or after others."""
-    held = state.status in ("paused", "scheduled")
+    """Offer to suspend or resume a training run, and to change its priority."""
+    waiting = state.status in ("suspended", "scheduled")
     st.button(
-        "Start now" if state.status == "scheduled" else "Resume" if held else "Pause",
-        key=f"hold_{state.run_id}",
-        icon=":material/play_arrow:" if held else ":material/pause:",
-        help="Goes on after the last epoch." if held else "Stops after the epoch being trained now and keeps it.",
+        "Start now" if state.status == "scheduled" else "Resume" if waiting else "Suspend",
+        key=f"suspend_{state.run_id}",
+        icon=":material/play_arrow:" if waiting else ":material/pause:",
+        help="Goes on after the last epoch." if waiting else "Stops after the epoch being trained now and keeps it.",
         on_click=components.attempt,
-        args=(resume_run if held else pause_run, state.run_id),
-        kwargs={"done": "Queued: a worker goes on with it" if held else "Paused after the epoch being trained now"},
+        args=(resume_run if waiting else suspend_run, state.run_id),
+        kwargs={"done": "Queued: a worker goes on with it" if waiting else "Suspended after this epoch"},
     )
     key = f"priority_{state.run_id}_{state.priority}"  # another widget once the priority has changed
     st.selectbox(
@@ -129,13 +129,13 @@ def cancel_run_at_once(run_id: str) -> None:
     data.queues().cancel(run_id, force=True)
 
 
-def pause_run(run_id: str) -> None:
-    """Hold a training run after its epoch."""
-    data.queues().pause(run_id)
+def suspend_run(run_id: str) -> None:
+    """Suspend a training run after its epoch."""
+    data.queues().suspend(run_id)
 
 
 def resume_run(run_id: str) -> None:
-    """Let a held training run go on."""
+    """Go on with a suspended training run."""
     data.queues().resume(run_id)
 
 

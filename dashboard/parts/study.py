@@ -29,9 +29,9 @@ from core.store.file import plain_rows
 from dashboard import data, words
 from dashboard.forms import study as study_form
 from dashboard.parts import components
-from jobs.run_jobs import PRIORITIES
+from jobs.connection import PRIORITIES
 from jobs.run_states import RunState
-from jobs.studies import StudyState, cancel_study, pause_study, prioritise_study, resume_study, share_done
+from jobs.studies import StudyState, cancel_study, prioritise_study, resume_study, share_done, suspend_study
 
 COLOURS = {WAITING: "gray", READY: "gray", UNDER_WAY: "blue", FINISHED: "green", FAILED: "red"}
 ICONS = {
@@ -130,22 +130,22 @@ def controls(state: StudyState) -> None:
     """Offer what can be done about a study that has not ended."""
     if state.ended:
         return
-    held = state.status in ("paused", "scheduled")
+    waiting = state.status in ("suspended", "scheduled")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
-            "Start now" if state.status == "scheduled" else "Resume" if held else "Pause trainings",
-            key="hold",
-            icon=":material/play_arrow:" if held else ":material/pause:",
-            help="It goes on where it was." if held else "After the epoch being trained now; measuring goes on.",
+            "Start now" if state.status == "scheduled" else "Resume" if waiting else "Suspend trainings",
+            key="suspend",
+            icon=":material/play_arrow:" if waiting else ":material/pause:",
+            help="It goes on where it was." if waiting else "After the epoch being trained now; measuring goes on.",
             on_click=components.attempt,
-            args=(resume if held else pause, state.study),
-            kwargs={"done": "The study goes on" if held else "Paused after the epoch being trained now"},
+            args=(resume if waiting else suspend, state.study),
+            kwargs={"done": "The study goes on" if waiting else "Suspended after the epoch being trained now"},
         )
         if st.session_state.get("priority_of_study") != state.priority:
             st.session_state["priority_of_study"] = state.priority
         st.selectbox(
             "Priority", PRIORITIES, key="priority_of_study", width=140, on_change=_change_priority, args=(state.study,),
-            help="Of the study's trainings, those to come included. What is being trained is not interrupted.",
+            help="Of the study's runs, those to come included. What is being trained is not interrupted.",
         )  # fmt: skip
         st.button(
             "Cancel the study",
@@ -164,17 +164,17 @@ def _change_priority(study: str) -> None:
 
 
 def prioritise(study: str, priority: str) -> None:
-    """Change the priority of a study's trainings."""
+    """Change the priority of a study's runs."""
     prioritise_study(data.queues(), study, priority)
 
 
-def pause(study: str) -> None:
-    """Hold a study's trainings."""
-    pause_study(data.queues(), study)
+def suspend(study: str) -> None:
+    """Suspend a study's trainings."""
+    suspend_study(data.queues(), study)
 
 
 def resume(study: str, k: int | None = None) -> None:
-    """Let a study go on."""
+    """Go on with a study."""
     resume_study(data.queues(), study, k=k)
 
 
@@ -239,11 +239,11 @@ def stage_badge(parts: Sequence[Standing], runs: Mapping[str, RunState], status:
     done = sum(each.state == FINISHED for each in parts)
     text, colour = state, COLOURS[state]
     if state == READY:
-        text = status if status in ("paused", "scheduled", "cancelled") else "about to be submitted"
+        text = status if status in ("suspended", "scheduled", "cancelled") else "about to be submitted"
     elif state == UNDER_WAY:
         begun = {runs[each.run.run_id].status for each in parts if each.run and each.run.run_id in runs}
         if "running" not in begun:
-            text, colour = ("paused" if "paused" in begun else "queued"), "gray"
+            text, colour = ("suspended" if "suspended" in begun else "queued"), "gray"
     if len(parts) > 1 and state != FINISHED:
         text += f", {done} of {len(parts)} finished"
     return f":{colour}-badge[{ICONS[state]} {text}]"

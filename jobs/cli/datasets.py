@@ -111,6 +111,7 @@ def bar_of(text: str, total: int | None = None) -> tqdm[Any]:
 
 def advancing(bar: tqdm[Any]) -> Callable[[int, int], None]:
     """Return what moves a bar to the number done, of a total."""
+
     def advance(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)

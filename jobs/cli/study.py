@@ -1,4 +1,4 @@
-"""The commands of the article's study: `article` submits it; `studies` shows, and others pause, resume, cancel it.
+"""The commands of the article's study: `article` submits it; `studies` shows, and others suspend, resume, cancel it.
 
 python -m jobs article ham10000 --preset laptop --seeds 1,2,3 --start-after 22:30
 python -m jobs article ham10000 --dry-run
@@ -39,19 +39,19 @@ from core.training.specs import TrainSpec
 from jobs.cli.datasets import Command, resolve_and_register
 from jobs.cli.options import add_options, build, given
 from jobs.cli.training import DATASET_HELP, add_preset, add_queue_options, networks_of, next_time, seeds
+from jobs.connection import PRIORITIES
 from jobs.queues import Queues
-from jobs.run_jobs import PRIORITIES
 from jobs.studies import (
     StudyEstimate,
     StudyState,
     cancel_study,
     estimate_study,
     find,
-    pause_study,
     prioritise_study,
     resume_study,
     study_state,
     submit_study,
+    suspend_study,
 )
 
 TEXT = "submit the article's whole study"
@@ -66,10 +66,11 @@ def add_commands(commands: Any, command: Command) -> None:
     shown = command(commands, "studies", "print a line a study, or how far one has come", act_studies)
     shown.add_argument("study", metavar="STUDY", nargs="?", help="a study's id")
     changing: tuple[tuple[str, str, Callable[[argparse.Namespace], int]], ...] = (
-        ("pause-study", "hold a study's trainings, those under way after their epoch", act_pause),
+        ("suspend-study", "suspend a study's trainings, those under way after their epoch", act_suspend),
+        ("pause-study", "the same as suspend-study", act_suspend),
         ("cancel-study", "stop a study: its runs end after the image or epoch at hand", act_cancel),
-        ("resume-study", "let a paused, scheduled, failed or cancelled study go on, failed runs included", act_resume),
-        ("prioritise-study", "change the priority of a study's trainings", act_prioritise),
+        ("resume-study", "go on with a study that was suspended, scheduled or cancelled, or failed", act_resume),
+        ("prioritise-study", "change the priority of a study's runs", act_prioritise),
     )  # fmt: skip
     for name, text, act in changing:
         parser = command(commands, name, text, act)
@@ -206,9 +207,9 @@ def _state(queues: Queues, study: str) -> StudyState:
     return found
 
 
-def act_pause(options: argparse.Namespace) -> int:
-    """Hold a study's trainings."""
-    pause_study(Queues(Settings.from_environment()), options.study)
+def act_suspend(options: argparse.Namespace) -> int:
+    """Suspend a study's trainings."""
+    suspend_study(Queues(Settings.from_environment()), options.study)
     return 0
 
 
@@ -219,12 +220,12 @@ def act_cancel(options: argparse.Namespace) -> int:
 
 
 def act_resume(options: argparse.Namespace) -> int:
-    """Let a study go on."""
+    """Go on with a study."""
     resume_study(Queues(Settings.from_environment()), options.study, k=options.fixed_k)
     return 0
 
 
 def act_prioritise(options: argparse.Namespace) -> int:
-    """Change the priority of a study's trainings."""
+    """Change the priority of a study's runs."""
     prioritise_study(Queues(Settings.from_environment()), options.study, options.priority)
     return 0

@@ -35,9 +35,9 @@ from core.training.steps import run_here, training_data
 from jobs.cli.clock import next_moment, parse_time, wait_until
 from jobs.cli.datasets import Command, advancing, local_dataset, resolve_and_register
 from jobs.cli.options import add_options, build, given
+from jobs.connection import NORMAL, PRIORITIES
 from jobs.provenance import quiet_tensorflow
 from jobs.queues import Queues
-from jobs.run_jobs import NORMAL, PRIORITIES
 from jobs.run_states import RunState
 
 STEP_EXPORT = (

@@ -1,4 +1,4 @@
-"""What a Prometheus server asks for: queues, runs, workers, records, totals, the last backup, the disk."""
+"""What a Prometheus server asks for: queues, runs, workers, messages, totals, the last backup, the disk."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from rq.serializers import JSONSerializer
 
 from core.errors import DermSlimError, QueueUnavailable, StoreError
 from core.settings import Settings
-from jobs.connection import QUEUES, RECORD, SVD, queue
+from jobs.connection import JOB_QUEUES, QUEUES, RECORD, queue
 from jobs.messages import REJECTED, waiting
 from jobs.queues import Queues
-from jobs.run_jobs import TRAIN_QUEUES
 from jobs.upkeep import webhooks
 from jobs.upkeep.backup import last_backup
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-ALL_QUEUES = (SVD, *TRAIN_QUEUES, RECORD)
+ALL_QUEUES = (*JOB_QUEUES, RECORD)
 HOST, PORT = "127.0.0.1", 9425
 MOST_SCRAPES = 16  # at once
 LONGEST_SCRAPE = 30.0  # seconds, of which the store and the queue may take most
@@ -85,7 +84,7 @@ def _queue(queues: Queues) -> list[Metric]:
             each = queue(name, connection)
             waiting_jobs.add_metric([name], each.count)
             failed.add_metric([name], FailedJobRegistry(queue=each, serializer=JSONSerializer).get_job_count())
-        records, rejected = waiting(connection), int(connection.llen(REJECTED))
+        messages, rejected = waiting(connection), int(connection.llen(REJECTED))
         undelivered, given_up = webhooks.undelivered(connection)
     alive = Counter((worker.kind, worker.host) for worker in queues.workers())
     for kind in QUEUES:  # a kind of which none is alive has a row too, for alerts
@@ -97,8 +96,8 @@ def _queue(queues: Queues) -> list[Metric]:
         waiting_jobs,
         failed,
         workers,
-        GaugeMetricFamily("dermslim_records_waiting", "Records that have not been written yet.", records),
-        GaugeMetricFamily("dermslim_records_rejected", "Records that could not be written.", rejected),
+        GaugeMetricFamily("dermslim_records_waiting", "Messages that have not been written yet.", messages),
+        GaugeMetricFamily("dermslim_records_rejected", "Messages that could not be written.", rejected),
         GaugeMetricFamily("dermslim_webhooks_waiting", "Webhooks that the address has not taken yet.", undelivered),
         GaugeMetricFamily("dermslim_webhooks_given_up", "Webhooks that it never took.", given_up),
     ]

@@ -17,9 +17,8 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from core.errors import DermSlimError
-from jobs.connection import RECORD, SVD, Connection, queue
+from jobs.connection import JOB_QUEUES, RECORD, Connection, queue
 from jobs.live_runs import PREFIX
-from jobs.run_jobs import TRAIN_QUEUES
 
 OURS = ("rq:*", f"{PREFIX}:*")
 LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that will not be there
@@ -33,6 +32,7 @@ for _, pattern in ipairs(ARGV) do
 end
 return found
 """
+FOLDERS = ("root", "output")  # among a run's facts, or a job's arguments where an older version enqueued it
 AT_ONCE = 500  # keys a round trip
 LONGEST_LIFE = 1 << 53  # milliseconds
 # What reading a key that DermSlim did not write raises.
@@ -143,7 +143,7 @@ def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
         while (job_id := connection.lpop(key)) is not None:
             connection.lpush(target.key, job_id)
             back += 1
-    for served in (SVD, *TRAIN_QUEUES, RECORD):
+    for served in (*JOB_QUEUES, RECORD):
         target = queue(served, connection)
         registry = StartedJobRegistry(queue=target)
         for job_id in registry.get_job_ids(cleanup=False):
@@ -156,6 +156,10 @@ def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
         if (root := moved(values["root"])) != values["root"]:
             text = json.dumps({**values, "root": root}).encode()
             connection.set(key, zlib.compress(text), keepttl=True)
+    for key in connection.scan_iter(f"{PREFIX}:run:*", count=1000, _type="HASH"):
+        for name, folder in zip(FOLDERS, connection.hmget(key, FOLDERS), strict=True):
+            if folder is not None:
+                connection.hset(key, name, moved(folder.decode()))
     for key in connection.scan_iter("rq:job:*", count=1000):
         _rename_folders(Job.fetch(key.decode().removeprefix("rq:job:"), connection, serializer=JSONSerializer), moved)
     return back
@@ -165,7 +169,7 @@ def _rename_folders(job: Job, moved: Callable[[str], str]) -> None:
     if job.get_status(refresh=False) not in (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED):
         return
     given: dict[str, Any] = job.kwargs
-    folders = {name: given[name] for name in ("root", "output") if given.get(name)}
+    folders = {name: given[name] for name in FOLDERS if given.get(name)}
     renamed = {name: moved(folder) for name, folder in folders.items()}
     if renamed != folders:
         job.kwargs = {**given, **renamed}

@@ -36,7 +36,7 @@ from core.store.trainings import ENDED
 from core.training.specs import TRAINING_SPECS
 from jobs.connection import Connection
 from jobs.live_runs import LiveRun, active_runs
-from jobs.messages import send
+from jobs.messages import RunDeleted, send
 from jobs.queues import Queues
 
 LOG = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def ask_to_delete(queues: Queues, runs: Sequence[Deletable], *, with_datasets: b
     with queues.connected() as connection:
         for run in runs:
             dataset = run.written if with_datasets else None
-            send(connection, "deleted", run_id=run.run_id, attempt=run.attempt, dataset=dataset, by=queues.user)
+            send(connection, RunDeleted(run_id=run.run_id, attempt=run.attempt, dataset=dataset, by=queues.user))
 
 
 def delete(
@@ -163,8 +163,8 @@ def delete(
     For the record worker. A run that has been retried meanwhile, or is worked at, stays; return whether it is gone.
     """
     live = LiveRun(connection, run_id)
-    newest = int(live.facts().get("attempt", attempt))
-    if newest > attempt or _worked_at(live):
+    facts = live.facts()
+    if (facts is not None and facts.attempt > attempt) or _worked_at(live):
         live.log("not deleted: it has been begun again, or a worker is at it")
         return False
     if not store_upkeep.delete_run(store, run_id, attempt) and store.run(run_id) is not None:
@@ -251,7 +251,7 @@ def _known(queues: Queues) -> _Known | None:
         return None
     runs, datasets = queues.store.runs(), queues.store.datasets()
     unfinished = runs[~runs["status"].isin(ENDED)]
-    specs = [*unfinished["spec"], *(facts["spec"] for facts in active.values() if "spec" in facts)]
+    specs = [*unfinished["spec"], *(facts.spec for facts in active.values() if facts is not None)]
     names = (json.loads(text).get("name") for text in specs)
     return _Known(
         status={**dict(zip(runs["run_id"], runs["status"], strict=True)), **dict.fromkeys(active, "active")},
@@ -480,7 +480,7 @@ def _wait_until_gone(queues: Queues, run_ids: Sequence[str]) -> set[str]:
     while True:
         runs = queues.store.runs()
         left = set(run_ids) & set(runs["run_id"])
-        if not left or time.monotonic() > deadline or queues.records_waiting() == 0:
+        if not left or time.monotonic() > deadline or queues.messages_waiting() == 0:
             return set(run_ids) & set(queues.store.runs()["run_id"])
         time.sleep(0.2)
 

@@ -23,27 +23,26 @@ from core.store.file import lock_path, plain_rows
 from core.store.measurements import Store
 from core.store.migrations import VERSION
 from core.store.trainings import ENDED
-from jobs.connection import QUEUES, RECORD, SVD, Connection, connect, queue, source_of
+from jobs.connection import JOB_QUEUES, QUEUES, RECORD, Connection, connect, queue, source_of
 from jobs.live_runs import LiveRun, active_runs
 from jobs.logs import masked
 from jobs.messages import REJECTED, waiting
 from jobs.queues import Queues
-from jobs.record_worker import UNDER_WAY
-from jobs.run_jobs import TRAIN_QUEUES
+from jobs.run_jobs import is_under_way, jobs_of
 from jobs.run_states import LATE
 from jobs.upkeep import webhooks
 from jobs.upkeep.backup import last_backup
 from jobs.upkeep.checks.check import ERROR, SHOWN, WARNING, Check, Checks, check
 
 SKEW = 5.0  # seconds between two clocks
-MANY_RECORDS = 1000
+MANY_MESSAGES = 1000
 AT_ONCE = 0.2  # seconds of waiting for another program that has the store open
 
 
 def advice_on(settings: Settings, error: Exception) -> str:
     """Return what to do about an error of store or queue."""
     if isinstance(error, StoreBusy):
-        return "Close that program. `python -m jobs snapshot FOLDER` gives it a copy to read; records wait meanwhile."
+        return "Close that program. `python -m jobs snapshot FOLDER` gives it a copy to read; messages wait meanwhile."
     if isinstance(error, StoreDamaged):
         last = last_backup(settings)
         known = "FILE" if last is None else shlex.quote(last["file"])
@@ -113,7 +112,7 @@ def check_queue(settings: Settings) -> Checks:
     yield check("memory policy", "noeviction", policy, policy != "noeviction", advice, severity)
     used = int(facts["used_memory"])
     expected = f"below 90 % of {limit / 1e6:,.0f} MB" if limit else "no limit set"
-    advice = "Raise maxmemory: a full server rejects jobs and records."
+    advice = "Raise maxmemory: a full server rejects jobs and messages."
     yield check("memory", expected, f"{used / 1e6:,.1f} MB", limit and used > 0.9 * limit, advice, ERROR)
     skew = abs(seconds + microseconds / 1e6 - (began + took / 2))
     advice = "Synchronise both clocks by NTP: heartbeats are compared by time."
@@ -148,22 +147,22 @@ def check_workers(settings: Settings) -> Checks:
 
 
 def check_work(settings: Settings) -> Checks:
-    """Check queues, records, runs without a job, failed jobs and waiting webhooks."""
+    """Check queues, messages, runs without a job, failed jobs and waiting webhooks."""
     connection = connect(settings)
     kinds = {worker.kind for worker in Queues(settings, connection).workers()}
-    names = (SVD, *TRAIN_QUEUES, RECORD)
+    names = (*JOB_QUEUES, RECORD)
     lengths = {name: queue(name, connection).count for name in names}
     stuck = [name for name, count in lengths.items() if count and name.split("-")[0] not in kinds]
     found = ", ".join(f"{name} {count:,}" for name, count in lengths.items())
     advice = f"No worker serves {', '.join(stuck)}: start a worker of that kind."
     yield check("queues", "a worker for each that has jobs", found, stuck, advice)
-    records, rejected = waiting(connection), int(connection.llen(REJECTED))
+    messages, rejected = waiting(connection), int(connection.llen(REJECTED))
     advice = "The record worker is down or waits for the store: see its log."
-    yield check("records waiting", f"at most {MANY_RECORDS:,}", f"{records:,}", records > MANY_RECORDS, advice)
+    yield check("messages waiting", f"at most {MANY_MESSAGES:,}", f"{messages:,}", messages > MANY_MESSAGES, advice)
     reasons = Counter(json.loads(text).get("kind", "unknown") for text in connection.lrange(REJECTED, 0, -1))
     found = f"{rejected}: " + ", ".join(f"{count} {kind}" for kind, count in reasons.items()) if rejected else "none"
     advice = f"The list {REJECTED} holds them; the record worker's log has the reasons."
-    yield check("records rejected", "none", found, rejected, advice, ERROR)
+    yield check("messages rejected", "none", found, rejected, advice, ERROR)
     yield check_orphans(opened_store(settings), connection)
     failed = list(failed_jobs(connection, names))
     found = f"{len(failed)}; " + "; ".join(failed[:SHOWN]) if failed else "none"
@@ -186,17 +185,16 @@ def check_orphans(store: Store, connection: Connection) -> Check:
 
 
 def runs_without_a_job(store: Store, connection: Connection) -> Iterator[str]:
-    """Yield the runs that have not ended, are not paused, and have no job under way."""
+    """Yield the runs that have not ended, are not suspended, and have no job under way."""
     recorded = {row["run_id"]: row for row in plain_rows(store.runs()) if row["status"] not in ENDED}
     for run_id in dict.fromkeys([*recorded, *active_runs(connection)]):
         live = LiveRun(connection, run_id)
         facts = live.facts()
-        if facts.get("submitting") or facts.get("hold"):
+        if facts is not None and (facts.submitting or facts.suspended):
             continue
-        jobs = Job.fetch_many(live.job_ids(), connection=connection, serializer=JSONSerializer)
-        if not any(job is not None and job.get_status(refresh=False) in UNDER_WAY for job in jobs):
+        if not any(is_under_way(job) for job in jobs_of(live)):
             if facts and waiting(connection):
-                continue  # its end may be among the records
+                continue  # its end may be among the messages
             yield run_id
 
 

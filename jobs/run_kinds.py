@@ -1,0 +1,210 @@
+"""What differs between runs that measure and runs that train: the jobs they are split into, and what these need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.compression.measure import new_names
+from core.compression.specs import MeasuringSpec, ReconstructSpec, variants
+from core.data.datasets import Dataset, Record
+from core.errors import SpecError
+from core.estimates import Estimate, measuring_estimate, training_estimate
+from core.runs import RunSpec
+from core.settings import Settings
+from core.store.measurements import Store
+from core.training import algorithm2
+from core.training.algorithm2 import State, Stop
+from core.training.specs import TrainSpec
+from core.training.steps import first_state, judged, next_training
+from jobs.connection import Connection
+from jobs.hosts import claim_output, disclaim_output, mark_output
+from jobs.run_jobs import STEP_SECONDS, leave_dataset
+
+LARGEST_CHUNK = 16  # images a job
+CHUNKS = 24  # that a small run is split into at least, as far as its images go
+PIXELS = 450 * 600  # of HAM10000's images, for which LARGEST_CHUNK is meant
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to do of a run.
+
+    jobs: what each does, as JSON, by number. timeout: seconds that one may take. total: images, or epochs of the first
+    step. text: the work in words, for the log. done: images that earlier attempts measured. step: the first to train.
+    """
+
+    jobs: Mapping[int, str]
+    timeout: int
+    total: int
+    text: str = ""
+    done: frozenset[str] = frozenset()
+    step: int | None = None
+
+
+class RunKind:
+    """A run's spec, data set and settings, and what its kind makes of them."""
+
+    def __init__(self, spec: RunSpec, dataset: Dataset, settings: Settings) -> None:
+        self.spec, self.dataset, self.settings = spec, dataset, settings
+
+    def check(self, store: Store) -> None:
+        """Raise SpecError where the data set cannot be measured, or trained on, so."""
+        self.spec.check(self.dataset)
+
+    def reserve(self, run_id: str) -> None:
+        """Keep for the run what no other may have. SpecError where another has it."""
+
+    def give_back(self, run_id: str) -> None:
+        """Undo `reserve`, for a run that is not submitted after all."""
+
+    def prepare(self, connection: Connection, run_id: str) -> None:
+        """Leave beside the jobs what workers need to do them."""
+
+    def folders(self) -> dict[str, str]:
+        """Return where workers read images from and write them to, as this host has the folders."""
+        return {}
+
+    def work(self) -> Work:
+        """Return all that there is to do."""
+        raise NotImplementedError
+
+    def work_left(self, store: Store, run_id: str, *, finished: bool) -> Work:
+        """Return what earlier attempts left out. SpecError where a run that has finished left nothing out."""
+        raise NotImplementedError
+
+    def estimate(self, store: Store, workers: Callable[[], int]) -> Estimate:
+        """Guess the run's length from what has been measured here. workers: how many measure."""
+        raise NotImplementedError
+
+
+class Measuring(RunKind):
+    """A run each of whose jobs measures a chunk of images."""
+
+    spec: MeasuringSpec
+
+    def folders(self) -> dict[str, str]:
+        """Return where workers read images from."""
+        return {"root": str(self.dataset.root)}
+
+    def work(self) -> Work:
+        """Return the chunks of all images of the sample."""
+        return self._work(self._sample(), frozenset())
+
+    def work_left(self, store: Store, run_id: str, *, finished: bool) -> Work:
+        """Return the chunks of the images that were not measured."""
+        done = frozenset(store.images(run_id, "measured")["image_id"])
+        missing = [record for record in self._sample() if record.image_id not in done]
+        if finished and not missing:
+            raise SpecError(f"expected a run with images left to measure; {run_id} has measured all {len(done)}")
+        return self._work(missing, done)
+
+    def _sample(self) -> Sequence[Record]:
+        return self.dataset.sample(self.spec.sample_size, self.spec.seed)
+
+    def _work(self, records: Sequence[Record], done: frozenset[str]) -> Work:
+        names, chunks = new_names(self.dataset, self.spec), list(_chunks(records))
+        jobs = {}
+        for number, chunk in enumerate(chunks):
+            files = [names[record.path] for record in chunk] if names else None
+            jobs[number] = json.dumps({"records": [asdict(record) for record in chunk], "names": files})
+        timeout = max((_timeout(chunk, len(variants(self.spec))) for chunk in chunks), default=0)
+        return Work(jobs, timeout, len(records), f"{len(records)} images to measure", done)
+
+    def estimate(self, store: Store, workers: Callable[[], int]) -> Estimate:
+        """Guess the run's length, the images shared out to the workers."""
+        return measuring_estimate(store, self.spec, self.dataset, max(workers(), 1))
+
+
+class Reconstructing(Measuring):
+    """A measuring run that writes a data set."""
+
+    spec: ReconstructSpec
+
+    @property
+    def output(self) -> Path:
+        """The folder that the new data set is written to."""
+        return self.settings.reconstructed / self.spec.name
+
+    def check(self, store: Store) -> None:
+        """Raise SpecError also where a data set of that name is registered."""
+        super().check(store)
+        if store.dataset(self.spec.name) is not None:
+            raise SpecError(f"name: expected one that is free; {self.spec.name} is a registered data set")
+
+    def reserve(self, run_id: str) -> None:
+        """Mark the new data set's folder. SpecError where it has files."""
+        claim_output(self.output, run_id, self.dataset.root)
+
+    def give_back(self, run_id: str) -> None:
+        """Take the mark back."""
+        disclaim_output(self.output, run_id)
+
+    def prepare(self, connection: Connection, run_id: str) -> None:
+        """Mark the folder again where it was removed since."""
+        mark_output(self.output, run_id)
+
+    def folders(self) -> dict[str, str]:
+        """Return where workers read images from and write them to."""
+        return {**super().folders(), "output": str(self.output)}
+
+
+class Training(RunKind):
+    """A run whose jobs train a step each, one after the other."""
+
+    spec: TrainSpec
+
+    def prepare(self, connection: Connection, run_id: str) -> None:
+        """Leave the data set's description, which every step needs as a whole."""
+        leave_dataset(connection, self.dataset)
+
+    def work(self) -> Work:
+        """Return the first step."""
+        return self._work(first_state(self.spec))
+
+    def work_left(self, store: Store, run_id: str, *, finished: bool) -> Work:
+        """Return the first step that could not be trained, or the one that was never finished."""
+        state = first_state(self.spec)
+        for result in store.step_results(run_id):
+            step = next_training(self.spec, state)
+            if result.failure or isinstance(step, Stop):
+                break
+            _, state = judged(self.spec, state, step, result)
+        following = next_training(self.spec, state)
+        if isinstance(following, Stop) and finished:
+            raise SpecError(f"expected a run with steps left to train; {run_id} has ended: {following.reason}")
+        return self._work(state)
+
+    def _work(self, state: State) -> Work:
+        step = len(state.outcomes)
+        jobs = {step: json.dumps(algorithm2.to_dict(state))}
+        return Work(jobs, STEP_SECONDS, self.spec.training.epochs, f"from step {step}", step=step)
+
+    def estimate(self, store: Store, workers: Callable[[], int]) -> Estimate:
+        """Guess the run's length on one worker."""
+        return training_estimate(store, self.spec, self.dataset)
+
+
+def run_kind(spec: RunSpec, dataset: Dataset, settings: Settings) -> RunKind:
+    """Return what a run's kind makes of its spec."""
+    if isinstance(spec, TrainSpec):
+        return Training(spec, dataset, settings)
+    return (Reconstructing if isinstance(spec, ReconstructSpec) else Measuring)(spec, dataset, settings)
+
+
+def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Split images into jobs of like size: fewer a job where they are large or few."""
+    if not records:
+        return
+    pixels = sum(record.height * record.width for record in records) / len(records)
+    size = min(LARGEST_CHUNK, int(LARGEST_CHUNK * PIXELS / max(pixels, 1.0)), -(-len(records) // CHUNKS))
+    for start in range(0, len(records), max(1, size)):
+        yield records[start : start + max(1, size)]
+
+
+def _timeout(chunk: Sequence[Record], rows: int) -> int:
+    """Return seconds that a chunk may take: some hundred times what it takes on an ordinary core."""
+    cost = sum((record.height * record.width / PIXELS) ** 1.5 for record in chunk)
+    return int(300 + 10 * cost * max(rows, 1))
