@@ -44,8 +44,8 @@ class JobKind:
 
 
 # A job is begun again when its process dies; an image, or an epoch, is given up after `live_runs.MAX_TRIES`.
-MEASURING = JobKind(SVD, "jobs.measure_task.measure_chunk", "chunk", Retry(max=12))
-TRAINING = JobKind(TRAIN, "jobs.train_task.train_step", "step", Retry(max=1000, enqueue_at_front=True))
+MEASURING = JobKind(SVD, "jobs.measure_task.measure_chunk", number="chunk", retry=Retry(max=12))
+TRAINING = JobKind(TRAIN, "jobs.train_task.train_step", number="step", retry=Retry(max=1000, enqueue_at_front=True))
 
 
 def check_priority(priority: str) -> None:
