@@ -39,7 +39,9 @@ import json, sys
 from dataclasses import asdict
 from pathlib import Path
 from core.data.datasets import load_dataset
-from core.training.steps import StepResult, run_here, training_data, training_spec_from_dict
+from core.training.results import StepResult
+from core.training.specs import training_spec_from_dict
+from core.training.steps import run_here, training_data
 folder, place, spec = Path(sys.argv[1]), Path(sys.argv[2]), training_spec_from_dict(json.loads(sys.argv[3]))
 data = training_data(load_dataset(folder), spec, place / "arrays")
 steps, epochs = [], []

@@ -195,7 +195,7 @@ def test_a_measuring_worker_that_comes_back_changes_nothing_of_a_run_that_others
     resumed: str, settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process finds out by itself, or its worker ends it."""
-    monkeypatch.setattr("jobs.queues.CHUNKS", 1)
+    monkeypatch.setattr("jobs.run_kinds.CHUNKS", 1)
     folder = write_images(settings.data_roots[1] / "large", 4, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd") as (_, first):

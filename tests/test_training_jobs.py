@@ -353,8 +353,8 @@ def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_p
     ).run_id
     state = ended(lab, run_id)
     assert state.status == "failed"
-    assert "Expected a readable image" in str(state.error)
-    assert "The file does not exist" in str(state.error)
+    assert "Expected the images of" in str(state.error)
+    assert "got none: the folder does not exist" in str(state.error)
     assert lab.store.step_results(run_id) == []
 
 
