@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import statistics
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +88,17 @@ def test_an_empty_store_says_how_to_begin(open_page: OpenPage) -> None:
     assert "No data set is registered yet." in text(open_page(tab="New run"))
     begun = ran(next(each for each in open_page().button if each.label == "New run").click())
     assert begun.query_params["tab"] == "New run"
+
+
+def test_without_a_worker_the_form_says_what_to_start_and_without_tensorflow_what_to_install(
+    store: Store, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    shown = text(open_page())
+    assert "python -m jobs.worker train" in shown
+    assert "Training needs packages" not in shown
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert "Training needs packages that are not installed: tensorflow. Run `make setup`" in text(open_page())
 
 
 def test_a_data_set_without_labels_cannot_be_trained_on(settings: Settings, open_page: OpenPage) -> None:

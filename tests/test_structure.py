@@ -194,6 +194,7 @@ def test_the_containers_run_the_embedded_servers_version() -> None:
 
 def test_the_page_is_private_by_default_and_both_themes_define_the_same() -> None:
     config = tomllib.loads((ROOT / "dashboard" / ".streamlit" / "config.toml").read_text())
+    assert (ROOT / ".streamlit" / "config.toml").samefile(ROOT / "dashboard" / ".streamlit" / "config.toml")
     assert config["server"]["address"] == "127.0.0.1"
     assert config["server"]["enableXsrfProtection"] is True
     assert config["browser"]["gatherUsageStats"] is False
