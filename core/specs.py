@@ -159,14 +159,15 @@ def settings_of(model: type[Spec]) -> dict[str, Setting | None]:
     return found
 
 
-def flat(spec: Spec) -> Iterator[tuple[str, Any, Setting]]:
-    """Yield path, value and declaration of every setting: `training.epochs`, 3, ..."""
+def labelled(spec: Spec, path: str = "", label: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield path, label and value of every setting: `baseline.train_accuracy`, Baseline: Training accuracy, 90."""
     for name, setting in settings_of(type(spec)).items():
         value = getattr(spec, name)
-        if setting is None:
-            yield from ((f"{name}.{path}", inner, own) for path, inner, own in flat(value))
+        title = ": ".join(filter(None, (label, setting.title if setting else "")))
+        if isinstance(value, Spec):
+            yield from labelled(value, f"{path}{name}.", title)
         else:
-            yield name, value, setting
+            yield f"{path}{name}", title, value
 
 
 # The sentences of errors

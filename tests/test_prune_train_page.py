@@ -435,10 +435,10 @@ def test_runs_are_compared_by_what_differs_with_means_over_seeds(store: Store, o
     for run_id in runs:
         store.record_epochs(run_id, 1, 0, epochs(3), NOW)
     shown = open_page(tab="Compare", runs=",".join(runs))
-    differing = table(shown, "seed")
+    differing = table(shown, "Seed")
     assert differing["Run"].tolist() == runs
-    assert "epochs" not in differing
-    assert differing["network"].tolist() == ["lenet5"] * 3 + ["alexnet"]
+    assert "Epochs" not in differing
+    assert differing["Network"].tolist() == ["lenet5"] * 3 + ["alexnet"]
     means = table(shown, "Seeds").set_index("Step")
     mean, deviation = statistics.mean(reached.values()), statistics.stdev(reached.values())
     row = means.iloc[0]

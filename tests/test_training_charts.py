@@ -239,20 +239,20 @@ def test_compared_sizes_have_bars_of_one_deviation(store: Store) -> None:
 def test_only_settings_that_differ_are_shown() -> None:
     other = SPEC.replace(training=SPEC.training.replace(seed=2, epochs=9), rules=Rules(factors=(16.5,)))
     once = TrainSpec(dataset="ham", network=LENET5, training=SPEC.training)
-    table = training_numbers.differing_settings({"a": SPEC.to_dict(), "b": other.to_dict(), "c": once.to_dict()})
-    assert table.loc["epochs"].tolist() == ["3", "9", "3"]
-    assert table.loc["seed"].tolist() == ["1", "2", "1"]
-    assert table.loc["factors"].tolist() == ["50, 33.33, 16.5, 8.25", "16.5", "–"]
-    assert table.loc["kind"].tolist() == ["prune-train", "prune-train", "train"]
-    assert "data set" not in table.index
-    assert training_numbers.differing_settings({"a": SPEC.to_dict(), "b": SPEC.to_dict()}).empty
+    table = training_numbers.differing_settings({"a": SPEC, "b": other, "c": once})
+    assert table.loc["Epochs"].tolist() == ["3", "9", "3"]
+    assert table.loc["Seed"].tolist() == ["1", "2", "1"]
+    assert table.loc["Pruning factors"].tolist() == ["50, 33.33, 16.5, 8.25", "16.5", "–"]
+    assert table.loc["Kind"].tolist() == ["prune-train", "prune-train", "train"]
+    assert "Data set" not in table.index
+    assert training_numbers.differing_settings({"a": SPEC, "b": SPEC}).empty
 
 
 def test_networks_of_one_name_with_other_layers_differ() -> None:
     other = SPEC.replace(network=prune(LENET5, 50))
-    table = training_numbers.differing_settings({"a": SPEC.to_dict(), "b": other.to_dict()})
-    assert table.index.tolist() == ["layers"]
-    assert table.loc["layers"].nunique() == 2
+    table = training_numbers.differing_settings({"a": SPEC, "b": other})
+    assert table.index.tolist() == ["Layers"]
+    assert table.loc["Layers"].nunique() == 2
 
 
 # -- before a run ------------------------------------------------------------------------------------------------------

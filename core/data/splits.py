@@ -39,9 +39,9 @@ _Images = partial(Setting, ge=1, le=MOST_IMAGES, unit="images")
 class Targets(Spec):
     """How many images each split shall have, all classes together (docs/definitions.md, data)."""
 
-    train: Annotated[Whole, _Images("Training")] = 3300
-    validation: Annotated[Whole, _Images("Validation")] = 1100
-    test: Annotated[Whole, _Images("Test")] = 360
+    train: Annotated[Whole, _Images("Training images")] = 3300
+    validation: Annotated[Whole, _Images("Validation images")] = 1100
+    test: Annotated[Whole, _Images("Test images")] = 360
 
     def quotas(self, classes: int) -> Indices:
         """Return the images of one class in each of `SPLITS`; classes are equal, a remainder is left out."""

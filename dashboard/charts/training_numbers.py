@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from core.data.splits import SPLITS
 from core.errors import SpecError
-from core.networks.architectures import CLASSES
+from core.networks.architectures import CLASSES, NetworkSpec
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
 from core.networks.plain_yaml import MOST_DIGITS
+from core.specs import labelled
 from core.training.algorithm2 import State, Step, record
 from core.training.specs import CRITERIA, TrainSpec
 from core.training.steps import first_state, next_training
@@ -33,18 +34,6 @@ FIGURES = (
 )
 CURVES = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
 # Settings by their path in a spec, as they are called; all others by the path's last word.
-SETTING_NAMES = {
-    "kind": "kind",
-    "dataset": "data set",
-    "network.name": "network",
-    "training.jit_compile": "XLA",
-    "targets.train": "training images",
-    "targets.validation": "validation images",
-    "targets.test": "test images",
-    "baseline.test_tolerance": "baseline, points under the unpruned network",
-    "rules.on_reject": "after a rejection",
-}
-
 
 # -- before a run ------------------------------------------------------------------------------------------------------
 
@@ -133,56 +122,40 @@ def class_recalls(classification: Mapping[str, Any]) -> pd.DataFrame:
 # -- runs beside each other --------------------------------------------------------------------------------------------
 
 
-def flat_settings(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Return a spec's settings as texts by their path, such as training.epochs; of the network its name alone."""
-    plain = {**spec, "network": {"name": spec["network"]["name"]}}
-    return {path: _setting_text(value) for path, value in _paths(plain, "")}
-
-
-def _paths(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
-
-
-def _setting_text(value: object) -> str:
+def setting_text(value: object) -> str:
+    """Return a setting's value in words."""
     match value:
         case bool():
             return "yes" if value else "no"
         case float():
             return f"{value:g}"
-        case list() | tuple():
-            return ", ".join(_setting_text(each) for each in value)
+        case tuple():
+            return ", ".join(map(setting_text, value))
+        case NetworkSpec():
+            return value.name
         case None:
             return "none"
         case _:
             return str(value)
 
 
-def differing_settings(specs: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the settings in which runs differ: a row a setting, a column a run, '–' where a run has no such setting.
+def differing_settings(specs: Mapping[str, TrainSpec]) -> pd.DataFrame:
+    """Return the settings in which runs differ: one row per setting, one column per run, '–' for what a run has not.
 
     Networks of one name with different layers differ by a row of their own.
     """
-    flat = {run_id: flat_settings(spec) for run_id, spec in specs.items()}
-    layers = {run_id: json.dumps(spec["network"], sort_keys=True) for run_id, spec in specs.items()}
-    kinds = list(dict.fromkeys(layers.values()))
-    if len({spec["network"]["name"] for spec in specs.values()}) < len(kinds):
-        for run_id, text in layers.items():
-            flat[run_id]["network.layers"] = f"version {kinds.index(text) + 1}"
-    first = ("network.name", "dataset")
-    paths = list(dict.fromkeys((*first, *(path for settings in flat.values() for path in settings))))
-    rows = {path: [settings.get(path, "–") for settings in flat.values()] for path in paths}
-    differing = {_setting_name(path): texts for path, texts in rows.items() if len(set(texts)) > 1}
+    found = {
+        run_id: {"Kind": spec.kind} | {label: setting_text(value) for _, label, value in labelled(spec)}
+        for run_id, spec in specs.items()
+    }
+    versions = list(dict.fromkeys(spec.network for spec in specs.values()))
+    if len({network.name for network in versions}) < len(versions):
+        for run_id, spec in specs.items():
+            found[run_id]["Layers"] = f"version {versions.index(spec.network) + 1}"
+    labels = dict.fromkeys(("Network", "Data set", *(label for texts in found.values() for label in texts)))
+    rows = {label: [texts.get(label, "–") for texts in found.values()] for label in labels}
+    differing = {label: texts for label, texts in rows.items() if len(set(texts)) > 1}
     return pd.DataFrame.from_dict(differing, orient="index", columns=list(specs))
-
-
-def _setting_name(path: str) -> str:
-    part, _, name = path.rpartition(".")
-    words = name.replace("_", " ")
-    return SETTING_NAMES.get(path, f"baseline, {words}" if part == "baseline" else words)
 
 
 def over_seeds(steps: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from core.training.specs import training_spec_from_dict
 from dashboard import data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
@@ -108,7 +109,7 @@ def compare(states: Sequence[RunState]) -> None:
 def settings(of_runs: Sequence[dict[str, Any]]) -> None:
     """List the settings in which the runs differ, and the runs' pages."""
     st.header("Where they differ")
-    specs = {row["run_id"]: data.spec_of(row) for row in of_runs}
+    specs = {row["run_id"]: training_spec_from_dict(data.spec_of(row)) for row in of_runs}
     differing = training_numbers.differing_settings(specs)
     table = differing.T.reset_index(names="Run") if len(differing) else pd.DataFrame({"Run": list(specs)})
     table.insert(0, "Page", [components.run_address(run_id) for run_id in specs])
