@@ -82,7 +82,9 @@ def members(content: Content) -> list[Member]:
     return [entry(name, text) for name, text in content.items()]
 
 
-def refused(target: Settings, path: Path, match: str = "expected ") -> None:
+def refused(
+    target: Settings, path: Path, match: str = "Expected |expected |manifest|cannot be read|both a file and a folder"
+) -> None:
     """See that a file is refused in one sentence, by a restore and a dry run, and leaves nothing behind."""
     for act in (backup.restore, backup.rehearse):
         with pytest.raises(DermSlimError, match=match) as raised:
@@ -129,7 +131,10 @@ def test_a_file_of_any_size_is_refused_before_it_is_written(good: Content, targe
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         header = entry("networks/big", size=1 << 50)[0].tobuf(tar.format)
-    for size, match in ((0, "expected room for networks/big, 1,125,899,906,842,624 bytes"), (1 << 20, "room")):
+    for size, match in (
+        (0, "Expected 1,125,899,906,842,624 bytes of free space .* for networks/big"),
+        (1 << 20, "room"),
+    ):
         (tmp_path / "b.tar").write_bytes(header + bytes(size))
         refused(target, tmp_path / "b.tar", match)
 
@@ -142,7 +147,7 @@ def test_a_name_of_gigabytes_is_not_read_into_memory(target: Settings, tmp_path:
         out.write(header)
         for _ in range(20):
             out.write(bytes(1 << 20))
-    refused(target, tmp_path / "b.tar.zst", "bytes between two files of a backup; got more")
+    refused(target, tmp_path / "b.tar.zst", "bytes between two files of a backup, got more")
 
 
 def test_a_file_that_is_no_archive_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
@@ -152,18 +157,18 @@ def test_a_file_that_is_no_archive_is_refused(good: Content, target: Settings, t
             path = tmp_path / f"b{suffix}"
             path.write_bytes(text)
             refused(target, path)
-    refused(target, tmp_path / "absent.tar", "there is no file")
+    refused(target, tmp_path / "absent.tar", "which does not exist")
     refused(target, tmp_path / "b.zip", "expected a name that ends in")
     (tmp_path / "folder.tar").mkdir()
-    refused(target, tmp_path / "folder.tar", "there is no file")
+    refused(target, tmp_path / "folder.tar", "which does not exist")
 
 
 def test_an_archive_without_a_store_or_a_manifest_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
     path = tmp_path / "b.tar.gz"
     without = {name: text for name, text in good.items() if name != STORE}
-    refused(target, packed(path, members(told(without))), "expected a backup with a store")
+    refused(target, packed(path, members(told(without))), "Expected a backup with a store")
     bare = {name: text for name, text in good.items() if name != MANIFEST}
-    refused(target, packed(path, members(bare)), "expected a backup with its manifest")
+    refused(target, packed(path, members(bare)), "Expected a backup with its manifest")
 
 
 MANIFESTS: dict[str, bytes] = {
@@ -184,7 +189,7 @@ def test_a_manifest_that_is_none_is_refused(good: Content, target: Settings, tmp
     refused(target, packed(tmp_path / "b.tar", members({**good, MANIFEST: MANIFESTS[kind]})))
 
 
-@pytest.mark.parametrize("name", archive.FITS)
+@pytest.mark.parametrize("name", [name for name in archive.Manifest.model_fields if name != "format"])
 def test_a_manifest_with_a_wrong_or_missing_part_is_refused(
     good: Content, target: Settings, tmp_path: Path, name: str
 ) -> None:
@@ -199,11 +204,15 @@ def test_a_manifest_with_a_wrong_or_missing_part_is_refused(
 
 def test_a_store_that_is_newer_or_damaged_or_none_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
     path = tmp_path / "b.tar"
-    refused(target, packed(path, members(told(good, schema_version=VERSION + 1))), "expected a store of version")
-    refused(target, packed(path, members(told(good, rows={"runs": 7}))), "as many rows as the manifest says.*runs")
+    refused(
+        target,
+        packed(path, members(told(good, schema_version=VERSION + 1))),
+        "schema_version: Input should be less than or equal",
+    )
+    refused(target, packed(path, members(told(good, rows={"runs": 7}))), "rows in .* differ from the manifest: runs")
     store = bytearray(good[STORE])
     for changed in (b"text", b"", bytes(store[:-1_000_000]), bytes(store[:4096]) + bytes(len(store) - 4096)):
-        refused(target, packed(path, members(told({**good, STORE: changed}))), r"whose store can be read; .*cannot")
+        refused(target, packed(path, members(told({**good, STORE: changed}))), r"The store in .* cannot be read")
     newer = tmp_path / "newer.duckdb"
     newer.write_bytes(good[STORE])
     with duckdb.connect(newer) as connection:
@@ -278,7 +287,7 @@ def test_a_dry_run_says_what_a_backup_holds_and_writes_nothing(
     assert not target.data_dir.parent.exists()
     path.write_bytes(path.read_bytes()[:-2000])
     assert main(["restore", str(path), "--dry-run"]) == 1
-    assert "expected a" in capsys.readouterr().err
+    assert "Expected a" in capsys.readouterr().err
     backup.restore(target, packed(path, members(told(good))))
     assert len(Store(target.database).runs()) == 1
     assert (target.data_dir / "networks" / "mine.yaml").read_text() == "title: mine\n"

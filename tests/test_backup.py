@@ -166,11 +166,11 @@ def test_a_changed_byte_is_found_and_nothing_is_restored(
     content = bytearray(path.read_bytes())
     content[content.index(b"dermslim.duckdb") + 8000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BackupError, match=r"not so: store/dermslim.duckdb"):
+    with pytest.raises(BackupError, match=r"differ from the manifest: store/dermslim.duckdb"):
         backup.restore(another, path)
     assert not another.database.exists()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(BackupError, match=r"expected a whole backup|has none, or ends before it"):
+    with pytest.raises(BackupError, match=r"Expected a whole backup|has none or ends before it"):
         backup.restore(another, path)
 
 
@@ -178,7 +178,7 @@ def test_a_file_that_leaves_its_folder_is_refused(another: Settings, tmp_path: P
     path = tmp_path / "b.tar"
     with tarfile.open(path, "w") as archive:
         archive.addfile(tarfile.TarInfo("networks/../../outside.yaml"))
-    with pytest.raises(BackupError, match=r"expected files of a backup; got networks/\.\./\.\./outside\.yaml"):
+    with pytest.raises(BackupError, match=r"Expected only files of a backup, got networks/\.\./\.\./outside\.yaml"):
         backup.restore(another, path)
 
 
@@ -188,16 +188,16 @@ def test_what_is_there_is_replaced_only_by_force(
     record_training(Store(settings.database))
     LiveRun(connection, "r1").create(RunFacts(attempt=1))
     backup.back_up(settings, tmp_path / "b.tar")
-    with pytest.raises(BackupError, match=r"there is one. --force replaces it"):
+    with pytest.raises(BackupError, match=r"but it exists. --force replaces it"):
         backup.restore(settings, tmp_path / "b.tar")
     same_server = replace(another, given_redis_url=settings.given_redis_url)
-    with pytest.raises(BackupError, match="expected an empty queue; the target's server holds 2 keys"):
+    with pytest.raises(BackupError, match="Expected an empty queue, got 2 keys"):
         backup.restore(same_server, tmp_path / "b.tar")
     LiveRun(connection, "r2").create(RunFacts(attempt=1))
     backup.restore(settings, tmp_path / "b.tar", force=True)
     assert LiveRun(connection, "r1").facts() == RunFacts(attempt=1)
     assert LiveRun(connection, "r2").facts() is None
-    with pytest.raises(BackupError, match="expected a new file"):
+    with pytest.raises(BackupError, match="Expected a new file"):
         backup.back_up(settings, tmp_path / "b.tar")
 
 
@@ -208,10 +208,10 @@ def test_nothing_is_restored_under_a_record_worker(
     backup.back_up(settings, tmp_path / "b.tar")
     running = replace(another, given_redis_url=settings.given_redis_url)
     with workers(running, "record"):
-        with pytest.raises(BackupError, match=r"expected nothing to run on .*; a record worker does"):
+        with pytest.raises(BackupError, match=r"Expected nothing to run on .*, but a record worker does"):
             backup.restore(another, tmp_path / "b.tar", force=True)
         elsewhere = replace(running, data_dir=tmp_path / "elsewhere")
-        with pytest.raises(BackupError, match="expected no worker on the target's queue; record-"):
+        with pytest.raises(BackupError, match="Expected no worker on the target's queue, got record-"):
             backup.restore(elsewhere, tmp_path / "b.tar", force=True)
 
 

@@ -1,82 +1,98 @@
-"""The file that a backup is: a tar with a manifest at its end, written as a stream, and read as if by a stranger."""
+"""Write and read a backup file: a tar with a manifest at its end, written as a stream and read with distrust."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Annotated, Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from core.errors import DermSlimError
 from core.files.private import private_opener
 from core.store.migrations import VERSION
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 MANIFEST, STORE, QUEUE = "manifest.json", "store/dermslim.duckdb", "queue.jsonl"
 NETWORKS, TRAINED, RECONSTRUCTED = "networks", "trained", "reconstructed"
 SUFFIXES = (".tar", ".tar.gz", ".tar.zst")
 BLOCK = 1 << 20  # bytes read at a time
-HEADERS = 1 << 24  # bytes that may stand between two files: names and the like, which are read into memory
+HEADERS = 1 << 24  # bytes between two files at most; names and other headers are read into memory
 MOST_FILES = 2_000_000
 LONGEST_MANIFEST = 1 << 28  # bytes
 LEFT_FREE = 200_000_000  # bytes that unpacking leaves free on the disk
 LONGEST_NAME = 255  # bytes of a file's name
 SHOWN = 5  # names in a message
-# What the libraries raise on bytes that are no tar, or no gzip or zstd.
+# Exceptions of the libraries for bytes that are not tar, gzip or zstd.
 UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError, pa.ArrowException)
 
 
 class BackupError(DermSlimError):
-    """A backup cannot be made, or isn't one."""
+    """A backup cannot be written or read."""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a backup holds. files: size and SHA-256 by name. rows: of the store, by table. keys: of the queue."""
+def _moment(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("expected a time zone")
+    return text
 
-    made_at: str
-    host: str
-    data_dir: str
-    schema_version: int
-    server: str | None
-    code_revision: str | None
-    versions: dict[str, str]
-    held_seconds: float
-    rows: dict[str, int]
-    keys: int | None
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    format: int = FORMAT
+
+def _file_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    if facts.keys() != {"bytes", "sha256"}:
+        raise ValueError("expected bytes and sha256")
+    return facts
+
+
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+Whole = Annotated[int, Field(ge=0, lt=1 << 62)]
+FileFacts = Annotated[dict[str, Any], AfterValidator(_file_facts)]
+
+
+class Manifest(BaseModel):
+    """The content of a backup. files: size and SHA-256 by name. rows: of the store, by table. keys: of the queue."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    made_at: Annotated[str, AfterValidator(_moment)]
+    host: Text
+    data_dir: Text
+    schema_version: Annotated[Whole, Field(le=VERSION)]
+    server: Text | None
+    code_revision: Text | None
+    versions: dict[str, Text]
+    held_seconds: Annotated[float, Field(ge=0, lt=1e9)]
+    rows: dict[str, Whole]
+    keys: Whole | None
+    files: dict[str, FileFacts]
+    format: Literal[1] = FORMAT
 
 
 def suffix_of(path: Path) -> str:
-    """Return the one of SUFFIXES that a name ends in; BackupError."""
+    """Return the suffix of `SUFFIXES` of a name. Raises BackupError."""
     for suffix in SUFFIXES:
         if path.name.endswith(suffix):
             return suffix
-    raise BackupError(f"expected a name that ends in {', '.join(SUFFIXES)}; got {path.name}")
+    raise BackupError(f"Expected a name that ends in {', '.join(SUFFIXES)}, got {path.name}")
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def compressed(path: Path, suffix: str) -> Any:
-    """Open a file to write, compressed as its name says."""
+    """Open a file for writing, compressed according to its suffix."""
     return pa.output_stream(str(path), compression={".tar.gz": "gzip", ".tar.zst": "zstd"}.get(suffix))
 
 
 class _Hashed:
-    """A file that notes the SHA-256 of what is read from it."""
+    """A file that computes the SHA-256 of the bytes read from it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.digest = stream, hashlib.sha256()
@@ -89,7 +105,7 @@ class _Hashed:
 
 def add(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
     """Add a file; return its size and SHA-256."""
-    with path.open("rb") as stream:  # a file that is replaced meanwhile stays whole here
+    with path.open("rb") as stream:  # an open file stays whole when it is replaced meanwhile
         facts = os.fstat(stream.fileno())
         member = tarfile.TarInfo(name)
         member.size, member.mtime, member.mode = facts.st_size, int(facts.st_mtime), 0o600
@@ -112,7 +128,7 @@ def add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 class _Bounded:
-    """A stream that gives no more bytes than were allowed since the last file began."""
+    """A stream with a limit on the bytes since the beginning of the last file."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.left = stream, HEADERS
@@ -121,18 +137,18 @@ class _Bounded:
         block: bytes = self.stream.read(size)
         self.left -= len(block)
         if self.left < 0:
-            raise BackupError(f"expected at most {HEADERS:,} bytes between two files of a backup; got more")
+            raise BackupError(f"Expected at most {HEADERS:,} bytes between two files of a backup, got more")
         return block
 
 
 def unpack(path: Path, staging: Path, *, only_store: bool = False) -> Manifest:
-    """Unpack a backup into an empty folder and check that each file is what the manifest says. BackupError.
+    """Unpack a backup into an empty folder and compare each file with the manifest. Raises BackupError.
 
-    only_store: leave what is neither manifest, store nor queue unwritten; it is checked all the same.
+    only_store: write only manifest, store and queue; the other files are only checked.
     """
     suffix = suffix_of(path)
     if not path.is_file():
-        raise BackupError(f"expected a backup; there is no file at {path}")
+        raise BackupError(f"Expected a backup at {path}, which does not exist")
     found: dict[str, dict[str, Any]] = {}
     compression = {".tar.gz": "gzip", ".tar.zst": "zstd"}.get(suffix)
     try:
@@ -146,30 +162,30 @@ def unpack(path: Path, staging: Path, *, only_store: bool = False) -> Manifest:
                     content = cast(IO[bytes], archive.extractfile(member))
                     found[member.name] = _write(content, staging / member.name if kept else None)
     except UNREADABLE as error:
-        raise BackupError(f"expected a whole backup; {path} cannot be read: {_line(error)}") from error
+        raise BackupError(f"Expected a whole backup, but {path} cannot be read: {_line(error)}") from error
     _check_names(path, found)
     manifest = _manifest(path, staging / MANIFEST)
     del found[MANIFEST]
     if found != manifest.files:
         wanted = manifest.files
         differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        raise BackupError(f"expected every file as it was backed up; not so: {_names(differing)}")
+        raise BackupError(f"These files differ from the manifest: {_names(differing)}")
     if (QUEUE in found) != (manifest.keys is not None):
-        raise BackupError(f"expected {QUEUE} where the manifest names keys, and only there; {path} has it otherwise")
+        raise BackupError(f"The manifest of {path} and {QUEUE} disagree about whether the backup has a queue")
     return manifest
 
 
 def _check_member(member: tarfile.TarInfo, found: dict[str, dict[str, Any]], staging: Path) -> None:
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse() or not _is_ours(member.name):
-        raise BackupError(f"expected files of a backup; got {_names([member.name])}")
+        raise BackupError(f"Expected only files of a backup, got {_names([member.name])}")
     if member.name in found or len(found) >= MOST_FILES:
-        raise BackupError(f"expected each file once, and at most {MOST_FILES:,}; got {_names([member.name])} besides")
+        raise BackupError(f"Expected each file once and at most {MOST_FILES:,} files, got also {_names([member.name])}")
     if member.name == MANIFEST and member.size > LONGEST_MANIFEST:
-        raise BackupError(f"expected a manifest of at most {LONGEST_MANIFEST:,} bytes; got {member.size:,}")
+        raise BackupError(f"Expected a manifest of at most {LONGEST_MANIFEST:,} bytes, got {member.size:,}")
     if member.size > (room := shutil.disk_usage(staging).free - LEFT_FREE):
         raise BackupError(
-            f"expected room for {_names([member.name])}, {member.size:,} bytes; {max(room, 0):,} may be used at "
-            f"{staging.parent}"
+            f"Expected {member.size:,} bytes of free space at {staging.parent} for {_names([member.name])}, got "
+            f"{max(room, 0):,}"
         )
 
 
@@ -191,67 +207,24 @@ def _is_ours(name: str) -> bool:
 def _check_names(path: Path, found: dict[str, dict[str, Any]]) -> None:
     folders = {str(parent) for name in found for parent in Path(name).parents}
     if both := sorted(folders & found.keys()):
-        raise BackupError(f"expected a file or a folder of a name; {path} has both of {_names(both)}")
+        raise BackupError(f"{path} has both a file and a folder named {_names(both)}")
     if MANIFEST not in found:
-        raise BackupError(f"expected a backup with its manifest; {path} has none, or ends before it")
+        raise BackupError(f"Expected a backup with its manifest, but {path} has none or ends before it")
     if STORE not in found:
-        raise BackupError(f"expected a backup with a store; {path} has none")
+        raise BackupError(f"Expected a backup with a store, but {path} has none")
 
 
 def _manifest(path: Path, file: Path) -> Manifest:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BackupError(f"expected a manifest in JSON; that of {path} cannot be read: {_line(error)}") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        form = values.get("format") if isinstance(values, dict) else "none"
-        raise BackupError(f"expected a backup of format {FORMAT}; got {str(form)[:20]!a}")
-    for name, fits in FITS.items():
-        if name not in values or not fits(values[name]):
-            raise BackupError(f"expected the manifest's {name} as `backup` writes it; {path} has none, or another")
-    if values["schema_version"] > VERSION:
-        raise BackupError(
-            f"expected a store of version {VERSION} or older; the backup has version {values['schema_version']}"
-        )
-    return Manifest(**{each.name: values[each.name] for each in fields(Manifest)})
-
-
-def _whole(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 62
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and "\0" not in value
-
-
-def _moment(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
-        return False
-
-
-def _file_facts(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"bytes", "sha256"}
-
-
-FITS: dict[str, Callable[[Any], bool]] = {
-    "made_at": _moment,
-    "host": _text,
-    "data_dir": _text,
-    "schema_version": _whole,
-    "server": lambda value: value is None or _text(value),
-    "code_revision": lambda value: value is None or _text(value),
-    "versions": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
-    "held_seconds": lambda value: type(value) in (int, float) and 0 <= value < 1e9,
-    "rows": lambda value: isinstance(value, dict) and "runs" in value and all(map(_whole, value.values())),
-    "keys": lambda value: value is None or _whole(value),
-    "files": lambda value: isinstance(value, dict) and all(map(_file_facts, value.values())),
-}
+        return Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        part = f", {first['loc'][0]}" if first["loc"] else ""
+        raise BackupError(f"The manifest of {path} is invalid{part}: {_line(ValueError(first['msg']))}") from error
 
 
 def _write(content: IO[bytes], path: Path | None) -> dict[str, Any]:
-    """Write a file, or only read it where there is no path; return its size and SHA-256."""
+    """Write a file, or only read it without a path; return its size and SHA-256."""
     digest, size = hashlib.sha256(), 0
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -266,7 +239,7 @@ def _write(content: IO[bytes], path: Path | None) -> dict[str, Any]:
 
 
 def _names(names: list[str]) -> str:
-    """Return names as they can be printed, the first few."""
+    """Return the first few names in printable characters."""
     shown = ", ".join(name if name.isprintable() else ascii(name) for name in names[:SHOWN])
     return shown[:500] + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 

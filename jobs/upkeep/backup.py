@@ -1,8 +1,7 @@
-"""Backup and restore: store, queue, own networks, and if asked weights and reconstructions, in one file.
+"""Back up and restore store, queue and own networks, and optionally weights and reconstructions, in one file.
 
-A backup is taken while everything runs, or while nothing does. For a moment the record worker may not write: the
-store's file is copied and the queue is read in that moment, so that whatever the store does not have yet lies among the
-queue's records.
+A backup can be written while everything runs. The record worker stops for a moment in which the store's file is copied
+and the queue is read, so that everything missing in the store is among the queue's records.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ from jobs.upkeep.archive import (
 )
 from jobs.upkeep.retention import held
 
-NOTE = "last-backup.json"  # in DATA_DIR: when the last one was made, and where
-PATIENCE = 60.0  # seconds that a backup waits for the record worker's transaction
+NOTE = "last-backup.json"  # in DATA_DIR: time and place of the last backup
+PATIENCE = 60.0  # seconds of waiting for the record worker's transaction
 RUNNING = {"launcher.lock": "`make up`, or the launcher", "record-worker.lock": "a record worker"}
 
 
@@ -67,7 +66,7 @@ RUNNING = {"launcher.lock": "`make up`, or the launcher", "record-worker.lock": 
 
 
 def default_path(settings: Settings, now: datetime | None = None) -> Path:
-    """Return where a backup goes that is given no place: a name with the time, below DATA_DIR/backups."""
+    """Return the default path of a backup: a name with the time below DATA_DIR/backups."""
     return settings.backups / f"dermslim-{now or datetime.now(UTC):%Y%m%d-%H%M%S}.tar.zst"
 
 
@@ -76,17 +75,16 @@ def back_up(
 ) -> Manifest:
     """Write a backup, and verify the store's copy by reading every column of every row.
 
-    queue: whether the queue is in it; where nothing runs the embedded server is started for as long as it takes, and
-    where there never was one the queue is left out. weights: the trained networks. reconstructed: the reconstructed
-    data sets' images. BackupError, StoreBusy, StoreDamaged, QueueUnavailable, OSError; the file appears only once it is
-    whole.
+    queue: include the queue; where nothing runs, the embedded server is started meanwhile, and without one the queue
+    is left out. weights: include the trained networks. reconstructed: include the images of reconstructions. The file
+    appears once it is whole. Raises BackupError, StoreBusy, StoreDamaged, QueueUnavailable, OSError.
     """
     suffix_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        raise BackupError(f"expected a new file; {path} exists")
+        raise BackupError(f"Expected a new file, but {path} exists")
     if not settings.database.exists():
-        raise BackupError(f"expected a store at {settings.database}; there is none, so there is nothing to back up")
+        raise BackupError(f"There is nothing to back up: {settings.database} does not exist")
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=path.parent) as folder:
         staging = Path(folder)
         manifest = _copy_consistently(settings, staging, queue)
@@ -94,8 +92,7 @@ def back_up(
         with compressed(half, suffix_of(path)) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
             for name, source in _parts(settings, staging, weights, reconstructed):
                 manifest.files[name] = add(archive, name, source)
-            text = json.dumps(vars(manifest), indent=1).encode()
-            add_bytes(archive, MANIFEST, text)
+            add_bytes(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
         half.chmod(0o600)
         with half.open("rb") as written:
             os.fsync(written.fileno())
@@ -132,6 +129,7 @@ def _copy_consistently(settings: Settings, staging: Path, with_queue: bool) -> M
         held_seconds=round(held, 3),
         rows=counts,
         keys=None if rows is None else len(rows),
+        files={},
     )
 
 
@@ -154,12 +152,12 @@ def _server(settings: Settings, wanted: bool) -> Iterator[Connection | None]:
             yield connection
         except redis.RedisError as error:
             raise QueueUnavailable(
-                f"expected the Redis server to answer; {str(error).rstrip('.')}. --without-queue leaves the queue out"
+                f"The Redis server does not answer: {str(error).rstrip('.')}. --without-queue leaves the queue out"
             ) from error
 
 
 def _stopped(settings: Settings) -> bool:
-    """Return whether the server is the embedded one, and does not run."""
+    """Return whether the server is the embedded one and does not run."""
     if settings.given_redis_url is not None:
         return False
     try:
@@ -172,7 +170,7 @@ def _stopped(settings: Settings) -> bool:
 
 @contextlib.contextmanager
 def _started(settings: Settings) -> Iterator[bool]:
-    """Run the embedded server, so that the queue that it keeps in its file can be read; False where it has none."""
+    """Run the embedded server, so that its stored queue can be read; yield False where it has none."""
     try:
         with _nothing_runs(settings.data_dir):
             if not (settings.redis_url_file.parent / "appendonlydir").is_dir():
@@ -182,7 +180,7 @@ def _started(settings: Settings) -> Iterator[bool]:
                 yield True
     except BackupError as error:
         raise QueueUnavailable(
-            f"expected the embedded server to answer, or {error}. --without-queue leaves the queue out"
+            f"The embedded server does not answer and cannot be started: {error}. --without-queue leaves the queue out"
         ) from error
 
 
@@ -205,7 +203,7 @@ def _below(part: str, folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
 
 
 def last_backup(settings: Settings) -> dict[str, Any] | None:
-    """Return `made_at` (a moment), `file` and `bytes` of the last backup made of this DATA_DIR, or None."""
+    """Return `made_at` (a datetime), `file` and `bytes` of the last backup of this DATA_DIR, or None."""
     try:
         note = json.loads((settings.data_dir / NOTE).read_text(encoding="utf-8"))
         return {**note, "made_at": datetime.fromisoformat(note["made_at"])}
@@ -217,11 +215,11 @@ def last_backup(settings: Settings) -> dict[str, Any] | None:
 
 
 def restore(settings: Settings, path: Path, *, force: bool = False, queue: bool = True) -> Manifest:
-    """Put a backup in `settings.data_dir` and its server, after reading all of it.
+    """Restore a backup to `settings.data_dir` and its server, after reading all of it.
 
-    Where `settings` names no server, the embedded one is started for as long as it takes. force: replace a store and
-    a queue that are there. queue: whether the queue is put back too. BackupError while anything runs there, and where
-    the file is not a whole backup: then nothing has changed.
+    Where `settings` names no server, the embedded one is started meanwhile. force: replace an existing store and queue.
+    queue: restore the queue too. Raises BackupError, without any change, while anything runs on the data folder and
+    where the file is not a whole backup.
     """
     target = settings.data_dir
     if target.exists():
@@ -259,9 +257,9 @@ def _restore(settings: Settings, path: Path, force: bool, queue: bool) -> Manife
 
 
 def rehearse(settings: Settings, path: Path) -> Manifest:
-    """Read all of a backup as `restore` does, and put its queue into a server of its own; nothing is kept. BackupError.
+    """Read all of a backup as `restore` does, and load its queue into a temporary server. Raises BackupError.
 
-    A queue that is for a server of REDIS_URL is read, but not put anywhere: it may be of another version.
+    With REDIS_URL the queue is only read, because the temporary server may have a different version.
     """
     with tempfile.TemporaryDirectory(prefix="dermslim-") as folder:
         staging = Path(folder)
@@ -280,53 +278,53 @@ def rehearse(settings: Settings, path: Path) -> Manifest:
 
 
 def _check_store(path: Path, store: Path, manifest: Manifest) -> None:
-    """Read the queue's copy, and every row of the store, bring it to this version, and compare with the manifest."""
+    """Read the queue's copy and every row of the store, migrate the store, and compare with the manifest."""
     if (queue := store.parents[1] / QUEUE).exists():
         keys = sum(1 for _ in queue_copy.read_queue(queue))
         if keys != manifest.keys:
-            raise BackupError(f"expected {manifest.keys} keys of the queue; {path} has {keys}")
+            raise BackupError(f"Expected {manifest.keys} keys of the queue in {path}, got {keys}")
     try:
         counts = store_check.checked(store, settle=True)
     except StoreError as error:
         reason = str(error).removesuffix(f". {RESTORE}").replace(str(store.resolve()), STORE)
-        raise BackupError(f"expected a backup whose store can be read; that of {path} cannot: {reason}") from error
+        raise BackupError(f"The store in {path} cannot be read: {reason}") from error
     if other := sorted(name for name, rows in manifest.rows.items() if counts.get(name) != rows):
-        raise BackupError(f"expected as many rows as the manifest says; not so in {path}: {', '.join(other)[:200]}")
+        raise BackupError(f"The rows in {path} differ from the manifest: {', '.join(other)[:200]}")
 
 
 def _check_no_store(settings: Settings, force: bool) -> None:
     if settings.database.exists() and not force:
-        raise BackupError(f"expected no store at {settings.database}; there is one. --force replaces it")
+        raise BackupError(f"Expected no store at {settings.database}, but it exists. --force replaces it")
 
 
 def _check_nothing_runs(data_dir: Path) -> None:
     for name, holder in RUNNING.items():
         if held(data_dir / name):
-            raise BackupError(f"expected nothing to run on {data_dir}; {holder} does. Stop it first")
+            raise BackupError(f"Expected nothing to run on {data_dir}, but {holder} does. Stop it first")
 
 
 def _destinations(settings: Settings, staging: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield each unpacked file but store and queue, and where it goes; BackupError where something else lies there."""
+    """Yield each unpacked file except store and queue with its destination. Raises BackupError for conflicts."""
     places = {NETWORKS: settings.data_dir / FOLDER, TRAINED: settings.trained, RECONSTRUCTED: settings.reconstructed}
     for part, place in places.items():
         for source in sorted((staging / part).rglob("*")):
             there = place / source.relative_to(staging / part)
             if there.exists() and there.is_dir() != source.is_dir():
-                raise BackupError(f"expected a {'folder' if source.is_dir() else 'file'} at {there}; there is another")
+                raise BackupError(f"Expected a {'folder' if source.is_dir() else 'file'} at {there}, got the opposite")
             if source.is_file():
                 yield source, there
 
 
 @contextlib.contextmanager
 def _nothing_runs(data_dir: Path) -> Iterator[None]:
-    """Hold the locks of the launcher and the record worker, so that neither runs nor starts meanwhile."""
+    """Hold the locks of the launcher and the record worker, so that neither runs meanwhile."""
     with contextlib.ExitStack() as stack:
         for name, holder in RUNNING.items():
             lock = stack.enter_context(os.fdopen(open_lock(data_dir / name), "r+"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BackupError(f"expected nothing to run on {data_dir}; {holder} does. Stop it first") from None
+                raise BackupError(f"Expected nothing to run on {data_dir}, but {holder} does. Stop it first") from None
         yield
 
 
@@ -341,20 +339,20 @@ def _target_server(settings: Settings, wanted: bool, force: bool) -> Iterator[Co
         connection = stack.enter_context(contextlib.closing(connect(settings)))
         queues = Queues(settings, connection)
         if alive := queues.workers():
-            raise BackupError(f"expected no worker on the target's queue; {alive[0].name} is there. Stop them first")
+            raise BackupError(f"Expected no worker on the target's queue, got {alive[0].name}. Stop the workers first")
         if (keys := queue_copy.our_keys(connection)) and not force:
             raise BackupError(
-                f"expected an empty queue; the target's server holds {len(keys)} keys such as {keys[0]}. "
-                "--force replaces them, --without-queue leaves them"
+                f"Expected an empty queue, got {len(keys)} keys such as {keys[0]} on the target's server. "
+                "--force replaces them, --without-queue keeps them"
             )
         try:
             yield connection
         except redis.RedisError as error:
-            raise QueueUnavailable(f"expected the Redis server to take the queue; {error}") from error
+            raise QueueUnavailable(f"The Redis server rejected the queue: {error}") from error
 
 
 def _moved(old: Path, new: Path) -> Callable[[Path], Path]:
-    """Give the function from a path below the old DATA_DIR to the new one's, where the new one has it."""
+    """Return a function that maps a path below the old DATA_DIR to the new one where it exists there."""
 
     def moved(path: Path) -> Path:
         if old == new or not path.is_relative_to(old):
@@ -362,7 +360,7 @@ def _moved(old: Path, new: Path) -> Callable[[Path], Path]:
         there = new / path.relative_to(old)
         try:
             return there if there.exists() or not path.exists() else path
-        except (OSError, ValueError):  # a name that no file can have
+        except (OSError, ValueError):  # an impossible file name
             return path
 
     return moved
@@ -373,23 +371,23 @@ def _moved(old: Path, new: Path) -> Callable[[Path], Path]:
 
 def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `backup` and `restore`; command: adds one."""
-    text = "write store, queue and networks to one file, whether anything runs or not"
+    text = "write store, queue and networks to one file, also while everything runs"
     making = command(commands, "backup", text, act_backup)
     named = f"ends in {', '.join(SUFFIXES)} (default: a new one in DATA_DIR/backups)"
     making.add_argument("file", metavar="FILE", type=Path, nargs="?", help=named)
     making.add_argument("--weights", action="store_true", help="the trained networks too")
     making.add_argument("--reconstructed", action="store_true", help="the reconstructed data sets' images too")
-    making.add_argument("--without-queue", action="store_true", help="not what waits and runs")
-    putting = command(commands, "restore", "put a backup into a data folder on which nothing runs", act_restore)
-    putting.add_argument("file", metavar="FILE", type=Path, help="what `backup` wrote")
+    making.add_argument("--without-queue", action="store_true", help="leave out waiting and running jobs")
+    putting = command(commands, "restore", "restore a backup to a data folder on which nothing runs", act_restore)
+    putting.add_argument("file", metavar="FILE", type=Path, help="a file from `backup`")
     putting.add_argument("--into", metavar="FOLDER", type=Path, help="the data folder (default: DATA_DIR)")
-    putting.add_argument("--dry-run", action="store_true", help="read all of FILE and say what it holds; keep nothing")
-    putting.add_argument("--force", action="store_true", help="replace the store and the queue that are there")
-    putting.add_argument("--without-queue", action="store_true", help="the store and folders alone")
+    putting.add_argument("--dry-run", action="store_true", help="read all of FILE and print its content; write nothing")
+    putting.add_argument("--force", action="store_true", help="replace the existing store and queue")
+    putting.add_argument("--without-queue", action="store_true", help="restore only the store and folders")
 
 
 def act_backup(options: argparse.Namespace) -> int:
-    """Write a backup and say what is in it."""
+    """Write a backup and print its content."""
     settings = Settings.from_environment()
     path = options.file or private_folder(settings.backups) / default_path(settings).name
     manifest = back_up(
@@ -406,12 +404,12 @@ def act_backup(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     if manifest.keys is None and not options.without_queue:
-        print(f"The queue is not in it: nothing runs on {settings.data_dir}, and it has none.", file=sys.stderr)
+        print(f"The backup has no queue: nothing runs on {settings.data_dir}, and no queue is stored.", file=sys.stderr)
     return 0
 
 
 def act_restore(options: argparse.Namespace) -> int:
-    """Restore a backup and say what came back, or what would."""
+    """Restore a backup, or only check it, and print its content."""
     settings = Settings.from_environment()
     if options.into:
         settings = replace(settings, data_dir=options.into.expanduser().resolve())
@@ -426,7 +424,7 @@ def act_restore(options: argparse.Namespace) -> int:
 
 
 def summary(manifest: Manifest) -> str:
-    """Return in a few words what a backup holds."""
+    """Return the content of a backup in a few words."""
     rows = f"{sum(manifest.rows.values()):,} rows of {manifest.rows.get('runs', 0):,} runs"
     keys = "no queue" if manifest.keys is None else f"the queue's {manifest.keys:,} keys"
     other = len([name for name in manifest.files if name not in (STORE, QUEUE)])
