@@ -133,7 +133,7 @@ def test_a_file_of_any_size_is_refused_before_it_is_written(good: Content, targe
         header = entry("networks/big", size=1 << 50)[0].tobuf(tar.format)
     for size, match in (
         (0, "Expected 1,125,899,906,842,624 bytes of free space .* for networks/big"),
-        (1 << 20, "room"),
+        (1 << 20, "free space"),
     ):
         (tmp_path / "b.tar").write_bytes(header + bytes(size))
         refused(target, tmp_path / "b.tar", match)
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_archive_is_refused(good: Content, target: Settings, t
             path.write_bytes(text)
             refused(target, path)
     refused(target, tmp_path / "absent.tar", "which does not exist")
-    refused(target, tmp_path / "b.zip", "expected a name that ends in")
+    refused(target, tmp_path / "b.zip", "Expected a name that ends in")
     (tmp_path / "folder.tar").mkdir()
     refused(target, tmp_path / "folder.tar", "which does not exist")
 
