@@ -37,7 +37,8 @@ from dashboard.access import users as access
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from jobs.queues import Queues
 from jobs.run_states import RunState, WorkerState
-from jobs.studies import StudyEstimate, StudyState, estimate_study, study_state
+from jobs.studies import StudyState, study_state
+from jobs.study_estimates import StudyEstimate, estimate_study
 
 STORE_TIMEOUT = 5.0  # seconds that a page waits for the record worker's transaction
 STRANGERS = 0.5  # seconds that a page waits for a program outside DermSlim

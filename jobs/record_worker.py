@@ -29,7 +29,7 @@ from core.settings import Settings
 from core.store.file import plain_rows
 from core.store.measurements import Store
 from core.store.trainings import ENDED
-from jobs import messages, studies, verification
+from jobs import messages, study_rounds, verification
 from jobs.connection import Connection
 from jobs.hosts import tell_folders
 from jobs.live_runs import LiveRun, RunFacts, active_runs
@@ -240,7 +240,7 @@ def reconcile() -> None:
     for row in plain_rows(unfinished):
         _reconcile(store, LiveRun(connection, row["run_id"]), row["attempt"])
     tell_folders(store, connection)
-    studies.advance_all(Queues(Settings.from_environment(), connection))
+    study_rounds.advance_all(Queues(Settings.from_environment(), connection))
     webhooks.announce_new(Settings.from_environment(), store, connection)
 
 

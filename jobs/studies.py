@@ -1,17 +1,14 @@
-"""The article's study in the queue: submitted once, then carried on by the record worker until nothing is left to do.
+"""The article's study in the queue: submitted, watched, suspended, resumed and cancelled as one.
 
-Every few seconds the record worker compares a study's plan with the runs that are there (`core.article.plan`) and
-submits what has become possible. It alone submits a study's runs, and one record worker runs at a time: whatever a dead
-one left half done, the next one completes, and nothing is submitted twice.
+The record worker carries it on, see `jobs.study_rounds`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,31 +17,22 @@ from core.article.plan import (
     FAILED,
     FINISHED,
     KIND,
-    PRUNING,
-    READY,
-    STAGES,
     ArticleSpec,
     Choice,
     Found,
     FoundRun,
-    Part,
     Progress,
-    Standing,
     plan,
     progress,
     run_spec,
-    spec_ahead,
 )
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset
-from core.errors import DatasetError, QueueUnavailable, SpecError
-from core.runs import RunSpec
+from core.errors import QueueUnavailable, SpecError
 from core.store.file import plain_rows
-from core.training.specs import TrainSpec
-from core.training.steps import likely_networks
 from jobs.cli.options import command_line
-from jobs.connection import NORMAL, TRAIN, Connection
-from jobs.live_runs import PREFIX, SCHEDULED, SUSPENDED, Facts, LiveRun, active_runs
+from jobs.connection import NORMAL, Connection
+from jobs.live_runs import PREFIX, SCHEDULED, SUSPENDED, Facts
 from jobs.messages import NewStudy, StudyStatus, StudySubmitted, send
 from jobs.queues import Queues
 from jobs.run_jobs import check_priority
@@ -213,83 +201,6 @@ def study_state(queues: Queues, study: str) -> StudyState | None:
     )
 
 
-# -- carrying on: the record worker only -------------------------------------------------------------------------------
-
-
-def advance_all(queues: Queues) -> None:
-    """Submit what has become possible in every study under way, oldest first, and end those that are through."""
-    for row in reversed(plain_rows(queues.store.studies("running"))):
-        if row["kind"] == KIND:
-            try:
-                advance(queues, row)
-            except SpecError as error:  # a spec that this version does not read
-                queues.store.record_study_status(row["study"], FAILED, str(error), datetime.now(UTC))
-
-
-def advance(queues: Queues, row: dict[str, Any]) -> None:
-    """Submit what has become possible in one study; end it when all is done, or when nothing goes on by itself."""
-    study, spec = row["study"], ArticleSpec.from_dict(json.loads(row["spec"]))
-    with queues.connected() as connection:
-        live = LiveStudy(connection, study)
-        _complete_submissions(queues, connection, study)
-        facts, found = live.facts(), find(queues, spec)
-        if facts.suspended == CANCELLED or (facts.starts_at and not facts.is_due):
-            return
-        refusals: dict[str, str] = {}
-        datasets: dict[str, Dataset | None] = {}  # read once a round: ten thousand records take a while
-        for each in progress(spec, study, found).of(READY):
-            if facts.suspended == SUSPENDED and isinstance(each.spec, TrainSpec):
-                continue
-            if live.facts().suspended == CANCELLED:
-                return
-            try:
-                _submit(queues, spec, each, row, facts.priority, datasets)
-            except (SpecError, DatasetError) as error:
-                refusals[each.part.key] = str(error)
-        if live.facts().suspended == CANCELLED:  # while something was being submitted
-            _cancel_runs(queues, study)
-            return
-        if json.loads(facts.refusals) != refusals:
-            live.note(refusals=json.dumps(refusals))
-    after = progress(spec, study, replace(found, refusals=refusals))  # what was submitted still counts as ready
-    if after.status != "running":
-        logging.getLogger(__name__).info("study %s %s", study, after.status)
-        queues.store.record_study_status(study, after.status, after.trouble or None, datetime.now(UTC))
-
-
-def _complete_submissions(queues: Queues, connection: Connection, study: str) -> None:
-    """Complete what a record worker that died was submitting."""
-    for run_id in active_runs(connection):
-        facts = LiveRun(connection, run_id).facts()
-        if facts is not None and facts.study == study and facts.submitting:
-            queues.finish_submission(run_id)
-
-
-def _submit(
-    queues: Queues,
-    spec: ArticleSpec,
-    standing: Standing,
-    row: dict[str, Any],
-    priority: str,
-    datasets: dict[str, Dataset | None],
-) -> None:
-    """Submit one part's run. SpecError where the data set isn't what it was when the study was submitted."""
-    wanted = standing.spec
-    if wanted is None:
-        raise SpecError(f"part {standing.part.key}: expected to know what its run is told; it waits")
-    if wanted.dataset not in datasets:
-        datasets[wanted.dataset] = queues.store.dataset(wanted.dataset)
-    dataset = datasets[wanted.dataset]
-    if dataset is None:
-        raise SpecError(f"expected data set {wanted.dataset} to be registered; it was removed. Register it again")
-    if standing.part.stage != PRUNING and dataset.fingerprint != spec.fingerprint:
-        raise SpecError(
-            f"expected data set {wanted.dataset} as it was when the study was submitted; it has changed since. "
-            "Register it as it was, or submit a new study"
-        )
-    queues.submit(wanted, dataset, submitted_by=row["submitted_by"], priority=priority, study=row["study"])
-
-
 # -- changing ----------------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +216,8 @@ def _own_runs(queues: Queues, study: str) -> Iterator[RunState]:
     yield from (state for state in reversed(queues.runs()) if state.study == study and not state.ended)
 
 
-def _cancel_runs(queues: Queues, study: str) -> None:
+def cancel_runs(queues: Queues, study: str) -> None:
+    """Cancel the study's runs that have not ended."""
     for state in _own_runs(queues, study):
         queues.cancel(state.run_id)
 
@@ -315,7 +227,7 @@ def cancel_study(queues: Queues, study: str) -> None:
     _note_under_way(queues, study, CANCELLED)
     with queues.connected() as connection:
         send(connection, StudyStatus(study=study, status=CANCELLED, at=datetime.now(UTC)))
-    _cancel_runs(queues, study)
+    cancel_runs(queues, study)
 
 
 def suspend_study(queues: Queues, study: str) -> None:
@@ -382,82 +294,3 @@ def prioritise_study(queues: Queues, study: str, priority: str) -> None:
         LiveStudy(connection, study).note(priority=priority)
     for state in _own_runs(queues, study):
         queues.prioritise(state.run_id, priority)
-
-
-# -- how long it takes -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StageEstimate:
-    """How long a stage's runs may take. seconds: of those whose pace is known. unknown: how many others there are."""
-
-    stage: str
-    runs: int
-    seconds: float
-    unknown: int
-    basis: str
-
-
-@dataclass(frozen=True)
-class StudyEstimate:
-    """How long a study may take, by stage, on the workers that there are now."""
-
-    stages: tuple[StageEstimate, ...]
-
-    @property
-    def seconds(self) -> float | None:
-        """All that is known, one stage after the other; None where nothing is."""
-        return sum(stage.seconds for stage in self.stages) or None
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """The stages that hold runs of unknown length."""
-        return tuple(STAGES[stage.stage] for stage in self.stages if stage.unknown)
-
-
-def estimate_study(
-    queues: Queues, spec: ArticleSpec, dataset: Dataset, parts: Sequence[Part], done: Mapping[str, float] | None = None
-) -> StudyEstimate:
-    """Guess how long these parts take, from what has been measured here; trainings are shared out to the workers.
-
-    done: the share of a part that is done already, 0 to 1, by its key. Stages are taken one after the other, as they
-    are where measuring and training share a machine's cores.
-    """
-    trainers = sum(worker.kind == TRAIN for worker in queues.workers()) or 1
-    known: dict[tuple[str, str], tuple[float | None, str]] = {}
-    stages = []
-    for stage in STAGES:
-        of_stage = [part for part in parts if part.stage == stage]
-        seconds, unknown, bases = 0.0, 0, []
-        for part in of_stage:
-            key = (stage, part.network.name if part.network else "")
-            if key not in known:  # seeds take alike
-                found = queues.estimate(_ahead(spec, part, dataset), dataset)
-                known[key] = found.seconds, found.basis
-            guess, basis = known[key]
-            unknown += guess is None
-            seconds += (guess or 0.0) * (1 - (done or {}).get(part.key, 0.0))
-            bases.append(basis)
-        if of_stage:
-            share = trainers if of_stage[0].network else 1
-            basis = "; ".join(dict.fromkeys(bases))
-            stages.append(StageEstimate(stage, len(of_stage), seconds / share, unknown, basis))
-    return StudyEstimate(tuple(stages))
-
-
-def share_done(standing: Standing, run: RunState | None) -> float:
-    """Return how much of a part is done, 0 to 1: of a training run, of the epochs that it will probably have."""
-    if standing.state == FINISHED:
-        return 1.0
-    if run is None or run.ended:
-        return 0.0
-    expected = run.total
-    if isinstance(standing.spec, TrainSpec):
-        expected = max(run.total, len(likely_networks(standing.spec)) * standing.spec.training.epochs)
-    return min(1.0, (run.done + (0 if run.trains else run.failed)) / max(1, expected))
-
-
-def _ahead(spec: ArticleSpec, part: Part, dataset: Dataset) -> RunSpec:
-    """Return about what a run will be told, the reconstruction standing for its original."""
-    ahead = spec_ahead(spec, part)
-    return ahead.replace(dataset=dataset.name) if isinstance(ahead, TrainSpec) else ahead

@@ -54,13 +54,13 @@ from jobs.queues import Queues
 from jobs.studies import (
     StudyState,
     cancel_study,
-    estimate_study,
     prioritise_study,
     resume_study,
     study_state,
     submit_study,
     suspend_study,
 )
+from jobs.study_estimates import estimate_study
 
 LABELS = ("melanoma", "nevus", "non_melanoma", "negative")
 SPEC = ArticleSpec(

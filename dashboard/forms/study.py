@@ -41,7 +41,8 @@ from dashboard.forms.training import sets_table
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
 from jobs.connection import NORMAL, PRIORITIES
-from jobs.studies import StageEstimate, StudyEstimate, find, submit_study
+from jobs.studies import find, submit_study
+from jobs.study_estimates import StageEstimate, StudyEstimate
 
 PREFIX = "article"
 OVERRIDE = re.compile(r"\s*([\w.-]+)(?:\s*[=:]\s*|\s+)(\d+)\s*[×x]\s*(\d+)\s*(?:[,:]?\s*(\d+)\s*epochs?)?\s*")

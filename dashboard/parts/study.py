@@ -31,7 +31,8 @@ from dashboard.forms import study as study_form
 from dashboard.parts import components
 from jobs.connection import PRIORITIES
 from jobs.run_states import RunState
-from jobs.studies import StudyState, cancel_study, prioritise_study, resume_study, share_done, suspend_study
+from jobs.studies import StudyState, cancel_study, prioritise_study, resume_study, suspend_study
+from jobs.study_estimates import share_done
 
 COLOURS = {WAITING: "gray", READY: "gray", UNDER_WAY: "blue", FINISHED: "green", FAILED: "red"}
 ICONS = {

@@ -42,10 +42,8 @@ from jobs.cli.training import DATASET_HELP, add_preset, add_queue_options, netwo
 from jobs.connection import PRIORITIES
 from jobs.queues import Queues
 from jobs.studies import (
-    StudyEstimate,
     StudyState,
     cancel_study,
-    estimate_study,
     find,
     prioritise_study,
     resume_study,
@@ -53,6 +51,7 @@ from jobs.studies import (
     submit_study,
     suspend_study,
 )
+from jobs.study_estimates import StudyEstimate, estimate_study
 
 TEXT = "submit the article's whole study"
 PAUSE = 1.0  # seconds between two looks at a study that is waited for
