@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from core.errors import SpecError
 
 DEFAULT_ROOTS = ("/data", "/mnt", "/media", "/srv")
-ENV_FILE = ".env"  # in the working folder
+ENV_FILE = os.environ.get("DERMSLIM_ENV_FILE", ".env")  # in the working folder; empty for none
 
 
 def usable_cores() -> int:

@@ -71,7 +71,7 @@ class Signals:
 
 def main(arguments: Sequence[str] | None = None, programs: Programs | None = None) -> int:
     """Run until a signal comes; return 0 (130 after Ctrl-C), or 1 with one sentence when it cannot start."""
-    if arguments is None:
+    if arguments is None and ENV_FILE:
         load_dotenv(ENV_FILE)  # for the processes that are started here, and for uvicorn, which reads some itself
     signals = Signals()
     try:

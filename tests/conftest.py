@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from core import settings as settings_module
 from core.processes import die_with_parent
 from core.settings import Settings, described, usable_cores
 from jobs.server import running_server
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["DERMSLIM_ENV_FILE"] = ""  # whoever runs the tests may have a `.env` here
 os.environ["WORKER_NICENESS"] = "0"  # tests wait for workers, and must not wait for them last
 
 
@@ -45,6 +47,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     A page that AppTest runs becomes `__main__`, which processes that later tests start would import.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.setitem(settings_module._Environment.model_config, "env_file", None)
     for name, _, _ in described():
         if name != "WORKER_NICENESS":
             monkeypatch.delenv(name, raising=False)

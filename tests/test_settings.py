@@ -10,6 +10,7 @@ import pytest
 from laboratory import ROOT
 
 from benchmarks.processes import run_command
+from core import settings as settings_module
 from core.errors import SpecError
 from core.settings import Settings, Variables, described, variables
 
@@ -35,6 +36,7 @@ def test_the_environment_goes_before_the_file_in_the_working_folder(
 ) -> None:
     (tmp_path / ".env").write_text("TRAIN_WORKERS=3\nWORKER_NICENESS=7\nDATA_DIR=elsewhere\nIMAGES_DIR=/images\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(settings_module._Environment.model_config, "env_file", ".env")
     monkeypatch.setenv("WORKER_NICENESS", "4")
     monkeypatch.setenv("TRAIN_WORKERS", "")
     settings = Settings.from_environment()
