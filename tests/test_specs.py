@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from itertools import count
@@ -27,11 +26,11 @@ from core.settings import Settings
 from core.specs import Setting, Spec, bare, bounds, spec_hash
 from core.store.measurements import NewRun, Store
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
-from jobs import record_worker
+from jobs import messages, record_worker
 from jobs.__main__ import build_parser
 from jobs.cli import measuring, study, training
 from jobs.cli.options import command_line, fields_of
-from jobs.messages import record_command
+from jobs.messages import Message, NewStudy, RunSubmitted, StudySubmitted
 
 # What the code of commit d04b2bf, before specs were pydantic models, wrote and hashed.
 STORED = json.loads(Path(__file__).with_name("stored_specs.json").read_text(encoding="utf-8"))
@@ -221,21 +220,17 @@ NUMBERS, NOW = count(), datetime(2026, 11, 26, tzinfo=UTC)
 def through_queue_and_store(spec: Spec, store: Store) -> Spec:
     """Return the spec as it is read from the store, where the record worker writes what the queue's message says."""
     name, text = f"run-{next(NUMBERS)}", json.dumps(spec.to_dict())
+    message: Message
     if isinstance(spec, ArticleSpec):
-        values: dict[str, Any] = {"study": name, "kind": KIND, "dataset": "moles", "spec": text, "submitted_by": "me"}
-        write("study", store, values | {"submitted_at": NOW.isoformat(), "command": command_line(spec)})
-        found = store.study(name)
+        new = NewStudy(study=name, kind=KIND, dataset="moles", spec=text, command=command_line(spec))
+        message = StudySubmitted(values=new)
     else:
-        run = NewRun(name, spec.kind, "moles", "f", False, text, spec_hash(spec, "f"), 1, NOW)
-        write("run", store, asdict(run) | {"submitted_at": NOW.isoformat()})
-        found = store.run(name)
+        message = RunSubmitted(values=NewRun(name, spec.kind, "moles", "f", False, text, spec_hash(spec, "f"), 1, NOW))
+    queued = str(message.command()[2]).encode()
+    record_worker._write(store, [messages.read(queued)])
+    found = store.study(name) if isinstance(spec, ArticleSpec) else store.run(name)
     assert found is not None
     return read(type(spec), found["spec"])
-
-
-def write(kind: str, store: Store, values: dict[str, Any]) -> None:
-    message = json.loads(record_command(kind, values=values)[2])
-    record_worker.WRITERS[message["kind"]](store, **message["values"])
 
 
 parser = cache(build_parser)
