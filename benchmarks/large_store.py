@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -17,8 +18,9 @@ from core.compression.results import RunResults, run_results
 from core.compression.specs import DEFAULT_KS, SweepSpec
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES
+from core.runs import Run, RunSpec
 from core.specs import spec_hash
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.training.algorithm2 import Stop
 from core.training.classification import classify
 from core.training.results import EpochResult
@@ -46,11 +48,7 @@ def fill_store(path: Path, *, sweeps: int, images: int) -> list[str]:
     found: RunResults | None = None
     for number, run_id in enumerate(names):
         at = start + timedelta(hours=number)
-        run = NewRun(
-            run_id, spec.kind, DATASET, "-", True, json.dumps(spec.to_dict()), f"hash{number}", images, at,
-            submitted_by="benchmark", command="-", versions="{}",
-        )  # fmt: skip
-        store.record_run(run)
+        store.record_run(_submitted(run_id, spec, at, spec_hash=f"hash{number}", total=images))
         found = found or run_results(spec, store.measurements(run_id), images)
         store.record_results(run_id, found, at + timedelta(minutes=30))
     with duckdb.connect(path) as connection:
@@ -132,16 +130,23 @@ def fill_trainings(path: Path, *, seeds: int) -> str:
     return last
 
 
+def _submitted(run_id: str, spec: RunSpec, at: datetime, **values: Any) -> Run:
+    return Run(
+        id=run_id, kind=spec.kind, dataset=spec.dataset, fingerprint="-", synthetic=True,
+        spec_json=json.dumps(spec.to_dict()), submitted_at=at, submitted_by="benchmark", versions="{}", command="-",
+        **values,
+    )  # fmt: skip
+
+
 def _training(store: Store, spec: TrainSpec, study: str, at: datetime, generator: np.random.Generator) -> str:
     run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0000"
     source = DATASET if isinstance(spec, PruneTrainSpec) else None
     epochs = spec.training.epochs
     store.record_run(
-        NewRun(
-            run_id, spec.kind, spec.dataset, "-", True, json.dumps(spec.to_dict()), spec_hash(spec, "-"), epochs, at,
-            "benchmark", "-", "{}", "-", source, study,
+        _submitted(
+            run_id, spec, at, spec_hash=spec_hash(spec, "-"), total=epochs, revision="-", source=source, study=study
         )
-    )  # fmt: skip
+    )
     reached = [
         {"label": label, "split": split, "quota": 825, "lesions": 600, "images": 800, "oversampled": 825}
         for label in CLASSES

@@ -187,7 +187,7 @@ def fill(settings: Settings, folder: Path) -> dict[str, str]:
     store = Store(settings.database)
     store.record_dataset(write_images(folder / PHOTOGRAPHS, 2), datetime.now(UTC))
     sweep, pruning = store.runs("svd-sweep", "finished", DATASET), store.runs("prune-train", "finished")
-    return {"sweep": str(sweep["run_id"].iloc[0]), "pruning": str(pruning["run_id"].iloc[0])}
+    return {"sweep": sweep[0].id, "pruning": pruning[0].id}
 
 
 def measure_live(browser: Browser) -> bool:

@@ -21,9 +21,10 @@ import numpy as np
 from benchmarks.large_store import fill_store
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult
 from core.compression.specs import DEFAULT_KS
+from core.runs import Run
 from core.settings import Settings
 from core.store.file import SCHEMA
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from jobs.connection import RECORD, connect
 from jobs.messages import ImagesMeasured, RunSubmitted, send
 from jobs.server import running_server
@@ -67,13 +68,13 @@ def results(chunk: int) -> list[ImageResult]:
 def recorded_rate(settings: Settings) -> float:
     """Send every message, then time one record worker until the queue is empty."""
     connection = connect(settings)
-    run = NewRun(
-        run_id="svd-sweep-benchmark",
+    run = Run(
+        id="svd-sweep-benchmark",
         kind="svd-sweep",
         dataset="benchmark",
-        dataset_fingerprint="-",
+        fingerprint="-",
         synthetic=True,
-        spec='{"kind": "svd-sweep", "dataset": "benchmark"}',
+        spec_json='{"kind": "svd-sweep", "dataset": "benchmark"}',
         spec_hash="-",
         total=CHUNKS * IMAGES + 1,  # one never comes, so that finishing is not in the time
         submitted_at=datetime(2026, 1, 1, tzinfo=UTC),
@@ -81,7 +82,7 @@ def recorded_rate(settings: Settings) -> float:
     send(connection, RunSubmitted(values=run))
     for chunk in range(CHUNKS):
         found = tuple(results(chunk))
-        send(connection, ImagesMeasured(run_id=run.run_id, attempt=1, worker="benchmark", results=found))
+        send(connection, ImagesMeasured(run_id=run.id, attempt=1, worker="benchmark", results=found))
     started = time.perf_counter()
     work(RECORD, settings, burst=True)
     seconds = time.perf_counter() - started

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from core.compression.specs import MeasuringSpec, SweepSpec, measuring_spec_from_dict, variants
+from core.compression.specs import MeasuringSpec, SweepSpec, variants
 from core.data.datasets import Dataset
 from core.data.splits import split_records
 from core.networks.costs import network_cost
@@ -55,16 +55,11 @@ def measuring_estimate(store: Store, spec: MeasuringSpec, dataset: Dataset, work
     The cost is taken to follow pixels of the originals × rows an image, divided among the workers.
     """
     for kind in dict.fromkeys((spec.kind, SweepSpec.kind)):
-        past = store.runs(kind=kind, status="finished")
-        past = past[past["work_seconds"].notna()]
-        pixels = store.source_pixels(str(past["run_id"].iloc[0])) if len(past) else 0
-        if pixels:
-            break
-    else:
-        return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
-    latest = past.iloc[0]
-    rows = len(variants(measuring_spec_from_dict(json.loads(latest["spec"]))))
-    cost = float(latest["work_seconds"]) / (pixels * rows)
-    asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
-    basis = f"from {latest['run_id']}, {cost * 1e6:.2f} s a megapixel and row, {workers} workers"
-    return Estimate(cost * asked * len(variants(spec)) / workers, basis)
+        latest = next((run for run in store.runs(kind, "finished") if run.work_seconds is not None), None)
+        pixels = 0 if latest is None else store.source_pixels(latest.id)
+        if latest is not None and latest.work_seconds is not None and pixels:
+            cost = latest.work_seconds / (pixels * len(variants(latest.told(MeasuringSpec))))
+            asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
+            basis = f"from {latest.id}, {cost * 1e6:.2f} s a megapixel and row, {workers} workers"
+            return Estimate(cost * asked * len(variants(spec)) / workers, basis)
+    return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")

@@ -1,18 +1,216 @@
-"""The spec of a run of any kind, read back from what the store and the queue keep of it."""
+"""A run of any kind: what it was told, how far it has come, and what the queue knows while it is under way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeVar
 
-from core.compression.specs import SPECS, MeasuringSpec
+from core.compression.specs import SPECS, MeasuringSpec, ReconstructSpec
+from core.errors import SpecError
 from core.specs import spec_of_kind
 from core.training.specs import TRAINING_SPECS, TrainSpec
 
 RunSpec = MeasuringSpec | TrainSpec
+SpecOfKind = TypeVar("SpecOfKind", bound=RunSpec)
 RUN_SPECS: dict[str, type[RunSpec]] = {**SPECS, **TRAINING_SPECS}
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
     """Build the spec that its `to_dict` described; SpecError for unknown kinds, names and values."""
     return spec_of_kind(values, RUN_SPECS)
+
+
+@lru_cache(maxsize=10_000)
+def spec_from_json(text: str) -> RunSpec:
+    """Build the spec that a store or a queue keeps as JSON; SpecError as `spec_from_dict`."""
+    return spec_from_dict(json.loads(text))
+
+
+@dataclass(frozen=True)
+class SettingsKey:
+    """The settings that trainings must share to be averaged. texts: the same in words, for tables and captions."""
+
+    values: tuple[tuple[str, Any], ...] = ()
+    texts: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return ", ".join(self.texts)
+
+    def __lt__(self, other: SettingsKey) -> bool:
+        return str(self) < str(other)
+
+    def with_setting(self, name: str, value: str, text: str) -> SettingsKey:
+        """Return the key with one more setting."""
+        return SettingsKey((*self.values, (name, value)), (*self.texts, text))
+
+
+def settings_key(spec: TrainSpec) -> SettingsKey:
+    """Return the key of a run's settings; network, data set and seed are not among them."""
+    return SettingsKey(spec.settings_key, spec.settings_texts)
+
+
+def training_key(spec: TrainSpec) -> SettingsKey:
+    """Return the key of the settings of each training, without the rules of pruning."""
+    texts = (text for path, _, text in spec.said() if not path.startswith("rules."))
+    return SettingsKey(spec.training_key, tuple(dict.fromkeys(texts)))
+
+
+def told_apart(keys: Iterable[SettingsKey]) -> tuple[tuple[str, ...], dict[SettingsKey, tuple[str, ...]]]:
+    """Return the texts of the settings that all of several keys share, and those of each key that are its own."""
+    each = dict.fromkeys(keys)
+    shared = [text for text in next(iter(each), SettingsKey()).texts if all(text in key.texts for key in each)]
+    return tuple(shared), {key: tuple(text for text in key.texts if text not in shared) for key in each}
+
+
+class Status(StrEnum):
+    """How a run stands. Suspended and scheduled, to start at a later time, are known to the queue alone."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    SCHEDULED = "scheduled"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """What the queue knows of a run that is under way; nothing of one that has ended.
+
+    position: active runs that were submitted before a queued one. rate: images per second. seconds_left: until the last
+    image at that rate, or until the last epoch of the step. starts_at: of a scheduled run. step, step_name, epoch:
+    where a training is; epochs: of each of its steps. doing: what it does before the first epoch.
+    """
+
+    position: int | None = None
+    rate: float | None = None
+    seconds_left: float | None = None
+    priority: str = "normal"
+    starts_at: datetime | None = None
+    step: int | None = None
+    step_name: str | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    doing: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as the store has it, or as store and queue together see it.
+
+    fingerprint: of the data set's images. source: the data set that a reconstruction was made from. total, done:
+    images, or epochs of the steps that a training has begun so far. failed: images or steps. seconds: from start to
+    finish; work_seconds: summed over images or steps. versions: JSON of Python and packages. study: what submitted it
+    with others.
+    """
+
+    id: str
+    kind: str
+    dataset: str
+    fingerprint: str
+    synthetic: bool
+    spec_json: str
+    spec_hash: str
+    total: int
+    submitted_at: datetime
+    status: Status = Status.QUEUED
+    attempt: int = 1
+    done: int = 0
+    failed: int = 0
+    error: str | None = None
+    submitted_by: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    work_seconds: float | None = None
+    workers: str | None = None
+    revision: str | None = None
+    versions: str | None = None
+    command: str | None = None
+    source: str | None = None
+    study: str | None = None
+    claim: int = 0
+    live: Live = Live()
+
+    @property
+    def spec(self) -> RunSpec:
+        """What the run was told. SpecError for settings that this version does not know."""
+        return spec_from_json(self.spec_json)
+
+    def told(self, kind: type[SpecOfKind]) -> SpecOfKind:
+        """Return what the run was told as a spec of this kind; SpecError where it is another."""
+        if not isinstance(self.spec, kind):
+            raise SpecError(f"expected a {kind.kind} run; {self.id} is a {self.kind} run")
+        return self.spec
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains networks: its progress counts epochs then, not images."""
+        return self.kind in TRAINING_SPECS
+
+    @property
+    def writes(self) -> str | None:
+        """The name of the data set that the run writes; None where it writes none."""
+        return self.spec.name if self.kind == ReconstructSpec.kind and isinstance(self.spec, ReconstructSpec) else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to the run by itself."""
+        return self.status in ENDED
+
+    def columns(self) -> dict[str, Any]:
+        """Return what the store's table `runs`, and messages about a new run, keep of it, by column."""
+        return {COLUMNS.get(each.name, each.name): getattr(self, each.name) for each in fields(self)[:-1]}
+
+
+COLUMNS = {  # of the table `runs`, where they differ from the fields of a run
+    "id": "run_id",
+    "fingerprint": "dataset_fingerprint",
+    "spec_json": "spec",
+    "done": "measured",
+    "revision": "code_revision",
+    "source": "dataset_source",
+}
+FIELDS = {column: name for name, column in COLUMNS.items()}
+
+
+def fields_of(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a run from what `Run.columns` gave."""
+    return {FIELDS.get(column, column): value for column, value in columns.items()}
+
+
+def run_from_columns(columns: Mapping[str, Any]) -> Run:
+    """Return the run that `Run.columns` described; what is missing has its default."""
+    named = fields_of(columns)
+    return Run(**{**named, "status": Status(named.get("status", Status.QUEUED))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What submits several runs together, as the store has it. spec_json: what was asked for."""
+
+    id: str
+    kind: str
+    dataset: str
+    spec_json: str
+    status: Status
+    error: str | None
+    submitted_by: str | None
+    submitted_at: datetime
+    finished_at: datetime | None
+    command: str | None
+
+
+def study_from_columns(values: Mapping[str, Any]) -> Study:
+    """Return the study that a row of the table `studies` holds."""
+    rest = {column: value for column, value in values.items() if column not in ("study", "spec", "status")}
+    return Study(id=values["study"], spec_json=values["spec"], status=Status(values["status"]), **rest)

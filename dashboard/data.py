@@ -25,18 +25,19 @@ from core.data.splits import Targets, reached, split_records
 from core.errors import DermSlimError, QueueUnavailable
 from core.estimates import Estimate
 from core.files import exports
+from core.runs import Run, Study
 from core.settings import Settings
 from core.specs import spec_hash
 from core.store.file import lock_path
 from core.store.holders import described, strangers
 from core.store.measurements import Store
-from core.store.trainings import ENDED
+from core.store.trainings import STEP_COLUMNS
 from core.training.specs import TrainSpec
 from core.training.steps import split_sentence
 from dashboard.access import users as access
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from jobs.queues import Queues
-from jobs.run_states import RunState, WorkerState
+from jobs.run_states import WorkerState
 from jobs.studies import StudyState, study_state
 from jobs.study_estimates import StudyEstimate, estimate_study
 
@@ -79,23 +80,6 @@ def watched() -> Queues:
 
 
 # -- the store -----------------------------------------------------------------------------------------------------
-
-
-@st.cache_data(max_entries=50, show_spinner=False)
-def _runs(at: Stamp, kind: str | None, status: str | None, dataset: str | None) -> pd.DataFrame:
-    return store().runs(kind, status, dataset)
-
-
-def runs(kind: str | None = None, status: str | None = None, dataset: str | None = None) -> pd.DataFrame:
-    """Return a row a recorded run, newest first."""
-    return _runs(stamp(), kind, status, dataset)
-
-
-def run(run_id: str) -> dict[str, Any] | None:
-    """Return one recorded run with None for NULL."""
-    found = runs()
-    found = found[found["run_id"] == run_id]
-    return plain_row(found.iloc[0]) if len(found) else None
 
 
 def plain_row(row: pd.Series[Any]) -> dict[str, Any]:
@@ -173,9 +157,9 @@ def size_table(found: Dataset) -> pd.DataFrame:
     return _size_table(found.fingerprint, found)
 
 
-def _result_key(row: dict[str, Any]) -> tuple[str, str, str]:
+def _result_key(run: Run) -> tuple[str, str, str]:
     """Return what a run's results depend on: they stay as they are until the run is tried again."""
-    return (str(settings().database), row["run_id"], f"{row['attempt']} {row['status']} {row['finished_at']}")
+    return (str(settings().database), run.id, f"{run.attempt} {run.status} {run.finished_at}")
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -183,9 +167,9 @@ def _statistics(key: tuple[str, str, str]) -> pd.DataFrame:
     return store().statistics(key[1])
 
 
-def statistics(row: dict[str, Any]) -> pd.DataFrame:
-    """Return a finished run's statistics; `row` is the run's."""
-    return _statistics(_result_key(row))
+def statistics(run: Run) -> pd.DataFrame:
+    """Return a finished run's statistics."""
+    return _statistics(_result_key(run))
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -193,9 +177,9 @@ def _storage(key: tuple[str, str, str]) -> pd.DataFrame:
     return store().storage(key[1])
 
 
-def storage(row: dict[str, Any]) -> pd.DataFrame:
-    """Return a finished run's sizes; `row` is the run's."""
-    return _storage(_result_key(row))
+def storage(run: Run) -> pd.DataFrame:
+    """Return a finished run's sizes."""
+    return _storage(_result_key(run))
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -203,9 +187,9 @@ def _optimal_k(key: tuple[str, str, str]) -> pd.DataFrame:
     return store().optimal_k(key[1])
 
 
-def optimal_k(row: dict[str, Any]) -> pd.DataFrame:
-    """Return a finished run's rules; `row` is the run's."""
-    return _optimal_k(_result_key(row))
+def optimal_k(run: Run) -> pd.DataFrame:
+    """Return a finished run's rules."""
+    return _optimal_k(_result_key(run))
 
 
 @st.cache_data(max_entries=100, show_spinner=False)
@@ -213,9 +197,9 @@ def _worst_images(key: tuple[str, str, str], metric: str, variant: str, n: int) 
     return store().worst_images(key[1], metric, variant, n)
 
 
-def worst_images(row: dict[str, Any], metric: str, variant: str, n: int = 12) -> pd.DataFrame:
+def worst_images(run: Run, metric: str, variant: str, n: int = 12) -> pd.DataFrame:
     """Return the images that a metric judges worst at one variant."""
-    return _worst_images(_result_key(row), metric, variant, n)
+    return _worst_images(_result_key(run), metric, variant, n)
 
 
 RIVAL_COLUMNS = ("image_id", "variant", "k", "codec", "quality", "stored_bytes", "reason", "mse")
@@ -228,7 +212,7 @@ def _rivals_sentences(sweep: tuple[str, str, str], rivals: tuple[str, str, str],
     return list(rivals_in_words(ours, store().measurements(rivals[1], columns=columns), k, (metric,)))
 
 
-def rivals_sentences(sweep: dict[str, Any], rivals: dict[str, Any], k: int, metric: str) -> list[str]:
+def rivals_sentences(sweep: Run, rivals: Run, k: int, metric: str) -> list[str]:
     """Return in words how the codecs of a rivals run compare with a sweep's k, by one metric."""
     return _rivals_sentences(_result_key(sweep), _result_key(rivals), k, metric)
 
@@ -343,9 +327,9 @@ def table_file(frame: pd.DataFrame, kind: str) -> bytes:
 TrainingKey = tuple[str | int, ...]
 
 
-def _training_key(row: dict[str, Any]) -> TrainingKey:
+def _training_key(run: Run) -> TrainingKey:
     """Return what a training run's rows depend on: its end, or while it lasts the whole file's state."""
-    return _result_key(row) if row["status"] in ENDED else stamp()
+    return _result_key(run) if run.ended else stamp()
 
 
 @st.cache_data(max_entries=300, show_spinner=False)
@@ -353,9 +337,9 @@ def _epochs(key: TrainingKey, run_ids: tuple[str, ...]) -> pd.DataFrame:
     return store().epochs(run_ids)
 
 
-def epochs(row: dict[str, Any]) -> pd.DataFrame:
-    """Return a run's epochs; `row` is the run's."""
-    return _epochs(_training_key(row), (row["run_id"],))
+def epochs(run: Run) -> pd.DataFrame:
+    """Return a run's epochs."""
+    return _epochs(_training_key(run), (run.id,))
 
 
 def live_epochs(run_id: str) -> pd.DataFrame:
@@ -368,26 +352,26 @@ def _layer_sizes(run_id: str, steps: int, height: int, width: int, _rows: pd.Dat
     return layer_sizes_of(_rows, height, width)
 
 
-def layer_sizes(row: dict[str, Any], height: int, width: int) -> pd.DataFrame:
+def layer_sizes(run: Run, height: int, width: int) -> pd.DataFrame:
     """Return filters or units by layer and step of a run, see `training_numbers.layer_sizes`."""
-    found = steps(row["run_id"])
-    return _layer_sizes(f"{row['run_id']} {row['attempt']}", len(found), height, width, found)
+    found = steps(run.id)
+    return _layer_sizes(f"{run.id} {run.attempt}", len(found), height, width, found)
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
 def _trained_steps(keys: tuple[TrainingKey, ...], run_ids: tuple[str, ...]) -> pd.DataFrame:
-    return store().trained_steps(run_ids)
+    return store().trainings(run_ids)[list(STEP_COLUMNS)]
 
 
-def compared_steps(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return the finished steps of several runs, as `Store.trained_steps` does."""
-    return _trained_steps(tuple(_training_key(row) for row in rows), tuple(row["run_id"] for row in rows))
+def compared_steps(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the finished steps of several runs, columns `core.store.trainings.STEP_COLUMNS`."""
+    return _trained_steps(tuple(_training_key(run) for run in runs), tuple(run.id for run in runs))
 
 
-def compared_epochs(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def compared_epochs(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the epochs of several runs."""
-    keys = tuple(each for row in rows for each in _training_key(row))
-    return _epochs(keys, tuple(row["run_id"] for row in rows))
+    keys = tuple(each for run in runs for each in _training_key(run))
+    return _epochs(keys, tuple(run.id for run in runs))
 
 
 @st.cache_data(max_entries=30, show_spinner=False)
@@ -423,10 +407,9 @@ def training_estimate(spec: TrainSpec, found: Dataset) -> Estimate:
 
 def identical_trainings(wanted: Sequence[tuple[TrainSpec, Dataset]]) -> list[str | None]:
     """Return for each the run that has trained, or is training, the same thing on the same images; None for none."""
-    known = runs()
-    there = known[(known["failed"] == 0) & known["status"].isin(["queued", "running", "finished"])]
-    newest_last = there.iloc[::-1]
-    by_hash = dict(zip(newest_last["spec_hash"], newest_last["run_id"], strict=True))
+    known = _recorded(stamp())
+    there = (run for run in reversed(known) if not run.failed and run.status in ("queued", "running", "finished"))
+    by_hash = {run.spec_hash: run.id for run in there}
     return [by_hash.get(spec_hash(spec, found.fingerprint)) for spec, found in wanted]
 
 
@@ -444,14 +427,13 @@ def study(study: str) -> StudyState | None:
 
 
 @st.cache_data(max_entries=5, show_spinner=False)
-def _studies(at: Stamp) -> pd.DataFrame:
+def _studies(at: Stamp) -> list[Study]:
     return store().studies()
 
 
-def studies() -> pd.DataFrame:
-    """Return a row a study of the article, newest first."""
-    found = _studies(stamp())
-    return found[found["kind"] == ARTICLE_STUDY]
+def studies() -> list[Study]:
+    """Return the studies of the article, newest first."""
+    return [study for study in _studies(stamp()) if study.kind == ARTICLE_STUDY]
 
 
 @st.cache_data(max_entries=50, ttl=60, show_spinner=False)
@@ -519,38 +501,36 @@ def health() -> Health:
     return _health(settings().redis_url, str(settings().database))
 
 
-@st.cache_data(ttl=1, show_spinner=False)
-def _run_states(redis_url: str | None, at: Stamp) -> list[RunState]:
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _recorded(at: Stamp) -> list[Run]:
+    return store().runs()
+
+
+@st.cache_resource(max_entries=4, ttl=1, show_spinner=False)
+def _runs(redis_url: str | None, at: Stamp) -> list[Run]:
     try:
         return watched().runs()
     except QueueUnavailable:
-        return [_recorded_state(row) for _, row in runs().iterrows()]
+        return _recorded(at)
 
 
-def run_states() -> list[RunState]:
+def runs() -> list[Run]:
     """Return every run, newest first; what the store alone knows when Redis does not answer."""
-    return _run_states(settings().redis_url, stamp())
+    return _runs(settings().redis_url, stamp())
 
 
-def run_state(run_id: str) -> RunState | None:
-    """Return one run's state."""
-    return next((state for state in run_states() if state.run_id == run_id), None)
+def run(run_id: str) -> Run | None:
+    """Return one run, or None where neither store nor queue knows it."""
+    return next((run for run in runs() if run.id == run_id), None)
 
 
-def forget_states() -> None:
+def is_recorded(run_id: str) -> bool:
+    """Return whether the store has a run; one that was just submitted is known to the queue alone."""
+    return any(run.id == run_id for run in _recorded(stamp()))
+
+
+def forget_runs() -> None:
     """Read the runs anew at the next call: something was submitted, cancelled or retried."""
-    _run_states.clear()
+    _runs.clear()
     _health.clear()
     _study_state.clear()
-
-
-def _recorded_state(row: pd.Series[Any]) -> RunState:
-    values = plain_row(row)
-    names = set(RunState.__dataclass_fields__) & set(values)
-    return RunState(**{name: values[name] for name in names}, done=values["measured"])
-
-
-def spec_of(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's parameters as they were submitted."""
-    values: dict[str, Any] = json.loads(row["spec"])
-    return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -13,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from core.compression.metrics import METRICS_BY_NAME, Metric
+from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.compression.svd import break_even_k
-from core.training.specs import TRAINING_SPECS, training_spec_from_dict
-from jobs.run_states import RunState
+from core.runs import Run, RunSpec
+from core.training.specs import TrainSpec
 
 NONE = "–"
 KINDS = {
@@ -232,35 +232,32 @@ def numbers_text(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
-def spec_text(spec: Mapping[str, Any]) -> str:
+def spec_text(spec: RunSpec) -> str:
     """Return a run's settings in one line."""
-    if spec["kind"] in TRAINING_SPECS:
-        return f"{spec['network']['name']} · {training_spec_from_dict(spec).settings} · seed {spec['training']['seed']}"
-    sample = "all images" if spec.get("sample_size") is None else count_of(spec["sample_size"], "image")
-    stored = codec_text(spec["codec"], spec.get("quality")) if "codec" in spec else ""
-    mode = MODES.get(spec.get("mode", ""), "")
-    match spec["kind"]:
-        case "svd-sweep":
-            parts = [f"k {numbers_text(spec['ks'])}", mode, stored, sample]
-        case "rivals":
-            parts = [", ".join(codec_text(*pair) for pair in spec["rivals"]), sample]
-        case "resize-study":
-            sizes = ", ".join(f"{rows}×{columns}" for rows, columns in spec["sizes"])
-            parts = [sizes, f"k {spec['k']}", mode, stored, sample]
-        case _:
-            parts = [f"to {spec['name']}", f"k {spec['k']}", mode, stored]
-    return " · ".join(part for part in parts if part)
+    if isinstance(spec, TrainSpec):
+        return f"{spec.network.name} · {spec.settings} · seed {spec.training.seed}"
+    sample = "all images" if spec.sample_size is None else count_of(spec.sample_size, "image")
+    if isinstance(spec, RivalsSpec):
+        return " · ".join([", ".join(codec_text(*pair) for pair in spec.rivals), sample])
+    if not isinstance(spec, SweepSpec | ResizeSpec | ReconstructSpec):
+        return sample
+    stored = [MODES[spec.mode], codec_text(spec.codec, spec.quality)]
+    if isinstance(spec, SweepSpec):
+        return " · ".join([f"k {numbers_text(spec.ks)}", *stored, sample])
+    if isinstance(spec, ResizeSpec):
+        sizes = ", ".join(f"{rows}×{columns}" for rows, columns in spec.sizes)
+        return " · ".join([sizes, f"k {spec.k}", *stored, sample])
+    return " · ".join([f"to {spec.name}", f"k {spec.k}", *stored])
 
 
-def run_label(run: Mapping[str, Any], zone: tzinfo | None = None) -> str:
+def run_label(run: Run, zone: tzinfo | None = None) -> str:
     """Return a run's name in lists: when, on what, with which settings.
 
     Nothing that changes while it runs: a select box knows its options by their labels.
     """
-    spec = json.loads(run["spec"])
-    synthetic = " (synthetic)" if run["synthetic"] else ""
-    when = moment_text(run["submitted_at"], zone)
-    return f"{when} · {shortened(run['dataset'], 32)}{synthetic} · {spec_text(spec)}"
+    synthetic = " (synthetic)" if run.synthetic else ""
+    when = moment_text(run.submitted_at, zone)
+    return f"{when} · {shortened(run.dataset, 32)}{synthetic} · {spec_text(run.spec)}"
 
 
 def metric_text(metric: Metric, value: object, undefined: int = 0, *, unit: bool = True) -> str:
@@ -352,12 +349,12 @@ def k_sentence(rule: Mapping[str, Any]) -> str:
     return text
 
 
-def storage_sentences(row: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
+def storage_sentences(row: Mapping[str, Any], spec: SweepSpec | ReconstructSpec) -> list[str]:
     """Return what storing at one k saves, split into what re-encoding alone gives and what SVD adds.
 
     row: of the storage table. The saving is never put down to SVD where the control without SVD explains it.
     """
-    codec = codec_text(spec["codec"], spec.get("quality"))
+    codec = codec_text(spec.codec, spec.quality)
     k = int(row["k"])
     images = count_of(int(row["images"]), "image")
     if not known(row["ratio"]):
@@ -380,7 +377,7 @@ def storage_sentences(row: Mapping[str, Any], spec: Mapping[str, Any]) -> list[s
             explained = f"with SVD the files are {larger:.1f} % larger than without it."
         sentences.append(alone + explained)
     if known(row["factor_bytes"]) and known(row["height"]) and known(row["width"]):
-        even = break_even_k(int(row["height"]), int(row["width"]), spec["mode"])
+        even = break_even_k(int(row["height"]), int(row["width"]), spec.mode)
         place = "below" if k < even else "above"
         fewer = "fewer" if k < even else "more"
         sentences.append(
@@ -397,44 +394,45 @@ def estimate_sentence(seconds: float | None, basis: str) -> str:
     return f"About {duration_text(seconds)}: {basis}"
 
 
-def part_of(state: RunState) -> str:
+def part_of(run: Run) -> str:
     """Return what a run's progress counts: an image, or an epoch."""
-    return "epoch" if state.trains else "image"
+    return "epoch" if run.trains else "image"
 
 
-def done_text(state: RunState) -> str:
+def done_text(run: Run) -> str:
     """Return how much of a run is there: 45 of 60 epochs trained, 8 of 10 images measured."""
-    done = "trained" if state.trains else "measured"
-    return f"{count_text(state.done)} of {count_of(state.total, part_of(state))} {done}"
+    done = "trained" if run.trains else "measured"
+    return f"{count_text(run.done)} of {count_of(run.total, part_of(run))} {done}"
 
 
-def failed_text(state: RunState) -> str:
+def failed_text(run: Run) -> str:
     """Return how many images or steps of a run failed: 1 step failed; empty for none."""
-    return f"{count_of(state.failed, 'step' if state.trains else 'image')} failed" if state.failed else ""
+    return f"{count_of(run.failed, 'step' if run.trains else 'image')} failed" if run.failed else ""
 
 
-def training_progress_text(state: RunState, zone: tzinfo | None = None) -> str:
+def training_progress_text(run: Run, zone: tzinfo | None = None) -> str:
     """Return where a training run is: R1: 50% · epoch 12 of 75 · 3 min left in this step."""
-    epoch = f"epoch {state.epoch} of {state.epochs}" if state.epoch else count_of(state.epochs or state.total, "epoch")
-    parts = [state.step_name, epoch] if state.step_name else []
-    match state.status:
+    live = run.live
+    epoch = f"epoch {live.epoch} of {live.epochs}" if live.epoch else count_of(live.epochs or run.total, "epoch")
+    parts = [live.step_name, epoch] if live.step_name else []
+    match run.status:
         case "scheduled":
-            parts = [f"To start after {moment_text(state.starts_at, zone)}", *parts]
+            parts = [f"To start after {moment_text(live.starts_at, zone)}", *parts]
         case "suspended":
-            parts = ["Suspended", *parts, *([state.doing] if state.doing else [])]
-        case "queued" if state.step_name:
+            parts = ["Suspended", *parts, *([live.doing] if live.doing else [])]
+        case "queued" if live.step_name:
             parts.append("waits for a worker")
         case "queued":
-            before = f", {count_of(state.position, 'run')} before it" if state.position else ""
+            before = f", {count_of(live.position, 'run')} before it" if live.position else ""
             parts = [f"Queued{before}: {epoch} a step to train"]
         case _:
-            if state.doing:
-                parts.append(state.doing)
-            elif state.seconds_left is not None:
+            if live.doing:
+                parts.append(live.doing)
+            elif live.seconds_left is not None:
                 parts.append(
-                    f"{duration_text(state.seconds_left)} left in this step" if state.seconds_left else "judging"
+                    f"{duration_text(live.seconds_left)} left in this step" if live.seconds_left else "judging"
                 )
-    return " · ".join(part for part in (*parts, failed_text(state)) if part)
+    return " · ".join(part for part in (*parts, failed_text(run)) if part)
 
 
 def parse_ks(text: str) -> tuple[int, ...] | str:

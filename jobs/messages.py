@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from rq import Retry
 
 from core.compression.measure import ImageResult
 from core.data.datasets import Dataset
-from core.store.measurements import NewRun
+from core.runs import Run, fields_of
 from core.training.results import EpochResult, StepResult
 from jobs.connection import RECORD, Connection, queue
 from jobs.live_runs import PREFIX, Command
@@ -73,7 +73,11 @@ class DatasetRemoved(Message, kinds=["removed_dataset"]):
 class RunSubmitted(Message, kinds=["run"]):
     """A run is submitted."""
 
-    values: NewRun
+    values: Annotated[
+        Run,
+        BeforeValidator(lambda given: given if isinstance(given, Run) else fields_of(given)),
+        PlainSerializer(Run.columns),
+    ]
 
 
 class RunMessage(Message):

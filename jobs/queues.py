@@ -8,10 +8,10 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import redis
 from rq import Worker
@@ -22,12 +22,10 @@ from core.data.folders import confine, is_there, refuse_no_text
 from core.data.names import default_name, name_fault
 from core.errors import DatasetError, QueueUnavailable, SpecError
 from core.estimates import Estimate
-from core.runs import RunSpec, spec_from_dict
+from core.runs import Run, RunSpec, Status, spec_from_json
 from core.settings import Settings
 from core.specs import spec_hash
-from core.store.file import plain_rows
-from core.store.measurements import NewRun, Store
-from core.store.trainings import ENDED
+from core.store.measurements import Store
 from jobs import run_jobs
 from jobs.cli.options import command_line
 from jobs.connection import NORMAL, QUEUES, RECORD, SVD, Connection, connect
@@ -37,7 +35,7 @@ from jobs.messages import DatasetRegistered, DatasetRemoved, RunCancelled, RunRe
 from jobs.provenance import code_revision, versions
 from jobs.provenance import user as local_user
 from jobs.run_kinds import RunKind, Work, run_kind
-from jobs.run_states import RunState, WorkerState, live_state, recorded_state, worker_state
+from jobs.run_states import WorkerState, under_way, worker_state
 
 LONGEST_CREATION = 60  # seconds that a run may take to become known; a submitter that needs longer has died
 
@@ -186,21 +184,21 @@ class Queues:
                     kind.give_back(run_id)
                     return Submission(other.decode(), True)
             work = kind.work()
-            run = NewRun(
-                run_id=run_id,
+            run = Run(
+                id=run_id,
                 kind=spec.kind,
                 dataset=dataset.name,
-                dataset_fingerprint=dataset.fingerprint,
+                fingerprint=dataset.fingerprint,
                 synthetic=dataset.synthetic,
-                spec=json.dumps(spec.to_dict()),
+                spec_json=json.dumps(spec.to_dict()),
                 spec_hash=wanted,
                 total=work.total,
                 submitted_at=datetime.now(UTC),
                 submitted_by=submitted_by or self.user,
-                code_revision=code_revision(),
+                revision=code_revision(),
                 versions=versions(),
                 command=command_line(spec),
-                dataset_source=dataset.source,
+                source=dataset.source,
                 study=study,
             )
             live = LiveRun(connection, run_id)
@@ -232,7 +230,7 @@ class Queues:
             facts = live.facts()
             if facts is None or facts.submitting is None or facts.attempt != 1:
                 return
-            spec = spec_from_dict(json.loads(facts.spec))
+            spec = spec_from_json(facts.spec)
             dataset = self.store.dataset(facts.dataset)
             if dataset is not None and self.store.run(run_id) is not None:
                 _enqueue(live, run_kind(spec, dataset, self.settings))
@@ -290,15 +288,13 @@ class Queues:
 
     def retry(self, run_id: str) -> None:
         """Do what a cancelled, failed or incomplete run has left out: measured images and trained steps are kept."""
-        row = self.store.run(run_id)
-        if row is None:
+        run = self.store.run(run_id)
+        if run is None:
             raise SpecError(f"expected a run that is in the store; got {run_id}")
-        if row["status"] not in ENDED:
-            raise SpecError(f"expected a run that has ended; {run_id} is {row['status']}")
-        spec = spec_from_dict(json.loads(row["spec"]))
-        kind, attempt = run_kind(spec, self.dataset_of(row), self.settings), int(row["attempt"]) + 1
-        work = kind.work_left(self.store, run_id, finished=row["status"] == "finished")
-        run = NewRun(**{name: row[name] for name in NewRun.__dataclass_fields__})
+        if not run.ended:
+            raise SpecError(f"expected a run that has ended; {run_id} is {run.status}")
+        kind, attempt = run_kind(run.spec, self.dataset_of(run), self.settings), run.attempt + 1
+        work = kind.work_left(self.store, run_id, finished=run.status == Status.FINISHED)
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
             before = live.facts()
@@ -308,41 +304,39 @@ class Queues:
             send(connection, RunRetried(run_id=run_id, attempt=attempt, step=work.step, complete=not work.jobs))
             _enqueue(live, kind)
 
-    def dataset_of(self, row: dict[str, Any]) -> Dataset:
+    def dataset_of(self, run: Run) -> Dataset:
         """Return the data set that a run was submitted for. SpecError where it was removed or has changed."""
-        dataset = self.store.dataset(row["dataset"])
+        dataset = self.store.dataset(run.dataset)
         if dataset is None:
-            raise SpecError(f"expected data set {row['dataset']} to be registered; it was removed")
-        if dataset.fingerprint != row["dataset_fingerprint"]:
+            raise SpecError(f"expected data set {run.dataset} to be registered; it was removed")
+        if dataset.fingerprint != run.fingerprint:
             raise SpecError(
-                f"expected data set {row['dataset']} as it was when {row['run_id']} was submitted; it has changed "
-                "since. Submit a new run"
+                f"expected data set {run.dataset} as it was when {run.id} was submitted; it has changed since. "
+                "Submit a new run"
             )
         return dataset
 
     # -- watching ----------------------------------------------------------------------------------------------
 
-    def runs(self) -> list[RunState]:
+    def runs(self) -> list[Run]:
         """Return every run, newest first: the store's, with what the queue knows of those under way."""
-        recorded = {row["run_id"]: recorded_state(row) for row in plain_rows(self.store.runs())}
+        recorded = {run.id: run for run in self.store.runs()}
         with self.connected() as connection:
             active = active_runs(connection)
             for position, run_id in enumerate(active):
-                state = live_state(LiveRun(connection, run_id), recorded.get(run_id), position)
-                if state is not None:
-                    recorded[run_id] = state
-        return sorted(recorded.values(), key=lambda state: (state.submitted_at, state.run_id), reverse=True)
+                run = under_way(LiveRun(connection, run_id), recorded.get(run_id), position)
+                if run is not None:
+                    recorded[run_id] = run
+        return sorted(recorded.values(), key=lambda run: (run.submitted_at, run.id), reverse=True)
 
-    def run(self, run_id: str) -> RunState | None:
+    def run(self, run_id: str) -> Run | None:
         """Return one run's state, or None when neither store nor queue knows it."""
         with self.connected() as connection:
             active = active_runs(connection)
             position = active.index(run_id) if run_id in active else None
-            live = None if position is None else live_state(LiveRun(connection, run_id), None, position)
-        if live is not None:  # the record worker takes a run off the active ones once the store has its end
-            return live
-        row = self.store.run(run_id)
-        return recorded_state(row) if row else None
+            run = None if position is None else under_way(LiveRun(connection, run_id), None, position)
+        # The record worker takes a run off the active ones once the store has its end.
+        return run or self.store.run(run_id)
 
     def log(self, run_id: str) -> list[str]:
         """Return the run's log, oldest line first. It is kept for one day after the run ends."""
@@ -370,7 +364,7 @@ class Queues:
         kind = run_kind(spec, dataset, self.settings)
         return kind.estimate(self.store, lambda: sum(worker.kind == SVD for worker in self.workers()))
 
-    def wait(self, run_id: str, *, pause: float = 0.2) -> Iterator[RunState]:
+    def wait(self, run_id: str, *, pause: float = 0.2) -> Iterator[Run]:
         """Yield the run's state again and again until it has ended."""
         while True:
             state = self.run(run_id)
@@ -389,8 +383,8 @@ def _enqueue(live: LiveRun, kind: RunKind) -> None:
 
 
 def _facts(
-    run: NewRun, kind: RunKind, work: Work, attempt: int, priority: str, start_after: datetime | None = None
+    run: Run, kind: RunKind, work: Work, attempt: int, priority: str, start_after: datetime | None = None
 ) -> RunFacts:
-    about = {"attempt": attempt, "fingerprint": run.dataset_fingerprint, "submitting": time.time()}
+    about = {"spec": run.spec_json, "attempt": attempt, "started_at": None, "submitting": time.time()}
     told = {"timeout": work.timeout, "priority": priority, "suspended": start_after, **kind.folders()}
-    return RunFacts.model_validate({**asdict(run), **about, **told})
+    return RunFacts.model_validate({**vars(run), **about, **told})

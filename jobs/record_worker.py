@@ -14,21 +14,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
 
 from rq import get_current_job
 from rq.job import Job
 
 from core.compression.measure import Chunk, ImageResult
 from core.compression.results import run_results
-from core.compression.specs import ReconstructSpec, measuring_spec_from_dict
+from core.compression.specs import MeasuringSpec, ReconstructSpec, measuring_spec_from_dict
 from core.data.datasets import Dataset, complete_folder
 from core.data.metadata import LeftOut
 from core.errors import DermSlimError, StoreError, StoreUnavailable
+from core.runs import Run
 from core.settings import Settings
-from core.store.file import plain_rows
 from core.store.measurements import Store
-from core.store.trainings import ENDED
 from jobs import messages, study_rounds, verification
 from jobs.connection import Connection
 from jobs.hosts import tell_folders
@@ -159,33 +157,32 @@ def _delete(store: Store, message: RunDeleted) -> None:
 
 def finish(store: Store, run_id: str) -> None:
     """Compute what follows from a run's measurements and mark it finished, or failed when there are none."""
-    facts = store.run(run_id)
-    if facts is None or facts["status"] in ENDED:
+    run = store.run(run_id)
+    if run is None or run.ended:
         return
     try:
-        _conclude(store, run_id, facts)
+        _conclude(store, run)
     except StoreUnavailable:
         raise  # the run's figures are not at fault; its last record stays on the list, and is written again
     except Exception as error:
         reason = f"the run could not be concluded from its measurements; {type(error).__name__}: {error}"
-        store.record_failed(run_id, facts["attempt"], reason, datetime.now(UTC))
+        store.record_failed(run_id, run.attempt, reason, datetime.now(UTC))
         raise
     finally:
         _forget(store, run_id)
 
 
-def _conclude(store: Store, run_id: str, facts: dict[str, Any]) -> None:
-    spec = measuring_spec_from_dict(json.loads(facts["spec"]))
-    now = datetime.now(UTC)
-    if facts["measured"] == 0:
-        reasons = store.images(run_id, "failed")["reason"]
+def _conclude(store: Store, run: Run) -> None:
+    spec, now = run.told(MeasuringSpec), datetime.now(UTC)
+    if run.done == 0:
+        reasons = store.images(run.id, "failed")["reason"]
         error = f"no image could be measured; all {len(reasons)} failed, the first so: {reasons.iloc[0]}"
-        store.record_failed(run_id, facts["attempt"], error, now)
+        store.record_failed(run.id, run.attempt, error, now)
     else:
-        result = run_results(spec, store.measurements(run_id), total=int(facts["total"]))
-        written = _written_dataset(store, run_id, spec) if isinstance(spec, ReconstructSpec) else None
-        store.record_results(run_id, result, now, dataset=written)
-        _request_check(run_id)
+        result = run_results(spec, store.measurements(run.id), total=run.total)
+        written = _written_dataset(store, run.id, spec) if isinstance(spec, ReconstructSpec) else None
+        store.record_results(run.id, result, now, dataset=written)
+        _request_check(run.id)
 
 
 def _request_check(run_id: str) -> None:
@@ -208,7 +205,7 @@ def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Datase
         name=spec.name,
         root=settings.reconstructed / spec.name,
         records=tuple(store.files(run_id)),
-        left_out=tuple(LeftOut(row["image_id"], row["reason"]) for row in plain_rows(failures)),
+        left_out=tuple(map(LeftOut, failures["image_id"], failures["reason"])),
         source=spec.dataset,
         settings=spec.settings,
     )
@@ -217,9 +214,9 @@ def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Datase
 
 
 def _forget(store: Store, run_id: str) -> None:
-    facts = store.run(run_id)
-    if facts is not None and facts["status"] in ENDED:
-        LiveRun(_connection(), run_id).end(facts["spec_hash"], facts["attempt"])
+    run = store.run(run_id)
+    if run is not None and run.ended:
+        LiveRun(_connection(), run_id).end(run.spec_hash, run.attempt)
 
 
 def reconcile() -> None:
@@ -233,12 +230,11 @@ def reconcile() -> None:
     begin_lost_again(connection)
     active = set(active_runs(connection))
     runs = store.runs()
-    unfinished = runs[~runs["status"].isin(ENDED)]
-    for run_id in sorted(active - set(unfinished["run_id"])):
-        if run_id in set(runs["run_id"]):
-            _forget(store, run_id)
-    for row in plain_rows(unfinished):
-        _reconcile(store, LiveRun(connection, row["run_id"]), row["attempt"])
+    for run_id in sorted(active & {run.id for run in runs if run.ended}):
+        _forget(store, run_id)
+    for run in runs:
+        if not run.ended:
+            _reconcile(store, LiveRun(connection, run.id), run.attempt)
     tell_folders(store, connection)
     study_rounds.advance_all(Queues(Settings.from_environment(), connection))
     webhooks.announce_new(Settings.from_environment(), store, connection)

@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import psutil
 from rq import Worker
 
-from core.store.trainings import ENDED
-from core.training.specs import TRAINING_SPECS
-from jobs.connection import NORMAL, SERVED
+from core.runs import Live, Run, Status
+from core.training.specs import TrainSpec
+from jobs.connection import SERVED
 from jobs.live_runs import LiveRun, RunFacts
 from jobs.run_jobs import waits
 
 LATE = 45.0  # seconds without a sign of life after which a worker counts as dead
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run as the store and the queue together see it.
-
-    status: 'queued', 'running', 'suspended', 'scheduled' (to start at a later time), 'finished', 'failed', 'cancelled'.
-    total, done: images, or for a training run epochs, of the steps begun so far. failed: images or steps. rate: images
-    a second. seconds_left: until the last image at that rate, or until the last epoch of the step. position: runs
-    submitted before it that have not ended, for a queued run. step, step_name, epoch: where a training run is. doing:
-    what it does before its first epoch. starts_at: of a scheduled run. study: what submitted it with others.
-    """
-
-    run_id: str
-    kind: str
-    dataset: str
-    status: str
-    total: int
-    done: int
-    failed: int
-    attempt: int
-    submitted_at: datetime
-    submitted_by: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    rate: float | None = None
-    seconds_left: float | None = None
-    position: int | None = None
-    error: str | None = None
-    synthetic: bool = False
-    study: str | None = None
-    priority: str = NORMAL
-    starts_at: datetime | None = None
-    step: int | None = None
-    step_name: str | None = None
-    epoch: int | None = None
-    epochs: int | None = None
-    doing: str | None = None
-
-    @property
-    def trains(self) -> bool:
-        """Whether the run trains networks: its parts are epochs then, not images."""
-        return self.kind in TRAINING_SPECS
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to the run by itself."""
-        return self.status in ENDED
 
 
 @dataclass(frozen=True)
@@ -83,68 +33,56 @@ class WorkerState:
     jobs_done: int
 
 
-def recorded_state(row: dict[str, Any]) -> RunState:
-    """Return a run as the store has it. row: of `Store.runs`."""
-    return RunState(
-        run_id=row["run_id"],
-        kind=row["kind"],
-        dataset=row["dataset"],
-        status=row["status"],
-        total=row["total"],
-        done=row["measured"],
-        failed=row["failed"],
-        attempt=row["attempt"],
-        submitted_at=row["submitted_at"],
-        submitted_by=row["submitted_by"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        error=row["error"],
-        synthetic=row["synthetic"],
-        study=row["study"],
-    )
-
-
-def live_state(live: LiveRun, recorded: RunState | None, position: int) -> RunState | None:
-    """Return what the queue adds to the store's view of an active run; None when the queue has nothing newer."""
+def under_way(live: LiveRun, recorded: Run | None, position: int) -> Run | None:
+    """Return an active run as the queue sees it; None when the queue has nothing newer than the store."""
     facts = live.facts()
     if facts is None or (recorded is not None and recorded.ended and recorded.attempt >= facts.attempt):
         return None
-    status = facts.waiting_status or ("running" if facts.started_at else "queued")
-    if status == "running" and facts.trains and waits(live, facts.attempt):
-        status = "queued"
-    state = RunState(
-        run_id=live.run_id,
-        kind=facts.kind,
-        dataset=facts.dataset,
-        status=status,
+    status = facts.waiting_status or (Status.RUNNING if facts.started_at else Status.QUEUED)
+    if status == Status.RUNNING and facts.trains and waits(live, facts.attempt):
+        status = Status.QUEUED
+    run = replace(
+        recorded or _submitted(live.run_id, facts),
+        status=Status(status),
         total=facts.total,
         done=0,
         failed=0,
         attempt=facts.attempt,
+        started_at=facts.started_at,
+        finished_at=None,
+        error=None,
+        live=Live(position=None if facts.started_at else position, priority=facts.priority, starts_at=facts.starts_at),
+    )
+    return _training(run, facts) if facts.trains else _measuring(run, live)
+
+
+def _submitted(run_id: str, facts: RunFacts) -> Run:
+    """Return a run that the store does not know yet."""
+    return Run(
+        id=run_id,
+        kind=facts.kind,
+        dataset=facts.dataset,
+        fingerprint=facts.fingerprint,
+        synthetic=facts.synthetic,
+        spec_json=facts.spec,
+        spec_hash="",
+        total=facts.total,
         submitted_at=facts.submitted_at or datetime.now(UTC),
         submitted_by=facts.submitted_by,
-        started_at=facts.started_at,
-        position=None if facts.started_at else position,
-        synthetic=facts.synthetic,
         study=facts.study,
-        priority=facts.priority,
-        starts_at=facts.starts_at,
     )
-    return _training_state(state, facts) if facts.trains else _measuring_state(state, live)
 
 
-def _measuring_state(state: RunState, live: LiveRun) -> RunState:
+def _measuring(run: Run, live: LiveRun) -> Run:
     done, failed, rate = live.progress()
-    left = (state.total - done - failed) / rate if rate else None
-    return replace(state, done=done, failed=failed, rate=rate, seconds_left=left)
+    left = (run.total - done - failed) / rate if rate else None
+    return replace(run, done=done, failed=failed, live=replace(run.live, rate=rate, seconds_left=left))
 
 
-def _training_state(state: RunState, facts: RunFacts) -> RunState:
-    epochs = int(json.loads(facts.spec)["training"]["epochs"])
-    return replace(
-        state,
-        total=facts.epochs_done - facts.epoch + epochs,
-        done=facts.epochs_done,
+def _training(run: Run, facts: RunFacts) -> Run:
+    epochs = run.told(TrainSpec).training.epochs
+    known = replace(
+        run.live,
         seconds_left=None if facts.epoch_seconds is None else (epochs - facts.epoch) * facts.epoch_seconds,
         step=facts.step,
         step_name=facts.step_name,
@@ -152,6 +90,7 @@ def _training_state(state: RunState, facts: RunFacts) -> RunState:
         epochs=epochs,
         doing=facts.doing,
     )
+    return replace(run, total=facts.epochs_done - facts.epoch + epochs, done=facts.epochs_done, live=known)
 
 
 def worker_state(worker: Worker) -> WorkerState | None:

@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+
+import pandas as pd
 
 from core.article.plan import (
     FAILED,
@@ -20,8 +21,8 @@ from core.article.plan import (
     ArticleSpec,
     Choice,
     Found,
-    FoundRun,
     Progress,
+    does,
     plan,
     progress,
     run_spec,
@@ -29,14 +30,13 @@ from core.article.plan import (
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset
 from core.errors import QueueUnavailable, SpecError
-from core.store.file import plain_rows
+from core.runs import Run, Study
 from jobs.cli.options import command_line
 from jobs.connection import NORMAL, Connection
 from jobs.live_runs import PREFIX, SCHEDULED, SUSPENDED, Facts
 from jobs.messages import NewStudy, StudyStatus, StudySubmitted, send
 from jobs.queues import Queues
 from jobs.run_jobs import check_priority
-from jobs.run_states import RunState
 
 SAME_CLICK = 60  # seconds within which an equal study counts as the same submission
 CANCELLED = "cancelled"
@@ -110,9 +110,9 @@ def submit_study(
     spec.check(dataset)
     check_priority(priority)
     values = spec.to_dict()
-    for row in plain_rows(queues.store.studies("running")):
-        if json.loads(row["spec"]) == values:
-            return str(row["study"])
+    for running in queues.store.studies("running"):
+        if json.loads(running.spec_json) == values:
+            return running.id
     text = json.dumps(values)
     study = f"{KIND}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     same_click = f"{PREFIX}:study-spec:{hashlib.sha256(text.encode()).hexdigest()}"
@@ -138,52 +138,39 @@ def submit_study(
 def find(queues: Queues, spec: ArticleSpec) -> Found:
     """Return what store and registrations hold of a study's runs."""
     store = queues.store
-    registered = plain_rows(store.datasets())
-    datasets = {row["name"]: row["fingerprint"] for row in registered}
-    about = {spec.fingerprint, *(row["fingerprint"] for row in registered if row["source"] == spec.dataset)}
-    runs = store.runs()
-    found = [
-        FoundRun(
-            run_id=row["run_id"],
-            kind=row["kind"],
-            status=row["status"],
-            fingerprint=row["dataset_fingerprint"],
-            spec=json.loads(row["spec"]),
-            failed=row["failed"],
-            error=row["error"],
-            study=row["study"],
-        )
-        for row in plain_rows(runs[runs["dataset_fingerprint"].isin(about)])
-    ]
-    sweep = run_spec(spec, plan(spec)[0], k=1, reconstruction="").to_dict()
+    registered = store.datasets()
+    datasets = dict(zip(registered["name"], registered["fingerprint"], strict=True))
+    about = {spec.fingerprint, *registered.loc[registered["source"] == spec.dataset, "fingerprint"]}
+    found = [run for run in store.runs() if run.fingerprint in about]
+    sweep = run_spec(spec, plan(spec)[0], k=1, reconstruction="")
     choices = {
-        run.run_id: _choice(queues, run.run_id, spec.rule)
+        run.id: _choice(queues, run.id, spec.rule)
         for run in found
-        if run.kind == SweepSpec.kind and run.status == FINISHED and run.does(sweep, spec.fingerprint)
+        if run.kind == SweepSpec.kind and run.status == FINISHED and does(run, sweep, spec.fingerprint)
     }
     return Found(found, datasets, choices)
 
 
 def _choice(queues: Queues, run_id: str, rule: str) -> Choice:
-    for row in plain_rows(queues.store.optimal_k(run_id)):
-        if row["rule"] == rule:
-            return Choice(None if row["k"] is None else int(row["k"]), row["reason"])
+    for rule_name, k, reason in queues.store.optimal_k(run_id)[["rule", "k", "reason"]].itertuples(index=False):
+        if rule_name == rule:
+            return Choice(None if pd.isna(k) else int(k), reason)
     return Choice(None, f"{run_id} holds no choice by that rule.")
 
 
 def study_state(queues: Queues, study: str) -> StudyState | None:
     """Return how a study stands, or None while it isn't recorded. What the queue knows is left out where it is away."""
-    row = queues.store.study(study)
-    if row is None or row["kind"] != KIND:
+    recorded = queues.store.study(study)
+    if recorded is None or recorded.kind != KIND:
         return None
-    spec = ArticleSpec.from_dict(json.loads(row["spec"]))
+    spec = spec_of(recorded)
     try:
         with queues.connected() as connection:
             facts = LiveStudy(connection, study).facts()
     except QueueUnavailable:
         facts = StudyFacts()
     found = replace(find(queues, spec), refusals=json.loads(facts.refusals))
-    status = row["status"]
+    status = str(recorded.status)
     if status == "running" and facts.waiting_status and not facts.is_due:
         status = facts.waiting_status
     return StudyState(
@@ -191,27 +178,32 @@ def study_state(queues: Queues, study: str) -> StudyState | None:
         spec=spec,
         status=status,
         progress=progress(spec, study, found),
-        submitted_at=row["submitted_at"],
-        submitted_by=row["submitted_by"],
-        finished_at=row["finished_at"],
-        error=row["error"],
-        command=row["command"],
+        submitted_at=recorded.submitted_at,
+        submitted_by=recorded.submitted_by,
+        finished_at=recorded.finished_at,
+        error=recorded.error,
+        command=recorded.command,
         priority=facts.priority,
         starts_at=facts.starts_at if status == SCHEDULED else None,
     )
 
 
+def spec_of(study: Study) -> ArticleSpec:
+    """Return what a study was told."""
+    return ArticleSpec.from_dict(json.loads(study.spec_json))
+
+
 # -- changing ----------------------------------------------------------------------------------------------------------
 
 
-def _row(queues: Queues, study: str) -> dict[str, Any]:
-    row = queues.store.study(study)
-    if row is None or row["kind"] != KIND:
+def _recorded(queues: Queues, study: str) -> Study:
+    recorded = queues.store.study(study)
+    if recorded is None or recorded.kind != KIND:
         raise SpecError(f"expected a study that is in the store; got {study}")
-    return row
+    return recorded
 
 
-def _own_runs(queues: Queues, study: str) -> Iterator[RunState]:
+def _own_runs(queues: Queues, study: str) -> Iterator[Run]:
     """Yield the study's runs that have not ended, oldest first: so they are queued again as they were."""
     yield from (state for state in reversed(queues.runs()) if state.study == study and not state.ended)
 
@@ -219,7 +211,7 @@ def _own_runs(queues: Queues, study: str) -> Iterator[RunState]:
 def cancel_runs(queues: Queues, study: str) -> None:
     """Cancel the study's runs that have not ended."""
     for state in _own_runs(queues, study):
-        queues.cancel(state.run_id)
+        queues.cancel(state.id)
 
 
 def cancel_study(queues: Queues, study: str) -> None:
@@ -235,14 +227,14 @@ def suspend_study(queues: Queues, study: str) -> None:
     _note_under_way(queues, study, SUSPENDED)
     for state in _own_runs(queues, study):
         if state.trains:
-            queues.suspend(state.run_id)
+            queues.suspend(state.id)
 
 
 def _note_under_way(queues: Queues, study: str, suspended: str) -> None:
     """Note why a study submits nothing more. SpecError for one that is not under way."""
-    row = _row(queues, study)
-    if row["status"] != "running":
-        raise SpecError(f"expected a study that is under way; {study} is {row['status']}")
+    status = _recorded(queues, study).status
+    if status != "running":
+        raise SpecError(f"expected a study that is under way; {study} is {status}")
     with queues.connected() as connection:
         LiveStudy(connection, study).note(hold=suspended)
 
@@ -253,10 +245,10 @@ def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
     Runs that failed or were cancelled are retried from where they were. k: to go on with instead of the rule's. An
     error that keeps a run from being retried is raised after all else has been done.
     """
-    row = _row(queues, study)
-    if row["status"] == FINISHED:
+    recorded = _recorded(queues, study)
+    if recorded.status == FINISHED:
         raise SpecError(f"expected a study with something left to do; {study} has finished")
-    spec = ArticleSpec.from_dict(json.loads(row["spec"]))
+    spec = spec_of(recorded)
     if k is not None:
         spec = spec.replace(k=k)
         dataset = queues.store.dataset(spec.dataset)
@@ -268,7 +260,7 @@ def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
     errors = list(_retry_failed(queues, study, spec))
     for state in _own_runs(queues, study) if was == SUSPENDED else ():
         if state.status == SUSPENDED:
-            queues.resume(state.run_id)
+            queues.resume(state.id)
     with queues.connected() as connection:
         text = None if k is None else json.dumps(spec.to_dict())
         send(connection, StudyStatus(study=study, status="running", spec=text))
@@ -281,16 +273,16 @@ def _retry_failed(queues: Queues, study: str, spec: ArticleSpec) -> Iterator[str
     for each in progress(spec, study, find(queues, spec)).of(FAILED):
         if each.run is not None:
             try:
-                queues.retry(each.run.run_id)
+                queues.retry(each.run.id)
             except SpecError as error:
                 yield str(error)
 
 
 def prioritise_study(queues: Queues, study: str, priority: str) -> None:
     """Change the priority of a study's runs, those to come included."""
-    _row(queues, study)
+    _recorded(queues, study)
     check_priority(priority)
     with queues.connected() as connection:
         LiveStudy(connection, study).note(priority=priority)
     for state in _own_runs(queues, study):
-        queues.prioritise(state.run_id, priority)
+        queues.prioritise(state.id, priority)

@@ -14,12 +14,11 @@ from core.article.plan import (
     spec_ahead,
 )
 from core.data.datasets import Dataset
-from core.runs import RunSpec
+from core.runs import Run, RunSpec
 from core.training.specs import TrainSpec
 from core.training.steps import likely_networks
 from jobs.connection import TRAIN
 from jobs.queues import Queues
-from jobs.run_states import RunState
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def estimate_study(
     return StudyEstimate(tuple(stages))
 
 
-def share_done(standing: Standing, run: RunState | None) -> float:
+def share_done(standing: Standing, run: Run | None) -> float:
     """Return how much of a part is done, 0 to 1: of a training run, of the epochs that it will probably have."""
     if standing.state == FINISHED:
         return 1.0

@@ -11,34 +11,33 @@ import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from core.article.plan import FAILED, KIND, PRUNING, READY, ArticleSpec, Standing, progress
 from core.data.datasets import Dataset
 from core.errors import DatasetError, SpecError
-from core.store.file import plain_rows
+from core.runs import Study
 from core.training.specs import TrainSpec
 from jobs.connection import Connection
 from jobs.live_runs import SUSPENDED, LiveRun, active_runs
 from jobs.queues import Queues
-from jobs.studies import CANCELLED, LiveStudy, cancel_runs, find
+from jobs.studies import CANCELLED, LiveStudy, cancel_runs, find, spec_of
 
 LOG = logging.getLogger(__name__)
 
 
 def advance_all(queues: Queues) -> None:
     """Submit what has become possible in every study under way, oldest first, and end those that are through."""
-    for row in reversed(plain_rows(queues.store.studies("running"))):
-        if row["kind"] == KIND:
+    for study in reversed(queues.store.studies("running")):
+        if study.kind == KIND:
             try:
-                advance(queues, row)
+                advance(queues, study)
             except SpecError as error:  # a spec that this version does not read
-                queues.store.record_study_status(row["study"], FAILED, str(error), datetime.now(UTC))
+                queues.store.record_study_status(study.id, FAILED, str(error), datetime.now(UTC))
 
 
-def advance(queues: Queues, row: dict[str, Any]) -> None:
+def advance(queues: Queues, recorded: Study) -> None:
     """Submit what has become possible in one study; end it when all is done, or when nothing goes on by itself."""
-    study, spec = row["study"], ArticleSpec.from_dict(json.loads(row["spec"]))
+    study, spec = recorded.id, spec_of(recorded)
     with queues.connected() as connection:
         live = LiveStudy(connection, study)
         _complete_submissions(queues, connection, study)
@@ -53,7 +52,7 @@ def advance(queues: Queues, row: dict[str, Any]) -> None:
             if live.facts().suspended == CANCELLED:
                 return
             try:
-                _submit(queues, spec, each, row, facts.priority, datasets)
+                _submit(queues, spec, each, recorded, facts.priority, datasets)
             except (SpecError, DatasetError) as error:
                 refusals[each.part.key] = str(error)
         if live.facts().suspended == CANCELLED:  # while something was being submitted
@@ -79,7 +78,7 @@ def _submit(
     queues: Queues,
     spec: ArticleSpec,
     standing: Standing,
-    row: dict[str, Any],
+    study: Study,
     priority: str,
     datasets: dict[str, Dataset | None],
 ) -> None:
@@ -97,4 +96,4 @@ def _submit(
             f"expected data set {wanted.dataset} as it was when the study was submitted; it has changed since. "
             "Register it as it was, or submit a new study"
         )
-    queues.submit(wanted, dataset, submitted_by=row["submitted_by"], priority=priority, study=row["study"])
+    queues.submit(wanted, dataset, submitted_by=study.submitted_by, priority=priority, study=study.id)

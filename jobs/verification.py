@@ -5,19 +5,18 @@ The jobs run on `svd` workers after a run has finished, and change nothing but t
 
 from __future__ import annotations
 
-import json
 import secrets
 from dataclasses import asdict
-from typing import Any
 
 from rq import Queue, Retry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from core.compression.specs import SPECS, MeasuringSpec, measuring_spec_from_dict
+from core.compression.specs import MeasuringSpec
 from core.compression.verification import IMAGES, chosen
 from core.data.datasets import Dataset, Record
 from core.errors import SpecError
+from core.runs import Run
 from jobs.connection import SVD, Connection, queue
 from jobs.live_runs import MAX_TRIES, LiveRun
 from jobs.messages import waiting
@@ -39,7 +38,7 @@ def submit(queues: Queues, run_id: str, images: int = IMAGES) -> list[str]:
             "jobs.measure_task.check_images",
             kwargs={
                 "run_id": run_id,
-                "attempt": run["attempt"],
+                "attempt": run.attempt,
                 "spec": spec.to_dict(),
                 "root": str(dataset.root),
                 "records": [asdict(record) for record in records[start : start + IMAGES_A_JOB]],
@@ -55,25 +54,23 @@ def submit(queues: Queues, run_id: str, images: int = IMAGES) -> list[str]:
     ]
     with queues.connected() as connection:
         live = LiveRun(connection, run_id)
-        live.reopen(run["attempt"])
+        live.reopen(run.attempt)
         live.add_jobs(job.job_id for job in jobs)
-        live.end(None, run["attempt"])
+        live.end(None, run.attempt)
         queue(SVD, connection).enqueue_many(jobs)
     return [job.job_id for job in jobs]
 
 
-def images_to_check(
-    queues: Queues, run_id: str, images: int
-) -> tuple[dict[str, Any], MeasuringSpec, Dataset, list[Record]]:
-    """Return a finished run's row, its spec, its data set and so many of its images. SpecError where there are none."""
+def images_to_check(queues: Queues, run_id: str, images: int) -> tuple[Run, MeasuringSpec, Dataset, list[Record]]:
+    """Return a finished run, its spec, its data set and so many of its images. SpecError where there are none."""
     run = queues.store.run(run_id)
-    if run is None or run["kind"] not in SPECS:
+    if run is None or run.trains:
         raise SpecError(f"Expected a measuring run that is in the store, got {run_id}.")
-    if run["status"] != "finished":
-        raise SpecError(f"Expected a run that has finished; {run_id} is {run['status']}.")
+    if run.status != "finished":
+        raise SpecError(f"Expected a run that has finished; {run_id} is {run.status}.")
     if images < 1:
         raise SpecError(f"images: Expected at least 1, got {images}.")
-    spec, dataset = measuring_spec_from_dict(json.loads(run["spec"])), queues.dataset_of(run)
+    spec, dataset = run.told(MeasuringSpec), queues.dataset_of(run)
     measured = set(queues.store.images(run_id, "measured")["image_id"])
     records = chosen((each for each in dataset.records if each.image_id in measured), images, spec.seed)
     return run, spec, dataset, records

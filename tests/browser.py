@@ -25,11 +25,11 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 from playwright.sync_api import Error as PlaywrightError
 
 from benchmarks.processes import Process
+from core.runs import Run
 from core.settings import Settings
 from core.store.measurements import Store
 from dashboard.demo import NAME as DEMO
 from jobs.queues import Queues
-from jobs.run_states import RunState
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 DEMO_IMAGES = 48
@@ -136,7 +136,7 @@ class Stack:
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
 
-    def state(self, run_id: str) -> RunState:
+    def state(self, run_id: str) -> Run:
         """How a run stands in store and queue."""
         state = Queues(self.settings).run(run_id)
         assert state is not None, f"expected run {run_id} in the store or the queue"
@@ -147,8 +147,8 @@ class Stack:
         self.start_workers()
 
         def finished() -> str | None:
-            runs = self.store.runs(kind, dataset=DEMO).tail(1)  # newest first
-            return str(runs["run_id"].iloc[0]) if list(runs["status"]) == ["finished"] else None
+            first = next(reversed(self.store.runs(kind, dataset=DEMO)), None)
+            return first.id if first is not None and first.status == "finished" else None
 
         found: str = until(finished, f"the demo's {kind} run to finish")
         return found

@@ -38,12 +38,12 @@ from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.networks.architectures import LENET5
+from core.runs import Run
 from core.settings import Settings
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
 from jobs.connection import SERVED
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
-from jobs.run_states import RunState
 
 PARTS = {  # part of the stack -> words of its command line
     "valkey": ("valkey-server",),
@@ -189,8 +189,8 @@ def prepare_work(folder: Path, *, keras: bool = True) -> Work:
 class Round:
     """A round's runs, and seconds from the harm to the end of the later one."""
 
-    sweep: RunState
-    training: RunState
+    sweep: Run
+    training: Run
     seconds: float
 
 
@@ -227,7 +227,7 @@ def play(
     return found
 
 
-def ended_well(queues: Queues, run_id: str, reason: str | None) -> RunState:
+def ended_well(queues: Queues, run_id: str, reason: str | None) -> Run:
     """Wait for a run's end; retry what has failed for that reason."""
     state = ended(queues, run_id)
     if reason is None or (state.status == "finished" and not state.failed):
@@ -239,7 +239,7 @@ def ended_well(queues: Queues, run_id: str, reason: str | None) -> RunState:
     return ended(queues, run_id)
 
 
-def ended(queues: Queues, run_id: str) -> RunState:
+def ended(queues: Queues, run_id: str) -> Run:
     """Wait for a run's end; a server or a store that does not answer for a while is waited for, as pages do."""
     deadline = time.monotonic() + LONGEST_ROUND
     while True:
@@ -258,7 +258,7 @@ def assert_undisturbed(stack: Stack, work: Work, found: Round) -> None:
     assert (sweep.status, sweep.failed) == ("finished", 0), sweep
     assert (training.status, training.failed, training.done) == ("finished", 0, 2 * EPOCHS), training
     columns = ["image_id", "k", *METRIC_COLUMNS]
-    rows, expected = queues.store.measurements(sweep.run_id), work.measured
+    rows, expected = queues.store.measurements(sweep.id), work.measured
     pd.testing.assert_frame_equal(
         rows[columns].sort_values(columns[:2], ignore_index=True),
         expected[columns].sort_values(columns[:2], ignore_index=True),
@@ -266,7 +266,7 @@ def assert_undisturbed(stack: Stack, work: Work, found: Round) -> None:
         rtol=1e-12,  # the last digit follows from the number of threads
         atol=0,
     )
-    assert_trained_alike(queues.store, training.run_id, work.trained)
+    assert_trained_alike(queues.store, training.id, work.trained)
     assert_nothing_is_left(stack)
 
 

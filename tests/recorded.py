@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -18,8 +19,9 @@ from core.compression.specs import MeasuringSpec, variants
 from core.data.datasets import Dataset, Record
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
+from core.runs import Run, RunSpec
 from core.specs import spec_hash
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.training.algorithm2 import Step
 from core.training.classification import Classification, classify
 from core.training.specs import TEST, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
@@ -35,6 +37,21 @@ RESULT = {"kept_epoch": 2, "seconds": 60.0, "epoch_seconds": 20.0, "images_per_s
 minutes = count(1)
 OLDER = Path(__file__).with_name("older_schemas.sql").read_text()
 OLDER_SCHEMAS = re.split(r"^-- version \d+$", OLDER, flags=re.MULTILINE)[1:]
+
+
+def new_run(run_id: str, spec: RunSpec, at: datetime = START, *, fingerprint: str = "f", **values: Any) -> Run:
+    """A run as it is submitted, of two images where nothing else is said."""
+    known = {
+        "dataset": spec.dataset,
+        "synthetic": False,
+        "spec_hash": spec_hash(spec, fingerprint),
+        "total": 2,
+        "submitted_by": "tester@here",
+    }
+    text = json.dumps(spec.to_dict())
+    return Run(
+        id=run_id, kind=spec.kind, fingerprint=fingerprint, spec_json=text, submitted_at=at, **{**known, **values}
+    )
 
 
 def older_store(path: Path, version: int, *, says: int | None = None) -> None:
@@ -86,10 +103,10 @@ def record_training(
     run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
     fingerprint = fingerprint or f"images-of-{dataset}"
     store.record_run(
-        NewRun(
-            run_id, spec.kind, dataset, fingerprint, synthetic, json.dumps(spec.to_dict()),
-            spec_hash(spec, fingerprint), training.epochs, at, "tester@here", "abc123", '{"keras": "3"}',
-            f"python -m jobs {spec.kind} {dataset} --seed {seed}", source, study,
+        new_run(
+            run_id, spec, at, fingerprint=fingerprint, synthetic=synthetic, total=training.epochs, revision="abc123",
+            versions='{"keras": "3"}', command=f"python -m jobs {spec.kind} {dataset} --seed {seed}", source=source,
+            study=study,
         )
     )  # fmt: skip
     parts = {"train": (20, 30), "validation": (10, 10), "test": (5, 5)}
@@ -132,9 +149,9 @@ def record_measured(
     at = START + timedelta(minutes=next(minutes))
     run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
     store.record_run(
-        NewRun(
-            run_id, spec.kind, spec.dataset, "f" * 64, synthetic, json.dumps(spec.to_dict()), spec_hash(spec, "f"), 2,
-            at, "tester@here", "abc123", '{"numpy": "2"}', f"python -m jobs {spec.kind} {spec.dataset}",
+        new_run(
+            run_id, spec, at, fingerprint="f" * 64, spec_hash=spec_hash(spec, "f"), synthetic=synthetic,
+            revision="abc123", versions='{"numpy": "2"}', command=f"python -m jobs {spec.kind} {spec.dataset}",
         )
     )  # fmt: skip
     values = {"source_bytes": 377, "stored_bytes": 100, "control_bytes": 101, "factor_bytes": 1, "height": 450}

@@ -89,7 +89,7 @@ def test_store_queue_and_networks_come_back_as_they_were(
     assert made.rows == store_upkeep.row_counts(store)
     backup.restore(another, path)
     copy = Store(another.database)
-    assert copy.runs().equals(store.runs())
+    assert copy.runs() == store.runs()
     assert copy.steps([run_id]).equals(store.steps([run_id]))
     assert (another.data_dir / "networks" / "mine.yaml").read_text() == "title: mine\n"
     with running_server(another), Redis.from_url(str(another.redis_url)) as there:
@@ -358,7 +358,7 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
             sweep = queues.submit(SweepSpec(dataset="moles", ks=(5, 20, 60, 100)), sweep_data).run_id
             wait_for(lambda: (state := queues.run(sweep)) is not None and state.done >= 1, 120)
         backup.back_up(settings, tmp_path / "busy.tar.zst")
-        before = {state.run_id: state.status for state in queues.runs()}
+        before = {state.id: state.status for state in queues.runs()}
         for run_id in (sweep, training):
             wait_for(lambda run_id=run_id: (state := queues.run(run_id)) is not None and state.ended, 200)
         wait_for(lambda: queues.messages_waiting() == 0, 60)
@@ -371,7 +371,7 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
             for run_id in (sweep, training):
                 wait_for(lambda run_id=run_id: (state := again.run(run_id)) is not None and state.ended, 200)
             wait_for(lambda: again.messages_waiting() == 0, 60)
-            assert again.store.runs()["status"].tolist() == ["finished", "finished"], again.log(sweep)
+            assert [run.status for run in again.store.runs()] == ["finished", "finished"], again.log(sweep)
         with Redis.from_url(str(another.redis_url)) as there:
             assert there.llen("dermslim:rejected") == 0
     rows = again.store.measurements(sweep)

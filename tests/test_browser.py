@@ -134,7 +134,7 @@ def run_in_address(page: Page) -> str:
 def spec_of(visitor: Visitor, run_id: str) -> dict[str, object]:
     """What a run was asked to do, once it is recorded."""
     run = until(lambda: visitor.stack.store.run(run_id), f"run {run_id} in the store")
-    spec: dict[str, object] = json.loads(run["spec"])
+    spec: dict[str, object] = json.loads(run.spec_json)
     return spec
 
 
@@ -243,7 +243,7 @@ def test_a_sweep_is_submitted_cancelled_and_retried_to_its_end(visitor: Visitor)
     expect(heading(page, "Quality against k")).to_be_visible(timeout=UNTIL_TRAINED)
     run = stack.store.run(run_id)
     assert run is not None
-    assert (run["status"], run["attempt"], run["measured"], run["failed"]) == ("finished", 2, 48, 0)
+    assert (run.status, run.attempt, run.done, run.failed) == ("finished", 2, 48, 0)
     assert len(stack.store.measurements(run_id)) == 48 * 3
 
 
@@ -385,7 +385,7 @@ def test_a_training_is_cancelled_after_its_epoch_and_retried_to_the_last(visitor
     assert list(stack.store.epochs([run_id])["epoch"]) == list(range(1, 31))
     run = stack.store.run(run_id)
     assert run is not None
-    assert (run["status"], run["attempt"]) == ("finished", 2)
+    assert (run.status, run.attempt) == ("finished", 2)
     spec = training_spec_from_dict(spec_of(visitor, run_id))
     assert (spec.training.epochs, spec.training.seed) == (30, 5)
 

@@ -16,12 +16,12 @@ from core.article.claims import (
 )
 from core.article.findings import Known
 from core.article.printed import claims, table
-from core.article.tables import STEP_COLUMNS
 from core.compression.summary import storage, summarise
 from core.networks.architectures import NETWORKS
 from core.networks.costs import curve_table, network_cost
 from core.networks.fits import fit_curves
 from core.networks.pruning import FACTORS, prune
+from core.store.trainings import STEP_COLUMNS
 
 KS = (100, 200, 300, 350, 400, 450)
 ARTICLE = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 from laboratory import workers, write_images
 from pages import OpenPage, opener, ran, text
+from recorded import new_run
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
@@ -26,8 +26,7 @@ from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.settings import Settings
-from core.specs import spec_hash
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from dashboard import data, words
 from dashboard.parts import pictures
 from jobs.queues import Queues
@@ -41,17 +40,14 @@ def record(store: Store, run_id: str, spec: MeasuringSpec, dataset: Dataset, at:
     """Measure here and record as the record worker does."""
     records = dataset.sample(spec.sample_size, spec.seed)
     store.record_run(
-        NewRun(
-            run_id=run_id,
-            kind=spec.kind,
+        new_run(
+            run_id,
+            spec,
+            at,
             dataset=dataset.name,
-            dataset_fingerprint=dataset.fingerprint,
+            fingerprint=dataset.fingerprint,
             synthetic=dataset.synthetic,
-            spec=json.dumps(spec.to_dict()),
-            spec_hash=spec_hash(spec, dataset.fingerprint),
             total=len(records),
-            submitted_at=at,
-            submitted_by="tester",
             versions='{"python": "3.11"}',
             command="python -m jobs again",
         )
@@ -292,11 +288,11 @@ def test_a_sweep_is_started_from_the_form_and_shown_as_queued(open_page: OpenPag
     ran(shown.button(key="start").click())
     state = next(state for state in queues.runs() if state.status == "queued")
     assert state.total == 7
-    assert shown.query_params["run"] == state.run_id
+    assert shown.query_params["run"] == state.id
     assert "Queued: 7 images to measure" in text(shown)
-    ran(shown.button(key=f"cancel_{state.run_id}").click())
+    ran(shown.button(key=f"cancel_{state.id}").click())
     with Redis.from_url(str(queues.settings.redis_url)) as client:
-        assert client.get(f"run:{state.run_id}:cancelled") or client.keys(f"*{state.run_id}:cancelled")
+        assert client.get(f"run:{state.id}:cancelled") or client.keys(f"*{state.id}:cancelled")
 
 
 def test_a_sweep_measured_before_is_offered_instead_of_measured_again(
@@ -372,9 +368,9 @@ def test_cached_reads_follow_the_store(tmp_path: Path, monkeypatch: pytest.Monke
     store.record_dataset(dataset, NOW)
     assert data.datasets()["name"].tolist() == ["moles"]
     assert data.dataset("moles") == dataset
-    assert data.runs().empty
+    assert data.runs() == []
     record(store, "svd-sweep-1", SweepSpec(dataset="moles", ks=KS), dataset)
-    assert data.runs()["run_id"].tolist() == ["svd-sweep-1"]
+    assert [run.id for run in data.runs()] == ["svd-sweep-1"]
 
 
 def test_arrivals_of_the_means_are_those_of_the_images(full: Path) -> None:

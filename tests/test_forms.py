@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -22,7 +21,7 @@ from core.data.splits import Targets
 from core.networks.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec, training_spec_from_dict
+from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
 TRAINING = TrainingProtocol(
@@ -205,8 +204,8 @@ def test_a_training_is_copied_whole_by_its_button(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = record_training(store, "alexnet", dataset="d", training=TRAINING.replace(height=75, width=100), seed=3)
-    (row,) = store.runs().to_dict("records")
-    assert training_spec_from_dict(json.loads(row["spec"])).training.zoom == TRAINING.zoom
+    (run,) = store.runs()
+    assert run.told(TrainSpec).training.zoom == TRAINING.zoom
     page = copied(opener(monkeypatch, settings.data_dir, str(settings.redis_url))("prune_train", run=run_id))
     assert page.number_input(key="training_zoom").value == TRAINING.zoom
     assert page.toggle(key="training_jit_compile").value

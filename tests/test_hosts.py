@@ -36,6 +36,7 @@ from core.data.folders import folder_here, images_here
 from core.data.splits import Targets
 from core.errors import ImageError, NotOnThisHost, SpecError
 from core.networks.architectures import LENET5
+from core.runs import Run
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import TrainingProtocol, TrainSpec
@@ -45,7 +46,6 @@ from jobs import worker
 from jobs.cli.datasets import local_dataset
 from jobs.hosts import mark_output, output_here
 from jobs.queues import Queues
-from jobs.run_states import RunState
 from jobs.server import running_server
 from jobs.upkeep.checks.check import Check
 from jobs.upkeep.checks.data import check_data
@@ -176,7 +176,7 @@ def registered(queues: Queues, folder: Path) -> Dataset:
     return dataset
 
 
-def ended(queues: Queues, run_id: str) -> RunState:
+def ended(queues: Queues, run_id: str) -> Run:
     wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 400)
     wait_for(lambda: queues.messages_waiting() == 0, 60)
     state = queues.run(run_id)
@@ -184,7 +184,7 @@ def ended(queues: Queues, run_id: str) -> RunState:
     return state
 
 
-def swept(hosts: Hosts, folder: Path) -> RunState:
+def swept(hosts: Hosts, folder: Path) -> Run:
     dataset = registered(hosts.queues, folder)
     return ended(hosts.queues, hosts.queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
 
@@ -201,7 +201,7 @@ def test_a_sweep_on_a_second_host_equals_the_first_hosts_own(hosts: Hosts, submi
     own = [row for record in demo.sample(4, SWEEP.seed) for row in measure(record, demo.root, SWEEP).rows]
     keys, columns = ["image_id", "k"], [name for name in MEASUREMENT_COLUMNS if name != "reason"]
     here = pd.DataFrame(own)[columns].sort_values(keys, ignore_index=True)
-    there = hosts.queues.store.measurements(state.run_id)[columns].sort_values(keys, ignore_index=True)
+    there = hosts.queues.store.measurements(state.id)[columns].sort_values(keys, ignore_index=True)
     pd.testing.assert_frame_equal(there, here, check_dtype=False, rtol=1e-12, atol=1e-12)
     assert np.isfinite(here["psnr"]).all()
 
@@ -213,9 +213,9 @@ def test_a_training_on_a_second_host_equals_the_first_hosts_own(
     reference = trained_here(TRAINING, hosts.images / "demo", tmp_path)
     state = ended(hosts.queues, submitted["train"])
     assert (state.status, state.done) == ("finished", TRAINING.training.epochs)
-    assert_trained_alike(hosts.queues.store, state.run_id, reference)
-    weights = Path(hosts.queues.store.steps([state.run_id])["weights"].iloc[0])
-    assert weights == hosts.second.folder / "state" / "trained" / state.run_id / "0.keras"
+    assert_trained_alike(hosts.queues.store, state.id, reference)
+    weights = Path(hosts.queues.store.steps([state.id])["weights"].iloc[0])
+    assert weights == hosts.second.folder / "state" / "trained" / state.id / "0.keras"
     assert weights.is_file()
 
 
@@ -283,7 +283,7 @@ def test_images_that_differ_on_the_second_host_are_left_out_with_the_reason(host
     shutil.copyfile(copies / "mole003.jpg", copies / "mole002.jpg")
     state = swept(hosts, folder)
     assert (state.status, state.done, state.failed) == ("finished", 2, 2)
-    failures = hosts.queues.store.images(state.run_id, "failed").set_index("image_id")
+    failures = hosts.queues.store.images(state.id, "failed").set_index("image_id")
     assert "The file does not exist" in failures["reason"]["mole001"]
     assert "has changed since the data set was read" in failures["reason"]["mole002"]
     assert failures["worker"].tolist() == [hosts.named("svd")] * 2
@@ -453,7 +453,7 @@ def test_a_host_that_sees_the_queue_by_network_and_none_of_the_files_measures_a_
         wait_for(lambda: "second" in {each.host for each in queues.workers()}, 120)
         state = ended(queues, queues.submit(SweepSpec(dataset="moles", ks=(2, 9)), dataset).run_id)
         assert (state.status, state.done, state.failed) == ("finished", 5, 0)
-        assert set(queues.store.images(state.run_id)["worker"]) == {
+        assert set(queues.store.images(state.id)["worker"]) == {
             each.name for each in queues.workers() if each.host == "second"
         }
 

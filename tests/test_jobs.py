@@ -22,13 +22,13 @@ from core.compression.measure import METRIC_COLUMNS, measure
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError
+from core.runs import Run
 from core.settings import Settings
 from jobs.live_runs import LiveRun, active_runs
 from jobs.queues import Queues
-from jobs.run_states import RunState
 
 
-def ended(queues: Queues, run_id: str, seconds: float = 240) -> RunState:
+def ended(queues: Queues, run_id: str, seconds: float = 240) -> Run:
     deadline = time.monotonic() + seconds
     for state in queues.wait(run_id, pause=0.1):
         assert time.monotonic() < deadline, f"still {state}"
@@ -63,16 +63,16 @@ def test_every_image_and_k_is_recorded_as_measured_directly(lab: Queues, folder:
     spec = SweepSpec(dataset=dataset.name, ks=(3, 10, 40))
     state = ended(lab, lab.submit(spec, dataset).run_id)
     assert (state.status, state.done, state.failed) == ("finished", 9, 0)
-    rows = lab.store.measurements(state.run_id).drop(columns="run_id")
+    rows = lab.store.measurements(state.id).drop(columns="run_id")
     expected = pd.DataFrame([row for record in dataset.records for row in measure(record, dataset.root, spec).rows])
     pd.testing.assert_frame_equal(rows, expected[rows.columns], check_dtype=False, check_exact=True)
-    assert lab.store.optimal_k(state.run_id)["rule"].tolist() == ["plateau", "knee", "threshold", "budget"]
-    assert lab.store.storage(state.run_id)["variant"].tolist() == ["k=3", "k=10", "k=40"]
-    run = lab.store.run(state.run_id)
+    assert lab.store.optimal_k(state.id)["rule"].tolist() == ["plateau", "knee", "threshold", "budget"]
+    assert lab.store.storage(state.id)["variant"].tolist() == ["k=3", "k=10", "k=40"]
+    run = lab.store.run(state.id)
     assert run is not None
-    assert run["dataset_fingerprint"] == dataset.fingerprint
-    assert run["command"].startswith("python -m jobs svd-sweep")
-    assert "svd-" in run["workers"]
+    assert run.fingerprint == dataset.fingerprint
+    assert run.command.startswith("python -m jobs svd-sweep")
+    assert "svd-" in run.workers
 
 
 def test_a_finished_sweep_is_offered_instead_of_measuring_again(lab: Queues, folder: Path) -> None:
@@ -121,19 +121,19 @@ def test_images_that_cannot_be_measured_are_listed_and_the_rest_is_measured(lab:
     (folder / "mole004.jpg").write_bytes(kept["mole004.jpg"][:-100])
     state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
     assert (state.status, state.done, state.failed) == ("finished", 4, 2)
-    failures = lab.store.images(state.run_id, "failed").set_index("image_id")["reason"]
+    failures = lab.store.images(state.id, "failed").set_index("image_id")["reason"]
     assert failures.index.tolist() == ["mole001", "mole004"]
     assert "mole001.jpg" in failures["mole001"]
     assert "The file does not exist" in failures["mole001"]
     assert "mole004.jpg; The file has changed since the data set was read" in failures["mole004"]
-    assert lab.store.storage(state.run_id)["unmeasured"].tolist() == [2]
-    assert any("mole001" in line for line in lab.log(state.run_id))
+    assert lab.store.storage(state.id)["unmeasured"].tolist() == [2]
+    assert any("mole001" in line for line in lab.log(state.id))
     for name, content in kept.items():
         (folder / name).write_bytes(content)
-    lab.retry(state.run_id)
-    state = ended(lab, state.run_id)
+    lab.retry(state.id)
+    state = ended(lab, state.id)
     assert (state.status, state.done, state.failed, state.attempt) == ("finished", 6, 0, 2)
-    assert len(lab.store.measurements(state.run_id)) == 6
+    assert len(lab.store.measurements(state.id)) == 6
 
 
 def test_a_folder_that_vanishes_fails_the_run_with_the_reason(lab: Queues, folder: Path) -> None:
@@ -153,14 +153,14 @@ def test_small_black_and_constant_images_give_null_where_a_metric_is_undefined(l
     dataset = registered(lab, folder)
     state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(1, 20), codec="png"), dataset).run_id)
     assert (state.status, state.done, state.failed) == ("finished", 4, 0)
-    rows = lab.store.measurements(state.run_id).set_index(["image_id", "k"])
+    rows = lab.store.measurements(state.id).set_index(["image_id", "k"])
     assert rows.loc[("black", 20), ["mse", "changed_percent"]].tolist() == [0, 0]
     assert rows.loc[("black", 20), ["psnr", "hu_correlation", "explained_variance"]].isna().all()
     assert np.isnan(rows.loc[("dot", 1), "ssim"])
     assert rows.loc[("dot", 20), "reason"] == "k = 20: expected at most 1, the rank of this 1×1 image"
-    statistics = lab.store.statistics(state.run_id).set_index(["variant", "metric"])
+    statistics = lab.store.statistics(state.id).set_index(["variant", "metric"])
     assert statistics.loc[("k=20", "psnr"), "count"] + statistics.loc[("k=20", "psnr"), "undefined"] == 3
-    storage = lab.store.storage(state.run_id).set_index("variant")
+    storage = lab.store.storage(state.id).set_index("variant")
     assert storage.loc["k=20", "unmeasured"] == 1
     assert storage.loc["k=1", "identical"] >= 3
 
@@ -180,7 +180,7 @@ def test_a_reconstruction_becomes_a_data_set_of_the_same_labels(lab: Queues, fol
     assert made.class_counts() == dataset.class_counts()
     read = load_dataset(lab.settings.reconstructed / "smaller", name="smaller")
     assert read.records == made.records
-    storage = lab.store.storage(state.run_id).iloc[0]
+    storage = lab.store.storage(state.id).iloc[0]
     assert storage["stored_bytes"] == sum(record.bytes for record in made.records)
     assert storage["source_bytes"] == sum(record.bytes for record in dataset.records)
     with pytest.raises(SpecError, match="smaller is a registered data set"):
@@ -192,12 +192,12 @@ def test_the_resize_study_and_the_rivals_use_the_same_machinery(lab: Queues, fol
     resize = ended(lab, lab.submit(ResizeSpec(dataset=dataset.name, sizes=((20, 28), (10, 10)), k=9), dataset).run_id)
     rivals = RivalsSpec(dataset=dataset.name, rivals=(("jpeg", 50), ("jpeg", 95), ("png", None)))
     rival = ended(lab, lab.submit(rivals, dataset).run_id)
-    assert lab.store.storage(resize.run_id)["variant"].tolist() == ["20x28", "10x10"]
-    sizes = lab.store.storage(rival.run_id).set_index("variant")
+    assert lab.store.storage(resize.id)["variant"].tolist() == ["20x28", "10x10"]
+    sizes = lab.store.storage(rival.id).set_index("variant")
     assert sizes.index.tolist() == ["jpeg 50", "jpeg 95", "png"]
     assert sizes.loc["jpeg 50", "stored_bytes"] < sizes.loc["jpeg 95", "stored_bytes"]
     assert sizes.loc["png", "identical"] == 3
-    assert set(lab.store.statistics(rival.run_id)["metric"]) <= set(METRIC_COLUMNS)
+    assert set(lab.store.statistics(rival.id)["metric"]) <= set(METRIC_COLUMNS)
 
 
 def test_a_sample_measures_that_many_images_and_the_seed_decides_which(lab: Queues, folder: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_sample_measures_that_many_images_and_the_seed_decides_which(lab: Queu
     for seed in (1, 1, 2):
         spec = SweepSpec(dataset=dataset.name, ks=(3,), sample_size=4, seed=seed)
         state = ended(lab, lab.submit(spec, dataset, again=True).run_id)
-        drawn.append(lab.store.images(state.run_id)["image_id"].tolist())
+        drawn.append(lab.store.images(state.id)["image_id"].tolist())
     assert len(drawn[0]) == 4
     assert drawn[0] == drawn[1] != drawn[2]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,14 +10,15 @@ from typing import Any
 
 import pytest
 from laboratory import ROOT, workers
+from recorded import new_run
 from streamlit.testing.v1 import AppTest
 
 from core.data.datasets import Dataset, Record
 from core.data.splits import SPLITS
 from core.networks.architectures import NETWORKS
+from core.runs import Live, Status
 from core.settings import Settings
-from core.specs import spec_hash
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.training.algorithm2 import Step
 from core.training.classification import FIGURES
 from core.training.results import EpochResult
@@ -29,7 +29,6 @@ from jobs.connection import connect, queue
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
 from jobs.run_jobs import job_id
-from jobs.run_states import RunState
 
 NOW = datetime(2026, 11, 24, 21, 45, tzinfo=UTC)
 NETWORK = NETWORKS["lenet5"]
@@ -49,8 +48,7 @@ def record_pruning(store: Store, run_id: str, accuracies: list[float | None]) ->
     """Record a pruning run whose steps reached these test accuracies; None: it could not be trained."""
     spec = PruneTrainSpec(dataset=NAME, network=NETWORK, training=TRAINING)
     found = dataset(Path("/images"))
-    values = (json.dumps(spec.to_dict()), spec_hash(spec, found.fingerprint), TRAINING.epochs, NOW)
-    store.record_run(NewRun(run_id, spec.kind, NAME, found.fingerprint, True, *values, submitted_by="tester"))
+    store.record_run(new_run(run_id, spec, NOW, fingerprint=found.fingerprint, synthetic=True, total=TRAINING.epochs))
     state = first_state(spec)
     for accuracy in accuracies:
         step = next_training(spec, state)
@@ -72,7 +70,7 @@ def queues(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Queues:
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv("DATA_ROOTS", str(settings.data_roots[1]))
     monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
-    data.forget_states()
+    data.forget_runs()
     return Queues(settings)
 
 
@@ -107,8 +105,8 @@ def test_a_waiting_training_says_its_epochs_and_that_no_worker_is_there(queues: 
     assert "1 training run cannot go on until one runs: `python -m jobs.worker train`" in "".join(
         each.value for each in test.warning
     )
-    queues.suspend(queues.runs()[0].run_id)
-    data.forget_states()
+    queues.suspend(queues.runs()[0].id)
+    data.forget_runs()
     assert "training run" not in "".join(each.value for each in open_page("jobs").warning)  # it is held on purpose
 
 
@@ -129,7 +127,7 @@ def test_a_training_is_suspended_resumed_moved_and_cancelled_from_the_page(queue
     with workers(queues.settings, "record"):
         *_, state = queues.wait(run_id)
     assert state.status == "cancelled"
-    data.forget_states()
+    data.forget_runs()
     test = open_page("jobs", job=run_id)
     assert "0 of 3 epochs trained" in said(test)
     assert test.button(key=f"retry_{run_id}").label == "Go on from the last epoch"
@@ -203,7 +201,9 @@ def test_the_overview_says_so_where_no_pruned_network_was_accepted(queues: Queue
     assert "of which 0 were accepted" in said(test)
 
 
-STATE = RunState("train-1", "train", "moles", "running", 75, 12, 0, 1, NOW, epoch=12, epochs=75)
+RUN = replace(
+    new_run("train-1", TrainSpec(dataset="moles", network=NETWORK), NOW, total=75), status=Status.RUNNING, done=12
+)
 
 
 @pytest.mark.parametrize(
@@ -221,4 +221,7 @@ STATE = RunState("train-1", "train", "moles", "running", 75, 12, 0, 1, NOW, epoc
     ],
 )
 def test_progress_is_said_in_epochs(changed: dict[str, Any], text: str) -> None:
-    assert words.training_progress_text(replace(STATE, **changed)) == text
+    changed = dict(changed)
+    of_run = {name: changed.pop(name) for name in ("status", "failed") if name in changed}
+    live = replace(Live(epoch=12, epochs=75), **changed)
+    assert words.training_progress_text(replace(RUN, live=live, **of_run)) == text

@@ -32,13 +32,13 @@ from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset
 from core.data.splits import Targets
 from core.networks.architectures import LENET5
+from core.runs import Run
 from core.settings import Settings
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
 from jobs.connection import SERVED, SVD, Connection, queue
 from jobs.live_runs import LiveRun
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.queues import Queues
-from jobs.run_states import RunState
 from jobs.worker import ForkingWorker
 
 pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
@@ -86,7 +86,7 @@ def registered(queues: Queues, folder: Path) -> Dataset:
     return dataset
 
 
-def ended(queues: Queues, run_id: str) -> RunState:
+def ended(queues: Queues, run_id: str) -> Run:
     wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, 300)
     wait_for(lambda: queues.messages_waiting() == 0, 60)
     state = queues.run(run_id)
@@ -109,9 +109,8 @@ def lose(connection: Connection, worker: subprocess.Popen[bytes], name: str) -> 
 def all_that_is_recorded(queues: Queues, run_id: str) -> list[pd.DataFrame]:
     wait_for(lambda: queues.messages_waiting() == 0, 60)
     store = queues.store
-    runs = store.runs()
     return [
-        runs[runs["run_id"] == run_id],
+        store.read("SELECT * FROM runs WHERE run_id = ?", [run_id]),
         *(store.steps([run_id]), store.epochs([run_id]), store.run_splits(run_id)),
         *(store.images(run_id), store.measurements(run_id)),
     ]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import OpenPage, opener, ran, text
-from recorded import EASY, QUICK, record_training
+from recorded import EASY, QUICK, new_run, record_training
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
@@ -22,7 +22,7 @@ from core.data.datasets import Dataset, Record
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.runs import spec_from_dict
 from core.settings import Settings
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.training.algorithm2 import State, Step
 from core.training.results import EpochResult
 from core.training.specs import PRESETS, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
@@ -194,7 +194,7 @@ def test_the_form_submits_algorithm_2_with_its_rules_and_the_users_baseline(
             ),
         )
     ]
-    assert started.query_params["run"] == Queues(settings).runs()[0].run_id
+    assert started.query_params["run"] == Queues(settings).runs()[0].id
 
 
 def test_the_form_shows_the_sets_really_reached_and_the_leak(store: Store, open_page: OpenPage) -> None:
@@ -348,8 +348,7 @@ def submitted(settings: Settings, store: Store) -> tuple[str, TrainSpec]:
     found = store.dataset("ham")
     assert found is not None
     run_id = Queues(settings).submit(spec, found).run_id
-    text_of = json.dumps(spec.to_dict())
-    store.record_run(NewRun(run_id, "train", "ham", found.fingerprint, False, text_of, "hash", 3, NOW))
+    store.record_run(new_run(run_id, spec, NOW, fingerprint=found.fingerprint, total=3))
     return run_id, spec
 
 

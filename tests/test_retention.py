@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from laboratory import wait_for, workers, write_images
-from recorded import record_training
+from recorded import new_run, record_training
 from redis import Redis
 
 from core.compression.measure import Chunk, ImageResult
@@ -23,7 +23,7 @@ from core.data.datasets import Dataset, load_dataset
 from core.errors import SpecError
 from core.settings import Settings
 from core.store import upkeep as store_upkeep
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from jobs.__main__ import build_parser, main
 from jobs.live_runs import LiveRun, RunFacts
 from jobs.queues import Queues
@@ -56,9 +56,8 @@ def write(path: Path, size: int, days_old: float = 0.0) -> Path:
 
 
 def cancelled_sweep(store: Store, run_id: str, days_ago: float) -> None:
-    spec = json.dumps(SweepSpec(dataset="moles").to_dict())
     at = datetime.now(UTC) - timedelta(days=days_ago)
-    store.record_run(NewRun(run_id, "svd-sweep", "moles", "f", False, spec, run_id, 2, at))
+    store.record_run(new_run(run_id, SweepSpec(dataset="moles"), at, spec_hash=run_id))
     store.record_images([Chunk(run_id, 1, "w", [ImageResult("mole000", "failed", "a reason", 0.1)])])
     store.record_cancelled(run_id, 1, at)
 
@@ -66,8 +65,8 @@ def cancelled_sweep(store: Store, run_id: str, days_ago: float) -> None:
 def made_dataset(store: Store, settings: Settings, run_id: str) -> Dataset:
     made = load_dataset(write_images(settings.reconstructed / "made", 2), name="made")
     store.record_dataset(made, datetime.now(UTC))
-    spec = json.dumps(ReconstructSpec(dataset="moles", name="made", k=3).to_dict())
-    store.record_run(NewRun(run_id, "reconstruct", "moles", "f", False, spec, run_id, 2, datetime.now(UTC)))
+    spec = ReconstructSpec(dataset="moles", name="made", k=3)
+    store.record_run(new_run(run_id, spec, datetime.now(UTC), spec_hash=run_id))
     store.record_cancelled(run_id, 1, datetime.now(UTC))
     return made
 
@@ -87,7 +86,7 @@ def test_every_table_that_names_a_run_is_emptied_of_it_and_no_other(queues: Queu
     after = store_upkeep.row_counts(store)
     assert store_upkeep.run_rows(store, [kept, gone]) == {kept: rows[kept]}
     assert sum(before.values()) - sum(after.values()) == rows[gone] + 1, "its rows, and its study's"
-    assert list(store.runs()["run_id"]) == [kept]
+    assert [run.id for run in store.runs()] == [kept]
 
 
 def test_a_run_under_way_or_begun_again_is_never_deleted(queues: Queues, settings: Settings, connection: Redis) -> None:
@@ -102,7 +101,7 @@ def test_a_run_under_way_or_begun_again_is_never_deleted(queues: Queues, setting
     ended = record_training(store)
     LiveRun(connection, ended).create(RunFacts(attempt=2))
     assert not retention.delete(settings, store, connection, ended, 1, None)
-    assert set(store.runs()["run_id"]) == {running, ended}
+    assert {run.id for run in store.runs()} == {running, ended}
 
 
 def test_a_run_of_a_study_under_way_stays(queues: Queues) -> None:
@@ -118,7 +117,7 @@ def test_only_old_runs_are_chosen_by_age(queues: Queues) -> None:
     cancelled_sweep(queues.store, "old", 100)
     cancelled_sweep(queues.store, "new", 10)
     chosen = retention.deletable(queues, older_than=retention.age("90d"))
-    assert [(run.run_id, run.rows) for run in chosen] == [("old", 2)]
+    assert [(each.run.id, each.rows) for each in chosen] == [("old", 2)]
     assert retention.age("2w") == timedelta(days=14)
     with pytest.raises(SystemExit):
         build_parser().parse_args(["delete", "--older-than", "soon"])
@@ -133,7 +132,7 @@ def test_deleting_frees_weights_keys_and_only_if_asked_the_written_data_set(
     live = LiveRun(connection, training)
     live.log("a line")
     made_dataset(store, settings, "reconstruct-1")
-    found = {run.run_id: run for run in retention.deletable(queues)}
+    found = {each.run.id: each for each in retention.deletable(queues)}
     assert found[training].folder_bytes == 1000
     assert found["reconstruct-1"].written == "made"
     assert found["reconstruct-1"].written_bytes == retention.size_of(settings.reconstructed / "made") > 0

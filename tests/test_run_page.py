@@ -48,7 +48,7 @@ def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run_of(folder: Path, kind: str) -> str:
-    return str(Store(folder / "dermslim.duckdb").runs(kind)["run_id"].iloc[0])
+    return Store(folder / "dermslim.duckdb").runs(kind)[0].id
 
 
 @pytest.mark.parametrize("kind", [*(spec.kind for spec in SPECS), "train", "prune-train"])

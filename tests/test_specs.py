@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from recorded import new_run
 
 from core.article.plan import KIND, ArticleSpec
 from core.data.datasets import Dataset
@@ -24,7 +25,7 @@ from core.networks.architectures import to_dict as network_to_dict
 from core.runs import RUN_SPECS, RunSpec, spec_from_dict
 from core.settings import Settings
 from core.specs import Setting, Spec, bare, bounds, spec_hash
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from jobs import messages, record_worker
 from jobs.__main__ import build_parser
@@ -225,12 +226,12 @@ def through_queue_and_store(spec: Spec, store: Store) -> Spec:
         new = NewStudy(study=name, kind=KIND, dataset="moles", spec=text, command=command_line(spec))
         message = StudySubmitted(values=new)
     else:
-        message = RunSubmitted(values=NewRun(name, spec.kind, "moles", "f", False, text, spec_hash(spec, "f"), 1, NOW))
+        message = RunSubmitted(values=new_run(name, spec, NOW))
     queued = str(message.command()[2]).encode()
     record_worker._write(store, [messages.read(queued)])
     found = store.study(name) if isinstance(spec, ArticleSpec) else store.run(name)
     assert found is not None
-    return read(type(spec), found["spec"])
+    return read(type(spec), found.spec_json)
 
 
 parser = cache(build_parser)

@@ -22,14 +22,18 @@ from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, Record
 from core.data.metadata import LeftOut
 from core.errors import StoreBusy, StoreError
+from core.runs import Run, Status
 from core.store.file import insert
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.store.migrations import MIGRATIONS, VERSION
 from jobs import record_worker as recorder
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
 SPEC = SweepSpec(dataset="moles", ks=(2, 4), codec="png")
-RUN = NewRun("svd-sweep-1", "svd-sweep", "moles", "f1", False, "{}", "h1", 2, NOW, submitted_by="ann@lab")
+RUN = Run(
+    id="svd-sweep-1", kind="svd-sweep", dataset="moles", fingerprint="f1", synthetic=False, spec_json="{}",
+    spec_hash="h1", total=2, submitted_at=NOW, submitted_by="ann@lab",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def result(image_id: str, *, psnr: float | None = 40.0, status: str = "measured"
 
 
 def test_a_missing_file_is_an_empty_store(store: Store) -> None:
-    assert store.runs().empty
+    assert store.runs() == []
     assert store.datasets().empty
     assert store.run("none") is None
     assert store.schema_version() == 0
@@ -102,59 +106,59 @@ def test_a_removed_data_set_is_gone_and_its_runs_stay(store: Store) -> None:
     store.record_run(RUN)
     store.remove_dataset("moles")
     assert store.dataset("moles") is None
-    assert store.run(RUN.run_id) is not None
+    assert store.run(RUN.id) is not None
 
 
 def test_results_delivered_twice_are_recorded_once(store: Store) -> None:
     store.record_run(RUN)
     store.record_run(RUN)
     for _ in range(2):
-        assert not store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("a", psnr=None)])])
-    assert store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("b", status="failed")])])
-    rows = store.measurements(RUN.run_id)
+        assert not store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a", psnr=None)])])
+    assert store.record_images([Chunk(RUN.id, 1, "svd-1", [result("b", status="failed")])])
+    rows = store.measurements(RUN.id)
     assert rows[["image_id", "variant", "stored_bytes"]].values.tolist() == [["a", "k=2", 20], ["a", "k=4", 40]]
     assert rows["psnr"].isna().all()
     assert rows["ssim"].tolist() == [2.5, 4.5]
-    run = store.run(RUN.run_id)
+    run = store.run(RUN.id)
     assert run is not None
-    assert (run["measured"], run["failed"], run["total"], run["attempt"]) == (1, 1, 2, 1)
+    assert (run.done, run.failed, run.total, run.attempt) == (1, 1, 2, 1)
 
 
 def test_a_record_of_an_attempt_that_was_replaced_is_dropped(store: Store) -> None:
     store.record_run(RUN)
-    store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("a"), result("b", status="failed")])])
-    store.record_retry(RUN.run_id, 2)
-    assert store.images(RUN.run_id)["image_id"].tolist() == ["a"]
-    assert not store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("b")])])
-    assert store.images(RUN.run_id)["image_id"].tolist() == ["a"]
-    assert store.record_images([Chunk(RUN.run_id, 2, "svd-2", [result("b")])])
-    store.record_retry(RUN.run_id, 2)  # delivered again: changes nothing
-    assert store.images(RUN.run_id)["image_id"].tolist() == ["a", "b"]
+    store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a"), result("b", status="failed")])])
+    store.record_retry(RUN.id, 2)
+    assert store.images(RUN.id)["image_id"].tolist() == ["a"]
+    assert not store.record_images([Chunk(RUN.id, 1, "svd-1", [result("b")])])
+    assert store.images(RUN.id)["image_id"].tolist() == ["a"]
+    assert store.record_images([Chunk(RUN.id, 2, "svd-2", [result("b")])])
+    store.record_retry(RUN.id, 2)  # delivered again: changes nothing
+    assert store.images(RUN.id)["image_id"].tolist() == ["a", "b"]
 
 
 def test_results_of_an_older_claim_on_an_image_are_dropped_and_so_are_those_of_a_finished_run(store: Store) -> None:
     store.record_run(replace(RUN, total=4))
-    store.record_images([Chunk(RUN.run_id, 1, "first", [result("a"), result("b")])])  # of a time without claims
-    store.record_images([Chunk(RUN.run_id, 1, "third", [result("a", psnr=33.0), result("b", psnr=33.0)], claim=8)])
+    store.record_images([Chunk(RUN.id, 1, "first", [result("a"), result("b")])])  # of a time without claims
+    store.record_images([Chunk(RUN.id, 1, "third", [result("a", psnr=33.0), result("b", psnr=33.0)], claim=8)])
     late = [result("a", status="failed"), result("b", psnr=22.0), result("c", psnr=22.0)]
     for claim in (0, 7):
-        assert not store.record_images([Chunk(RUN.run_id, 1, "late", late, claim=claim)])
+        assert not store.record_images([Chunk(RUN.id, 1, "late", late, claim=claim)])
     both = [
-        Chunk(RUN.run_id, 1, "newer", [result("d", psnr=44.0)], claim=10),
-        Chunk(RUN.run_id, 1, "older", [result("d", psnr=11.0)], claim=9),
+        Chunk(RUN.id, 1, "newer", [result("d", psnr=44.0)], claim=10),
+        Chunk(RUN.id, 1, "older", [result("d", psnr=11.0)], claim=9),
     ]
-    assert store.record_images(both) == {RUN.run_id}
-    images = store.images(RUN.run_id)
+    assert store.record_images(both) == {RUN.id}
+    images = store.images(RUN.id)
     assert images["worker"].tolist() == ["third", "third", "late", "newer"]
     assert (images["status"] == "measured").all()
-    psnr = store.measurements(RUN.run_id, variant="k=2")["psnr"].tolist()
+    psnr = store.measurements(RUN.id, variant="k=2")["psnr"].tolist()
     assert psnr == [33.0, 33.0, 22.0, 44.0]
-    run = store.run(RUN.run_id)
+    run = store.run(RUN.id)
     assert run is not None
-    assert (run["measured"], run["failed"]) == (4, 0)
-    store.record_results(RUN.run_id, run_results(SPEC, store.measurements(RUN.run_id), total=4), NOW)
-    assert not store.record_images([Chunk(RUN.run_id, 1, "later", late, claim=11)])
-    pd.testing.assert_frame_equal(store.images(RUN.run_id), images)
+    assert (run.done, run.failed) == (4, 0)
+    store.record_results(RUN.id, run_results(SPEC, store.measurements(RUN.id), total=4), NOW)
+    assert not store.record_images([Chunk(RUN.id, 1, "later", late, claim=11)])
+    pd.testing.assert_frame_equal(store.images(RUN.id), images)
 
 
 def test_results_of_an_unknown_run_are_an_error_so_that_they_are_tried_again(store: Store) -> None:
@@ -165,42 +169,42 @@ def test_results_of_an_unknown_run_are_an_error_so_that_they_are_tried_again(sto
 def test_a_finished_run_keeps_its_statistics_sizes_and_rules(store: Store) -> None:
     store.record_dataset(dataset(), NOW)
     store.record_run(RUN)
-    store.record_started(RUN.run_id, 1, NOW)
-    store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("a", psnr=30.0), result("b")])])
-    found = run_results(SPEC, store.measurements(RUN.run_id), 2)
-    store.record_results(RUN.run_id, found, NOW)
-    store.record_results(RUN.run_id, found, NOW)
-    statistics = store.statistics(RUN.run_id)
+    store.record_started(RUN.id, 1, NOW)
+    store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a", psnr=30.0), result("b")])])
+    found = run_results(SPEC, store.measurements(RUN.id), 2)
+    store.record_results(RUN.id, found, NOW)
+    store.record_results(RUN.id, found, NOW)
+    statistics = store.statistics(RUN.id)
     psnr = statistics[(statistics["metric"] == "psnr") & (statistics["variant"] == "k=4")].iloc[0]
     assert (psnr["mean"], psnr["count"], psnr["undefined"]) == (35.0, 2, 0)
-    assert store.storage(RUN.run_id)["variant"].tolist() == ["k=2", "k=4"]
-    assert store.storage(RUN.run_id)["stored_bytes"].tolist() == [40, 80]
-    assert store.optimal_k(RUN.run_id)["rule"].tolist() == ["plateau", "knee", "threshold", "budget"]
-    assert store.finished_run("h1") == RUN.run_id
-    run = store.run(RUN.run_id)
+    assert store.storage(RUN.id)["variant"].tolist() == ["k=2", "k=4"]
+    assert store.storage(RUN.id)["stored_bytes"].tolist() == [40, 80]
+    assert store.optimal_k(RUN.id)["rule"].tolist() == ["plateau", "knee", "threshold", "budget"]
+    assert store.finished_run("h1") == RUN.id
+    run = store.run(RUN.id)
     assert run is not None
-    assert (run["status"], run["work_seconds"], run["workers"], run["seconds"]) == ("finished", 1.0, "svd-1", 0.0)
+    assert (run.status, run.work_seconds, run.workers, run.seconds) == ("finished", 1.0, "svd-1", 0.0)
 
 
 def test_the_worst_images_are_the_lowest_where_high_is_better_and_the_highest_where_low_is(store: Store) -> None:
     store.record_dataset(dataset(), NOW)
     store.record_run(RUN)
     worse = result("b", psnr=20.0)
-    store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("a"), worse])])
-    by_psnr = store.worst_images(RUN.run_id, "psnr", "k=2", n=1)
+    store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a"), worse])])
+    by_psnr = store.worst_images(RUN.id, "psnr", "k=2", n=1)
     assert by_psnr.values.tolist() == [["b", 20.0, "sub/b.jpg"]]
-    assert store.worst_images(RUN.run_id, "mse", "k=2")["image_id"].tolist() == ["a", "b"]
+    assert store.worst_images(RUN.id, "mse", "k=2")["image_id"].tolist() == ["a", "b"]
     with pytest.raises(StoreError, match="mse"):
-        store.worst_images(RUN.run_id, "mse; DROP TABLE runs", "k=2")
+        store.worst_images(RUN.id, "mse; DROP TABLE runs", "k=2")
 
 
 def test_a_cancelled_run_is_not_revived_by_a_late_start(store: Store) -> None:
     store.record_run(RUN)
-    store.record_cancelled(RUN.run_id, 1, NOW)
-    store.record_started(RUN.run_id, 1, NOW)
-    run = store.run(RUN.run_id)
+    store.record_cancelled(RUN.id, 1, NOW)
+    store.record_started(RUN.id, 1, NOW)
+    run = store.run(RUN.id)
     assert run is not None
-    assert run["status"] == "cancelled"
+    assert run.status == "cancelled"
 
 
 def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
@@ -218,8 +222,7 @@ def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
             store.runs()
         store.migrate()
         assert store.schema_version() == VERSION + 1
-        assert store.runs()["mood"].isna().all()
-        assert store.runs()["run_id"].tolist() == [RUN.run_id]
+        assert store.read("SELECT mood FROM runs")["mood"].isna().all()
     with pytest.raises(StoreError, match=f"expected a store of version {VERSION} or older; .* version {VERSION + 1}"):
         store.migrate()
 
@@ -251,34 +254,36 @@ def test_a_store_from_before_trainings_gets_their_tables_and_keeps_its_rows(tmp_
         store.studies()
     store.migrate()
     assert store.schema_version() == VERSION >= 2
-    assert store.studies().empty
+    assert store.studies() == []
     assert store.epochs([]).empty
     assert len(store.read("SELECT * FROM dataset_left_out")) == 1
 
 
 def test_a_store_from_before_claims_keeps_its_rows_and_takes_records_with_and_without_one(tmp_path: Path) -> None:
     older_store(tmp_path / "old.duckdb", 2)
+    values = replace(RUN, status=Status.RUNNING, done=1).columns()
+    row = {column: value for column, value in values.items() if value is not None and column != "claim"}
     with duckdb.connect(tmp_path / "old.duckdb") as connection:
         for table, values in (
-            ("runs", {**asdict(RUN), "status": "running", "attempt": 1, "measured": 1, "failed": 0}),
-            ("images", {"run_id": RUN.run_id, "image_id": "a", "attempt": 1, "status": "measured", "worker": "old"}),
+            ("runs", row),
+            ("images", {"run_id": RUN.id, "image_id": "a", "attempt": 1, "status": "measured", "worker": "old"}),
         ):
             insert(connection, table, pd.DataFrame([values]))
     store = Store(tmp_path / "old.duckdb")
     store.migrate()
-    run = store.run(RUN.run_id)
+    run = store.run(RUN.id)
     assert run is not None
-    assert (run["status"], run["claim"]) == ("running", 0)
+    assert (run.status, run.claim) == ("running", 0)
     recorder._write(store, [chunk_text(result("a"), worker="without a claim")])
-    assert store.images(RUN.run_id)["worker"].tolist() == ["without a claim"]
+    assert store.images(RUN.id)["worker"].tolist() == ["without a claim"]
     recorder._write(store, [chunk_text(result("a"), worker="with one", claim=5)])
     recorder._write(store, [chunk_text(result("a"), worker="late without one")])
-    assert store.images(RUN.run_id)["worker"].tolist() == ["with one"]
+    assert store.images(RUN.id)["worker"].tolist() == ["with one"]
 
 
 def chunk_text(*results: ImageResult, worker: str, **claim: int) -> bytes:
     """A record as it lies in the queue."""
-    values = {"run_id": RUN.run_id, "attempt": 1, "worker": worker, "results": [asdict(each) for each in results]}
+    values = {"run_id": RUN.id, "attempt": 1, "worker": worker, "results": [asdict(each) for each in results]}
     return json.dumps({"kind": "chunk", "values": {**values, **claim}}).encode()
 
 
@@ -287,16 +292,16 @@ def test_a_store_that_says_1_and_has_all_of_2_is_used_as_it_is(tmp_path: Path) -
     store = Store(tmp_path / "misread.duckdb")
     assert store.schema_version() == 2
     store.migrate()
-    assert store.studies().empty
+    assert store.studies() == []
 
 
 def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
     store.record_run(RUN)
     broken = replace(result("b"), rows=({**result("b").rows[0], "height": 10**12},))
     with pytest.raises(StoreError, match="expected DuckDB to take"):
-        store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("a"), broken])])
-    assert store.images(RUN.run_id).empty
-    assert store.measurements(RUN.run_id).empty
+        store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a"), broken])])
+    assert store.images(RUN.id).empty
+    assert store.measurements(RUN.id).empty
 
 
 def test_a_process_from_outside_that_holds_the_file_is_waited_for_and_then_named(store: Store) -> None:
@@ -331,23 +336,23 @@ def test_readers_and_a_writer_at_once_all_get_through(store: Store) -> None:
         reader.stdin.close()
     writer = Store(store.path, timeout=20)
     for number in range(10):
-        writer.record_images([Chunk(RUN.run_id, 1, "svd-1", [result(f"i{number}")])])
+        writer.record_images([Chunk(RUN.id, 1, "svd-1", [result(f"i{number}")])])
     assert [reader.wait(60) for reader in readers] == [0, 0, 0]
-    assert len(store.images(RUN.run_id)) == 10
+    assert len(store.images(RUN.id)) == 10
 
 
 def test_times_are_kept_to_the_microsecond_and_zone(store: Store) -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     store.record_run(replace(RUN, submitted_at=at))
-    run = store.run(RUN.run_id)
+    run = store.run(RUN.id)
     assert run is not None
-    assert run["submitted_at"] == at
+    assert run.submitted_at == at
 
 
 def test_frames_have_the_types_that_pages_compute_with(store: Store) -> None:
     store.record_run(RUN)
-    store.record_images([Chunk(RUN.run_id, 1, "svd-1", [result("a")])])
-    rows = store.measurements(RUN.run_id, columns=["k", "ssim", "stored_bytes"], variant="k=4")
+    store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a")])])
+    rows = store.measurements(RUN.id, columns=["k", "ssim", "stored_bytes"], variant="k=4")
     assert pd.api.types.is_numeric_dtype(rows["k"])
     assert rows.values.tolist() == [[4, 4.5, 40]]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded import new_run
 
 from core.article.plan import (
     FAILED,
@@ -25,7 +26,6 @@ from core.article.plan import (
     ArticleSpec,
     Choice,
     Found,
-    FoundRun,
     Override,
     Progress,
     common_rank,
@@ -41,6 +41,7 @@ from core.compression.specs import DEFAULT_KS, ReconstructSpec, SweepSpec
 from core.data.datasets import Dataset, Record
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5, NETWORKS
+from core.runs import Run, Status
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 
 SPEC = ArticleSpec(dataset="moles", fingerprint="f0", networks=(LENET5, ALEXNET), seeds=(1, 2))
@@ -51,12 +52,12 @@ class Laboratory:
     """A store in miniature: runs are submitted, finish and fail when a test says so."""
 
     def __init__(self, k: int | None = 350) -> None:
-        self.runs: list[FoundRun] = []
+        self.runs: list[Run] = []
         self.datasets = {"moles": "f0"}
         self.k = k
 
     def found(self, **refusals: str) -> Found:
-        sweeps = [run.run_id for run in self.runs if run.kind == "svd-sweep" and run.status == "finished"]
+        sweeps = [run.id for run in self.runs if run.kind == "svd-sweep" and run.status == "finished"]
         return Found(
             runs=self.runs[::-1],
             datasets=self.datasets,
@@ -68,15 +69,8 @@ class Laboratory:
         return progress(spec, STUDY, self.found())
 
     def submit(self, spec: Any, *, study: str | None = STUDY, fingerprint: str | None = None) -> None:
-        run = FoundRun(
-            run_id=f"{spec.kind}-{len(self.runs)}",
-            kind=spec.kind,
-            status="queued",
-            fingerprint=fingerprint or self.datasets[spec.dataset],
-            spec=json.loads(json.dumps(spec.to_dict())),
-            study=study,
-        )
-        self.runs.append(run)
+        fingerprint = fingerprint or self.datasets[spec.dataset]
+        self.runs.append(new_run(f"{spec.kind}-{len(self.runs)}", spec, fingerprint=fingerprint, study=study))
 
     def submit_ready(self, spec: ArticleSpec = SPEC) -> list[str]:
         ready = self.progress(spec).of(READY)
@@ -86,9 +80,9 @@ class Laboratory:
         return [each.part.key for each in ready]
 
     def end(self, index: int, status: str = "finished", **values: Any) -> None:
-        self.runs[index] = replace(self.runs[index], status=status, **values)
+        self.runs[index] = replace(self.runs[index], status=Status(status), **values)
         if self.runs[index].kind == "reconstruct" and status == "finished":
-            name = str(self.runs[index].spec["name"])
+            name = str(self.runs[index].writes)
             self.datasets[name] = f"of {name}"
 
     def under_way(self) -> list[int]:
@@ -123,7 +117,7 @@ def test_what_fails_holds_up_its_own_dependents_alone_and_a_retry_finishes_the_s
     while lab.progress().status == "running":
         attempts += lab.submit_ready()
         index = data.draw(st.sampled_from(lab.under_way()))
-        run = next(each for each in lab.progress().parts if each.run and each.run.run_id == lab.runs[index].run_id)
+        run = next(each for each in lab.progress().parts if each.run and each.run.id == lab.runs[index].id)
         lab.end(index, *(("failed",) if run.part.key in failing else ()), error="no room")
     stuck = lab.progress()
     assert stuck.status == "failed"
@@ -154,7 +148,7 @@ def test_trainings_on_the_originals_wait_for_nothing_and_the_rest_for_k() -> Non
     assert lab.progress().k == 350
     assert lab.submit_ready() == [RECONSTRUCTION, RESIZE]
     made = lab.runs[-2]
-    assert (made.spec["k"], made.spec["name"]) == (350, "moles-k350-jpeg95")
+    assert (made.told(ReconstructSpec).k, made.writes) == (350, "moles-k350-jpeg95")
     lab.end(len(lab.runs) - 2)
     pruning = lab.progress().of(READY)
     assert [each.part.stage for each in pruning] == [PRUNING] * 4

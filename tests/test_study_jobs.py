@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -37,11 +36,12 @@ from core.article.plan import (
 )
 from core.compression.measure import Chunk, ImageResult
 from core.compression.results import RunResults
-from core.compression.specs import ReconstructSpec, measuring_spec_from_dict
+from core.compression.specs import ReconstructSpec
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5
+from core.runs import Run
 from core.settings import Settings
 from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol, article_baseline
 from jobs import run_jobs, run_kinds
@@ -110,26 +110,26 @@ class Lab:
     def states(self, study: str) -> dict[str, str]:
         return {each.part.key: each.state for each in self.state(study).progress.parts}
 
-    def runs(self, kind: str | None = None) -> list[dict[str, Any]]:
-        return [dict(row) for row in self.store.runs(kind).to_dict("records")][::-1]
+    def runs(self, kind: str | None = None) -> list[Run]:
+        return self.store.runs(kind)[::-1]
 
     def end(self, kind: str, error: str | None = None) -> None:
         """End the runs of a kind that have not, as the workers would."""
         now = datetime.now(UTC)
         for run in self.runs(kind):
-            if run["status"] not in ("queued", "running"):
+            if run.status not in ("queued", "running"):
                 continue
             if error or kind in ("train", "prune-train"):
-                self.store.record_training_ended(run["run_id"], run["attempt"], error, now)
+                self.store.record_training_ended(run.id, run.attempt, error, now)
                 continue
             self._measure(run, now)
         self.record()
 
-    def _measure(self, run: dict[str, Any], now: datetime) -> None:
+    def _measure(self, run: Run, now: datetime) -> None:
         """Record a measuring run's end; what it measured matters to a study by the k that the rules choose alone."""
-        spec = measuring_spec_from_dict(json.loads(run["spec"]))
+        spec = run.spec
         results = [ImageResult(each.image_id, "measured", None, 0.2) for each in self.dataset.records]
-        self.store.record_images([Chunk(run["run_id"], run["attempt"], "svd-1", results)])
+        self.store.record_images([Chunk(run.id, run.attempt, "svd-1", results)])
         made = None
         if isinstance(spec, ReconstructSpec):
             made = replace(self.dataset, name=spec.name, records=self.dataset.records[1:], source="moles")
@@ -137,7 +137,7 @@ class Lab:
         choices = pd.DataFrame(
             [{"rule": rule, "k": k, "reason": reason, "parameters": "{}"} for rule, (k, reason) in rules.items()]
         )
-        self.store.record_results(run["run_id"], RunResults(pd.DataFrame(), pd.DataFrame(), choices), now, dataset=made)
+        self.store.record_results(run.id, RunResults(pd.DataFrame(), pd.DataFrame(), choices), now, dataset=made)
 
     def end_all(self) -> None:
         for kind in ("svd-sweep", "train", "reconstruct", "resize-study", "prune-train"):
@@ -156,18 +156,18 @@ def lab(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 def test_a_study_submits_each_run_once_as_soon_as_what_it_needs_is_there(lab: Lab) -> None:
     study = lab.submit()
-    assert [run["kind"] for run in lab.runs()] == ["svd-sweep", "train"]
+    assert [run.kind for run in lab.runs()] == ["svd-sweep", "train"]
     lab.record()
     assert len(lab.runs()) == 2
     lab.end("svd-sweep")
     assert lab.state(study).progress.k == 12
-    chosen = {run["kind"]: json.loads(run["spec"]).get("k") for run in lab.runs()[2:]}
+    chosen = {run.kind: run.spec.to_dict().get("k") for run in lab.runs()[2:]}
     assert chosen == {"reconstruct": 12, "resize-study": 12}
     lab.end_all()
-    assert [json.loads(run["spec"])["dataset"] for run in lab.runs("prune-train")] == ["moles-k12-jpeg95"]
+    assert [run.spec.to_dict()["dataset"] for run in lab.runs("prune-train")] == ["moles-k12-jpeg95"]
     lab.record()
     assert lab.state(study).status == FINISHED
-    assert {run["study"] for run in lab.runs()} == {study}
+    assert {run.study for run in lab.runs()} == {study}
     assert len(lab.runs()) == len(plan(SPEC))
 
 
@@ -233,9 +233,9 @@ def test_a_study_goes_on_wherever_its_record_worker_was_killed(
                 assert 0 < lab.redis.ttl(key) <= 60  # of a run that never came to be
                 lab.redis.delete(key)
         lab.record()
-    assert sorted(run["kind"] for run in lab.runs()) == ["svd-sweep", "train"]
+    assert sorted(run.kind for run in lab.runs()) == ["svd-sweep", "train"]
     for run in lab.runs():
-        live = LiveRun(lab.redis, run["run_id"])
+        live = LiveRun(lab.redis, run.id)
         assert live.facts().submitting is None
         jobs = {job.decode() for kind in ("svd", "train") for job in lab.redis.lrange(f"rq:queue:{kind}", 0, -1)}
         assert set(live.job_ids())
@@ -261,7 +261,7 @@ def test_a_failed_run_holds_up_what_needs_it_and_resuming_retries_it(lab: Lab) -
     lab.end_all()
     assert lab.state(study).status == FINISHED
     assert lab.state(study).error is None
-    assert [run["attempt"] for run in lab.runs("svd-sweep")] == [2]
+    assert [run.attempt for run in lab.runs("svd-sweep")] == [2]
     with pytest.raises(SpecError, match="something left to do"):
         resume_study(lab.queues, study)
 
@@ -273,7 +273,7 @@ def test_a_cancelled_study_ends_its_runs_submits_nothing_more_and_can_be_resumed
     cancel_study(lab.queues, study)
     lab.record()
     assert lab.state(study).status == "cancelled"
-    statuses = {run["kind"]: run["status"] for run in lab.runs()}
+    statuses = {run.kind: run.status for run in lab.runs()}
     assert statuses == {
         "svd-sweep": "finished", "train": "cancelled", "reconstruct": "cancelled", "resize-study": "cancelled",
     }  # fmt: skip
@@ -399,9 +399,9 @@ def test_a_study_that_no_version_understands_ends_with_the_reason_and_stops_no_o
     values = {"study": "article-0", "kind": "article", "dataset": "moles", "spec": '{"colour": "red"}'}
     lab.store.record_study({**values, "submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})
     lab.submit()
-    row = lab.store.study("article-0")
-    assert row is not None
-    assert (row["status"], "colour" in row["error"]) == ("failed", True)
+    study = lab.store.study("article-0")
+    assert study is not None
+    assert (study.status, "colour" in (study.error or "")) == ("failed", True)
     assert len(lab.runs()) == 2
 
 
@@ -488,7 +488,7 @@ def test_a_dry_run_prints_the_plan_and_submits_nothing(lab: Lab, capsys: pytest.
     assert "rank 24" in told.err
     lab.record()
     assert lab.runs() == []
-    assert lab.store.studies().empty
+    assert lab.store.studies() == []
 
 
 def test_the_commands_submit_list_and_change_studies(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
@@ -549,9 +549,9 @@ def test_a_whole_study_finishes_with_real_workers_though_the_record_worker_is_ki
     state = study_state(queues, study)
     assert state is not None
     assert (state.status, state.error) == (FINISHED, None)
-    kinds = sorted(queues.store.runs()["kind"])
+    kinds = sorted(run.kind for run in queues.store.runs())
     assert kinds == ["prune-train", "reconstruct", "resize-study", "svd-sweep", "train"]
-    steps = queues.store.trained_steps()
+    steps = queues.store.trainings()
     assert sorted(zip(steps["version"], steps["name"], strict=True)) == [
         ("original", "Original"),
         ("reconstructed", "Original"),
@@ -583,4 +583,4 @@ def registered(queues: Queues, folder: Path) -> Dataset:
 
 
 def reconstructed(queues: Queues) -> bool:
-    return "reconstruct" in set(queues.store.runs()["kind"])
+    return "reconstruct" in {run.kind for run in queues.store.runs()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pages import OpenPage, opener, ran, text
-from recorded import record_training
+from recorded import new_run, record_training
 from redis import Redis
 
 from core.article.plan import (
@@ -33,8 +33,7 @@ from core.data.datasets import Dataset, Record
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.settings import Settings
-from core.specs import spec_hash
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol
 from dashboard.forms import study as study_form
 from jobs.queues import Queues
@@ -95,9 +94,8 @@ def record_measured(store: Store, key: str, status: str = "finished", *, k: int 
     spec = run_spec(SPEC, part, k=350, reconstruction=MADE.name)
     run_id = f"{spec.kind}-20261123-230000-{key}"
     store.record_run(
-        NewRun(run_id, spec.kind, "ham", HAM.fingerprint, False, json.dumps(spec.to_dict()),
-               spec_hash(spec, HAM.fingerprint), 2, NOW - timedelta(hours=7), "tester", study=STUDY)
-    )  # fmt: skip
+        new_run(run_id, spec, NOW - timedelta(hours=7), dataset="ham", fingerprint=HAM.fingerprint, study=STUDY)
+    )
     if status == "queued":
         return
     if status == "failed":
@@ -151,7 +149,7 @@ def state_of(settings: Settings) -> Progress:
 
 
 def trained_steps(store: Store) -> pd.DataFrame:
-    return store.trained_steps()
+    return store.trainings()
 
 
 def test_the_figures_stand_beside_the_articles_with_the_smallest_accepted_network(

@@ -159,7 +159,7 @@ def test_nothing_trained_gives_a_figure_that_says_so() -> None:
 
 
 def trained(store: Store, run_ids: list[str]) -> pd.DataFrame:
-    return store.trained_steps(run_ids)
+    return store.trainings(run_ids)
 
 
 def test_means_over_seeds_equal_the_plain_computation(store: Store) -> None:

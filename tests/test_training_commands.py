@@ -124,7 +124,7 @@ def test_networks_and_seeds_are_submitted_together_and_wait_for_their_hour(
     assert main([*arguments, "--start-after", f"{hour:%H:%M}", "--priority", "low"]) == 0
     run_ids = capsys.readouterr().out.split()
     assert len(run_ids) == 4
-    states = {state.run_id: state for state in Queues(settings).runs()}
+    states = {state.id: state for state in Queues(settings).runs()}
     assert set(states) == set(run_ids)
     assert len({state.study for state in states.values()}) == 1
     for state in states.values():

@@ -34,6 +34,7 @@ from core.data.splits import Targets
 from core.errors import SpecError
 from core.files.file_lock import file_lock
 from core.networks.architectures import LENET5
+from core.runs import Run
 from core.settings import Settings
 from core.training import algorithm2
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
@@ -42,7 +43,6 @@ from jobs import run_jobs
 from jobs.connection import SERVED, queue
 from jobs.live_runs import LiveRun, RunFacts
 from jobs.queues import Queues, Submission
-from jobs.run_states import RunState
 from jobs.train_task import LOCK_NAME
 
 pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a machine that is busy
@@ -67,7 +67,7 @@ def registered(queues: Queues, folder: Path) -> Dataset:
     return dataset
 
 
-def ended(queues: Queues, run_id: str, seconds: float = 400) -> RunState:
+def ended(queues: Queues, run_id: str, seconds: float = 400) -> Run:
     deadline = time.monotonic() + seconds
     for state in queues.wait(run_id, pause=0.1):
         assert time.monotonic() < deadline, f"still {state}\n" + "\n".join(queues.log(run_id))
@@ -75,7 +75,7 @@ def ended(queues: Queues, run_id: str, seconds: float = 400) -> RunState:
     return state
 
 
-def state_of(queues: Queues, run_id: str) -> RunState:
+def state_of(queues: Queues, run_id: str) -> Run:
     state = queues.run(run_id)
     assert state is not None
     return state
@@ -324,7 +324,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     assert {state.status for state in states} == {"failed"}
     assert all("description; it is gone. Retry" in str(state.error) for state in states)
     order = sorted(states, key=lambda state: state.started_at or state.submitted_at)
-    assert [place for state in order if (place := held.index(state.run_id))] == [3, 4, 2, 1]
+    assert [place for state in order if (place := held.index(state.id))] == [3, 4, 2, 1]
     with pytest.raises(SpecError, match="expected one of high, normal, low; got 'urgent'"):
         lab.submit(spec, dataset, again=True, priority="urgent")
     assert len(lab.runs()) == len(lab.store.runs())
@@ -457,5 +457,5 @@ def test_submissions_of_one_click_share_a_study(lab: Queues, dataset: Dataset) -
     assert states[0].study is not None
     assert states[0].study == states[1].study
     for state in states:
-        lab.cancel(state.run_id)
-        assert ended(lab, state.run_id).status == "cancelled"
+        lab.cancel(state.id)
+        assert ended(lab, state.id).status == "cancelled"

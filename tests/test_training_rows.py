@@ -11,12 +11,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import recorded
 
-from core.article.tables import STEP_COLUMNS
 from core.data.splits import SPLITS
 from core.errors import StoreError
 from core.networks.architectures import NETWORKS
-from core.store.measurements import NewRun, Store
+from core.runs import Run
+from core.store.measurements import Store
+from core.store.trainings import STEP_COLUMNS
 from core.training.algorithm2 import Step
 from core.training.classification import FIGURES
 from core.training.results import EpochResult, StepResult
@@ -47,9 +49,8 @@ DATA: dict[str, Any] = {
 }
 
 
-def new_run(run_id: str = "prune-train-1", spec: TrainSpec = SPEC, **changed: Any) -> NewRun:
-    text = json.dumps(spec.to_dict())
-    return replace(NewRun(run_id, spec.kind, "moles", "f1", False, text, "h1", 2, NOW), **changed)
+def new_run(run_id: str = "prune-train-1", spec: TrainSpec = SPEC, **changed: Any) -> Run:
+    return recorded.new_run(run_id, spec, NOW, **{"fingerprint": "f1", "spec_hash": "h1", **changed})
 
 
 @pytest.fixture
@@ -129,20 +130,20 @@ def test_whatever_is_delivered_twice_stands_there_once(store: Store) -> None:
     assert store.training_notes("prune-train-1") == ["Split by lesion."]
     assert store.metadata_encoding("prune-train-1") == {"median_age": None}
     found = run(store)
-    assert (found["status"], found["measured"], found["total"], found["failed"]) == ("finished", 2, 2, 0)
-    assert (found["seconds"], found["work_seconds"], found["workers"]) == (60, 3, "w")
+    assert (found.status, found.done, found.total, found.failed) == ("finished", 2, 2, 0)
+    assert (found.seconds, found.work_seconds, found.workers) == (60, 3, "w")
     assert store.split_totals(["prune-train-1"]).set_index("split")["oversampled"].to_dict() == {
         **{"train": 12, "validation": 8, "test": 8},
     }
 
 
 def test_progress_counts_epochs_of_the_steps_begun(store: Store) -> None:
-    assert (run(store)["measured"], run(store)["total"]) == (0, 2)
+    assert (run(store).done, run(store).total) == (0, 2)
     store.record_step("prune-train-1", 1, trained(0), "w", NOW, NOW)
     record_epochs(store, [1, 2])
     store.record_step("prune-train-1", 1, step_of(1), "w", NOW, None)
     record_epochs(store, [1], step=1)
-    assert (run(store)["measured"], run(store)["total"]) == (3, 4)
+    assert (run(store).done, run(store).total) == (3, 4)
 
 
 def test_records_of_an_older_attempt_are_dropped(store: Store) -> None:
@@ -157,7 +158,7 @@ def test_records_of_an_older_attempt_are_dropped(store: Store) -> None:
     assert store.steps()["step"].tolist() == [0]
     assert store.epochs(["prune-train-1"])["step"].unique().tolist() == [0]
     assert store.run_splits("prune-train-1").empty
-    assert (run(store)["status"], run(store)["error"], run(store)["attempt"]) == ("queued", None, 2)
+    assert (run(store).status, run(store).error, run(store).attempt) == ("queued", None, 2)
     store.record_training_retry("prune-train-1", 2, 0)  # delivered twice, with whatever step
     assert store.steps()["step"].tolist() == [0]
 
@@ -182,7 +183,7 @@ def test_records_of_an_older_claim_and_of_a_run_that_has_ended_are_dropped(store
         everything("late", late)
         store.record_training_ended("prune-train-1", 1, "late", NOW, claim=late)
     assert found() == (["third"], ["third"], [8.0])
-    assert (run(store)["status"], run(store)["error"], run(store)["claim"]) == ("queued", None, 8)
+    assert (run(store).status, run(store).error, run(store).claim) == ("queued", None, 8)
     store.record_training_ended("prune-train-1", 1, None, NOW, claim=8)
     before = run(store)
     everything("later", 9)
@@ -210,14 +211,14 @@ def test_a_retry_forgets_the_rows_from_its_step_on_and_keeps_those_before(store:
         store.record_step("prune-train-1", 1, trained(step), "w", NOW, NOW)
         record_epochs(store, [1, 2], step=step)
     store.record_training_ended("prune-train-1", 1, "the GPU vanished", NOW)
-    assert run(store)["status"] == "failed"
+    assert run(store).status == "failed"
     before = store.steps().iloc[:1]
     store.record_training_retry("prune-train-1", 2, 1)
     pd.testing.assert_frame_equal(store.steps(), before)
     assert store.epochs(["prune-train-1"])["step"].tolist() == [0, 0]
     found = run(store)
-    assert (found["status"], found["error"], found["finished_at"]) == ("queued", None, None)
-    assert (found["measured"], found["total"]) == (2, 2)
+    assert (found.status, found.error, found.finished_at) == ("queued", None, None)
+    assert (found.done, found.total) == (2, 2)
 
 
 def test_an_end_counts_failed_steps_and_does_not_change_a_run_that_was_cancelled(store: Store) -> None:
@@ -225,13 +226,13 @@ def test_an_end_counts_failed_steps_and_does_not_change_a_run_that_was_cancelled
     assert isinstance(step, Step)
     store.record_step("prune-train-1", 1, failed(SPEC, step, "The process died."), "w", NOW, NOW)
     store.record_training_ended("prune-train-1", 1, None, NOW)
-    assert (run(store)["failed"], run(store)["status"]) == (1, "finished")
+    assert (run(store).failed, run(store).status) == (1, "finished")
     store.record_run(new_run("prune-train-2"))
     store.record_cancelled("prune-train-2", 1, NOW)
     store.record_training_ended("prune-train-2", 1, None, NOW)
     cancelled = store.run("prune-train-2")
     assert cancelled is not None
-    assert cancelled["status"] == "cancelled"
+    assert cancelled.status == "cancelled"
     assert store.finished_run("h1") is None  # neither counts as having trained the same thing
 
 
@@ -242,34 +243,32 @@ def test_rows_of_a_run_that_is_not_recorded_are_an_error(store: Store) -> None:
 
 def test_trained_steps_are_what_the_tables_take(store: Store) -> None:
     single = TrainSpec(dataset="moles-k350", network=LENET5, training=SPEC.training)
-    store.record_run(
-        new_run("train-2", single, dataset="moles-k350", dataset_source="moles", synthetic=True, submitted_at=NOW)
-    )
+    store.record_run(new_run("train-2", single, dataset="moles-k350", source="moles", synthetic=True))
     store.record_step("train-2", 1, trained(), "w", NOW, NOW)
     store.record_step("prune-train-1", 1, trained(), "w", NOW, NOW)
     store.record_step("prune-train-1", 1, step_of(1), "w", NOW, None)
-    rows = store.trained_steps()
-    assert list(rows.columns) == [*STEP_COLUMNS, "synthetic"]
+    rows = store.trainings()
+    assert list(rows.columns)[: len(STEP_COLUMNS)] == list(STEP_COLUMNS)
     assert rows["run_id"].tolist() == ["prune-train-1", "train-2"]  # what is being trained is not among them
     assert rows["version"].tolist() == ["original", "reconstructed"]
     assert rows["synthetic"].tolist() == [False, True]
     assert rows["network"].tolist() == ["lenet5", "lenet5"]
     assert rows["seed"].tolist() == [7, 7]
-    assert rows["settings"].tolist() == [SPEC.settings, single.settings]
+    assert rows["settings"].map(str).tolist() == [SPEC.settings, single.settings]
     assert rows["balanced_accuracy"].tolist() == [92, 92]
-    assert store.trained_steps(["train-2"])["run_id"].tolist() == ["train-2"]
-    assert list(store.trained_steps([]).columns) == [*STEP_COLUMNS, "synthetic"]
+    assert store.trainings(["train-2"])["run_id"].tolist() == ["train-2"]
+    assert list(store.trainings([]).columns) == list(rows.columns)
 
 
 def test_a_study_is_recorded_once_and_changes_its_status(store: Store) -> None:
     values = {"study": "s1", "kind": "article", "dataset": "moles", "spec": "{}", "submitted_at": NOW}
     for spec in ("{}", '{"other": 1}'):
         store.record_study(values | {"spec": spec})
-    assert store.studies("running")["spec"].tolist() == ["{}"]
+    assert [study.spec_json for study in store.studies("running")] == ["{}"]
     store.record_study_status("s1", "failed", "why", NOW)
     found = store.study("s1")
     assert found is not None
-    assert (found["status"], found["error"], found["finished_at"], found["spec"]) == ("failed", "why", NOW, "{}")
+    assert (found.status, found.error, found.finished_at, found.spec_json) == ("failed", "why", NOW, "{}")
     store.record_study_status("s1", "running", None, None, '{"other": 1}')
-    assert store.studies()["spec"].tolist() == ['{"other": 1}']
+    assert [study.spec_json for study in store.studies()] == ['{"other": 1}']
     assert store.study("s2") is None

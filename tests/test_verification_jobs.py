@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 from laboratory import suspended_job, wait_for, workers, write_images
-from recorded import START, older_store
+from recorded import START, new_run, older_store
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
@@ -19,8 +18,7 @@ from core.compression.specs import SPECS, MeasuringSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.errors import SpecError
 from core.settings import Settings
-from core.specs import spec_hash
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from core.store.migrations import VERSION
 from jobs import verification
 from jobs.__main__ import main
@@ -171,7 +169,7 @@ def test_an_image_that_is_gone_is_told_and_the_run_stays_finished(lab: Queues) -
     assert "does not exist" in found.sentence
     run = lab.store.run(run_id)
     assert run is not None
-    assert (run["status"], run["failed"]) == ("finished", 0)
+    assert (run.status, run.failed) == ("finished", 0)
 
 
 def test_a_check_whose_process_dies_is_begun_again(settings: Settings) -> None:
@@ -218,11 +216,11 @@ def test_a_run_of_an_older_store_was_not_checked_and_can_be(
 
 
 def record_run(store: Store, spec: MeasuringSpec, dataset: Dataset) -> str:
-    fingerprint = dataset.fingerprint
     store.record_run(
-        NewRun("svd-sweep-older", spec.kind, dataset.name, fingerprint, False, json.dumps(spec.to_dict()),
-               spec_hash(spec, fingerprint), len(dataset.records), START)
-    )  # fmt: skip
+        new_run(
+            "svd-sweep-older", spec, dataset=dataset.name, fingerprint=dataset.fingerprint, total=len(dataset.records)
+        )
+    )
     results = [measure(record, dataset.root, spec) for record in dataset.records]
     store.record_images([Chunk("svd-sweep-older", 1, "svd-1", results)])
     found = run_results(spec, store.measurements("svd-sweep-older"), len(results))

@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 import trustme
 from laboratory import wait_for, workers, write_images
-from recorded import record_training
+from recorded import new_run, record_training
 from redis import Redis
 
 from core.compression.specs import SweepSpec
 from core.errors import SpecError
 from core.settings import Settings
-from core.store.measurements import NewRun, Store
+from core.store.measurements import Store
 from jobs.queues import Queues
 from jobs.upkeep import webhooks
 
@@ -87,8 +87,8 @@ def connection(valkey_url: str) -> Iterator[Redis]:
 
 def failed_run(store: Store, run_id: str, at: datetime | None = None) -> None:
     at = at or datetime.now(UTC)
-    spec = json.dumps(SweepSpec(dataset="moles").to_dict())
-    store.record_run(NewRun(run_id, "svd-sweep", "moles", "f", True, spec, run_id, 4, at - timedelta(seconds=30)))
+    spec, began = SweepSpec(dataset="moles"), at - timedelta(seconds=30)
+    store.record_run(new_run(run_id, spec, began, synthetic=True, spec_hash=run_id, total=4))
     store.record_failed(run_id, 1, "expected images; none came", at)
 
 

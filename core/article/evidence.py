@@ -5,28 +5,25 @@ The pages and the command line both ask here, so that they say the same.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import pandas as pd
 
 from core.article.compression_claims import ARTICLE_K
 from core.article.findings import Known
 from core.article.network_claims import CURVES
-from core.article.tables import ARTICLE_TABLES, FURTHER, STEP_COLUMNS, MeasuredTable, article_table, further_table
-from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, SweepSpec
-from core.data.splits import SPLITS
+from core.article.tables import ARTICLE_TABLES, FURTHER, MeasuredTable, article_table, further_table, images_text
+from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, NETWORKS
-from core.networks.architectures import to_dict as network_to_dict
 from core.networks.costs import curve_table
 from core.networks.fits import CurveFits, fit_curves
+from core.runs import Run
 from core.store.measurements import Store
-from core.training.specs import PruneTrainSpec, TrainSpec, training_spec_from_dict
+from core.store.trainings import STEP_COLUMNS
+from core.training.specs import PruneTrainSpec
 
 RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "images")
 MEASURED_COLUMNS = (
@@ -39,73 +36,34 @@ MOST_LISTED = 8  # names in an error
 FINGERPRINT = 6  # characters that tell data sets, or networks, of one name apart
 
 
-@cache
-def spec_of(text: str) -> TrainSpec:
-    """Return a training run's spec, read once."""
-    return training_spec_from_dict(json.loads(text))
-
-
 # Trainings
 
 
 def trainings(store: Store) -> pd.DataFrame:
-    """Return a row a finished step, in the order in which they were trained: `STEP_COLUMNS`, synthetic, and more.
+    """Return one row per finished step, in the order in which they were trained: `STEP_COLUMNS`, and more.
 
     kind, study, status: the run's. family: the original data set, also of trainings on a reconstruction made from it.
     training_settings: the settings without the rules of pruning. images: the sets really reached, in words. Then
     `MEASURED_COLUMNS`: bytes, seconds, and percent on the test images. Data sets, or networks, that differ under one
     name are told apart by their fingerprints.
     """
-    steps = store.trained_steps()
-    measured = store.steps()[["run_id", "step", "finished_at", "test_lesion_accuracy", "classification",
-                              *MEASURED_COLUMNS[:6]]]  # fmt: skip
-    runs = store.runs()
-    runs = runs[runs["run_id"].isin(steps["run_id"])]
-    specs = [spec_of(text) for text in runs["spec"]]
-    runs = runs[["run_id", "kind", "study", "status", "dataset_fingerprint"]].assign(
-        family=runs["dataset_source"].fillna(runs["dataset"]),
-        training_settings=[spec.training_settings for spec in specs],
-        layers=[_layers(spec) for spec in specs],
-    )
-    found = steps.merge(measured, on=["run_id", "step"]).merge(runs, on="run_id")
-    found = found.merge(_sets_reached(store, list(runs["run_id"])), on="run_id", how="left").fillna({"images": ""})
-    recalls = [json.loads(text)["test"]["class_recall"] for text in found["classification"]]
-    found = found.assign(
-        lesion_accuracy=found["test_lesion_accuracy"],
-        **{f"recall_{label}": [each[label] for each in recalls] for label in CLASSES},
-    )
-    found["dataset"] = found["dataset"] + _apart(found["dataset"], found["dataset_fingerprint"], " [{}]")
-    layers = _apart(found["network"], found["layers"], ", layers {}")
+    found = store.trainings()
+    found["images"] = [images_text(each) for each in found.to_dict("records")]
+    several = _several(found["dataset"], found["dataset_fingerprint"])
+    marks = found["dataset_fingerprint"].str[:FINGERPRINT].radd(" [") + "]"
+    found["dataset"] = found["dataset"] + marks.where(several, "")
+    several = _several(found["network"], found["layers"])
     for column in ("settings", "training_settings"):
-        found[column] = found[column] + layers
+        keys = zip(found[column], found["layers"].str[:FINGERPRINT], several, strict=True)
+        marked = [key.with_setting("layers", layers, f"layers {layers}") if add else key for key, layers, add in keys]
+        found[column] = pd.Series(marked, index=found.index, dtype=object)
     found = found.sort_values(["finished_at", "run_id", "step"], kind="stable").reset_index(drop=True)
-    return found[[*STEP_COLUMNS, "synthetic", *RUN_COLUMNS, *MEASURED_COLUMNS]]
+    return found[[*STEP_COLUMNS, *RUN_COLUMNS, *MEASURED_COLUMNS]]
 
 
-def _layers(spec: TrainSpec) -> str:
-    """Return what tells two networks of one name apart."""
-    return hashlib.sha256(json.dumps(network_to_dict(spec.network), sort_keys=True).encode()).hexdigest()
-
-
-def _apart(names: pd.Series, identities: pd.Series, form: str) -> pd.Series:
-    """Return the words to add to each name: none, or an identity's beginning where one name has several."""
-    several = identities.groupby(names).transform("nunique") > 1
-    texts = [form.format(each[:FINGERPRINT]) if add else "" for each, add in zip(identities, several, strict=True)]
-    return pd.Series(texts, index=names.index, dtype=names.dtype)
-
-
-def _sets_reached(store: Store, run_ids: Sequence[str]) -> pd.DataFrame:
-    """Return run_id and images: the sets that each run really has, in words."""
-    totals = store.split_totals(run_ids)
-    texts = []
-    for run_id, rows in totals.groupby("run_id", sort=False):
-        images = rows.set_index("split")["images"]
-        repeated = int(rows.set_index("split")["oversampled"].get("train", 0))
-        count = {split: int(images.get(split, 0)) for split in SPLITS}
-        repeats = f" (with repeats {repeated:,})" if repeated != count["train"] else ""
-        text = f"{count['train']:,} training{repeats}, {count['validation']:,} validation and {count['test']:,} test"
-        texts.append((run_id, f"{text} images"))
-    return pd.DataFrame(texts, columns=["run_id", "images"])
+def _several(names: pd.Series, identities: pd.Series) -> pd.Series:
+    """Return a mask of the names that stand for several identities."""
+    return identities.groupby(names).transform("nunique") > 1
 
 
 def families(trained: pd.DataFrame) -> list[str]:
@@ -191,7 +149,7 @@ def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = Non
         ("settings", choice.settings),
     ):
         if values:
-            steps = steps[steps[column].isin(values)]
+            steps = steps[steps[column].map(str).isin(map(str, values))]
     if not (choice.settings or choice.every_setting or choice.runs):
         older = ~newest_settings(steps, ("network",) if number != FURTHER else ("network", "pruned"))
         left_out += _by_settings(steps[older])
@@ -273,12 +231,12 @@ class Grounds:
 class Offers:
     """What claims could be judged by, the best first.
 
-    sweeps, resizes: rows of the store's runs that have finished. datasets: see `families`; synthetic: which of them
+    sweeps, resizes: runs that have finished. datasets: see `families`; synthetic: which of them
     are. reconstructions: names, by the original that they were made from.
     """
 
-    sweeps: pd.DataFrame
-    resizes: pd.DataFrame
+    sweeps: Sequence[Run]
+    resizes: Sequence[Run]
     datasets: Sequence[str] = ()
     synthetic: frozenset[str] = frozenset()
     reconstructions: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -290,36 +248,29 @@ def offers(store: Store, trained: pd.DataFrame) -> Offers:
     Real images go before synthetic ones; then sweeps of all the article's k, stored as it stores them, and resize
     studies of its k and sizes; then the newest. Of reconstructions those at the article's k go first.
     """
-    runs = store.runs(status="finished")
-    sweeps = runs[runs["kind"] == SweepSpec.kind]
-    resizes = runs[runs["kind"] == "resize-study"]
+    sweeps = store.runs(SweepSpec.kind, "finished")
+    resizes = store.runs(ResizeSpec.kind, "finished")
     return Offers(
-        _ranked(sweeps, _like_the_articles_sweep),
-        _ranked(resizes, _like_the_articles_resizing),
+        sorted(sweeps, key=lambda run: (run.synthetic, -_like_the_articles_sweep(run.told(SweepSpec)))),
+        sorted(resizes, key=lambda run: (run.synthetic, -_like_the_articles_resizing(run.told(ResizeSpec)))),
         families(trained),
         frozenset(trained.loc[trained["synthetic"].astype(bool), "family"]),
         {family: _reconstructions(store, trained, family) for family in families(trained)},
     )
 
 
-def _ranked(runs: pd.DataFrame, fit: Any) -> pd.DataFrame:
-    fits = [fit(json.loads(text)) for text in runs["spec"]]
-    ranked = runs.assign(fit=fits).sort_values(["synthetic", "fit"], ascending=[True, False], kind="stable")
-    return ranked.drop(columns="fit").reset_index(drop=True)
-
-
-def _like_the_articles_sweep(spec: Mapping[str, Any]) -> int:
+def _like_the_articles_sweep(spec: SweepSpec) -> int:
     """Return 2 for a sweep of all the article's k stored in its codec, 1 for one with the k of its figures, else 0."""
-    standard = SweepSpec(dataset="any").to_dict()
-    same = all(spec[name] == standard[name] for name in ("mode", "codec", "quality"))
-    return 2 if same and set(spec["ks"]) >= set(DEFAULT_KS) else int(ARTICLE_K in spec["ks"])
+    standard = SweepSpec(dataset="any")
+    same = (spec.mode, spec.codec, spec.quality) == (standard.mode, standard.codec, standard.quality)
+    return 2 if same and set(spec.ks) >= set(DEFAULT_KS) else int(ARTICLE_K in spec.ks)
 
 
-def _like_the_articles_resizing(spec: Mapping[str, Any]) -> int:
+def _like_the_articles_resizing(spec: ResizeSpec) -> int:
     """Return 2 for a study of the article's k and all its sizes, 1 for one of its k, else 0."""
-    if spec["k"] != ARTICLE_K:
+    if spec.k != ARTICLE_K:
         return 0
-    return 2 if {tuple(size) for size in spec["sizes"]} >= set(DEFAULT_SIZES) else 1
+    return 2 if set(spec.sizes) >= set(DEFAULT_SIZES) else 1
 
 
 def _reconstructions(store: Store, trained: pd.DataFrame, family: str) -> list[str]:
@@ -339,8 +290,8 @@ def grounds(found: Offers, wanted: Grounds | None = None) -> Grounds:
     dataset = _chosen(wanted.dataset, found.datasets, "a data set with finished trainings")
     made = found.reconstructions.get(dataset or "", ())
     return Grounds(
-        sweep=_chosen(wanted.sweep, list(found.sweeps["run_id"]), "a finished sweep"),
-        resize=_chosen(wanted.resize, list(found.resizes["run_id"]), "a finished resize study"),
+        sweep=_chosen(wanted.sweep, [run.id for run in found.sweeps], "a finished sweep"),
+        resize=_chosen(wanted.resize, [run.id for run in found.resizes], "a finished resize study"),
         dataset=dataset,
         reconstruction=_chosen(wanted.reconstruction, made, "a reconstruction that was trained on"),
     )
@@ -362,10 +313,10 @@ def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -
     """
     pairs = paired(trained, chosen)
     pruning = histories(trained, chosen)
-    runs = {row["run_id"]: row for row in (*_rows(found.sweeps), *_rows(found.resizes))}
+    runs = {run.id: run for run in (*found.sweeps, *found.resizes)}
     sources = {"sweep": chosen.sweep, "resize": chosen.resize}
     there = {source: run for source, run in sources.items() if run is not None}
-    synthetic = {source for source, run in there.items() if runs[run]["synthetic"]}
+    synthetic = {source for source, run in there.items() if runs[run].synthetic}
     synthetic |= {name for name, steps in (("pairs", pairs), ("steps", pruning)) if steps["synthetic"].any()}
     return Known(
         storage=None if chosen.sweep is None else store.storage(chosen.sweep),
@@ -390,18 +341,14 @@ def basis(found: Offers, chosen: Grounds) -> list[str]:
         if run_id is None:
             sentences.append(f"{what}: no {name} has finished.")
             continue
-        row = runs[runs["run_id"] == run_id].iloc[0]
-        synthetic = ", synthetic" if row["synthetic"] else ""
-        sentences.append(f"{what}: {run_id}, {row['measured']:,} images of {row['dataset']}{synthetic}.")
+        run = next(run for run in runs if run.id == run_id)
+        synthetic = ", synthetic" if run.synthetic else ""
+        sentences.append(f"{what}: {run_id}, {run.done:,} images of {run.dataset}{synthetic}.")
     if chosen.dataset is None:
         return [*sentences, "Training and pruning: no network has been trained."]
     made = f" and its reconstruction {chosen.reconstruction}" if chosen.reconstruction else "; no reconstruction of it"
     synthetic = ", synthetic" if chosen.dataset in found.synthetic else ""
     return [*sentences, f"Training and pruning: {chosen.dataset}{made}{synthetic}."]
-
-
-def _rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in runs.to_dict("records")]
 
 
 @cache

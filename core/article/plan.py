@@ -44,13 +44,11 @@ from core.data.names import derived_name
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
-from core.runs import RunSpec
+from core.runs import Run, RunSpec
 from core.specs import Once, Seed, Setting, Spec, Text, Whole
-from core.store.trainings import ENDED
 from core.training.specs import (
     MOST_EPOCHS,
     PRESETS,
-    TRAINING_SPECS,
     Device,
     Network,
     OwnBaseline,
@@ -297,23 +295,10 @@ def reconstruction_name(spec: ArticleSpec, k: int, taken: frozenset[str]) -> str
 # How far a study has come
 
 
-@dataclass(frozen=True, slots=True)
-class FoundRun:
-    """A run in the store. spec: as its `to_dict` gave it. failed: images left out, or steps that failed to train."""
-
-    run_id: str
-    kind: str
-    status: str
-    fingerprint: str
-    spec: Mapping[str, Any]
-    failed: int = 0
-    error: str | None = None
-    study: str | None = None
-
-    def does(self, wanted: Mapping[str, Any], fingerprint: str) -> bool:
-        """Return whether it measures the same thing, under whatever name its data sets go."""
-        unnamed = {"dataset": None, "name": None}
-        return fingerprint == self.fingerprint and {**self.spec, **unnamed} == {**wanted, **unnamed}
+def does(run: Run, wanted: RunSpec, fingerprint: str) -> bool:
+    """Return whether a run measures the same thing on the same images, under whatever name its data sets go."""
+    unnamed = {"dataset": None, "name": None}
+    return fingerprint == run.fingerprint and {**run.spec.to_dict(), **unnamed} == {**wanted.to_dict(), **unnamed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +316,7 @@ class Found:
     choices: by sweep. refusals: by a part's key, why it could not be submitted when that was last tried.
     """
 
-    runs: Sequence[FoundRun] = ()
+    runs: Sequence[Run] = ()
     datasets: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, Choice] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -352,7 +337,7 @@ class Standing:
     part: Part
     state: str
     spec: RunSpec | None = None
-    run: FoundRun | None = None
+    run: Run | None = None
     reason: str = ""
 
 
@@ -414,9 +399,9 @@ def progress(spec: ArticleSpec, study: str, found: Found) -> Progress:
         standings[part.key] = standing
         if standing.state == FINISHED and standing.run is not None:
             if part.stage == SWEEP and spec.k is None:
-                k = found.choices[standing.run.run_id].k
+                k = found.choices[standing.run.id].k
             elif part.stage == RECONSTRUCTION:
-                reconstruction = str(standing.run.spec["name"])
+                reconstruction = standing.run.writes
     return Progress(tuple(standings.values()), k, reconstruction)
 
 
@@ -437,46 +422,44 @@ def _standing(
             return Standing(part, WAITING, reason=f"waits for: {named_part(other.part)}{failed}")
     if k is None and part.stage in (RECONSTRUCTION, RESIZE):
         run = before[SWEEP].run
-        reason = found.choices[run.run_id].reason if run else ""
+        reason = found.choices[run.id].reason if run else ""
         return Standing(part, FAILED, reason=f"no k by the {spec.rule} rule. {reason} Resume with a k of your own")
     fingerprint = found.datasets.get(reconstruction or "", "") if part.stage == PRUNING else spec.fingerprint
-    taken = frozenset(found.datasets) | {
-        str(run.spec["name"]) for run in found.runs if run.kind == ReconstructSpec.kind
-    }
+    taken = frozenset(found.datasets) | {name for run in found.runs if (name := run.writes)}
     name = reconstruction or reconstruction_name(spec, k or 1, taken)
     wanted = run_spec(spec, part, k=k or 1, reconstruction=name)
-    run = _matching(wanted.to_dict(), fingerprint, study, found)
+    run = _matching(wanted, fingerprint, study, found)
     if run is None:
         if part.key in found.refusals:
             return Standing(part, FAILED, wanted, reason=found.refusals[part.key])
         return Standing(part, READY, wanted)
-    if run.status not in ENDED:
+    if not run.ended:
         return Standing(part, UNDER_WAY, wanted, run)
     if _done(run):
         return Standing(part, FINISHED, wanted, run)
     return Standing(part, FAILED, wanted, run, _why(run))
 
 
-def _matching(wanted: Mapping[str, Any], fingerprint: str, study: str, found: Found) -> FoundRun | None:
+def _matching(wanted: RunSpec, fingerprint: str, study: str, found: Found) -> Run | None:
     """Return the run that did, does or failed to do what is wanted, in this order of preference."""
-    same = [run for run in found.runs if run.does(wanted, fingerprint) and _kept(run, found)]
+    same = [run for run in found.runs if does(run, wanted, fingerprint) and _kept(run, found)]
     done = [run for run in same if _done(run)]
-    active = [run for run in same if run.status not in ENDED]
+    active = [run for run in same if not run.ended]
     own = [run for run in same if run.study == study]
     return next(iter((*done, *active, *own)), None)
 
 
-def _kept(run: FoundRun, found: Found) -> bool:
+def _kept(run: Run, found: Found) -> bool:
     """Return whether what a run wrote is still there: a reconstruction may have been removed since."""
-    return run.status != FINISHED or run.kind != ReconstructSpec.kind or run.spec["name"] in found.datasets
+    return run.status != FINISHED or run.kind != ReconstructSpec.kind or run.writes in found.datasets
 
 
-def _done(run: FoundRun) -> bool:
+def _done(run: Run) -> bool:
     """Return whether a run did what it was to do; images left out are listed with it, steps left out are missed."""
-    return run.status == FINISHED and not (run.kind in TRAINING_SPECS and run.failed)
+    return run.status == FINISHED and not (run.trains and run.failed)
 
 
-def _why(run: FoundRun) -> str:
+def _why(run: Run) -> str:
     if run.status == "cancelled":
         return "cancelled"
     steps = f"{run.failed} of its steps could not be trained; its page says why"

@@ -32,7 +32,7 @@ def training_figures(progress: Progress, trained: pd.DataFrame) -> pd.DataFrame:
     for each in progress.parts:
         if each.part.network is None or each.run is None:
             continue
-        steps = trained[trained["run_id"] == each.run.run_id].sort_values("step")
+        steps = trained[trained["run_id"] == each.run.id].sort_values("step")
         if steps.empty:
             continue
         version = VERSIONS[each.part.stage == PRUNING]
@@ -42,7 +42,7 @@ def training_figures(progress: Progress, trained: pd.DataFrame) -> pd.DataFrame:
         reached = None if first is None else float(first["test_accuracy"])
         rows.append(
             {
-                "run_id": each.run.run_id,
+                "run_id": each.run.id,
                 "network": each.part.network.name,
                 "version": version,
                 "seed": each.part.seed,
@@ -117,7 +117,7 @@ def _pruning_ended(rows: pd.DataFrame) -> bool:
 def study_runs(progress: Progress, *stages: str) -> list[str]:
     """Return the ids of a study's runs, of some stages or of all, in the plan's order."""
     return [
-        each.run.run_id for each in progress.parts if each.run is not None and (not stages or each.part.stage in stages)
+        each.run.id for each in progress.parts if each.run is not None and (not stages or each.part.stage in stages)
     ]
 
 

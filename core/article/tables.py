@@ -1,14 +1,15 @@
 """Tables 4, 5 and 6 in the article's form: what was measured, what the article prints, and the difference; and more.
 
-Input is one frame of trained steps, `STEP_COLUMNS`; `core.article.evidence` chooses them and counts each training once.
-Steps of the same network, images and settings are averaged over their seeds; those that differ in data set or settings
-never are, and get rows of their own.
+Input is one frame of trained steps, `core.store.trainings.STEP_COLUMNS`. `core.article.evidence` chooses them and
+counts each training once. Steps of the same network, images and settings are averaged over their seeds. Those that
+differ in data set or settings never are, and get rows of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -17,36 +18,11 @@ from core.article.printed import table as printed_table
 from core.errors import SpecError
 from core.files import exports
 from core.networks.architectures import CLASSES, NETWORKS
+from core.runs import SettingsKey, told_apart
 from core.training.algorithm2 import ORIGINAL
 
-# One row a trained step. version: whether the images are 'original' or 'reconstructed', whatever the data set's name.
-# settings: what a run was told, as text, such as '200×100, 75 epochs'. step: 0 is the unpruned network. name: as in
-# Table 6. accepted: True, False, or missing while unknown. Figures are in percent, sizes in bytes, times in seconds.
-IDENTITY_COLUMNS = ("run_id", "network", "dataset", "version", "settings", "seed")
-STEP_COLUMNS = (
-    *IDENTITY_COLUMNS,
-    "step",
-    "name",
-    "parameters",
-    "macs",
-    "bytes_weights",
-    "bytes_with_optimizer",
-    "accepted",
-    "reason",
-    "train_accuracy",
-    "train_precision",
-    "validation_accuracy",
-    "validation_precision",
-    "test_accuracy",
-    "test_precision",
-    "test_recall",
-    "macro_precision",
-    "macro_recall",
-    "balanced_accuracy",
-    "epochs",
-    "seconds",
-)
-OPTIONAL: dict[str, str | bool] = {"settings": "", "images": "", "synthetic": False}  # and what an absent column means
+# What an absent column means.
+OPTIONAL: dict[str, Any] = {"settings": SettingsKey(), "images": "", "synthetic": False}
 NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
 VERSIONS = ("original", "reconstructed")
 DIGITS = 2  # as the article prints
@@ -127,8 +103,8 @@ class MeasuredTable:
     all of `VARYING` and `OPTIONAL`, and for each of `metrics` its measured mean under the metric's name, and _std
     (sample deviation, missing for fewer than two runs), _count (runs in which it is defined), _printed, _difference
     (measured minus printed) and _best (True for the best measured of its network, where there are several to compare).
-    Missing figures are NaN. parts: what is shown of each metric. shortened: what is shown of a row's settings, by the
-    whole text; what all rows share stands in the caption: a sentence or two, plain text.
+    Missing figures are NaN. parts: what is shown of each metric. shortened: what is shown of a row's settings; what
+    all rows share is in the caption: a sentence or two, plain text.
     """
 
     number: int | str
@@ -137,7 +113,7 @@ class MeasuredTable:
     rows: pd.DataFrame
     caption: str
     parts: tuple[str, ...]
-    shortened: Mapping[str, str] = field(default_factory=dict)
+    shortened: Mapping[SettingsKey, str] = field(default_factory=dict)
 
 
 def article_table(number: int, steps: pd.DataFrame) -> MeasuredTable:
@@ -176,7 +152,7 @@ def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
     if unknown:
         raise SpecError(f"expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}")
     steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
-    steps = steps.fillna({"settings": "", "images": ""}).astype(dict.fromkeys(figures, "float64"))
+    steps = steps.fillna({"images": ""}).astype(dict.fromkeys(figures, "float64"))
     return steps[steps[list(figures)].notna().any(axis=1)]
 
 
@@ -197,16 +173,13 @@ def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:
     return bool((steps.groupby(list(keys))[column].nunique() > 1).any())
 
 
-def apart(settings: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """Return what several runs' settings share, and by the whole text what sets each apart; parts end at commas."""
-    parts = {text: text.split(", ") for text in settings}
-    common = [part for part in next(iter(parts.values()), []) if all(part in each for each in parts.values())]
-    return ", ".join(common), {
-        text: ", ".join(part for part in each if part not in common) or NOTHING_ELSE for text, each in parts.items()
-    }
+def apart(settings: Iterable[SettingsKey]) -> tuple[str, dict[SettingsKey, str]]:
+    """Return in words what several runs' settings share, and what sets each apart."""
+    shared, own = told_apart(settings)
+    return ", ".join(shared), {key: ", ".join(texts) or NOTHING_ELSE for key, texts in own.items()}
 
 
-def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[str, str]) -> dict[str, list[str]]:
+def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[SettingsKey, str]) -> dict[str, list[str]]:
     """Return which networks have which settings beyond the shared ones; nothing where there are no others."""
     if len(shortened) < 2:
         return {}
@@ -301,6 +274,16 @@ def _caption(
     )
 
 
+def images_text(sets: Mapping[Hashable, Any]) -> str:
+    """Return how many images a training had, in words; empty where that is not recorded. sets: a row of `trainings`."""
+    if pd.isna(sets["train_images"]):
+        return ""
+    train, repeated = int(sets["train_images"]), int(sets["train_oversampled"])
+    repeats = f" (with repeats {repeated:,})" if repeated != train else ""
+    others = f"{int(sets['validation_images']):,} validation and {int(sets['test_images']):,} test images"
+    return f"{train:,} training{repeats}, {others}"
+
+
 def _counts(steps: pd.DataFrame) -> str:
     """Return how many images stand behind the figures, for each data set where they differ."""
     counts = {str(dataset): _each(texts) for dataset, texts in steps.groupby("dataset", sort=True)["images"]}
@@ -347,8 +330,8 @@ def cell(row: pd.Series, metric: str) -> Cell:
 
 def key_texts(table: MeasuredTable, row: pd.Series) -> list[str]:
     """Return what a row is called: its keys, settings by what sets them apart; empty where missing."""
-    texts = {key: "" if pd.isna(row[key]) else str(row[key]) for key in table.keys}
-    return [table.shortened.get(text, text) if key == "settings" else text for key, text in texts.items()]
+    shown = [table.shortened.get(row[key], row[key]) if key == "settings" else row[key] for key in table.keys]
+    return ["" if pd.isna(each) else str(each) for each in shown]
 
 
 def _lines(table: MeasuredTable, bold: Callable[[str], str], missing: str) -> Iterable[list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,18 @@ class StoreFile:
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Run one query; an absent file answers as an empty store does."""
+        frame: pd.DataFrame = self._ask(query, parameters, _frame)
+        return frame
+
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+        """Run one query as `read` does; return rows of Python values, None for NULL."""
+        rows: list[dict[str, Any]] = self._ask(query, parameters, pa.Table.to_pylist)
+        return rows
+
+    def _ask(self, query: str, parameters: Sequence[object], convert: Callable[[pa.Table], Any]) -> Any:
         if not self.path.exists():
             with empty_store() as empty:
-                return _frame(empty, query, parameters)
+                return _answer(empty, query, parameters, convert)
         with self._open(read_only=True) as connection:
             found = len(applied(connection))
             if found != VERSION:
@@ -128,7 +137,7 @@ class StoreFile:
                     f"expected a store of version {VERSION}; {self.path.name} has version {found}"
                     + (": start the record worker, which brings it forwards" if found < VERSION else "")
                 )
-            return _frame(connection, query, parameters)
+            return _answer(connection, query, parameters, convert)
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -183,12 +192,18 @@ def reason(error: Exception) -> str:
     return first.rstrip(".")[:LONGEST_REASON]
 
 
-def _frame(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object]) -> pd.DataFrame:
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame if len(frame) else frame.loc[[]]  # whose text columns can be joined, unlike those of no chunk
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object], convert: Callable[[pa.Table], Any]
+) -> Any:
     try:
-        frame: pd.DataFrame = connection.sql(query, params=list(parameters)).to_arrow_table().to_pandas()
+        return convert(connection.sql(query, params=list(parameters)).to_arrow_table())
     except (pa.ArrowException, UnicodeDecodeError) as error:  # values that no column of this type can have
         raise StoreDamaged(f"expected values that can be read; {reason(error)}. {RESTORE}") from error
-    return frame
 
 
 def one(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[object]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,27 +34,6 @@ MEASUREMENT_TYPES = pa.schema(
         for name in MEASUREMENT_KEYS
     ]
 )
-
-
-@dataclass(frozen=True)
-class NewRun:
-    """A run as it is submitted; the columns of table `runs` that are known then."""
-
-    run_id: str
-    kind: str
-    dataset: str
-    dataset_fingerprint: str
-    synthetic: bool
-    spec: str
-    spec_hash: str
-    total: int
-    submitted_at: datetime
-    submitted_by: str | None = None
-    code_revision: str | None = None
-    versions: str | None = None
-    command: str | None = None
-    dataset_source: str | None = None
-    study: str | None = None
 
 
 class Store(TrainingRows):
@@ -87,28 +66,6 @@ class Store(TrainingRows):
             source=plain(row["source"]),
             settings=plain(row["settings"]),
         )
-
-    def runs(self, kind: str | None = None, status: str | None = None, dataset: str | None = None) -> pd.DataFrame:
-        """Return a row a run, newest first, filtered by what is given."""
-        given = {"kind": kind, "status": status, "dataset": dataset}
-        filters = {column: value for column, value in given.items() if value is not None}
-        where = " AND ".join(f"{column} = ?" for column in filters) or "TRUE"
-        query = f"SELECT * FROM runs WHERE {where} ORDER BY submitted_at DESC, run_id DESC"
-        return self.read(query, list(filters.values()))
-
-    def run(self, run_id: str) -> dict[str, Any] | None:
-        """Return one run's row with None for NULL, or None when there is no such run."""
-        rows = plain_rows(self.read("SELECT * FROM runs WHERE run_id = ?", [run_id]))
-        return rows[0] if rows else None
-
-    def finished_run(self, spec_hash: str) -> str | None:
-        """Return the newest run that finished with this hash and left no image out, or None."""
-        rows = self.read(
-            "SELECT run_id FROM runs WHERE spec_hash = ? AND status = 'finished' AND failed = 0 "
-            "ORDER BY finished_at DESC LIMIT 1",
-            [spec_hash],
-        )
-        return None if rows.empty else str(rows["run_id"].iloc[0])
 
     def measurements(
         self, run_id: str, *, columns: Sequence[str] | None = None, variant: str | None = None
@@ -194,30 +151,6 @@ class Store(TrainingRows):
         with self.transaction() as connection:
             for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
                 connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [name])
-
-    def record_run(self, run: NewRun) -> None:
-        """Record a submitted run as queued; one that is there already stays as it is."""
-        with self.transaction() as connection:
-            if one(connection, "SELECT count(*) FROM runs WHERE run_id = ?", [run.run_id]) == 0:
-                values = {**asdict(run), "status": "queued", "attempt": 1, "measured": 0, "failed": 0}
-                insert(connection, "runs", pd.DataFrame([values]))
-
-    def record_started(self, run_id: str, attempt: int, at: datetime) -> None:
-        """Mark a queued run as running."""
-        with self.transaction() as connection:
-            connection.execute(
-                "UPDATE runs SET status = 'running', started_at = coalesce(started_at, ?) "
-                "WHERE run_id = ? AND attempt = ? AND status = 'queued'",
-                [at, run_id, attempt],
-            )
-
-    def record_cancelled(self, run_id: str, attempt: int, at: datetime) -> None:
-        """Mark a run that has not ended as cancelled."""
-        self._end(run_id, attempt, "cancelled", None, at)
-
-    def record_failed(self, run_id: str, attempt: int, error: str, at: datetime) -> None:
-        """Mark a run that has not ended as failed, with the reason."""
-        self._end(run_id, attempt, "failed", error, at)
 
     def record_retry(self, run_id: str, attempt: int) -> None:
         """Start a new attempt: images that failed are forgotten, measured ones stay."""
@@ -308,15 +241,6 @@ class Store(TrainingRows):
         """Return the records of the files that a reconstruct run wrote."""
         frame = self.read("SELECT file FROM images WHERE run_id = ? AND file IS NOT NULL ORDER BY image_id", [run_id])
         return [Record(**json.loads(text)) for text in frame["file"]]
-
-    def _end(self, run_id: str, attempt: int, status: str, error: str | None, at: datetime) -> None:
-        with self.transaction() as connection:
-            connection.execute(
-                "UPDATE runs SET status = ?, error = ?, finished_at = ?, "
-                "seconds = epoch(? - coalesce(started_at, submitted_at)) "
-                "WHERE run_id = ? AND attempt = ? AND status IN ('queued', 'running')",
-                [status, error, at, at, run_id, attempt],
-            )
 
 
 def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tuple[Chunk, ImageResult]]) -> None:

@@ -317,6 +317,14 @@ CREATE TABLE IF NOT EXISTS epochs (               -- core/training/protocol.py, 
 CREATE OR REPLACE VIEW trainings AS  -- one row per finished step, with its run and the sets that were really reached
 SELECT
     steps.* EXCLUDE (status),
+    steps.test_macro_precision AS macro_precision,
+    steps.test_macro_recall AS macro_recall,
+    steps.test_balanced_accuracy AS balanced_accuracy,
+    steps.test_lesion_accuracy AS lesion_accuracy,
+    (steps.classification ->> '$.test.class_recall.melanoma')::DOUBLE AS recall_melanoma,
+    (steps.classification ->> '$.test.class_recall.nevus')::DOUBLE AS recall_nevus,
+    (steps.classification ->> '$.test.class_recall.non_melanoma')::DOUBLE AS recall_non_melanoma,
+    (steps.classification ->> '$.test.class_recall.negative')::DOUBLE AS recall_negative,
     runs.kind,
     runs.status,                    -- the run's
     runs.study,

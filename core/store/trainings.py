@@ -1,7 +1,8 @@
-"""What the store keeps of training runs: the sets they were trained on, their steps and epochs, and studies."""
+"""What the store keeps of training runs: the sets they were trained on, their steps and epochs."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,19 +11,30 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from core.article.tables import STEP_COLUMNS
 from core.errors import StoreError
-from core.store.file import StoreFile, insert, one, plain_rows
+from core.networks.architectures import to_dict as network_to_dict
+from core.runs import settings_key, training_key
+from core.store.file import insert, one
+from core.store.runs import RunRows
 from core.training.results import EpochResult, StepResult
-from core.training.specs import training_spec_from_dict
+from core.training.specs import TrainSpec, training_spec_from_dict
 from core.training.steps import STEP_FIGURES
 
-ENDED = ("finished", "failed", "cancelled")
+# One row per trained step. version: whether the images are 'original' or 'reconstructed', whatever the data set's name.
+# settings: a `core.runs.SettingsKey`. step: 0 is the unpruned network. name: as in Table 6. accepted: True, False, or
+# missing while unknown. macro_* and balanced_accuracy are of the test set. Figures are in percent, bytes and seconds.
+STEP_COLUMNS = (
+    *("run_id", "network", "dataset", "version", "settings", "seed", "step", "name"),
+    *("parameters", "macs", "bytes_weights", "bytes_with_optimizer", "accepted", "reason"),
+    *("train_accuracy", "train_precision", "validation_accuracy", "validation_precision"),
+    *("test_accuracy", "test_precision", "test_recall", "macro_precision", "macro_recall", "balanced_accuracy"),
+    *("epochs", "seconds", "synthetic"),
+)
 JSON_COLUMNS = ("factors", "network", "classification")
 
 
-class TrainingRows(StoreFile):
-    """The tables steps, epochs, run_splits, training_data and studies."""
+class TrainingRows(RunRows):
+    """The tables steps, epochs, run_splits and training_data."""
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -37,31 +49,29 @@ class TrainingRows(StoreFile):
 
     def step_results(self, run_id: str) -> list[StepResult]:
         """Return the steps of a run that have ended, in order."""
-        rows = plain_rows(self.steps([run_id]))
-        return [_step_result(row) for row in rows if row["status"] != "training"]
+        query = "SELECT * FROM steps WHERE run_id = ? AND status <> 'training' ORDER BY step"
+        return [_step_result(row) for row in self.rows(query, [run_id])]
 
-    def trained_steps(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return the finished steps of these runs, or of all, as Tables 4 to 6 and the claims take them.
+    def trainings(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return the finished steps of these runs, or of all, in the order of submission: `STEP_COLUMNS` and more.
 
-        Columns: `core.article.tables.STEP_COLUMNS`, then synthetic. version: 'reconstructed' where the run's data set
-        was made from another. settings: see `TrainSpec.settings`. macro_precision, macro_recall, balanced_accuracy: on
-        test.
+        The further columns are those of the view `trainings`, training_settings: the key of the settings without the
+        rules of pruning, and layers, which tells networks of one name apart.
         """
         wanted = None if run_ids is None else list(run_ids)
-        where = "TRUE" if wanted is None else "list_contains(?, run_id)"
         steps = self.read(
-            "SELECT *, CASE WHEN dataset_source IS NULL THEN 'original' ELSE 'reconstructed' END AS version, "
-            "test_macro_precision AS macro_precision, test_macro_recall AS macro_recall, "
-            "test_balanced_accuracy AS balanced_accuracy "
-            f"FROM steps JOIN (SELECT run_id, dataset, dataset_source, synthetic, spec, submitted_at FROM runs) "
-            f"USING (run_id) WHERE status = 'finished' AND {where} ORDER BY submitted_at, run_id, step",
+            f"SELECT * FROM trainings WHERE {'TRUE' if wanted is None else 'list_contains(?, run_id)'} "
+            "ORDER BY submitted_at, run_id, step",
             [] if wanted is None else [wanted],
         )
         specs = {text: training_spec_from_dict(json.loads(text)) for text in steps["spec"].unique()}
-        steps["network"] = [specs[text].network.name for text in steps["spec"]]
-        steps["settings"] = [specs[text].settings for text in steps["spec"]]
-        steps["seed"] = pd.array([specs[text].training.seed for text in steps["spec"]], dtype="int64")
-        return steps[[*STEP_COLUMNS, "synthetic"]]
+        told = [specs[text] for text in steps["spec"]]
+        keys = {text: (settings_key(spec), training_key(spec), _layers(spec)) for text, spec in specs.items()}
+        steps["network"] = [spec.network.name for spec in told]
+        steps["seed"] = pd.array([spec.training.seed for spec in told], dtype="int64")
+        for place, column in enumerate(("settings", "training_settings", "layers")):
+            steps[column] = pd.Series([keys[text][place] for text in steps["spec"]], index=steps.index, dtype=object)
+        return steps[[*STEP_COLUMNS, *steps.columns.drop(list(STEP_COLUMNS))]]
 
     def epochs(self, run_ids: Iterable[str]) -> pd.DataFrame:
         """Return a row an epoch of these runs, in order."""
@@ -90,16 +100,6 @@ class TrainingRows(StoreFile):
         """Return how a run's metadata became numbers, see `MetadataEncoding.to_dict`; None if unknown."""
         rows = self.read("SELECT encoding FROM training_data WHERE run_id = ?", [run_id])
         return dict(json.loads(rows["encoding"].iloc[0])) if len(rows) else None
-
-    def study(self, study: str) -> dict[str, Any] | None:
-        """Return one study's row with None for NULL, or None when there is no such study."""
-        rows = plain_rows(self.read("SELECT * FROM studies WHERE study = ?", [study]))
-        return rows[0] if rows else None
-
-    def studies(self, status: str | None = None) -> pd.DataFrame:
-        """Return a row a study, newest first."""
-        where, parameters = ("status = ?", [status]) if status is not None else ("TRUE", [])
-        return self.read(f"SELECT * FROM studies WHERE {where} ORDER BY submitted_at DESC, study DESC", parameters)
 
     # -- writing: the record worker only -----------------------------------------------------------------------
 
@@ -211,21 +211,10 @@ class TrainingRows(StoreFile):
             )
             _count_epochs(connection, run_id)
 
-    def record_study(self, values: Mapping[str, Any]) -> None:
-        """Record a study as it is submitted; one that is there already stays as it is. values: its columns."""
-        with self.transaction() as connection:
-            if one(connection, "SELECT count(*) FROM studies WHERE study = ?", [values["study"]]) == 0:
-                insert(connection, "studies", pd.DataFrame([{"status": "running", **values}]))
 
-    def record_study_status(
-        self, study: str, status: str, error: str | None, at: datetime | None, spec: str | None = None
-    ) -> None:
-        """Change a study's status: finished, failed or cancelled, or running again, perhaps by another spec (JSON)."""
-        with self.transaction() as connection:
-            connection.execute(
-                "UPDATE studies SET status = ?, error = ?, finished_at = ?, spec = coalesce(?, spec) WHERE study = ?",
-                [status, error, at, spec, study],
-            )
+def _layers(spec: TrainSpec) -> str:
+    """Return what tells two networks of one name apart."""
+    return hashlib.sha256(json.dumps(network_to_dict(spec.network), sort_keys=True).encode()).hexdigest()
 
 
 def _current(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, claim: int) -> bool:

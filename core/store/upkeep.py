@@ -11,8 +11,8 @@ import duckdb
 
 from core.errors import StoreError
 from core.files.file_lock import file_lock
+from core.runs import ENDED
 from core.store.file import StoreFile, one
-from core.store.trainings import ENDED
 
 OF_RUNS = """
     SELECT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (schema_oid, table_name)

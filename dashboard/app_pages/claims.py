@@ -1,10 +1,13 @@
 """Claims: each claim of the article with what was measured here, the runs it rests on, and what contradicts itself."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
 from core.article.claims import NOT_MEASURED, NOT_REPRODUCED, REPRODUCED, STATUSES, to_csv, to_markdown
 from core.article.evidence import Grounds, Offers, basis, grounds
+from core.runs import Run
 from dashboard import data, words
 from dashboard.parts import components
 
@@ -44,17 +47,17 @@ def judged_by(found: Offers) -> Grounds:
     return chosen
 
 
-def pick_run(label: str, runs: pd.DataFrame, param: str) -> str | None:
+def pick_run(label: str, runs: Sequence[Run], param: str) -> str | None:
     """Ask for one of several runs, the best first."""
-    rows = {row["run_id"]: data.plain_row(row) for _, row in runs.iterrows()}
-    if not rows:
+    by_id = {run.id: run for run in runs}
+    if not by_id:
         return None
     return components.url_choice(
         st.selectbox,
         label,
-        list(rows),
+        list(by_id),
         param=param,
-        format_func=lambda run_id: words.run_label(rows[run_id], components.reader_zone()),
+        format_func=lambda run_id: words.run_label(by_id[run_id], components.reader_zone()),
     )
 
 

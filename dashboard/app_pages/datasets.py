@@ -1,12 +1,12 @@
 """Data sets: register a folder, see what is in it and what was left out, measure it, write it anew."""
 
-import json
 import time
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from core.compression.specs import ReconstructSpec
 from core.data.datasets import Dataset
 from core.errors import DermSlimError
 from dashboard import data, words
@@ -135,15 +135,12 @@ def remove(name: str) -> None:
 
 def before_and_after(row: dict[str, Any]) -> None:
     """Say what a reconstruction saved, from the run that wrote it."""
-    made = data.runs("reconstruct", "finished", row["source"])
-    made = made[[json.loads(spec)["name"] == row["name"] for spec in made["spec"]]]
-    if made.empty:
+    finished = (run for run in data.runs() if run.status == "finished" and run.dataset == row["source"])
+    run = next((run for run in finished if run.writes == row["name"]), None)
+    sizes = pd.DataFrame() if run is None else data.storage(run)
+    if run is None or sizes.empty:
         return
-    run = data.plain_row(made.iloc[0])
-    sizes = data.storage(run)
-    if sizes.empty:
-        return
-    sizes_row, spec = data.plain_row(sizes.iloc[0]), data.spec_of(run)
+    sizes_row, spec = data.plain_row(sizes.iloc[0]), run.told(ReconstructSpec)
     with st.container(border=True):
         st.markdown(
             f"**{words.bytes_text(sizes_row['source_bytes'])} before, {words.bytes_text(sizes_row['stored_bytes'])} "
@@ -258,14 +255,13 @@ def rebuild(dataset: Dataset) -> None:
         "data set."
     )
     run_id = st.query_params.get("rebuild")
-    state = data.run_state(run_id) if run_id else None
-    if state is not None and state.dataset == dataset.name:
-        if not state.ended:
-            run_progress.live_progress(state.run_id)
+    run = data.run(run_id) if run_id else None
+    if run is not None and run.dataset == dataset.name:
+        if not run.ended:
+            run_progress.live_progress(run.id)
             return
-        if state.status == "finished":
-            run = data.run(state.run_id)
-            made = data.spec_of(run)["name"] if run else ""
+        if run.status == "finished":
+            made = run.writes or ""
             st.success(f"Done: **{words.escaped(made)}** is registered.", icon=":material/check_circle:")
             st.button(
                 f"Open {words.escaped(words.shortened(made, 48))}",
@@ -273,9 +269,9 @@ def rebuild(dataset: Dataset) -> None:
                 args=(made,),
                 icon=":material/photo_library:",
             )
-            run_progress.left_out_images(state)
+            run_progress.left_out_images(run)
         else:
-            run_progress.ended_early(state)
+            run_progress.ended_early(run)
     forms.reconstruct_form(dataset)
 
 

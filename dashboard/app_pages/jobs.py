@@ -3,9 +3,9 @@
 import pandas as pd
 import streamlit as st
 
+from core.runs import Run
 from dashboard import data, words
 from dashboard.parts import components, run_progress
-from jobs.run_states import RunState
 
 WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others are shown here
 
@@ -14,51 +14,48 @@ WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others 
 @components.said
 def under_way(known: tuple[str, ...]) -> None:
     """Show what is queued or running; draw the whole page anew when that changes."""
-    active = [state for state in components.run_states() if not state.ended]
-    if tuple(state.run_id for state in active) != known:
+    active = [run for run in components.runs() if not run.ended]
+    if tuple(run.id for run in active) != known:
         st.rerun(scope="app")
     health = data.health()
     with st.container(horizontal=True):
-        st.metric("Running", sum(state.status == "running" for state in active), border=True)
-        st.metric("Queued", sum(state.status == "queued" for state in active), border=True)
-        waiting = sum(state.status in ("suspended", "scheduled") for state in active)
+        st.metric("Running", sum(run.status == "running" for run in active), border=True)
+        st.metric("Queued", sum(run.status == "queued" for run in active), border=True)
+        waiting = sum(run.status in ("suspended", "scheduled") for run in active)
         if waiting:
             st.metric("Suspended or scheduled", waiting, border=True)
         st.metric("Messages waiting", words.count_text(health.waiting) if not health.redis else words.NONE, border=True)
         st.metric("Workers", len(health.workers) if not health.redis else words.NONE, border=True)
     components.show_outcome()
-    rows = components.recorded_rows() if active else {}
-    for state in active:
+    for run in active:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(
-                    f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** · "
-                    f"{words.escaped(words.shortened(state.dataset, 48))}"
-                    + (f" {components.SYNTHETIC}" if state.synthetic else "")
+                    f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** · "
+                    f"{words.escaped(words.shortened(run.dataset, 48))}"
+                    + (f" {components.SYNTHETIC}" if run.synthetic else "")
                 )
-                if state.kind in WITH_PAGE:
-                    components.run_link(state.run_id, state.kind, "Watch it", icon=":material/visibility:")
-            settings = (
-                f"{words.escaped(words.spec_text(data.spec_of(row)))} · " if (row := rows.get(state.run_id)) else ""
-            )
-            st.caption(f"`{state.run_id}` · {settings}submitted {words.ago_text(state.submitted_at)}")
-            run_progress.progress_bar(state)
-            run_progress.controls(state)
+                if run.kind in WITH_PAGE:
+                    components.run_link(run.id, run.kind, "Watch it", icon=":material/visibility:")
+            settings = words.escaped(words.spec_text(run.spec))
+            st.caption(f"`{run.id}` · {settings} · submitted {words.ago_text(run.submitted_at)}")
+            run_progress.progress_bar(run)
+            run_progress.controls(run)
 
 
-def ended_table(states: list[RunState]) -> None:
+def ended_table(runs: list[Run]) -> None:
     """List the runs that have ended."""
     st.dataframe(
         pd.DataFrame(
             {
-                "Status": [state.status for state in states],
-                "Kind": [words.KINDS.get(state.kind, state.kind) for state in states],
-                "Data set": [state.dataset + (" (synthetic)" if state.synthetic else "") for state in states],
-                "Done": [100 * min(1.0, state.done / max(1, state.total)) for state in states],
-                "Of": [words.count_of(state.total, words.part_of(state)) for state in states],
-                "Failed": [words.failed_text(state).removesuffix(" failed") for state in states],
-                "Finished": [components.moment(state.finished_at) for state in states],
-                "Run": [state.run_id for state in states],
+                "Status": [run.status for run in runs],
+                "Kind": [words.KINDS.get(run.kind, run.kind) for run in runs],
+                "Data set": [run.dataset + (" (synthetic)" if run.synthetic else "") for run in runs],
+                "Done": [100 * min(1.0, run.done / max(1, run.total)) for run in runs],
+                "Of": [words.count_of(run.total, words.part_of(run)) for run in runs],
+                "Failed": [words.failed_text(run).removesuffix(" failed") for run in runs],
+                "Finished": [components.moment(run.finished_at) for run in runs],
+                "Run": [run.id for run in runs],
             }
         ),
         hide_index=True,
@@ -70,31 +67,28 @@ def ended_table(states: list[RunState]) -> None:
     )
 
 
-def details(state: RunState, row: dict[str, object] | None) -> None:
-    """Show one run: its state, why it failed, its log, and what can be done about it."""
-    st.markdown(
-        f"{components.status_text(state.status)} `{state.run_id}` " + (components.SYNTHETIC if state.synthetic else "")
-    )
-    if state.error:
-        st.error(words.sentence(state.error), icon=":material/error:")
+def details(run: Run) -> None:
+    """Show one run: its status, why it failed, its log, and what can be done about it."""
+    st.markdown(f"{components.status_text(run.status)} `{run.id}` " + (components.SYNTHETIC if run.synthetic else ""))
+    if run.error:
+        st.error(words.sentence(run.error), icon=":material/error:")
     lines = [
-        words.done_text(state),
-        words.failed_text(state) or "none failed",
-        f"attempt {state.attempt}",
-        f"submitted {components.moment(state.submitted_at)} by {state.submitted_by or 'unknown'}",
+        words.done_text(run),
+        words.failed_text(run) or "none failed",
+        f"attempt {run.attempt}",
+        f"submitted {components.moment(run.submitted_at)} by {run.submitted_by or 'unknown'}",
     ]
-    if state.ended:
-        lines.append(f"{state.status} {components.moment(state.finished_at)}")
+    if run.ended:
+        lines.append(f"{run.status} {components.moment(run.finished_at)}")
     st.caption(words.escaped(" · ".join(lines)))
     with st.container(horizontal=True):
-        run_progress.retry_button(state)
-        if state.kind in WITH_PAGE:
-            components.run_link(state.run_id, state.kind, "Open its results", icon=":material/query_stats:")
-    run_progress.left_out_images(state)
-    if row:
-        components.run_facts(row)
+        run_progress.retry_button(run)
+        if run.kind in WITH_PAGE:
+            components.run_link(run.id, run.kind, "Open its results", icon=":material/query_stats:")
+    run_progress.left_out_images(run)
+    components.run_facts(run)
     with st.expander("Log", icon=":material/notes:", expanded=True):
-        components.log(state.run_id)
+        components.log(run.id)
 
 
 @st.fragment(run_every=5)
@@ -127,13 +121,13 @@ def workers() -> None:
     )
 
 
-states = components.run_states()
-under_way(tuple(state.run_id for state in states if not state.ended))
-if not states:
+runs = components.runs()
+under_way(tuple(run.id for run in runs if not run.ended))
+if not runs:
     st.info("Nothing has been submitted yet.", icon=":material/inbox:")
     st.page_link("app_pages/sweeps.py", label="Start an SVD sweep", icon=":material/query_stats:", help="")
 else:
-    ended = [state for state in states if state.ended]
+    ended = [run for run in runs if run.ended]
     if ended:
         st.header("Ended")
         chosen = st.pills(
@@ -144,19 +138,18 @@ else:
             bind="query-params",
             label_visibility="collapsed",
         )
-        ended_table([state for state in ended if not chosen or state.status in chosen])
+        ended_table([run for run in ended if not chosen or run.status in chosen])
     st.header("One run")
-    rows = components.recorded_rows()
-    by_id = {state.run_id: state for state in states}
+    by_id = {run.id: run for run in runs}
     job = components.url_choice(
         st.selectbox,
         "Run",
         list(by_id),
         param="job",
         format_func=lambda run_id: (
-            f"{words.KINDS.get(by_id[run_id].kind, '')} · " + components.state_label(by_id[run_id], rows)
+            f"{words.KINDS.get(by_id[run_id].kind, '')} · " + words.run_label(by_id[run_id], components.reader_zone())
         ),
     )
-    details(by_id[job], rows.get(job))
+    details(by_id[job])
 st.header("Workers")
 workers()

@@ -14,7 +14,7 @@ from dashboard import data, words
 from dashboard.parts import components
 from jobs.upkeep import backup, doctor, retention, snapshot
 from jobs.upkeep.checks.check import ERROR, OK, WARNING, Check
-from jobs.upkeep.retention import Deletable, Waste
+from jobs.upkeep.retention import Deletion, Waste
 
 LARGEST_DOWNLOAD = 200_000_000  # bytes; the server would hold the whole file in memory
 STATUS = {
@@ -130,14 +130,14 @@ def runs() -> None:
     choice = st.dataframe(
         pd.DataFrame(
             {
-                "Status": [run.status for run in found],
-                "Kind": [words.KINDS.get(run.kind, run.kind) for run in found],
-                "Data set": [run.dataset + (" (synthetic)" if run.synthetic else "") for run in found],
-                "Ended": [components.moment(run.finished_at) for run in found],
-                "Rows": [run.rows for run in found],
-                "Weights": [words.bytes_text(run.folder_bytes) if run.folder_bytes else words.NONE for run in found],
-                "Images": [words.bytes_text(run.written_bytes) if run.written else words.NONE for run in found],
-                "Run": [run.run_id for run in found],
+                "Status": [each.run.status for each in found],
+                "Kind": [words.KINDS.get(each.run.kind, each.run.kind) for each in found],
+                "Data set": [each.run.dataset + (" (synthetic)" if each.run.synthetic else "") for each in found],
+                "Ended": [components.moment(each.run.finished_at) for each in found],
+                "Rows": [each.rows for each in found],
+                "Weights": [words.bytes_text(each.folder_bytes) if each.folder_bytes else words.NONE for each in found],
+                "Images": [words.bytes_text(each.written_bytes) if each.written else words.NONE for each in found],
+                "Run": [each.run.id for each in found],
             }
         ),
         hide_index=True,
@@ -158,20 +158,20 @@ def runs() -> None:
 
 
 @st.dialog("Delete these runs?")
-def confirm_delete(chosen: list[Deletable]) -> None:
+def confirm_delete(chosen: list[Deletion]) -> None:
     """Ask once more, saying what is lost, and whether the data sets that were written go too."""
-    for run in chosen[:10]:
-        st.markdown(f"- `{run.run_id}`, {words.count_of(run.rows, 'row')}")
+    for each in chosen[:10]:
+        st.markdown(f"- `{each.run.id}`, {words.count_of(each.rows, 'row')}")
     if len(chosen) > 10:
         st.markdown(f"- and {len(chosen) - 10:,} more")
-    written = [run for run in chosen if run.written]
+    written = [each.written for each in chosen if each.written]
     with_datasets = bool(written) and st.checkbox(
         f"Also the {words.count_of(len(written), 'data set')} that they wrote, images included: "
-        + words.escaped(", ".join(str(run.written) for run in written))
+        + words.escaped(", ".join(written))
     )
-    freed = sum(run.folder_bytes + (run.written_bytes if with_datasets else 0) for run in chosen)
+    freed = sum(each.freed(with_dataset=with_datasets) for each in chosen)
     st.markdown(
-        f"This deletes {words.count_of(sum(run.rows for run in chosen), 'row')} and frees {words.bytes_text(freed)}. "
+        f"This deletes {words.count_of(sum(each.rows for each in chosen), 'row')} and frees {words.bytes_text(freed)}. "
         "It cannot be undone; a backup made before still has them."
     )
     if st.button(
@@ -185,7 +185,7 @@ def confirm_delete(chosen: list[Deletable]) -> None:
         st.rerun()
 
 
-def ask_to_delete(chosen: list[Deletable], with_datasets: bool) -> None:
+def ask_to_delete(chosen: list[Deletion], with_datasets: bool) -> None:
     """Have the record worker delete runs."""
     retention.ask_to_delete(data.queues(), chosen, with_datasets=with_datasets)
     st.session_state["deletions"] = st.session_state.get("deletions", 0) + 1

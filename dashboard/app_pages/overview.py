@@ -3,9 +3,11 @@
 import streamlit as st
 
 from core.compression.optimal_k import DEFAULT_RULE
+from core.compression.specs import SweepSpec
+from core.runs import Run
+from core.training.specs import PruneTrainSpec
 from dashboard import data, words
 from dashboard.parts import components, run_progress
-from jobs.run_states import RunState
 
 RECENT = 6
 
@@ -35,31 +37,28 @@ def next_steps(has_dataset: bool) -> None:
 @components.said
 def under_way(known: tuple[str, ...]) -> None:
     """Show what runs; draw the page anew when something starts or ends."""
-    active = [state for state in components.run_states() if not state.ended]
-    if tuple(state.run_id for state in active) != known:
+    active = [run for run in components.runs() if not run.ended]
+    if tuple(run.id for run in active) != known:
         st.rerun(scope="app")
     if not active:
         return
     st.header("Running now")
-    for state in active:
+    for run in active:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(
-                    f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** of "
-                    f"{words.escaped(words.shortened(state.dataset, 48))}"
-                    + (f" {components.SYNTHETIC}" if state.synthetic else "")
+                    f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** of "
+                    f"{words.escaped(words.shortened(run.dataset, 48))}"
+                    + (f" {components.SYNTHETIC}" if run.synthetic else "")
                 )
-                components.run_link(state.run_id, state.kind, "Watch it", icon=":material/visibility:")
-            run_progress.progress_bar(state)
+                components.run_link(run.id, run.kind, "Watch it", icon=":material/visibility:")
+            run_progress.progress_bar(run)
 
 
-def headline(state: RunState) -> None:
+def headline(run: Run) -> None:
     """Show the figures of the sweep that finished last."""
-    row = data.run(state.run_id)
-    if row is None:
-        return
-    rules = data.optimal_k(row)
-    storage = data.storage(row)
+    rules = data.optimal_k(run)
+    storage = data.storage(run)
     chosen = rules[rules["rule"] == DEFAULT_RULE]
     rule = data.plain_row(chosen.iloc[0]) if len(chosen) else None
     k = rule["k"] if rule else None
@@ -67,14 +66,14 @@ def headline(state: RunState) -> None:
     if at.empty:
         return
     sizes = data.plain_row(at.iloc[0])
-    spec = data.spec_of(row)
+    spec = run.told(SweepSpec)
     st.header("Headline figures")
     st.markdown(
-        f"The sweep that finished last, {words.ago_text(state.finished_at)}, measured "
-        f"{words.count_of(int(sizes['images']), 'image')} of **{words.escaped(words.shortened(row['dataset'], 60))}**"
-        + (f" {components.SYNTHETIC}" if row["synthetic"] else "")
+        f"The sweep that finished last, {words.ago_text(run.finished_at)}, measured "
+        f"{words.count_of(int(sizes['images']), 'image')} of **{words.escaped(words.shortened(run.dataset, 60))}**"
+        + (f" {components.SYNTHETIC}" if run.synthetic else "")
     )
-    codec = words.codec_text(spec["codec"], spec.get("quality"))
+    codec = words.codec_text(spec.codec, spec.quality)
     figures = [
         (
             "k\\*, plateau rule",
@@ -90,30 +89,26 @@ def headline(state: RunState) -> None:
         for label, value, explanation in figures:
             with st.container(border=True):
                 st.metric(label, value, help=explanation)
-                components.run_link(state.run_id, state.kind, "Open the run", icon=":material/arrow_forward:")
+                components.run_link(run.id, run.kind, "Open the run", icon=":material/arrow_forward:")
     for sentence in words.storage_sentences(sizes, spec)[:2]:
         st.markdown(sentence)
 
 
-def smallest_network(state: RunState) -> None:
+def smallest_network(run: Run) -> None:
     """Show what pruning left in the prune-train run that finished last: the smallest accepted network."""
-    row = data.run(state.run_id)
-    if row is None:
-        return
-    steps = data.steps(state.run_id)
+    steps = data.steps(run.id)
     steps = steps[steps["status"] == "finished"]
     if steps.empty:
         return
     unpruned = data.plain_row(steps.iloc[0])
     pruned = steps[(steps["step"] > 0) & (steps["accepted"] == True)]  # noqa: E712 - three-valued
     smallest = data.plain_row(pruned.sort_values("parameters").iloc[0]) if len(pruned) else unpruned
-    spec = data.spec_of(row)
     st.header("Smallest accepted network")
     st.markdown(
-        f"The pruning that finished last, {words.ago_text(state.finished_at)}, took "
-        f"**{words.escaped(spec['network']['name'])}** on "
-        f"**{words.escaped(words.shortened(row['dataset'], 60))}**"
-        + (f" {components.SYNTHETIC}" if row["synthetic"] else "")
+        f"The pruning that finished last, {words.ago_text(run.finished_at)}, took "
+        f"**{words.escaped(run.told(PruneTrainSpec).network.name)}** on "
+        f"**{words.escaped(words.shortened(run.dataset, 60))}**"
+        + (f" {components.SYNTHETIC}" if run.synthetic else "")
         + f" through {words.count_of(len(steps) - 1, 'pruned network')}, of which {len(pruned)} "
         f"{'was' if len(pruned) == 1 else 'were'} accepted"
     )
@@ -136,41 +131,41 @@ def smallest_network(state: RunState) -> None:
         for label, value, difference, explanation in figures:
             with st.container(border=True):
                 st.metric(label, value, difference, help=explanation)
-                components.run_link(state.run_id, state.kind, "Open the run", icon=":material/arrow_forward:")
+                components.run_link(run.id, run.kind, "Open the run", icon=":material/arrow_forward:")
 
 
 def _ratio(value: object) -> str:
     return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
 
 
-def finished_last(ended: list[RunState]) -> None:
+def finished_last(ended: list[Run]) -> None:
     """List the runs that ended last."""
     st.header("Finished last")
-    for state in ended[:RECENT]:
+    for run in ended[:RECENT]:
         with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
-            failed = f" · {words.failed_text(state)}" if state.failed else ""
+            failed = f" · {words.failed_text(run)}" if run.failed else ""
             st.markdown(
-                f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** of "
-                f"{words.escaped(words.shortened(state.dataset, 48))}"
-                + (f" {components.SYNTHETIC}" if state.synthetic else "")
-                + f" · {words.count_of(state.done, words.part_of(state))}{failed} · {words.ago_text(state.finished_at)}"
+                f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** of "
+                f"{words.escaped(words.shortened(run.dataset, 48))}"
+                + (f" {components.SYNTHETIC}" if run.synthetic else "")
+                + f" · {words.count_of(run.done, words.part_of(run))}{failed} · {words.ago_text(run.finished_at)}"
             )
-            components.run_link(state.run_id, state.kind, "Open", icon=":material/arrow_forward:")
+            components.run_link(run.id, run.kind, "Open", icon=":material/arrow_forward:")
     if len(ended) > RECENT:
         st.page_link("app_pages/jobs.py", label=f"All {words.count_of(len(ended), 'run')}", help="")
 
 
-states = components.run_states()
-ended = sorted((state for state in states if state.ended), key=lambda state: state.finished_at or state.submitted_at)
+runs = components.runs()
+ended = sorted((run for run in runs if run.ended), key=lambda run: run.finished_at or run.submitted_at)
 ended.reverse()
-sweep = next((state for state in ended if state.kind == "svd-sweep" and state.status == "finished"), None)
-pruning = next((state for state in ended if state.kind == "prune-train" and state.status == "finished"), None)
+sweep = next((run for run in ended if run.kind == "svd-sweep" and run.status == "finished"), None)
+pruning = next((run for run in ended if run.kind == "prune-train" and run.status == "finished"), None)
 with components.sentences():
     if sweep is not None:
         headline(sweep)
     if pruning is not None:
         smallest_network(pruning)
-    under_way(tuple(state.run_id for state in states if not state.ended))
+    under_way(tuple(run.id for run in runs if not run.ended))
     if ended:
         finished_last(ended)
     if sweep is None:

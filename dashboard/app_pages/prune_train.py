@@ -1,18 +1,17 @@
 """Prune and train: start trainings and Algorithm 2, watch them epoch by epoch, read and compare what they reached."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from core.training.specs import TrainSpec, training_spec_from_dict
+from core.runs import Run
+from core.training.specs import TrainSpec
 from dashboard import data, words
 from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices
 from dashboard.forms import training as training_forms
 from dashboard.parts import components, run_progress, training_comparison, training_results
-from jobs.run_states import RunState
 
 VIEWS = ("Runs", "New run", "Compare")
 
@@ -35,83 +34,81 @@ def nothing_trained() -> None:
     st.button("New run", type="primary", icon=":material/add:", on_click=show_form)
 
 
-def pick_run(states: Sequence[RunState]) -> str:
+def pick_run(runs: Sequence[Run]) -> Run:
     """Return the run that the reader chooses."""
-    rows = training_comparison.rows()
-    by_id = {state.run_id: state for state in states}
-    default = next((state.run_id for state in states if state.status in ("running", "finished")), states[0].run_id)
-    return components.url_choice(
+    by_id = {run.id: run for run in runs}
+    default = next((run.id for run in runs if run.status in ("running", "finished")), runs[0].id)
+    chosen = components.url_choice(
         st.selectbox,
         "Run",
         list(by_id),
         param="run",
         default=default,
-        format_func=lambda run_id: training_comparison.label(by_id[run_id], rows),
+        format_func=lambda run_id: training_comparison.label(by_id[run_id]),
     )
+    return by_id[chosen]
 
 
-def head(row: dict[str, Any], spec: TrainSpec) -> None:
+def head(run: Run, spec: TrainSpec) -> None:
     """Name a run, its data and what it belongs to."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        name = words.escaped(words.shortened(row["dataset"], 60))
-        made = " :blue-badge[reconstructed]" if row["dataset_source"] else ""
+        name = words.escaped(words.shortened(run.dataset, 60))
+        made = " :blue-badge[reconstructed]" if run.source else ""
         leaky = " :red-badge[:material/warning: leaky split]" if spec.leaky_split else ""
-        synthetic = f" {components.SYNTHETIC}" if row["synthetic"] else ""
+        synthetic = f" {components.SYNTHETIC}" if run.synthetic else ""
         st.markdown(f"**{words.escaped(spec.network.title)}** on **{name}**{made}{synthetic}{leaky}")
         st.button(
             "Use these settings in a new run", icon=":material/edit:", type="tertiary", on_click=copy_settings,
             args=(spec,),
         )  # fmt: skip
-        if row["study"]:
+        if run.study:
             st.button(
                 "Compare with the runs of its submission", icon=":material/compare_arrows:", type="tertiary",
-                on_click=training_comparison.show_study, args=(row["study"],),
+                on_click=training_comparison.show_study, args=(run.study,),
             )  # fmt: skip
     st.caption(words.escaped(f"{spec.settings}, seed {spec.training.seed}"))
-    components.own_page_link(row["run_id"], "Settings, versions, command and files of this run")
+    components.own_page_link(run.id, "Settings, versions, command and files of this run")
 
 
-def run_view(run_id: str) -> None:
+def run_view(run: Run) -> None:
     """Show one run, from where it is or what it reached down to single layers."""
-    state = data.run_state(run_id)
-    row = data.run(run_id)
-    if row is None or state is None:
+    if not data.is_recorded(run.id):
         st.info("This run is being recorded.", icon=":material/hourglass_top:")
-        training_results.until_recorded(run_id)
+        training_results.until_recorded(run.id)
         return
-    spec = training_spec_from_dict(data.spec_of(row))
-    head(row, spec)
-    steps = data.steps(run_id)
-    if state.ended:
-        run_progress.ended_early(state)
+    spec = run.told(TrainSpec)
+    head(run, spec)
+    steps = data.steps(run.id)
+    if run.ended:
+        run_progress.ended_early(run)
     else:
         training_forms.no_worker()
-        training_results.live(run_id, spec, tuple(steps["status"]))
+        training_results.live(run.id, spec, tuple(steps["status"]))
     trained = steps[steps["status"] == "finished"]
     if trained.empty:
-        if state.ended:
+        if run.ended:
             st.caption("No step of this run was trained to its end.")
             if len(steps):
                 training_results.ladder(steps)
-                training_results.step_section(row, spec, steps)
-        training_results.log_section(run_id)
+                training_results.step_section(run, spec, steps)
+        training_results.log_section(run.id)
         return
-    results(row, spec, steps, trained)
+    results(run, spec, steps, trained)
 
 
-def results(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame, trained: pd.DataFrame) -> None:
+def results(run: Run, spec: TrainSpec, steps: pd.DataFrame, trained: pd.DataFrame) -> None:
     """Show what the steps of a run reached."""
     depends = (len(trained), str(trained["finished_at"].max()), components.theme())
     training_results.answer(spec, trained)
     training_results.ladder(steps)
     if len(trained) > 1:
-        training_results.size_section(row["run_id"], trained, depends)
-    training_results.step_section(row, spec, steps)
+        training_results.size_section(run.id, trained, depends)
+    training_results.step_section(run, spec, steps)
     if len(steps) > 1:
-        training_results.layers_section(row, spec, steps)
-    training_results.data_section(row)
-    training_results.log_section(row["run_id"])
-    training_results.files_section(row)
+        training_results.layers_section(run, spec, steps)
+    training_results.data_section(run.id)
+    training_results.log_section(run.id)
+    training_results.files_section(run)
 
 
 def view() -> None:
@@ -123,14 +120,14 @@ def view() -> None:
         with st.container(border=True):
             training_forms.form()
         return
-    states = [state for state in components.run_states() if state.trains]
-    if not states:
+    runs = [run for run in components.runs() if run.trains]
+    if not runs:
         nothing_trained()
         training_forms.no_worker()
     elif chosen == "Runs":
-        run_view(pick_run(states))
+        run_view(pick_run(runs))
     else:
-        training_comparison.compare(states)
+        training_comparison.compare(runs)
 
 
 with components.sentences():

@@ -1,15 +1,16 @@
 """Resize study: what a reconstruction still differs by when it is made small, and what networks cost there."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.specs import ResizeSpec
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.costs import count_parameters
+from core.runs import Run
 from dashboard import data, words
 from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
@@ -25,14 +26,14 @@ def show_form() -> None:
     st.query_params["tab"] = "New study"
 
 
-def copy_settings(spec: dict[str, Any]) -> None:
+def copy_settings(spec: ResizeSpec) -> None:
     """Turn to the form with a study's settings in its fields."""
-    forms.set_draft("resize", forms.draft_of(spec))
-    st.query_params["dataset"] = spec["dataset"]
+    forms.set_draft("resize", forms.draft_of(spec.to_dict()))
+    st.query_params["dataset"] = spec.dataset
     show_form()
 
 
-def parameter_counts(known: Sequence[NetworkSpec], sizes: list[tuple[int, int]]) -> tuple[pd.DataFrame, list[str]]:
+def parameter_counts(known: Sequence[NetworkSpec], sizes: Sequence[tuple[int, int]]) -> tuple[pd.DataFrame, list[str]]:
     """Return each network's learnable parameters at each size, and why some cannot be built there."""
     rows, reasons = [], []
     for network in known:
@@ -46,15 +47,15 @@ def parameter_counts(known: Sequence[NetworkSpec], sizes: list[tuple[int, int]])
     return pd.DataFrame(rows), reasons
 
 
-def answer(row: dict[str, Any], spec: dict[str, Any], statistics: pd.DataFrame, counts: pd.DataFrame) -> None:
+def answer(run: Run, spec: ResizeSpec, statistics: pd.DataFrame, counts: pd.DataFrame) -> None:
     """Say at which size the reconstruction is closest, and at which the networks are smallest."""
     ssim = statistics[(statistics["metric"] == "ssim") & statistics["mean"].notna()].sort_values("mean")
-    stored_as = words.codec_text(spec["codec"], spec.get("quality"))
+    stored_as = words.codec_text(spec.codec, spec.quality)
     with st.container(border=True):
         if len(ssim):
             best, worst = ssim.iloc[-1], ssim.iloc[0]
             st.markdown(
-                f"Resized to **{_size(best['variant'])}**, original and reconstruction (k = {spec['k']}, {stored_as}) "
+                f"Resized to **{_size(best['variant'])}**, original and reconstruction (k = {spec.k}, {stored_as}) "
                 f"are most alike: mean SSIM {words.number_text(best['mean'])}. They differ most at "
                 f"{_size(worst['variant'])}, with {words.number_text(worst['mean'])}. Shrinking averages neighbouring "
                 "pixels, so a smaller image hides more of what the compression changed."
@@ -69,7 +70,7 @@ def answer(row: dict[str, Any], spec: dict[str, Any], statistics: pd.DataFrame, 
                 f"{words.number_text(totals[smallest] / 1e6, 3)} million. The article takes "
                 f"{ARTICLE_SIZE[0]} × {ARTICLE_SIZE[1]}."
             )
-    components.run_facts(row)
+    components.run_facts(run)
 
 
 def _size(variant: str) -> str:
@@ -115,7 +116,7 @@ def networks(counts: pd.DataFrame, reasons: list[str]) -> None:
     st.caption("Counted from the layers, as Keras counts trainable parameters; no network is built.")
 
 
-def table(row: dict[str, Any], statistics: pd.DataFrame) -> None:
+def table(run: Run, statistics: pd.DataFrame) -> None:
     """Show every metric at every size, and offer the figures as files."""
     st.header("Table")
     by = statistics.set_index(["metric", "variant"])
@@ -135,40 +136,32 @@ def table(row: dict[str, Any], statistics: pd.DataFrame) -> None:
         column_config={"Mean ± standard deviation": st.column_config.TextColumn(pinned=True, width=270)},
         alt="Mean and standard deviation of every metric at each size",
     )
-    run_id = row["run_id"]
     components.downloads(
-        run_id,
-        {"Statistics": lambda: data.statistics(row), "Every image and size": lambda: data.store().measurements(run_id)},
+        run.id,
+        {"Statistics": lambda: data.statistics(run), "Every image and size": lambda: data.store().measurements(run.id)},
         key="table",
     )
 
 
-def results(run_id: str) -> None:
+def results(run: Run) -> None:
     """Show a finished study."""
-    row = data.run(run_id)
-    if row is None:
-        st.info("This run is being recorded.", icon=":material/hourglass_top:")
-        return
-    spec = data.spec_of(row)
-    statistics = data.statistics(row)
+    spec = run.told(ResizeSpec)
+    statistics = data.statistics(run)
     with st.container(horizontal=True, vertical_alignment="center"):
-        name = words.escaped(words.shortened(row["dataset"], 60))
-        st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if row["synthetic"] else ""))
+        name = words.escaped(words.shortened(run.dataset, 60))
+        st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if run.synthetic else ""))
         st.button(
             "Use these settings in a new study", icon=":material/edit:", type="tertiary", on_click=copy_settings,
             args=(spec,),
         )  # fmt: skip
-    state = data.run_state(run_id)
-    if state is not None and state.failed:
-        run_progress.left_out_images(state)
-        run_progress.retry_button(state)
-    counts, reasons = parameter_counts(
-        tuple(network_choices.networks().networks.values()), [(rows, columns) for rows, columns in spec["sizes"]]
-    )
-    answer(row, spec, statistics, counts)
+    if run.failed:
+        run_progress.left_out_images(run)
+        run_progress.retry_button(run)
+    counts, reasons = parameter_counts(tuple(network_choices.networks().networks.values()), spec.sizes)
+    answer(run, spec, statistics, counts)
     metrics(statistics)
     networks(counts, reasons)
-    table(row, statistics)
+    table(run, statistics)
 
 
 view = components.url_choice(

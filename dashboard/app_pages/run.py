@@ -9,17 +9,16 @@ import pandas as pd
 import streamlit as st
 
 from core.data.splits import SPLITS
-from core.training.specs import TRAINING_SPECS
+from core.runs import Run
 from dashboard import data, words
 from dashboard.parts import components, run_progress
-from jobs.run_states import RunState
 
 SIMILAR = 5  # runs that are offered in place of an unknown one
 
 
-def unknown(run_id: str | None, states: Sequence[RunState]) -> None:
+def unknown(run_id: str | None, runs: Sequence[Run]) -> None:
     """Say that there is no such run, and offer those that come near, or the newest."""
-    known = [state.run_id for state in states]
+    known = [run.id for run in runs]
     if run_id:
         got = words.escaped(words.shortened(run_id, 80))
         st.error(f"Expected the id of a run, as in the list of jobs; there is no {got}.", icon=":material/error:")
@@ -33,41 +32,40 @@ def unknown(run_id: str | None, states: Sequence[RunState]) -> None:
     st.page_link("app_pages/jobs.py", label="All jobs", icon=":material/view_list:", help="")
 
 
-def head(state: RunState, row: dict[str, Any] | None) -> None:
+def head(run: Run) -> None:
     """Say what the run is, how it stands, and where its results are shown."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"{components.status_text(state.status)} **{words.KINDS.get(state.kind, state.kind)}** of "
-            f"{words.escaped(words.shortened(state.dataset, 60))}"
-            + (f" {components.SYNTHETIC}" if state.synthetic else "")
+            f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** of "
+            f"{words.escaped(words.shortened(run.dataset, 60))}" + (f" {components.SYNTHETIC}" if run.synthetic else "")
         )
-    st.code(state.run_id, language=None)
-    if state.error:
-        st.error(words.sentence(state.error), icon=":material/error:")
+    st.code(run.id, language=None)
+    if run.error:
+        st.error(words.sentence(run.error), icon=":material/error:")
     with st.container(horizontal=True):
-        if state.kind in components.PAGES:
-            components.run_link(state.run_id, state.kind, "Its results", icon=":material/query_stats:")
-        if state.kind in TRAINING_SPECS:
+        if run.kind in components.PAGES:
+            components.run_link(run.id, run.kind, "Its results", icon=":material/query_stats:")
+        if run.trains:
             for page, label, icon in (("tables", "Tables", "table_chart"), ("claims", "Claims", "rule")):
                 st.page_link(
                     f"app_pages/{page}.py",
                     label=label,
                     icon=f":material/{icon}:",
-                    query_params={"runs": state.run_id} if page == "tables" else None,
+                    query_params={"runs": run.id} if page == "tables" else None,
                     help="",
                 )
         st.page_link(
             "app_pages/datasets.py",
             label="Its data set",
             icon=":material/photo_library:",
-            query_params={"dataset": state.dataset},
+            query_params={"dataset": run.dataset},
             help="",
         )
 
 
-def training(row: dict[str, Any]) -> None:
+def training(run: Run) -> None:
     """Show what a training run was fed and what its steps came to."""
-    splits, notes = data.run_splits(row["run_id"]), data.training_notes(row["run_id"])
+    splits, notes = data.run_splits(run.id), data.training_notes(run.id)
     st.header("Images really reached")
     if splits.empty:
         st.caption("Not divided yet.")
@@ -76,7 +74,7 @@ def training(row: dict[str, Any]) -> None:
         st.caption("Images; in brackets lesions, and the images asked for where that is another number.")
     for note in notes:
         st.markdown(f"- {words.escaped(note)}")
-    steps = data.steps(row["run_id"])
+    steps = data.steps(run.id)
     st.header("Steps")
     if steps.empty:
         st.caption("No step has begun yet.")
@@ -150,11 +148,11 @@ def confusion(step: dict[str, Any]) -> None:
     st.table(table, border="horizontal", alt=f"Confusion matrix of {step['name']} on the test images")
 
 
-def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
+def files(run: Run, steps: pd.DataFrame) -> None:
     """Offer rows and weights; say where weights lie that are not on this host."""
     st.header("Files")
-    run_id = row["run_id"]
-    if row["kind"] in TRAINING_SPECS:
+    run_id = run.id
+    if run.trains:
         frames = {
             "Steps": lambda: steps,
             "Epochs": lambda: data.store().epochs([run_id]),
@@ -162,12 +160,12 @@ def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
         }
     else:
         frames = {
-            "Statistics": lambda: data.statistics(row),
-            "Sizes": lambda: data.storage(row),
+            "Statistics": lambda: data.statistics(run),
+            "Sizes": lambda: data.storage(run),
             "Every image": lambda: data.store().measurements(run_id),
         }
     components.downloads(run_id, frames, key="rows")
-    if row["kind"] not in TRAINING_SPECS:
+    if not run.trains:
         return
     elsewhere = []
     with st.container(horizontal=True):
@@ -205,32 +203,31 @@ def files(row: dict[str, Any], steps: pd.DataFrame) -> None:
             st.caption(words.escaped(text))
 
 
-def show(state: RunState) -> None:
+def show(run: Run) -> None:
     """Show one run from its id down to its log."""
-    row = data.run(state.run_id)
-    head(state, row)
-    if not state.ended:
-        run_progress.live_progress(state.run_id)
-    if row is None:
+    head(run)
+    if not run.ended:
+        run_progress.live_progress(run.id)
+    if not data.is_recorded(run.id):
         st.info("This run is being recorded.", icon=":material/hourglass_top:")
         return
     st.header("Facts")
-    components.facts(row)
-    steps = data.steps(state.run_id)
-    if row["kind"] in TRAINING_SPECS:
-        training(row)
+    components.facts(run)
+    steps = data.steps(run.id)
+    if run.trains:
+        training(run)
     else:
-        run_progress.left_out_images(state)
-    files(row, steps)
+        run_progress.left_out_images(run)
+    files(run, steps)
     st.header("Log")
-    components.log(state.run_id)
+    components.log(run.id)
 
 
 run_id = st.query_params.get("run")
-states = components.run_states()
-state = next((each for each in states if each.run_id == run_id), None)
+runs = components.runs()
+run = next((each for each in runs if each.id == run_id), None)
 with components.sentences():
-    if state is None:
-        unknown(run_id, states)
+    if run is None:
+        unknown(run_id, runs)
     else:
-        show(state)
+        show(run)

@@ -29,12 +29,12 @@ def copy_settings(spec: ArticleSpec) -> None:
 def pick_study() -> str | None:
     """Return the study that the reader chooses, or None (and what to do) where there is none."""
     wanted = st.query_params.get("study")
-    rows = {row["study"]: row for row in data.studies().to_dict("records")}
-    if wanted and wanted not in rows and wanted.startswith("article-"):
+    known = {study.id: study for study in data.studies()}
+    if wanted and wanted not in known and wanted.startswith("article-"):
         st.info("This study is being recorded.", icon=":material/hourglass_top:")
         study_view.until_recorded(wanted)
         return None
-    if not rows:
+    if not known:
         st.info("The article's study has not been submitted yet.", icon=":material/nights_stay:")
         st.caption(
             "One submission does it all, in the order that things depend on each other: the SVD sweep, the "
@@ -46,10 +46,10 @@ def pick_study() -> str | None:
     return components.url_choice(
         st.selectbox,
         "Study",
-        [str(study) for study in rows],
+        list(known),
         param="study",
         format_func=lambda study: (
-            f"{components.moment(rows[study]['submitted_at'])} · {words.shortened(rows[study]['dataset'], 40)}"
+            f"{components.moment(known[study].submitted_at)} · {words.shortened(known[study].dataset, 40)}"
         ),
     )
 
@@ -59,10 +59,10 @@ def show(study: str) -> None:
     state = data.study(study)
     if state is None:
         return
-    known = data.datasets().set_index("name")["synthetic"]
+    synthetic_names = data.datasets().set_index("name")["synthetic"]
     with st.container(horizontal=True, vertical_alignment="center"):
         name = words.escaped(words.shortened(state.spec.dataset, 60))
-        synthetic = f" {components.SYNTHETIC}" if known.get(state.spec.dataset, False) else ""
+        synthetic = f" {components.SYNTHETIC}" if synthetic_names.get(state.spec.dataset, False) else ""
         networks = ", ".join(network.name for network in state.spec.networks)
         st.markdown(f"**{name}**{synthetic} · {words.escaped(networks)}")
         st.button(

@@ -1,6 +1,5 @@
 """SVD sweeps: start one, watch it, and read what it found, from the answer down to single images."""
 
-import json
 from typing import Any
 
 import pandas as pd
@@ -9,9 +8,10 @@ import streamlit as st
 from core.compression.metrics import METRICS, METRICS_BY_NAME
 from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.rivals import rate_points
-from core.compression.specs import RivalsSpec, measuring_spec_from_dict
+from core.compression.specs import RivalsSpec, SweepSpec
 from core.compression.svd import break_even_k
 from core.errors import SpecError
+from core.runs import Run
 from dashboard import data, words
 from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
@@ -26,14 +26,14 @@ def show_form() -> None:
     st.query_params["tab"] = "New sweep"
 
 
-def copy_settings(spec: dict[str, Any]) -> None:
+def copy_settings(spec: SweepSpec) -> None:
     """Turn to the form with a run's settings in its fields."""
-    forms.set_draft("sweep", forms.draft_of(spec))
-    st.query_params["dataset"] = spec["dataset"]
+    forms.set_draft("sweep", forms.draft_of(spec.to_dict()))
+    st.query_params["dataset"] = spec.dataset
     show_form()
 
 
-def answer(row: dict[str, Any], spec: dict[str, Any], storage: pd.DataFrame, rule: dict[str, Any] | None) -> None:
+def answer(run: Run, spec: SweepSpec, storage: pd.DataFrame, rule: dict[str, Any] | None) -> None:
     """Say which k, what it saves, and how much of that is SVD's doing."""
     largest = storage.iloc[-1]
     k = rule["k"] if rule and words.known(rule["k"]) else None
@@ -49,33 +49,33 @@ def answer(row: dict[str, Any], spec: dict[str, Any], storage: pd.DataFrame, rul
                 f"{words.count_text(sizes['identical'])} of them equal their original exactly; "
                 "PSNR is undefined for those."
             )
-    codec = words.codec_text(spec["codec"], spec.get("quality"))
+    codec = words.codec_text(spec.codec, spec.quality)
     with st.grid(5, min_column_width=140):
         st.metric("k\\*" if k is not None else "Largest k", f"{int(sizes['k']):,}", border=True)
         st.metric("Source / stored", _ratio(sizes["ratio"]), border=True)
         st.metric(f"{codec} alone", _ratio(sizes["control_ratio"]), border=True)
         st.metric("SVD adds", words.gain_text(sizes["svd_gain"]), border=True)
         st.metric("Storage saved", words.percent_text(sizes["saved_percent"]), border=True)
-    components.run_facts(row)
+    components.run_facts(run)
 
 
 def _ratio(value: object) -> str:
     return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
 
 
-def drawn_from(row: dict[str, Any]) -> tuple[object, ...]:
+def drawn_from(run: Run) -> tuple[object, ...]:
     """Return what a chart of a finished run depends on: the run, when it finished, and the theme."""
-    return (row["run_id"], str(row["finished_at"]), components.theme())
+    return (run.id, str(run.finished_at), components.theme())
 
 
-def metrics(row: dict[str, Any], statistics: pd.DataFrame, ks: list[int]) -> None:
+def metrics(run: Run, statistics: pd.DataFrame, ks: list[int]) -> None:
     """Chart every metric against k: the main ones large, all others small."""
     st.header("Quality against k")
     st.caption("Line: mean over the images. Band: one standard deviation either way. Dashed: k that a rule chooses.")
     for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
         for column, name in zip(st.columns(2), names, strict=True):
             with column:
-                metric_chart(row, statistics, name, ks)
+                metric_chart(run, statistics, name, ks)
     with st.expander("All other metrics", icon=":material/grid_view:", on_change="rerun", key="all_metrics") as others:
         if others.open:
             rest = [metric.name for metric in METRICS if metric.name not in MAIN_METRICS]
@@ -83,38 +83,38 @@ def metrics(row: dict[str, Any], statistics: pd.DataFrame, ks: list[int]) -> Non
                 lambda: charts.small_multiples(statistics, rest, ks, theme=components.theme()),
                 alt="All other metrics against k",
                 key="small",
-                depends=drawn_from(row),
+                depends=drawn_from(run),
             )
 
 
-def metric_chart(row: dict[str, Any], statistics: pd.DataFrame, name: str, ks: list[int]) -> None:
+def metric_chart(run: Run, statistics: pd.DataFrame, name: str, ks: list[int]) -> None:
     """Chart one metric with its definition."""
     metric = METRICS_BY_NAME[name]
     components.chart(
         lambda: charts.metric_against_k(statistics, name, ks, theme=components.theme()),
         alt=f"{metric.label} against k",
         key=f"metric_{name}",
-        depends=drawn_from(row),
+        depends=drawn_from(run),
     )
     undefined = int(statistics.loc[statistics["metric"] == name, "undefined"].max())
     missing = f" Undefined for up to {words.count_of(undefined, 'image')} at a k." if undefined else ""
     st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}.{missing}"))
 
 
-def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, Any], ks: list[int]) -> None:
+def storage_section(run: Run, storage: pd.DataFrame, spec: SweepSpec, ks: list[int]) -> None:
     """Chart the four sizes against k."""
     st.header("Storage against k")
     size = storage.iloc[-1]
     even = None
     if words.known(size["height"]) and words.known(size["width"]):
-        even = break_even_k(int(size["height"]), int(size["width"]), spec["mode"])
+        even = break_even_k(int(size["height"]), int(size["width"]), spec.mode)
     components.chart(
         lambda: charts.storage_against_k(storage, even, ks, theme=components.theme()),
         alt="Source, stored, control and factor bytes against k",
         key="storage",
-        depends=drawn_from(row),
+        depends=drawn_from(run),
     )
-    codec = words.codec_text(spec["codec"], spec.get("quality"))
+    codec = words.codec_text(spec.codec, spec.quality)
     note = (
         f"Source: the files as they came. Stored: the reconstructions as {codec}. Control: the same files as {codec} "
         "without SVD. Factors: U, Σ and V in float16."
@@ -124,11 +124,11 @@ def storage_section(row: dict[str, Any], storage: pd.DataFrame, spec: dict[str, 
     st.caption(note)
 
 
-def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> None:
+def rivals_section(run: Run, spec: SweepSpec, k: int | None) -> None:
     """Put the sweep beside the same images through other codecs, or offer to measure those."""
     st.header("Rivals without SVD")
-    state = rivals_of(row, spec)
-    if state is None:
+    rivals = rivals_of(run, spec)
+    if rivals is None:
         st.markdown("How do plain JPEG, WebP and AVIF do on the same images, at what size and quality?")
         st.button(
             "Measure the rivals",
@@ -138,23 +138,20 @@ def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> 
             kwargs={"done": "Queued"},
         )
         return
-    if not state.ended:
-        run_progress.live_progress(state.run_id)
+    if not rivals.ended:
+        run_progress.live_progress(rivals.id)
         return
-    if state.status != "finished":
-        run_progress.ended_early(state)
-        return
-    rivals = data.run(state.run_id)
-    if rivals is None:
+    if rivals.status != "finished":
+        run_progress.ended_early(rivals)
         return
     metric = st.segmented_control(
         "Quality by", ["ssim", "psnr", "haralick_distance"], default="ssim", key="rate_metric", bind="query-params",
         format_func=words.metric_label, required=True,
     )  # fmt: skip
-    ours = rate_points(data.statistics(row), data.storage(row))
+    ours = rate_points(data.statistics(run), data.storage(run))
     theirs = rate_points(data.statistics(rivals), data.storage(rivals))
     if k is not None:
-        for sentence in data.rivals_sentences(row, rivals, k, metric):
+        for sentence in data.rivals_sentences(run, rivals, k, metric):
             st.markdown(words.escaped(sentence))
     components.chart(
         charts.rate_distortion(ours, theirs, metric, k, theme=components.theme()),
@@ -164,24 +161,19 @@ def rivals_section(row: dict[str, Any], spec: dict[str, Any], k: int | None) -> 
     components.run_facts(rivals, "How the rivals were measured")
 
 
-def rivals_of(row: dict[str, Any], spec: dict[str, Any]) -> Any:
+def rivals_of(run: Run, spec: SweepSpec) -> Run | None:
     """Return the newest rivals run over the same images with the same metrics' parameters, or None."""
-    by_id = {state.run_id: state for state in components.run_states("rivals")}
-    recorded = data.runs("rivals")
-    for _, each in recorded[recorded["dataset_fingerprint"] == row["dataset_fingerprint"]].iterrows():
-        other = json.loads(each["spec"])
-        same_images = other["sample_size"] == spec["sample_size"] and (
-            spec["sample_size"] is None or other["seed"] == spec["seed"]
-        )
-        state = by_id.get(each["run_id"])
-        if same_images and other["metrics"] == spec["metrics"] and state and state.status != "cancelled":
-            return state
+    for rivals in components.runs(RivalsSpec.kind):
+        other = rivals.told(RivalsSpec)
+        same_images = rivals.fingerprint == run.fingerprint and other.sample_size == spec.sample_size
+        same_images = same_images and (spec.sample_size is None or other.seed == spec.seed)
+        if same_images and other.metrics == spec.metrics and rivals.status != "cancelled":
+            return rivals
     return None
 
 
-def submit_rivals(spec: dict[str, Any]) -> None:
+def submit_rivals(sweep: SweepSpec) -> None:
     """Start the rivals run that belongs to a sweep."""
-    sweep = measuring_spec_from_dict(spec)
     dataset = data.dataset(sweep.dataset)
     if dataset is None:
         raise SpecError(f"expected data set {sweep.dataset} to be registered; it was removed")
@@ -232,7 +224,7 @@ def arrivals_table(statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
     )
 
 
-def table_section(row: dict[str, Any], statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
+def table_section(run: Run, statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
     """Show the figures as a table, and offer them and every row as files."""
     st.header("Table")
     by = statistics.set_index(["metric", "variant"])
@@ -263,13 +255,12 @@ def table_section(row: dict[str, Any], statistics: pd.DataFrame, storage: pd.Dat
         column_config={frame.columns[0]: st.column_config.TextColumn(pinned=True, width=270)},
         alt="Mean and standard deviation of every metric, and the sizes, at each k",
     )
-    run_id = row["run_id"]
     components.downloads(
-        run_id,
+        run.id,
         {
-            "Statistics": lambda: data.statistics(row),
-            "Sizes": lambda: data.storage(row),
-            "Every image and k": lambda: data.store().measurements(run_id),
+            "Statistics": lambda: data.statistics(run),
+            "Sizes": lambda: data.storage(run),
+            "Every image and k": lambda: data.store().measurements(run.id),
         },
         key="table",
     )
@@ -281,7 +272,7 @@ def _add_row(columns: dict[str, list[str]], label: str, values: list[str]) -> No
 
 
 @st.fragment
-def worst_section(row: dict[str, Any], storage: pd.DataFrame, default_k: int) -> None:
+def worst_section(run: Run, storage: pd.DataFrame, default_k: int) -> None:
     """Show the images that a metric judges worst at a k; each opens in the inspector."""
     st.header("Worst images")
     ks = [int(k) for k in storage["k"]]
@@ -293,41 +284,36 @@ def worst_section(row: dict[str, Any], storage: pd.DataFrame, default_k: int) ->
             format_func=words.metric_label, key="metric", bind="query-params",
         )  # fmt: skip
         k = st.segmented_control("At k", ks, key="k", bind="query-params", required=True)
-    worst = data.worst_images(row, metric, f"k={k}")
+    worst = data.worst_images(run, metric, f"k={k}")
     if worst.empty:
         st.caption("This metric is undefined for every image at this k.")
         return
-    dataset = data.dataset(row["dataset"])
-    records = data.records(row["dataset"])
+    dataset = data.dataset(run.dataset)
+    records = data.records(run.dataset)
     with st.grid("auto", min_column_width=130, gap="small"):
         for image_id, value in zip(worst["image_id"].astype(str), worst["value"], strict=True):
             with st.container(gap="xsmall"):
                 record = records.get(image_id)
                 if dataset is not None and record is not None:
                     components.thumbnail(dataset.root / record.path, record.sha256, image_id)
-                components.inspector_link(row["dataset"], image_id, words.shortened(image_id, 20), k)
+                components.inspector_link(run.dataset, image_id, words.shortened(image_id, 20), k)
                 st.caption(words.escaped(words.metric_text(METRICS_BY_NAME[metric], value)))
 
 
-def results(run_id: str) -> None:
+def results(run: Run) -> None:
     """Show a finished sweep, from the answer down to single images."""
-    row = data.run(run_id)
-    if row is None:
-        st.info("This run is being recorded.", icon=":material/hourglass_top:")
-        return
-    spec = data.spec_of(row)
-    storage, statistics, rules = data.storage(row), data.statistics(row), data.optimal_k(row)
+    spec = run.told(SweepSpec)
+    storage, statistics, rules = data.storage(run), data.statistics(run), data.optimal_k(run)
     with st.container(horizontal=True, vertical_alignment="center"):
-        name = words.escaped(words.shortened(row["dataset"], 60))
-        st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if row["synthetic"] else ""))
+        name = words.escaped(words.shortened(run.dataset, 60))
+        st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if run.synthetic else ""))
         st.button(
             "Use these settings in a new sweep", icon=":material/edit:", type="tertiary", on_click=copy_settings,
             args=(spec,),
         )  # fmt: skip
-    state = data.run_state(run_id)
-    if state is not None and state.failed:
-        run_progress.left_out_images(state)
-        run_progress.retry_button(state)
+    if run.failed:
+        run_progress.left_out_images(run)
+        run_progress.retry_button(run)
     rule = None
     if len(rules):
         chosen = st.segmented_control(
@@ -341,15 +327,15 @@ def results(run_id: str) -> None:
         )
         rule = data.plain_row(rules[rules["rule"] == chosen].iloc[0])
     k = int(rule["k"]) if rule and rule["k"] is not None else None
-    answer(row, spec, storage, rule)
+    answer(run, spec, storage, rule)
     # Every rule's k is marked, so that another rule needs no chart to be drawn anew.
     ks = [int(each) for each in rules["k"].dropna()] if len(rules) else []
-    metrics(row, statistics, ks)
-    storage_section(row, storage, spec, ks)
-    rivals_section(row, spec, k)
+    metrics(run, statistics, ks)
+    storage_section(run, storage, spec, ks)
+    rivals_section(run, spec, k)
     rules_section(rules, statistics, storage)
-    table_section(row, statistics, storage)
-    worst_section(row, storage, k or int(storage["k"].iloc[-1]))
+    table_section(run, statistics, storage)
+    worst_section(run, storage, k or int(storage["k"].iloc[-1]))
 
 
 view = components.url_choice(

@@ -69,7 +69,7 @@ def narrowed(trained: pd.DataFrame, own: pd.DataFrame, dataset: str, versions: t
         seeds = several("Seeds", own["seed"].sort_values().astype(str), "seeds", "all")
         studies = several("Studies", own["study"].dropna(), "studies", "all")
     with right:
-        texts = pd.concat([of_table(own, number)["settings"] for number in (5, 6)])
+        texts = pd.concat([of_table(own, number)["settings"].map(str) for number in (5, 6)])
         settings = several("Settings", texts, "settings", "the newest of each network")
         runs = several("Single runs, whatever their data and settings", trained["run_id"].iloc[::-1], "runs", "all")
         every = st.toggle("Older settings too", key="older", bind="query-params", disabled=bool(settings or runs))

@@ -14,6 +14,7 @@ from core.networks.architectures import CLASSES, NetworkSpec
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
 from core.networks.plain_yaml import MOST_DIGITS
+from core.runs import told_apart
 from core.specs import labelled
 from core.training.algorithm2 import State, Step, record
 from core.training.specs import CRITERIA, TrainSpec
@@ -161,7 +162,7 @@ def differing_settings(specs: Mapping[str, TrainSpec]) -> pd.DataFrame:
 def over_seeds(steps: pd.DataFrame) -> pd.DataFrame:
     """Average the steps of runs that differ in their seed alone: a row a group, in the order in which they come.
 
-    steps: as `Store.trained_steps` gives them. Columns: `ALIKE`, parameters, n, seeds, then for each of `FIGURES` its
+    steps: as `Store.trainings` gives them. Columns: `ALIKE`, parameters, n, seeds, then for each of `FIGURES` its
     mean and `<figure>_std`, the sample deviation, missing for n = 1. Of a seed trained twice the later run counts, so
     that n counts seeds.
     """
@@ -206,18 +207,12 @@ def curves_over_seeds(epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame
 def group_names(steps: pd.DataFrame) -> list[str]:
     """Name the group that each step belongs to by what sets the groups apart, network and step at least."""
     varying = [column for column in ("dataset", "version", "settings") if steps[column].nunique() > 1]
-    shown = steps.assign(settings=without_common_parts(list(steps["settings"])))
+    _, own = told_apart(steps["settings"])
+    shown = steps.assign(settings=[", ".join(own[key]) for key in steps["settings"]])
     return [
         " · ".join(str(values[column]) for column in ("network", "name", *varying) if values[column])
         for values in shown[list(ALIKE)].to_dict("records")
     ]
-
-
-def without_common_parts(settings: Sequence[str]) -> list[str]:
-    """Return settings texts, see `TrainSpec.settings`, without the parts that all of them have."""
-    parts = [text.split(", ") for text in settings]
-    common = set.intersection(*map(set, parts)) if parts else set()
-    return [", ".join(part for part in each if part not in common) for each in parts]
 
 
 def chosen_rows(steps: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:

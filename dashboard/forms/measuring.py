@@ -325,13 +325,13 @@ def start_panel(
         except DermSlimError as error:
             st.session_state["problem"] = str(error)
         else:
-            data.forget_states()
+            data.forget_runs()
             opened(submission.run_id)
         st.rerun()
 
     # No callback of a button starts anything: it would know the fields only as they were before the one left last.
     if identical is not None:
-        state = data.run_state(identical)
+        state = data.run(identical)
         when = f"finished {words.ago_text(state.finished_at)}" if state and state.ended else "is being measured now"
         st.info(f"A run with exactly these settings on exactly these images {when}.", icon=":material/content_copy:")
         with st.container(horizontal=True):

@@ -323,7 +323,7 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
         except DermSlimError as error:
             st.session_state["problem"] = str(error)
         else:
-            data.forget_states()
+            data.forget_runs()
             st.query_params["study"] = study
             st.query_params["tab"] = "Study"
         st.rerun()

@@ -416,7 +416,7 @@ def identical_runs(there: Sequence[str], wanted: int) -> bool:
     """Offer runs with exactly these settings; return whether they are to be trained anew all the same."""
     every = len(there) == wanted
     subject = "A run" if wanted == 1 else "Every one of these runs" if every else f"{len(there)} of these {wanted} runs"
-    states = [data.run_state(run_id) for run_id in there]
+    states = [data.run(run_id) for run_id in there]
     under_way = any(state is not None and not state.ended for state in states)
     st.info(
         f"{subject} with exactly these settings on exactly these images "
@@ -449,7 +449,7 @@ def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) 
     except DermSlimError as error:
         st.session_state["problem"] = str(error)
     else:
-        data.forget_states()
+        data.forget_runs()
         st.session_state["done"] = f"{words.count_of(len(submissions), 'run')} queued"
         opened([submissions[0].run_id])
     st.rerun()

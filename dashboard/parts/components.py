@@ -19,12 +19,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.compression.specs import measuring_spec_from_dict
+from core.compression.specs import MeasuringSpec
 from core.errors import DermSlimError, QueueUnavailable
-from core.training.specs import TRAINING_SPECS
+from core.runs import Run
+from core.training.specs import TrainSpec
 from dashboard import data, words
 from dashboard.parts import pictures
-from jobs.run_states import RunState
 
 PAGES = {  # where a run of each kind is shown, and the query parameter that names it there
     "svd-sweep": ("app_pages/sweeps.py", "run"),
@@ -86,7 +86,7 @@ def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
         st.session_state["problem"] = str(error)
     else:
         st.session_state["done"] = done
-    data.forget_states()
+    data.forget_runs()
 
 
 def show_outcome() -> None:
@@ -140,7 +140,7 @@ def health_banner() -> None:
 
 
 def _trainings_that_wait() -> None:
-    waiting_trainings = [state for state in data.run_states() if state.trains and state.status in WAITING]
+    waiting_trainings = [run for run in data.runs() if run.trains and run.status in WAITING]
     if waiting_trainings:
         st.warning(
             f"{words.count_of(len(waiting_trainings), 'training run')} cannot go on until one runs: "
@@ -187,21 +187,20 @@ def url_choice(
 
 def pick_run(kind: str, noun: str, *, param: str, icon: str, new: Callable[[], None]) -> str | None:
     """Return the run of this kind that the reader chooses, or None (and what to do) where there is none."""
-    states = run_states(kind)
-    if not states:
+    known = runs(kind)
+    if not known:
         st.info(f"No {noun} has been measured yet.", icon=icon)
         st.button(f"New {noun}", type="primary", icon=":material/add:", on_click=new)
         return None
-    rows = recorded_rows(kind)
-    by_id = {state.run_id: state for state in states}
-    finished = next((state.run_id for state in states if state.status == "finished"), states[0].run_id)
+    by_id = {run.id: run for run in known}
+    finished = next((run.id for run in known if run.status == "finished"), known[0].id)
     return url_choice(
         st.selectbox,
         noun.capitalize(),
         list(by_id),
         param=param,
         default=finished,
-        format_func=lambda run_id: state_label(by_id[run_id], rows),
+        format_func=lambda run_id: words.run_label(by_id[run_id], reader_zone()),
     )
 
 
@@ -291,79 +290,62 @@ def status_text(status: str) -> str:
     return f":{words.STATUS_COLOURS[status]}-badge[{words.STATUS_ICONS[status]} {status}]"
 
 
-def run_states(kind: str | None = None) -> list[RunState]:
+def runs(kind: str | None = None) -> list[Run]:
     """Return the runs of a kind, newest first; a sentence and none where the store cannot be read."""
     try:
-        return [state for state in data.run_states() if kind in (None, state.kind)]
+        return [run for run in data.runs() if kind in (None, run.kind)]
     except DermSlimError as error:
         st.error(words.sentence(error), icon=":material/error:")
         return []
 
 
-def state_label(state: RunState, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a run's name in lists; its settings are known once it is recorded."""
-    if state.run_id in rows:
-        return words.run_label(rows[state.run_id], reader_zone())
-    synthetic = " (synthetic)" if state.synthetic else ""
-    return f"{moment(state.submitted_at)} · {words.shortened(state.dataset, 32)}{synthetic}"
-
-
-def recorded_rows(kind: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return the recorded runs of a kind by id."""
-    return {row["run_id"]: data.plain_row(row) for _, row in data.runs(kind).iterrows()}
-
-
 # -- facts ---------------------------------------------------------------------------------------------------------
 
 
-def run_facts(row: Mapping[str, Any], title: str = "How this was measured") -> None:
+def run_facts(run: Run, title: str = "How this was measured") -> None:
     """Show where a figure comes from: run, data set, settings, versions, and the command that repeats it."""
     with st.expander(title, icon=":material/fact_check:"):
-        facts(row)
-        own_page_link(row["run_id"], "All about this run")
+        facts(run)
+        own_page_link(run.id, "All about this run")
 
 
-def facts(row: Mapping[str, Any]) -> None:
-    """Show a run's facts and the command that repeats it. row: the store's, of a run of any kind."""
-    spec = json.loads(row["spec"])
-    own = _training_facts(row, spec) if spec["kind"] in TRAINING_SPECS else _measuring_facts(row, spec)
-    st.table({**own, **_common_facts(row)}, border="horizontal", width="stretch", alt="Facts of the run")
-    if row["command"]:
+def facts(run: Run) -> None:
+    """Show a run's facts and the command that repeats it."""
+    own = _training_facts(run, run.spec) if isinstance(run.spec, TrainSpec) else _measuring_facts(run, run.spec)
+    st.table({**_named(run), **own, **_common_facts(run)}, border="horizontal", width="stretch", alt="Facts of the run")
+    if run.command:
         st.caption("Repeat it from the project's folder with")
-        st.code(row["command"], language=None, wrap_lines=True)
+        st.code(run.command, language=None, wrap_lines=True)
 
 
-def _named(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
-    synthetic = f" {SYNTHETIC}" if row["synthetic"] else ""
-    source = f", made from {words.escaped(row['dataset_source'])}" if row["dataset_source"] else ""
+def _named(run: Run) -> dict[str, str]:
+    synthetic = f" {SYNTHETIC}" if run.synthetic else ""
+    source = f", made from {words.escaped(run.source)}" if run.source else ""
     return {
-        "Run": f"`{row['run_id']}`" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
-        "Data set": f"{words.escaped(row['dataset'])}{source}{synthetic}",
-        "Fingerprint of its images": f"`{row['dataset_fingerprint'][:16]}`",
-        "Settings": words.escaped(words.spec_text(spec)),
+        "Run": f"`{run.id}`" + (f", attempt {run.attempt}" if run.attempt > 1 else ""),
+        "Data set": f"{words.escaped(run.dataset)}{source}{synthetic}",
+        "Fingerprint of its images": f"`{run.fingerprint[:16]}`",
+        "Settings": words.escaped(words.spec_text(run.spec)),
     }
 
 
-def _measuring_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
-    parameters = measuring_spec_from_dict(spec).metrics
+def _measuring_facts(run: Run, spec: MeasuringSpec) -> dict[str, str]:
     return {
-        **_named(row, spec),
-        "Seed": str(spec["seed"]),
-        "Changed pixels": f"differ by more than {parameters.changed_threshold} levels",
-        "Low frequencies": f"up to {parameters.radial_cutoff:g} cycles a pixel",
-        "Images": f"{words.count_text(row['measured'])} measured of {words.count_text(row['total'])}"
-        + (f", {words.count_text(row['failed'])} failed" if row["failed"] else ""),
+        "Seed": str(spec.seed),
+        "Changed pixels": f"differ by more than {spec.metrics.changed_threshold} levels",
+        "Low frequencies": f"up to {spec.metrics.radial_cutoff:g} cycles a pixel",
+        "Images": f"{words.count_text(run.done)} measured of {words.count_text(run.total)}"
+        + (f", {words.count_text(run.failed)} failed" if run.failed else ""),
     }
 
 
-def _training_facts(row: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+def _training_facts(run: Run, spec: TrainSpec) -> dict[str, str]:
     return {
-        **_named(row, spec),
-        "Seed": f"{spec['training']['seed']}; of the split {spec['split_seed']}",
-        "Device asked for": spec["device"],
-        "Study": f"`{row['study']}`" if row["study"] else words.NONE,
-        "Epochs": f"{words.count_text(row['measured'])} trained of {words.count_text(row['total'])}"
-        + (f", {words.count_of(row['failed'], 'step')} failed" if row["failed"] else ""),
+        "Seed": f"{spec.training.seed}; of the split {spec.split_seed}",
+        "Device asked for": spec.device,
+        "Study": f"`{run.study}`" if run.study else words.NONE,
+        "Epochs": f"{words.count_text(run.done)} trained of {words.count_text(run.total)}"
+        + (f", {words.count_of(run.failed, 'step')} failed" if run.failed else ""),
     }
 
 
@@ -372,15 +354,15 @@ def _code(version: str | None, revision: str | None) -> str:
     return f"{known}, " + (f"`{revision}`" if revision else "not a git checkout")
 
 
-def _common_facts(row: Mapping[str, Any]) -> dict[str, str]:
-    versions = json.loads(row["versions"]) if row["versions"] else {}
-    work = f"; {words.duration_text(row['work_seconds'])} of work" if words.known(row["work_seconds"]) else ""
-    finished = f"{moment(row['finished_at'])}, after {words.duration_text(row['seconds'])}{work}"
+def _common_facts(run: Run) -> dict[str, str]:
+    versions = json.loads(run.versions) if run.versions else {}
+    work = f"; {words.duration_text(run.work_seconds)} of work" if words.known(run.work_seconds) else ""
+    finished = f"{moment(run.finished_at)}, after {words.duration_text(run.seconds)}{work}"
     return {
-        "Submitted": f"{moment(row['submitted_at'])} by {words.escaped(row['submitted_by'] or 'unknown')}",
-        "Finished": finished if words.known(row["finished_at"]) else words.NONE,
-        "Workers": words.escaped(row["workers"] or "") or words.NONE,
-        "Code": _code(versions.pop("dermslim", None), row["code_revision"]),
+        "Submitted": f"{moment(run.submitted_at)} by {words.escaped(run.submitted_by or 'unknown')}",
+        "Finished": finished if run.finished_at else words.NONE,
+        "Workers": words.escaped(run.workers or "") or words.NONE,
+        "Code": _code(versions.pop("dermslim", None), run.revision),
         "Versions": words.escaped(", ".join(f"{name} {version}" for name, version in versions.items())) or words.NONE,
     }
 

@@ -7,23 +7,23 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from core.runs import Run
 from dashboard import data, words
 from dashboard.parts import components
 from jobs.connection import PRIORITIES
-from jobs.run_states import RunState
 
 
-def show_run(run_id: str | None, results: Callable[[str], None]) -> None:
+def show_run(run_id: str | None, results: Callable[[Run], None]) -> None:
     """Show a run as far as it has come: its progress, its results, or why there are none."""
-    state = data.run_state(run_id) if run_id else None
-    if state is None:
+    run = data.run(run_id) if run_id else None
+    if run is None:
         return
-    if not state.ended:
-        live_progress(state.run_id)
-    elif state.status == "finished":
-        results(state.run_id)
+    if not run.ended:
+        live_progress(run.id)
+    elif run.status == "finished":
+        results(run)
     else:
-        ended_early(state)
+        ended_early(run)
 
 
 def live_progress(run_id: str) -> None:
@@ -32,64 +32,64 @@ def live_progress(run_id: str) -> None:
 
 
 def _progress(run_id: str) -> None:
-    state = data.run_state(run_id)
-    if state is None or state.ended:
+    run = data.run(run_id)
+    if run is None or run.ended:
         st.rerun(scope="app")
     components.show_outcome()
-    st.markdown(f"{components.status_text(state.status)} `{state.run_id}`")
-    progress_bar(state)
-    controls(state)
+    st.markdown(f"{components.status_text(run.status)} `{run.id}`")
+    progress_bar(run)
+    controls(run)
 
 
-def controls(state: RunState) -> None:
+def controls(run: Run) -> None:
     """Offer what can be done about a run that has not ended."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if state.trains:
-            _training_controls(state)
-        after = "the epoch being trained now is" if state.trains else "the images being measured now are"
+        if run.trains:
+            _training_controls(run)
+        after = "the epoch being trained now is" if run.trains else "the images being measured now are"
         st.button(
-            "Cancel after the epoch" if state.trains and state.status == "running" else "Cancel",
-            key=f"cancel_{state.run_id}",
+            "Cancel after the epoch" if run.trains and run.status == "running" else "Cancel",
+            key=f"cancel_{run.id}",
             icon=":material/stop_circle:",
             help=f"{after.capitalize()} the last. What is there is kept, and a retry goes on from it.",
             on_click=components.attempt,
-            args=(cancel_run, state.run_id),
+            args=(cancel_run, run.id),
             kwargs={"done": f"Cancelling: {after} the last"},
         )
-        if state.trains and (state.status == "running" or (state.status == "suspended" and state.doing)):
+        if run.trains and (run.status == "running" or (run.status == "suspended" and run.live.doing)):
             st.button(
                 "Cancel at once",
-                key=f"cancel_now_{state.run_id}",
+                key=f"cancel_now_{run.id}",
                 icon=":material/cancel:",
                 help="In the middle of the epoch, which is lost; the last checkpoint is kept.",
                 on_click=components.attempt,
-                args=(cancel_run_at_once, state.run_id),
+                args=(cancel_run_at_once, run.id),
                 kwargs={"done": "Cancelled: the epoch that was being trained is lost"},
             )
 
 
-def _training_controls(state: RunState) -> None:
+def _training_controls(run: Run) -> None:
     """Offer to suspend or resume a training run, and to change its priority."""
-    waiting = state.status in ("suspended", "scheduled")
+    waiting = run.status in ("suspended", "scheduled")
     st.button(
-        "Start now" if state.status == "scheduled" else "Resume" if waiting else "Suspend",
-        key=f"suspend_{state.run_id}",
+        "Start now" if run.status == "scheduled" else "Resume" if waiting else "Suspend",
+        key=f"suspend_{run.id}",
         icon=":material/play_arrow:" if waiting else ":material/pause:",
         help="Goes on after the last epoch." if waiting else "Stops after the epoch being trained now and keeps it.",
         on_click=components.attempt,
-        args=(resume_run if waiting else suspend_run, state.run_id),
+        args=(resume_run if waiting else suspend_run, run.id),
         kwargs={"done": "Queued: a worker goes on with it" if waiting else "Suspended after this epoch"},
     )
-    key = f"priority_{state.run_id}_{state.priority}"  # another widget once the priority has changed
+    key = f"priority_{run.id}_{run.live.priority}"  # another widget once the priority has changed
     st.selectbox(
         "Priority",
         PRIORITIES,
-        index=PRIORITIES.index(state.priority),
+        index=PRIORITIES.index(run.live.priority),
         key=key,
         width=140,
         help="Workers empty high before normal before low. A step that is being trained is not interrupted.",
         on_change=_change_priority,
-        args=(state.run_id, key),
+        args=(run.id, key),
     )
 
 
@@ -98,25 +98,25 @@ def _change_priority(run_id: str, key: str) -> None:
     components.attempt(prioritise_run, run_id, priority, done=f"Priority {priority}")
 
 
-def progress_bar(state: RunState) -> None:
+def progress_bar(run: Run) -> None:
     """Show how far a run is, at which rate, and how long it will still take."""
-    if state.trains:
-        text = words.training_progress_text(state, components.reader_zone())
-        st.progress(min(1.0, state.done / max(1, state.total)), text=words.escaped(text))
+    if run.trains:
+        text = words.training_progress_text(run, components.reader_zone())
+        st.progress(min(1.0, run.done / max(1, run.total)), text=words.escaped(text))
         return
-    finished = state.done + state.failed
-    if state.status == "queued":
-        before = f", {words.count_of(state.position, 'run')} before it" if state.position else ""
-        st.progress(0.0, text=f"Queued{before}: {words.count_of(state.total, 'image')} to measure")
+    finished = run.done + run.failed
+    if run.status == "queued":
+        before = f", {words.count_of(run.live.position, 'run')} before it" if run.live.position else ""
+        st.progress(0.0, text=f"Queued{before}: {words.count_of(run.total, 'image')} to measure")
         return
-    parts = [f"{finished:,} of {words.count_of(state.total, 'image')}"]
-    if state.rate:
-        parts.append(f"{words.number_text(state.rate, 3)} images/s")
-    if state.seconds_left is not None:
-        parts.append(f"{words.duration_text(state.seconds_left)} left" if finished < state.total else "recording")
-    if state.failed:
-        parts.append(f"{words.count_of(state.failed, 'image')} failed")
-    st.progress(min(1.0, finished / max(1, state.total)), text=" · ".join(parts))
+    parts = [f"{finished:,} of {words.count_of(run.total, 'image')}"]
+    if run.live.rate:
+        parts.append(f"{words.number_text(run.live.rate, 3)} images/s")
+    if run.live.seconds_left is not None:
+        parts.append(f"{words.duration_text(run.live.seconds_left)} left" if finished < run.total else "recording")
+    if run.failed:
+        parts.append(f"{words.count_of(run.failed, 'image')} failed")
+    st.progress(min(1.0, finished / max(1, run.total)), text=" · ".join(parts))
 
 
 def cancel_run(run_id: str) -> None:
@@ -149,55 +149,55 @@ def retry_run(run_id: str) -> None:
     data.queues().retry(run_id)
 
 
-def retry_button(state: RunState) -> None:
+def retry_button(run: Run) -> None:
     """Offer to measure or train what an ended run has left out."""
-    if state.trains:
-        if state.ended and (state.failed or state.status != "finished"):
+    if run.trains:
+        if run.ended and (run.failed or run.status != "finished"):
             st.button(
-                "Retry from the failed step" if state.failed else "Go on from the last epoch",
-                key=f"retry_{state.run_id}",
+                "Retry from the failed step" if run.failed else "Go on from the last epoch",
+                key=f"retry_{run.id}",
                 icon=":material/replay:",
                 help="Steps before it are kept.",
                 on_click=components.attempt,
-                args=(retry_run, state.run_id),
+                args=(retry_run, run.id),
                 kwargs={"done": "Queued again: trained steps are kept"},
             )
-    elif state.ended and state.done < state.total:
+    elif run.ended and run.done < run.total:
         st.button(
-            f"Retry the {words.count_of(state.total - state.done, 'missing image')}",
-            key=f"retry_{state.run_id}",
+            f"Retry the {words.count_of(run.total - run.done, 'missing image')}",
+            key=f"retry_{run.id}",
             icon=":material/replay:",
             on_click=components.attempt,
-            args=(retry_run, state.run_id),
+            args=(retry_run, run.id),
             kwargs={"done": "Queued again: measured images are kept"},
         )
 
 
-def ended_early(state: RunState) -> None:
+def ended_early(run: Run) -> None:
     """Say why a run has ended before its work was done, where it has, and offer to go on."""
-    measured = words.done_text(state)
-    if state.status == "cancelled":
+    measured = words.done_text(run)
+    if run.status == "cancelled":
         st.warning(f"This run was cancelled with {measured}. That is kept.", icon=":material/cancel:")
-    elif state.status == "failed":
+    elif run.status == "failed":
         st.error(
-            words.sentence(state.error or "No reason was recorded"),
+            words.sentence(run.error or "No reason was recorded"),
             title=f"This run failed with {measured}",
             icon=":material/error:",
         )
-    retry_button(state)
-    left_out_images(state)
+    retry_button(run)
+    left_out_images(run)
 
 
-def left_out_images(state: RunState) -> None:
+def left_out_images(run: Run) -> None:
     """List the images, or the steps, that a run could not measure or train, with their reasons."""
-    if state.failed and state.trains:
-        steps = data.steps(state.run_id)
-        _left_out(state, steps[steps["status"] == "failed"], ("name", "failure"), "step", "trained")
-    elif state.failed:
-        _left_out(state, data.failed_images(state.run_id), ("image_id", "reason"), "image", "measured")
+    if run.failed and run.trains:
+        steps = data.steps(run.id)
+        _left_out(run, steps[steps["status"] == "failed"], ("name", "failure"), "step", "trained")
+    elif run.failed:
+        _left_out(run, data.failed_images(run.id), ("image_id", "reason"), "image", "measured")
 
 
-def _left_out(state: RunState, failures: pd.DataFrame, columns: tuple[str, str], noun: str, done: str) -> None:
+def _left_out(run: Run, failures: pd.DataFrame, columns: tuple[str, str], noun: str, done: str) -> None:
     """List what failed, where anything is recorded of it. columns: what names it, and what holds the reason."""
     if failures.empty:
         return
@@ -211,5 +211,5 @@ def _left_out(state: RunState, failures: pd.DataFrame, columns: tuple[str, str],
                 reason: st.column_config.TextColumn("Reason", width="large"),
                 "worker": "Worker",
             },
-            alt=f"{noun.capitalize()}s of run {state.run_id} that could not be {done}, with reasons",
+            alt=f"{noun.capitalize()}s of run {run.id} that could not be {done}, with reasons",
         )

@@ -25,12 +25,12 @@ from core.article.plan import (
     Standing,
 )
 from core.article.summary import accuracy_sentences, compression_sentence, study_runs, training_figures, training_runs
+from core.runs import Run
 from core.store.file import plain_rows
 from dashboard import data, words
 from dashboard.forms import study as study_form
 from dashboard.parts import components
 from jobs.connection import PRIORITIES
-from jobs.run_states import RunState
 from jobs.studies import StudyState, cancel_study, prioritise_study, resume_study, suspend_study
 from jobs.study_estimates import share_done
 
@@ -55,7 +55,7 @@ def live(study: str) -> None:
 
 def ended(state: StudyState) -> None:
     """Show a study that has ended: first what it came to."""
-    runs = run_states(state)
+    runs = runs_of(state)
     head(state, runs)
     trouble(state)
     summary(state)
@@ -65,7 +65,7 @@ def ended(state: StudyState) -> None:
 
 def fingerprint(state: StudyState) -> tuple[object, ...]:
     """Return what the page's figures depend on: how the study and each of its parts stand."""
-    parts = tuple((each.state, each.run.run_id if each.run else "") for each in state.progress.parts)
+    parts = tuple((each.state, each.run.id if each.run else "") for each in state.progress.parts)
     return (state.study, state.status, parts)
 
 
@@ -74,17 +74,17 @@ def _live(study: str, known: tuple[object, ...]) -> None:
     if state is None or fingerprint(state) != known:
         st.rerun(scope="app")
     components.show_outcome()
-    runs = run_states(state)
+    runs = runs_of(state)
     head(state, runs)
     controls(state)
     trouble(state)
     stages(state, runs)
 
 
-def run_states(state: StudyState) -> dict[str, RunState]:
+def runs_of(state: StudyState) -> dict[str, Run]:
     """Return the study's runs as the queue sees them, by id."""
     wanted = set(study_runs(state.progress))
-    return {run.run_id: run for run in components.run_states() if run.run_id in wanted}
+    return {run.id: run for run in components.runs() if run.id in wanted}
 
 
 def until_recorded(study: str) -> None:
@@ -100,7 +100,7 @@ def until_recorded(study: str) -> None:
 # -- how it stands -----------------------------------------------------------------------------------------------------
 
 
-def head(state: StudyState, runs: Mapping[str, RunState]) -> None:
+def head(state: StudyState, runs: Mapping[str, Run]) -> None:
     """Say how far the study is, and how long it will still take."""
     done, count = len(state.progress.of(FINISHED)), len(state.progress.parts)
     st.markdown(
@@ -108,18 +108,17 @@ def head(state: StudyState, runs: Mapping[str, RunState]) -> None:
         + (f" · {left_text(state, runs)}" if not state.ended else "")
         + (f" · nothing starts before {components.moment(state.starts_at)}" if state.starts_at else "")
     )
-    shares = [share_done(each, runs.get(each.run.run_id) if each.run else None) for each in state.progress.parts]
+    shares = [share_done(each, runs.get(each.run.id) if each.run else None) for each in state.progress.parts]
     st.progress(sum(shares) / count)
 
 
-def left_text(state: StudyState, runs: Mapping[str, RunState]) -> str:
+def left_text(state: StudyState, runs: Mapping[str, Run]) -> str:
     """Return how long a study still takes, as far as that can be guessed."""
     dataset = data.dataset(state.spec.dataset)
     if dataset is None:
         return "its data set was removed"
     done = {
-        each.part.key: share_done(each, runs.get(each.run.run_id) if each.run else None)
-        for each in state.progress.parts
+        each.part.key: share_done(each, runs.get(each.run.id) if each.run else None) for each in state.progress.parts
     }
     estimate = data.study_estimate(state.spec, dataset, done)
     if estimate.seconds is None:
@@ -216,14 +215,14 @@ def _resume_form(state: StudyState) -> None:
         )
 
 
-def stages(state: StudyState, runs: Mapping[str, RunState]) -> None:
+def stages(state: StudyState, runs: Mapping[str, Run]) -> None:
     """List the stages with their runs: how each stands, what it waits for, and where to see it."""
     for stage, title in STAGES.items():
         parts = [each for each in state.progress.parts if each.part.stage == stage]
         with st.container(border=True, gap="xsmall"):
             st.markdown(f"{stage_badge(parts, runs, state.status)} **{title}**")
             for each in parts:
-                part_line(each, runs.get(each.run.run_id) if each.run else None)
+                part_line(each, runs.get(each.run.id) if each.run else None)
             if stage == PRUNING:
                 st.caption(
                     "Its first step, the unpruned network, is the training on reconstructed images of Tables 4 and 5."
@@ -233,7 +232,7 @@ def stages(state: StudyState, runs: Mapping[str, RunState]) -> None:
         st.page_link("app_pages/curves.py", label="Open", icon=":material/trending_down:", help="")
 
 
-def stage_badge(parts: Sequence[Standing], runs: Mapping[str, RunState], status: str) -> str:
+def stage_badge(parts: Sequence[Standing], runs: Mapping[str, Run], status: str) -> str:
     """Return how a stage stands as a badge: the state that matters most of its runs'; status: the study's."""
     states = {each.state for each in parts}
     state = next(state for state in (FAILED, UNDER_WAY, READY, WAITING, FINISHED) if state in states)
@@ -242,7 +241,7 @@ def stage_badge(parts: Sequence[Standing], runs: Mapping[str, RunState], status:
     if state == READY:
         text = status if status in ("suspended", "scheduled", "cancelled") else "about to be submitted"
     elif state == UNDER_WAY:
-        begun = {runs[each.run.run_id].status for each in parts if each.run and each.run.run_id in runs}
+        begun = {runs[each.run.id].status for each in parts if each.run and each.run.id in runs}
         if "running" not in begun:
             text, colour = ("suspended" if "suspended" in begun else "queued"), "gray"
     if len(parts) > 1 and state != FINISHED:
@@ -250,7 +249,7 @@ def stage_badge(parts: Sequence[Standing], runs: Mapping[str, RunState], status:
     return f":{colour}-badge[{ICONS[state]} {text}]"
 
 
-def part_line(standing: Standing, run: RunState | None) -> None:
+def part_line(standing: Standing, run: Run | None) -> None:
     """Show one run of a study in a line."""
     name = standing.part.title if standing.part.network else ""
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -268,14 +267,14 @@ def part_line(standing: Standing, run: RunState | None) -> None:
         if details:
             st.markdown(" · ".join(details))
         if standing.run is not None:
-            components.run_link(standing.run.run_id, standing.run.kind, "Open", icon=":material/arrow_forward:")
+            components.run_link(standing.run.id, standing.run.kind, "Open", icon=":material/arrow_forward:")
 
 
-def progress_text(run: RunState) -> str:
+def progress_text(run: Run) -> str:
     """Return how far a run under way is."""
     if run.trains:
         return words.training_progress_text(run, components.reader_zone())
-    left = f" · {words.duration_text(run.seconds_left)} left" if run.seconds_left is not None else ""
+    left = f" · {words.duration_text(run.live.seconds_left)} left" if run.live.seconds_left is not None else ""
     return f"{run.done + run.failed:,} of {words.count_of(run.total, 'image')}{left}"
 
 
@@ -318,8 +317,8 @@ def since_sentence(state: StudyState) -> str:
 def compression(state: StudyState) -> str:
     """Say which k was taken and what it saves, beside the article's figures."""
     sweep = next(each for each in state.progress.parts if each.part.stage == SWEEP)
-    row = data.run(sweep.run.run_id) if sweep.run is not None and sweep.state == FINISHED else None
-    return compression_sentence(state.progress.k, pd.DataFrame() if row is None else data.storage(row))
+    run = sweep.run if sweep.state == FINISHED else None
+    return compression_sentence(state.progress.k, data.storage(run) if run else pd.DataFrame())
 
 
 def figures_table(state: StudyState, figures: pd.DataFrame) -> None:
@@ -369,7 +368,7 @@ def smallest_text(row: Mapping[str, Any]) -> str:
 
 def grounds(state: StudyState) -> Grounds:
     """Return what the claims are judged by: this study's runs alone, as far as they have finished."""
-    finished = {each.part.stage: each.run.run_id for each in state.progress.of(FINISHED) if each.run is not None}
+    finished = {each.part.stage: each.run.id for each in state.progress.of(FINISHED) if each.run is not None}
     trained = ORIGINALS in finished or PRUNING in finished
     return Grounds(
         sweep=finished.get(SWEEP),

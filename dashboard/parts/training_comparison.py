@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
-from core.training.specs import training_spec_from_dict
+from core.runs import Run
+from core.training.specs import PruneTrainSpec, TrainSpec
 from dashboard import data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
 from dashboard.parts import components
-from jobs.run_states import RunState
 
 MOST_CURVES = 8  # colours that can be told apart
 METRICS = {
@@ -25,46 +24,40 @@ METRICS = {
 }
 
 
-def rows() -> dict[str, dict[str, Any]]:
-    """Return the recorded training runs by id."""
-    return components.recorded_rows("train") | components.recorded_rows("prune-train")
-
-
-def label(state: RunState, recorded: Mapping[str, Mapping[str, Any]]) -> str:
+def label(run: Run) -> str:
     """Return a run's name in lists; the end of its id tells apart runs of one minute and equal settings."""
-    kind = words.KINDS[state.kind]
-    return f"{components.state_label(state, recorded)} · {kind.lower()} · {state.run_id[-4:]}"
+    kind = words.KINDS[run.kind]
+    return f"{words.run_label(run, components.reader_zone())} · {kind.lower()} · {run.id[-4:]}"
 
 
-def short_label(row: Mapping[str, Any]) -> str:
+def short_label(run: Run) -> str:
     """Return a recorded run's name where many stand beside each other."""
-    spec = data.spec_of(dict(row))
-    synthetic = " (synthetic)" if row["synthetic"] else ""
+    spec = run.told(TrainSpec)
+    synthetic = " (synthetic)" if run.synthetic else ""
     parts = (
-        spec["network"]["name"],
-        f"{words.shortened(row['dataset'], 24)}{synthetic}",
-        f"seed {spec['training']['seed']}",
-        "pruned" if "rules" in spec else "trained",
-        row["run_id"][-4:],
+        spec.network.name,
+        f"{words.shortened(run.dataset, 24)}{synthetic}",
+        f"seed {spec.training.seed}",
+        "pruned" if isinstance(spec, PruneTrainSpec) else "trained",
+        run.id[-4:],
     )
     return " · ".join(parts)
 
 
 def show_study(study: str) -> None:
     """Turn to the comparison of the runs that were submitted together."""
-    known = data.runs()
     st.query_params["tab"] = "Compare"
-    st.query_params["runs"] = ",".join(known.loc[known["study"] == study, "run_id"])
+    st.query_params["runs"] = ",".join(run.id for run in data.runs() if run.study == study)
 
 
-def chosen_runs(states: Sequence[RunState], recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def chosen_runs(runs: Sequence[Run]) -> list[Run]:
     """Return the runs that the address names, chosen in a field that writes them there."""
-    by_id = {state.run_id: state for state in states if state.run_id in recorded}
+    by_id = {run.id: run for run in runs if data.is_recorded(run.id)}
     wanted = st.query_params.get("runs")
     named = [run_id for run_id in (wanted or "").split(",") if run_id]
     if wanted is None:
-        finished = [run_id for run_id, state in by_id.items() if state.status == "finished"]
-        named = newest_together(finished or list(by_id), recorded)
+        finished = [run for run in by_id.values() if run.status == "finished"]
+        named = [run.id for run in newest_together(finished or list(by_id.values()))]
     unknown = [run_id for run_id in named if run_id not in by_id]
     if unknown:
         st.warning(f"There is no training run {words.escaped(words.shortened(', '.join(unknown), 120))}.")
@@ -73,31 +66,27 @@ def chosen_runs(states: Sequence[RunState], recorded: Mapping[str, Mapping[str, 
     def changed() -> None:
         st.query_params["runs"] = ",".join(st.session_state["compared"])
 
-    labels = words.unlike({run_id: short_label(recorded[run_id]) for run_id in by_id})
-    return st.multiselect(
+    labels = words.unlike({run_id: short_label(run) for run_id, run in by_id.items()})
+    chosen = st.multiselect(
         "Runs", list(by_id), key="compared", on_change=changed, format_func=labels.__getitem__
     )  # fmt: skip
+    return [by_id[run_id] for run_id in chosen]
 
 
-def newest_together(run_ids: Sequence[str], recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def newest_together(runs: Sequence[Run]) -> list[Run]:
     """Return the newest submission of several runs, or the newest two runs."""
-    for run_id in run_ids:
-        study = recorded[run_id]["study"]
-        if study:
-            return [each for each in run_ids if recorded[each]["study"] == study]
-    return list(run_ids[:2])
+    study = next((run.study for run in runs if run.study), None)
+    return [run for run in runs if run.study == study] if study else list(runs[:2])
 
 
-def compare(states: Sequence[RunState]) -> None:
+def compare(runs: Sequence[Run]) -> None:
     """Show the chosen runs beside each other."""
-    recorded = rows()
-    chosen = chosen_runs(states, recorded)
-    if not chosen:
+    of_runs = chosen_runs(runs)
+    if not of_runs:
         st.info("Choose runs to compare.", icon=":material/compare_arrows:")
         return
-    of_runs = [recorded[run_id] for run_id in chosen]
     settings(of_runs)
-    steps = training_numbers.chosen_rows(data.compared_steps(of_runs), chosen)
+    steps = training_numbers.chosen_rows(data.compared_steps(of_runs), [run.id for run in of_runs])
     if steps.empty:
         st.info("None of these runs has a finished step yet.", icon=":material/hourglass_empty:")
         return
@@ -106,10 +95,10 @@ def compare(states: Sequence[RunState]) -> None:
     curves(steps, of_runs)
 
 
-def settings(of_runs: Sequence[dict[str, Any]]) -> None:
+def settings(of_runs: Sequence[Run]) -> None:
     """List the settings in which the runs differ, and the runs' pages."""
     st.header("Where they differ")
-    specs = {row["run_id"]: training_spec_from_dict(data.spec_of(row)) for row in of_runs}
+    specs = {run.id: run.told(TrainSpec) for run in of_runs}
     differing = training_numbers.differing_settings(specs)
     table = differing.T.reset_index(names="Run") if len(differing) else pd.DataFrame({"Run": list(specs)})
     table.insert(0, "Page", [components.run_address(run_id) for run_id in specs])
@@ -117,14 +106,14 @@ def settings(of_runs: Sequence[dict[str, Any]]) -> None:
         table, hide_index=True, height="content", alt="Settings in which the runs differ",
         column_config={"Page": st.column_config.LinkColumn(display_text="open", width="small")},
     )  # fmt: skip
-    synthetic = sorted({row["dataset"] for row in of_runs if row["synthetic"]})
+    synthetic = sorted({run.dataset for run in of_runs if run.synthetic})
     if synthetic:
         st.markdown(f"{components.SYNTHETIC} {words.escaped(', '.join(synthetic))}")
     if len(specs) > 1 and differing.empty:
         st.caption("They have the same settings.")
 
 
-def side_by_side(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None:
+def side_by_side(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
     """List the steps of the runs in one table."""
     st.header("Steps")
     names = training_numbers.group_names(steps)
@@ -151,7 +140,7 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None
     )  # fmt: skip
     components.downloads(
         "compared",
-        {"Steps": lambda: steps, "Epochs": lambda: data.compared_epochs(of_runs)},
+        {"Steps": lambda: steps.astype({"settings": str}), "Epochs": lambda: data.compared_epochs(of_runs)},
         key="compared_files",
     )
 
@@ -208,7 +197,7 @@ def mean_texts(groups: pd.DataFrame, metric: str, unit: str = " %") -> list[str]
 
 
 @st.fragment
-def curves(steps: pd.DataFrame, of_runs: Sequence[dict[str, Any]]) -> None:
+def curves(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
     """Overlay the learning curves of one step number of every run, averaged over seeds."""
     st.header("Learning curves")
     names = {str(number): words.escaped(name) for number, name in zip(steps["step"], steps["name"], strict=True)}

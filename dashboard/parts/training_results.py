@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.data.splits import SPLITS
 from core.errors import QueueUnavailable
+from core.runs import Run
 from core.training.classification import FIGURES
 from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
 from dashboard import data, words
@@ -50,24 +51,24 @@ def live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
 
 def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
     try:
-        state = data.queues().run(run_id)
+        run = data.queues().run(run_id)
     except QueueUnavailable:
-        state = data.run_state(run_id)
-    if state is None or state.ended or tuple(data.steps(run_id)["status"]) != recorded:
-        data.forget_states()
+        run = data.run(run_id)
+    if run is None or run.ended or tuple(data.steps(run_id)["status"]) != recorded:
+        data.forget_runs()
         st.rerun(scope="app")
     components.show_outcome()
-    st.markdown(f"{components.status_text(state.status)} `{run_id}`")
-    run_progress.progress_bar(state)
-    run_progress.controls(state)
-    if state.step is None:
+    st.markdown(f"{components.status_text(run.status)} `{run_id}`")
+    run_progress.progress_bar(run)
+    run_progress.controls(run)
+    if run.live.step is None:
         return
     epochs = data.live_epochs(run_id)
-    current = epochs[epochs["step"] == state.step]
-    doing = "being trained" if state.status == "running" else state.status
-    st.markdown(f"**{words.escaped(state.step_name or '')}**, {doing}")
+    current = epochs[epochs["step"] == run.live.step]
+    doing = "being trained" if run.status == "running" else run.status
+    st.markdown(f"**{words.escaped(run.live.step_name or '')}**, {doing}")
     # Empty ones too: the browser has then loaded what draws them when the first epoch ends.
-    learning_curves(run_id, state.step, current, spec, quantities=LIVE_QUANTITIES, key="live")
+    learning_curves(run_id, run.live.step, current, spec, quantities=LIVE_QUANTITIES, key="live")
     st.caption("Dotted: the baseline. Dashed: the best epoch so far, whose weights are kept.")
 
 
@@ -75,7 +76,7 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
 @components.said
 def until_recorded(run_id: str) -> None:
     """Draw the page anew once a run just submitted stands in the store."""
-    if data.run(run_id) is not None:
+    if data.is_recorded(run_id):
         st.rerun(scope="app")
 
 
@@ -280,7 +281,7 @@ def baseline_of(limits: Baseline, quantity: str) -> dict[str, float]:
 
 
 @st.fragment
-def step_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> None:
+def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show one step, whichever is chosen: learning curves, figures by both definitions, confusion, recalls."""
     st.header("Step by step")
     names = {str(number): f"{number}. {name}" for number, name in zip(steps["step"], steps["name"], strict=True)}
@@ -288,8 +289,8 @@ def step_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> N
         st.query_params.pop("step", None)
     chosen = components.url_choice(st.selectbox, "Step", list(names), param="step", format_func=names.__getitem__)
     step = data.plain_row(steps[steps["step"] == int(chosen)].iloc[0])
-    epochs = data.epochs(row)
-    learning_curves(row["run_id"], int(chosen), epochs[epochs["step"] == int(chosen)], spec, key="curve")
+    epochs = data.epochs(run)
+    learning_curves(run.id, int(chosen), epochs[epochs["step"] == int(chosen)], spec, key="curve")
     st.caption(
         "Training figures are gathered while the weights change, dropout on, repeats included; validation is measured "
         "at the epoch's end. Dotted: the baseline. Dashed: the epoch whose weights are kept, the best in validation "
@@ -331,15 +332,15 @@ def figures_table(step: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def layers_section(row: dict[str, Any], spec: TrainSpec, steps: pd.DataFrame) -> None:
+def layers_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show how the layers shrink from step to step."""
     st.header("Layers shrinking")
-    sizes = data.layer_sizes(row, spec.training.height, spec.training.width)
+    sizes = data.layer_sizes(run, spec.training.height, spec.training.width)
     components.chart(
         lambda: training_charts.layer_shares(sizes, list(steps["name"]), theme=components.theme()),
         alt="Share of each layer's filters or units that every step keeps",
         key="layers",
-        depends=(row["run_id"], tuple(steps["name"]), components.theme()),
+        depends=(run.id, tuple(steps["name"]), components.theme()),
     )
     with st.expander("As a table", icon=":material/table:", on_change="rerun", key="layers_table") as opened:
         if opened.open:
@@ -354,10 +355,10 @@ def numbered(steps: pd.DataFrame) -> list[str]:
     return [f"{number}. {name}" for number, name in zip(steps["step"], steps["name"], strict=True)]
 
 
-def data_section(row: dict[str, Any]) -> None:
+def data_section(run_id: str) -> None:
     """Show the sets as they really were, and the sentences that belong beside the results."""
     st.header("Data")
-    sets, notes = data.run_splits(row["run_id"]), data.training_notes(row["run_id"])
+    sets, notes = data.run_splits(run_id), data.training_notes(run_id)
     if sets.empty:
         st.caption("The sets are recorded when the first step begins.")
         return
@@ -378,9 +379,8 @@ def log_section(run_id: str) -> None:
             components.log(run_id)
 
 
-def files_section(row: dict[str, Any]) -> None:
+def files_section(run: Run) -> None:
     """Offer steps and epochs as files."""
-    run_id = row["run_id"]
     components.downloads(
-        run_id, {"Steps": lambda: data.steps(run_id), "Epochs": lambda: data.epochs(row)}, key="training"
+        run.id, {"Steps": lambda: data.steps(run.id), "Epochs": lambda: data.epochs(run)}, key="training"
     )

@@ -69,13 +69,13 @@ def _runs(store: Store, run_or_study: str) -> tuple[list[str], str]:
     """Return the ids of the run, or of the study's trainings in the order of their submission, and their kind."""
     run = store.run(run_or_study)
     if run is not None:
-        return [run_or_study], str(run["kind"])
-    runs = store.runs()
-    own = runs[(runs["study"] == run_or_study) & runs["kind"].isin(list(TRAINING_SPECS))].iloc[::-1]
-    if own.empty:
-        what = "a study whose trainings have begun" if (runs["study"] == run_or_study).any() else "a recorded run"
+        return [run.id], run.kind
+    runs = [run for run in store.runs() if run.study == run_or_study]
+    own = [run for run in reversed(runs) if run.trains]
+    if not own:
+        what = "a study whose trainings have begun" if runs else "a recorded run"
         raise SpecError(f"expected {what}; got {run_or_study}")
-    return [str(run_id) for run_id in own["run_id"]], str(own["kind"].iloc[0])
+    return [run.id for run in own], own[0].kind
 
 
 def _images(store: Store, runs: list[str]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from core.data.names import default_name, derived_name
 from core.errors import SpecError
 from core.files.exports import check_writable
 from core.files.private import private_folder
+from core.runs import Run
 from core.settings import Settings, usable_cores
 from jobs.cli import export as export_command
 from jobs.cli.datasets import Command, bar_of, has_unreadable, local_dataset, resolve_and_register
@@ -30,7 +31,6 @@ from jobs.cli.options import add_options, build, given
 from jobs.cli.verify import check_results
 from jobs.local import claimed, measure_all, write_rows
 from jobs.queues import Queues
-from jobs.run_states import RunState
 
 MOST_WORKERS = 1024
 TEXTS: dict[type[MeasuringSpec], str] = {
@@ -157,7 +157,7 @@ def _print_outcome(spec: MeasuringSpec, results: Sequence[ImageResult]) -> None:
         print(f"{rule.rule}: {rule.reason}")
 
 
-def _watch(queues: Queues, run_id: str) -> RunState:
+def _watch(queues: Queues, run_id: str) -> Run:
     with bar_of("measuring") as bar:
         for state in queues.wait(run_id):
             bar.total = state.total

@@ -24,7 +24,7 @@ def act_status(options: argparse.Namespace) -> int:
     """Print id, kind, data set, status and progress of every run, newest first."""
     for state in Queues(Settings.from_environment()).runs():
         progress = f"{state.done + state.failed}/{state.total}" + (f" ({state.failed} failed)" if state.failed else "")
-        print("\t".join((state.run_id, state.kind, state.dataset, state.status, progress)))
+        print("\t".join((state.id, state.kind, state.dataset, state.status, progress)))
     return 0
 
 

@@ -128,7 +128,7 @@ def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset) -> int:
     spec = spec.replace(fingerprint=dataset.fingerprint)
     spec.check(dataset)
     there = {
-        each.part.key: each.run.run_id
+        each.part.key: each.run.id
         for each in progress(spec, "", find(queues, spec)).parts
         if each.run is not None and each.state in (FINISHED, UNDER_WAY)
     }
@@ -187,11 +187,11 @@ def act_studies(options: argparse.Namespace) -> int:
     if options.study:
         state = _state(queues, options.study)
         for each in state.progress.parts:
-            run = each.run.run_id if each.run else ""
+            run = each.run.id if each.run else ""
             print("\t".join((named_part(each.part), each.state, run, each.reason)).rstrip())
         return 0
-    for study in queues.store.studies()["study"]:
-        found = study_state(queues, str(study))
+    for study in queues.store.studies():
+        found = study_state(queues, study.id)
         if found is not None:
             parts = found.progress
             count = f"{len(parts.of(FINISHED))}/{len(parts.parts)}"

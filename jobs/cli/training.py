@@ -20,6 +20,7 @@ from core.errors import SpecError
 from core.files.exports import check_writable, write_rows
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import all_networks
+from core.runs import Run
 from core.settings import Settings
 from core.specs import spec_hash
 from core.training.algorithm2 import Stop
@@ -38,7 +39,6 @@ from jobs.cli.options import add_options, build, given
 from jobs.connection import NORMAL, PRIORITIES
 from jobs.provenance import quiet_tensorflow
 from jobs.queues import Queues
-from jobs.run_states import RunState
 
 STEP_EXPORT = (
     *("step", "name", "parameters", "macs", "accepted", "reason"),
@@ -170,12 +170,12 @@ def await_start(start: datetime | None) -> None:
         wait_until(start)
 
 
-def watch(queues: Queues, run_id: str) -> RunState:
+def watch(queues: Queues, run_id: str) -> Run:
     """Show a training run's progress until it has ended."""
     with tqdm(desc=run_id, unit=" epochs", file=sys.stderr, disable=None, leave=False) as bar:
         for state in queues.wait(run_id):
             bar.total = state.total
-            bar.set_postfix_str(state.step_name or "", refresh=False)
+            bar.set_postfix_str(state.live.step_name or "", refresh=False)
             bar.update(state.done - bar.n)
     if state.status != "finished":
         print(f"{run_id} {state.status}: {state.error or ''}".rstrip(": "), file=sys.stderr)

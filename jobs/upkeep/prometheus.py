@@ -63,9 +63,8 @@ def _store(queues: Queues) -> list[Metric]:
         "SELECT (SELECT count(*) FROM epochs) AS epochs, (SELECT count(*) FROM images) AS images, "
         "(SELECT count(*) FROM datasets) AS datasets"
     ).iloc[0]
-    recorded = queues.store.runs()
     runs = GaugeMetricFamily("dermslim_runs", "Recorded runs.", labels=["kind", "status"])
-    for (kind, status), count in sorted(Counter(zip(recorded["kind"], recorded["status"], strict=True)).items()):
+    for (kind, status), count in sorted(Counter((run.kind, run.status) for run in queues.store.runs()).items()):
         runs.add_metric([kind, status], count)
     return [
         runs,

@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,11 +28,10 @@ from rq.serializers import JSONSerializer
 import core
 from core.data import training_arrays as arrays
 from core.errors import QueueUnavailable, SpecError
+from core.runs import Run
 from core.settings import Settings
 from core.store import upkeep as store_upkeep
-from core.store.file import plain_rows
 from core.store.measurements import Store
-from core.store.trainings import ENDED
 from core.training.specs import TRAINING_SPECS
 from jobs.connection import Connection
 from jobs.live_runs import LiveRun, active_runs
@@ -60,36 +59,34 @@ WAIT = 60.0  # seconds that the command waits for the record worker
 
 
 @dataclass(frozen=True)
-class Deletable:
-    """A run that may be deleted. rows: in all tables. folder_bytes: of weights and checkpoints here.
+class Deletion:
+    """What goes with a run. rows: in all tables. folder_bytes: of weights and checkpoints here.
 
     written: the data set that it wrote, if it is a reconstruction whose data set is still there, with its bytes.
     """
 
-    run_id: str
-    kind: str
-    dataset: str
-    status: str
-    attempt: int
-    finished_at: datetime | None
+    run: Run
     rows: int
     folder_bytes: int
-    synthetic: bool = False
     written: str | None = None
     written_bytes: int = 0
+
+    def freed(self, *, with_dataset: bool) -> int:
+        """Return the bytes that are freed. with_dataset: the data set that the run wrote is deleted too."""
+        return self.folder_bytes + (self.written_bytes if with_dataset else 0)
 
 
 def deletable(
     queues: Queues, run_ids: Sequence[str] | None = None, *, older_than: timedelta | None = None
-) -> list[Deletable]:
+) -> list[Deletion]:
     """Return the runs that may be deleted, the oldest first: those named, or all that ended so long ago.
 
     SpecError for a named one that is unknown, has not ended, is still worked at, or whose study is under way; among
     all, such runs are left out.
     """
-    store, settings = queues.store, queues.settings
-    runs = {row["run_id"]: row for row in plain_rows(store.runs())}
-    studies = {row["study"] for row in plain_rows(store.studies("running"))}
+    store = queues.store
+    runs = {run.id: run for run in store.runs()}
+    studies = {study.id for study in store.studies("running")}
     chosen = []
     with queues.connected() as connection:
         for run_id in dict.fromkeys(run_ids if run_ids is not None else runs):
@@ -98,20 +95,18 @@ def deletable(
                 raise SpecError(refusal)
             if not refusal and (older_than is None or _ended_at(runs[run_id]) < datetime.now(UTC) - older_than):
                 chosen.append(runs[run_id])
-    counts = store_upkeep.run_rows(store, [row["run_id"] for row in chosen])
+    counts = store_upkeep.run_rows(store, [run.id for run in chosen])
     registered: dict[str, str] = dict(store.datasets()[["name", "root"]].itertuples(index=False))
-    return [
-        _described(settings, row, counts.get(row["run_id"], 0), registered) for row in sorted(chosen, key=_ended_at)
-    ]
+    return [_deletion(queues.settings, run, counts.get(run.id, 0), registered) for run in sorted(chosen, key=_ended_at)]
 
 
-def _refusal(connection: Connection, row: dict[str, Any] | None, run_id: str, studies: Collection[str]) -> str | None:
-    if row is None:
+def _refusal(connection: Connection, run: Run | None, run_id: str, studies: Collection[str]) -> str | None:
+    if run is None:
         return f"expected a run that is in the store; got {run_id}"
-    if row["status"] not in ENDED:
-        return f"expected a run that has ended; {run_id} is {row['status']}. Cancel it first"
-    if row["study"] in studies:
-        return f"expected a run whose study has ended; {row['study']} is under way. Cancel that first"
+    if not run.ended:
+        return f"expected a run that has ended; {run_id} is {run.status}. Cancel it first"
+    if run.study in studies:
+        return f"expected a run whose study has ended; {run.study} is under way. Cancel that first"
     if _worked_at(LiveRun(connection, run_id)):
         return f"expected a run that no worker is at; one still stops with {run_id}. Try again in a moment"
     return None
@@ -122,37 +117,25 @@ def _worked_at(live: LiveRun) -> bool:
     return any(job is not None and job.get_status(refresh=False) == JobStatus.STARTED for job in jobs)
 
 
-def _ended_at(row: dict[str, Any]) -> datetime:
-    moment: datetime = row["finished_at"] or row["submitted_at"]
-    return moment
+def _ended_at(run: Run) -> datetime:
+    return run.finished_at or run.submitted_at
 
 
-def _described(settings: Settings, row: dict[str, Any], rows: int, registered: dict[str, str]) -> Deletable:
-    written = json.loads(row["spec"])["name"] if row["kind"] == "reconstruct" else None
-    folder = settings.reconstructed / written if written else None
-    if folder is None or registered.get(str(written)) != str(folder):
-        written = folder = None
-    return Deletable(
-        run_id=row["run_id"],
-        kind=row["kind"],
-        dataset=row["dataset"],
-        status=row["status"],
-        attempt=int(row["attempt"]),
-        finished_at=row["finished_at"],
-        rows=rows,
-        folder_bytes=size_of(settings.trained / row["run_id"]) if row["kind"] in TRAINING_SPECS else 0,
-        synthetic=bool(row["synthetic"]),
-        written=written,
-        written_bytes=size_of(folder) if folder else 0,
-    )
+def _deletion(settings: Settings, run: Run, rows: int, registered: dict[str, str]) -> Deletion:
+    folder_bytes = size_of(settings.trained / run.id) if run.trains else 0
+    written = run.writes
+    if written is None or registered.get(written) != str(settings.reconstructed / written):
+        return Deletion(run, rows, folder_bytes)
+    return Deletion(run, rows, folder_bytes, written, size_of(settings.reconstructed / written))
 
 
-def ask_to_delete(queues: Queues, runs: Sequence[Deletable], *, with_datasets: bool = False) -> None:
+def ask_to_delete(queues: Queues, deletions: Sequence[Deletion], *, with_datasets: bool = False) -> None:
     """Have the record worker delete these runs. with_datasets: and the data sets that they wrote."""
     with queues.connected() as connection:
-        for run in runs:
-            dataset = run.written if with_datasets else None
-            send(connection, RunDeleted(run_id=run.run_id, attempt=run.attempt, dataset=dataset, by=queues.user))
+        for each in deletions:
+            dataset = each.written if with_datasets else None
+            message = RunDeleted(run_id=each.run.id, attempt=each.run.attempt, dataset=dataset, by=queues.user)
+            send(connection, message)
 
 
 def delete(
@@ -250,11 +233,13 @@ def _known(queues: Queues) -> _Known | None:
     except QueueUnavailable:
         return None
     runs, datasets = queues.store.runs(), queues.store.datasets()
-    unfinished = runs[~runs["status"].isin(ENDED)]
-    specs = [*unfinished["spec"], *(facts.spec for facts in active.values() if facts is not None)]
+    specs = [
+        *(run.spec_json for run in runs if not run.ended),
+        *(facts.spec for facts in active.values() if facts is not None),
+    ]
     names = (json.loads(text).get("name") for text in specs)
     return _Known(
-        status={**dict(zip(runs["run_id"], runs["status"], strict=True)), **dict.fromkeys(active, "active")},
+        status={**{run.id: run.status for run in runs}, **dict.fromkeys(active, "active")},
         writing=frozenset(name for name in names if isinstance(name, str)),
         roots=frozenset(datasets["root"]),
         fingerprints=frozenset(datasets["fingerprint"]),
@@ -453,20 +438,20 @@ def act_delete(options: argparse.Namespace) -> int:
     if bool(options.runs) == (options.older_than is not None):
         raise SpecError("expected runs, or --older-than, and not both")
     queues = Queues(Settings.from_environment())
-    runs = deletable(queues, options.runs or None, older_than=options.older_than)
-    for run in runs:
-        freed = run.folder_bytes + (run.written_bytes if options.with_datasets else 0)
-        kept = f"data set {run.written} stays" if run.written and not options.with_datasets else ""
-        print("\t".join((run.run_id, run.status, f"{run.rows:,} rows", megabytes(freed), kept)).rstrip())
-    total = sum(run.folder_bytes + (run.written_bytes if options.with_datasets else 0) for run in runs)
+    found = deletable(queues, options.runs or None, older_than=options.older_than)
+    for each in found:
+        kept = f"data set {each.written} stays" if each.written and not options.with_datasets else ""
+        freed = megabytes(each.freed(with_dataset=options.with_datasets))
+        print("\t".join((each.run.id, each.run.status, f"{each.rows:,} rows", freed, kept)).rstrip())
+    total = sum(each.freed(with_dataset=options.with_datasets) for each in found)
     if options.dry_run:
-        print(f"would free {megabytes(total)} and {sum(run.rows for run in runs):,} rows; nothing was deleted")
+        print(f"would free {megabytes(total)} and {sum(each.rows for each in found):,} rows; nothing was deleted")
         return 0
-    ask_to_delete(queues, runs, with_datasets=options.with_datasets)
-    left = _wait_until_gone(queues, [run.run_id for run in runs])
-    gone = [run for run in runs if run.run_id not in left]
-    freed = sum(run.folder_bytes + (run.written_bytes if options.with_datasets else 0) for run in gone)
-    print(f"{len(gone)} runs deleted, {megabytes(freed)} and {sum(run.rows for run in gone):,} rows freed")
+    ask_to_delete(queues, found, with_datasets=options.with_datasets)
+    left = _wait_until_gone(queues, {each.run.id for each in found})
+    gone = [each for each in found if each.run.id not in left]
+    freed = megabytes(sum(each.freed(with_dataset=options.with_datasets) for each in gone))
+    print(f"{len(gone)} runs deleted, {freed} and {sum(each.rows for each in gone):,} rows freed")
     if left:
         reason = (
             "it deletes them once it runs" if not queues.record_worker_alive() else "they may have been begun again"
@@ -475,13 +460,12 @@ def act_delete(options: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _wait_until_gone(queues: Queues, run_ids: Sequence[str]) -> set[str]:
+def _wait_until_gone(queues: Queues, run_ids: Set[str]) -> set[str]:
     deadline = time.monotonic() + (WAIT if queues.record_worker_alive() else 0)
     while True:
-        runs = queues.store.runs()
-        left = set(run_ids) & set(runs["run_id"])
+        left = {run.id for run in queues.store.runs()} & run_ids
         if not left or time.monotonic() > deadline or queues.messages_waiting() == 0:
-            return set(run_ids) & set(queues.store.runs()["run_id"])
+            return {run.id for run in queues.store.runs()} & run_ids
         time.sleep(0.2)
 
 

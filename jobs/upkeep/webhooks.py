@@ -17,20 +17,18 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import pandas as pd
 import redis
 
 from core.errors import SpecError
+from core.runs import ENDED, Run, Study
 from core.settings import Settings
 from core.store.file import plain_rows
 from core.store.measurements import Store
-from core.store.trainings import ENDED
-from core.training.specs import TRAINING_SPECS
 from jobs.connection import Connection, connect
 from jobs.live_runs import PREFIX
 
@@ -82,8 +80,8 @@ def announce_new(settings: Settings, store: Store, connection: Connection) -> in
     connection.setnx(SINCE, now)
     since = max(float(connection.get(SINCE)), now - REMEMBERED)
     wanted = settings.webhook_events or ENDED
-    ended = {_identity(row, "run_id"): row for row in _ended(store.runs(), since, wanted)}
-    studies = {_identity(row, "study"): row for row in _ended(store.studies(), since, wanted)}
+    ended = {_identity(run): run for run in store.runs() if _is_new(run, since, wanted)}
+    studies = {_identity(study): study for study in store.studies() if _is_new(study, since, wanted)}
     known = {each.decode() for each in connection.hkeys(ANNOUNCED)}
     new = [key for key in (*ended, *studies) if key not in known]
     for key in new:
@@ -98,73 +96,74 @@ def announce_new(settings: Settings, store: Store, connection: Connection) -> in
     return len(new)
 
 
-def _ended(rows: pd.DataFrame, since: float, wanted: Iterable[str]) -> list[dict[str, Any]]:
-    found = rows[rows["status"].isin(list(wanted)) & (rows["finished_at"] >= pd.Timestamp(since, unit="s", tz="UTC"))]
-    return plain_rows(found)
+def _is_new(ended: Run | Study, since: float, wanted: Collection[str]) -> bool:
+    return ended.status in wanted and ended.finished_at is not None and ended.finished_at.timestamp() >= since
 
 
-def _identity(row: dict[str, Any], name: str) -> str:
-    return f"{row[name]} {row['status']} {row['finished_at'].isoformat()}"
+def _identity(ended: Run | Study) -> str:
+    return f"{ended.id} {ended.status} {_iso(ended.finished_at)}"
 
 
-def run_event(settings: Settings, store: Store, run: dict[str, Any]) -> dict[str, Any]:
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def run_event(settings: Settings, store: Store, run: Run) -> dict[str, Any]:
     """Return what is told of a run that has ended: a JSON-ready dict."""
     return {
-        "event": f"run.{run['status']}",
-        "run": run["run_id"],
-        "kind": run["kind"],
-        "dataset": run["dataset"],
-        "synthetic": bool(run["synthetic"]),
-        "status": run["status"],
-        "error": run["error"],
-        "attempt": int(run["attempt"]),
-        "submitted_by": run["submitted_by"],
-        "finished_at": run["finished_at"].isoformat(),
-        "seconds": run["seconds"],
+        "event": f"run.{run.status}",
+        "run": run.id,
+        "kind": run.kind,
+        "dataset": run.dataset,
+        "synthetic": run.synthetic,
+        "status": run.status,
+        "error": run.error,
+        "attempt": run.attempt,
+        "submitted_by": run.submitted_by,
+        "finished_at": _iso(run.finished_at),
+        "seconds": run.seconds,
         "figures": figures(store, run),
-        "link": _link(settings, "run", "run", run["run_id"]),
+        "link": _link(settings, "run", "run", run.id),
     }
 
 
-def study_event(settings: Settings, study: dict[str, Any]) -> dict[str, Any]:
+def study_event(settings: Settings, study: Study) -> dict[str, Any]:
     """Return what is told of a study that has ended: a JSON-ready dict."""
     return {
-        "event": f"study.{study['status']}",
-        "study": study["study"],
-        "kind": study["kind"],
-        "dataset": study["dataset"],
-        "status": study["status"],
-        "error": study["error"],
-        "submitted_by": study["submitted_by"],
-        "finished_at": study["finished_at"].isoformat(),
-        "seconds": (study["finished_at"] - study["submitted_at"]).total_seconds(),
+        "event": f"study.{study.status}",
+        "study": study.id,
+        "kind": study.kind,
+        "dataset": study.dataset,
+        "status": study.status,
+        "error": study.error,
+        "submitted_by": study.submitted_by,
+        "finished_at": _iso(study.finished_at),
+        "seconds": study.finished_at and (study.finished_at - study.submitted_at).total_seconds(),
         "figures": {},
-        "link": _link(settings, "study", "study", study["study"]),
+        "link": _link(settings, "study", "study", study.id),
     }
 
 
-def figures(store: Store, run: dict[str, Any]) -> dict[str, Any]:
+def figures(store: Store, run: Run) -> dict[str, Any]:
     """Return a run's headline figures by name: what was done, and for a finished run what it came to."""
-    trains = run["kind"] in TRAINING_SPECS
-    parts = "epochs" if trains else "images"
-    found: dict[str, Any] = {parts: int(run["measured"]), "failed": int(run["failed"])}
-    if trains:
-        steps = store.steps([run["run_id"]])
+    found: dict[str, Any] = {"epochs" if run.trains else "images": run.done, "failed": run.failed}
+    if run.trains:
+        steps = store.steps([run.id])
         finished = steps[steps["status"] == "finished"]
         kept = finished[finished["accepted"].fillna(False).astype(bool)]
         for name, rows in (("first", finished.head(1)), ("smallest_accepted", kept.nsmallest(1, "parameters"))):
             for step in plain_rows(rows[["name", "parameters", "test_accuracy", "test_macro_recall"]]):
                 found[name] = step
         return found
-    rules = store.optimal_k(run["run_id"])
+    rules = store.optimal_k(run.id)
     chosen = plain_rows(rules[rules["rule"] == "plateau"])
     if chosen and chosen[0]["k"] is not None:
         found["k"] = int(chosen[0]["k"])
-        sizes = store.storage(run["run_id"])
+        sizes = store.storage(run.id)
         columns = ["ratio", "control_ratio", "svd_gain", "saved_percent"]
         for row in plain_rows(sizes.loc[sizes["k"] == found["k"], columns].head(1)):
             found |= row
-        statistics = store.statistics(run["run_id"])
+        statistics = store.statistics(run.id)
         means = statistics[(statistics["variant"] == f"k={found['k']}") & statistics["metric"].isin(["psnr", "ssim"])]
         found |= {row["metric"]: row["mean"] for row in plain_rows(means[["metric", "mean"]])}
     return found

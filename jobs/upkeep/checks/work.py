@@ -19,10 +19,9 @@ from core.errors import QueueUnavailable, StoreBusy, StoreDamaged, StoreUnavaila
 from core.settings import Settings
 from core.store import check as store_check
 from core.store import holders as store_holders
-from core.store.file import lock_path, plain_rows
+from core.store.file import lock_path
 from core.store.measurements import Store
 from core.store.migrations import VERSION
-from core.store.trainings import ENDED
 from jobs.connection import JOB_QUEUES, QUEUES, RECORD, Connection, connect, queue, source_of
 from jobs.live_runs import LiveRun, active_runs
 from jobs.logs import masked
@@ -186,7 +185,7 @@ def check_orphans(store: Store, connection: Connection) -> Check:
 
 def runs_without_a_job(store: Store, connection: Connection) -> Iterator[str]:
     """Yield the runs that have not ended, are not suspended, and have no job under way."""
-    recorded = {row["run_id"]: row for row in plain_rows(store.runs()) if row["status"] not in ENDED}
+    recorded = [run.id for run in store.runs() if not run.ended]
     for run_id in dict.fromkeys([*recorded, *active_runs(connection)]):
         live = LiveRun(connection, run_id)
         facts = live.facts()
