@@ -1,4 +1,4 @@
-"""How long a run may take, from what has been measured here."""
+"""Estimates of a run's duration from earlier runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from core.training.steps import likely_networks
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a run may take. seconds: None where nothing is known. basis: what the figure rests on, a sentence."""
+    """A run's estimated duration. seconds: None where nothing is known. basis: how it was estimated, as a sentence."""
 
     seconds: float | None
     basis: str
 
 
 def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset) -> Estimate:
-    """Guess from the newest finished step of the network, else of any: cost follows MACs × training images."""
+    """Estimate from the newest finished step of the network, else of any; the cost is MACs × training images."""
     steps = store.steps()
     steps = steps[(steps["status"] == "finished") & steps["epoch_seconds"].notna()].sort_values("finished_at")
     if steps.empty:
@@ -50,9 +50,9 @@ def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset) -> Estima
 
 
 def measuring_estimate(store: Store, spec: MeasuringSpec, dataset: Dataset, workers: int) -> Estimate:
-    """Guess from the newest finished run of the kind, else from the newest sweep.
+    """Estimate from the newest finished run of the kind, else from the newest sweep.
 
-    The cost is taken to follow pixels of the originals × rows an image, divided among the workers.
+    The cost is pixels of the originals × rows per image, divided by the workers.
     """
     for kind in dict.fromkeys((spec.kind, SweepSpec.kind)):
         latest = next((run for run in store.runs(kind, "finished") if run.work_seconds is not None), None)

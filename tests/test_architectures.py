@@ -190,7 +190,7 @@ def test_networks_survive_the_way_to_json_and_back() -> None:
         ({"image": [{"layer": "flatten"}, {"layer": "flatten"}]}, "no flatten after .* flat", ("image", 1)),
         ({"metadata": []}, "metadata: expected at least one layer", ("metadata",)),
         ({"head": [{"layer": "flatten"}]}, "head: expected dense, dropout or batch_norm, got flatten", ("head", 0)),
-        ({"head": [{"layer": "dense", "units": 5}]}, "dense of 4 units, one a class", ("head", 0)),
+        ({"head": [{"layer": "dense", "units": 5}]}, "dense of 4 units, one per class", ("head", 0)),
     ],
 )
 def test_a_description_that_cannot_be_used_says_what_was_expected_and_where(change, message, path) -> None:

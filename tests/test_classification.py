@@ -140,8 +140,8 @@ def test_as_json_every_class_has_its_name() -> None:
     [
         (np.full((2, N), 0.25), [0], "probabilities and n labels"),
         (np.full((1, N + 1), 0.2), [0], "probabilities and n labels"),
-        (np.full((1, N), 0.25), [-1], "labels of 0 to 3"),
-        (np.full((1, N), 0.25), [1.5], "labels of 0 to 3"),
+        (np.full((1, N), 0.25), [-1], "labels from 0 to 3"),
+        (np.full((1, N), 0.25), [1.5], "labels from 0 to 3"),
         (np.full((1, N), np.nan), [0], "finite"),
     ],
 )

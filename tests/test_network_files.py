@@ -194,7 +194,7 @@ def test_words_mean_what_yaml_1_2_says(word, meaning) -> None:
         ("units: 16", "units: .inf", 7, "got inf"),
         ("units: 16", "units: 1e999", 7, "got inf"),
         ("kernel: 3", "kernel: 3\n    stride: 10001", 5, "expected stride to be at most 10000"),
-        ("filters: 8", "filters: 99999", 1, "expected layers that make at most 1,000,000,000 numbers of an image"),
+        ("filters: 8", "filters: 99999", 1, "expected layers with at most 1,000,000,000 numbers per image"),
         ("units: 16", "units: 99999", 1, "expected at most 4,000,000,000 parameters at 200×100, got"),
         ("units: 16", "units: 16\ntitle: " + "x" * 201, 8, "at most 200 characters, got 201"),
         ("units: 16", 'units: 16\ntitle: "\\e[31mred"', 8, "expected text that can be printed"),

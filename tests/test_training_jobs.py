@@ -263,7 +263,7 @@ def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Qu
     lab.resume(run_id)
     state = ended(lab, run_id)
     assert (state.status, state.failed) == ("failed", 1)
-    assert "try a learning rate under 0.002" in str(state.error)
+    assert "Try a learning rate under 0.002" in str(state.error)
     step = lab.store.steps([run_id]).iloc[0]
     assert (step["status"], step["accepted"]) == ("failed", False)
     assert step["failure"] in str(state.error)

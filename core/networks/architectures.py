@@ -1,8 +1,7 @@
-"""The networks as data: frozen layer records, the article's four specs, and the walk that gives every layer its shape.
+"""Networks as data: frozen layer records, the article's four specs, and the walk that computes every layer's shape.
 
-Everything that knows a network starts from these records: counting (`core.networks.costs`), shrinking
-(`core.networks.pruning`) and building (`core.networks.keras_models`), so that a network cannot be counted one way and
-built another. Nothing here needs Keras.
+Counting (`core.networks.costs`), pruning (`core.networks.pruning`) and building (`core.networks.keras_models`) use the
+same records, so they cannot disagree. Nothing here needs Keras.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ Shape = tuple[int, ...]  # (height, width, channels), or (units,) once flat
 
 
 class NetworkError(SpecError):
-    """A network's description cannot be used; `path` leads to the culprit, such as ("image", 3, "filters")."""
+    """A network's description is invalid; `path` leads to the error, such as ("image", 3, "filters")."""
 
     def __init__(self, message: str, path: tuple[str | int, ...] = ()) -> None:
-        """Keep the path beside the message, for a reader of files to turn into a line."""
+        """Keep the path beside the message, from which a reader of files finds the line."""
         super().__init__(message)
         self.path = path
 
 
-# More than any network that learns to see has; what lies beyond is a slip, or a file meant to use up a machine.
+# More than any image network needs; larger values are mistakes, or files made to exhaust a machine.
 MOST_CHANNELS = 100_000  # filters of a convolution, units of a dense layer
 MOST_PIXELS = 10_000  # sides of kernels, windows, strides, margins and images
 MOST_LAYERS = 500  # in a branch
 MOST_PARAMETERS = 4 * 10**9  # 64 GB with gradients and Adam's moments
-MOST_VALUES = 10**9  # that one layer makes of one image: 4 GB
+MOST_VALUES = 10**9  # of one layer's output for one image: 4 GB
 
 
 def require_positive(word: str, most: int, **values: int) -> None:
@@ -52,7 +51,7 @@ def require_positive(word: str, most: int, **values: int) -> None:
 
 
 def require_padding(word: str, padding: str) -> None:
-    """Raise NetworkError unless the padding is one that the layer knows."""
+    """Raise NetworkError unless the padding is 'valid' or 'same'."""
     if padding not in ("valid", "same"):
         raise NetworkError(f"{word}: expected padding 'valid' or 'same', got {padding!r}", ("padding",))
 
@@ -67,7 +66,7 @@ class Conv:
     padding: str = "valid"
 
     def __post_init__(self) -> None:
-        """Refuse sizes out of bounds and unknown paddings."""
+        """Validate sizes and padding."""
         require_positive("conv", MOST_CHANNELS, filters=self.filters)
         require_positive("conv", MOST_PIXELS, kernel=self.kernel, stride=self.stride)
         require_padding("conv", self.padding)
@@ -81,7 +80,7 @@ class MaxPool:
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes out of bounds."""
+        """Validate the sizes."""
         require_positive("max_pool", MOST_PIXELS, size=self.size, stride=self.step)
 
     @property
@@ -92,12 +91,12 @@ class MaxPool:
 
 @dataclass(frozen=True, slots=True)
 class ZeroPad:
-    """As many rows and columns of zeros on each of the four sides."""
+    """`pad` rows and columns of zeros on each of the four sides."""
 
     pad: int
 
     def __post_init__(self) -> None:
-        """Refuse pads out of bounds."""
+        """Validate the pad."""
         require_positive("zero_pad", MOST_PIXELS, pad=self.pad)
 
 
@@ -113,19 +112,19 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
-        """Refuse negative rates, and those that would leave nothing."""
+        """Validate the rate."""
         if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 <= self.rate < 1:
             raise NetworkError(f"dropout: expected a rate from 0 to below 1, got {self.rate!r}", ("rate",))
 
 
 @dataclass(frozen=True, slots=True)
 class Flatten:
-    """All positions and channels in one row."""
+    """All positions and channels as one vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalAveragePool:
-    """The mean of each channel: another way to become flat, one number a channel."""
+    """The mean of each channel, one number per channel; an alternative to Flatten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class Dense:
     units: int
 
     def __post_init__(self) -> None:
-        """Refuse sizes out of bounds."""
+        """Validate the sizes."""
         require_positive("dense", MOST_CHANNELS, units=self.units)
 
 
@@ -143,22 +142,22 @@ class Dense:
 class Residual:
     """Conv, BN, ReLU, Conv, BN, plus the block's input, then ReLU; `same` padding, so the size stays.
 
-    Where the input has other than `filters` channels, a 1×1 convolution with bias and without BN projects it. That is
-    worked out from the shapes, never stored, so no pruning can leave the two sides of the sum unequal.
+    Where the input does not have `filters` channels, a 1×1 convolution with bias and without BN projects it. This
+    follows from the shapes and is not stored, so that pruning cannot make the two sides of the sum unequal.
     """
 
     filters: int
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse sizes out of bounds."""
+        """Validate the sizes."""
         require_positive("residual", MOST_CHANNELS, filters=self.filters)
         require_positive("residual", MOST_PIXELS, kernel=self.kernel)
 
 
 @dataclass(frozen=True, slots=True)
 class Concatenate:
-    """The image branch's output followed by the metadata branch's; every head starts with it, no file writes it."""
+    """The outputs of image and metadata branch, concatenated; every head starts with it, files do not contain it."""
 
 
 Layer = Conv | MaxPool | ZeroPad | BatchNorm | Dropout | Flatten | GlobalAveragePool | Dense | Residual | Concatenate
@@ -197,7 +196,7 @@ class NetworkSpec:
     """One network: an image branch and a metadata branch, joined by concatenation, and the head after it.
 
     title: the network's name in a sentence. source: the article's table or the user's file it comes from.
-    readings: where the source leaves something open, what was chosen here; shown to the user beside the network.
+    readings: choices where the source leaves something open; shown beside the network.
     The head's last Dense is the softmax over `CLASSES`.
     """
 
@@ -210,20 +209,20 @@ class NetworkSpec:
     head: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
-        """Refuse layers where they cannot stand; how large an input must be is for `walk` to say."""
+        """Validate the order of the layers; `walk` validates the input's size."""
         check_image_branch(self.image)
         check_flat_branch("metadata", self.metadata)
         check_flat_branch("head", self.head)
         last = self.head[-1]
         if not isinstance(last, Dense) or last.units != len(CLASSES):
             raise NetworkError(
-                f"head: expected its last layer to be a dense of {len(CLASSES)} units, one a class, got {last}",
+                f"head: expected its last layer to be a dense of {len(CLASSES)} units, one per class, got {last}",
                 ("head", len(self.head) - 1),
             )
 
 
 def check_image_branch(layers: tuple[Layer, ...]) -> None:
-    """Raise NetworkError unless the layers become flat exactly once, spatial ones before it and dense ones after."""
+    """Raise NetworkError unless there is exactly one flattening, with spatial layers before and dense ones after."""
     flat = False
     for index, layer in enumerate(layers):
         word, path = WORD_OF[type(layer)], ("image", index)
@@ -243,7 +242,7 @@ def check_image_branch(layers: tuple[Layer, ...]) -> None:
 
 
 def check_flat_branch(branch: Branch, layers: tuple[Layer, ...]) -> None:
-    """Raise NetworkError unless the branch has layers, all of them for flat input."""
+    """Raise NetworkError unless the branch has layers, all for flat input."""
     if not layers:
         raise NetworkError(f"{branch}: expected at least one layer, got none", (branch,))
     for index, layer in enumerate(layers):
@@ -256,7 +255,7 @@ def check_flat_branch(branch: Branch, layers: tuple[Layer, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A layer in its place: its unique name, such as image_conv2, and the shapes before and after it."""
+    """A layer with its unique name, such as image_conv2, and the shapes before and after it."""
 
     branch: Branch
     name: str
@@ -313,9 +312,9 @@ def walk_branch(spec: NetworkSpec, branch: Branch, layers: tuple[Layer, ...], sh
 
 
 def walk(spec: NetworkSpec, height: int, width: int) -> Iterator[Step]:
-    """Yield every layer in its place for images of height × width: image branch, metadata branch, head.
+    """Yield every layer with its shapes for images of height × width: image branch, metadata branch, head.
 
-    Raises NetworkError (a SpecError) naming the layer at which nothing is left of the image.
+    Raises NetworkError (a SpecError) with the layer whose output would be empty.
     """
     require_positive(f"{spec.name}'s input", MOST_PIXELS, height=height, width=width)
     image = metadata = ()  # type: Shape
@@ -330,20 +329,20 @@ def walk(spec: NetworkSpec, height: int, width: int) -> Iterator[Step]:
     yield from walk_branch(spec, "head", spec.head, joined)
 
 
-# What a run keeps of its network, and what a user's file says.
+# The fields of a network in a run's spec and in a user's file.
 FIELDS = ("name", "title", "source", "readings", "image", "metadata", "head")
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
 def layer_to_dict(layer: Layer) -> dict[str, Any]:
-    """Return a layer as its word and those fields that differ from the defaults."""
+    """Return a layer as its word and the fields that differ from the defaults."""
     values = {field.name: getattr(layer, field.name) for field in fields(layer)}
     defaults = {field.name: field.default for field in fields(layer)}
     return {"layer": WORD_OF[type(layer)]} | {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def layer_from_dict(data: object) -> Layer:
-    """Turn {"layer": "conv", "filters": 6, "kernel": 5} into its record, or raise NetworkError."""
+    """Return the record of {"layer": "conv", "filters": 6, "kernel": 5}. Raises NetworkError."""
     if not isinstance(data, Mapping):
         raise NetworkError(f"expected a layer such as {{layer: conv, filters: 16, kernel: 5}}, got {data!r}")
     word = data.get("layer")
@@ -362,7 +361,7 @@ def layer_from_dict(data: object) -> Layer:
 
 
 def branch_from(data: Mapping[str, Any], branch: Branch, default: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Return a branch's layers, with errors that lead to the layer."""
+    """Return a branch's layers. Raises NetworkError with the path to the layer."""
     if branch not in data:
         return default
     layers = data[branch]
@@ -381,7 +380,7 @@ def branch_from(data: Mapping[str, Any], branch: Branch, default: tuple[Layer, .
 
 
 def to_dict(spec: NetworkSpec) -> dict[str, Any]:
-    """Return a network as plain data, which JSON and YAML can hold."""
+    """Return a network as plain data for JSON or YAML."""
     return {
         "name": spec.name,
         "title": spec.title,
@@ -394,7 +393,7 @@ def to_dict(spec: NetworkSpec) -> dict[str, Any]:
 
 
 def from_dict(data: object) -> NetworkSpec:
-    """Turn plain data into a network; metadata branch and head default to the article's. Raises NetworkError."""
+    """Return the network of plain data; metadata branch and head default to the article's. Raises NetworkError."""
     if not isinstance(data, Mapping):
         raise NetworkError(f"expected a network with the fields {', '.join(FIELDS)}, got {data!r}")
     for key in data:
@@ -429,7 +428,7 @@ WIDE_HEAD = (Dense(8), Dense(len(CLASSES)))
 
 
 def custom_block(filters: int, kernel: int) -> tuple[Layer, ...]:
-    """Return what the article pairs with every convolution of its custom networks (section 4.1)."""
+    """Return a convolution with the layers that follow it in the article's custom networks (section 4.1)."""
     return (Conv(filters, kernel, padding="same"), MaxPool(2), BatchNorm(), Dropout(0.25))
 
 

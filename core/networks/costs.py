@@ -1,7 +1,7 @@
-"""What a network costs, counted from its records alone: parameters, multiply-accumulates, bytes; and its curves.
+"""The cost of a network from its layer records: parameters, multiply-accumulates, bytes; and parameter curves.
 
-No network is built and neither Keras nor TensorFlow is imported; pandas is imported by the functions that return
-tables, so that counting costs a worker or a command line no start-up time.
+No network is built, and neither Keras nor TensorFlow is imported. The functions that return tables import pandas, so
+that counting adds no start-up time.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ ADAM_SLOTS = 2  # first and second moment of every learnable parameter
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one layer or one network costs.
+    """The cost of one layer or one network.
 
-    parameters: learnable numbers. statistics: batch normalisation's running means and variances, which are saved but
-    not learnt. macs: multiply-accumulates of one image's forward pass, one for each weight at each output position of
+    parameters: learnable numbers. statistics: running means and variances of batch normalisation, which are saved but
+    not learnt. macs: multiply-accumulates of one image's forward pass, one per weight and output position of
     convolutions and dense layers; biases, pooling, normalisation, activations and the residual sum are not counted.
     """
 
@@ -53,17 +53,17 @@ class Cost:
 
     @property
     def bytes_weights(self) -> int:
-        """Bytes of what a weights file holds, in float32: learnable parameters and running statistics.
+        """Bytes of the weights in float32: learnable parameters and running statistics.
 
-        A real file adds its container's headers, some tens of kilobytes.
+        A file has further tens of kilobytes of headers.
         """
         return BYTES_A_NUMBER * (self.parameters + self.statistics)
 
     @property
     def bytes_with_optimizer(self) -> int:
-        """Bytes of a checkpoint that training can go on from: weights and Adam's two moments of each parameter.
+        """Bytes of a checkpoint for resuming: weights and Adam's two moments of each parameter.
 
-        Adam's step counter and learning rate, two numbers, are not counted.
+        Adam's step counter and learning rate are not counted.
         """
         return self.bytes_weights + BYTES_A_NUMBER * ADAM_SLOTS * self.parameters
 
@@ -75,7 +75,7 @@ def convolution_cost(kernel: int, channels: int, filters: int, positions: int) -
 
 
 def layer_cost(step: Step) -> Cost:
-    """Return what a layer costs in its place."""
+    """Return the cost of a layer."""
     shape = step.input_shape
     match step.layer:
         case Conv(filters, kernel):
@@ -102,7 +102,7 @@ def layer_cost(step: Step) -> Cost:
 
 
 def network_cost(spec: NetworkSpec, height: int, width: int) -> Cost:
-    """Return what a network costs for images of height × width; raises SpecError where the size is too small."""
+    """Return the cost of a network for images of height × width. Raises SpecError where the size is too small."""
     costs = [layer_cost(step) for step in walk(spec, height, width)]
     return Cost(
         sum(cost.parameters for cost in costs),
@@ -112,19 +112,19 @@ def network_cost(spec: NetworkSpec, height: int, width: int) -> Cost:
 
 
 def count_parameters(spec: NetworkSpec, height: int, width: int) -> int:
-    """Return the learnable parameters for images of height × width, as Keras counts trainable ones."""
+    """Return the number of learnable parameters for images of height × width, as Keras counts them."""
     return network_cost(spec, height, width).parameters
 
 
 def check_trainable(spec: NetworkSpec, height: int, width: int) -> None:
-    """Raise NetworkError where no machine can train a network at a size; a size too small for it is not looked at."""
+    """Raise NetworkError where a network is too large to be trained at a size; ignore a size that is too small."""
     try:
         steps = list(walk(spec, height, width))
     except NetworkError:
         return
     for step in steps:
         if (values := prod(step.output_shape)) > MOST_VALUES:
-            wanted = f"{spec.name}: expected layers that make at most {MOST_VALUES:,} numbers of an image"
+            wanted = f"{spec.name}: expected layers with at most {MOST_VALUES:,} numbers per image"
             raise NetworkError(f"{wanted}, got {values:,} at {step.name}", (step.branch,))
     parameters = sum(layer_cost(step).parameters for step in steps)
     if parameters > MOST_PARAMETERS:
@@ -148,7 +148,7 @@ LAYER_COLUMNS = (
 
 
 def layer_row(step: Step) -> dict[str, object]:
-    """Return a layer as the article's tables print it, with its output shape and cost; None where nothing applies."""
+    """Return a layer like a row of the article's tables, with output shape and cost; None for what does not apply."""
     size: int | None = None
     kernel: int | None = None
     stride: int | None = None
@@ -195,9 +195,9 @@ def layer_table(spec: NetworkSpec, height: int, width: int) -> pd.DataFrame:
 
 
 def compare_layers(original: NetworkSpec, pruned: NetworkSpec, height: int, width: int) -> pd.DataFrame:
-    """Return the pruned network's `layer_table` with what its sizes and parameters were before.
+    """Return the pruned network's `layer_table` with the sizes and parameters before pruning.
 
-    Further columns: size_before (Int64), parameters_before. Pruning adds and takes away no layer.
+    Further columns: size_before (Int64), parameters_before. Pruning neither adds nor removes layers.
     """
     before = layer_table(original, height, width)
     table = layer_table(pruned, height, width)
@@ -208,9 +208,9 @@ SIZE_COLUMNS = ("network", "height", "width", *QUANTITIES, "reason")
 
 
 def size_table(networks: Iterable[NetworkSpec], sizes: Iterable[tuple[int, int]]) -> pd.DataFrame:
-    """Return what each network costs for images of each size (height, width), columns `SIZE_COLUMNS`.
+    """Return the cost of each network for images of each size (height, width), columns `SIZE_COLUMNS`.
 
-    reason: the sentence that names the layer where nothing is left; the quantities are then missing (NA).
+    reason: why the network cannot be built at the size; the quantities are then missing (NA).
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
-"""Linear, polynomial and exponential fits of the curves that pruning draws, and whether the article's claim holds.
+"""Linear, polynomial and exponential fits of parameter curves, and the verdict on the article's claim about them.
 
-The article judges by R² alone (section 4.1, Figure 2). R² never falls when a coefficient is added, so its adjusted form
-and AICc stand beside it, and warnings where the points cannot tell. SciPy is imported by the functions that need it.
+The article uses R² alone (section 4.1, Figure 2). R² never decreases when a coefficient is added, so adjusted R² and
+AICc are computed too, with warnings where the points do not suffice. The functions that need SciPy import it.
 """
 
 from __future__ import annotations
@@ -66,22 +66,22 @@ FIT_MODELS_BY_NAME = {model.name: model for model in FIT_MODELS}
 CRITERIA = ("r2", "adjusted_r2", "aicc")
 
 CONFIDENCE = 0.95
-SAME_R2 = 1e-9  # R² closer than this are equal, and the model with fewer coefficients is the better one
+SAME_R2 = 1e-9  # R² closer than this are equal, and the model with fewer coefficients is better
 EXACT = 1e-10  # residuals below this share of the largest value are rounding
-INDISTINCT_AICC = 2.0  # Burnham and Anderson: models this close are about equally supported
+INDISTINCT_AICC = 2.0  # Burnham and Anderson: models with a smaller difference are about equally supported
 MILLION = 1e6
 ARTICLE_R2 = 0.9  # of the exponential where all convolutions shrink (section 4.1)
-MOST_NAMED = 4  # curves in a sentence; the table has them all
+MOST_NAMED = 4  # curves in a sentence; the table has all of them
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One model fitted to one curve by least squares in the original space; no logarithm is taken of the data.
+    """One model fitted to one curve by least squares in the original space, without logarithms of the data.
 
     coefficients: in the formula's order; empty where the fit failed, and then every figure is None.
     r2: 1 − RSS/TSS, 1 is best. adjusted_r2: 1 − (1 − R²)(n − 1)/(n − k) for k coefficients. aicc: n·ln(RSS/n) + 2K +
     2K(K + 1)/(n − K − 1) with K = k + 1 (the noise's variance counts), low is best. None where undefined.
-    residuals: measured minus fitted. exact: nothing is left over but rounding. warnings: what the figures cannot say.
+    residuals: measured minus fitted. exact: all residuals are rounding errors. warnings: limits of the figures.
     """
 
     model: FitModel
@@ -104,13 +104,13 @@ class Fit:
     def band(self, x: npt.ArrayLike) -> tuple[Floats, Floats] | None:
         """Return the 95 % confidence band of the fitted curve at `x` (delta method), low and high.
 
-        It holds the mean curve, not single points. None where no point is left over to estimate the noise.
+        It is the band of the mean curve, not of single points. None where no degree of freedom remains for the noise.
         """
         x = np.asarray(x, np.float64)
         fitted = self.predict(x)
         if fitted is None or self.covariance is None:
             return None
-        from scipy.special import stdtrit  # a third of a second that counting does without
+        from scipy.special import stdtrit  # takes a third of a second, which counting does not need
 
         gradient = self.model.jacobian(x, np.array(self.coefficients))
         variance = np.einsum("ij,jk,ik->i", gradient, self.covariance, gradient)
@@ -122,9 +122,9 @@ def solve(model: FitModel, x: Floats, y: Floats) -> Floats | None:
     """Return the least-squares coefficients for y of about 1, or None where the search does not converge."""
     if model.name != "exponential":
         return np.asarray(np.linalg.lstsq(model.jacobian(x, np.empty(0)), y, rcond=None)[0], np.float64)
-    from scipy.optimize import least_squares  # half a second that counting does without
+    from scipy.optimize import least_squares  # takes half a second, which counting does not need
 
-    # ln y weighted by y has nearly the residuals of the original space, so the search starts next to its end.
+    # ln y weighted by y has nearly the residuals of the original space, so the search starts near the solution.
     slope, intercept = np.polyfit(x, np.log(y), 1, w=y)
     found = least_squares(
         lambda coefficients: model.value(x, coefficients) - y,
@@ -136,11 +136,11 @@ def solve(model: FitModel, x: Floats, y: Floats) -> Floats | None:
 
 
 def fit_model(model: FitModel, x: Floats, y: Floats) -> Fit:
-    """Fit one model to n points; y must be positive. Too few points, or none that differ, end in warnings."""
+    """Fit one model to n points with positive y; add warnings for too few or equal points."""
     n, k = len(x), model.size
     if len(np.unique(x)) < k:
         return Fit(model, n, warnings=(f"{model.name}: expected at least {k} points, got {n}; not fitted",))
-    scale = float(y.max())  # millions of parameters and a few hundred alike are searched near 1
+    scale = float(y.max())  # the search is near 1 for any number of parameters
     scaled = solve(model, x, y / scale)
     if scaled is None:
         return Fit(model, n, warnings=(f"{model.name}: the search for the least squares did not converge; not fitted",))
@@ -187,10 +187,10 @@ def fit_model(model: FitModel, x: Floats, y: Floats) -> Fit:
 
 
 def best_models(fits: Iterable[Fit]) -> dict[str, str]:
-    """Return the best model by each criterion that can name one.
+    """Return the best model by each criterion that is defined.
 
-    R² and its adjusted form need a point more than the model has coefficients; ties go to fewer coefficients.
-    A model that meets every point is the best by AICc.
+    R² and adjusted R² need more points than the model has coefficients; of equal models the one with fewer coefficients
+    is better. A model that meets every point is the best by AICc.
     """
     best: dict[str, str] = {}
     usable = [fit for fit in fits if fit.r2 is not None and fit.points > fit.model.size]
@@ -207,9 +207,9 @@ def best_models(fits: Iterable[Fit]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the article says of one curve (section 4.1, Figure 2: claims C13 and C14), held against the fits here.
+    """The article's claim about one curve (section 4.1, Figure 2: claims C13 and C14), judged by the fits.
 
-    model: the one that the article finds best. holds: None where these points cannot say. sentence: why.
+    model: the best one according to the article. holds: None where the points do not suffice. sentence: the reason.
     """
 
     model: str
@@ -218,7 +218,7 @@ class Claim:
 
 
 def judge(scope: str, fits: Iterable[Fit], best: Mapping[str, str]) -> Claim:
-    """Judge the article's claim by its own measure: the highest R², and above 0.9 where all convolutions shrink."""
+    """Judge the article's claim by its own criterion: the highest R², above 0.9 where all convolutions shrink."""
     every = scope == "all"
     model = "exponential" if every else "polynomial"
     by_name = {fit.model.name: fit for fit in fits}
@@ -260,7 +260,7 @@ class CurveFits:
 
 
 def curve_warnings(x: Floats, y: Floats, fits: Iterable[Fit]) -> Iterator[str]:
-    """Yield what stands in the way of choosing between the models of one curve."""
+    """Yield the warnings about choosing between the models of one curve."""
     fits = tuple(fits)
     for fit in fits:
         yield from fit.warnings
@@ -311,7 +311,7 @@ def fit_curves(curves: pd.DataFrame, quantity: str = "parameters") -> Iterator[C
 
 
 def claim_sentences(curves: Iterable[CurveFits]) -> Iterator[str]:
-    """Yield in words how the article's claim fares over several curves, and where AICc names another model than R²."""
+    """Yield sentences about the article's claim for several curves, and where AICc and R² name different models."""
     curves = tuple(curves)
     partial = tuple(curve for curve in curves if curve.scope != "all")
     for group, says in (
@@ -338,7 +338,7 @@ def claim_sentences(curves: Iterable[CurveFits]) -> Iterator[str]:
 
 
 def verdict_text(curves: tuple[CurveFits, ...]) -> str:
-    """Return for how many curves the claim holds, and for which it does not."""
+    """Return for how many curves the claim holds and for which it does not, as a sentence."""
     if all(curve.claim.holds is None for curve in curves):
         return f"Too few or too flat points to judge that here, {len(curves)} {plural(len(curves))}."
     holding = sum(curve.claim.holds is True for curve in curves)
@@ -358,7 +358,7 @@ def plural(count: int) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Return at most `MOST_NAMED` names in a row, and how many more there are."""
+    """Return at most `MOST_NAMED` names and the number of further ones."""
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -367,10 +367,10 @@ FIT_COLUMNS = ("network", "factor", "scope", "model", *CRITERIA, "best")
 
 
 def fit_table(curves: Iterable[CurveFits]) -> pd.DataFrame:
-    """Return one row a curve and model, columns `FIT_COLUMNS`.
+    """Return one row per curve and model, columns `FIT_COLUMNS`.
 
-    best: the criteria by which this model is the best of its curve, such as "r2 adjusted_r2"; empty where none.
-    A figure that is undefined is missing (NaN).
+    best: the criteria by which this model is the best of its curve, such as "r2 adjusted_r2"; empty for none.
+    Undefined figures are NaN.
     """
     import pandas as pd
 

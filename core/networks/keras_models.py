@@ -27,7 +27,7 @@ from core.networks.architectures import (
     walk,
 )
 
-# Stated for every layer, so that a user's own Keras configuration cannot turn the pictures round.
+# Set for every layer, so that a user's Keras configuration cannot change the layout.
 LAYOUT = "channels_last"
 
 
@@ -49,7 +49,7 @@ def residual_block(x: keras.KerasTensor, layer: Residual, name: str) -> keras.Ke
 
 
 def apply(step: Step, x: keras.KerasTensor, activation: str) -> keras.KerasTensor:
-    """Apply one layer in its place; `activation` is for Dense, a Conv2D always has ReLU."""
+    """Apply one layer; `activation` is for Dense, a Conv2D always has ReLU."""
     name = step.name
     match step.layer:
         case Conv(filters, kernel, stride, padding):

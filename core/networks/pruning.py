@@ -1,4 +1,4 @@
-"""The article's pruning: not weights removed, but the network described smaller, to be built and trained again.
+"""The article's pruning: no weights are removed; a smaller network is described, built and trained again.
 
 N_new = ⌊N_old · (1 − P)⌋ (section 4.1), never below 1, for the convolutions in scope and the first two dense layers
 after flatten. The arithmetic is exact: in floats, 10 · (1 − 0.9) is 0.9999… and its floor 0.
@@ -56,8 +56,8 @@ def shrink(size: int, share: Fraction) -> int:
 def prune(spec: NetworkSpec, factor: Factor, scope: str = "all") -> NetworkSpec:
     """Return the network one pruning step smaller: `factor` in percent, `scope` one of `SCOPES`.
 
-    A residual block counts as one convolution layer and shrinks as a whole; a block outside the scope keeps its
-    filters and projects whatever reaches it. The metadata branch and the head keep their sizes.
+    A residual block counts as one convolution layer and shrinks as a whole; a block outside the scope keeps its filters
+    and projects its input. The metadata branch and the head keep their sizes.
     """
     if scope not in SCOPES:
         raise SpecError(f"expected a scope of {', '.join(SCOPES)}, got {scope!r}")
@@ -79,12 +79,12 @@ def prune(spec: NetworkSpec, factor: Factor, scope: str = "all") -> NetworkSpec:
 
 
 def can_shrink(spec: NetworkSpec, factor: Factor, scope: str = "all") -> bool:
-    """Say whether a further step would change anything; it does not once every layer in scope has size 1."""
+    """Return whether a further step changes the network; it does not once every layer in scope has size 1."""
     return prune(spec, factor, scope) != spec
 
 
 def iterations(spec: NetworkSpec, factor: Factor, scope: str, count: int) -> Iterator[NetworkSpec]:
-    """Yield the network unpruned (iteration 0), then after each of `count` steps, in all count + 1 networks."""
+    """Yield the unpruned network (iteration 0), then the network after each of `count` steps: count + 1 networks."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise SpecError(f"expected a number of iterations of at least 0, got {count!r}")
     yield spec

@@ -1,8 +1,8 @@
-"""How well predictions agree with labels, in percent.
+"""Metrics of predictions against labels, in percent.
 
-Precision and recall have two meanings here. The article's, called precision and recall for short, count every
-probability above 0.5 as a prediction, over all classes at once: an image may then have no prediction at all, and
-recall lies at or under accuracy. The macro-averages take each image for the class of its largest probability.
+Precision and recall have two definitions. The article's, named precision and recall, count every probability above 0.5
+as a prediction, over all classes at once: an image may have no prediction, and recall is at most accuracy. The
+macro-averages assign each image to the class of its largest probability.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Classification:
 
     accuracy: images whose largest probability is their class's. precision, recall: the article's; true predictions
     among the predictions, and among the images. macro_precision, macro_recall: means over the classes that have
-    images; a class that is never predicted has a precision of 0. balanced_accuracy: the mean of `class_recall`, so
-    the same number as macro_recall, under the name by which it is sought. lesion_accuracy: accuracy over the images of
-    `LESIONS`. class_recall: in the order of `CLASSES`. confusion: images, one row a true class, one column a predicted.
+    images; a class that is never predicted has a precision of 0. balanced_accuracy: the mean of `class_recall`, the
+    same number as macro_recall under its usual name. lesion_accuracy: accuracy over the images of `LESIONS`.
+    class_recall: in the order of `CLASSES`. confusion: images, one row per true class, one column per predicted class.
     """
 
     images: int
@@ -45,11 +45,11 @@ class Classification:
     confusion: tuple[tuple[int, ...], ...]
 
     def figures(self, split: str) -> dict[str, float | None]:
-        """Return the metrics that are one number, named as `algorithm2` and the tables do: test_accuracy, …"""
+        """Return the metrics with a single number, by the names of `algorithm2` and the tables: test_accuracy, …"""
         return {f"{split}_{name}": getattr(self, name) for name in FIGURES}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as JSON-ready values; what stands a class is keyed by the class."""
+        """Return the metrics as JSON-ready values, with metrics per class keyed by the class."""
         return {
             "images": self.images,
             **{name: getattr(self, name) for name in FIGURES},
@@ -70,20 +70,18 @@ FIGURES = (
 
 
 def classify(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Classification:
-    """Compare a softmax's probabilities, (n, classes), with the labels, (n,) places in `CLASSES`.
+    """Compare a softmax's probabilities, (n, classes), with the labels, (n,) positions in `CLASSES`.
 
-    Of equal largest probabilities the first class's counts. Raises SpecError where the shapes do not match, a label is
-    no class, or a probability is not a finite number.
+    Of equal largest probabilities the first counts. Raises SpecError where the shapes do not match, a label is not a
+    class, or a probability is not finite.
     """
     chances, true = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     if true.ndim != 1 or chances.shape != (len(true), len(CLASSES)):
-        raise SpecError(
-            f"Expected (n, {len(CLASSES)}) probabilities and n labels. Received: {chances.shape}, {true.shape}."
-        )
+        raise SpecError(f"Expected (n, {len(CLASSES)}) probabilities and n labels, got {chances.shape}, {true.shape}.")
     if not np.isin(true, range(len(CLASSES))).all():
-        raise SpecError(f"Expected labels of 0 to {len(CLASSES) - 1}. Received: {np.unique(true).tolist()}.")
+        raise SpecError(f"Expected labels from 0 to {len(CLASSES) - 1}, got {np.unique(true).tolist()}.")
     if not np.isfinite(chances).all():
-        raise SpecError("Expected finite probabilities. Received some that are not.")
+        raise SpecError("Expected finite probabilities, got infinite or missing values.")
 
     true = true.astype(np.int64)
     confusion = confusion_matrix(true, chances.argmax(axis=1))
@@ -110,16 +108,16 @@ def classify(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Classificat
 
 
 def confusion_matrix(true: Matrix, predicted: Matrix) -> Matrix:
-    """Count images: one row a true class, one column a predicted."""
+    """Return the numbers of images, one row per true class and one column per predicted class."""
     size = len(CLASSES)
     return np.bincount(true * size + predicted, minlength=size**2).reshape(size, size).astype(np.int64)
 
 
 def percent(part: int | np.integer[Any], whole: int | np.integer[Any]) -> float | None:
-    """Return a share in percent; None of nothing."""
+    """Return a share in percent; None where the whole is 0."""
     return 100 * int(part) / int(whole) if whole else None
 
 
 def mean(values: list[float]) -> float | None:
-    """Return the mean; None of nothing."""
+    """Return the mean; None for an empty list."""
     return sum(values) / len(values) if values else None

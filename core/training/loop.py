@@ -1,15 +1,15 @@
-"""Trains one network: an epoch at a time, checkpointed, so that a killed process goes on where it was.
+"""Train one network epoch by epoch, with checkpoints from which a killed process resumes.
 
-A checkpoint is written by a thread while the next epoch is trained. Whoever is killed meanwhile trains that epoch
-again, to the same result.
+A thread writes the checkpoint while the next epoch is trained. A process killed meanwhile trains that epoch again, with
+the same result.
 
-With `core.networks.keras_models` the only code that imports Keras; nothing here calls a backend. The same seed on the
-same machine gives the same result: weights, order, dropout and augmentation follow from it (on a GPU, as far as its
-kernels do).
+Only this module and `core.networks.keras_models` import Keras; nothing here calls a backend. The same seed on the same
+machine gives the same result: it determines weights, order, dropout and augmentation (on a GPU, as far as its kernels
+are deterministic).
 
-Only what `Split.augmented` marks is augmented: the repeats that bring a small class up to the others. That is done by
-OpenCV on the 8-bit batch, not by Keras's preprocessing layers: these would draw other numbers on another backend, keep
-a state of their own that a resumed training must restore, and cannot leave some images of a batch as they are.
+Only the repeats of small classes, marked by `Split.augmented`, are augmented. OpenCV does it on the 8-bit batch,
+because Keras's preprocessing layers draw different numbers on each backend, have a state that a resumed training must
+restore, and cannot skip images of a batch.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from core.training.results import EpochResult, TrainingError
 from core.training.specs import TRAINING, VALIDATION, Baseline, TrainingProtocol, article_baseline
 
 CHECKPOINT_NAME = "checkpoint.npz"
-KEPT_NAME = "kept-{epoch}.npz"  # written before the checkpoint that names it
-DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)  # NumPy's, of a broken file
-LEAST_CHANCE = 1e-7  # as Keras's cross-entropy clips
+KEPT_NAME = "kept-{epoch}.npz"  # written before the checkpoint that refers to it
+DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)  # NumPy's, for a damaged file
+LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot la
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches made when they are asked for: rows of a memory-mapped array need not all be in memory."""
+    """Batches that are made on demand, so that a memory-mapped array need not be in memory."""
 
     def __init__(self, make: Callable[[int], Any], count: int) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ def train(
     baseline: Baseline | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[EpochResult]:
-    """Train a network and yield each epoch as it ends; to cancel, close the generator, which waits for the checkpoint.
+    """Train a network and yield each epoch; to cancel, close the generator, which waits for the checkpoint.
 
-    images: (n, H, W, 3) uint8, BGR. metadata: (n, 3). labels: (n,) places in `CLASSES`; only the split's rows are used.
-    Epochs that `folder` has a checkpoint of are yielded from there, and the training goes on after them. The weights
-    kept are those of the best validation accuracy among epochs that meet the baseline (by default the article's for
-    the network), else of the best; of equal ones the first. check: called before a checkpoint is written; what it
-    raises ends the training. Raises SpecError where the data do not fit, or the folder
-    holds another training; TrainingError where the loss is no number, or memory does not suffice.
+    images: (n, H, W, 3) uint8, BGR. metadata: (n, 3). labels: (n,) positions in `CLASSES`; only the split's rows are
+    used. Epochs in the checkpoint of `folder` are yielded first, then the training continues. The kept weights are
+    those of the best validation accuracy among the epochs that meet the baseline (by default the article's), else among
+    all; of equal ones the first. check: called before a checkpoint is written; its exceptions end the training. Raises
+    SpecError where the data do not fit or the folder holds another training; TrainingError where the loss is not finite
+    or memory does not suffice.
     """
     check_data(images, metadata, labels, split, spec)
     baseline = baseline or article_baseline(network.name)
@@ -101,13 +101,13 @@ def train(
         history = restore(folder, model, identity)
     yield from history
     written: Future[None] | None = None
-    with ThreadPoolExecutor(1) as writer:  # at its end, also where the generator is closed, all has been written
+    with ThreadPoolExecutor(1) as writer:  # its end waits for the last checkpoint, also where the generator is closed
         for epoch in range(len(history) + 1, spec.epochs + 1):
             result = train_epoch(model, images, metadata, labels, split, spec, epoch, baseline)
             result = replace(result, best=rank(result) > max(map(rank, history), default=(False, -1.0)))
             history.append(result)
             if written is not None:
-                written.result()  # one at a time; what went wrong is raised here
+                written.result()  # one at a time; raises the writer's exceptions
             check()
             written = writer.submit(save, folder, Snapshot.of(model, result.best), tuple(history), identity)
             yield result
@@ -125,7 +125,7 @@ def train_epoch(
     epoch: int,
     baseline: Baseline,
 ) -> EpochResult:
-    """Train one epoch and return its figures. Raises TrainingError where it gives no numbers, or memory runs out."""
+    """Train one epoch and return its figures. Raises TrainingError for infinite losses or too little memory."""
     began = time.perf_counter()
     with explained(spec):
         batches = training_batches(images, metadata, labels, split, spec, epoch)
@@ -135,8 +135,8 @@ def train_epoch(
     loss = float(logs["loss"][0])
     if not (math.isfinite(loss) and np.isfinite(chances).all()):
         raise TrainingError(
-            f"Expected finite losses and weights. Epoch {epoch} ended with a loss of {loss:g} and weights that"
-            f" give no probabilities: try a learning rate under {spec.learning_rate:g}"
+            f"Expected finite losses and weights, got a loss of {loss:g} and weights without probabilities in epoch"
+            f" {epoch}. Try a learning rate under {spec.learning_rate:g}"
             f"{', or training without mixed precision' if spec.mixed_precision else ''}."
         )
     return replace(
@@ -150,18 +150,16 @@ def check_data(images: Pixels, metadata: Floats, labels: Indices, split: Split, 
     """Raise SpecError unless the arrays fit each other, the split and the protocol."""
     size = (len(images), spec.height, spec.width, CHANNELS)
     if images.shape != size or images.dtype != np.uint8:
-        raise SpecError(f"Expected uint8 images of {size}. Received: {images.dtype} of {images.shape}.")
+        raise SpecError(f"Expected uint8 images of {size}, got {images.dtype} of {images.shape}.")
     if metadata.shape != (len(images), len(METADATA_FEATURES)) or labels.shape != (len(images),):
-        raise SpecError(
-            f"Expected metadata and labels of {len(images)} images. Received: {metadata.shape}, {labels.shape}."
-        )
+        raise SpecError(f"Expected metadata and labels of {len(images)} images, got {metadata.shape}, {labels.shape}.")
     if not np.isfinite(metadata).all():
-        raise SpecError("Expected finite metadata. Received some that are not.")
+        raise SpecError("Expected finite metadata, got infinite or missing values.")
     used = np.array([index for name in SPLITS for index in getattr(split, name)], dtype=np.int64)
     if not len(split.train) or used.max() >= len(images):
-        raise SpecError(f"Expected a split of {len(images)} images. Received one of other images, or without training.")
+        raise SpecError(f"Expected a split of {len(images)} images, got one of others or without training images.")
     if not np.isin(labels[used], range(len(CLASSES))).all():
-        raise SpecError(f"Expected a label of 0 to {len(CLASSES) - 1} for every image of the split. Some have another.")
+        raise SpecError(f"Expected labels from 0 to {len(CLASSES) - 1} for the images of the split, got others.")
 
 
 def identify(
@@ -173,7 +171,7 @@ def identify(
     spec: TrainingProtocol,
     baseline: Baseline,
 ) -> str:
-    """Return a hash of what determines a training but for the pixels, which take long to read."""
+    """Return a hash of everything that determines a training, except the pixels, which take long to read."""
     backend = (keras.backend.backend(), keras.__version__)
     sets = asdict(split) | {"targets": split.targets.to_dict()}
     values = [network_to_dict(network), spec.to_dict(), sets, baseline.to_dict(), images.shape, backend]
@@ -187,7 +185,7 @@ def identify(
 
 
 def seeded_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
-    """Build a network whose first weights follow from the seed; it gives 32-bit probabilities at any precision."""
+    """Build a network with initial weights from the seed; its probabilities have 32 bits at any precision."""
     keras.utils.set_random_seed(spec.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16" if spec.mixed_precision else "float32")
@@ -195,7 +193,7 @@ def seeded_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
         model = build_model(network, spec.height, spec.width)
     finally:
         keras.config.set_dtype_policy(before)
-    model.layers[-1].dtype_policy = "float32"  # a 16-bit softmax has no chance under 6e-8, and no loss above 17
+    model.layers[-1].dtype_policy = "float32"  # a 16-bit softmax has no probability under 6e-8, and no loss above 17
     return model
 
 
@@ -222,27 +220,27 @@ def probabilities(
     """Return a network's softmax, (indices, classes)."""
     rows = np.array(indices, dtype=np.int64)
     batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
-    # Not `predict`, which takes longer to set out than some hundred images take.
+    # Not `predict`, whose setup takes longer than some hundred images.
     found = [model.predict_on_batch({"image": images[batch], "metadata": metadata[batch]}) for batch in batches]
     return np.concatenate([np.zeros((0, len(CLASSES)), dtype=np.float32), *found]).astype(np.float32)
 
 
 @contextmanager
 def explained(spec: TrainingProtocol) -> Iterator[None]:
-    """Turn a backend's words for too little memory into a TrainingError with a hint; all else is raised as it came."""
+    """Turn a backend's error about too little memory into a TrainingError with a hint; raise others unchanged."""
     try:
         yield
-    except Exception as error:  # each backend has a class of its own
+    except Exception as error:  # each backend has its own class
         if isinstance(error, DermSlimError) or not out_of_memory(error):
             raise
         raise TrainingError(
-            f"Expected memory for batches of {spec.batch_size} images of {spec.height}×{spec.width}; there is too"
-            " little: try a smaller batch or smaller images, or end what else uses the device."
+            f"There is too little memory for batches of {spec.batch_size} images of {spec.height}×{spec.width}. Try a"
+            " smaller batch or smaller images, or end other programs that use the device."
         ) from error
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Tell whether a backend ran out of memory."""
+    """Return whether an error means that a backend ran out of memory."""
     words = f"{type(error).__name__} {error}".lower()
     signs = ("resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "failed to allocate memory")
     return isinstance(error, MemoryError) or any(sign in words for sign in signs)
@@ -252,38 +250,38 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def accelerators() -> list[str]:
-    """Return the accelerators that the backend sees, such as gpu:0; none where it has only the processor."""
+    """Return the accelerators that the backend sees, such as gpu:0; none where it has only the CPU."""
     try:
         found = keras.distribution.list_devices()
-    except (AttributeError, RuntimeError):  # a backend that does not tell
+    except (AttributeError, RuntimeError):  # a backend without a list
         return []
     return [name.lower() for name in found if not name.lower().startswith("cpu")]
 
 
 @contextmanager
 def on_device(device: str) -> Iterator[None]:
-    """Train on 'cpu', on 'gpu', or with 'auto' on what the backend takes by itself. TrainingError without a GPU."""
+    """Train on 'cpu', on 'gpu', or with 'auto' on the backend's default. Raises TrainingError without a GPU."""
     if device == "auto":
         yield
         return
     if device == "gpu" and not accelerators():
         raise TrainingError(
-            f"Expected a GPU. The backend {keras.backend.backend()} sees none on {socket.gethostname()}: choose the"
-            " device auto or cpu, or see to the driver."
+            f"Expected a GPU, but the backend {keras.backend.backend()} sees none on {socket.gethostname()}. Choose the"
+            " device auto or cpu, or check the driver."
         )
     with keras.device(f"{device}:0"):
         yield
 
 
 def device_name(device: str) -> str:
-    """Say what a training with this choice of device runs on: the device, its product name, host and backend."""
+    """Return the device of a training with this choice: its name, product name, host and backend."""
     accelerator = next(iter(accelerators()), None) if device != "cpu" else None
     what = f"{usable_cores()} CPU cores" if accelerator is None else f"{accelerator} {gpu_name()}".strip()
     return f"{what} on {socket.gethostname()}, {keras.backend.backend()}"
 
 
 def gpu_name() -> str:
-    """Return the product name that NVIDIA's own tool gives for the first GPU in use; empty without that tool."""
+    """Return the product name of the first GPU in use from nvidia-smi; empty without that tool."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         command.append(f"--id={visible.partition(',')[0]}")
@@ -300,7 +298,7 @@ def gpu_name() -> str:
 def training_batches(
     images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingProtocol, epoch: int
 ) -> Batches:
-    """Return one epoch's batches; they follow from the seed and the epoch alone."""
+    """Return one epoch's batches, which depend only on the seed and the epoch."""
     order, augmented = epoch_indices(split, spec.seed, epoch)
     one_hot = np.eye(len(CLASSES), dtype=np.float32)
 
@@ -318,7 +316,7 @@ def training_batches(
 
 
 def augment(image: Pixels, spec: TrainingProtocol, generator: np.random.Generator) -> Pixels:
-    """Return an image flipped, turned about its middle, zoomed and brightened at random; the edge is mirrored."""
+    """Return an image randomly flipped, rotated about its centre, zoomed and brightened, with mirrored edges."""
     height, width = image.shape[:2]
     across, down = generator.integers(0, 2, 2) * -2 + 1  # -1: flipped
     angle, zoom, brightness = generator.uniform(-1, 1, 3) * (spec.rotation, spec.zoom, spec.brightness)
@@ -357,7 +355,7 @@ def judged(
 
 
 def rank(result: EpochResult) -> tuple[bool, float]:
-    """Return what decides whose weights are kept; higher is better."""
+    """Return the key by which the kept epoch is chosen; higher is better."""
     return result.meets_baseline, -1.0 if result.validation_accuracy is None else result.validation_accuracy
 
 
@@ -370,30 +368,30 @@ def kept_epoch(history: Sequence[EpochResult]) -> int:
 
 
 def state(model: keras.Model) -> list[keras.Variable]:
-    """Return all that training changes: weights, running statistics, dropout's random state, the optimizer."""
+    """Return everything that training changes: weights, running statistics, dropout's random state, the optimizer."""
     return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A model after an epoch. state: all that training changes. weights: those to keep, None where others are."""
+    """A model after an epoch. state: everything that training changes. weights: None where others are kept."""
 
     state: list[npt.NDArray[Any]]
     weights: list[npt.NDArray[Any]] | None
 
     @classmethod
     def of(cls, model: keras.Model, best: bool) -> Snapshot:
-        """Copy what the next epoch will change."""
+        """Copy the values that the next epoch changes."""
         return cls(copied(state(model)), copied(model.weights) if best else None)
 
 
 def copied(variables: Sequence[keras.Variable]) -> list[npt.NDArray[Any]]:
-    """Return the variables' values; a backend may hand out its own memory, which training goes on changing."""
+    """Return copies of the variables' values, because a backend may return memory that training changes."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def save(folder: Path, snapshot: Snapshot, history: Sequence[EpochResult], identity: str) -> None:
-    """Write the checkpoint, and before it the weights to keep; whoever is killed meanwhile leaves the one before."""
+    """Write the kept weights, then the checkpoint; a process killed meanwhile leaves the previous checkpoint."""
     kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
     if snapshot.weights is not None:
         write_arrays(kept, snapshot.weights)
@@ -405,7 +403,7 @@ def save(folder: Path, snapshot: Snapshot, history: Sequence[EpochResult], ident
 
 
 def write_arrays(path: Path, values: Sequence[npt.NDArray[Any]], about: dict[str, Any] | None = None) -> None:
-    """Write arrays, and values as JSON, to a file that is there whole or not at all."""
+    """Write arrays, and values as JSON, to a file atomically."""
     arrays: dict[str, Any] = {f"{number}": array for number, array in enumerate(values)}
     half = path.with_suffix(".half")
     try:
@@ -419,18 +417,18 @@ def write_arrays(path: Path, values: Sequence[npt.NDArray[Any]], about: dict[str
 
 
 def read_arrays(path: Path) -> list[npt.NDArray[Any]]:
-    """Return the arrays that `write_arrays` wrote. Raises one of `DAMAGED` where the file is."""
+    """Return the arrays of `write_arrays`. Raises one of `DAMAGED` where the file is damaged."""
     with np.load(path, allow_pickle=False) as file:
         return [file[f"{number}"] for number in range(len(file.files) - 1)]
 
 
 def restore(folder: Path, model: keras.Model, identity: str) -> list[EpochResult]:
-    """Put a checkpoint's state into a model and return its epochs; none where there is no whole checkpoint."""
+    """Load a checkpoint's state into a model and return its epochs; none without a whole checkpoint."""
     about = read_about(folder)
     if about is None:
         return []
     if about["identity"] != identity:
-        raise SpecError(f"Expected {folder} to be empty or to hold this training. It holds another's checkpoint.")
+        raise SpecError(f"Expected {folder} to be empty or to hold this training, got another training's checkpoint.")
     try:
         arrays = read_arrays(folder / CHECKPOINT_NAME)
     except DAMAGED:
@@ -441,7 +439,7 @@ def restore(folder: Path, model: keras.Model, identity: str) -> list[EpochResult
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's values; None where there is none, it is damaged, or the weights to keep are not there."""
+    """Return a checkpoint's values; None where it is missing or damaged, or the kept weights are missing."""
     try:
         with np.load(folder / CHECKPOINT_NAME, allow_pickle=False) as file:
             about: dict[str, Any] = json.loads(str(file["about"]))
@@ -460,16 +458,16 @@ def epochs(about: dict[str, Any]) -> list[EpochResult]:
 
 
 def history_of(folder: Path) -> tuple[EpochResult, ...]:
-    """Return the epochs that a folder has a checkpoint of."""
+    """Return the epochs of a folder's checkpoint."""
     about = read_about(folder)
     return tuple(epochs(about)) if about else ()
 
 
 def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> keras.Model:
-    """Return the network with the kept weights, without optimizer. Raises TrainingError where no epoch has ended."""
+    """Return the network with the kept weights, without optimizer. Raises TrainingError without a trained epoch."""
     history = history_of(folder)
     if not history:
-        raise TrainingError(f"Expected a trained epoch in {folder}. There is none: train first.")
+        raise TrainingError(f"Expected a trained epoch in {folder}, got none. Train first.")
     model = seeded_model(network, spec)
     model.set_weights(read_arrays(folder / KEPT_NAME.format(epoch=kept_epoch(history))))
     return model
@@ -484,7 +482,7 @@ def evaluate(
     spec: TrainingProtocol,
     folder: Path,
 ) -> dict[str, Classification]:
-    """Return the kept weights' metrics on each of `SPLITS`; in training every image once, none augmented."""
+    """Return the metrics of the kept weights on each of `SPLITS`; every training image counts once, not augmented."""
     check_data(images, metadata, labels, split, spec)
     with explained(spec):
         model = kept_model(network, spec, folder)
@@ -496,8 +494,8 @@ def evaluate(
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write a network as a `.keras` file, there whole or not at all."""
-    half = path.with_name(f"half-{path.name}")  # Keras looks at the suffix
+    """Write a network as a `.keras` file atomically."""
+    half = path.with_name(f"half-{path.name}")  # Keras requires the suffix
     try:
         model.save(half)
         half.replace(path)
