@@ -154,7 +154,7 @@ def test_what_a_killed_writer_left_in_its_log_is_in_the_copy(settings: Settings,
     backup.back_up(left, tmp_path / "b.tar", queue=False)
     into = Settings(tmp_path / "into", (tmp_path,))
     backup.restore(into, tmp_path / "b.tar")
-    assert list(Store(into.database).runs()["error"]) == ["in the log"]
+    assert [run.error for run in Store(into.database).runs()] == ["in the log"]
 
 
 def test_a_changed_byte_is_found_and_nothing_is_restored(
@@ -353,7 +353,7 @@ def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
     with workers(settings, "record", "svd", "train") as (_, _, trainer):
         sweep_data, train_data = registered(queues, moles), registered(queues, lesions)
         training = queues.submit(spec, train_data).run_id
-        wait_for(lambda: ((state := queues.run(training)) and state.epoch) or 0, 120)
+        wait_for(lambda: ((state := queues.run(training)) and state.live.epoch) or 0, 120)
         with held(trainer):  # else it may have trained everything by then
             sweep = queues.submit(SweepSpec(dataset="moles", ks=(5, 20, 60, 100)), sweep_data).run_id
             wait_for(lambda: (state := queues.run(sweep)) is not None and state.done >= 1, 120)

@@ -371,9 +371,9 @@ def test_a_training_is_cancelled_after_its_epoch_and_retried_to_the_last(visitor
     field(page, "Epochs").fill("30")  # more than are trained while this process sleeps for a moment
     button(page, "Start 1 run").click()  # at once: what was typed last counts too
     run_id = run_in_address(page)
-    until(lambda: stack.state(run_id).epoch, "a first epoch")
+    until(lambda: stack.state(run_id).live.epoch, "a first epoch")
     with stack.held("train"):
-        epoch = stack.state(run_id).epoch
+        epoch = stack.state(run_id).live.epoch
         assert epoch is not None
         assert 0 < epoch < 30
         expect(main(page).get_by_text(f"epoch {epoch} of 30")).to_be_visible()

@@ -52,7 +52,7 @@ def test_without_results_only_what_is_counted_is_judged(
 def test_every_claim_has_its_verdict_figure_note_and_runs(open_page: OpenPage, folder: Path) -> None:
     said = text(open_page("claims"))
     assert counts(said) == len(CLAIMS)
-    sweep = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="ham")["run_id"].iloc[0]
+    sweep = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="ham")[0].id
     assert f"[{sweep}](run?run={sweep})" in said
     assert "Ratio 3.770." in said
     assert "lenet5 70.00 reconstructed, 80.00 original" in said
@@ -71,7 +71,7 @@ def test_claims_are_filtered_by_area_and_status(open_page: OpenPage) -> None:
 
 
 def test_another_sweep_and_data_set_are_judged_by_where_they_are_chosen(open_page: OpenPage, folder: Path) -> None:
-    demo = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="demo")["run_id"].iloc[0]
+    demo = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="demo")[0].id
     test = open_page("claims", sweep=demo)
     assert "Measured on synthetic images, which say nothing of real ones." in text(test)
     test = ran(test.selectbox(key="choice_dataset").set_value("demo"))

@@ -118,10 +118,10 @@ def test_a_training_is_suspended_resumed_moved_and_cancelled_from_the_page(queue
     assert test.button(key=f"suspend_{run_id}").label == "Resume"
     assert progress_texts(test) == ["Suspended"]
     test.selectbox(key=f"priority_{run_id}_normal").select("high").run()
-    assert queues.run(run_id).priority == "high"
+    assert queues.run(run_id).live.priority == "high"
     test.button(key=f"suspend_{run_id}").click().run()
     state = queues.run(run_id)
-    assert (state.status, state.priority) == ("queued", "high")
+    assert (state.status, state.live.priority) == ("queued", "high")
     assert queue("train-high", connect(queues.settings)).get_job_ids() == [job_id(LiveRun(None, run_id), 1, 0)]
     test.button(key=f"cancel_{run_id}").click().run()
     with workers(queues.settings, "record"):

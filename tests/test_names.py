@@ -349,7 +349,7 @@ def test_no_page_takes_a_name_for_markup(open_page: OpenPage, page: str, params:
 
 
 def test_the_page_of_a_run_takes_no_name_for_markup(open_page: OpenPage, full: Path) -> None:
-    for run_id in Store(full / "data" / "dermslim.duckdb").runs()["run_id"]:
+    for run_id in [run.id for run in Store(full / "data" / "dermslim.duckdb").runs()]:
         found = shown_markdown(open_page("run", run=run_id))
         assert [each for each in found if words.escaped(HOSTILE) in each]
         assert not [each for each in found if any(danger in each for danger in DANGERS)]

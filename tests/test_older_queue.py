@@ -178,9 +178,9 @@ def test_a_training_that_was_paused_or_scheduled_goes_on_where_it_was(
         connection.hset(f"dermslim:run:{TRAINING}:states", step, state)
     queues = Queues(settings)
     state = queues.run(TRAINING)
-    assert (state.status, state.step, state.done, state.priority) == ("suspended", 1, 2, "normal")
+    assert (state.status, state.live.step, state.done, state.live.priority) == ("suspended", 1, 2, "normal")
     connection.hset(f"dermslim:run:{TRAINING}", "hold", "2040-11-26T13:34:04.099167+00:00")
-    assert queues.run(TRAINING).starts_at == datetime(2040, 11, 26, 13, 34, 4, 99167, UTC)
+    assert queues.run(TRAINING).live.starts_at == datetime(2040, 11, 26, 13, 34, 4, 99167, UTC)
     queues.resume(TRAINING)
     assert queues.run(TRAINING).status == "queued"
     assert connection.lrange("rq:queue:train", 0, -1) == [f"{TRAINING}--1-1".encode()]

@@ -293,7 +293,7 @@ def test_a_suspended_study_begins_no_training_while_measuring_goes_on(lab: Lab) 
     suspend_study(lab.queues, study)
     assert lab.state(study).status == "suspended"
     (training,) = lab.runs("train")
-    held = lab.queues.run(training["run_id"])
+    held = lab.queues.run(training.id)
     assert held is not None
     assert held.status == "suspended"
     for kind in ("svd-sweep", "reconstruct", "resize-study"):
@@ -303,7 +303,7 @@ def test_a_suspended_study_begins_no_training_while_measuring_goes_on(lab: Lab) 
     assert lab.state(study).status == "suspended"
     resume_study(lab.queues, study)
     lab.record()
-    released = lab.queues.run(training["run_id"])
+    released = lab.queues.run(training.id)
     assert released is not None
     assert released.status == "queued"
     lab.end_all()
@@ -346,9 +346,9 @@ def test_the_priority_holds_for_trainings_under_way_and_to_come(lab: Lab) -> Non
     (training,) = lab.runs("train")
     assert lab.redis.llen("rq:queue:train-low") == 1
     prioritise_study(lab.queues, study, "high")
-    state = lab.queues.run(training["run_id"])
+    state = lab.queues.run(training.id)
     assert state is not None
-    assert (state.priority, lab.redis.llen("rq:queue:train-high")) == ("high", 1)
+    assert (state.live.priority, lab.redis.llen("rq:queue:train-high")) == ("high", 1)
     for kind in ("svd-sweep", "reconstruct"):
         lab.end(kind)
     assert lab.redis.llen("rq:queue:train-high") == 2

@@ -60,7 +60,7 @@ def test_measured_printed_and_difference_stand_beside_each_other(open_page: Open
 
 
 def test_each_row_links_to_its_runs_by_seed(open_page: OpenPage, folder: Path) -> None:
-    runs = Store(folder / "dermslim.duckdb").runs(dataset="smaller")["run_id"].sort_values().tolist()
+    runs = sorted(run.id for run in Store(folder / "dermslim.duckdb").runs(dataset="smaller"))
     cell = shown(open_page("tables"), 5).loc["lenet5 · reconstructed", "Seeds"]
     assert cell == ", ".join(f"[{seed}](run?run={run})" for seed, run in enumerate(runs, 1))
 
@@ -87,7 +87,7 @@ def test_choices_stand_in_the_address(open_page: OpenPage, folder: Path) -> None
     assert shown(open_page("tables", seeds=["2"]), 5).loc["lenet5 · original", "Accuracy"] == "**74.00**"
     assert shown(open_page("tables", studies=["grid-1"]), 5).loc["lenet5 · reconstructed", "Accuracy"] == "–"
     assert shown(open_page("tables", images=["original"]), 5).loc["lenet5 · reconstructed", "Accuracy"] == "–"
-    demo = Store(folder / "dermslim.duckdb").runs(dataset="*demo*_[a](b)")["run_id"].iloc[0]
+    demo = Store(folder / "dermslim.duckdb").runs(dataset="*demo*_[a](b)")[0].id
     assert shown(open_page("tables", runs=[demo]), 5).loc["lenet5 · original", "Accuracy"] == "90.00"
 
 

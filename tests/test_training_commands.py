@@ -128,13 +128,13 @@ def test_networks_and_seeds_are_submitted_together_and_wait_for_their_hour(
     assert set(states) == set(run_ids)
     assert len({state.study for state in states.values()}) == 1
     for state in states.values():
-        assert (state.status, state.priority) == ("scheduled", "low")
-        assert state.starts_at == hour.replace(second=0, microsecond=0)
+        assert (state.status, state.live.priority) == ("scheduled", "low")
+        assert state.live.starts_at == hour.replace(second=0, microsecond=0)
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert captured.out.split() == run_ids
     assert captured.err.count("This run trains the same thing on the same images") == 4
-    assert not Store(settings.database).runs()["run_id"].tolist()  # no record worker runs here: nothing is written
+    assert Store(settings.database).runs() == []  # no record worker runs here: nothing is written
 
 
 BERLIN = ZoneInfo("Europe/Berlin")  # 2026: ahead on 29 March at 02:00, back on 25 October at 03:00

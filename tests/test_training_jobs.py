@@ -82,7 +82,7 @@ def state_of(queues: Queues, run_id: str) -> Run:
 
 
 def at_epoch(queues: Queues, run_id: str, epoch: int, step: int = 0) -> None:
-    wait_for(lambda: (state := state_of(queues, run_id)).step == step and (state.epoch or 0) >= epoch, 300)
+    wait_for(lambda: (state := state_of(queues, run_id)).live.step == step and (state.live.epoch or 0) >= epoch, 300)
 
 
 def idle(queues: Queues) -> None:
@@ -194,7 +194,7 @@ def test_a_suspended_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Que
     idle(lab)
     state = state_of(lab, run_id)
     assert state.status == "suspended"
-    assert 2 <= state.epoch < 30
+    assert 2 <= state.live.epoch < 30
     assert checkpoint_of(lab, run_id).is_file()
     time.sleep(6)  # the record worker looks every five seconds whether a run has lost its job
     assert state_of(lab, run_id) == state
@@ -227,8 +227,8 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
     about.unlink()
     os.mkfifo(about)  # the job writes it before it builds the network, and so waits for a reader
     lab.retry(run_id)
-    wait_for(lambda: state_of(lab, run_id).doing == "building the network", 120)
-    assert state_of(lab, run_id).epoch == reached
+    wait_for(lambda: state_of(lab, run_id).live.doing == "building the network", 120)
+    assert state_of(lab, run_id).live.epoch == reached
     text = about.read_text()
     about.unlink()
     about.write_text(text)
@@ -278,12 +278,12 @@ def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late
     run_id = lab.submit(spec, dataset, start_after=datetime.now(UTC) + timedelta(hours=3)).run_id
     state = state_of(lab, run_id)
     assert state.status == "scheduled"
-    assert state.starts_at is not None
+    assert state.live.starts_at is not None
     folder = lab.settings.trained / run_id
     folder.mkdir(parents=True)
     with file_lock(folder / LOCK_NAME, shared=False, timeout=5):
         lab.resume(run_id)
-        wait_for(lambda: "another process" in str(state_of(lab, run_id).doing), 120)
+        wait_for(lambda: "another process" in str(state_of(lab, run_id).live.doing), 120)
         assert not trained_epochs(lab, run_id)
     assert ended(lab, run_id).done == EPOCHS
     idle(lab)
@@ -317,7 +317,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
             run_jobs.resume(LiveRun(connection, run_id))
         assert [state_of(lab, run_id).status for run_id in held[1:]] == ["queued"] * 4
         lab.prioritise(held[4], "high")
-        assert state_of(lab, held[4]).priority == "high"
+        assert state_of(lab, held[4]).live.priority == "high"
     finally:
         worker.resume()
     states = [ended(lab, run_id) for run_id in held]
