@@ -159,15 +159,15 @@ def settings_of(model: type[Spec]) -> dict[str, Setting | None]:
     return found
 
 
-def labelled(spec: Spec, path: str = "", label: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield path, label and value of every setting: `baseline.train_accuracy`, Baseline: Training accuracy, 90."""
+def labelled(spec: Spec, part: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield label and value of every setting: `Baseline: Training accuracy`, 90. part: the label that comes before."""
     for name, setting in settings_of(type(spec)).items():
         value = getattr(spec, name)
-        title = ": ".join(filter(None, (label, setting.title if setting else "")))
+        label = ": ".join(filter(None, (part, setting.title if setting else "")))
         if isinstance(value, Spec):
-            yield from labelled(value, f"{path}{name}.", title)
+            yield from labelled(value, label)
         else:
-            yield f"{path}{name}", title, value
+            yield label, value
 
 
 # The sentences of errors

@@ -146,7 +146,7 @@ def differing_settings(specs: Mapping[str, TrainSpec]) -> pd.DataFrame:
     Networks of one name with different layers differ by a row of their own.
     """
     found = {
-        run_id: {"Kind": spec.kind} | {label: setting_text(value) for _, label, value in labelled(spec)}
+        run_id: {"Kind": spec.kind} | {label: setting_text(value) for label, value in labelled(spec)}
         for run_id, spec in specs.items()
     }
     versions = list(dict.fromkeys(spec.network for spec in specs.values()))
