@@ -236,8 +236,9 @@ def bounds_text(metadata: Collection[object]) -> str:
     }
     if "ge" in found and "le" in found:
         return f"from {found['ge']} to {found['le']}"
-    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
-    return " and ".join(f"{word} {found[name]}" for name, word in words.items() if name in found)
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    text = " and ".join(f"{word} {found[name]}" for name, word in words.items() if name in found)
+    return f"of {text}" if text.startswith("at ") else text
 
 
 def _shown(value: object) -> str:

@@ -74,7 +74,7 @@ def test_an_older_spec_without_newer_settings_has_their_defaults_and_the_same_ha
     [
         ({"training": {"epochs": 0}}, "Expected epochs to be a whole number from 1 to 100,000, got 0."),
         ({"training": {"epochs": 2.0}}, "Expected epochs to be a whole number from 1 to 100,000, got 2.0."),
-        ({"training": {"learning_rate": 0}}, "Expected learning rate to be a number above 0 and of at most 1, got 0."),
+        ({"training": {"learning_rate": 0}}, "Expected learning rate to be a number above 0 and at most 1, got 0."),
         ({"training": {"rotation": 200}}, "Expected rotation to be a number from 0 to 180 degrees, got 200."),
         ({"training": {"augmentation": 1}}, "Expected augmentation to be true or false, got 1."),
         ({"training": {"speed": 1}}, f"Expected only {', '.join(TrainingProtocol.model_fields)}, got speed."),

@@ -77,8 +77,8 @@ def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder
     [
         (["--network", "resnet"], "network: expected some of lenet5, alexnet, custom1, custom2, or all; got resnet"),
         (["--size", "4x4"], "4"),
-        (["--epochs", "0"], "Expected epochs to be a whole number of at least 1"),
-        (["--learning-rate", "2"], "Expected learning_rate to lie between 0 and 1"),
+        (["--epochs", "0"], "Expected epochs to be a whole number from 1 to 100,000, got 0."),
+        (["--learning-rate", "2"], "Expected learning rate to be a number above 0 and at most 1, got 2.0."),
         (["--start-after", "25:70"], "start-after: expected a time of day such as 22:30; got 25:70"),
         (["--targets", "3,3,3"], "Expected targets of at least 4 images"),
     ],
@@ -94,12 +94,12 @@ def test_what_no_training_can_follow_is_refused_in_a_sentence(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--size", "200"], "expected rows x columns such as 200x100; got 200"),
-        (["--seed", "one"], "expected whole numbers such as 1,2,3; got one"),
-        (["--targets", "3,3"], "expected train,validation,test such as 3300,1100,360; got 3,3"),
-        (["--baseline", "90,90"], "expected five numbers"),
-        (["--baseline", "90,90,80,80,200"], "to lie between 0 and 100 percent"),
-        (["--factors", "half"], "expected numbers such as 50,33.33; got half"),
+        (["--size", "200"], "Expected size such as 200x100, got 200."),
+        (["--seed", "one"], "Expected seeds such as 1,2,3, got one."),
+        (["--targets", "3,3"], "Expected targets such as 3300,1100,360, got 3,3."),
+        (["--baseline", "90,90"], "Expected baseline such as 90,90,80,80,2, got 90,90."),
+        (["--baseline", "90,90,80,80,200"], "Expected test tolerance to be a number from 0 to 100 percent, got 200.0."),
+        (["--factors", "half"], "Expected factors such as 50,33.33,16.5,8.25, got half."),
         (["--priority", "urgent"], "urgent"),
     ],
 )
