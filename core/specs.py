@@ -65,6 +65,8 @@ class Setting(at.GroupedMetadata):
     le: float | None = None
     lt: float | None = None
     choices: Collection[str] = ()
+    step: float = 0
+    empty: str = ""
     needs: str = ""
     text: str = ""
     always: bool = False

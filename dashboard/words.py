@@ -435,37 +435,6 @@ def training_progress_text(run: Run, zone: tzinfo | None = None) -> str:
     return " · ".join(part for part in (*parts, failed_text(run)) if part)
 
 
-def parse_ks(text: str) -> tuple[int, ...] | str:
-    """Return the k list that was typed, or a sentence that says what was expected and what came."""
-    return _parse_numbers(text, "k")
-
-
-def _parse_numbers(text: str, name: str) -> tuple[int, ...] | str:
-    numbers = []
-    for part in text.replace(";", ",").replace(" ", ",").split(","):
-        if not part:
-            continue
-        try:
-            numbers.append(int(part))
-        except ValueError:
-            return f"{name}: expected whole numbers separated by commas; got {part!r}"
-    return tuple(numbers) if numbers else f"{name}: expected at least one whole number; got none"
-
-
-def parse_sizes(text: str) -> tuple[tuple[int, int], ...] | str:
-    """Return the sizes that were typed as rows×columns, or a sentence that says what was expected and what came."""
-    sizes = []
-    for part in text.replace(";", ",").split(","):
-        word = part.strip().lower().replace("×", "x").replace(" ", "")
-        if not word:
-            continue
-        pieces = word.split("x")
-        if len(pieces) != 2 or not all(piece.isdecimal() and len(piece) <= 9 for piece in pieces):
-            return f"sizes: expected rows×columns pairs such as 200×100, separated by commas; got {part.strip()!r}"
-        sizes.append((int(pieces[0]), int(pieces[1])))
-    return tuple(sizes) if sizes else "sizes: expected at least one rows×columns pair; got none"
-
-
 def metric_label(name: str) -> str:
     """Return a metric's label."""
     return METRICS_BY_NAME[name].label

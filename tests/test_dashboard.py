@@ -305,8 +305,7 @@ def test_a_sweep_measured_before_is_offered_instead_of_measured_again(
     record(store, "svd-sweep-0", whole, dataset, NOW - timedelta(days=1))
     shown = open_page("sweeps", tab="New sweep")
     shown.text_input(key="sweep_ks").set_value("7")
-    ran(shown.selectbox(key="sweep_images").select("A random sample"))
-    shown.number_input(key="sweep_sample").set_value(2)
+    shown.number_input(key="sweep_sample_size").set_value(2)
     ran(shown.number_input(key="sweep_seed").set_value(3))
     assert "exactly these settings" in text(shown)
     ran(shown.button(key="open_identical").click())
@@ -343,11 +342,11 @@ def test_the_presets_fill_the_form(open_page: OpenPage) -> None:
     preset: Any = shown.get_by_key("sweep_preset")
     ran(preset.set_value("Quick"))
     assert shown.text_input(key="sweep_ks").value == "100, 200, 350"
-    assert shown.number_input(key="sweep_sample").value == 7
+    assert shown.number_input(key="sweep_sample_size").value == 7
     preset = shown.get_by_key("sweep_preset")
     ran(preset.set_value("Article"))
     assert shown.text_input(key="sweep_ks").value == "100, 200, 300, 350, 400, 450"
-    assert shown.selectbox(key="sweep_images").value == "All images"
+    assert shown.number_input(key="sweep_sample_size").value is None
 
 
 def test_a_folder_outside_the_roots_is_refused_in_a_sentence(open_page: OpenPage) -> None:

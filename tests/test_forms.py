@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from core.article.plan import ArticleSpec, Override
 from core.compression.specs import MetricParameters, ResizeSpec, SweepSpec
 from core.data.datasets import Dataset, Record
 from core.data.splits import Targets
+from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
 from core.settings import Settings
+from core.specs import Spec
 from core.store.measurements import Store
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
+from dashboard.forms.fields import parsed
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
 TRAINING = TrainingProtocol(
@@ -101,10 +104,11 @@ def sweep_app() -> None:
 
     from dashboard import data
     from dashboard.forms import measuring as forms
+    from dashboard.forms.fields import draft
 
     spec = st.session_state["spec"]
     if "made" not in st.session_state:
-        forms.set_draft({"svd-sweep": "sweep", "resize-study": "resize"}[spec.kind], forms.draft_of(spec.to_dict()))
+        {"svd-sweep": forms.SWEEP, "resize-study": forms.RESIZE}[spec.kind].put(draft(spec))
     draw = forms.sweep_fields if spec.kind == "svd-sweep" else forms.resize_fields
     st.session_state["made"] = draw(data.dataset("d"))
 
@@ -113,14 +117,12 @@ def training_app() -> None:
     import streamlit as st
 
     from dashboard import data
-    from dashboard.forms import measuring as forms
     from dashboard.forms import network_choices
     from dashboard.forms import training as training_forms
 
-    for name, value in training_forms.defaults().items():
-        st.session_state.setdefault(training_forms.key(name), value)
+    training_forms.FORM.begin(training_forms.defaults())
     if "made" not in st.session_state:
-        forms.set_draft(training_forms.PREFIX, training_forms.draft_of(st.session_state["spec"]))
+        training_forms.FORM.put(training_forms.draft_of(st.session_state["spec"]))
     asked = training_forms.fields(network_choices.networks(), data.datasets())
     (st.session_state["made"],) = (spec for spec, _ in asked.runs())
 
@@ -129,14 +131,12 @@ def study_app() -> None:
     import streamlit as st
 
     from dashboard import data
-    from dashboard.forms import measuring as forms
     from dashboard.forms import network_choices
     from dashboard.forms import study as study_form
 
-    for name, value in study_form.defaults().items():
-        st.session_state.setdefault(study_form.key(name), value)
+    study_form.FORM.begin(study_form.defaults())
     if "made" not in st.session_state:
-        forms.set_draft(study_form.PREFIX, study_form.draft_of(st.session_state["spec"]))
+        study_form.FORM.put(study_form.draft_of(st.session_state["spec"]))
     st.session_state["made"], _, _ = study_form.fields(network_choices.networks(), data.dataset("d"))
 
 
@@ -165,23 +165,22 @@ def store(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Store:
     return found
 
 
-def as_default(value: Any, path: str = "") -> list[str]:
-    """Return the fields, those of the values in it too, that have their default."""
-    found = []
-    for field in fields(value):
-        own = getattr(value, field.name)
-        standard = field.default if field.default_factory is MISSING else field.default_factory()
-        if is_dataclass(own) and field.name not in ("network", "networks"):
-            found += as_default(own, f"{path}{field.name}.")
-        elif standard is not MISSING and own == standard:
-            found.append(f"{path}{field.name}")
+def as_default(spec: Spec) -> set[str]:
+    """Return the paths of the settings that have their default, those of the parts too."""
+    found = set()
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            found |= {f"{name}.{path}" for path in as_default(value)}
+        elif value == spec.default(name):
+            found.add(name)
     return found
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: type(spec).__name__)
 def test_these_specs_have_no_field_at_its_default(spec: Any) -> None:
     allowed = {"fingerprint", "training.seed"} if isinstance(spec, ArticleSpec) else set()
-    assert set(as_default(spec)) == allowed
+    assert as_default(spec) == allowed
 
 
 @pytest.mark.parametrize("spec", [*SPECS, *LOSSLESS], ids=lambda spec: type(spec).__name__)
@@ -228,3 +227,21 @@ def test_a_resize_study_is_copied_by_its_button(
     assert page.query_params["tab"] == "New study"
     assert page.text_input(key="resize_sizes").value == "20×28, 7×9"
     assert page.number_input(key="resize_quality").value == 61
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        (tuple[int, ...], " 1, 2;3 3", (1, 2, 3, 3)),
+        (tuple[float, ...], "50 %, 33.33; 8.25", (50.0, 33.33, 8.25)),
+        (tuple[tuple[int, int], ...], "200×100, 20 x 28;7X9", ((200, 100), (20, 28), (7, 9))),
+    ],
+)
+def test_values_are_read_as_they_are_typed(kind: Any, text: str, expected: tuple[Any, ...]) -> None:
+    assert parsed(kind, text, "values", "1,2,3") == expected
+
+
+@pytest.mark.parametrize("text", ["", "1,x", "1.5", "1x2x3"])
+def test_text_that_is_no_list_of_whole_numbers_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(SpecError, match=r"^Expected seeds such as 1,2,3, got "):
+        parsed(tuple[int, ...], text, "seeds", "1,2,3")

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from recorded import record_training
 
-from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.pruning import can_shrink, prune, pruned_size
@@ -266,14 +265,3 @@ def test_the_most_trainings_are_those_until_nothing_shrinks_and_the_fewest_end_a
     assert training_numbers.step_range(SPEC.replace(rules=Rules(factors=(50,), max_failures=9))) == (2, count)
     assert training_numbers.step_range(SPEC.replace(rules=Rules(max_iterations=1))) == (2, 2)
     assert training_numbers.step_range(TrainSpec(dataset="ham", network=LENET5)) == (1, 1)
-
-
-def test_seeds_and_factors_are_read_as_they_are_typed() -> None:
-    assert training_numbers.parse_seeds(" 1, 2;3 3") == (1, 2, 3)
-    assert training_numbers.parse_factors("50 %, 33.33; 8.25") == (50.0, 33.33, 8.25)
-    for text in ("", "1,x", "-1", "1.5"):
-        with pytest.raises(SpecError, match="seeds: expected whole numbers"):
-            training_numbers.parse_seeds(text)
-    for text in ("", "half"):
-        with pytest.raises(SpecError, match="factors: expected percentages"):
-            training_numbers.parse_factors(text)

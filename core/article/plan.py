@@ -119,7 +119,10 @@ class ArticleSpec(Spec):
     quality: Quality = None
     sample_size: SampleSize = None
     rule: Annotated[Text, Setting("Rule that chooses k*", choices=RULE_NAMES, always=True)] = DEFAULT_RULE
-    k: Annotated[Whole | None, Setting("Fixed k", "Overrides the rule.", name="fixed k", flag="--fixed-k", ge=1)] = None
+    k: Annotated[
+        Whole | None,
+        Setting("Fixed k", "Overrides the rule.", name="fixed k", flag="--fixed-k", ge=1, empty="the rule's"),
+    ] = None
     sizes: Sizes = DEFAULT_SIZES
     reconstruction: Annotated[
         Text, Setting("Name of the reconstruction", "By default made of k and codec.", flag="--name")

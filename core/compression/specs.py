@@ -99,7 +99,7 @@ Quality = Annotated[
 ]
 SampleSize = Annotated[
     Whole | None,
-    Setting("Sample size", "Number of images drawn at random, by default all.", flag="--limit", ge=1),
+    Setting("Sample size", "Number of images drawn at random, by default all.", flag="--limit", ge=1, empty="all"),
 ]
 
 
@@ -114,7 +114,7 @@ class MetricParameters(Spec):
         Whole, Setting("Changed pixels differ by more than", ge=0, le=255, unit="grey levels")
     ] = 10
     radial_cutoff: Annotated[
-        Number, Setting("Low frequencies end at", gt=0, lt=math.sqrt(0.5), unit="cycles per pixel")
+        Number, Setting("Low frequencies end at", gt=0, lt=math.sqrt(0.5), unit="cycles per pixel", step=0.01)
     ] = 0.1
 
 

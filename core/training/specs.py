@@ -51,7 +51,7 @@ Network = Annotated[
 
 _Side = partial(Setting, ge=1, le=10_000, unit="pixels", flag="--size", text="{height}×{width}", always=True)
 _Change = partial(Setting, ge=0, needs="augmentation", text="augmentation {rotation}°/{zoom}/{brightness}")
-_Percent = partial(Setting, ge=0, le=100, unit="percent")
+_Percent = partial(Setting, ge=0, le=100, unit="percent", step=0.5)
 
 
 class TrainingProtocol(Spec):
@@ -67,7 +67,7 @@ class TrainingProtocol(Spec):
     epochs: Annotated[Whole, Setting("Epochs", ge=1, le=MOST_EPOCHS, text="{epochs} epochs", always=True)] = 75
     batch_size: Annotated[Whole, Setting("Batch size", ge=1, le=100_000, text="batch {batch_size}", always=True)] = 32
     learning_rate: Annotated[
-        Number, Setting("Learning rate", gt=0, le=1, text="learning rate {learning_rate}", always=True)
+        Number, Setting("Learning rate", gt=0, le=1, step=0.0005, text="learning rate {learning_rate}", always=True)
     ] = 0.002
     seed: Annotated[Whole, Setting("Seed", "Of weights, order and dropout.", ge=0, le=LARGEST_SEED, always=True)] = 1
     augmentation: Annotated[
@@ -78,9 +78,9 @@ class TrainingProtocol(Spec):
             text="no augmentation",
         ),
     ] = True
-    rotation: Annotated[Number, _Change("Rotation up to", le=180, unit="degrees")] = 30.0
-    zoom: Annotated[Number, _Change("Zoom up to", "As a share.", le=0.9)] = 0.1
-    brightness: Annotated[Number, _Change("Brightness up to", "As a share.", le=1)] = 0.1
+    rotation: Annotated[Number, _Change("Rotation up to", le=180, unit="degrees", step=5)] = 30.0
+    zoom: Annotated[Number, _Change("Zoom up to", "As a share.", le=0.9, step=0.05)] = 0.1
+    brightness: Annotated[Number, _Change("Brightness up to", "As a share.", le=1, step=0.05)] = 0.1
     mixed_precision: Annotated[
         Switch, Setting("Mixed precision", "16-bit floats where safe; for GPUs.", text="mixed precision")
     ] = False
@@ -163,7 +163,7 @@ class Rules(Spec):
     max_iterations: Annotated[
         Whole | None,
         Setting(
-            "Pruned networks at most", "By default no limit.",
+            "Pruned networks at most", "By default no limit.", empty="no limit",
             ge=1, le=MOST_STEPS, text="pruned networks: at most {max_iterations}",
         ),
     ] = None  # fmt: skip

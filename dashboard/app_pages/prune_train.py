@@ -8,7 +8,6 @@ import streamlit as st
 from core.runs import Run
 from core.training.specs import TrainSpec
 from dashboard import data, words
-from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices
 from dashboard.forms import training as training_forms
 from dashboard.parts import components, run_progress, training_comparison, training_results
@@ -23,7 +22,7 @@ def show_form() -> None:
 
 def copy_settings(spec: TrainSpec) -> None:
     """Turn to the form with a run's settings in its fields."""
-    forms.set_draft(training_forms.PREFIX, training_forms.draft_of(spec))
+    training_forms.FORM.put(training_forms.draft_of(spec))
     network_choices.warn_of_changes([spec.network])
     show_form()
 

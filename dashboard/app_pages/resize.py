@@ -15,6 +15,7 @@ from dashboard import data, words
 from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices
+from dashboard.forms.fields import draft
 from dashboard.parts import components, run_progress
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
@@ -28,7 +29,7 @@ def show_form() -> None:
 
 def copy_settings(spec: ResizeSpec) -> None:
     """Turn to the form with a study's settings in its fields."""
-    forms.set_draft("resize", forms.draft_of(spec.to_dict()))
+    forms.RESIZE.put(draft(spec))
     st.query_params["dataset"] = spec.dataset
     show_form()
 

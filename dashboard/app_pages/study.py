@@ -4,7 +4,6 @@ import streamlit as st
 
 from core.article.plan import ArticleSpec
 from dashboard import data, words
-from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices
 from dashboard.forms import study as study_form
 from dashboard.parts import components
@@ -20,7 +19,7 @@ def show_form() -> None:
 
 def copy_settings(spec: ArticleSpec) -> None:
     """Turn to the form with a study's settings in its fields."""
-    forms.set_draft(study_form.PREFIX, study_form.draft_of(spec))
+    study_form.FORM.put(study_form.draft_of(spec))
     network_choices.warn_of_changes(spec.networks)
     st.query_params["dataset"] = spec.dataset
     show_form()

@@ -9,11 +9,9 @@ from typing import Any
 import pandas as pd
 
 from core.data.splits import SPLITS
-from core.errors import SpecError
-from core.networks.architectures import CLASSES, NetworkSpec
+from core.networks.architectures import CLASSES
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
-from core.networks.plain_yaml import MOST_DIGITS
 from core.runs import told_apart
 from core.specs import labelled
 from core.training.algorithm2 import State, Step, record
@@ -52,33 +50,6 @@ def _trainings(spec: TrainSpec, *, accepted: bool) -> int:
             state, step, dict.fromkeys(CRITERIA, 100.0) if good else None, "" if good else "taken as rejected"
         )
     return len(state.outcomes)
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds that were typed, 1,2,3, each once. Raises SpecError."""
-    parts = [part for part in text.replace(";", ",").replace(" ", ",").split(",") if part]
-    if not parts or not all(part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
-        raise SpecError(
-            f"seeds: expected whole numbers separated by commas, such as 1,2,3; got {text.strip() or 'none'}"
-        )
-    return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def parse_factors(text: str) -> tuple[float, ...]:
-    """Return the pruning factors that were typed, 50, 33.33, in percent. Raises SpecError."""
-    parts = [part.strip().rstrip("%").strip() for part in text.replace(";", ",").split(",")]
-    try:
-        factors = tuple(float(part) for part in parts if part)
-    except ValueError:
-        factors = ()
-    if not factors:
-        raise SpecError(
-            f"factors: expected percentages separated by commas, such as 50, 33.33; got {text.strip() or 'none'}"
-        )
-    return factors
-
-
-# -- one run -----------------------------------------------------------------------------------------------------------
 
 
 def pareto_front(steps: pd.DataFrame, metric: str) -> pd.Series[bool]:

@@ -1,191 +1,236 @@
-"""Fields that the form of training runs and that of the whole study share; each form's keys begin with its prefix."""
+"""The fields of the forms that start runs, drawn from the declarations of the specs (`core.specs`).
+
+A form has one field for each setting: what is declared as a switch, a choice, a number or several numbers becomes a
+toggle, a list, a number field or a text field, with the declared title, help, unit and bounds. What a form does not
+place by itself comes last, so that a new setting of a spec is a field without a line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 import streamlit as st
 
-from core.data.splits import SPLITS, Targets
+from core.compression.specs import MetricParameters
+from core.data.images import CODECS
+from core.data.splits import Targets
+from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import Networks
-from core.networks.pruning import FACTORS, SCOPE_LABELS, SCOPES
+from core.networks.pruning import SCOPE_LABELS
+from core.specs import Spec, bare, bounds, settings_of
 from core.training.specs import ON_REJECT, PRESETS, Baseline, Rules, TrainingProtocol
 from dashboard import words
-from dashboard.charts import training_numbers
-from dashboard.forms.measuring import KEPT, set_draft
+from jobs.cli.options import read, typed
 
+KEPT: Final = "session"  # a draft survives a look at another page
 PRESET_NAMES = {"article": "Article", "laptop": "Laptop", "quick": "Quick"}
-DEVICE_NAMES = {"auto": "GPU, else processor", "cpu": "processor", "gpu": "GPU only"}
 SET_NAMES = {"train": "Training", "validation": "Validation", "test": "Test"}
-REJECT_NAMES = {"stop at accepted": "back to the last accepted", "continue": "shrink the rejected one on"}
-LIMITS = {
-    "train_accuracy": "Training accuracy, %",
-    "train_precision": "Training precision, %",
-    "validation_accuracy": "Validation accuracy, %",
-    "validation_precision": "Validation precision, %",
-    "test_tolerance": "Test figures: points under the unpruned network's",
+CHOICES: dict[str, Mapping[str, str]] = {
+    "mode": words.MODES,
+    "codec": {name: words.codec_text(name) for name in CODECS},
+    "scope": SCOPE_LABELS,
+    "on_reject": {
+        "stop at accepted": "Go back to the last accepted network",
+        "continue": "Shrink the rejected network further",
+    },
+    "device": {"auto": "GPU, else processor", "cpu": "Processor", "gpu": "GPU only"},
+    "rule": words.RULES,
 }
-SHARES = ("learning_rate", "rotation", "zoom", "brightness")  # fields with a fraction, of a protocol
 
 
-def field_key(prefix: str, name: str) -> str:
-    """Return a field's key in the session."""
-    return f"{prefix}_{name}"
+@dataclass(frozen=True)
+class Fields:
+    """The fields of one form. prefix: begins the key of each field in the session."""
 
+    prefix: str
 
-def whole_number(prefix: str, label: str, name: str, least: int, **arguments: Any) -> int:
-    """Return a whole number of at least `least`."""
-    key = field_key(prefix, name)
-    return int(st.number_input(label, min_value=least, step=1, key=key, persist_state=KEPT, **arguments))
+    def key(self, name: str) -> str:
+        """Return a field's key in the session."""
+        return f"{self.prefix}_{name}"
 
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Put values into the fields, before they are drawn."""
+        for name, value in values.items():
+            st.session_state[self.key(name)] = value
 
-def preset_field(prefix: str, draft: Callable[[str], dict[str, Any]], note: str) -> None:
-    """Offer protocols to start from; draft: what the fields hold of one; note: ends the help."""
-    key = field_key(prefix, "preset")
+    def begin(self, values: Mapping[str, Any]) -> None:
+        """Put values into the fields that have none yet."""
+        self.put({name: value for name, value in values.items() if self.key(name) not in st.session_state})
 
-    def apply() -> None:
-        chosen = st.session_state[key]
-        if chosen is not None:
-            set_draft(prefix, draft(chosen))
+    def one(self, model: type[Spec], name: str, **arguments: Any) -> Any:
+        """Draw one setting's field and return its value. arguments: of the widget. Raises SpecError for wrong text."""
+        if name == "quality":
+            return self._quality()
+        setting, info = settings_of(model)[name], model.model_fields[name]
+        if setting is None:
+            raise TypeError(f"Expected a setting, got {name}, a part with settings of its own.")
+        kind, metadata = bare(info.annotation, info.metadata)
+        unit = {"percent": "%"}.get(setting.unit, setting.unit)
+        label = f"{setting.title}, {unit}" if unit and (kind in (int, float) or unit == "%") else setting.title
+        common = {
+            "label": label,
+            "key": self.key(name),
+            "persist_state": KEPT,
+            "help": setting.help or None,
+        } | arguments
+        if setting.needs:
+            common["disabled"] = not st.session_state[self.key(setting.needs)]
+        if kind is bool:
+            return st.toggle(**common)
+        if setting.choices:
+            texts = CHOICES[name]
+            return st.selectbox(options=list(setting.choices), format_func=texts.__getitem__, **common)
+        if kind in (int, float):
+            limits = bounds(metadata)
+            least, most = limits.get("ge", limits.get("gt", 0)), limits.get("le", limits.get("lt"))
+            step = setting.step or 1
+            form = {"format": "%g"} if kind is float else {}
+            value = st.number_input(
+                min_value=kind(least), max_value=None if most is None else kind(most), step=kind(step),
+                **(common | form | ({"placeholder": setting.empty} if setting.empty else {})),
+            )  # fmt: skip
+            return None if value is None else kind(value)
+        typing: dict[str, Any] = {"placeholder": setting.empty} | common
+        text = str(st.text_input(**typing) or "").strip()
+        if kind is str:
+            return text
+        return parsed(kind, text, setting.name or setting.title.lower(), typed(info.default)) if text else ()
 
-    texts = [
-        f"{PRESET_NAMES[name]}: {each.epochs} epochs at {each.height}×{each.width}" for name, each in PRESETS.items()
-    ]
-    st.segmented_control(
-        "Preset", list(PRESETS), key=key, on_change=apply,
-        format_func=PRESET_NAMES.__getitem__, help=f"{'. '.join(texts)}. {note}",
-    )  # fmt: skip
+    def grid(self, model: type[Spec], names: Iterable[str], *, width: int = 130) -> dict[str, Any]:
+        """Draw the fields of several settings side by side and return their values by name."""
+        names = tuple(names)
+        with st.grid(min(len(names), 5), min_column_width=width):
+            return {name: self.one(model, name) for name in names}
 
+    def rest(self, model: type[Spec], without: Collection[str]) -> dict[str, Any]:
+        """Draw the settings of a model that are not drawn yet, switches first; return their values by name."""
+        own = [name for name, each in settings_of(model).items() if each is not None and name not in without]
+        switches = [name for name in own if bare(model.model_fields[name].annotation)[0] is bool]
+        with st.container(horizontal=True):
+            values = {name: self.one(model, name) for name in switches}
+        others = [name for name in own if name not in switches]
+        return values | (self.grid(model, others, width=180) if others else {})
 
-def network_field(prefix: str, found: Networks) -> list[NetworkSpec]:
-    """Return the networks that are chosen."""
-    key = field_key(prefix, "networks")
-    st.session_state[key] = [name for name in st.session_state[key] if name in found.networks]
-    own = [name for name in found.networks if name not in NETWORKS]
-    yours = f" and yours: {words.escaped(', '.join(own))}." if own else ", and your own, see Networks."
-    names = st.multiselect(
-        "Networks", list(found.networks), key=key, persist_state=KEPT, help=f"The article's four{yours}",
-    )  # fmt: skip
-    return [found.networks[name] for name in names]
-
-
-def protocol_draft(training: TrainingProtocol, size: str) -> dict[str, Any]:
-    """Return the field values that give a protocol again, its seed aside. size: the field of rows and columns."""
-    values = dict(training)
-    values[size] = f"{values.pop('height')}×{values.pop('width')}"
-    del values["seed"]
-    return values | {name: float(values[name]) for name in SHARES}
-
-
-def baseline_draft(baseline: Baseline, *, own: bool) -> dict[str, Any]:
-    """Return the field values that give a baseline again. own: whether it is not just the article's."""
-    return {"own_baseline": own, **{name: float(value) for name, value in baseline}}
-
-
-def rules_draft(rules: Rules) -> dict[str, Any]:
-    """Return the field values that give the rules of Algorithm 2 again."""
-    return {**dict(rules), "factors": ", ".join(map(words.exact_text, rules.factors))}
-
-
-def targets_draft(targets: Targets) -> dict[str, Any]:
-    """Return the field values that give the sizes of the sets again."""
-    return {f"target_{split}": getattr(targets, split) for split in SPLITS}
-
-
-def fraction(prefix: str, label: str, name: str, most: float, step: float, **arguments: Any) -> float:
-    """Return a number from 0 to `most`, shown with every digit: what is copied is seen as it is."""
-    key = field_key(prefix, name)
-    return float(st.number_input(label, 0.0, most, step=step, format="%g", key=key, persist_state=KEPT, **arguments))
-
-
-def learning_rate_field(prefix: str) -> float:
-    """Return the learning rate; zero is refused where the protocol is made."""
-    return fraction(prefix, "Learning rate", "learning_rate", 1.0, 0.0005)
-
-
-def augmentation_fields(prefix: str) -> dict[str, Any]:
-    """Return how repeats are changed at random, and how a network is computed: the rest of a protocol's arguments."""
-    key = partial(field_key, prefix)
-    augmented = st.toggle(
-        "Augment the repeats of small classes", key=key("augmentation"), persist_state=KEPT,
-        help="Flips, rotation, zoom and brightness at random; validation and test images stay as they are.",
-    )  # fmt: skip
-    with st.grid(3, min_column_width=150):
-        rotation = fraction(prefix, "Rotation up to, degrees", "rotation", 180.0, 5.0, disabled=not augmented)
-        zoom = fraction(prefix, "Zoom up to, share", "zoom", 0.9, 0.05, disabled=not augmented)
-        brightness = fraction(prefix, "Brightness up to, share", "brightness", 1.0, 0.05, disabled=not augmented)
-    with st.container(horizontal=True):
-        mixed = st.toggle(
-            "Mixed precision",
-            key=key("mixed_precision"),
-            persist_state=KEPT,
-            help="16-bit floats where safe; for GPUs.",
-        )
-        compiled = st.toggle("Compile with XLA", key=key("jit_compile"), persist_state=KEPT)
-    return {
-        "augmentation": augmented,
-        "rotation": rotation,
-        "zoom": zoom,
-        "brightness": brightness,
-        "mixed_precision": mixed,
-        "jit_compile": compiled,
-    }
-
-
-def set_fields(prefix: str) -> tuple[Targets, int]:
-    """Return how many images the sets are to have, all classes together, and the split's seed."""
-    with st.grid(4, min_column_width=130):
-        images = [
-            whole_number(prefix, f"{SET_NAMES[split]} images", f"target_{split}", 1, help="All classes together.")
-            for split in SPLITS
-        ]
-        seed = whole_number(prefix, "Split seed", "split_seed", 0)
-    return Targets(**dict(zip(SPLITS, images, strict=True))), seed
-
-
-def rules_fields(prefix: str) -> Rules:
-    """Return the rules of Algorithm 2. Raises SpecError."""
-    key = partial(field_key, prefix)
-    with st.grid(3, min_column_width=200):
-        typed = st.text_input(
-            "Pruning factors, %", key=key("factors"), persist_state=KEPT,
-            help=f"In the order tried; the article's: {', '.join(f'{factor:g}' for factor in FACTORS)}.",
+    def _quality(self) -> int | None:
+        """Draw the quality of the chosen codec; None where it is lossless."""
+        codec, key, of = (self.key(name) for name in ("codec", "quality", "quality_of"))
+        chosen = st.session_state[codec]
+        known = CODECS[chosen]
+        if known.qualities is None:
+            st.text_input("Quality", value="lossless", disabled=True, key=self.key("lossless"))
+            return None
+        if st.session_state.get(of, chosen) != chosen or st.session_state.get(key) is None:
+            st.session_state[key] = known.default_quality
+        st.session_state[of] = chosen
+        least, most = known.qualities[0], known.qualities[-1]
+        return st.number_input(
+            "Quality", least, most, key=key, persist_state=KEPT,
+            help=f"{least} to {most}; the default is {known.default_quality}.",
         )  # fmt: skip
-        scope = st.selectbox(
-            "What shrinks", list(SCOPES), key=key("scope"), format_func=SCOPE_LABELS.__getitem__, persist_state=KEPT,
-            help="And the first two dense layers.",
+
+    # Fields that several forms have
+
+    def preset(self, draft: Callable[[str], dict[str, Any]], note: str) -> None:
+        """Offer protocols to start from. draft: the values of the fields for a preset's name; note: ends the help."""
+
+        def apply() -> None:
+            if (chosen := st.session_state[self.key("preset")]) is not None:
+                self.put(draft(chosen))
+
+        texts = [f"{PRESET_NAMES[name]}: {p.epochs} epochs at {p.height}×{p.width}" for name, p in PRESETS.items()]
+        st.segmented_control(
+            "Preset", list(PRESETS), key=self.key("preset"), on_change=apply,
+            format_func=PRESET_NAMES.__getitem__, help=f"{'. '.join(texts)}. {note}",
         )  # fmt: skip
-        failures = whole_number(prefix, "Ends after failures in a row", "max_failures", 1)
-        limit = st.number_input(
-            "Pruned networks at most", min_value=1, step=1, key=key("max_iterations"), persist_state=KEPT,
-            placeholder="no limit",
+
+    def networks(self, found: Networks) -> tuple[NetworkSpec, ...]:
+        """Return the networks that are chosen. Raises SpecError where none is."""
+        key = self.key("networks")
+        st.session_state[key] = [name for name in st.session_state[key] if name in found.networks]
+        own = [name for name in found.networks if name not in NETWORKS]
+        yours = f" and yours: {words.escaped(', '.join(own))}." if own else ", and your own; see the page Networks."
+        names = st.multiselect(
+            "Networks", list(found.networks), key=key, persist_state=KEPT, help=f"The article's four{yours}",
         )  # fmt: skip
-        on_reject = st.selectbox(
-            "After a rejection", list(ON_REJECT), key=key("on_reject"), format_func=REJECT_NAMES.__getitem__,
-            persist_state=KEPT,
-        )  # fmt: skip
-    st.caption(ON_REJECT[on_reject])
-    return Rules(
-        factors=training_numbers.parse_factors(typed or ""),
-        scope=scope,
-        max_failures=failures,
-        max_iterations=None if limit is None else int(limit),
-        on_reject=on_reject,
-    )
+        return tuple(found.networks[name] for name in names)
+
+    def text(self, name: str, label: str, **arguments: Any) -> str:
+        """Return the text of a field that is no setting of a spec."""
+        return str(st.text_input(label, key=self.key(name), persist_state=KEPT, **arguments) or "").strip()
+
+    def seeds(self, help_text: str) -> tuple[int, ...]:
+        """Return the seeds that were typed, each once. Raises SpecError."""
+        text = self.text("seeds", "Seeds", help=help_text)
+        return tuple(dict.fromkeys(parsed(tuple[int, ...], text, "seeds", "1,2,3")))
+
+    def sizes(self, name: str, label: str, help_text: str | None = None) -> tuple[tuple[int, int], ...]:
+        """Return the sizes that were typed, rows × columns, each once. Raises SpecError."""
+        text = self.text(name, label, help=help_text)
+        return tuple(dict.fromkeys(parsed(tuple[tuple[int, int], ...], text, "sizes", "200×100")))
+
+    def rules(self) -> Rules:
+        """Return the rules of Algorithm 2. Raises SpecError."""
+        rules = Rules(**self.grid(Rules, settings_of(Rules), width=200))
+        st.caption(ON_REJECT[rules.on_reject])
+        return rules
+
+    def targets(self) -> Targets:
+        """Return how many images the sets are to have, all classes together."""
+        return Targets(**self.grid(Targets, settings_of(Targets)))
+
+    def baseline(self) -> Baseline | None:
+        """Return the user's thresholds, or None for the article's."""
+        own = st.toggle("Use custom thresholds", key=self.key("own_baseline"), persist_state=KEPT)
+        if not own:
+            st.caption(
+                "The article's: training accuracy and precision 90 %, validation accuracy and precision 80 % (lenet5: "
+                "75 %), test accuracy, precision and recall at most 2 points under the unpruned network's."
+            )
+        with st.grid(5, min_column_width=150):
+            values = {name: self.one(Baseline, name, disabled=not own) for name in settings_of(Baseline)}
+        return Baseline(**values) if own else None
+
+    def metrics(self) -> MetricParameters:
+        """Return the metrics' parameters; they are folded away, since their defaults are the article's."""
+        with st.expander("Metric parameters", icon=":material/tune:"):
+            return MetricParameters(**self.grid(MetricParameters, settings_of(MetricParameters), width=200))
 
 
-def baseline_fields(prefix: str) -> Baseline | None:
-    """Return thresholds of the user's own, or None for the article's."""
-    key = partial(field_key, prefix)
-    own = st.toggle("Thresholds of my own", key=key("own_baseline"), persist_state=KEPT)
-    if not own:
-        st.caption(
-            "The article's: training accuracy and precision 90 %, validation accuracy and precision 80 % (lenet5: "
-            "75 %), test accuracy, precision and recall at most 2 points under the unpruned network's."
-        )
-    with st.grid(5, min_column_width=150):
-        values = {name: fraction(prefix, label, name, 100.0, 0.5, disabled=not own) for name, label in LIMITS.items()}
-    return Baseline(**values) if own else None
+def parsed(kind: Any, text: str, name: str, example: str) -> Any:
+    """Return the values that were typed, separated by commas, semicolons or spaces. SpecError where they are none."""
+    plain = text.replace("×", "x").replace("%", " ").replace(";", ",").replace(" x ", "x")
+    try:
+        return read(kind, ",".join(part for part in plain.replace(",", " ").split() if part))
+    except (ValueError, SpecError):
+        raise SpecError(f"Expected {name} such as {example}, got {text or 'none'}.") from None
+
+
+def shown(values: tuple[Any, ...]) -> str:
+    """Return several values as a field shows them: 100, 200 and 200×100, 256×256."""
+    return ", ".join("×".join(map(typed, each)) if isinstance(each, tuple) else typed(each) for each in values)
+
+
+def draft(spec: Spec) -> dict[str, Any]:
+    """Return the values of the fields that give a spec again, those of its parts among them."""
+    values: dict[str, Any] = {}
+    for name, info in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            values |= draft(value)
+        elif isinstance(value, tuple) and not any(isinstance(each, NetworkSpec) for each in value):
+            values[name] = shown(value)
+        else:
+            number = bare(info.annotation)[0] is float and value is not None
+            values[name] = float(cast(float, value)) if number else value
+    if "codec" in values:
+        values["quality_of"] = values["codec"]
+    return values
+
+
+def training_draft(training: TrainingProtocol, size: str) -> dict[str, Any]:
+    """Return the values of the fields that give a protocol again, without its seed. size: the field of both sides."""
+    values = {name: value for name, value in draft(training).items() if name not in ("seed", "height", "width")}
+    return {**values, size: f"{training.height}×{training.width}"}

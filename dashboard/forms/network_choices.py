@@ -12,6 +12,7 @@ from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.network_files import FOLDER, Networks, all_networks
 from dashboard import data, words
+from dashboard.forms.fields import parsed
 
 SIZES = tuple(f"{height}x{width}" for height, width in DEFAULT_SIZES)
 DEFAULT_SIZE = "200x100"
@@ -72,12 +73,11 @@ def size_choice() -> tuple[int, int]:
         accept_new_options=True,
         help="Rows x columns: one of the article's sizes, or type another, such as 128x128.",
     )
-    sizes = words.parse_sizes(typed or "")
-    if isinstance(sizes, str):
-        raise SpecError(sizes)
+    sizes = parsed(tuple[tuple[int, int], ...], typed or "", "size", DEFAULT_SIZE)
     if len(sizes) != 1 or not all(1 <= side <= LARGEST_SIDE for side in sizes[0]):
-        raise SpecError(f"size: expected one pair of 1 to {LARGEST_SIDE} rows and columns; got {typed}")
-    return sizes[0]
+        raise SpecError(f"Expected one size with 1 to {LARGEST_SIDE:,} rows and columns, got {typed}.")
+    height, width = sizes[0]
+    return height, width
 
 
 def broken_files(found: Networks) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,6 @@ import streamlit as st
 
 from core.article.plan import (
     FINISHED,
-    RULE_NAMES,
     STAGES,
     STUDY_PRESETS,
     UNDER_WAY,
@@ -23,29 +21,24 @@ from core.article.plan import (
     fitted_ks,
     progress,
 )
-from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.specs import DEFAULT_KS
 from core.data.datasets import Dataset
 from core.errors import DermSlimError, QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.network_files import Networks
-from core.training.specs import DEVICES, PRESETS, Baseline, TrainingProtocol
+from core.training.specs import PRESETS, Baseline, TrainingProtocol
 from dashboard import data, words
-from dashboard.charts import training_numbers
-from dashboard.forms import fields as training_fields
-from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices
-from dashboard.forms.fields import DEVICE_NAMES, baseline_draft, protocol_draft, rules_draft, targets_draft
-from dashboard.forms.measuring import KEPT
-from dashboard.forms.training import sets_table
+from dashboard.forms.fields import KEPT, Fields, draft, shown, training_draft
+from dashboard.forms.measuring import refused
+from dashboard.forms.training import PLACED, sets_table
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
 from jobs.connection import NORMAL, PRIORITIES
 from jobs.studies import find, submit_study
 from jobs.study_estimates import StageEstimate, StudyEstimate
 
-PREFIX = "article"
-OVERRIDE = re.compile(r"\s*([\w.-]+)(?:\s*[=:]\s*|\s+)(\d+)\s*[×x]\s*(\d+)\s*(?:[,:]?\s*(\d+)\s*epochs?)?\s*")
+FORM = Fields("article")
 NEEDS = {
     "sweep": "nothing",
     "originals": "nothing",
@@ -55,44 +48,25 @@ NEEDS = {
 }
 
 
-def key(name: str) -> str:
-    """Return a field's key in the session."""
-    return f"{PREFIX}_{name}"
-
-
 def preset_draft(name: str) -> dict[str, Any]:
-    """Return the field values that a preset stands for."""
-    preset, training = STUDY_PRESETS[name], PRESETS[name]
+    """Return the values of the fields that a preset stands for."""
+    preset = STUDY_PRESETS[name]
     return {
-        **protocol_draft(training, "size"),
-        "overrides": overrides_text(preset.overrides),
+        **training_draft(PRESETS[name], "size"),
+        "overrides": shown(preset.overrides),
         "max_iterations": preset.rules.max_iterations,
-        "sample": preset.sample_size,
+        "sample_size": preset.sample_size,
     }
 
 
 def draft_of(spec: ArticleSpec) -> dict[str, Any]:
-    """Return the field values that give a study's settings again."""
+    """Return the values of the fields that give a study's settings again."""
     return {
+        **draft(spec),
+        **draft(spec.baseline or Baseline()),
+        **training_draft(spec.training, "size"),
+        "own_baseline": spec.baseline is not None,
         "networks": [network.name for network in spec.networks],
-        "seeds": words.numbers_text(spec.seeds),
-        **protocol_draft(spec.training, "size"),
-        "overrides": overrides_text(spec.overrides),
-        **targets_draft(spec.targets),
-        "split_seed": spec.split_seed,
-        "device": spec.device,
-        **baseline_draft(spec.baseline or Baseline(), own=spec.baseline is not None),
-        **rules_draft(spec.rules),
-        "ks": words.numbers_text(spec.ks),
-        "mode": spec.mode,
-        "codec": spec.codec,
-        "quality": spec.quality,
-        "quality_of": spec.codec,
-        "sample": spec.sample_size,
-        "rule": spec.rule,
-        "k": spec.k,
-        "sizes": ", ".join(f"{rows}×{columns}" for rows, columns in spec.sizes),
-        "name": spec.reconstruction,
     }
 
 
@@ -102,30 +76,6 @@ def defaults() -> dict[str, Any]:
     return {**plain, "ks": "", "preset": "article", "priority": NORMAL, "start_after": None}
 
 
-def overrides_text(overrides: tuple[Override, ...]) -> str:
-    """Return networks' own sizes and epochs as they are typed: alexnet 60×80, custom1 64×64 20 epochs."""
-    return ", ".join(
-        f"{each.network} {each.height}×{each.width}" + (f" {each.epochs} epochs" if each.epochs else "")
-        for each in overrides
-    )
-
-
-def parse_overrides(text: str) -> tuple[Override, ...]:
-    """Return networks' own sizes and epochs that were typed. Raises SpecError."""
-    found = []
-    for part in filter(str.strip, text.replace(";", ",").split(",")):
-        match = OVERRIDE.fullmatch(part)
-        if match is None:
-            raise SpecError(
-                f"sizes of single networks: expected such as alexnet 60×80, custom1 64×64 20 epochs; got {part.strip()}"
-            )
-        network, height, width, epochs = match.groups()
-        found.append(
-            Override(network=network, height=int(height), width=int(width), epochs=int(epochs) if epochs else None)
-        )
-    return tuple(found)
-
-
 def form() -> None:
     """Draw the form, the runs it comes to, and the button that submits them."""
     found = network_choices.networks()
@@ -133,13 +83,12 @@ def form() -> None:
     dataset = choose_dataset()
     if dataset is None:
         return
-    for name, value in defaults().items():
-        st.session_state.setdefault(key(name), value)
+    FORM.begin(defaults())
     try:
         spec, priority, start_after = fields(found, dataset)
         spec.check(dataset)
     except SpecError as error:
-        forms.refused(error)
+        refused(error)
         return
     outcome(spec, dataset, priority, start_after)
 
@@ -169,119 +118,65 @@ def choose_dataset() -> Dataset | None:
 
 def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetime | None]:
     """Draw the fields; return the study they describe, its priority and the moment it waits for. Raises SpecError."""
-    training_fields.preset_field(
-        PREFIX,
-        preset_draft,
-        "Quick tries out the way, its figures mean little. Every setting can be changed afterwards.",
-    )
+    note = "Quick tries out the way; its figures mean little. Every setting can be changed afterwards."
+    FORM.preset(preset_draft, note)
     with st.grid(2, min_column_width=280):
-        networks = training_fields.network_field(PREFIX, found)
-        own_sizes = st.text_input(
-            "Sizes of single networks", key=key("overrides"), persist_state=KEPT, placeholder="alexnet 60×80",
-            help="Slow networks may be fed smaller images: alexnet 60×80, custom1 64×64 20 epochs.",
-        )  # fmt: skip
+        networks = FORM.networks(found)
+        overrides = FORM.one(ArticleSpec, "overrides", placeholder="alexnet=60x80, custom1=64x64:20")
     with st.grid(5, min_column_width=130):
-        size = st.text_input("Size, rows × columns", key=key("size"), persist_state=KEPT)
-        epochs = training_fields.whole_number(PREFIX, "Epochs", "epochs", 1)
-        seeds = st.text_input(
-            "Seeds", key=key("seeds"), persist_state=KEPT, help="1,2,3 trains everything three times, to be averaged."
-        )
-        priority = st.selectbox("Priority", PRIORITIES, key=key("priority"), persist_state=KEPT)
+        sizes = FORM.sizes("size", "Size, rows × columns")
+        training = {"epochs": FORM.one(TrainingProtocol, "epochs")}
+        seeds = FORM.seeds("1,2,3 trains everything three times, to be averaged.")
+        priority = st.selectbox("Priority", PRIORITIES, key=FORM.key("priority"), persist_state=KEPT)
         at = st.time_input(
-            "Not before", key=key("start_after"), step=900, persist_state=KEPT,
+            "Not before", key=FORM.key("start_after"), step=900, persist_state=KEPT,
             help="A time of day, today or tomorrow: nothing of the study starts earlier.",
         )  # fmt: skip
+    if len(sizes) != 1:
+        raise SpecError(f"Expected one size of rows and columns, got {len(sizes)}.")
     with st.expander("Compression: k, codec, resize study", icon=":material/compress:"):
-        compression = compression_fields(dataset)
+        values = compression_fields(dataset)
     with st.expander("Training: protocol, device, sets", icon=":material/tune:"):
-        training, shared = protocol_fields(size, epochs)
+        with st.grid(3, min_column_width=150):
+            training |= {name: FORM.one(TrainingProtocol, name) for name in ("learning_rate", "batch_size")}
+            values["device"] = FORM.one(ArticleSpec, "device")
+        training |= FORM.rest(TrainingProtocol, without=PLACED)
+        values |= {"targets": FORM.targets(), **FORM.grid(ArticleSpec, ["split_seed"])}
     with st.expander("Algorithm 2: factors, rules, baseline", icon=":material/model_training:"):
-        rules = training_fields.rules_fields(PREFIX)
-        baseline = training_fields.baseline_fields(PREFIX)
+        values |= {"rules": FORM.rules(), "baseline": FORM.baseline()}
+    placed = ("dataset", "fingerprint", "networks", "seeds", "overrides", *values)
     spec = ArticleSpec(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
-        networks=tuple(networks),
-        seeds=training_numbers.parse_seeds(seeds or ""),
-        training=training,
-        overrides=tuple(each for each in parse_overrides(own_sizes or "") if _named(each, networks, found)),
-        rules=rules,
-        baseline=baseline,
-        **compression,
-        **shared,
+        networks=networks,
+        seeds=seeds,
+        training=TrainingProtocol(height=sizes[0][0], width=sizes[0][1], **training),
+        overrides=tuple(each for each in overrides if _named(each, networks, found)),
+        **(values | FORM.rest(ArticleSpec, without=placed)),
     )
     start = next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None
     return spec, priority, start
 
 
-def _named(override: Override, networks: list[NetworkSpec], found: Networks) -> bool:
+def _named(override: Override, networks: Sequence[NetworkSpec], found: Networks) -> bool:
     """Return whether an override's network is chosen; one that is merely not chosen now keeps its text."""
     return override.network in {network.name for network in networks} or override.network not in found.networks
 
 
 def compression_fields(dataset: Dataset) -> dict[str, Any]:
-    """Return what the sweep, the reconstruction and the resize study are told. Raises SpecError."""
-    with st.grid(4, min_column_width=150):
-        mode = forms.mode_field(PREFIX)
-        codec, quality = forms.codec_fields(PREFIX)
-        sample = st.number_input(
-            "Images of sweep and resize study", min_value=1, step=1, key=key("sample"), persist_state=KEPT,
-            placeholder="all", help="Drawn at random; the reconstruction always takes all.",
-        )  # fmt: skip
-    rank = common_rank(dataset, mode)
-    fitted = fitted_ks(DEFAULT_KS, rank)
+    """Return the settings of the sweep, the reconstruction and the resize study. Raises SpecError."""
+    values = FORM.grid(ArticleSpec, ("mode", "codec", "quality", "sample_size"), width=150)
+    if values["sample_size"] is not None and values["sample_size"] > len(dataset.records):
+        values["sample_size"] = None
+    fitted = fitted_ks(DEFAULT_KS, common_rank(dataset, values["mode"]))
     with st.grid(3, min_column_width=180):
-        ks_text = st.text_input(
-            "k of the sweep", key=key("ks"), persist_state=KEPT, placeholder=words.numbers_text(fitted)
-        )
-        rule = st.selectbox(
-            "Rule that chooses k*", RULE_NAMES, key=key("rule"), format_func=words.RULES.__getitem__, persist_state=KEPT
-        )
-        k = st.number_input(
-            "k* in its place", min_value=1, step=1, key=key("k"), persist_state=KEPT, placeholder="the rule's"
-        )
+        values["ks"] = FORM.one(ArticleSpec, "ks", placeholder=shown(fitted)) or fitted
+        values |= {name: FORM.one(ArticleSpec, name) for name in ("rule", "k")}
     with st.grid(2, min_column_width=220):
-        sizes = st.text_input("Sizes of the resize study", key=key("sizes"), persist_state=KEPT)
-        name = st.text_input(
-            "Name of the reconstruction", key=key("name"), persist_state=KEPT,
-            placeholder=f"{words.shortened(dataset.name, 30)}, k and codec",
-        )  # fmt: skip
-    typed = forms.numbers_or_error(words.parse_ks(ks_text)) if (ks_text or "").strip() else fitted
-    return {
-        "ks": typed,
-        "mode": mode,
-        "codec": codec,
-        "quality": quality,
-        "sample_size": None if sample is None or sample > len(dataset.records) else int(sample),
-        "rule": rule or DEFAULT_RULE,
-        "k": None if k is None else int(k),
-        "sizes": forms.numbers_or_error(words.parse_sizes(sizes or "")),
-        "reconstruction": (name or "").strip(),
-    }
-
-
-def protocol_fields(size: str, epochs: int) -> tuple[TrainingProtocol, dict[str, Any]]:
-    """Return the protocol, and what the sets and the device are. Raises SpecError."""
-    pairs = forms.numbers_or_error(words.parse_sizes(size or ""))
-    if len(pairs) != 1:
-        raise SpecError(f"size: expected one pair of rows and columns; got {size}")
-    with st.grid(3, min_column_width=150):
-        rate = training_fields.learning_rate_field(PREFIX)
-        batch = training_fields.whole_number(PREFIX, "Batch size", "batch_size", 1)
-        device = st.selectbox(
-            "Device", DEVICES, key=key("device"), format_func=DEVICE_NAMES.__getitem__, persist_state=KEPT
-        )
-    rest = training_fields.augmentation_fields(PREFIX)
-    targets, seed = training_fields.set_fields(PREFIX)
-    training = TrainingProtocol(
-        epochs=epochs,
-        learning_rate=rate,
-        batch_size=batch,
-        height=pairs[0][0],
-        width=pairs[0][1],
-        **rest,
-    )
-    return training, {"targets": targets, "split_seed": seed, "device": device}
+        values["sizes"] = FORM.one(ArticleSpec, "sizes")
+        placeholder = f"{words.shortened(dataset.name, 30)}, k and codec"
+        values["reconstruction"] = FORM.one(ArticleSpec, "reconstruction", placeholder=placeholder)
+    return values
 
 
 # -- what it comes to --------------------------------------------------------------------------------------------------

@@ -11,83 +11,46 @@ import pandas as pd
 import streamlit as st
 
 from core.data.datasets import Dataset
-from core.data.splits import Targets
 from core.errors import DermSlimError, QueueUnavailable, SpecError
-from core.networks.architectures import NetworkSpec
+from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.costs import network_cost
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
 from core.training.backend import cannot_train
-from core.training.specs import (
-    DEVICES,
-    PRESETS,
-    Baseline,
-    PruneTrainSpec,
-    Rules,
-    TrainingProtocol,
-    TrainSpec,
-    training_grid,
-)
+from core.training.specs import PRESETS, Baseline, PruneTrainSpec, TrainingProtocol, TrainSpec, training_grid
 from dashboard import data, words
 from dashboard.charts import training_numbers
-from dashboard.forms import fields as training_fields
 from dashboard.forms import network_choices
-from dashboard.forms.fields import (
-    DEVICE_NAMES,
-    SET_NAMES,
-    baseline_draft,
-    protocol_draft,
-    rules_draft,
-    targets_draft,
-)
-from dashboard.forms.measuring import KEPT, refused, set_draft
+from dashboard.forms.fields import KEPT, SET_NAMES, Fields, draft, training_draft
+from dashboard.forms.measuring import refused
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
 from jobs.connection import NORMAL, PRIORITIES
 
-PREFIX = "training"
+FORM = Fields("training")
 KINDS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
 FROM_ADDRESS = ("network", "size", "factor", "scope", "iteration")
-
-
-def key(name: str) -> str:
-    """Return a field's key in the session."""
-    return f"{PREFIX}_{name}"
+PLACED = ("height", "width", "seed", "epochs", "learning_rate", "batch_size")
 
 
 def draft_of(spec: TrainSpec) -> dict[str, Any]:
-    """Return the field values that give a run's parameters again."""
-    draft: dict[str, Any] = {
+    """Return the values of the fields that give a run's settings again."""
+    return {
+        **draft(spec),
+        **training_draft(spec.training, "sizes"),
         "kind": spec.kind,
         "networks": [spec.network.name],
         "datasets": [spec.dataset],
         "seeds": str(spec.training.seed),
-        **protocol_draft(spec.training, "sizes"),
-        **targets_draft(spec.targets),
-        "split_seed": spec.split_seed,
-        "leaky": spec.leaky_split,
-        "device": spec.device,
-        **baseline_draft(spec.thresholds, own=spec.thresholds != spec.replace(baseline=None).thresholds),
+        "own_baseline": spec.thresholds != spec.replace(baseline=None).thresholds,
     }
-    return draft | (rules_draft(spec.rules) if isinstance(spec, PruneTrainSpec) else {})
 
 
 def defaults() -> dict[str, Any]:
     """Return the values of the fields as the form first stands: the article's."""
-    return {
-        "kind": "prune-train",
-        "networks": ["lenet5"],
-        "seeds": "1",
-        **protocol_draft(PRESETS["article"], "sizes"),
-        **targets_draft(Targets()),
-        "split_seed": 1,
-        "leaky": False,
-        "device": "auto",
-        **baseline_draft(Baseline(), own=False),
-        **rules_draft(Rules()),
-        "priority": NORMAL,
-        "start_after": None,
-    }
+    values = draft_of(PruneTrainSpec(dataset="any", network=NETWORKS["lenet5"], baseline=Baseline()))
+    del values["datasets"]
+    return {**values, "own_baseline": False, "priority": NORMAL, "start_after": None}
 
 
 def take_from_address(found: Networks) -> None:
@@ -104,24 +67,24 @@ def take_from_address(found: Networks) -> None:
     if "network" not in given:
         return
     problems = []
-    draft: dict[str, Any] = {"kind": "prune-train"}
+    values: dict[str, Any] = {"kind": "prune-train"}
     if given["network"] in found.networks:
-        draft["networks"] = [given["network"]]
+        values["networks"] = [given["network"]]
     else:
         problems.append(f"network {given['network']}")
     if "size" in given:
-        draft["sizes"] = given["size"].replace("x", "×")
+        values["sizes"] = given["size"].replace("x", "×")
     if "factor" in given:
-        draft["factors"] = given["factor"]
+        values["factors"] = given["factor"]
     if given.get("scope", "all") in SCOPES:
-        draft["scope"] = given.get("scope", "all")
+        values["scope"] = given.get("scope", "all")
     else:
         problems.append(f"scope {given['scope']}")
     if given.get("iteration", "1").isdecimal():
-        draft["max_iterations"] = max(1, int(given.get("iteration", "1")))
+        values["max_iterations"] = max(1, int(given.get("iteration", "1")))
     else:
         problems.append(f"iteration {given['iteration']}")
-    set_draft(PREFIX, draft)
+    FORM.put(values)
     if problems:
         st.warning(f"The link names what is not known here: {words.escaped(', '.join(problems))}.")
 
@@ -141,8 +104,7 @@ def form() -> None:
         )
         st.page_link("app_pages/datasets.py", label="Register a data set", icon=":material/create_new_folder:", help="")
         return
-    for name, value in defaults().items():
-        st.session_state.setdefault(key(name), value)
+    FORM.begin(defaults())
     take_from_address(found)
     try:
         asked = fields(found, labelled)
@@ -177,74 +139,50 @@ class Asked:
 def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
     """Draw the fields and return what they ask for. Raises SpecError."""
     kind = st.segmented_control(
-        "What", list(KINDS), key=key("kind"), format_func=KINDS.__getitem__, required=True, persist_state=KEPT,
+        "What", list(KINDS), key=FORM.key("kind"), format_func=KINDS.__getitem__, required=True, persist_state=KEPT,
         help="Once: the grid behind the article's Tables 4 and 5. Algorithm 2, Table 6: train, shrink, train again, "
         "for as long as the baseline is met.",
     )  # fmt: skip
     note = "Quick is too small for custom1. Every number can be changed afterwards."
-    training_fields.preset_field(PREFIX, lambda name: protocol_draft(PRESETS[name], "sizes"), note)
+    FORM.preset(lambda name: training_draft(PRESETS[name], "sizes"), note)
     with st.grid(2, min_column_width=280):
-        networks = training_fields.network_field(PREFIX, found)
+        networks = FORM.networks(found)
         datasets = dataset_field(labelled)
     with st.grid(5, min_column_width=130):
-        sizes = words.parse_sizes(
-            st.text_input(
-                "Sizes, rows × columns", key=key("sizes"), persist_state=KEPT, help="Several: separated by commas."
-            )
-            or ""
-        )
-        seeds_text = st.text_input(
-            "Seeds", key=key("seeds"), persist_state=KEPT,
-            help="Of weights, order and dropout. 1,2,3 makes three runs of each, to be averaged.",
-        )  # fmt: skip
-        epochs = training_fields.whole_number(PREFIX, "Epochs", "epochs", 1)
-        rate = training_fields.learning_rate_field(PREFIX)
-        batch = training_fields.whole_number(PREFIX, "Batch size", "batch_size", 1)
-    rules = training_fields.rules_fields(PREFIX) if kind == "prune-train" else None
+        sizes = FORM.sizes("sizes", "Sizes, rows × columns", "Several sizes are separated by commas.")
+        seeds = FORM.seeds("Of weights, order and dropout. 1,2,3 makes three runs of each, to be averaged.")
+        training = {name: FORM.one(TrainingProtocol, name) for name in ("epochs", "learning_rate", "batch_size")}
+    rules = {"rules": FORM.rules()} if kind == "prune-train" else {}
     with st.expander("Augmentation and precision", icon=":material/tune:"):
-        protocol = training_fields.augmentation_fields(PREFIX)
+        training |= FORM.rest(TrainingProtocol, without=PLACED)
     with st.expander("Training, validation and test sets", icon=":material/call_split:"):
-        targets, split_seed, leaky = set_fields()
+        sets = set_fields()
     with st.expander("Baseline: what a network must reach", icon=":material/flag:"):
-        baseline = training_fields.baseline_fields(PREFIX)
+        baseline = FORM.baseline()
     with st.grid(4, min_column_width=150):
-        device = st.selectbox(
-            "Device", DEVICES, key=key("device"), format_func=DEVICE_NAMES.__getitem__, persist_state=KEPT
-        )
-        priority = st.selectbox("Priority", PRIORITIES, key=key("priority"), persist_state=KEPT)
+        device = FORM.one(TrainSpec, "device")
+        priority = st.selectbox("Priority", PRIORITIES, key=FORM.key("priority"), persist_state=KEPT)
         at = st.time_input(
-            "Not before", key=key("start_after"), step=900, persist_state=KEPT,
+            "Not before", key=FORM.key("start_after"), step=900, persist_state=KEPT,
             help="A time of day, today or tomorrow: a night of trainings can be queued by day.",
         )  # fmt: skip
-    if isinstance(sizes, str):
-        raise SpecError(sizes)
+    placed = ("dataset", "network", "targets", "baseline", "split_seed", "leaky_split", "device")
+    more = FORM.rest(TrainSpec, without=placed)
     if not networks:
-        raise SpecError("networks: expected at least one; got none")
+        raise SpecError("Expected at least one network, got none.")
     if not datasets:
-        raise SpecError("data sets: expected at least one with labels; got none")
-    training = TrainingProtocol(
-        epochs=epochs, learning_rate=rate, batch_size=batch, height=sizes[0][0], width=sizes[0][1], **protocol
+        raise SpecError("Expected at least one data set with labels, got none.")
+    height, width = sizes[0]
+    spec = (PruneTrainSpec if rules else TrainSpec)(
+        dataset=datasets[0].name,
+        network=networks[0],
+        training=TrainingProtocol(height=height, width=width, **training),
+        baseline=baseline,
+        device=device,
+        **(sets | rules | more),
     )
-    common: dict[str, Any] = {
-        "dataset": datasets[0].name,
-        "network": networks[0],
-        "training": training,
-        "targets": targets,
-        "split_seed": split_seed,
-        "leaky_split": leaky,
-        "device": device,
-        "baseline": baseline,
-    }
-    spec = TrainSpec(**common) if rules is None else PruneTrainSpec(**common, rules=rules)
-    return Asked(
-        spec,
-        tuple(networks),
-        tuple(datasets),
-        tuple(dict.fromkeys(sizes)),
-        training_numbers.parse_seeds(seeds_text or ""),
-        priority,
-        next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None,
-    )
+    start = next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None
+    return Asked(spec, networks, tuple(datasets), sizes, seeds, priority, start)
 
 
 def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
@@ -252,8 +190,8 @@ def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
     names = list(labelled["name"])
     originals = labelled[labelled["source"].isna()]
     newest = (originals if len(originals) else labelled).sort_values("registered_at")["name"].iloc[-1]
-    chosen = st.session_state.get(key("datasets"), [newest])
-    st.session_state[key("datasets")] = [name for name in chosen if name in names]
+    chosen = st.session_state.get(FORM.key("datasets"), [newest])
+    st.session_state[FORM.key("datasets")] = [name for name in chosen if name in names]
     facts = labelled.set_index("name")
 
     def named(name: str) -> str:
@@ -264,27 +202,25 @@ def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
 
     labels = words.unlike({name: named(name) for name in names})
     picked = st.multiselect(
-        "Data sets", names, key=key("datasets"), format_func=labels.__getitem__, persist_state=KEPT,
+        "Data sets", names, key=FORM.key("datasets"), format_func=labels.__getitem__, persist_state=KEPT,
         help="With labels; originals and their reconstructions side by side, as in Tables 4 and 5.",
     )  # fmt: skip
     found = [data.dataset(name) for name in picked]
     return [each for each in found if each is not None]
 
 
-def set_fields() -> tuple[Targets, int, bool]:
-    """Return targets, the split's seed, and whether lesions may stand in two sets."""
-    targets, seed = training_fields.set_fields(PREFIX)
-    leaky = st.toggle(
-        "Leaky split: draw image by image", key=key("leaky"), persist_state=KEPT,
-        help="As a random split does: images of one lesion then stand in training and in test. For comparison only.",
-    )  # fmt: skip
+def set_fields() -> dict[str, Any]:
+    """Return the sizes of the sets, the split's seed, and whether lesions may be in two sets."""
+    targets = FORM.targets()
+    values = {"targets": targets, **FORM.grid(TrainSpec, ["split_seed"])}
+    leaky = FORM.one(TrainSpec, "leaky_split")
     if leaky:
         st.warning(
             "With a leaky split the networks are tested on lesions that they were trained on: accuracy comes out too "
             "high. The runs are labelled as leaky.",
             icon=":material/warning:",
         )
-    return targets, seed, leaky
+    return {**values, "leaky_split": leaky}
 
 
 # -- what it comes to --------------------------------------------------------------------------------------------------
@@ -428,7 +364,7 @@ def identical_runs(there: Sequence[str], wanted: int) -> bool:
         st.button(
             "Open it" if len(there) == 1 else "Compare them", on_click=opened, args=(there,), key="open_identical"
         )
-        return st.toggle("Train them again all the same", key=key("again"))
+        return st.toggle("Train again anyway", key=FORM.key("again"))
 
 
 def opened(run_ids: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from core.article.summary import accuracy_sentences, compression_sentence, study
 from core.runs import Run
 from core.store.file import plain_rows
 from dashboard import data, words
-from dashboard.forms import study as study_form
+from dashboard.forms.fields import shown
 from dashboard.parts import components
 from jobs.connection import PRIORITIES
 from jobs.studies import StudyState, cancel_study, prioritise_study, resume_study, suspend_study
@@ -438,7 +438,7 @@ def settings(state: StudyState) -> None:
             "Protocol": f"{words.size_text(training.height, training.width)}, "
             f"{words.count_of(training.epochs, 'epoch')}, batch {training.batch_size}, "
             f"learning rate {training.learning_rate:g}",
-            "Sizes of single networks": words.escaped(study_form.overrides_text(spec.overrides)) or words.NONE,
+            "Sizes of single networks": words.escaped(shown(spec.overrides)) or words.NONE,
             "k of the sweep": words.numbers_text(spec.ks),
             "k\\*": f"by the {spec.rule} rule" if spec.k is None else str(spec.k),
             "Stored as": f"{words.codec_text(spec.codec, spec.quality)}, {words.MODES[spec.mode]}",
