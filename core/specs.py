@@ -188,7 +188,7 @@ def sentence(model: type[Spec], error: ValidationError) -> str:
     if first["type"] in ("missing", "string_too_short"):
         return f"Expected {name}, got none."
     if first["type"] == "too_short":
-        return f"Expected {name} to be at least one, got none."
+        return f"Expected at least one value of {name}, got none."
     info = model.model_fields[field]
     return f"Expected {name} to be {expectation(info.annotation, info.metadata)}, got {_shown(first['input'])}."
 

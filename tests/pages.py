@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from laboratory import ROOT
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from dashboard import words
 
 OpenPage = Callable[..., AppTest]
+APP = ROOT / "dashboard" / "app.py"
+config._main_script_path = str(APP)  # as `streamlit run` does: config.toml lies beside the script
 
 
 def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str, first: str = "overview") -> OpenPage:
@@ -23,7 +26,7 @@ def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str, first: str
     monkeypatch.setenv("REDIS_URL", url)
 
     def open_page(page: str = first, **params: str | list[str]) -> AppTest:
-        test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+        test = AppTest.from_file(str(APP), default_timeout=60)
         test.switch_page(f"app_pages/{page}.py")
         for name, value in params.items():
             test.query_params[name] = value

@@ -267,12 +267,12 @@ def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("", "k: expected at least one whole number; got none"),
-        ("10, abc", "k: expected whole numbers separated by commas; got 'abc'"),
-        ("0", "k: expected a whole number of at least 1; got 0"),
-        ("-5, 10", "k: expected a whole number of at least 1; got -5"),
-        ("10, 10", "k: expected each value once; got 10 more than once"),
-        ("10, 41", "k: expected at most 40, the rank of the largest image of moles; got 41"),
+        ("", "Expected at least one value of k, got none"),
+        ("10, abc", "Expected k such as 100,200,300,350,400,450, got 10, abc"),
+        ("0", "Expected k to be whole numbers of at least 1, got 0"),
+        ("-5, 10", "Expected k to be whole numbers of at least 1, got -5"),
+        ("10, 10", "Expected each of ks once, got 10 more than once"),
+        ("10, 41", "Expected k of at most 40, the rank of the largest image of moles, got 41"),
     ],
 )
 def test_a_bad_k_list_is_refused_in_a_sentence(open_page: OpenPage, typed: str, sentence: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory import ROOT, workers
+from laboratory import workers
+from pages import APP
 from recorded import new_run
 from streamlit.testing.v1 import AppTest
 
@@ -75,7 +76,7 @@ def queues(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Queues:
 
 
 def open_page(page: str, **query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60)
+    test = AppTest.from_file(str(APP), default_timeout=60)
     for name, value in query.items():
         test.query_params[name] = value
     test.switch_page(f"app_pages/{page}.py")

@@ -131,7 +131,7 @@ def test_the_form_submits_every_network_data_set_size_and_seed(
     field(shown, "batch_size").set_value(16)
     field(shown, "augmentation").set_value(False)
     field(shown, "mixed_precision").set_value(True)
-    field(shown, "target_train").set_value(400)
+    field(shown, "train").set_value(400)
     field(shown, "split_seed").set_value(4)
     field(shown, "device").set_value("cpu")
     field(shown, "priority").set_value("low")
@@ -203,7 +203,7 @@ def test_the_form_shows_the_sets_really_reached_and_the_leak(store: Store, open_
     assert sets["Class"].tolist() == ["melanoma", "nevus", "non-melanoma", "negative"]
     assert all("of 825" in each and "lesions" in each for each in sets["Training"])
     assert "share a lesion with training" in text(shown)
-    leaky = ran(field(shown, "leaky").set_value(True))
+    leaky = ran(field(shown, "leaky_split").set_value(True))
     assert "Leaky split, drawn image by image" in text(leaky)
     assert "accuracy comes out too high" in text(leaky)
 
@@ -221,11 +221,11 @@ def test_a_size_too_small_for_a_network_is_refused_with_its_layer(store: Store, 
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("seeds", "one", "expected whole numbers"),
-        ("sizes", "big", "expected rows×columns pairs"),
+        ("seeds", "one", "expected seeds such as 1,2,3, got one"),
+        ("sizes", "big", "expected sizes in rows × columns such as 200×100, got big"),
         ("factors", "50, 50.4", "expected factors that differ in their whole percent"),
         ("networks", [], "expected at least one"),
-        ("datasets", [], "expected at least one with labels"),
+        ("datasets", [], "expected at least one data set with labels"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_can_be_started(

@@ -80,7 +80,7 @@ def test_an_older_spec_without_newer_settings_has_their_defaults_and_the_same_ha
         ({"training": {"speed": 1}}, f"Expected only {', '.join(TrainingProtocol.model_fields)}, got speed."),
         ({"device": "abacus"}, "Expected device to be one of auto, cpu, gpu, got 'abacus'."),
         ({"dataset": ""}, "Expected data set, got none."),
-        ({"rules": {"factors": []}}, "Expected factors to be at least one, got none."),
+        ({"rules": {"factors": []}}, "Expected at least one value of factors, got none."),
         ({"rules": {"factors": [50, 100]}}, "Expected factors to be numbers above 0 and below 100 percent, got 100."),
         ({"rules": {"factors": 50}}, "Expected factors to be numbers above 0 and below 100 percent, got 50."),
         ({"targets": 3}, "Expected targets to be the settings train, validation, test, got 3."),

@@ -279,11 +279,11 @@ def test_a_preset_for_some_networks_overrides_none_of_the_others() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"networks": ()}, "Expected networks to be at least one"),
+        ({"networks": ()}, "Expected at least one value of networks"),
         ({"networks": (LENET5, LENET5)}, "each network once"),
         ({"seeds": (1, 1)}, "each of seeds once"),
         ({"rule": "mine"}, "Expected rule to be one of plateau"),
-        ({"ks": ()}, "Expected k to be at least one"),
+        ({"ks": ()}, "Expected at least one value of k"),
         ({"ks": (5, 5)}, "each of ks once"),
         ({"k": 0}, "Expected fixed k to be a whole number of at least 1"),
         (
@@ -292,7 +292,7 @@ def test_a_preset_for_some_networks_overrides_none_of_the_others() -> None:
         ),
         ({"overrides": (Override(network="alexnet", height=8, width=8),)}, "alexnet: expected an input large enough"),
         ({"codec": "png", "quality": 3}, "Expected no quality for png"),
-        ({"sizes": ()}, "Expected sizes to be at least one"),
+        ({"sizes": ()}, "Expected at least one value of sizes"),
         ({"reconstruction": "a/b"}, "name: expected a plain folder name"),
         ({"device": "abacus"}, "Expected device to be one of"),
     ],

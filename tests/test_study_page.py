@@ -35,7 +35,7 @@ from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol
-from dashboard.forms import study as study_form
+from dashboard.forms.fields import parsed, shown
 from jobs.queues import Queues
 from jobs.studies import find, study_state, submit_study
 
@@ -187,7 +187,7 @@ def test_the_saving_is_told_with_what_re_encoding_alone_gives() -> None:
     sizes = pd.DataFrame([{"k": 350, "ratio": 3.8, "control_ratio": 3.7}])
     assert compression_sentence(350, sizes) == (
         "k* = 350, in the article 350. Files become 3.80 times smaller, 3.70 times by re-encoding alone; in the "
-        "article 3.77, in total."
+        "article 3.77 in total."
     )
     assert compression_sentence(200, sizes) == "k* = 200, in the article 350."
     assert compression_sentence(7, pd.DataFrame()) == "k* = 7, in the article 350."
@@ -200,29 +200,28 @@ def test_the_saving_is_told_with_what_re_encoding_alone_gives() -> None:
 @pytest.mark.parametrize(
     ("typed", "overrides"),
     [
-        ("", ()),
-        ("alexnet 60×80", (Override(network="alexnet", height=60, width=80),)),
+        ("alexnet=60×80", (Override(network="alexnet", height=60, width=80),)),
         (
-            "alexnet 60x80, custom1 64×64 20 epochs",
+            "alexnet=60x80, custom1=64×64:20",
             (
                 Override(network="alexnet", height=60, width=80),
                 Override(network="custom1", height=64, width=64, epochs=20),
             ),
         ),
-        ("my-net=64x48:1 epoch;", (Override(network="my-net", height=64, width=48, epochs=1),)),
+        ("my-Net=64x48:1;", (Override(network="my-Net", height=64, width=48, epochs=1),)),
     ],
 )
 def test_sizes_of_single_networks_are_read_as_typed_and_written_alike(
     typed: str, overrides: tuple[Override, ...]
 ) -> None:
-    assert study_form.parse_overrides(typed) == overrides
-    assert study_form.parse_overrides(study_form.overrides_text(overrides)) == overrides
+    assert parsed(tuple[Override, ...], typed, "sizes", "") == overrides
+    assert parsed(tuple[Override, ...], shown(overrides), "sizes", "") == overrides
 
 
-@pytest.mark.parametrize("typed", ["alexnet", "60×80", "alexnet 60", "alexnet 60×80 few epochs"])
+@pytest.mark.parametrize("typed", ["alexnet", "60×80", "alexnet=60", "alexnet=60×80:few"])
 def test_what_is_no_size_of_a_network_is_refused(typed: str) -> None:
-    with pytest.raises(SpecError, match="expected such as alexnet 60×80"):
-        study_form.parse_overrides(typed)
+    with pytest.raises(SpecError, match="Expected sizes such as alexnet=60x80"):
+        parsed(tuple[Override, ...], typed, "sizes", "alexnet=60x80")
 
 
 def test_without_a_data_set_the_form_says_where_to_register_one(open_page: OpenPage) -> None:
@@ -258,7 +257,7 @@ def test_a_preset_fills_the_fields_and_every_one_can_be_changed(
     page = open_page("study", tab="New study")
     page = ran(page.button_group(key="article_preset").set_value("quick"))
     assert page.text_input(key="article_size").value == "48×64"
-    assert page.text_input(key="article_overrides").value == "custom1 64×64"
+    assert page.text_input(key="article_overrides").value == "custom1=64x64"
     page.multiselect(key="article_networks").set_value(["lenet5"])
     page.text_input(key="article_seeds").set_value("1, 2")
     page.text_input(key="article_ks").set_value("5, 50")
@@ -275,11 +274,11 @@ def test_a_preset_fills_the_fields_and_every_one_can_be_changed(
     ("key", "value", "reason"),
     [
         ("article_size", "8×8", "expected an input large enough"),
-        ("article_size", "8×8, 9×9", "expected one pair of rows and columns"),
-        ("article_seeds", "one", "expected whole numbers"),
+        ("article_size", "8×8, 9×9", "Expected one size of rows and columns, got 2"),
+        ("article_seeds", "one", "Expected seeds such as 1,2,3, got one"),
         ("article_ks", "500", "at most 450"),
-        ("article_overrides", "mine 60×80", "expected at most one for each of"),
-        ("article_name", "ham", "another name than the original"),
+        ("article_overrides", "mine=60×80", "Expected at most one override for each of"),
+        ("article_reconstruction", "ham", "another name than the original"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_in_the_form(

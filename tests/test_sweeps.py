@@ -57,7 +57,7 @@ def test_a_spec_survives_the_queue(spec: MeasuringSpec) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"ks": ()}, "Expected k to be at least one, got none."),
+        ({"ks": ()}, "Expected at least one value of k, got none."),
         ({"ks": (0,)}, "Expected k to be whole numbers of at least 1, got 0."),
         ({"ks": (-3,)}, "got -3"),
         ({"ks": (2.5,)}, "got 2.5"),

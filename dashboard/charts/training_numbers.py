@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from core.data.splits import SPLITS
-from core.networks.architectures import CLASSES
+from core.networks.architectures import CLASSES, NetworkSpec
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
 from core.runs import told_apart

@@ -169,7 +169,7 @@ class Fields:
     def sizes(self, name: str, label: str, help_text: str | None = None) -> tuple[tuple[int, int], ...]:
         """Return the sizes that were typed, rows × columns, each once. Raises SpecError."""
         text = self.text(name, label, help=help_text)
-        return tuple(dict.fromkeys(parsed(tuple[tuple[int, int], ...], text, "sizes", "200×100")))
+        return tuple(dict.fromkeys(parsed(tuple[tuple[int, int], ...], text, "sizes in rows × columns", "200×100")))
 
     def rules(self) -> Rules:
         """Return the rules of Algorithm 2. Raises SpecError."""

@@ -73,7 +73,7 @@ def size_choice() -> tuple[int, int]:
         accept_new_options=True,
         help="Rows x columns: one of the article's sizes, or type another, such as 128x128.",
     )
-    sizes = parsed(tuple[tuple[int, int], ...], typed or "", "size", DEFAULT_SIZE)
+    sizes = parsed(tuple[tuple[int, int], ...], typed or "", "a size in rows x columns", DEFAULT_SIZE)
     if len(sizes) != 1 or not all(1 <= side <= LARGEST_SIDE for side in sizes[0]):
         raise SpecError(f"Expected one size with 1 to {LARGEST_SIDE:,} rows and columns, got {typed}.")
     height, width = sizes[0]
