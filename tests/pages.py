@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 from laboratory import ROOT
-from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from dashboard import words
 
 OpenPage = Callable[..., AppTest]
 APP = ROOT / "dashboard" / "app.py"
-config._main_script_path = str(APP)  # as `streamlit run` does: config.toml lies beside the script
 
 
 def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str, first: str = "overview") -> OpenPage:
