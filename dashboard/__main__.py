@@ -1,4 +1,4 @@
-"""Starts everything on one machine: `python -m dashboard`, which is `make up`; with `--demo`, `make demo`.
+"""Start everything on one machine: `python -m dashboard`, which is `make up`; with `--demo`, `make demo`.
 
 The embedded Valkey server unless `REDIS_URL` names another, one `record` worker, `svd` workers for the cores, `train`
 workers (one unless told otherwise) and the dashboard. Whatever dies is started again; Ctrl-C ends all of it.
@@ -52,7 +52,7 @@ class LaunchError(DermSlimError):
 
 
 class Signals:
-    """The signals that came in: the first asks for a clean stop, a second for a quick one."""
+    """The received signals: the first asks for a clean stop, the second for a quick one."""
 
     def __init__(self) -> None:
         """Take over Ctrl-C, termination and a closed terminal (unless `nohup` said to ignore that)."""
@@ -70,7 +70,7 @@ class Signals:
 
 
 def main(arguments: Sequence[str] | None = None, programs: Programs | None = None) -> int:
-    """Run until a signal comes; return 0 (130 after Ctrl-C), or 1 with one sentence when it cannot start."""
+    """Run until a signal arrives; return 0 (130 after Ctrl-C), or 1 with a sentence where it cannot start."""
     if arguments is None and ENV_FILE:
         load_dotenv(ENV_FILE)  # for the processes that are started here, and for uvicorn, which reads some itself
     signals = Signals()
@@ -132,7 +132,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def all_programs(settings: Settings, options: argparse.Namespace) -> list[Program]:
-    """Everything that has to run on this machine, in the order of starting."""
+    """Return the programs of this machine in the order of starting."""
     environment = {"DATA_DIR": str(settings.data_dir)}
     python = sys.executable
 
@@ -172,7 +172,7 @@ def server_program(settings: Settings) -> list[Program]:
 
 
 def dashboard_program(settings: Settings, options: argparse.Namespace) -> Program:
-    """Streamlit over `dashboard/server.py`; without a login it answers to this machine's own names only."""
+    """Return Streamlit with `dashboard/server.py`; without a login it accepts this machine's names only."""
     command = [
         *(sys.executable, "-m", "streamlit", "run", "dashboard/server.py"),
         *("--server.address", options.host),
@@ -189,7 +189,7 @@ def dashboard_program(settings: Settings, options: argparse.Namespace) -> Progra
 
 
 def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Program], signals: Signals) -> int:
-    """Start the programs, look after them until a signal comes, and stop them."""
+    """Start the programs, supervise them until a signal arrives, and stop them."""
     adopt_orphans()
     children = [Child(program, settings.logs) for program in programs]
     address = page_url(options.host, options.port)
@@ -219,7 +219,7 @@ def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Prog
 
 
 def start_server(child: Child, settings: Settings) -> None:
-    """Start the embedded server and wait for its first answer, since all others need it."""
+    """Start the embedded server and wait for its first answer, because all others need it."""
     start(child, folder=ROOT)
     if child.process is None or settings.redis_url is None:
         raise LaunchError(f"the Valkey server left no address in {settings.redis_url_file}")
@@ -278,7 +278,7 @@ def only_launcher(settings: Settings) -> Iterator[None]:
 
 
 def check_login(host: str) -> None:
-    """Refuse an address that other machines reach where no login is set, and a login that cannot be meant."""
+    """Raise LaunchError for an address that other machines reach without a login, and for a contradictory login."""
     if (refusal := access().refusal(host)) and not has_login():
         raise LaunchError(refusal)
 
@@ -295,7 +295,7 @@ def has_login() -> bool:
 
 
 def check_port(host: str, port: int, *, patience: float = 3.0) -> None:
-    """See that the dashboard's port is free; what a killed launcher left may hold it for a moment longer."""
+    """Check that the dashboard's port is free; processes of a killed launcher may use it for a moment."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -342,7 +342,7 @@ def page_url(host: str, port: int) -> str:
 
 
 def say(sentence: str) -> None:
-    """Tell the user at once, also through a pipe; a terminal that is gone is no reason to stop badly."""
+    """Print a sentence at once, also through a pipe; ignore a closed terminal."""
     logging.getLogger(__name__).info("%s", sentence)
     with contextlib.suppress(OSError):
         print(sentence, flush=True)

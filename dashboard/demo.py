@@ -1,6 +1,6 @@
-"""Makes the demo data set, registers it and queues its runs: `python -m dashboard.demo`.
+"""Create the demo data set, register it and queue its runs: `python -m dashboard.demo`.
 
-Doing it again is harmless: a finished data set stays, and a run that waits, runs or is done isn't queued twice.
+Repeating it is harmless: an existing data set stays, and a queued, running or finished run is not queued again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from jobs.queues import Queues
 
 NAME = "demo"
 UNDER_WAY_OR_DONE = ("queued", "running", "suspended", "scheduled", "finished")
-# Small images, and batches small enough that 276 training images give batch normalisation its updates: it learns in a
-# minute or two. Of the 32 test images each is worth 3 points, so that the article's tolerance of 2 would allow none.
+# With small images and small batches, 276 training images suffice for batch normalisation, and the network learns in a
+# minute or two. Each of the 32 test images counts 3 points, so the article's tolerance of 2 would allow no miss.
 PRUNING = PruneTrainSpec(
     dataset=NAME,
     network=LENET5,

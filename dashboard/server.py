@@ -45,12 +45,12 @@ async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any]]:
 
 
 def to_the_root(logger: logging.Logger) -> None:
-    """Have Streamlit's and uvicorn's lines go where all lines go, so that none is written as a request spells it."""
+    """Send the lines of Streamlit and uvicorn to the root logger, which escapes texts from requests."""
     if logger.name.partition(".")[0] in ("streamlit", "uvicorn", "websockets"):
         logger.handlers.clear()
         logger.propagate = True
     if logger.name.startswith("uvicorn"):
-        logger.setLevel(logging.WARNING)  # else a line a connection
+        logger.setLevel(logging.WARNING)  # otherwise one line per connection
 
 
 app = st.App(

@@ -1,7 +1,7 @@
-"""Starts programs, starts them again when they die, and ends them with everything that they started.
+"""Start programs, restart them when they die, and stop them with all their descendants.
 
-Three nets keep processes from outliving the launcher: a clean stop ends each program and its descendants; a program
-whose launcher was killed is killed by the kernel; what a dead program leaves behind is adopted and ended here.
+No process outlives the launcher: a clean stop ends each program and its descendants; the kernel kills a program whose
+launcher was killed; the orphans of a dead program are adopted and killed here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside
 OLD_LOGS = 2
 TAIL_LINES = 12
 HEADER = "---"  # begins the line that each start leaves in the log
-STEADY_SECONDS = 60.0  # a program that ran this long starts again as if it had never died
+STEADY_SECONDS = 60.0  # after running this long, a program's earlier failures do not count
 LONGEST_DELAY = 30.0
-TAIL_AT = 3  # the death in a row at which the log's end is shown, once
+TAIL_AT = 3  # consecutive failures after which the log's end is shown, once
 TRIES_OF_A_TASK = 3
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -36,10 +36,10 @@ PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 @dataclass(frozen=True)
 class Program:
-    """What is to be kept running.
+    """A program to keep running.
 
-    before_start, after_end: called before every start, and after every death. task: ends by itself, and exit code 0
-    means that it is done. serves_others: stopped after all others have ended, since they need it to say goodbye.
+    before_start, after_end: called before every start, and after every end. task: a program that ends by itself, with
+    exit code 0 for success. serves_others: stopped last, because the others need it for their shutdown.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Program:
 
 @dataclass
 class Child:
-    """A program and its process: `failures` in a row, the next start `due` on the monotonic clock."""
+    """A program and its process. failures: consecutive. due: the next start on the monotonic clock."""
 
     program: Program
     logs: Path
@@ -64,17 +64,17 @@ class Child:
 
     @property
     def log(self) -> Path:
-        """File that the program's output goes to."""
+        """The file of the program's output."""
         return self.logs / f"{self.program.name}.log"
 
     @property
     def running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process runs."""
         return self.process is not None and self.process.poll() is None
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies, where the system can do that (Linux)."""
+    """Become the parent of descendants whose own parent dies (Linux only)."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -82,7 +82,7 @@ def adopt_orphans() -> None:
 def start(child: Child, *, folder: Path) -> None:
     """Start a child's process in `folder`, its output appended to its log.
 
-    Call it from the main thread only: the kernel ties the death of a child to the thread that started it.
+    Call it from the main thread only, because the kernel kills a child when the thread that started it ends.
     """
     program = child.program
     if program.before_start is not None:
@@ -107,7 +107,7 @@ def start(child: Child, *, folder: Path) -> None:
 
 
 def look_after(children: Sequence[Child], *, folder: Path) -> Iterator[str]:
-    """Start what is due, note what died, and keep logs short; yield a sentence about each death."""
+    """Start programs that are due, handle programs that ended, rotate logs; yield a sentence about each end."""
     for child in children:
         rotate(child.log, in_use=child.running)
         if child.due is None and not child.running:
@@ -121,9 +121,9 @@ def look_after(children: Sequence[Child], *, folder: Path) -> Iterator[str]:
 
 
 def stop(children: Sequence[Child], *, patience: float = 3.0, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
-    """End every child and all descendants: asked first, asked again after `patience` seconds, then killed.
+    """Stop every child and its descendants: SIGTERM, again after `patience` seconds, then SIGKILL.
 
-    The second request is what makes a worker give up the job it is in.
+    The second SIGTERM makes a worker abandon its current job.
     """
     servers = [child for child in children if child.program.serves_others]
     others = [child for child in children if not child.program.serves_others]
@@ -138,7 +138,7 @@ def stop(children: Sequence[Child], *, patience: float = 3.0, in_a_hurry: Callab
 
 
 def end_orphans(children: Sequence[Child]) -> None:
-    """Kill what a dead child left behind: the processes that were adopted from it."""
+    """Kill the orphans of a dead child, which were adopted."""
     _kill_descendants(children, {child.process.pid for child in children if child.process and child.running})
 
 
@@ -154,10 +154,10 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 
 def rotate(log: Path, limit: int | None = None, *, in_use: bool = False) -> None:
-    """Move a log longer than `limit` bytes aside, as NAME.log.1, the one before as NAME.log.2.
+    """Rotate a log longer than `limit` bytes to NAME.log.1, and the previous one to NAME.log.2.
 
-    in_use: a program appends to it. Its end is copied then and the log emptied, since the program would go on writing
-    to a file that was renamed. What it writes between the two is lost; on a full disk, so is what was not copied.
+    in_use: a program appends to it. Then its end is copied and the log is truncated, because the program would continue
+    to write to a renamed file. Lines written between the two, or not copied on a full disk, are lost.
     """
     limit = LOG_LIMIT if limit is None else limit
     with contextlib.suppress(OSError):
@@ -170,7 +170,7 @@ def rotate(log: Path, limit: int | None = None, *, in_use: bool = False) -> None
         try:
             _make_room(log)
             with log.open("rb") as source, log.with_name(f"{log.name}.1").open("wb") as copy:
-                source.seek(max(0, log.stat().st_size - 2 * limit))  # it may have grown much between two looks
+                source.seek(max(0, log.stat().st_size - 2 * limit))  # it may have grown much between two checks
                 copy.write(source.read(2 * limit))
         finally:
             os.truncate(log, 0)
@@ -227,7 +227,7 @@ def _wait_for(children: Sequence[Child], seconds: float, in_a_hurry: Callable[[]
 
 
 def _kill_descendants(children: Sequence[Child], spared: set[int]) -> None:
-    """Kill all descendants of this process but the spared ones and their descendants, and wait until they are gone."""
+    """Kill all descendants of this process except the spared ones and theirs, and wait until they have ended."""
     started = {child.process.pid: child.process for child in children if child.process is not None}
     doomed = [process for process in psutil.Process().children() if process.pid not in spared]
     with_descendants = list(doomed)

@@ -1,8 +1,8 @@
-"""What stands before everything the dashboard's server answers: pages, the websocket, media, uploads, static files.
+"""Middleware that checks every request to the dashboard's server: pages, the websocket, media, uploads, static files.
 
-Without a login it serves this machine's own loopback addresses only. With a password it lets through whoever carries a
-signed cookie, and shows the rest a page to sign in. An OpenID provider's users are asked by the pages themselves
-(`dashboard.access.users`), because Streamlit's login runs there. Other sites' pages are refused in each case.
+Without a login the server answers only this machine's loopback addresses. With a password it answers requests with a
+signed cookie, and redirects others to the sign-in page. Users of an OpenID provider sign in on the pages
+(`dashboard.access.users`), because Streamlit's login runs there. Requests from other sites are always refused.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from dashboard.access.origins import OTHER_PAGES, client_of, from_another_page, 
 from dashboard.access.users import configured
 
 SIGN_IN, SIGN_OUT = "/signin", "/signout"
-# Open to all: they tell that the server lives, and nothing else. `/metrics` asks for its own token.
+# Open to all, because they only show that the server is up. `/metrics` requires its own token.
 OPEN = ("/healthz", "/_stcore/health", "/metrics")
 LARGEST_FORM = 8192  # bytes
 FORM_SECONDS = 10.0  # for a form to arrive
 PROVIDER_SECONDS = 30.0  # for an OpenID provider to answer
-LOOK_SECONDS = 1.0  # between two looks at whether an open page's session has ended
+LOOK_SECONDS = 1.0  # between two checks of whether an open page's session has ended
 
 TEMPLATES = Jinja2Templates(Path(__file__).parent / "templates")
 ATTEMPTS = Attempts()
@@ -58,16 +58,17 @@ LOG = logging.getLogger("dermslim.login")
 
 
 class Refusal(NamedTuple):
-    """What a connection gets instead of an answer."""
+    """The status and reason with which a connection is refused."""
 
     status: int
     reason: str
 
 
 class Line:
-    """One at a time: hashing many passwords at once would take the machine's memory and cores.
+    """A queue that checks one password at a time, because hashing many at once exhausts memory and cores.
 
-    Who has tried least goes first, and of those who came last: a right password does not wait behind many wrong ones.
+    Clients with the fewest attempts go first, and of those the latest, so that a right password does not wait for many
+    wrong ones.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class Line:
 
     @asynccontextmanager
     async def turn(self, tries: int) -> AsyncIterator[None]:
-        """Wait for one's turn, and have it for a `with` block."""
+        """Wait for a turn, and hold it for a `with` block."""
         if self._busy:
             called = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (tries, -next(self._numbers), called))
@@ -106,7 +107,7 @@ LINE = Line()
 
 
 class Guard:
-    """ASGI middleware that lets nothing through which the login does not allow."""
+    """ASGI middleware that passes on only requests that the login allows."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -134,7 +135,7 @@ class Guard:
             async with asyncio.timeout(limit):
                 await self.app(scope, receive, send)
         except ClientDisconnect:
-            LOG.info("a client went away before its request had arrived")
+            LOG.info("a client disconnected before its request had arrived")
         except TimeoutError:
             if limit is None:
                 raise
@@ -143,7 +144,7 @@ class Guard:
 
 
 async def refusal(connection: HTTPConnection) -> Refusal | None:
-    """Return why a connection is not answered; None where it is."""
+    """Return why a connection is refused; None where it is answered."""
     path = connection.scope["path"]
     if path in OPEN:
         return None
@@ -168,7 +169,7 @@ async def refusal(connection: HTTPConnection) -> Refusal | None:
 
 
 async def _oidc_refusal(connection: HTTPConnection, access: Access) -> Refusal | None:
-    """Pass on what comes without a session too, since the pages ask; a session that was signed out is taken off it."""
+    """Pass on requests without a session too, because the pages ask for a login; remove sessions that have ended."""
     session = oidc_sessions.of(connection)
     if session is None:
         return None
@@ -185,13 +186,13 @@ async def _ended(access: Access, number: str, until: float) -> Refusal | None:
     try:
         await asyncio.to_thread(access.sign_out, number, until)
     except (OSError, DermSlimError) as error:
-        LOG.error("a session was signed out until the dashboard starts again only: %s", error)
-        return Refusal(503, "Expected to keep that you signed out; it could not be written. Free the disk of DATA_DIR")
+        LOG.error("a session was signed out only until the dashboard restarts: %s", error)
+        return Refusal(503, "Your sign-out could not be stored. Free space on the disk of DATA_DIR")
     return None
 
 
 def may_stay(connection: HTTPConnection) -> bool:
-    """Return whether the session that a connection began with goes on; with no password asked for, it does."""
+    """Return whether the session of a connection is still valid; always true without a login."""
     try:
         access = configured()
     except SpecError:
@@ -216,7 +217,7 @@ def _asks_this_machine(connection: HTTPConnection) -> bool:
 
 
 def answer(connection: HTTPConnection, refused: Refusal) -> Response:
-    """Return what a refused request gets: the way to the form, a page with the reason, or the reason alone."""
+    """Return the response to a refused request: a redirect to the form, a page with the reason, or the reason."""
     readable = connection.scope["method"] == "GET" and "text/html" in connection.headers.get("accept", "")
     if readable and refused.status == 401:
         query = connection.scope["query_string"].decode("latin-1")
@@ -228,7 +229,7 @@ def answer(connection: HTTPConnection, refused: Refusal) -> Response:
 
 
 class OpenPage:
-    """A page's websocket, closed once the session that opened it has ended, be it by a new password."""
+    """A page's websocket, which is closed once its session has ended, for example by a new password."""
 
     def __init__(self, connection: HTTPConnection, receive: Receive, send: Send) -> None:
         self._connection, self._receive, self._send = connection, receive, send
@@ -236,7 +237,7 @@ class OpenPage:
         self._closed = False
 
     async def receive(self) -> Message:
-        """Return the next message, or that the page is gone."""
+        """Return the next message, or a disconnect once the session has ended."""
         if not self._open:
             self._open = True
             return await self._receive()
@@ -252,7 +253,7 @@ class OpenPage:
             coming.cancel()
 
     async def send(self, message: Message) -> None:
-        """Send a message; OSError once the page is closed, which counts as gone."""
+        """Send a message. Raises OSError once the page is closed."""
         if self._closed:
             raise OSError("the session has ended")
         await self._send(message)
@@ -276,17 +277,17 @@ def _with_headers(send: Send) -> Send:
 
 
 def listening_address() -> str | None:
-    """Return the address that Streamlit was told to listen on; None for all of them."""
+    """Return the address that Streamlit listens on; None for all."""
     return config.get_option("server.address") or None
 
 
 async def healthz(request: Request) -> Response:
-    """Tell that the server lives."""
+    """Answer that the server is up."""
     return PlainTextResponse("ok\n")
 
 
 async def sign_in(request: Request) -> Response:
-    """Show the form; take the name and the password, and give a cookie for them."""
+    """Show the sign-in form, or check name and password and set a cookie."""
     access = await asyncio.to_thread(configured)
     target = own_path(request.query_params.get("next", "/"), not_below=(SIGN_IN, SIGN_OUT))
     if access.password is None:

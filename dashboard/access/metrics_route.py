@@ -1,4 +1,4 @@
-"""`/metrics` beside the pages, for Prometheus: to whoever carries METRICS_TOKEN; without one to this machine only."""
+"""The route `/metrics` for Prometheus: it requires METRICS_TOKEN; without one it answers this machine only."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ async def show_metrics(request: Request) -> Response:
 
 
 def refused(request: Request) -> str | None:
-    """Return why a scrape is not answered; None where it is.
+    """Return why a scrape is refused; None where it is answered.
 
-    With METRICS_TOKEN it has to come as `Authorization: Bearer`. Without one a dashboard that has no login answers
-    this machine, and one that has a login nobody: behind a proxy everyone would seem to be this machine.
+    METRICS_TOKEN must be sent as `Authorization: Bearer`. Without a token, a dashboard without login answers this
+    machine only, and one with a login nobody, because behind a proxy every client seems to be this machine.
     """
     token = variables().metrics_token
     if token:

@@ -1,6 +1,6 @@
-"""The sessions of Streamlit's own login, told apart by their signed cookie, so that they too can be ended for good.
+"""The sessions of Streamlit's login, identified by their signed cookie, so that signing out ends them.
 
-Streamlit only asks the browser to forget the cookie: a copy of it would work for thirty days more.
+Streamlit only deletes the browser's cookie; a copy of it would be valid for thirty more days.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SECONDS = 31 * 24 * 3600  # Streamlit takes cookies of 30 days, and a day more
 
 
 class OidcSession(NamedTuple):
-    """number: tells this session from any other. issued: when it began, in seconds since 1970."""
+    """A session. number: its id. issued: its start in seconds since 1970."""
 
     number: str
     issued: float
@@ -34,17 +34,17 @@ def of(connection: HTTPConnection) -> OidcSession | None:
         _, at = signer.loads(cookie, max_age=SECONDS, return_timestamp=True)
     except BadData:
         return None
-    # What is signed is the same for each spelling of the signature.
+    # The signed part is the same for each spelling of the signature.
     return OidcSession(hashlib.sha256(cookie.rpartition(".")[0].encode()).hexdigest(), at.timestamp())
 
 
 def ends(session: OidcSession) -> float:
-    """Return when a session would end by itself, in seconds since 1970."""
+    """Return when a session expires, in seconds since 1970."""
     return session.issued + SECONDS
 
 
 def take_off(connection: HTTPConnection) -> None:
-    """Remove the session's cookies from a request, so that whoever answers it sees nobody."""
+    """Remove the session's cookies from a request, so that it counts as signed out."""
     kept = [
         each
         for header in connection.headers.getlist("cookie")

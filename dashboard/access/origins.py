@@ -64,7 +64,7 @@ def from_another_page(connection: HTTPConnection, address: str | None) -> str | 
     if len(origins) > 1 or any(origin_of(origin) not in own for origin in origins):
         return (
             "expected a request of the dashboard's own pages; it comes from another origin. Behind a proxy with TLS, "
-            "set DASHBOARD_URL, or let the proxy send X-Forwarded-Proto (docs/security.md)"
+            "set DASHBOARD_URL or make the proxy send X-Forwarded-Proto (docs/security.md)"
         )
     if connection.headers.get("sec-fetch-site") in OTHER_PAGES and (websocket or not _follows_a_link(connection)):
         return "expected a request of the dashboard's own pages; the browser says that another site made it"
@@ -90,9 +90,9 @@ def _follows_a_link(connection: HTTPConnection) -> bool:
 
 
 def own_path(text: str, *, not_below: tuple[str, ...] = ()) -> str:
-    """Return a path of this server to go on to; `/` where the text would lead elsewhere, or below `not_below`.
+    """Return a path of this server; `/` where the text leads to another site or below `not_below`.
 
-    What a path says once more percent-decoded counts as well, since some proxy or browser may decode it.
+    The percent-decoded path is checked too, because a proxy or browser may decode it.
     """
     path = text.partition("#")[0].partition("?")[0]
     for each in (path, unquote(path)):
@@ -105,10 +105,10 @@ def own_path(text: str, *, not_below: tuple[str, ...] = ()) -> str:
 
 
 def client_of(connection: HTTPConnection) -> tuple[str, str]:
-    """Return under what a client's attempts are counted, and its address as the log names it.
+    """Return the key by which a client's attempts are counted, and its address for the log.
 
-    uvicorn believes X-Forwarded-For of the proxies that FORWARDED_ALLOW_IPS names. Unless that is set it believes any
-    program of this machine; then, and with `*`, all who send the header count as one.
+    uvicorn trusts X-Forwarded-For from the proxies in FORWARDED_ALLOW_IPS, and by default from any program of this
+    machine; by default, and with `*`, all clients with the header count as one.
     """
     client = connection.scope.get("client")
     found = ip_address(client[0]) if client else None

@@ -1,4 +1,4 @@
-"""Sessions that were signed out before their time, in a file, so that no restart makes their cookies good again."""
+"""The sessions that were signed out early, in a file, so that their cookies stay invalid after a restart."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ LOG = logging.getLogger("dermslim.login")
 
 
 class Ended(NamedTuple):
-    """What the file says. before: seconds since 1970; all sessions that began by then have ended. numbers: each of
-    the others, and until when its cookie would be good, in seconds since 1970."""
+    """The file's content. before: seconds since 1970; all sessions that began by then have ended. numbers: the other
+    ended sessions, with the expiry of their cookies in seconds since 1970."""
 
     before: float
     numbers: dict[str, float]
 
 
 class SignedOut:
-    """The sessions in `file`, which all dashboards of a data folder share; its owner alone may read it."""
+    """The sessions in `file`, which all dashboards of a data folder share; only its owner may read it."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._here: dict[str, float] = {}  # signed out by this process, be it that the disk was full
+        self._here: dict[str, float] = {}  # signed out by this process, also while the disk is full
         self._read: tuple[tuple[int, int, int] | None, Ended] = (None, Ended(0.0, {}))
 
     def holds(self, number: str, issued: float) -> bool:
         """Return whether a session was signed out; issued: when it began, in seconds since 1970."""
         ended = self._ended()
-        # A time to come was written by a clock that was wrong; it would refuse all sessions for as long.
+        # A future time was written by a wrong clock and would end all sessions until then, so it does not count.
         return number in ended.numbers or number in self._here or issued <= ended.before <= time.time()
 
     def add(self, number: str, until: float) -> None:
-        """Sign a session out; until: when it would end by itself, in seconds since 1970.
+        """Sign a session out; until: its expiry in seconds since 1970.
 
-        Where the file cannot be written (OSError, StoreBusy) it is signed out in this process alone.
+        Where the file cannot be written (OSError, StoreBusy), it is signed out in this process only.
         """
         self._here[number] = until
         private_folder(self.file.parent)
@@ -59,7 +59,7 @@ class SignedOut:
             self._here.pop(each, None)
 
     def _ended(self) -> Ended:
-        """Return what the file says, read anew where it has changed."""
+        """Return the file's content, read again where it has changed."""
         try:
             found = self.file.stat()
         except FileNotFoundError:
@@ -80,8 +80,8 @@ class SignedOut:
             return self._unknown(error, changed)
 
     def _unknown(self, error: Exception, by: float) -> Ended:
-        """Return that all sessions have ended, since who had signed out by then is not known."""
-        LOG.error("expected the sessions that were signed out in %s; it cannot be read: %s", self.file, error)
+        """Return that all sessions have ended, because the ended ones are unknown."""
+        LOG.error("the list of ended sessions %s cannot be read: %s", self.file, error)
         return Ended(by, {})
 
     def _write(self, ended: Ended) -> None:

@@ -1,4 +1,4 @@
-"""Who uses a page: asked before anything is shown, and recorded with whatever they submit."""
+"""The user of a page: checked before anything is shown, and recorded with every submission."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.provenance import user
 
 
 def configured() -> Access:
-    """Return what the dashboard asks of its users, from the environment and Streamlit's secrets. SpecError."""
+    """Return the configured login, from the environment and Streamlit's secrets. Raises SpecError."""
     return login.access(oidc=oidc_configured())
 
 
@@ -22,7 +22,7 @@ def oidc_configured() -> bool:
 
 
 def current_user() -> str | None:
-    """Return whom a submission is recorded under: a name, an e-mail address, or this machine's user without a login.
+    """Return the user of submissions: a name, an e-mail address, or this machine's user without a login.
 
     None where nobody is signed in.
     """
@@ -39,7 +39,7 @@ def current_user() -> str | None:
 
 
 def require_user() -> None:
-    """Let a page go on for someone who may use it; show the others what to do, and nothing else."""
+    """Continue for a user who may use the page; for others show what to do and stop."""
     try:
         access = configured()
     except SpecError as error:
@@ -54,12 +54,11 @@ def require_user() -> None:
 
 
 def ask(access: Access) -> None:
-    """Offer the way to sign in, and stop."""
+    """Offer to sign in, and stop."""
     if access.login is Login.PASSWORD:
         stop(
-            "Expected a session that is signed in. Open this page anew to sign in; where no form appears, the "
-            "dashboard was started without its guard: start it with `python -m dashboard`, or with Streamlit on "
-            "`dashboard/server.py`."
+            "You are not signed in. Reload this page to sign in. If no form appears, the dashboard was started without "
+            "its guard: start it with `python -m dashboard`, or with Streamlit on `dashboard/server.py`."
         )
     st.title("DermSlim")
     if st.user.is_logged_in:
@@ -77,7 +76,7 @@ def stop(sentence: str) -> None:
 
 
 def signed_in(name: str, access: Access) -> None:
-    """Say below the pages' list who is signed in, with the way out."""
+    """Show the user and the sign-out link below the list of pages."""
     with st.sidebar:
         st.caption(f":material/person: {words.escaped(name)}")
         if access.login is Login.OIDC:

@@ -154,7 +154,7 @@ def classes(dataset: Dataset) -> None:
     table = data.class_table(dataset)
     chart, rows = st.columns([3, 2])
     with chart:
-        components.chart(charts.class_counts(table, theme=components.theme()), alt="Images a class", key="classes")
+        components.chart(charts.class_counts(table, theme=components.theme()), alt="Images per class", key="classes")
     with rows:
         st.dataframe(
             table.assign(bytes=[words.bytes_text(each) for each in table["bytes"]]),

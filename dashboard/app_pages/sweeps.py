@@ -72,7 +72,9 @@ def drawn_from(run: Run) -> tuple[object, ...]:
 def metrics(run: Run, statistics: pd.DataFrame, ks: list[int]) -> None:
     """Chart every metric against k: the main ones large, all others small."""
     st.header("Quality against k")
-    st.caption("Line: mean over the images. Band: one standard deviation either way. Dashed: k that a rule chooses.")
+    st.caption(
+        "Line: mean over the images. Band: one standard deviation either way. Dashed: the chosen k of the rules."
+    )
     for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
         for column, name in zip(st.columns(2), names, strict=True):
             with column:

@@ -39,7 +39,7 @@ LOG = logging.getLogger(__name__)
 
 
 class DermSlimCollector(Collector):
-    """Asks store and queue anew at each scrape; what does not answer is left out, and `dermslim_up` says so."""
+    """Reads store and queue at each scrape; a part that does not answer is left out, and `dermslim_up` is 0."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -86,7 +86,7 @@ def _queue(queues: Queues) -> list[Metric]:
         messages, rejected = waiting(connection), int(connection.llen(REJECTED))
         undelivered, given_up = webhooks.undelivered(connection)
     alive = Counter((worker.kind, worker.host) for worker in queues.workers())
-    for kind in QUEUES:  # a kind of which none is alive has a row too, for alerts
+    for kind in QUEUES:  # a kind without live workers has a row too, for alerts
         if not any(known == kind for known, _ in alive):
             workers.add_metric([kind, ""], 0)
     for (kind, host), count in sorted(alive.items()):
@@ -116,14 +116,14 @@ def _disk(settings: Settings) -> Iterator[Metric]:
 
 
 def registry(settings: Settings) -> CollectorRegistry:
-    """Return a registry that holds DermSlim's figures and nothing else."""
+    """Return a registry with only DermSlim's metrics."""
     found = CollectorRegistry(auto_describe=False)
     found.register(DermSlimCollector(settings))
     return found
 
 
 def metrics_text(settings: Settings) -> bytes:
-    """Return all figures in Prometheus's text format, see CONTENT_TYPE."""
+    """Return all metrics in Prometheus's text format, see CONTENT_TYPE."""
     return generate_latest(registry(settings))
 
 
@@ -154,7 +154,7 @@ def act_metrics(options: argparse.Namespace) -> int:
 
 
 class Exporter(ThreadingWSGIServer):
-    """A thread a scrape, few at once, and each has its time: a client that drips bytes is cut off."""
+    """Answers each scrape in a thread, with limits on their number and duration against slow clients."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -168,7 +168,7 @@ class Exporter(ThreadingWSGIServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and give the place back."""
+        """Answer, and release the place."""
         cutter = threading.Timer(LONGEST_SCRAPE, _cut, (request,))
         cutter.daemon = True
         cutter.start()
@@ -179,12 +179,12 @@ class Exporter(ThreadingWSGIServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say that a client is gone; what goes wrong in here is answered with status 500."""
-        LOG.info("a scrape was not taken to its end: %s", sys.exc_info()[1])
+        """Log that a client disconnected; errors in here are answered with status 500."""
+        LOG.info("a scrape was interrupted: %s", sys.exc_info()[1])
 
 
 class QuietHandler(WSGIRequestHandler):
-    """Logs no line a scrape."""
+    """Logs no scrapes."""
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Log nothing."""
@@ -200,7 +200,7 @@ def exporter(settings: Settings, port: int) -> WSGIServer:
     figures = make_wsgi_app(registry(settings))
 
     def answer(request: dict[str, Any], start_response: Any) -> Any:
-        # A page elsewhere could point a host name of its own here, and read the figures (DNS rebinding).
+        # Another site's page could map its host name here and read the metrics (DNS rebinding).
         if request.get("HTTP_HOST", "").partition(":")[0].lower() not in (HOST, "localhost"):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"expected 127.0.0.1 or localhost as the host; got another\n"]

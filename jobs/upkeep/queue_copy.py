@@ -1,4 +1,4 @@
-"""The queue as a file: every key of RQ and of DermSlim as it was at one moment, and back into a server."""
+"""Copy the queue to a file, with every key of RQ and DermSlim at one moment, and load it into a server."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from jobs.connection import JOB_QUEUES, RECORD, Connection, queue
 from jobs.live_runs import PREFIX
 
 OURS = ("rq:*", f"{PREFIX}:*")
-LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that will not be there
-# One script is one moment: no worker moves anything between two keys meanwhile.
+LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that no longer exist
+# A script is atomic, so no worker moves anything between two keys meanwhile.
 SNAPSHOT = """
 local found = {}
 for _, pattern in ipairs(ARGV) do
@@ -33,38 +33,38 @@ end
 return found
 """
 FOLDERS = ("root", "output")  # among a run's facts, or a job's arguments where an older version enqueued it
-AT_ONCE = 500  # keys a round trip
+AT_ONCE = 500  # keys per round trip
 LONGEST_LIFE = 1 << 53  # milliseconds
-# What reading a key that DermSlim did not write raises.
+# Exceptions of reading a key that DermSlim did not write.
 UNUSABLE = (redis.ResponseError, NoSuchJobError, DeserializationError, ValueError, KeyError, TypeError, zlib.error)
 
 
 class QueueCopyError(DermSlimError):
-    """A queue's copy cannot be put where it should go."""
+    """A queue's copy cannot be loaded."""
 
 
 def our_keys(connection: Connection) -> list[str]:
-    """Return the keys of RQ and of DermSlim that the server holds, but for those about workers."""
+    """Return the server's keys of RQ and DermSlim, except those of workers."""
     keys = sorted({key.decode() for pattern in OURS for key in connection.scan_iter(pattern, count=1000)})
     return [key for key in keys if not key.startswith(LEFT_OUT)]
 
 
 def snapshot(connection: Connection) -> list[tuple[str, int | None, bytes]]:
-    """Return every key with its milliseconds to live (None: for ever) and its content, all of one moment."""
+    """Return every key with its time to live in milliseconds (None: no expiry) and its content, all of one moment."""
     found = connection.eval(SNAPSHOT, 0, *OURS)
     rows = [(key.decode(), int(left) if left > 0 else None, dump) for key, left, dump in found if dump is not None]
     return [row for row in sorted(rows) if not row[0].startswith(LEFT_OUT)]
 
 
 def write_queue(rows: list[tuple[str, int | None, bytes]], stream: BinaryIO) -> None:
-    """Write a snapshot, a JSON object a line."""
+    """Write a snapshot with one JSON object per line."""
     for key, left, dump in rows:
         line = {"key": key, "milliseconds": left, "dump": base64.b64encode(dump).decode()}
         stream.write(json.dumps(line).encode() + b"\n")
 
 
 def read_queue(path: Path) -> Iterator[tuple[str, int | None, bytes]]:
-    """Yield what `write_queue` wrote; QueueCopyError at a line that it cannot have written."""
+    """Yield the rows of `write_queue`. Raises QueueCopyError for an invalid line."""
     with path.open("rb") as stream:
         for number, text in enumerate(stream, 1):
             try:
@@ -87,9 +87,9 @@ def _is_ours(key: object) -> bool:
 
 @contextmanager
 def replaced(connection: Connection | None, path: Path, moved: Callable[[str], str]) -> Iterator[None]:
-    """Put a queue's copy in the place of what the server holds; put that back where it, or the block, fails.
+    """Replace the server's queue by a copy; restore the former queue where this or the block fails.
 
-    connection: None where no queue is wanted. moved: see `take_up`. QueueCopyError where the server cannot take it.
+    connection: None for no queue. moved: see `take_up`. Raises QueueCopyError where the server rejects the copy.
     """
     if connection is None:
         yield
@@ -111,7 +111,7 @@ def replaced(connection: Connection | None, path: Path, moved: Callable[[str], s
 
 
 def clear(connection: Connection) -> int:
-    """Delete every key of RQ and of DermSlim; return how many there were."""
+    """Delete every key of RQ and DermSlim; return their number."""
     keys = [key for pattern in OURS for key in connection.scan_iter(pattern, count=1000)]
     for start in range(0, len(keys), AT_ONCE):
         connection.unlink(*keys[start : start + AT_ONCE])
@@ -119,7 +119,7 @@ def clear(connection: Connection) -> int:
 
 
 def put_back(connection: Connection, rows: Iterator[tuple[str, int | None, bytes]]) -> int:
-    """Restore keys into a server that holds none of them; return how many. redis.ResponseError for an older server."""
+    """Restore keys into an empty server; return their number. Raises redis.ResponseError for an older server."""
     count = 0
     pipe = connection.pipeline(transaction=False)
     for key, left, dump in rows:
@@ -132,9 +132,9 @@ def put_back(connection: Connection, rows: Iterator[tuple[str, int | None, bytes
 
 
 def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
-    """Put jobs that a worker was at, or that were on their way to one, back; name folders where they lie now.
+    """Enqueue interrupted jobs again and update the paths of moved folders; return the number of these jobs.
 
-    Return how many jobs were put back. moved: from a path as it was to where it lies. No worker may run yet.
+    moved: maps a former path to its present one. No worker may run yet.
     """
     back = 0
     for key in connection.scan_iter("rq:queue:*:intermediate", count=1000):

@@ -1,4 +1,4 @@
-"""A copy of the store for notebooks and other programs, made while everything runs; see `core.store.snapshot`."""
+"""Copy the store for notebooks and other programs while everything runs; see `core.store.snapshot`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from core.store.migrations import VERSION
 from jobs.provenance import code_revision
 
 ABOUT = "snapshot.json"
-PATIENCE = 60.0  # seconds that a snapshot waits for the record worker's transaction
-SUFFIXES = (".parquet", ".wal")  # of what lies in a snapshot, besides ABOUT and the DuckDB file
+PATIENCE = 60.0  # seconds of waiting for the record worker's transaction
+SUFFIXES = (".parquet", ".wal")  # of the files in a snapshot, besides ABOUT and the DuckDB file
 
 
 class SnapshotError(DermSlimError):
-    """A snapshot cannot be made there."""
+    """A snapshot cannot be written to a folder."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a snapshot holds. made_at: the moment of all its tables. held_seconds: that nothing was recorded for it."""
+    """The content of a snapshot. made_at: the time of all tables. held_seconds: how long records waited."""
 
     made_at: str
     name: str
@@ -49,15 +49,15 @@ class Snapshot:
 
 
 def default_folder(settings: Settings) -> Path:
-    """Return where a snapshot goes that is given no place."""
+    """Return the default folder of a snapshot."""
     return settings.data_dir / "snapshot"
 
 
 def take_snapshot(settings: Settings, folder: Path) -> Snapshot:
-    """Write a snapshot of every table into a folder, in place of an older snapshot there.
+    """Write a snapshot of every table to a folder, replacing an older snapshot.
 
-    The record worker waits only while the store's file is copied. The folder appears, or is replaced, once all is
-    written. SnapshotError where something else lies there; StoreBusy, StoreDamaged, OSError.
+    The record worker waits only while the store's file is copied. The folder appears, or is replaced, once everything
+    is written. Raises SnapshotError where the folder holds other files; StoreBusy, StoreDamaged, OSError.
     """
     folder = folder.expanduser().resolve()
     _check_place(folder)
@@ -72,7 +72,7 @@ def take_snapshot(settings: Settings, folder: Path) -> Snapshot:
             held = time.monotonic() - began
         try:
             rows = store_check.checked(copy, settle=True)
-        except StoreError as error:  # of the copy, which nobody else will see
+        except StoreError as error:  # names the copy, which the user does not know
             raise type(error)(str(error).replace(str(copy), str(settings.database))) from error
         about = Snapshot(
             made_at=at.isoformat(),
@@ -93,7 +93,7 @@ def take_snapshot(settings: Settings, folder: Path) -> Snapshot:
 
 
 def last_snapshot(folder: Path) -> Snapshot | None:
-    """Return what the snapshot in a folder says of itself; None where there is none."""
+    """Return the description of a folder's snapshot; None where there is none."""
     try:
         return Snapshot(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -116,7 +116,7 @@ def _check_place(folder: Path) -> None:
 
 
 def _put(draft: Path, folder: Path, old: Path) -> None:
-    """Put a folder in another's place, which goes with the temporary folder; its readers keep what they have open."""
+    """Replace a folder by the draft and move the old one away; its readers keep their open files."""
     if folder.exists():
         folder.rename(old)
     try:
@@ -139,7 +139,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
 
 
 def act_snapshot(options: argparse.Namespace) -> int:
-    """Write a snapshot and say what is in it."""
+    """Write a snapshot and print its content."""
     settings = Settings.from_environment()
     folder = options.folder or default_folder(settings)
     print(f"{folder}: {summary(take_snapshot(settings, folder))}")
@@ -147,6 +147,6 @@ def act_snapshot(options: argparse.Namespace) -> int:
 
 
 def summary(about: Snapshot) -> str:
-    """Return in a few words what a snapshot holds."""
+    """Return the content of a snapshot in a few words."""
     rows = f"{sum(about.rows.values()):,} rows of {len(about.rows)} tables"
     return f"{rows}, as of {about.made_at}; the record worker waited {about.held_seconds:.2f} s"
