@@ -35,6 +35,10 @@ def fill(store: Store) -> None:
             "VALUES ('s', 'grid', 'ham', '{}', 'running', '2026-11-26 07:00:00+00')"
         )
         connection.execute(
+            "INSERT INTO verifications (run_id, image_id, variant, checked_at) "
+            "VALUES ('r', 'a', 'k=2', '2026-11-26 07:00:00+00')"
+        )
+        connection.execute(
             "INSERT INTO epochs SELECT 'r', 0, epoch, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, true, false, "
             "'2026-11-26 07:00:00+00' FROM range(1, 4) AS epochs(epoch)"
         )
@@ -75,7 +79,7 @@ def damage(path: Path, table: str) -> None:
 def test_a_store_changed_anywhere_is_damaged_or_reads_as_it_was(whole: Store, tmp_path: Path) -> None:
     chance, before, found = random.Random(15), content(whole), 0
     size = whole.path.stat().st_size
-    for number in range(60):
+    for number in range(36):  # three of each kind of change at each kind of place
         at = chance.randrange(HEADERS if number % 4 == 0 else size)
 
         def change(data: bytearray, at: int = at, kind: int = number % 3) -> None:
@@ -95,7 +99,7 @@ def test_a_store_changed_anywhere_is_damaged_or_reads_as_it_was(whole: Store, tm
         assert "restore the last backup" in said or content(copy) == before, at
         assert "\n" not in said
         found += bool(said)
-    assert found >= 20
+    assert found >= 12
 
 
 def test_the_tables_that_cannot_be_read_are_named_and_the_others_are_read(whole: Store, tmp_path: Path) -> None:

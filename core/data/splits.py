@@ -17,8 +17,6 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from core.data.datasets import Record
 from core.errors import SpecError
@@ -193,6 +191,10 @@ def lesion_numbers(records: Sequence[Record]) -> Indices:
 
     Records of one lesion share the lesion_id or the bytes, directly or through further records.
     """
+    # Imported here: a third of a second that every process does without.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     nodes: dict[tuple[str, str], int] = {}  # a graph's nodes: the records, then the values that link them
     edges = [
         (index, nodes.setdefault((kind, value), len(records) + len(nodes)))
