@@ -125,7 +125,7 @@ def test_images_that_cannot_be_measured_are_listed_and_the_rest_is_measured(lab:
     assert failures.index.tolist() == ["mole001", "mole004"]
     assert "mole001.jpg" in failures["mole001"]
     assert "The file does not exist" in failures["mole001"]
-    assert "mole004.jpg; The file has changed since the data set was read" in failures["mole004"]
+    assert "mole004.jpg: The file has changed since the data set was read" in failures["mole004"]
     assert lab.store.storage(state.id)["unmeasured"].tolist() == [2]
     assert any("mole001" in line for line in lab.log(state.id))
     for name, content in kept.items():
@@ -214,7 +214,7 @@ def test_a_sample_measures_that_many_images_and_the_seed_decides_which(lab: Queu
 def test_what_cannot_be_measured_is_refused_before_anything_is_queued(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 2, seed=10))
     before = len(lab.runs())
-    with pytest.raises(SpecError, match="expected at most 40, the rank of the largest image"):
+    with pytest.raises(SpecError, match="Expected k of at most 40, the rank of the largest image"):
         lab.submit(SweepSpec(dataset=dataset.name, ks=(3, 41)), dataset)
     with pytest.raises(SpecError, match="3"):
         lab.submit(SweepSpec(dataset=dataset.name, ks=(3,), sample_size=3), dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -396,7 +397,8 @@ def test_a_k_of_ones_own_replaces_the_rules_when_resuming(lab: Lab) -> None:
 
 
 def test_a_study_that_no_version_understands_ends_with_the_reason_and_stops_no_other(lab: Lab) -> None:
-    values = {"study": "article-0", "kind": "article", "dataset": "moles", "spec": '{"colour": "red"}'}
+    spec = json.dumps(SPEC.to_dict() | {"colour": "red"})
+    values = {"study": "article-0", "kind": "article", "dataset": "moles", "spec": spec}
     lab.store.record_study({**values, "submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})
     lab.submit()
     study = lab.store.study("article-0")
