@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
         if arguments is None:
             keep_new_files_private()
         opened = check_data_dir(settings)
-        if arguments is None:  # a process of its own; what a person should read is said by `say`
+        if arguments is None:  # run as a process; `say` prints the sentences for the user
             logs.set_up("launcher", settings, level=logging.CRITICAL)
         for sentence in opened:
             say(sentence)
@@ -120,7 +120,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--svd-workers",
         type=_number(0, 1024),
         default=given.svd_workers,
-        help="default: SVD_WORKERS, else one a usable core",
+        help="default: SVD_WORKERS, else one per usable core",
     )
     parser.add_argument(
         "--train-workers",

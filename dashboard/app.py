@@ -1,4 +1,4 @@
-"""The dashboard's entry point: pages, and what stands above each of them. Run it with `python -m dashboard`."""
+"""The dashboard's entry point: the pages, and the elements above each of them. Run it with `python -m dashboard`."""
 
 from pathlib import Path
 

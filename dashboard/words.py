@@ -1,4 +1,4 @@
-"""How the pages put numbers, times and findings into words; pure functions, no Streamlit."""
+"""Texts of the pages for numbers, times and results. Pure functions, no Streamlit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ RULES = {
     "budget": "Budget",
 }
 MODES = {"per_channel": "per channel", "unfolded": "unfolded"}
-LAYOUTS = {"ham10000": "images and a table", "class_folders": "a folder a class", "plain": "plain folder, no labels"}
+LAYOUTS = {
+    "ham10000": "images and a table",
+    "class_folders": "one folder per class",
+    "plain": "plain folder, no labels",
+}
 MARKUP = frozenset(r"\`*_{}[]()#+!|~$<>:&")  # what Markdown takes as plain text after a backslash
 LIST_MARK = re.compile(r"\A(?:(?=[-=])|\d+(?=\.(?:\s|\Z)))")
 SPACES = re.compile(r"\A\s+|\s+\Z|[\t\n\v\f\r]")
@@ -61,11 +65,11 @@ APART = re.compile(
     r"(?<=:)(?=//|material/|[\w+-]+:)|(?<=www)(?=\.)|(?<=@)(?=[\w-])|(?<=[-<>=~])(?=[-=>])", re.IGNORECASE
 )
 NOTHING = ":small[]"
-NEGLIGIBLE_GAIN = 0.005  # half a percent: below it, what SVD adds to the ratio is not called a saving
+NEGLIGIBLE_GAIN = 0.005  # half a percent; a smaller gain of SVD does not count as a saving
 
 
 def known(value: object) -> bool:
-    """Return whether a value from a data frame or row is there: not None, NaN or NaT."""
+    """Return whether a value of a data frame or row is not None, NaN or NaT."""
     return value is not None and not (isinstance(value, float) and math.isnan(value)) and value is not pd.NaT
 
 
@@ -166,7 +170,7 @@ def shortened(text: str, length: int = 40) -> str:
 
 
 def escaped(text: object) -> str:
-    """Return text that Markdown shows as it is: names of files and data sets are not markup.
+    """Return text that Markdown shows unchanged, because names of files and data sets are not markup.
 
     Backslashes do that, but for outer spaces and ends of lines, which are written as numbers so that `**` closes
     beside them, and for what Streamlit looks for in text that Markdown has already read, see `APART`.
@@ -175,7 +179,7 @@ def escaped(text: object) -> str:
 
 
 def with_commands(text: str) -> str:
-    """Return text for Markdown where what stands between backticks is code and the rest is shown as it is."""
+    """Return text for Markdown in which only parts between backticks are code; the rest is escaped."""
     parts = text.split("`")
     last = len(parts) - 1
     marked = [
@@ -195,7 +199,7 @@ def _spaced(marked: str) -> str:
 
 
 def unlike(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return labels by option, with the option added where two are alike: a select box tells options by their labels.
+    """Return labels by option, with the option added to equal labels, because a select box identifies options by label.
 
     labels: by option.
     """
@@ -223,12 +227,12 @@ def size_text(height: object, width: object) -> str:
 
 
 def exact_text(number: float) -> str:
-    """Return a number as it is typed, with every digit that it has: 50, 33.33."""
+    """Return a number with all its digits, as a user types it: 50, 33.33."""
     return repr(float(number)).removesuffix(".0")
 
 
 def numbers_text(values: Sequence[int]) -> str:
-    """Return a list of whole numbers as it is typed: 100, 200, 350."""
+    """Return whole numbers as a user types them: 100, 200, 350."""
     return ", ".join(map(str, values))
 
 
@@ -251,9 +255,9 @@ def spec_text(spec: RunSpec) -> str:
 
 
 def run_label(run: Run, zone: tzinfo | None = None) -> str:
-    """Return a run's name in lists: when, on what, with which settings.
+    """Return a run's label in lists: time, data set, settings.
 
-    Nothing that changes while it runs: a select box knows its options by their labels.
+    It does not change while the run does, because a select box identifies options by their labels.
     """
     synthetic = " (synthetic)" if run.synthetic else ""
     when = moment_text(run.submitted_at, zone)
@@ -261,7 +265,7 @@ def run_label(run: Run, zone: tzinfo | None = None) -> str:
 
 
 def metric_text(metric: Metric, value: object, undefined: int = 0, *, unit: bool = True) -> str:
-    """Return a metric's value, with its unit unless that stands elsewhere; `undefined (n)` where no image has one."""
+    """Return a metric's value with its unit, or without by `unit`; `undefined (n)` where no image has a value."""
     if not known(value):
         return f"undefined ({undefined:,})" if undefined else "undefined"
     scaled = float(value) * _scale(metric)  # type: ignore[arg-type]
@@ -277,7 +281,7 @@ def _unit(metric: Metric) -> str:
 
 
 def _telling(value: float) -> str:
-    """Return four significant digits, or as many more as tell 0.9999998 from 1."""
+    """Return four significant digits, or as many as distinguish 0.9999998 from 1."""
     texts = (number_text(value, digits) for digits in range(4, 10))
     whole = round(value)
     if whole == 0 or value == whole:
@@ -315,7 +319,7 @@ def direction_text(metric: Metric) -> str:
 
 
 def smaller_text(ratio: object) -> str:
-    """Return what a ratio of source to stored bytes means: 3.83 times smaller, 1.20 times larger."""
+    """Return a ratio of source to stored bytes in words: 3.83 times smaller, 1.20 times larger."""
     if not known(ratio):
         return NONE
     value = float(ratio)  # type: ignore[arg-type]
@@ -325,7 +329,7 @@ def smaller_text(ratio: object) -> str:
 
 
 def gain_text(svd_gain: object) -> str:
-    """Return what SVD adds to re-encoding, in percent with its sign."""
+    """Return the gain of SVD over re-encoding, in percent with its sign."""
     return f"{100 * (float(svd_gain) - 1):+.2f} %".replace("-", "−") if known(svd_gain) else NONE  # type: ignore[arg-type]
 
 
@@ -339,7 +343,7 @@ def beside_control(stored: int, control: int) -> str:
 
 
 def k_sentence(rule: Mapping[str, Any]) -> str:
-    """Return which k a rule chooses and how firmly, as Markdown."""
+    """Return the k that a rule chooses and its stability, as Markdown."""
     name = RULES.get(rule["rule"], rule["rule"])
     if not known(rule["k"]):
         return f"**The {name.lower()} rule chooses no k.** {escaped(rule['reason'])}"
@@ -350,9 +354,9 @@ def k_sentence(rule: Mapping[str, Any]) -> str:
 
 
 def storage_sentences(row: Mapping[str, Any], spec: SweepSpec | ReconstructSpec) -> list[str]:
-    """Return what storing at one k saves, split into what re-encoding alone gives and what SVD adds.
+    """Return sentences about the storage saved at one k, divided into re-encoding and SVD.
 
-    row: of the storage table. The saving is never put down to SVD where the control without SVD explains it.
+    row: of the storage table. The saving is not attributed to SVD where re-encoding without SVD explains it.
     """
     codec = codec_text(spec.codec, spec.quality)
     k = int(row["k"])
@@ -388,14 +392,14 @@ def storage_sentences(row: Mapping[str, Any], spec: SweepSpec | ReconstructSpec)
 
 
 def estimate_sentence(seconds: float | None, basis: str) -> str:
-    """Return how long a run will take, and what that is taken from."""
+    """Return the estimated duration of a run and the basis of the estimate."""
     if seconds is None:
         return basis
     return f"About {duration_text(seconds)}: {basis}"
 
 
 def part_of(run: Run) -> str:
-    """Return what a run's progress counts: an image, or an epoch."""
+    """Return the unit of a run's progress: image or epoch."""
     return "epoch" if run.trains else "image"
 
 
@@ -424,7 +428,7 @@ def training_progress_text(run: Run, zone: tzinfo | None = None) -> str:
             parts.append("waits for a worker")
         case "queued":
             before = f", {count_of(live.position, 'run')} before it" if live.position else ""
-            parts = [f"Queued{before}: {epoch} a step to train"]
+            parts = [f"Queued{before}: {epoch} per step to train"]
         case _:
             if live.doing:
                 parts.append(live.doing)

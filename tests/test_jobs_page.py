@@ -102,7 +102,7 @@ def waiting(queues: Queues, seed: int = 1, **options: Any) -> str:
 def test_a_waiting_training_says_its_epochs_and_that_no_worker_is_there(queues: Queues) -> None:
     waiting(queues)
     test = open_page("jobs")
-    assert progress_texts(test) == ["Queued\\: 3 epochs a step to train"]
+    assert progress_texts(test) == ["Queued\\: 3 epochs per step to train"]
     assert "1 training run cannot go on until one runs: `python -m jobs.worker train`" in "".join(
         each.value for each in test.warning
     )
@@ -214,7 +214,7 @@ RUN = replace(
         ({"step_name": "Original", "epoch": 0, "doing": "starting Keras"}, "Original · 75 epochs · starting Keras"),
         ({"step_name": "Original", "epoch": 75, "seconds_left": 0.0}, "Original · epoch 75 of 75 · judging"),
         ({"status": "queued", "step_name": "R1: 50%", "epoch": 0}, "R1: 50% · 75 epochs · waits for a worker"),
-        ({"status": "queued", "epoch": 0, "position": 2}, "Queued, 2 runs before it: 75 epochs a step to train"),
+        ({"status": "queued", "epoch": 0, "position": 2}, "Queued, 2 runs before it: 75 epochs per step to train"),
         (
             {"status": "suspended", "step_name": "Original", "failed": 1},
             "Suspended · Original · epoch 12 of 75 · 1 step failed",

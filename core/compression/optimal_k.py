@@ -183,7 +183,7 @@ def arrivals(measurements: pd.DataFrame, parameters: RuleParameters | None = Non
     """Return the plateau and knee of each metric's mean curve, one row per metric in the order of `METRICS`.
 
     Columns: metric, label, better, votes, first (mean at the smallest k), best, best_k, plateau_k (smallest k
-    from which at most `remaining` of the improvement lies ahead), knee_k (Kneedle's); NULL where there is none.
+    from which at most `remaining` of the improvement can still be gained), knee_k (Kneedle's); NULL for none.
     """
     values = _values(measurements)
     remaining = (parameters or RuleParameters()).remaining

@@ -6,8 +6,8 @@ article prints returns before it prunes; this is the algorithm as its text and T
 A state holds the outcomes alone and all else is worked out from them, so a run that was killed goes on from
 `from_dict(json.loads(...))`, which replays them and refuses a history that its own rules would not have made.
 
-Steps are named as in Table 6. A network's history is the factors that led to it, one a step. Each row of equal factors
-in it gives the number of its last step and its percentage: 50, 50 is `R2: 50%`; 50, 33.33 is `R1, R2: 50%, 33%`;
+Steps are named as in Table 6. A network's history consists of the factors that led to it, one per step. Each series of
+equal factors in it gives the number of its last step and its percentage: 50, 50 is `R2: 50%`; 50, 33.33 is `R1, R2: 50%, 33%`;
 50, 50, 33.33 is `R2, R3: 50%, 33%`. Percentages are cut to their whole part, as the table's 33.33 is: 16.5 is 16.
 """
 
@@ -44,7 +44,7 @@ def step_name(factors: tuple[float, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One network to train. index: 0 for the unpruned. factors: those that led to it, one a shrinking."""
+    """One network to train. index: 0 for the unpruned. factors: those that led to it, one per pruning step."""
 
     index: int
     factors: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Networks and their curves drawn as Plotly figures: numbers come from `core`, and no Streamlit is imported.
+"""Charts of networks and their parameter curves; the numbers come from `core`. No Streamlit.
 
 `theme`: see `dashboard.charts.style`.
 """
@@ -83,17 +83,17 @@ class Block:
 
 
 def scope_text(scope: str) -> str:
-    """Return a scope in a word or two, for where room is short: all, first two."""
+    """Return a scope in one or two words: all, first two."""
     return scope.replace("_", " ")
 
 
 def block_height(shape: Shape) -> float:
-    """Return how tall a block is: the mean side of a feature map, half that for flat units, both logarithmic."""
+    """Return the height of a block: the mean side of a feature map, half that for flat units, both logarithmic."""
     return math.log2(1 + math.sqrt(shape[0] * shape[1])) if len(shape) == 3 else 0.5 * math.log2(1 + shape[0])
 
 
 def block_width(kind: str, shape: Shape) -> float:
-    """Return how wide a block is: the channels of a convolution or input, logarithmic; else thin."""
+    """Return the width of a block: the channels of a convolution or input, logarithmic; else thin."""
     wide = kind in ("Input", "Conv2D", "Residual block") and len(shape) == 3
     return 0.3 * math.log2(1 + shape[2]) if wide else THIN
 
@@ -217,7 +217,7 @@ def _share_text(share: float) -> str:
 
 
 def curves_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, theme: str | None = None) -> go.Figure:
-    """Draw the curves of several networks, a panel each: colour tells the scope, dashes the factor; lower is better."""
+    """Draw the curves of several networks, one panel each; colour: scope, dashes: factor; lower is better."""
     networks = list(dict.fromkeys(curve.network for curve in curves))
     factors = list(dict.fromkeys(curve.factor for curve in curves))
     shown: set[str] = set()
@@ -280,7 +280,7 @@ def fits_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, theme:
 
 
 def residuals_chart(curves: Sequence[CurveFits], *, theme: str | None = None) -> go.Figure:
-    """Draw what each fit leaves over, measured minus fitted, a panel a curve; nearer to zero is better."""
+    """Draw the residuals of each fit, measured minus fitted, one panel per curve; nearer to zero is better."""
     by_title = {_panel_title(curve): curve for curve in curves}
     first = next(iter(by_title), "")
 
@@ -354,7 +354,7 @@ def _panels(
     logarithmic: bool = False,
     theme: str | None = None,
 ) -> go.Figure:
-    """Return a grid of panels, one a name; built as plain dictionaries, which is many times as fast as subplots."""
+    """Return a grid of panels, one per name, from plain dictionaries, which are many times faster than subplots."""
     figure = titled_figure(title, theme)
     if not names:
         return empty_figure(figure, "No curve is chosen.")
@@ -364,7 +364,7 @@ def _panels(
     last = max((curve.iterations[-1] for curve in curves), default=0)
     wide, tall = (1 - 0.1 * (columns - 1)) / columns, PANEL_HEIGHT / height
     data: list[dict[str, Any]] = []
-    # Margins that are given and not found out by drawing the axes take the browser a sixth less.
+    # Fixed margins save the browser a sixth of the time, because it need not draw the axes to compute them.
     layout: dict[str, Any] = {"height": height + 150, "annotations": [], "margin": {"l": 50, "r": 10}}
     for position, name in enumerate(names):
         number = "" if position == 0 else str(position + 1)

@@ -1,4 +1,4 @@
-"""Trainings drawn as Plotly figures: learning curves, size against accuracy, layers, confusion; no Streamlit.
+"""Charts of trainings: learning curves, size against accuracy, layers, confusion matrices. No Streamlit.
 
 `theme`: see `dashboard.charts.style`.
 """
@@ -81,7 +81,7 @@ def learning_curve(
 def size_against_accuracy(
     steps: pd.DataFrame, metric: str, front: pd.Series[bool], *, theme: str | None = None
 ) -> go.Figure:
-    """Draw each step's figure against its parameters, with the Pareto front: the steps that none beats in both.
+    """Draw each step's figure against its parameters, with the Pareto front: the steps that no other beats in both.
 
     steps: the store's rows. metric: one of `METRICS`. front: as `training_numbers.pareto_front` gives it.
     """
@@ -149,7 +149,7 @@ def count_in_words(number: float) -> str:
 
 
 def layer_shares(sizes: pd.DataFrame, names: Sequence[str], *, theme: str | None = None) -> go.Figure:
-    """Draw which share of each layer's filters or units every step keeps; the numbers written are filters or units.
+    """Draw the share of each layer's filters or units that every step keeps, labelled with their numbers.
 
     sizes: as `training_numbers.layer_sizes` makes it, the unpruned network first. names: of the steps.
     """
@@ -188,7 +188,7 @@ def _heatmap(values: list[list[float]], theme: str | None) -> go.Heatmap:
 
 
 def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None = None) -> go.Figure:
-    """Draw a confusion matrix of one set: a row a true class, a column a predicted; colour: share of the row.
+    """Draw a set's confusion matrix: one row per true class, one column per predicted class; colour: share of the row.
 
     matrix: images, as `core.training.classification` counts them.
     """
@@ -251,7 +251,7 @@ def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = 
 def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, theme: str | None = None) -> go.Figure:
     """Draw each group's mean figure against its parameters, with bars of one sample deviation over seeds.
 
-    groups: as `training_numbers.over_seeds` makes it. names: one a row. metric: one of its figures.
+    groups: from `training_numbers.over_seeds`. names: one per row. metric: one of its figures.
     """
     label = metric.replace("_", " ").capitalize()
     figure = titled_figure(f"{label} against parameters: up and to the left is better", theme)

@@ -1,4 +1,4 @@
-"""What the page of training runs works out of steps, epochs and specs: plain data frames, no Streamlit, no Plotly."""
+"""Data frames for the pages of training runs, from steps, epochs and specs. No Streamlit, no Plotly."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def layer_sizes(steps: pd.DataFrame, height: int, width: int) -> pd.DataFrame:
 
 
 def class_recalls(classification: Mapping[str, Any]) -> pd.DataFrame:
-    """Return recall in percent, a row a class and a column a set; classification: a step's, by set."""
+    """Return recall in percent, one row per class and one column per set; classification: of a step, by set."""
     return pd.DataFrame(
         {split: classification[split]["class_recall"] for split in SPLITS if split in classification},
         index=list(CLASSES),
@@ -114,7 +114,7 @@ def setting_text(value: object) -> str:
 def differing_settings(specs: Mapping[str, TrainSpec]) -> pd.DataFrame:
     """Return the settings in which runs differ: one row per setting, one column per run, '–' for what a run has not.
 
-    Networks of one name with different layers differ by a row of their own.
+    Different networks with the same name differ in the row network layers.
     """
     found = {
         run_id: {"Kind": spec.kind} | {label: setting_text(value) for label, value in labelled(spec)}
@@ -131,7 +131,7 @@ def differing_settings(specs: Mapping[str, TrainSpec]) -> pd.DataFrame:
 
 
 def over_seeds(steps: pd.DataFrame) -> pd.DataFrame:
-    """Average the steps of runs that differ in their seed alone: a row a group, in the order in which they come.
+    """Average the steps of runs that differ only in their seed: one row per group, in the order of the steps.
 
     steps: as `Store.trainings` gives them. Columns: `ALIKE`, parameters, n, seeds, then for each of `FIGURES` its
     mean and `<figure>_std`, the sample deviation, missing for n = 1. Of a seed trained twice the later run counts, so
@@ -152,7 +152,7 @@ def over_seeds(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves_over_seeds(epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
-    """Average learning curves over seeds: a row a (group, epoch), groups as in `over_seeds`.
+    """Average learning curves over seeds: one row per group and epoch, groups as in `over_seeds`.
 
     epochs: the store's, of the runs of `steps`. Columns: group (a name for legends), epoch, n, and for each of
     `CURVES` its mean and `<curve>_std`. An epoch that fewer seeds have reached is averaged over those.
