@@ -1,14 +1,14 @@
-"""Algorithm 2 without its trainings: which network comes next, whether a trained one is accepted, and when to stop.
+"""Algorithm 2 without its trainings: the next network, the acceptance of a trained one, and the end of the run.
 
-`start` makes a state, `next_step` says what to train, `record` takes the figures it reached. The listing that the
-article prints returns before it prunes; this is the algorithm as its text and Table 6 use it (section 4.2).
+`start` creates a state, `next_step` returns the network to train, `record` adds its figures. The article's listing
+returns before it prunes; this is the algorithm of its text and Table 6 (section 4.2).
 
-A state holds the outcomes alone and all else is worked out from them, so a run that was killed goes on from
-`from_dict(json.loads(...))`, which replays them and refuses a history that its own rules would not have made.
+A state holds only the outcomes, and everything else is computed from them. So a killed run resumes from
+`from_dict(json.loads(...))`, which replays the outcomes and rejects a history that the rules cannot produce.
 
 Steps are named as in Table 6. A network's history consists of the factors that led to it, one per step. Each series of
-equal factors in it gives the number of its last step and its percentage: 50, 50 is `R2: 50%`; 50, 33.33 is `R1, R2: 50%, 33%`;
-50, 50, 33.33 is `R2, R3: 50%, 33%`. Percentages are cut to their whole part, as the table's 33.33 is: 16.5 is 16.
+equal factors gives the number of its last step and its percentage: 50, 50 is `R2: 50%`; 50, 33.33 is
+`R1, R2: 50%, 33%`; 50, 50, 33.33 is `R2, R3: 50%, 33%`. Percentages are truncated: 33.33 is 33, and 16.5 is 16.
 """
 
 from __future__ import annotations

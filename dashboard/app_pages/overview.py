@@ -21,7 +21,7 @@ def next_steps(has_dataset: bool) -> None:
             "lesions, and to the space that they take."
         )
         mark = ":material/check_circle:" if has_dataset else ":material/counter_1:"
-        st.markdown(f"{mark} **Register a data set**: HAM10000, a folder a class, or any folder of images.")
+        st.markdown(f"{mark} **Register a data set**: HAM10000, one folder per class, or any folder of images.")
         st.page_link("app_pages/datasets.py", label="Data sets", icon=":material/photo_library:", help="")
         st.markdown(
             ":material/counter_2: **Start an SVD sweep** on it. The quick preset takes a few minutes; watch it being "
