@@ -19,6 +19,7 @@ from core.article.plan import KIND as ARTICLE_STUDY
 from core.article.plan import ArticleSpec, plan
 from core.compression.optimal_k import arrivals as arrivals_of
 from core.compression.rivals import rivals_sentences as rivals_in_words
+from core.compression.verification import Verification
 from core.data import dataset_tables
 from core.data.datasets import Dataset, Record
 from core.data.splits import Targets, reached, split_records
@@ -36,6 +37,7 @@ from core.training.specs import TrainSpec
 from core.training.steps import split_sentence
 from dashboard.access import users as access
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
+from jobs import verification as checks
 from jobs.queues import Queues
 from jobs.run_states import WorkerState
 from jobs.studies import StudyState, study_state
@@ -190,6 +192,30 @@ def _optimal_k(key: tuple[str, str, str]) -> pd.DataFrame:
 def optimal_k(run: Run) -> pd.DataFrame:
     """Return a finished run's rules."""
     return _optimal_k(_result_key(run))
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _verification(at: Stamp, run_id: str) -> Verification | None:
+    return store().verification(run_id)
+
+
+def verification(run_id: str) -> Verification | None:
+    """Return how a run's figures compare with the reference's, None where no image of it was checked."""
+    return _verification(stamp(), run_id)
+
+
+def is_being_checked(run_id: str) -> bool:
+    """Return whether images of a run are being checked; False where the queue does not answer."""
+    try:
+        with watched().connected() as connection:
+            return checks.under_way(connection, run_id)
+    except QueueUnavailable:
+        return False
+
+
+def check_run(run_id: str, images: int) -> None:
+    """Queue the check of so many images. SpecError where the run cannot be checked."""
+    checks.submit(queues(), run_id, images)
 
 
 @st.cache_data(max_entries=100, show_spinner=False)

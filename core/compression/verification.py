@@ -118,7 +118,8 @@ class Verification:
         codec gave another image when it was checked) and "not measured". reasons: why rows were not measured.
     differing: one row per image, variant and metric that differs: image_id, variant, metric, measured, reference,
         difference. metric is `RECONSTRUCTION` where the SVD is at fault: the share of the pixels that differ.
-    largest: the largest relative difference among the rows that agree or differ; None where there is none.
+    largest: the largest relative difference in the rows that were compared, apart from those with a value where the
+        other has none; None where no row was compared.
     """
 
     rows: pd.DataFrame
@@ -180,6 +181,6 @@ def compare(measurements: pd.DataFrame, checks: pd.DataFrame) -> Verification:
     return Verification(
         pd.concat([rows, failed[keys].assign(state="not measured")], ignore_index=True),
         pd.DataFrame(differing, columns=[*keys, "metric", "measured", "reference", "difference"]),
-        None if other.all() else float(difference[~other].max()),
+        None if other.all() else float(difference[~other & np.isfinite(difference).all(axis=1)].max(initial=0)),
         tuple(dict.fromkeys(failed["reason"])),
     )

@@ -16,7 +16,7 @@ from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices
 from dashboard.forms.fields import draft
-from dashboard.parts import components, run_progress
+from dashboard.parts import components, run_progress, verification
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
 ARTICLE_SIZE = (200, 100)
@@ -72,6 +72,7 @@ def answer(run: Run, spec: ResizeSpec, statistics: pd.DataFrame, counts: pd.Data
                 f"{ARTICLE_SIZE[0]} × {ARTICLE_SIZE[1]}."
             )
     components.run_facts(run)
+    verification.check_section(run)
 
 
 def _size(variant: str) -> str:

@@ -11,7 +11,7 @@ import streamlit as st
 from core.data.splits import SPLITS
 from core.runs import Run
 from dashboard import data, words
-from dashboard.parts import components, run_progress
+from dashboard.parts import components, run_progress, verification
 
 SIMILAR = 5  # runs that are offered in place of an unknown one
 
@@ -218,6 +218,9 @@ def show(run: Run) -> None:
         training(run)
     else:
         run_progress.left_out_images(run)
+        if run.status == "finished":
+            st.header("Check")
+            verification.check_section(run)
     files(run, steps)
     st.header("Log")
     components.log(run.id)

@@ -16,7 +16,7 @@ from dashboard import data, words
 from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
 from dashboard.forms.fields import draft
-from dashboard.parts import components, run_progress
+from dashboard.parts import components, run_progress, verification
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
 VIEWS = ("Results", "New sweep")
@@ -331,6 +331,7 @@ def results(run: Run) -> None:
         rule = data.plain_row(rules[rules["rule"] == chosen].iloc[0])
     k = int(rule["k"]) if rule and rule["k"] is not None else None
     answer(run, spec, storage, rule)
+    verification.check_section(run)
     # Every rule's k is marked, so that another rule needs no chart to be drawn anew.
     ks = [int(each) for each in rules["k"].dropna()] if len(rules) else []
     metrics(run, statistics, ks)
