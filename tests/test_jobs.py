@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cv2
@@ -385,6 +386,36 @@ def test_a_second_record_worker_is_refused(settings: Settings) -> None:
         second = run_command(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1
         assert "expected no other record worker" in second.stderr
+
+
+def test_a_sweep_is_suspended_resumed_scheduled_and_moved_to_another_priority(settings: Settings) -> None:
+    queues, connection = Queues(settings), Redis.from_url(str(settings.redis_url))
+    dataset = load_dataset(write_images(settings.data_roots[1] / "moles", 3), name="moles")
+    run_id = queues.submit(SweepSpec(dataset="moles", ks=(3,)), dataset).run_id
+    jobs = [f"{run_id}--1-{number}".encode() for number in range(3)]
+
+    def waiting(priority: str = "") -> list[bytes]:
+        return list(connection.lrange(f"rq:queue:svd{priority}", 0, -1))
+
+    def status() -> str | None:
+        state = queues.run(run_id)
+        return None if state is None else state.status
+
+    assert (status(), waiting()) == ("queued", jobs)
+    queues.suspend(run_id)
+    assert (status(), waiting()) == ("suspended", [])
+    queues.resume(run_id)
+    assert (status(), waiting()) == ("queued", jobs)
+    queues.prioritise(run_id, "high")
+    assert (waiting(), waiting("-high")) == ([], jobs)
+    connection.hdel(f"dermslim:run:{run_id}:states", "1")  # a chunk that has been measured
+    queues.prioritise(run_id, "low")
+    assert waiting("-low") == [jobs[0], jobs[2]]
+    later = datetime.now(UTC) + timedelta(hours=3)
+    other = queues.submit(SweepSpec(dataset="moles", ks=(4,)), dataset, start_after=later).run_id
+    scheduled = queues.run(other)
+    assert scheduled is not None
+    assert (scheduled.status, scheduled.live.starts_at, waiting()) == ("scheduled", later, [])
 
 
 def test_a_server_that_does_not_answer_is_a_plain_error(tmp_path: Path) -> None:
