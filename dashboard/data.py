@@ -95,7 +95,7 @@ def _datasets(at: Stamp) -> pd.DataFrame:
 
 
 def datasets() -> pd.DataFrame:
-    """Return a row a registered data set, by name."""
+    """Return one row per registered data set, by name."""
     return _datasets(stamp())
 
 
@@ -274,7 +274,7 @@ def _trainings(at: Stamp) -> pd.DataFrame:
 
 
 def trainings() -> pd.DataFrame:
-    """Return a row a finished training, see `core.article.evidence.trainings`."""
+    """Return one row per finished training, see `core.article.evidence.trainings`."""
     return _trainings(stamp())
 
 
@@ -307,7 +307,7 @@ def _steps(at: Stamp, run_id: str) -> pd.DataFrame:
 
 
 def steps(run_id: str) -> pd.DataFrame:
-    """Return a row a step of a run, see `core.store.trainings`."""
+    """Return one row per step of a run, see `core.store.trainings`."""
     return _steps(stamp(), run_id)
 
 

@@ -443,7 +443,7 @@ def sizes(stored: int, control: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-SPEC = {"kind": "svd-sweep", "codec": "jpeg", "quality": 95, "mode": "per_channel"}
+SPEC = SweepSpec(dataset="moles")
 
 
 def test_a_saving_that_the_codec_explains_is_not_put_down_to_svd() -> None:

@@ -26,6 +26,7 @@ from core.runs import Run, Status
 from core.store.file import insert
 from core.store.measurements import Store
 from core.store.migrations import MIGRATIONS, VERSION
+from jobs import messages
 from jobs import record_worker as recorder
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
@@ -274,10 +275,10 @@ def test_a_store_from_before_claims_keeps_its_rows_and_takes_records_with_and_wi
     run = store.run(RUN.id)
     assert run is not None
     assert (run.status, run.claim) == ("running", 0)
-    recorder._write(store, [chunk_text(result("a"), worker="without a claim")])
+    recorder._write(store, [messages.read(chunk_text(result("a"), worker="without a claim"))])
     assert store.images(RUN.id)["worker"].tolist() == ["without a claim"]
-    recorder._write(store, [chunk_text(result("a"), worker="with one", claim=5)])
-    recorder._write(store, [chunk_text(result("a"), worker="late without one")])
+    recorder._write(store, [messages.read(chunk_text(result("a"), worker="with one", claim=5))])
+    recorder._write(store, [messages.read(chunk_text(result("a"), worker="late without one"))])
     assert store.images(RUN.id)["worker"].tolist() == ["with one"]
 
 
@@ -298,7 +299,7 @@ def test_a_store_that_says_1_and_has_all_of_2_is_used_as_it_is(tmp_path: Path) -
 def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
     store.record_run(RUN)
     broken = replace(result("b"), rows=({**result("b").rows[0], "height": 10**12},))
-    with pytest.raises(StoreError, match="expected DuckDB to take"):
+    with pytest.raises(StoreError, match="DuckDB rejected the statement"):
         store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a"), broken])])
     assert store.images(RUN.id).empty
     assert store.measurements(RUN.id).empty

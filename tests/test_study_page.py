@@ -345,9 +345,9 @@ def test_the_buttons_pause_resume_and_cancel(store: Store, settings: Settings, o
     queues = Queues(settings)
     record_study(store)
     page = open_page("study")
-    page = ran(page.button(key="hold").click())
+    page = ran(page.button(key="suspend").click())
     assert study_state(queues, STUDY).status == "suspended"  # type: ignore[union-attr]
-    page = ran(page.button(key="hold").click())
+    page = ran(page.button(key="suspend").click())
     assert study_state(queues, STUDY).status == "running"  # type: ignore[union-attr]
     page = ran(page.selectbox(key="priority_of_study").set_value("high"))
     assert study_state(queues, STUDY).priority == "high"  # type: ignore[union-attr]
@@ -416,8 +416,8 @@ def test_a_scheduled_study_says_when_it_starts_and_can_start_now(
     record_study(store, study=study)
     page = open_page("study")
     assert "nothing starts before" in text(page)
-    assert page.button(key="hold").label == "Start now"
-    ran(page.button(key="hold").click())
+    assert page.button(key="suspend").label == "Start now"
+    ran(page.button(key="suspend").click())
     assert study_state(queues, study).status == "running"  # type: ignore[union-attr]
 
 

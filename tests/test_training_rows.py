@@ -24,6 +24,7 @@ from core.training.classification import FIGURES
 from core.training.results import EpochResult, StepResult
 from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
 from core.training.steps import described, failed, first_state, next_training
+from jobs import messages
 from jobs import record_worker as recorder
 
 NOW = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
@@ -200,7 +201,7 @@ def test_records_that_workers_of_a_time_without_claims_have_left_in_the_queue_ar
     result = {"result": trained().to_dict(), "worker": "w", "started_at": NOW.isoformat(), "finished_at": None}
     epochs = {"step": 0, "epochs": [vars(EPOCH)], "ended_at": NOW.isoformat()}
     for kind, values in (("training_data", {"values": DATA}), ("step", result), ("epochs", epochs)):
-        recorder._write(store, [json.dumps({"kind": kind, "values": {**common, **values}}).encode()])
+        recorder._write(store, [messages.read(json.dumps({"kind": kind, "values": {**common, **values}}).encode())])
     assert store.training_notes("prune-train-1") == DATA["notes"]
     assert store.step_results("prune-train-1") == [trained()]
     assert store.epochs(["prune-train-1"])["epoch"].tolist() == [1]

@@ -135,7 +135,7 @@ class StoreFile:
             if found != VERSION:
                 raise StoreError(
                     f"expected a store of version {VERSION}; {self.path.name} has version {found}"
-                    + (": start the record worker, which brings it forwards" if found < VERSION else "")
+                    + (". Start the record worker, which migrates it" if found < VERSION else "")
                 )
             return _answer(connection, query, parameters, convert)
 
@@ -171,7 +171,7 @@ def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             yield connection
         except duckdb.Error as error:
-            raise StoreError(f"expected DuckDB to take what it was given; {reason(error)}") from error
+            raise StoreError(f"DuckDB rejected the statement: {reason(error)}.") from error
 
 
 def _told(path: Path, error: duckdb.Error) -> StoreError:
@@ -183,7 +183,7 @@ def _told(path: Path, error: duckdb.Error) -> StoreError:
     certain = (duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException, duckdb.IOException)
     if lost or isinstance(error, certain) or (type(error) is duckdb.Error and DAMAGE.search(text)):
         return StoreDamaged(f"expected {path} to be a whole DuckDB file; it is damaged: {reason(error)}. {RESTORE}")
-    return StoreError(f"expected DuckDB to take what it was given; {reason(error)}")
+    return StoreError(f"DuckDB rejected the statement: {reason(error)}.")
 
 
 def reason(error: Exception) -> str:

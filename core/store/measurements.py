@@ -45,7 +45,7 @@ class Store(TrainingRows):
     # -- reading -----------------------------------------------------------------------------------------------
 
     def datasets(self) -> pd.DataFrame:
-        """Return a row a registered data set, by name."""
+        """Return one row per registered data set, by name."""
         return self.read("SELECT * FROM datasets ORDER BY name")
 
     def dataset(self, name: str) -> Dataset | None:
@@ -81,7 +81,7 @@ class Store(TrainingRows):
         )
 
     def images(self, run_id: str, status: str | None = None) -> pd.DataFrame:
-        """Return a row an image of the run: status, reason, seconds, worker."""
+        """Return one row per image of the run: status, reason, seconds, worker."""
         where, parameters = ("AND status = ?", [run_id, status]) if status is not None else ("", [run_id])
         return self.read(
             "SELECT image_id, status, reason, seconds, worker, attempt FROM images "
@@ -101,15 +101,15 @@ class Store(TrainingRows):
         return int(rows["pixels"].iloc[0])
 
     def statistics(self, run_id: str) -> pd.DataFrame:
-        """Return the finished run's statistics, a row a (variant, metric)."""
+        """Return the finished run's statistics, one row per variant and metric."""
         return self.read("SELECT * EXCLUDE run_id FROM statistics WHERE run_id = ? ORDER BY rowid", [run_id])
 
     def storage(self, run_id: str) -> pd.DataFrame:
-        """Return the finished run's sizes, a row a variant."""
+        """Return the finished run's sizes, one row per variant."""
         return self.read("SELECT * EXCLUDE run_id FROM storage WHERE run_id = ? ORDER BY rowid", [run_id])
 
     def optimal_k(self, run_id: str) -> pd.DataFrame:
-        """Return the finished run's rules, a row a rule."""
+        """Return the finished run's rules, one row per rule."""
         return self.read("SELECT * EXCLUDE run_id FROM optimal_k WHERE run_id = ? ORDER BY rowid", [run_id])
 
     def verification(self, run_id: str) -> Verification | None:

@@ -39,7 +39,7 @@ class TrainingRows(RunRows):
     # -- reading -----------------------------------------------------------------------------------------------
 
     def steps(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return a row a step in the order of runs and steps, of these runs or of all: every column of `steps`.
+        """Return one row per step in the order of runs and steps, of these runs or of all: every column of `steps`.
 
         factors, network, classification: JSON texts.
         """
@@ -74,7 +74,7 @@ class TrainingRows(RunRows):
         return steps[[*STEP_COLUMNS, *steps.columns.drop(list(STEP_COLUMNS))]]
 
     def epochs(self, run_ids: Iterable[str]) -> pd.DataFrame:
-        """Return a row an epoch of these runs, in order."""
+        """Return one row per epoch of these runs, in order."""
         return self.read(
             "SELECT * FROM epochs WHERE list_contains(?, run_id) ORDER BY run_id, step, epoch", [list(run_ids)]
         )
