@@ -127,7 +127,9 @@ def test_an_archive_with_what_no_backup_has_is_refused(
     refused(target, packed(tmp_path / "b.tar", [*members(content), extra, manifest]))
 
 
-def test_a_file_of_any_size_is_refused_before_it_is_written(good: Content, target: Settings, tmp_path: Path) -> None:
+def test_a_file_larger_than_the_free_space_is_refused_before_it_is_written(
+    good: Content, target: Settings, tmp_path: Path
+) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         header = entry("networks/big", size=1 << 50)[0].tobuf(tar.format)
@@ -150,7 +152,7 @@ def test_a_name_of_gigabytes_is_not_read_into_memory(target: Settings, tmp_path:
     refused(target, tmp_path / "b.tar.zst", "bytes between two files of a backup, got more")
 
 
-def test_a_file_that_is_no_archive_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
     whole = packed(tmp_path / "whole.tar.zst", members(told(good))).read_bytes()
     for suffix in archive.SUFFIXES:
         for text in (b"", b"text", b"PK\3\4" + bytes(100), bytes(1024), whole[: len(whole) // 2], gzip.compress(b"x")):
@@ -185,7 +187,7 @@ MANIFESTS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", MANIFESTS)
-def test_a_manifest_that_is_none_is_refused(good: Content, target: Settings, tmp_path: Path, kind: str) -> None:
+def test_an_invalid_manifest_is_refused(good: Content, target: Settings, tmp_path: Path, kind: str) -> None:
     refused(target, packed(tmp_path / "b.tar", members({**good, MANIFEST: MANIFESTS[kind]})))
 
 
@@ -238,12 +240,12 @@ QUEUES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", QUEUES)
-def test_a_queue_that_is_none_is_refused(good: Content, target: Settings, tmp_path: Path, kind: str) -> None:
+def test_an_invalid_queue_is_refused(good: Content, target: Settings, tmp_path: Path, kind: str) -> None:
     content = told({**good, QUEUE: QUEUES[kind]}, keys=1)
     refused(target, packed(tmp_path / "b.tar", members(content)))
 
 
-def test_bytes_changed_at_random_are_found_or_harmless(good: Content, tmp_path: Path) -> None:
+def test_randomly_changed_bytes_are_detected_or_harmless(good: Content, tmp_path: Path) -> None:
     chance = random.Random(26)
     whole = packed(tmp_path / "whole.tar", members(told(good))).read_bytes()
     manifest = json.loads(told(good)[MANIFEST])
@@ -277,7 +279,7 @@ def packed_bytes(path: Path, text: bytes, chance: random.Random) -> Path:
     return path
 
 
-def test_a_dry_run_says_what_a_backup_holds_and_writes_nothing(
+def test_a_dry_run_prints_the_content_of_a_backup_and_writes_nothing(
     good: Content, target: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(target.data_dir))

@@ -158,7 +158,7 @@ def test_a_folder_of_bombs_is_a_data_set_without_them(tmp_path: Path) -> None:
     assert all(f"{MAX_PIXELS:,} pixels" in each.reason for each in dataset.left_out)
 
 
-def test_text_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+def test_text_that_decompresses_to_gigabytes_is_not_decompressed(tmp_path: Path) -> None:
     pack = zlib.compressobj(9)
     text = b"".join(pack.compress(bytes(10**6)) for _ in range(100)) + pack.flush()
     ordinary = write_images(tmp_path / "moles", 1, height=450, width=600) / "mole000.jpg"
@@ -170,7 +170,7 @@ def test_text_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
         assert memory < 60e6, f"{name}: {memory / 1e6:.0f} MB, {reasons}"
 
 
-def test_sixteen_bits_of_the_largest_size_take_little_more_than_their_pixels(tmp_path: Path) -> None:
+def test_sixteen_bits_of_the_largest_size_need_little_more_memory_than_their_pixels(tmp_path: Path) -> None:
     side = 3_000  # 9 million pixels: 54 MB as they are stored, 27 MB as they are given
     ordinary = write_images(tmp_path / "moles", 1) / "mole000.jpg"
     file = tmp_path / "deep.png"
@@ -187,7 +187,7 @@ def test_an_uploaded_image_is_refused_by_its_header(monkeypatch: pytest.MonkeyPa
         pictures.decomposed(upload, pictures.digest_of(upload), "per_channel")
 
 
-def test_a_file_of_more_bytes_than_any_image_is_not_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "sparse.tif"
     with file.open("wb") as stream:
         stream.truncate(MAX_BYTES + 1)
@@ -195,7 +195,7 @@ def test_a_file_of_more_bytes_than_any_image_is_not_read(tmp_path: Path) -> None
         read(file)
 
 
-def test_a_pipe_in_a_files_place_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_file_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for function in (decode, probe, checked):
         with pytest.raises(ImageError, match="pipe"):

@@ -92,7 +92,7 @@ def test_percentiles_are_drawn_when_asked_for():
     assert vertical_lines(figure) == [300]
 
 
-def test_one_image_has_a_line_and_no_band():
+def test_a_sweep_of_one_image_has_a_line_and_no_band():
     figure = charts.metric_against_k(summarise(measurements(images=1)), "ssim")
     assert len(trace(figure, "mean").y) == 3
     assert len(trace(figure, "mean ± standard deviation").x) == 0

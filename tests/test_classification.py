@@ -145,6 +145,8 @@ def test_as_json_every_class_has_its_name() -> None:
         (np.full((1, N), np.nan), [0], "finite"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(chances: np.ndarray, labels: list[float], message: str) -> None:
+def test_predictions_that_do_not_fit_the_labels_are_refused(
+    chances: np.ndarray, labels: list[float], message: str
+) -> None:
     with pytest.raises(SpecError, match=message):
         classify(chances, labels)

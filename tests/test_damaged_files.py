@@ -77,14 +77,14 @@ def test_a_whole_jpeg_has_the_pixels_that_opencv_gives(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", JPEGS)
-def test_a_jpeg_that_is_cut_is_an_error_though_an_end_mark_follows(name: str) -> None:
+def test_a_truncated_jpeg_with_an_end_marker_is_an_error(name: str) -> None:
     data = JPEGS[name]
     first_scan = data.index(b"\xff\xda")
     for cut in np.linspace(first_scan + 20, len(data) - 3, 40).astype(int):
         assert refused(data[:cut] + END), f"cut at {cut} of {len(data)}"
 
 
-def test_a_progressive_jpeg_that_lacks_its_last_scans_is_an_error() -> None:
+def test_a_progressive_jpeg_without_its_last_scans_is_an_error() -> None:
     data = JPEGS["progressive"]
     scans = [place for place in range(len(data)) if data.startswith(b"\xff\xda", place)]
     assert len(scans) > 4
@@ -93,19 +93,19 @@ def test_a_progressive_jpeg_that_lacks_its_last_scans_is_an_error() -> None:
         assert refused(data[: tables if tables > 0 else place] + END)
 
 
-def test_a_restart_marker_that_is_missing_is_an_error() -> None:
+def test_a_missing_restart_marker_is_an_error() -> None:
     data = JPEGS["restarts"]
     place = data.index(b"\xff\xd2")
     assert refused(data[:place] + data[place + 2 :])
 
 
-def test_padding_before_the_end_mark_does_no_harm_and_other_data_there_do() -> None:
+def test_padding_before_the_end_marker_is_accepted_and_other_data_are_an_error() -> None:
     data = JPEGS["4:2:0"]
     assert np.array_equal(decode(data[:-2] + bytes(16) + END), decode(data))
     assert refused(data[:-2] + data[-500:-300] + END)
 
 
-def test_a_films_frame_without_code_tables_is_whole() -> None:
+def test_a_jpeg_without_huffman_tables_is_decoded_with_the_standard_tables() -> None:
     data = cv2.imencode(".jpg", COLOUR)[1].tobytes()
     bare = data
     while (place := bare.find(b"\xff\xc4")) > 0:
@@ -168,7 +168,9 @@ STORAGE = {
 @pytest.mark.parametrize("byteorder", "<>")
 @pytest.mark.parametrize("storage", STORAGE)
 @pytest.mark.parametrize("name", TIFFS)
-def test_sixteen_bits_mean_what_eight_bits_mean(name: str, storage: str, byteorder: str) -> None:
+def test_a_tiff_with_sixteen_bits_has_the_pixels_of_one_with_eight_bits(
+    name: str, storage: str, byteorder: str
+) -> None:
     stored, options, meant = TIFFS[name]
     found = {}
     for deep in (False, True):
@@ -183,7 +185,7 @@ def test_sixteen_bits_mean_what_eight_bits_mean(name: str, storage: str, byteord
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_planes_of_sixteen_bits_are_turned_as_one_plane_is(orientation: int) -> None:
+def test_separate_planes_of_sixteen_bits_are_rotated(orientation: int) -> None:
     turned = [(274, "H", 1, orientation, False)]
     deep = planes(COLOUR).astype(np.uint16) * 257
     data = tiff(deep, photometric="rgb", planarconfig="separate", extratags=turned)
@@ -192,7 +194,7 @@ def test_planes_of_sixteen_bits_are_turned_as_one_plane_is(orientation: int) -> 
     assert (check(data).height, check(data).width) == decode(data).shape[:2]
 
 
-def test_every_one_of_sixteen_bits_counts() -> None:
+def test_all_sixteen_bits_are_read() -> None:
     deep = np.random.default_rng(8).integers(0, 65536, (40, 50, 3)).astype(np.uint16)
     expected = np.rint(deep / 257)
     assert np.array_equal(decode(tiff(deep, photometric="rgb"))[:, :, ::-1], expected)
@@ -202,15 +204,15 @@ def test_every_one_of_sixteen_bits_counts() -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "int16", "int32", "uint32", "float16", "float32"])
 @pytest.mark.parametrize("byteorder", "<>")
-def test_numbers_that_are_no_levels_from_zero_up_are_refused(kind: str, byteorder: str) -> None:
+def test_signed_and_real_numbers_are_refused(kind: str, byteorder: str) -> None:
     assert refused(tiff(GREY.astype(kind), photometric="minisblack", byteorder=byteorder))
 
 
-def test_colours_that_pillow_cannot_turn_into_rgb_are_refused() -> None:
+def test_colours_that_pillow_cannot_convert_to_rgb_are_refused() -> None:
     assert refused(tiff(COLOUR, photometric="cielab"))
 
 
-def test_a_tiff_that_lacks_strips_or_the_end_of_its_data_is_refused() -> None:
+def test_a_tiff_without_strips_or_the_end_of_its_data_is_refused() -> None:
     data = tiff(COLOUR, photometric="rgb", rowsperstrip=8)
     assert not refused(data)
     assert refused(data[:-100])
@@ -221,7 +223,7 @@ def test_a_tiff_that_lacks_strips_or_the_end_of_its_data_is_refused() -> None:
     assert refused(bytes(fewer))
 
 
-def test_a_jpeg_inside_a_tiff_is_looked_through_too() -> None:
+def test_a_jpeg_inside_a_tiff_is_checked_too() -> None:
     data = saved(noisy(), "TIFF", compression="jpeg")
     assert not refused(data)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -231,7 +233,7 @@ def test_a_jpeg_inside_a_tiff_is_looked_through_too() -> None:
     assert refused(bytes(half))
 
 
-def test_a_png_whose_checksum_is_wrong_is_refused() -> None:
+def test_a_png_with_a_wrong_checksum_is_refused() -> None:
     data = bytearray(saved(noisy(), "PNG"))
     data[len(data) // 2] ^= 1
     assert refused(bytes(data))

@@ -89,7 +89,7 @@ def test_every_diagnosis_of_ham10000_has_its_label(tmp_path, dx):
     assert load_dataset(tmp_path).records[0].label == expected
 
 
-def test_files_that_cannot_be_used_are_named_and_the_rest_is_kept(ham):
+def test_unusable_files_are_listed_and_the_others_are_kept(ham):
     images = ham / "HAM10000_images_part_1"
     whole = image_file(images / "ISIC_4.jpg", 5).read_bytes()
     (images / "ISIC_4.jpg").write_bytes(whole[: len(whole) // 2])
@@ -271,7 +271,7 @@ def test_what_may_not_be_read_is_named(tmp_path):
     assert set(reasons(dataset)) == {"b.jpg", "locked"}
 
 
-def test_links_and_pipes_are_left_out_with_their_reason(tmp_path):
+def test_links_and_pipes_are_left_out_with_a_reason(tmp_path):
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     image_file(inside / "a.jpg", 1)
     image_file(outside / "secret.jpg", 2)

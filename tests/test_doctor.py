@@ -43,7 +43,7 @@ def connection(valkey_url: str) -> Iterator[Redis]:
         yield client
 
 
-def test_with_everything_down_each_part_says_so_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+def test_with_everything_down_each_area_reports_it_and_the_rest_is_checked(tmp_path: Path) -> None:
     found = examined(Settings(tmp_path / "absent", (tmp_path,), given_redis_url="redis://:secret-word@127.0.0.1:9/0"))
     assert found["queue: could not be looked at"].status == ERROR
     assert found["work: not looked at"].status == WARNING
@@ -56,7 +56,7 @@ def test_with_everything_down_each_part_says_so_and_the_rest_is_looked_at(tmp_pa
     assert "secret-word" not in json.dumps([vars(check) for check in found.values()])
 
 
-def test_a_store_that_is_no_database_is_an_error_and_the_queue_is_looked_at(settings: Settings) -> None:
+def test_a_store_that_is_not_a_database_is_an_error_and_the_queue_is_checked(settings: Settings) -> None:
     settings.database.write_text("this is not a database")
     found = examined(settings)
     assert found["store: could not be looked at"].status == ERROR

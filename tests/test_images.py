@@ -53,13 +53,13 @@ def test_a_plain_jpeg_has_exactly_the_pixels_opencv_gives(quality):
     assert decoded.flags.c_contiguous
 
 
-def test_a_path_and_its_bytes_decode_alike(tmp_path):
+def test_a_path_and_its_bytes_give_the_same_pixels(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg())
     assert np.array_equal(images.decode(tmp_path / "a.jpg"), images.decode(jpeg()))
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "WEBP"])
-def test_lossless_formats_give_the_pixels_back(image_format):
+def test_lossless_formats_return_the_same_pixels(image_format):
     options = {"lossless": True} if image_format == "WEBP" else {}
     assert np.array_equal(images.decode(saved(rgb(picture()), image_format, **options)), picture())
 
@@ -150,7 +150,7 @@ def test_exif_rotation_is_undone(image_format, orientation):
     assert images.check(data) == information
 
 
-def test_sixteen_bits_and_rotation_go_together():
+def test_sixteen_bits_can_be_rotated():
     stored = (picture().astype(np.uint16)) * 257
     exif = Image.Exif()
     exif[images.EXIF_ORIENTATION] = 6
@@ -195,12 +195,12 @@ def test_a_truncated_file_is_an_error_and_not_a_half_grey_picture(data):
         images.check(data)
 
 
-def test_bytes_after_the_end_mark_do_no_harm():
+def test_bytes_after_the_end_marker_are_ignored():
     assert np.array_equal(images.decode(jpeg() + b"\0trailer" * 9), images.decode(jpeg()))
     assert images.check(jpeg() + b"\0trailer" * 9).format == "JPEG"
 
 
-def test_of_a_phones_picture_with_a_second_one_behind_it_the_first_is_taken():
+def test_the_first_picture_of_a_multi_picture_jpeg_is_decoded():
     data = saved(rgb(picture()), "MPO", save_all=True, append_images=[rgb(255 - picture())], quality=95)
     assert images.probe(data).format == "MPO"
     assert largest_difference(images.decode(data), picture()) <= 8
@@ -215,7 +215,7 @@ def test_of_a_phones_picture_with_a_second_one_behind_it_the_first_is_taken():
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "Expected an image"),
     ],
 )
-def test_what_is_no_image_is_refused_with_a_reason(data, words):
+def test_a_file_that_is_not_an_image_is_refused_with_a_reason(data, words):
     with pytest.raises(ImageError, match=words):
         images.decode(data)
     with pytest.raises(ImageError, match=words):
@@ -239,7 +239,7 @@ def test_a_decompression_bomb_is_refused_from_its_header(side):
         images.decode(bomb)
 
 
-def test_probe_tells_channels_and_bits():
+def test_probe_returns_channels_and_bits():
     assert images.probe(jpeg()) == images.ImageInfo(40, 60, 3, 8, "JPEG")
     grey = saved(Image.fromarray(picture()[:, :, 0]), "PNG")
     assert images.probe(grey) == images.ImageInfo(40, 60, 1, 8, "PNG")
@@ -248,12 +248,12 @@ def test_probe_tells_channels_and_bits():
 
 
 @pytest.mark.parametrize("codec", images.CODECS)
-def test_every_codec_writes_what_decode_reads(codec):
+def test_decode_reads_the_files_of_every_codec(codec):
     decoded = images.decode(images.encode(picture(), codec, None))
     assert largest_difference(decoded, picture()) <= (0 if images.CODECS[codec].lossless else 12)
 
 
-def test_jpeg_is_what_opencv_writes():
+def test_jpeg_equals_the_output_of_opencv():
     assert images.encode(picture(), "jpeg", 95) == jpeg(quality=95)
     assert images.encode(picture(), "jpeg", None) == jpeg(quality=95)
     assert images.encode(picture(), "jpeg", 75) == jpeg(quality=75)

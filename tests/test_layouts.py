@@ -129,7 +129,7 @@ def test_pictures_that_differ_in_their_ending_alone_are_both_kept(tmp_path: Path
     assert [record.image_id for record in load_dataset(tmp_path).records] == ["lesion.jpg", "lesion.png"]
 
 
-def test_where_nothing_is_usable_the_reasons_found_are_given(tmp_path: Path) -> None:
+def test_the_error_of_a_folder_without_usable_images_lists_the_reasons(tmp_path: Path) -> None:
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "images"
     elsewhere.mkdir()
     folder.mkdir()

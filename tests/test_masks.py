@@ -152,7 +152,7 @@ def test_a_black_and_white_picture_in_a_folder_of_one_case_is_a_mask(tmp_path: P
     assert set(reasons(dataset).values()) == {BY_CONTENT}
 
 
-def test_two_files_of_one_id_that_nothing_tells_apart_are_refused_with_both_names(tmp_path: Path) -> None:
+def test_two_different_files_with_one_image_id_are_refused_with_both_names(tmp_path: Path) -> None:
     photograph(tmp_path / "images" / "ISIC_1.jpg", 1)
     coloured_map(tmp_path / "GroundWater" / "ISIC_1.png")
     rows(tmp_path, "ISIC_1")

@@ -158,7 +158,7 @@ def test_other_tables_of_the_field_need_an_id_and_a_diagnosis_alone(
     assert [record.label for record in dataset.records] == [label]
 
 
-def test_tables_that_are_not_read_are_named_with_the_reason(tmp_path: Path) -> None:
+def test_unread_tables_are_listed_with_the_reason(tmp_path: Path) -> None:
     images(tmp_path, "a")
     table(tmp_path / "HAM10000_metadata.csv", HAM10000, "HAM_1,a,nv,histo,50,male,back")
     table(tmp_path / "copy" / "HAM10000_metadata.csv", HAM10000, "HAM_1,a,nv,histo,50,male,back")
@@ -259,7 +259,7 @@ def test_a_row_with_more_values_than_columns_is_named_and_not_used(tmp_path: Pat
         (b'HAM_2,"b"x,nv,histo,45,male,back', "line 3 cannot be read"),
     ],
 )
-def test_what_is_no_text_is_an_error_with_its_line(tmp_path: Path, damage: bytes, reason: str) -> None:
+def test_a_table_that_is_not_text_is_an_error_with_its_line(tmp_path: Path, damage: bytes, reason: str) -> None:
     images(tmp_path, "a")
     content = (HAM10000.encode(), b"HAM_1,a,nv,histo,45,male,back", damage, b"")
     (tmp_path / "HAM10000_metadata.csv").write_bytes(b"\n".join(content))

@@ -308,7 +308,7 @@ def test_parameters_that_cannot_be_used_are_refused(parameters):
         RuleParameters(**parameters)
 
 
-def test_metrics_that_are_defined_at_no_k_are_named_and_without_any_there_is_no_k() -> None:
+def test_metrics_without_a_value_at_any_k_are_listed_and_without_any_metric_no_k_is_chosen() -> None:
     some = sweep({"ssim": SSIM, "psnr": (float("nan"),) * 6})
     for name in ("plateau", "knee"):
         assert rule(some, name).k is not None

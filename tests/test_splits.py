@@ -202,7 +202,7 @@ def test_unreadable_and_unlabelled_images_stay_out() -> None:
     assert split.classes == ("melanoma", "nevus")
 
 
-def test_impossible_wishes_are_refused_in_words() -> None:
+def test_impossible_settings_are_refused_with_a_sentence() -> None:
     with pytest.raises(SpecError, match=r"at least two classes.*got nevus"):
         split_records(of_class("nevus", 9))
     with pytest.raises(SpecError, match="at least 2 images, one for each class"):

@@ -206,7 +206,9 @@ def test_factor_sizes_and_break_even_are_the_article_counts() -> None:
         ((1, 90_000_000), "per_channel", True),
     ],
 )
-def test_an_image_is_refused_by_what_its_decomposition_takes(size: tuple[int, int], mode: str, allowed: bool) -> None:
+def test_an_image_whose_decomposition_needs_too_much_memory_is_refused(
+    size: tuple[int, int], mode: str, allowed: bool
+) -> None:
     assert (decomposition_bytes(*size, mode) <= MOST_BYTES) == allowed
     if allowed:
         check_cost(*size, mode)

@@ -206,12 +206,12 @@ def test_a_data_set_with_nothing_to_validate_on_is_refused_before_training(
         assert main([command, str(folder), "--size", "48x64", *(["--local"] if local else [])]) == 1
         said = capsys.readouterr()
         assert "no image is left for" in said.err
-        assert "whole lesions go to one set" in said.err
+        assert "all images of a lesion belong to one set" in said.err
         assert said.out == ""
     assert Queues(settings).runs() == []
     if not local:
         assert main(["article", str(folder), "--networks", "lenet5", "--size", "48x64", "--k", "3"]) == 1
-        assert "whole lesions go to one set" in capsys.readouterr().err
+        assert "all images of a lesion belong to one set" in capsys.readouterr().err
 
 
 def test_the_rows_of_a_training_run_and_of_a_study_are_exported(
