@@ -105,6 +105,8 @@ def test_a_figure_that_is_missing_or_that_should_be_undefined_is_found(dataset: 
     found = compare(rows, checks(dataset, spec))
     assert found.differing["metric"].tolist() == ["psnr", "ssim"]
     assert np.isinf(found.differing["difference"]).all()
+    assert found.largest is not None
+    assert found.largest < 1e-6
 
 
 def test_where_the_codec_gives_another_image_the_row_says_so_and_counts_as_no_difference(dataset: Dataset) -> None:

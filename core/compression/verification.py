@@ -181,6 +181,6 @@ def compare(measurements: pd.DataFrame, checks: pd.DataFrame) -> Verification:
     return Verification(
         pd.concat([rows, failed[keys].assign(state="not measured")], ignore_index=True),
         pd.DataFrame(differing, columns=[*keys, "metric", "measured", "reference", "difference"]),
-        None if other.all() else float(difference[~other & np.isfinite(difference).all(axis=1)].max(initial=0)),
+        None if other.all() else float(difference[~other].max(where=np.isfinite(difference[~other]), initial=0)),
         tuple(dict.fromkeys(failed["reason"])),
     )

@@ -38,7 +38,7 @@ def check_section(run: Run) -> None:
     if found is not None and len(found.differing):
         differing = words.count_of(int((found.rows["state"] == "differs").sum()), "row")
         st.error(
-            f"{words.escaped(found.sentence)}. Do not rely on this run: the reference gives {differing} other figures.",
+            f"{words.escaped(found.sentence)}. Do not rely on this run: figures differ in {differing}.",
             icon=":material/report:",
         )
         _differing_images(run, found)
