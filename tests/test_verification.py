@@ -11,6 +11,7 @@ from laboratory import write_images
 
 from core.compression import verification
 from core.compression.measure import METRIC_COLUMNS, measure
+from core.compression.metrics import Original
 from core.compression.specs import (
     MeasuringSpec,
     MetricParameters,
@@ -24,6 +25,7 @@ from core.compression.svd import SVDFactors, decompose
 from core.compression.verification import chosen, compare, measure_again
 from core.data.datasets import Dataset, Record, load_dataset
 from core.errors import SpecError
+from jobs.__main__ import main
 
 SPEC = SweepSpec(dataset="moles", ks=(3, 10, 40))
 
@@ -189,3 +191,18 @@ def test_rows_of_real_originals_agree_with_the_reference(real_data: Path) -> Non
     assert "12 of 12 rows agree" in found.sentence
     assert found.largest is not None
     assert found.largest < 1e-7
+
+
+def test_a_local_sweep_is_checked_at_its_end_and_fails_where_a_figure_differs(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    command = ["svd-sweep", str(dataset.root), "--k", "3,10", "--local", "--workers", "1"]
+    assert main([*command, "--no-check"]) == 0
+    assert "Checked" not in capsys.readouterr().out
+    assert main(command) == 0
+    assert "4 of 4 rows agree" in capsys.readouterr().out
+    compared = Original.compare
+    monkeypatch.setattr(Original, "compare", lambda *images: compared(*images) | {"rmse": 1.0})
+    assert main(command) == 1
+    assert "0 of 4 rows agree" in capsys.readouterr().out
