@@ -160,7 +160,7 @@ def test_the_form_submits_every_network_data_set_size_and_seed(
         assert (each.targets.train, each.targets.test, each.split_seed, each.device) == (400, 360, 4, "cpu")
         assert each.thresholds.validation_accuracy == (75 if each.network.name == "lenet5" else 80)
     states = Queues(settings).runs()
-    assert {state.priority for state in states} == {"low"}
+    assert {state.live.priority for state in states} == {"low"}
     assert len({state.study for state in states}) == 1
 
 
@@ -400,7 +400,7 @@ def test_a_run_under_way_is_suspended_resumed_moved_and_cancelled_by_its_buttons
     shown = ran(next(each for each in shown.button if each.label == "Resume").click())
     assert state().status == "queued"
     shown = ran(next(each for each in shown.selectbox if each.label == "Priority").set_value("high"))
-    assert state().priority == "high"
+    assert state().live.priority == "high"
     ran(next(each for each in shown.button if each.key == f"cancel_{run_id}").click())
     with Redis.from_url(str(settings.redis_url)) as connection:
         assert LiveRun(connection, run_id).stopped(1)
