@@ -172,13 +172,13 @@ def test_a_training_worker_that_comes_back_in_the_middle_on_the_same_host_loses_
         (name,) = (worker.name for worker in queues.workers() if worker.kind == "train")
         process = lose(connection, first, name)
         live = LiveRun(connection, run_id)
-        assert live.newest_state() == 0
+        assert live.jobs_left() == [0]
         with workers(settings, "train", beside=True) as (second,):
             wait_for(lambda: any("goes on after epoch" in line for line in live.log_lines()), 300)
             other = suspended_job(second)
             process.resume()
             wait_for(lambda: gone(process), 120)
-            assert live.newest_state() == 0, "the second one had not ended the step"
+            assert live.jobs_left() == [0], "the second one had not ended the step"
             other.resume()
             assert ended(queues, run_id).status == "finished"
             assert_trained_alike(queues.store, run_id, reference)
