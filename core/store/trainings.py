@@ -59,11 +59,9 @@ class TrainingRows(RunRows):
         rules of pruning, and layers, which tells networks of one name apart.
         """
         wanted = None if run_ids is None else list(run_ids)
-        steps = self.read(
-            f"SELECT * FROM trainings WHERE {'TRUE' if wanted is None else 'list_contains(?, run_id)'} "
-            "ORDER BY submitted_at, run_id, step",
-            [] if wanted is None else [wanted],
-        )
+        where = "TRUE" if wanted is None else "list_contains(?, run_id)"
+        query = f"SELECT * FROM trainings WHERE {where} ORDER BY submitted_at, run_id, step"
+        steps = self.read(query, [] if wanted is None else [wanted])
         specs = {text: training_spec_from_dict(json.loads(text)) for text in steps["spec"].unique()}
         told = [specs[text] for text in steps["spec"]]
         keys = {text: (settings_key(spec), training_key(spec), _layers(spec)) for text, spec in specs.items()}
