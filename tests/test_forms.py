@@ -9,10 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 from pages import opener, ran, text
 from recorded import record_measured, record_training
 from streamlit.testing.v1 import AppTest
+from test_specs import whole
 
 from core.article.plan import ArticleSpec, Override
 from core.compression.specs import MetricParameters, ResizeSpec, SweepSpec
@@ -183,16 +187,35 @@ def test_these_specs_have_no_field_at_its_default(spec: Any) -> None:
     assert as_default(spec) == allowed
 
 
-@pytest.mark.parametrize("spec", [*SPECS, *LOSSLESS], ids=lambda spec: type(spec).__name__)
-def test_the_settings_of_a_run_put_into_the_form_give_the_same_run(store: Store, spec: Any) -> None:
+def through_form(spec: Any) -> tuple[AppTest, Any]:
+    """Return a form with the settings of a spec in its fields, and the spec that it makes of them."""
     test = AppTest.from_function(app_of(spec), default_timeout=60)
     test.session_state["spec"] = spec
     ran(test)
     made = test.session_state["made"]
-    made = made.replace(fingerprint="") if isinstance(spec, ArticleSpec) else made
+    return test, made.replace(fingerprint="") if isinstance(spec, ArticleSpec) else made
+
+
+@pytest.mark.parametrize("spec", [*SPECS, *LOSSLESS], ids=lambda spec: type(spec).__name__)
+def test_the_settings_of_a_run_put_into_the_form_give_the_same_run(store: Store, spec: Any) -> None:
+    test, made = through_form(spec)
     assert made == spec
     assert made.to_dict() == spec.to_dict()
     assert ran(test).session_state["made"] == test.session_state["made"]  # and once more, from the fields as they stand
+
+
+@pytest.mark.parametrize("model", [type(spec) for spec in SPECS], ids=lambda model: model.__name__)
+@given(data=st.data())
+@hypothesis.settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_spec_of_any_values_goes_through_its_form(model: type[Spec], store: Store, data: st.DataObject) -> None:
+    spec = data.draw(whole(model)).replace(dataset="d")
+    if isinstance(spec, ArticleSpec):
+        sample = spec.sample_size if spec.sample_size is None else min(spec.sample_size, 48)
+        training = spec.training.replace(seed=1)
+        spec = spec.replace(
+            fingerprint="", training=training, sample_size=sample, reconstruction=spec.reconstruction.strip()
+        )
+    assert through_form(spec)[1] == spec
 
 
 def copied(page: AppTest) -> AppTest:

@@ -251,7 +251,7 @@ def through_command_line(spec: Spec, store: Store) -> Spec:
     return measuring.spec_of(options, options.folder)
 
 
-# Each takes a spec along one way and returns what comes out. The forms' leg is added here by tests/test_forms.py.
+# Each takes a spec along one way and returns what comes out. tests/test_forms.py takes specs through the forms.
 LEGS: list[Callable[[Spec, Store], Spec]] = [through_json, through_queue_and_store, through_command_line]
 
 
