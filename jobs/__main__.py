@@ -2,10 +2,10 @@
 
   python -m jobs svd-sweep FOLDER --k 100,350 --codec jpeg --quality 95 --local --export rows.csv
   python -m jobs svd-sweep FOLDER            submit to the workers of `make up`, print the run's id
-  python -m jobs status                      a line a run
+  python -m jobs status                      one line per run
   python -m jobs article FOLDER              the article's whole study: sweep, reconstruction, every training
-  python -m jobs curves alexnet              what pruning leaves of a network, counted here
-  python -m jobs tables --number 5           Table 5 of the article as measured here, beside its own figures
+  python -m jobs curves alexnet              the parameters that pruning leaves, counted here
+  python -m jobs tables --number 5           Table 5 of the article as measured here, beside the printed figures
   python -m jobs claims                      each claim of the article: reproduced, not reproduced, not measured yet
 
 FOLDER is a folder of images or the name of a registered data set.
@@ -23,6 +23,7 @@ if __name__ == "__main__" and sys.argv[1:2] == ["curves"]:  # 0.1 s instead of t
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from core.errors import Cancelled, DermSlimError
@@ -36,7 +37,9 @@ from jobs.upkeep import prometheus as metrics
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every command; each subcommand sets `act`."""
     parser = argparse.ArgumentParser(
-        prog="python -m jobs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="dermslim" if Path(sys.argv[0]).name == "dermslim" else "python -m jobs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     working = (measuring, curves, training, study, tables, datasets, runs, export, verify)
