@@ -32,6 +32,7 @@ SET_BY_OTHERS = {
     "RQ_WORKER_ID": "RQ tells a job's process by it which worker it belongs to",
     "CUDA_VISIBLE_DEVICES": "NVIDIA's; a worker started with --gpu sets it",
     "NUMBA_CACHE_DIR": "Numba's; the Dockerfile sets it",
+    "DERMSLIM_ENV_FILE": "the environment alone can name the file that is read in place of `.env`",
 }
 
 
