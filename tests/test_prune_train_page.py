@@ -215,7 +215,7 @@ def test_a_size_too_small_for_a_network_is_refused_with_its_layer(store: Store, 
     said = "\n".join(str(each.value) for each in shown.error)
     assert "custom1 at 48×64" in said.replace("\\", "")
     assert next(each for each in shown.button if each.label == "Start").disabled
-    assert table(shown, "MACs an image")["Network"].tolist() == ["lenet5"]
+    assert table(shown, "MACs per image")["Network"].tolist() == ["lenet5"]
 
 
 @pytest.mark.parametrize(

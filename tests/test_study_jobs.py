@@ -518,7 +518,10 @@ def test_presets_set_their_overrides_unless_a_size_is_asked_for(lab: Lab) -> Non
         options = build_parser().parse_args(["article", "moles", "--preset", "quick", *words])
         return spec_of(options, lab.dataset, [LENET5])
 
-    assert (spec().sample_size, spec().rules.max_iterations) == (100, 1)
+    assert (spec().sample_size, spec().rules.max_iterations) == (None, 1)  # fewer images than the preset's 100
+    many = replace(lab.dataset, records=lab.dataset.records * 100)
+    options = build_parser().parse_args(["article", "moles", "--preset", "quick"])
+    assert spec_of(options, many, [LENET5]).sample_size == 100
     assert spec("--override", "lenet5=40x40:2").overrides == (
         Override(network="lenet5", height=40, width=40, epochs=2),
     )

@@ -39,7 +39,7 @@ def answer(spec: NetworkSpec, height: int, width: int) -> None:
     cost = network_cost(spec, height, width)
     with st.grid(4, min_column_width=150):
         st.metric("Parameters", words.count_text(cost.parameters), border=True)
-        st.metric("MACs an image", f"{words.number_text(cost.macs / 1e6)} M", border=True)
+        st.metric("MACs per image", f"{words.number_text(cost.macs / 1e6)} M", border=True)
         st.metric("Size as weights", words.bytes_text(cost.bytes_weights), border=True)
         st.metric("With Adam's state", words.bytes_text(cost.bytes_with_optimizer), border=True)
     st.caption(

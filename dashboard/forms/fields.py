@@ -33,8 +33,8 @@ CHOICES: dict[str, Mapping[str, str]] = {
     "codec": {name: words.codec_text(name) for name in CODECS},
     "scope": SCOPE_LABELS,
     "on_reject": {
-        "stop at accepted": "Go back to the last accepted network",
-        "continue": "Shrink the rejected network further",
+        "stop at accepted": "Back to the last accepted",
+        "continue": "Shrink it further",
     },
     "device": {"auto": "GPU, else processor", "cpu": "Processor", "gpu": "GPU only"},
     "rule": words.RULES,

@@ -284,9 +284,9 @@ def networks_preview(asked: Asked) -> list[str]:
                     "Network": network.name,
                     "Size": words.size_text(height, width),
                     "Parameters": words.count_text(cost.parameters),
-                    "MACs an image": words.count_text(cost.macs),
+                    "MACs per image": words.count_text(cost.macs),
                     "Weights": words.bytes_text(cost.bytes_weights),
-                    "Trainings a run": f"{fewest}" if fewest == most else f"{fewest} to {most}",
+                    "Trainings per run": f"{fewest}" if fewest == most else f"{fewest} to {most}",
                 }
             )
     if rows:

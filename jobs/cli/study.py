@@ -99,6 +99,8 @@ def spec_of(options: argparse.Namespace, dataset: Dataset, networks: list[Networ
     preset = preset_values(options.preset, networks)
     if "training.height" in asked:  # a size that was asked for is every network's
         preset["overrides"] = ()
+    if (sample := preset["sample_size"]) is not None and sample > len(dataset.records):
+        preset["sample_size"] = None
     if "ks" not in asked:
         rank = common_rank(dataset, asked.get("mode", ArticleSpec.model_fields["mode"].default))
         asked["ks"] = fitted_ks(DEFAULT_KS, rank)
