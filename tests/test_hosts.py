@@ -228,8 +228,8 @@ def test_the_dashboard_shows_what_the_second_host_did_and_that_it_was_there(
     sweep, training = data.run(submitted["svd-sweep"]), data.run(submitted["train"])
     assert sweep is not None
     assert training is not None
-    assert (sweep["status"], sweep["workers"]) == ("finished", hosts.named("svd"))
-    assert (training["status"], training["workers"]) == ("finished", hosts.named("train"))
+    assert (sweep.status, sweep.workers) == ("finished", hosts.named("svd"))
+    assert (training.status, training.workers) == ("finished", hosts.named("train"))
     assert data.statistics(sweep)["variant"].unique().tolist() == ["k=50", "k=300"]
     assert data.steps(submitted["train"])["worker"].tolist() == [hosts.named("train")]
     assert data.epochs(training)["epoch"].tolist() == [1, 2, 3]

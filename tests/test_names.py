@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
@@ -130,8 +129,8 @@ def strings(part: Any) -> Iterator[str]:
 def test_every_function_that_draws_is_tried_with_names_that_are_markup_or_has_none() -> None:
     drawing = {
         name
-        for module in ("charts", "network_charts", "training_charts")
-        for name, function in inspect.getmembers(importlib.import_module(f"dashboard.{module}"), inspect.isfunction)
+        for module in (charts, dataset_charts, network_charts, style, training_charts)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation == "go.Figure" and not name.startswith("_")
     }
     assert drawing == {*NAMED, *NAMELESS, *NO_FIGURES}

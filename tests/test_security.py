@@ -251,7 +251,11 @@ def test_no_public_read_can_be_injected(tmp_path: Path) -> None:
     before = store.read("SELECT count(*) AS n FROM information_schema.tables")["n"].iloc[0]
     tried = 0
     for name, function in inspect.getmembers(store, inspect.ismethod):
-        if name.startswith(("_", "record_", "remove", "transaction", "read")) or name in ("migrate", "schema_version"):
+        if name.startswith(("_", "record_", "remove", "transaction", "read")) or name in (
+            "migrate",
+            "schema_version",
+            "rows",  # takes a statement, as `read` does
+        ):
             continue
         values = {}
         for parameter in inspect.signature(function).parameters.values():
