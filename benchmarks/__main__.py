@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())} (default: all)")
     wanted = parser.parse_args(arguments).names or names()
     if unknown := set(wanted) - set(names()):
-        parser.error(f"expected names of {', '.join(names())}; got {', '.join(sorted(unknown))}")
+        parser.error(f"expected names of {', '.join(names())}, got {', '.join(sorted(unknown))}")
     lines, kept = [], True
     for name in dict.fromkeys(wanted):
         print(f"== {name}", flush=True)

@@ -212,7 +212,7 @@ def measure_live(browser: Browser) -> bool:
                 last = state
             epochs = Store(settings.database).epochs([run_id]) if last.status == "finished" else None
     if epochs is None:
-        raise RuntimeError(f"expected the training to finish; got {last.status}: {last.error}")
+        raise RuntimeError(f"expected the training to finish, got {last.status}: {last.error}")
     ends = [each.timestamp() for each in epochs["ended_at"]]
     delays = sorted(at - end for at, end in zip(seen, ends[: len(seen)], strict=True))
     told("live curve       an epoch's point, median", statistics.median(delays), None)

@@ -250,10 +250,10 @@ def _data_roots(text: str) -> tuple[list[Path], tuple[tuple[PurePosixPath, Path]
             if not path.is_absolute() or ".." in path.parts or "=" in there or not here:
                 raise SpecError(
                     "DATA_ROOTS: expected folders, or THERE=HERE with THERE the whole path that the dashboard's host"
-                    f" uses, such as /data=/mnt/nas; got {entry}"
+                    f" uses, such as /data=/mnt/nas, got {entry}"
                 )
             if path in mapped:
-                raise SpecError(f"DATA_ROOTS: expected {path} to be mapped once; got it twice")
+                raise SpecError(f"DATA_ROOTS: expected {path} to be mapped once, got it twice")
             mapped[path] = Path(here).expanduser().resolve()
         roots.append(Path(here).expanduser().resolve())
     return roots, tuple(sorted(mapped.items(), key=lambda pair: len(pair[0].parts), reverse=True))
@@ -269,7 +269,7 @@ def _redis_url(given: Variables) -> str | None:
         raise SpecError("REDIS_URL: expected a Redis URL such as redis://user@host:6379/0; it cannot be read") from None
     user, _, place = parts.netloc.rpartition("@")
     if ":" in user:
-        raise SpecError("REDIS_PASSWORD_FILE: expected no password in REDIS_URL beside it; got one in each")
+        raise SpecError("REDIS_PASSWORD_FILE: expected no password in REDIS_URL beside it, got one in each")
     try:
         password = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What the pages read: the store through caches, and the queue."""
+"""Data for the pages: cached reads of the store, and the queue."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def store() -> Store:
 
 
 def stamp() -> Stamp:
-    """Return what tells one state of the database file from the next: cached reads go by it."""
+    """Return a key for cached reads that changes whenever the database file changes."""
     database = settings().database
     try:
         facts = database.stat()
@@ -135,7 +135,7 @@ def _class_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
 
 
 def class_table(found: Dataset) -> pd.DataFrame:
-    """Return images, lesions and bytes a class."""
+    """Return images, lesions and bytes per class."""
     return _class_table(found.fingerprint, found)
 
 
@@ -369,7 +369,7 @@ def epochs(run: Run) -> pd.DataFrame:
 
 
 def live_epochs(run_id: str) -> pd.DataFrame:
-    """Return the epochs of a run under way as they stand in the file now."""
+    """Return the epochs of a run under way as the file has them now."""
     return _epochs(stamp(), (run_id,))
 
 

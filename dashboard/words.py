@@ -385,7 +385,7 @@ def storage_sentences(row: Mapping[str, Any], spec: SweepSpec | ReconstructSpec)
         place = "below" if k < even else "above"
         fewer = "fewer" if k < even else "more"
         sentences.append(
-            f"Kept as factors in float16 instead, they would take {bytes_text(row['factor_bytes'])}; k = {k} lies "
+            f"Kept as factors in float16 instead, they would take {bytes_text(row['factor_bytes'])}; k = {k} is "
             f"{place} the break-even of {even:.1f}, so the factors hold {fewer} numbers than the image."
         )
     return sentences

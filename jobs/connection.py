@@ -113,7 +113,7 @@ class ServerConnection(AbstractConnection):
         except FileNotFoundError as error:
             if address.scheme == "unix":
                 raise
-            raise Refused("REDIS_URL: expected files of certificates and keys that are there; got another") from error
+            raise Refused("REDIS_URL: expected files of certificates and keys that are there, got another") from error
         return opened
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
@@ -212,7 +212,7 @@ JOB_QUEUES = (*SERVED[SVD], *SERVED[TRAIN])  # those of runs' jobs
 def _check_owner(opened: socket.socket, file: Path, place: str) -> None:
     """See that the embedded server is of this account, or of the address file's, before it gets the password (Linux).
 
-    ConnectionError otherwise: the server is away, and another account's program listens in its place.
+    ConnectionError otherwise: the server is away, and another account's program listens at its address.
     """
     if not sys.platform.startswith("linux"):
         return

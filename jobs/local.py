@@ -1,4 +1,4 @@
-"""Measure here and now, without Redis or a queue: what `--local` runs."""
+"""Measure in this process, without Redis or a queue, for `--local`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _measured(task: tuple[Record, str | None], root: Path, spec: MeasuringSpec, 
 
 @contextmanager
 def claimed(output: Path, root: Path) -> Iterator[None]:
-    """Keep a new data set's folder for this process. SpecError where it has files, or lies among those it is made of.
+    """Keep a new data set's folder for this process. SpecError where it has files, or is inside the source folder.
 
     root: the folder that is read.
     """
@@ -89,7 +89,7 @@ def _prepare() -> None:
 
 
 def write_rows(path: Path, results: Iterable[ImageResult]) -> Iterator[ImageResult]:
-    """Write a row a variant of each image and hand the result on: in CSV as it comes, in Parquet once all have come.
+    """Write one row per image and variant and hand the result on: in CSV as it comes, in Parquet once all have come.
 
     NULL is an empty field.
     """

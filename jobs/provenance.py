@@ -1,4 +1,4 @@
-"""What a run record says of where it was made: code revision, versions, user, and the command that repeats it."""
+"""The provenance in a run record: code revision, versions, user, and the command that repeats the run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def quiet_tensorflow() -> None:
-    """Keep TensorFlow's remarks on its own build out of logs and terminals; what goes wrong is raised all the same."""
+    """Keep TensorFlow's remarks on its own build out of logs and terminals; errors are still raised."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 

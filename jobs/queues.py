@@ -111,7 +111,7 @@ class Queues:
         folder = Path(folder_or_name)
         if os.sep not in folder_or_name and not is_there(folder):
             names = ", ".join(self.store.datasets()["name"]) or "none is registered"
-            raise DatasetError(f"expected a folder or a registered data set ({names}); got {folder_or_name}")
+            raise DatasetError(f"expected a folder or a registered data set ({names}), got {folder_or_name}")
         root = confine(folder, self.settings.data_roots)
         registered = self.store.datasets()
         same = registered[registered["root"] == str(root)]
@@ -280,7 +280,7 @@ class Queues:
         """Give a run that has not ended, with its attempt. SpecError for another."""
         state = self.run(run_id)
         if state is None:
-            raise SpecError(f"expected a known run; got {run_id}")
+            raise SpecError(f"expected a known run, got {run_id}")
         if state.ended:
             raise SpecError(f"expected a run that is queued or running; {run_id} is {state.status}")
         with self.connected() as connection:
@@ -290,7 +290,7 @@ class Queues:
         """Do what a cancelled, failed or incomplete run has left out: measured images and trained steps are kept."""
         run = self.store.run(run_id)
         if run is None:
-            raise SpecError(f"expected a run that is in the store; got {run_id}")
+            raise SpecError(f"expected a run that is in the store, got {run_id}")
         if not run.ended:
             raise SpecError(f"expected a run that has ended; {run_id} is {run.status}")
         kind, attempt = run_kind(run.spec, self.dataset_of(run), self.settings), run.attempt + 1
@@ -369,7 +369,7 @@ class Queues:
         while True:
             state = self.run(run_id)
             if state is None:
-                raise SpecError(f"expected a known run; got {run_id}")
+                raise SpecError(f"expected a known run, got {run_id}")
             yield state
             if state.ended:
                 return

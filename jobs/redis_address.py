@@ -159,12 +159,12 @@ def _check_options(parts: SplitResult) -> None:
     known = {**OPTIONS, **(TLS_OPTIONS if parts.scheme == "rediss" else {})}
     for name, values in parse_qs(parts.query, keep_blank_values=True).items():
         if name in TLS_OPTIONS and name not in known:
-            raise Refused(f"REDIS_URL: expected rediss:// with the option {name}; got {parts.scheme}://")
+            raise Refused(f"REDIS_URL: expected rediss:// with the option {name}, got {parts.scheme}://")
         if name not in known:
             shown = name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,40}", name) else "one that is no name"
-            raise Refused(f"REDIS_URL: expected an option that is known; got {shown}. Known are {', '.join(known)}")
+            raise Refused(f"REDIS_URL: expected an option that is known, got {shown}. Known are {', '.join(known)}")
         if len(values) > 1:
-            raise Refused(f"REDIS_URL: expected the option {name} once; got it {len(values)} times")
+            raise Refused(f"REDIS_URL: expected the option {name} once, got it {len(values)} times")
         if not values[0] or not known[name](values[0]):
             shown = "another" if name in SECRET_OPTIONS else repr(values[0])
-            raise Refused(f"REDIS_URL: expected a value that the option {name} can have; got {shown}")
+            raise Refused(f"REDIS_URL: expected a value that the option {name} can have, got {shown}")

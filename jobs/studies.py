@@ -199,7 +199,7 @@ def spec_of(study: Study) -> ArticleSpec:
 def _recorded(queues: Queues, study: str) -> Study:
     recorded = queues.store.study(study)
     if recorded is None or recorded.kind != KIND:
-        raise SpecError(f"expected a study that is in the store; got {study}")
+        raise SpecError(f"expected a study that is in the store, got {study}")
     return recorded
 
 

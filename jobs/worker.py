@@ -5,7 +5,7 @@ writes the store; of the last there is exactly one, beside the store's file.
 
   python -m jobs.worker train --gpu 1 --at-most 2    trains on the second GPU, as one of at most two workers there
   python -m jobs.worker train --redis rediss://dermslim@server:6380/0 --redis-password-file ~/.dermslim-password
-                                                     the same on another host; DATA_ROOTS says where its images lie
+                                                     the same on another host; DATA_ROOTS gives the folder of its images
 """
 
 from __future__ import annotations
@@ -203,9 +203,9 @@ class RecordWorker(KnownWorker, SimpleWorker):
 
 
 def give_way(niceness: int) -> None:
-    """Let what a person waits for go first on this machine: pages must answer while every core measures or trains.
+    """Lower this process's priority so that pages stay responsive while every core measures or trains.
 
-    A training, which is one process, goes before sweeps, which fill whatever cores there are.
+    Trainings, one process each, get a higher priority than sweeps, which use every core.
     """
     os.nice(niceness)
     if os.getsid(0) == os.getpid():  # Linux may weigh sessions, and a process's own value within its session only
@@ -317,7 +317,7 @@ def without_password(url: str) -> str:
     if told:
         raise argparse.ArgumentTypeError(
             "expected an address without its password, which every user of this machine could read in the list of"
-            " processes; got one with it. Put the password into a file for --redis-password-file, or the address with"
+            " processes, got one with it. Put the password into a file for --redis-password-file, or the address with"
             " it into the variable REDIS_URL"
         )
     return url

@@ -48,7 +48,7 @@ PAGES = {
     "study": "New study",
     "study?tab=New+study": "Start the whole study",
     "prune_train?tab=New+run": "Start 1 run",
-    "maintenance": "Everything that was looked at",
+    "maintenance": "All checks",
     "maintenance?tab=Disk": "Caches and leftovers",
     "maintenance?tab=Backups": "Back up now",
 }

@@ -73,7 +73,7 @@ def test_claims_are_filtered_by_area_and_status(open_page: OpenPage) -> None:
 def test_another_sweep_and_data_set_are_judged_by_where_they_are_chosen(open_page: OpenPage, folder: Path) -> None:
     demo = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="demo")[0].id
     test = open_page("claims", sweep=demo)
-    assert "Measured on synthetic images, which say nothing of real ones." in text(test)
+    assert "Measured on synthetic images: no conclusion about real images." in text(test)
     test = ran(test.selectbox(key="choice_dataset").set_value("demo"))
     said = text(test)
     assert "Training and pruning: demo; no reconstruction of it, synthetic." in said

@@ -164,7 +164,7 @@ def test_a_deep_link_opens_the_sweep_with_its_rule(open_page: OpenPage) -> None:
 def test_the_sweep_page_shows_answer_curves_rivals_rules_table_and_worst_images(open_page: OpenPage) -> None:
     shown = open_page("sweeps")
     words_shown = text(shown)
-    for heading in ("Quality against k", "Storage against k", "Rivals without SVD", "Which k, by which rule", "Table"):
+    for heading in ("Quality against k", "Storage against k", "Rivals without SVD", "k by each rule", "Table"):
         assert heading in words_shown
     assert "Re-encoding alone, JPEG 95 without SVD" in words_shown
     assert "At the SSIM of k" in words_shown
@@ -471,7 +471,7 @@ def test_a_long_name_keeps_both_ends() -> None:
 
 
 def test_errors_are_shown_as_sentences() -> None:
-    assert words.sentence("expected a file; got none..") == "Expected a file; got none."
+    assert words.sentence("expected a file, got none..") == "Expected a file, got none."
     assert words.sentence("k: expected one") == r"k\: expected one."
 
 

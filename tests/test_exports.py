@@ -62,7 +62,7 @@ def test_the_claims_are_written_without_formulas_too() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rows.json", r"expected a file's name that ends in .csv or .parquet; got rows.json"),
+        ("rows.json", r"expected a file's name that ends in .csv or .parquet, got rows.json"),
         ("rows", "expected a file's name that ends in"),
         ("nowhere/rows.csv", "expected a folder that exists for rows.csv; there is none at"),
         ("folder.csv", "expected a file that can be written; .*folder.csv is none"),

@@ -483,12 +483,12 @@ def test_data_roots_may_map_what_records_call_a_folder_to_where_it_lies_here() -
 
 @pytest.mark.parametrize("text", ["data=/mnt", "=/mnt", "/data=", "/a=/b=/c", "/a/../b=/mnt", "/ok:data=/mnt"])
 def test_a_mapping_that_cannot_be_read_is_an_error_that_shows_a_right_one(text: str) -> None:
-    with pytest.raises(SpecError, match=r"DATA_ROOTS: expected .* THERE=HERE .* such as /data=/mnt/nas; got"):
+    with pytest.raises(SpecError, match=r"DATA_ROOTS: expected .* THERE=HERE .* such as /data=/mnt/nas, got"):
         roots(text)
 
 
 def test_a_folder_is_mapped_once() -> None:
-    with pytest.raises(SpecError, match="expected /data to be mapped once; got it twice"):
+    with pytest.raises(SpecError, match="expected /data to be mapped once, got it twice"):
         roots("/data=/mnt:/data/=/media")
 
 

@@ -699,7 +699,7 @@ def test_two_hashes_of_one_password_differ() -> None:
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        ({"DASHBOARD_PASSWORD": "short"}, "12 to 1024 characters; got 5"),
+        ({"DASHBOARD_PASSWORD": "short"}, "12 to 1024 characters, got 5"),
         ({"DASHBOARD_PASSWORD": "scrypt:1:2:3"}, "begins like a hash"),
         ({"DASHBOARD_PASSWORD": f"scrypt:1073741824:8:1:AAAA:{'A' * 43}="}, "begins like a hash"),
         ({"DASHBOARD_PASSWORD": "argon2id:v=19:m=65536,t=3,p=4:AAAA"}, "begins like a hash"),

@@ -45,7 +45,7 @@ def test_parts_of_the_disk_and_what_may_go_are_listed_and_removed_after_a_confir
     assert not old.exists()
     told = [record for record in caplog.records if record.name == "jobs.upkeep.retention"]
     assert [(record.by, record.path) for record in told] == [(Queues(settings).user, str(old))]
-    assert "Nothing may go." in text(ran(page))
+    assert "There is nothing to delete." in text(ran(page))
 
 
 def test_runs_are_listed_with_what_deleting_them_frees(open_page: OpenPage, settings: Settings) -> None:

@@ -63,7 +63,7 @@ def test_no_file_in_the_folder_keeps_a_page_from_opening(open_page: OpenPage, fo
 def test_every_network_opens_by_its_link_with_tables_drawing_and_readings(open_page: OpenPage, name: str) -> None:
     shown = open_page("networks", network=name, size="256x256")
     said = text(shown)
-    for part in ("Image model (CNN)", "Text model (MLP)", "Combined model", "Readings taken", "What each size does"):
+    for part in ("Image model (CNN)", "Text model (MLP)", "Combined model", "Readings taken", "Cost at each size"):
         assert part in said
     assert len(shown.get("plotly_chart")) == 3
     assert len([frame for frame in shown.dataframe if "Filters or units" in frame.value]) == 3
@@ -185,4 +185,4 @@ def test_what_cannot_be_counted_is_a_sentence(open_page: OpenPage, params: dict[
 def test_points_that_cannot_tell_are_warned_of(open_page: OpenPage) -> None:
     shown = open_page("curves", networks=["lenet5"], iterations="2")
     assert "Too few or too flat points to judge" in text(shown)
-    assert any("Where these points cannot tell" in each.label for each in shown.expander)
+    assert any("Not enough points" in each.label for each in shown.expander)

@@ -94,7 +94,7 @@ def test_a_run_under_way_or_begun_again_is_never_deleted(queues: Queues, setting
     running = record_training(store, ends=False)
     with pytest.raises(SpecError, match=r"expected a run that has ended; .* is queued. Cancel it first"):
         retention.deletable(queues, [running])
-    with pytest.raises(SpecError, match="expected a run that is in the store; got nothing-like-it"):
+    with pytest.raises(SpecError, match="expected a run that is in the store, got nothing-like-it"):
         retention.deletable(queues, ["nothing-like-it"])
     assert retention.deletable(queues) == []
     assert not retention.delete(settings, store, connection, running, 1, None)

@@ -336,7 +336,7 @@ def test_a_study_under_way_shows_its_stages_and_what_waits_for_what(
     shown = text(open_page("study"))
     assert "0 of 7 runs finished" in shown
     assert "lenet5 · waits for: Reconstruction at k*" in shown
-    assert "What it came to" not in shown
+    assert "Results of the study" not in shown
     for label in ("Suspend trainings", "Cancel the study"):
         assert label in shown
 

@@ -71,7 +71,7 @@ def test_what_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> 
     for arguments, text in (
         (["tables", "--runs", "train-0"], "expected runs with a finished training"),
         (["tables", "--dataset", "nowhere"], "expected a data set with finished trainings (ham,"),
-        (["claims", "--sweep", "svd-sweep-0"], "expected a finished sweep; got svd-sweep-0"),
+        (["claims", "--sweep", "svd-sweep-0"], "expected a finished sweep, got svd-sweep-0"),
     ):
         assert main(arguments) == 1
         printed = capsys.readouterr()

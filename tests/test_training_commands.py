@@ -75,11 +75,11 @@ def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--network", "resnet"], "network: expected some of lenet5, alexnet, custom1, custom2, or all; got resnet"),
+        (["--network", "resnet"], "network: expected some of lenet5, alexnet, custom1, custom2, or all, got resnet"),
         (["--size", "4x4"], "4"),
         (["--epochs", "0"], "Expected epochs to be a whole number from 1 to 100,000, got 0."),
         (["--learning-rate", "2"], "Expected learning rate to be a number above 0 and at most 1, got 2.0."),
-        (["--start-after", "25:70"], "start-after: expected a time of day such as 22:30; got 25:70"),
+        (["--start-after", "25:70"], "start-after: expected a time of day such as 22:30, got 25:70"),
         (["--targets", "3,3,3"], "Expected targets of at least 4 images"),
     ],
 )
@@ -176,7 +176,7 @@ def test_the_next_moment_is_the_readers_and_within_a_day() -> None:
         assert (found.day, found.hour, found.utcoffset()) == (day, hour, timedelta(hours=9))
         assert now < found <= now + timedelta(days=1)
     assert next_time("22:31", now) > now
-    with pytest.raises(SpecError, match="start-after: expected a time of day such as 22:30; got noon"):
+    with pytest.raises(SpecError, match="start-after: expected a time of day such as 22:30, got noon"):
         next_time("noon")
 
 
@@ -184,7 +184,7 @@ def test_a_local_training_checks_the_time_of_day_and_waits_for_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(folder), "--local", "--start-after", "25:70"]) == 1
-    assert "start-after: expected a time of day such as 22:30; got 25:70" in capsys.readouterr().err
+    assert "start-after: expected a time of day such as 22:30, got 25:70" in capsys.readouterr().err
     await_start(None)
     await_start(datetime.now(UTC) + timedelta(milliseconds=20))
     assert capsys.readouterr().err.startswith("waiting until ")
@@ -242,8 +242,8 @@ def test_an_export_without_rows_is_an_error_and_writes_nothing(
         ([begun], f"expected rows to write; {begun} has no steps yet"),
         ([begun, "--table", "epochs"], f"expected rows to write; {begun} has no epochs yet"),
         ([begun, "--table", "splits"], f"expected rows to write; {begun} has no splits yet"),
-        ([begun, "--table", "images"], "table: expected steps or epochs or splits, which a train run has; got images"),
-        (["grid-9"], "expected a recorded run; got grid-9"),
+        ([begun, "--table", "images"], "table: expected steps or epochs or splits, which a train run has, got images"),
+        (["grid-9"], "expected a recorded run, got grid-9"),
     ):
         assert main(["export", *arguments, "--output", str(path)]) == 1
         assert capsys.readouterr().err.strip() == sentence

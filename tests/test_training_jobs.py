@@ -325,7 +325,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     assert all("description; it is gone. Retry" in str(state.error) for state in states)
     order = sorted(states, key=lambda state: state.started_at or state.submitted_at)
     assert [place for state in order if (place := held.index(state.id))] == [3, 4, 2, 1]
-    with pytest.raises(SpecError, match="expected one of high, normal, low; got 'urgent'"):
+    with pytest.raises(SpecError, match="expected one of high, normal, low, got 'urgent'"):
         lab.submit(spec, dataset, again=True, priority="urgent")
     assert len(lab.runs()) == len(lab.store.runs())
 

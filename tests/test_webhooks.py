@@ -279,7 +279,7 @@ def test_other_addresses_are_refused_and_nothing_is_sent(settings: Settings, url
 
 def test_events_that_do_not_exist_are_named(settings: Settings) -> None:
     own = replace(settings, webhook_url="http://host/", webhook_events=("finished", "started"))
-    with pytest.raises(SpecError, match="expected some of finished, failed, cancelled; got started"):
+    with pytest.raises(SpecError, match="expected some of finished, failed, cancelled, got started"):
         webhooks.check(own)
 
 

@@ -88,7 +88,7 @@ def judge(claim_id: str, known: Known) -> Verdict:
     named = not printed or printed.startswith("The article")
     notes = [finding.note, printed if named else f"The article: {printed}"]
     if claim.source in known.synthetic and finding.holds is not None:
-        notes.insert(0, "Measured on synthetic images, which say nothing of real ones.")
+        notes.insert(0, "Measured on synthetic images: no conclusion about real images.")
     holds = None if finding.holds is None else bool(finding.holds)
     return Verdict(claim_id, STATUS_OF[holds], finding.measured, runs, " ".join(filter(None, notes)))
 

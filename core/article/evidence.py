@@ -165,7 +165,7 @@ def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -
     missing = [name for name in wanted if name not in names]
     if missing:
         listed = ", ".join(names[:MOST_LISTED]) + (" …" if len(names) > MOST_LISTED else "")
-        raise SpecError(f"expected {what}{f' ({listed})' if names else ''}; got {', '.join(missing)}")
+        raise SpecError(f"expected {what}{f' ({listed})' if names else ''}, got {', '.join(missing)}")
 
 
 def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> pd.Series:

@@ -258,7 +258,7 @@ def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> R
     if part.stage == RECONSTRUCTION:
         return ReconstructSpec(k=k, name=reconstruction, **stored)
     if part.network is None or part.seed is None:
-        raise SpecError(f"part {part.key}: expected a network and a seed; got none")
+        raise SpecError(f"part {part.key}: expected a network and a seed, got none")
     training: dict[str, Any] = {
         "network": part.network,
         "training": spec.protocol_of(part.network.name).replace(seed=part.seed),

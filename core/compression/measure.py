@@ -99,7 +99,7 @@ def measure(
             raise ImageError(f"{record.path}: {error}") from error
         if isinstance(spec, ReconstructSpec):
             if output is None:
-                raise SpecError("output: expected the folder of the new data set; got none")
+                raise SpecError("output: expected the folder of the new data set, got none")
             name = name or Path(record.path).with_suffix(CODECS[spec.codec].extension).as_posix()
             rows, file = _reconstruct(record, data, spec, output, name)
         else:

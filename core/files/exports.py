@@ -77,7 +77,7 @@ def check_ending(path: Path, endings: Sequence[str]) -> str:
     found = path.suffix.lower()
     if found not in endings:
         known = f"{', '.join(endings[:-1])} or {endings[-1]}"
-        raise SpecError(f"expected a file's name that ends in {known}; got {path.name or path}")
+        raise SpecError(f"expected a file's name that ends in {known}, got {path.name or path}")
     return found
 
 

@@ -1,7 +1,7 @@
 """Whether a store can be read in full: every table that schema.sql describes, every column of every row.
 
 DuckDB compares a block with its checksum only when it reads it, and counting rows reads none. A file that is damaged
-may end whoever reads it, so it is read in a process of its own.
+may crash the process that reads it, so a separate process reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_co
 
 
 def checked(path: Path, *, settle: bool = False) -> dict[str, int]:
-    """Read a store in full, in a process of its own; return how many rows each table has.
+    """Read a store in full in a separate process; return the number of rows of each table.
 
     settle: first write into the file what a killed writer left in its log, and bring an older one to this version; for
     a copy that nobody else uses. StoreDamaged names the tables that cannot be read; StoreBusy, StoreError.

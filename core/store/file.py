@@ -50,7 +50,7 @@ class StoreFile:
 
     timeout: seconds that an operation waits for the file before it raises StoreBusy. strangers: seconds that it waits
     for a program outside DermSlim, which may hold the file for hours; as long as `timeout` by default. Every operation
-    raises StoreDamaged where the file cannot be read, StoreUnavailable where disk, memory or rights stand in the way.
+    raises StoreDamaged where the file cannot be read, StoreUnavailable where disk, memory or permissions prevent it.
     """
 
     def __init__(self, path: Path, *, timeout: float = 10.0, strangers: float | None = None) -> None:
@@ -151,7 +151,7 @@ class StoreFile:
             pass
 
     def schema_version(self) -> int:
-        """Return the version that the file stands at; 0 when there is none yet."""
+        """Return the file's version; 0 where there is no file yet."""
         if not self.path.exists():
             return 0
         with self._open(read_only=True) as connection:
@@ -210,7 +210,7 @@ def one(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[obje
     """Return the one value that a query gives. StoreError where it gives more rows, or none."""
     rows = connection.execute(query, parameters).fetchall()  # all: DuckDB goes on only once a result is read out
     if len(rows) != 1:
-        raise StoreError(f"expected one row for: {query}; got {len(rows)}")
+        raise StoreError(f"expected one row for: {query}, got {len(rows)}")
     return rows[0][0]
 
 

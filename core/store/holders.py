@@ -1,4 +1,4 @@
-"""Which processes hold a file: what the kernel says of locks, else of open files; and each in words."""
+"""Which processes hold a file, by the kernel's list of locks or of open files, and their descriptions."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _named(pid: int) -> str:
 
 
 def _opening(path: Path) -> set[int]:
-    """Return the processes of this account that have the file open; it stands in the kernel's list by its path."""
+    """Return the processes of this account that have the file open, found by its path in the kernel's list."""
     name = str(path.resolve())
     found = set()
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):

@@ -306,4 +306,4 @@ def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, re
 def _check_columns(columns: Iterable[str], known: Sequence[str]) -> None:
     unknown = [column for column in columns if column not in known]
     if unknown:
-        raise StoreError(f"expected columns among {', '.join(known)}; got {', '.join(unknown)}")
+        raise StoreError(f"expected columns among {', '.join(known)}, got {', '.join(unknown)}")

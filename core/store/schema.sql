@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS runs (
     versions VARCHAR,               -- JSON: Python and packages
     command VARCHAR,                -- the command that repeats the run
     dataset_source VARCHAR,         -- for a run on a reconstruction: the data set that was made from
-    study VARCHAR,                  -- what submitted several runs at once; NULL for a run of its own
+    study VARCHAR,                  -- what submitted several runs at once; NULL for a single run
     claim BIGINT DEFAULT 0          -- of a training run, the newest one of this attempt
 );
 
@@ -102,7 +102,7 @@ CREATE TABLE IF NOT EXISTS measurements (         -- one row per image and varia
     source_bytes BIGINT,            -- the file as it came
     stored_bytes BIGINT,            -- the stored reconstruction
     control_bytes BIGINT,           -- the source image through the same codec without SVD
-    factor_bytes BIGINT,            -- k(H+W+1) numbers a matrix, float16
+    factor_bytes BIGINT,            -- k(H+W+1) numbers per matrix, float16
     mse DOUBLE,
     rmse DOUBLE,
     psnr DOUBLE,                    -- dB; NULL for identical images

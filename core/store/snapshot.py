@@ -15,7 +15,7 @@ from core.store.file import empty_store, reason
 
 VIEWS = "dermslim.duckdb"
 # DuckDB takes a relative path from where its process runs. The folder of its temporary files is named after the file
-# that was opened, which tells where this one lies now; where it is attached to another one, the path of its making
+# that was opened, which gives its present folder; where it is attached to another one, the path of its making
 # counts. Either way the files tell whether they are of the same snapshot.
 OPENED = r"regexp_matches(current_setting('temp_directory'), '(^|/)dermslim\.duckdb\.tmp$')"
 FOLDER = r"regexp_replace(regexp_replace(current_setting('temp_directory'), '[^/]*$', ''), '([*?\[])', '[\1]', 'g')"
@@ -24,7 +24,7 @@ FOLDER = r"regexp_replace(regexp_replace(current_setting('temp_directory'), '[^/
 def write_snapshot(store: Path, folder: Path, *, snapshot: str, lies: Path) -> None:
     """Write a Parquet file of each table of a store that nobody else uses into a folder, and VIEWS over them.
 
-    snapshot: what tells this one from others. lies: where the folder will lie. StoreError, StoreUnavailable.
+    snapshot: its unique name. lies: the folder's final path. StoreError, StoreUnavailable.
     """
     with empty_store() as empty:
         tables = [str(name) for (name,) in empty.execute(TABLES).fetchall()]

@@ -102,7 +102,7 @@ class TrainingRows(RunRows):
     # -- writing: the record worker only -----------------------------------------------------------------------
 
     # claim: the number of the worker's claim (`jobs.live_runs.Claim`), 0 of a time without. A record of an older claim
-    # than one that was recorded is dropped: its worker was paused, and another one has gone on in its place.
+    # than one that was recorded is dropped: its worker was paused, and another worker has continued the run.
 
     def record_training_data(self, run_id: str, attempt: int, values: Mapping[str, Any], *, claim: int = 0) -> None:
         """Replace what is known of a run's sets; values: `TrainingData.to_dict`."""
@@ -216,7 +216,7 @@ def _layers(spec: TrainSpec) -> str:
 
 
 def _current(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, claim: int) -> bool:
-    """Return whether a record belongs to the run's newest attempt and claim, and the run has come to no result yet.
+    """Return whether a record belongs to the run's newest attempt and claim, and the run has not ended.
 
     A newer claim is noted. StoreError for an unknown run.
     """

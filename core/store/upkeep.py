@@ -1,4 +1,4 @@
-"""What keeps a store in order: holding it still for a copy, its rows counted, runs deleted, folders that have moved."""
+"""Maintenance of a store: copies, row counts, deletion of runs, and changed paths."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def run_rows(store: StoreFile, run_ids: Sequence[str]) -> dict[str, int]:
 
 
 def move_folders(store: StoreFile, moved: Callable[[Path], Path]) -> int:
-    """Name data sets' folders and weights where they lie now; return how many names changed. The store is not in use.
+    """Update the paths of data sets' folders and weights; return how many changed. The store is not in use.
 
-    moved: from a path as it is recorded to where it lies.
+    moved: from each recorded path to the present one.
     """
     changed = 0
     with store.transaction() as connection:

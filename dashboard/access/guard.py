@@ -149,7 +149,7 @@ async def refusal(connection: HTTPConnection) -> Refusal | None:
     if path in OPEN:
         return None
     if "host" in connection.headers and own_origin(connection) is None:
-        return Refusal(400, "expected one Host header that names a host; got another")
+        return Refusal(400, "expected one Host header that names a host, got another")
     try:
         access = await asyncio.to_thread(configured)
     except SpecError as error:
@@ -158,7 +158,7 @@ async def refusal(connection: HTTPConnection) -> Refusal | None:
     if reason := access.refusal(listening_address()) or access.refusal(listening):
         return Refusal(403, reason)
     if access.login is Login.NONE and not _asks_this_machine(connection):
-        return Refusal(403, "expected one of this machine's own names, such as localhost, as the host; got another")
+        return Refusal(403, "expected one of this machine's own names, such as localhost, as the host, got another")
     if reason := from_another_page(connection, variables().dashboard_url):
         return Refusal(403, reason)
     if access.login is Login.OIDC:

@@ -71,7 +71,7 @@ class PasswordHash:
     def of(cls, password: str) -> PasswordHash:
         """Hash a password. SpecError for one that is too short to stand on a network."""
         if not SHORTEST <= len(password) <= LONGEST:
-            raise SpecError(f"DASHBOARD_PASSWORD: expected {SHORTEST} to {LONGEST} characters; got {len(password)}")
+            raise SpecError(f"DASHBOARD_PASSWORD: expected {SHORTEST} to {LONGEST} characters, got {len(password)}")
         salt = secrets.token_bytes(16)
         argon2 = Argon2id(salt=salt, length=32, iterations=PASSES, lanes=LANES, memory_cost=MEMORY)
         return cls(argon2.derive_phc_encoded(_encoded(password)).removeprefix("$").replace("$", ":"))
@@ -90,7 +90,7 @@ class PasswordHash:
         if not usable:
             raise SpecError(
                 "DASHBOARD_PASSWORD: expected a password, or a hash as `python -m dashboard.access.login` prints "
-                "it; got something that begins like a hash and is none"
+                "it, got something that begins like a hash and is none"
             )
         return cls(text)
 
@@ -200,7 +200,7 @@ def access(environ: Mapping[str, str] | None = None, *, oidc: bool = False) -> A
     given = variables(environ)
     text = _password_text(given)
     if text and oidc:
-        raise SpecError("expected a password or [auth] in Streamlit's secrets; got both, and one of them would be idle")
+        raise SpecError("expected a password or [auth] in Streamlit's secrets, got both, and one of them would be idle")
     signed_out = _signed_out(given.data_dir.resolve() / "dashboard-signed-out")
     if oidc:
         return Access(Login.OIDC, users=tuple(map(str.casefold, given.dashboard_users)), signed_out=signed_out)
@@ -213,7 +213,7 @@ def access(environ: Mapping[str, str] | None = None, *, oidc: bool = False) -> A
 def _password_text(given: Variables) -> str | None:
     text, file = given.dashboard_password, given.dashboard_password_file
     if text and file:
-        raise SpecError("expected DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE; got both")
+        raise SpecError("expected DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE, got both")
     if file:
         try:
             text = file.read_text().rstrip("\r\n")
@@ -341,7 +341,7 @@ def main() -> int:
     try:
         password = getpass.getpass("Password: ")
         if not hmac.compare_digest(password.encode(), getpass.getpass("Again: ").encode()):
-            raise SpecError("expected the same password twice; got two")
+            raise SpecError("expected the same password twice, got two")
         print(PasswordHash.of(password))
     except SpecError as error:
         print(error, file=sys.stderr)

@@ -60,7 +60,7 @@ def from_another_page(connection: HTTPConnection, address: str | None) -> str | 
     origins = connection.headers.getlist("origin")
     own = {own_origin(connection), address_origin(address)} - {None}
     if websocket and not origins:
-        return "expected an Origin header with the websocket; got none"
+        return "expected an Origin header with the websocket, got none"
     if len(origins) > 1 or any(origin_of(origin) not in own for origin in origins):
         return (
             "expected a request of the dashboard's own pages; it comes from another origin. Behind a proxy with TLS, "

@@ -1,4 +1,4 @@
-"""Claims: each claim of the article with what was measured here, the runs it rests on, and what contradicts itself."""
+"""Claims: each claim of the article with its status, its figure, its runs, and the article's contradictions."""
 
 from collections.abc import Sequence
 
@@ -40,8 +40,8 @@ def judged_by(found: Offers) -> Grounds:
             reconstruction = pick("Its reconstruction", list(found.reconstructions.get(dataset or "", ())), "made")
         chosen = grounds(found, Grounds(sweep=sweep, resize=resize, dataset=dataset, reconstruction=reconstruction))
         rule = (
-            "Where nothing is chosen: real images before synthetic ones, then what was measured as the article did, "
-            "then the newest. Parameter curves are counted, not measured."
+            "By default real images come before synthetic ones, then settings closest to the article's, then the newest "
+            "run. Parameter curves are counted, not measured."
         )
         st.caption("  \n".join(words.escaped(sentence) for sentence in (*basis(found, chosen), rule)))
     return chosen

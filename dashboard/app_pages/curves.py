@@ -33,7 +33,7 @@ CRITERION_NAMES = {"r2": "R²", "adjusted_r2": "adjusted R²", "aicc": "AICc"}
 
 @dataclass(frozen=True)
 class View:
-    """What the reader has chosen to see; all of it stands in the address."""
+    """What the reader has chosen to see; all choices are kept in the URL."""
 
     networks: tuple[NetworkSpec, ...]
     factors: tuple[Decimal, ...]
@@ -77,7 +77,7 @@ def choices(found: Networks) -> View:
                 help="How much of every layer in scope a step takes away; type others. Decimals are exact.",
             )
             scopes = st.pills(
-                "What shrinks, beside the first two dense layers",
+                "Pruned convolutions (the first two dense layers always shrink)",
                 list(SCOPES),
                 selection_mode="multi",
                 default=list(SCOPES),
@@ -92,7 +92,7 @@ def choices(found: Networks) -> View:
                 help="Steps after the unpruned network, which is iteration 0; a curve has one point more.",
             )  # fmt: skip
             quantity = st.segmented_control(
-                "What is counted", QUANTITIES, default="parameters", key="quantity", bind="query-params",
+                "Counted quantity", QUANTITIES, default="parameters", key="quantity", bind="query-params",
                 format_func=QUANTITY_NAMES.__getitem__, required=True, wrap=True,
             )  # fmt: skip
             logarithmic = st.toggle("Logarithmic axis", key="log", bind="query-params")
@@ -174,7 +174,7 @@ def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
         if opened.open:
             components.chart(
                 network_charts.residuals_chart(curves, theme=components.theme()),
-                alt="What each fit leaves over at each iteration",
+                alt="Residuals of each fit at each iteration",
                 key="residuals_chart",
                 save_as=(f"residuals-{name}", kind),
             )
@@ -182,7 +182,7 @@ def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
 
 def figures(curves: Sequence[CurveFits]) -> None:
     """List R², adjusted R² and AICc of every curve and model, the best of each, and the article's claim."""
-    st.header("Which model, by which measure")
+    st.header("Best model by each criterion")
     rows = []
     for curve in curves:
         row: dict[str, Any] = {
@@ -217,7 +217,7 @@ def figures(curves: Sequence[CurveFits]) -> None:
     )
     warned = [curve for curve in curves if curve.warnings]
     if warned:
-        title = f"Where these points cannot tell: {words.count_of(len(warned), 'curve')}"
+        title = f"Not enough points: {words.count_of(len(warned), 'curve')}"
         with st.expander(title, icon=":material/warning:"):
             for curve in warned:
                 st.markdown(

@@ -20,7 +20,7 @@ VARIABLES = {"age": "Age", "sex": "Sex", "localization": "Localisation"}
 
 
 def registration() -> None:
-    """Draw the form that registers a folder, and follow the reading of its files."""
+    """Draw the form that registers a folder, and show the progress of reading its files."""
     with st.form("register", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         typed = st.text_input(
             "Folder", placeholder="/data/ham10000", help="A folder on the machine that runs the dashboard."
@@ -29,12 +29,12 @@ def registration() -> None:
         asked = st.form_submit_button("Register", type="primary", icon=":material/create_new_folder:")
     roots = ", ".join(f"`{root}`" for root in data.settings().data_roots)
     st.caption(
-        f"Every file is decoded once, to find the damaged ones. Folders may lie in {words.with_commands(roots)}."
+        f"Every file is decoded once, to find the damaged ones. Folders must be in {words.with_commands(roots)}."
     )
     if not asked:
         return
     if not typed.strip():
-        st.error("Expected the path of a folder; got nothing.", icon=":material/error:")
+        st.error("Expected the path of a folder, got an empty field.", icon=":material/error:")
         return
     bar = st.progress(0.0, text="Looking for images")
 
@@ -166,7 +166,7 @@ def classes(dataset: Dataset) -> None:
                 "lesions": st.column_config.NumberColumn("Lesions", format="localized"),
                 "bytes": "Size",
             },
-            alt="Images, lesions and bytes a class",
+            alt="Images, lesions and bytes per class",
         )
 
 
@@ -226,7 +226,7 @@ def sample_images(dataset: Dataset) -> None:
 def left_out(dataset: Dataset) -> None:
     """List what was left out, with reasons."""
     if not dataset.left_out:
-        st.caption("Nothing was left out: every file and every row of the metadata is in use.")
+        st.caption("Nothing was left out: every file and every metadata row is used.")
         return
     frame = pd.DataFrame([vars(item) for item in dataset.left_out])
     st.dataframe(
@@ -243,13 +243,13 @@ def left_out(dataset: Dataset) -> None:
 
 
 def open_dataset(name: str) -> None:
-    """Turn to another data set."""
+    """Open another data set."""
     st.query_params["dataset"] = name
     st.query_params["view"] = "Images"
 
 
 def rebuild(dataset: Dataset) -> None:
-    """Write the data set anew at one k, and follow that."""
+    """Write the data set again at one k and show the progress."""
     st.markdown(
         "Every image is reconstructed from its k largest singular values and stored; files and metadata make a new "
         "data set."

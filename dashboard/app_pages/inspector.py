@@ -21,7 +21,7 @@ UPLOADED = "An uploaded image"
 
 
 def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
-    """Return the chosen image of a data set: its file, its name, and a line about it."""
+    """Return the chosen image of a data set: its file, name and description."""
     records = data.records(dataset.name)
     ids = list(records)
     if not ids:
@@ -39,7 +39,7 @@ def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
             placeholder="an id, or a part of one",
             type="search",
         )
-        if typed not in records:  # an id may have outer spaces of its own
+        if typed not in records:  # an id may begin or end with spaces
             typed = typed.strip()
         current = typed if typed in records else ids[0] if not typed else None
         place = ids.index(current) if current else 0
@@ -53,7 +53,7 @@ def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
         wanted = typed.lower()
         found = [image_id for image_id in ids if wanted in image_id.lower()]
         if not found:
-            st.warning(f"Expected an id of {words.escaped(dataset.name)}, or a part of one; got {words.escaped(typed)}")
+            st.warning(f"Expected an id of {words.escaped(dataset.name)}, or a part of one, got {words.escaped(typed)}")
             return None
         more = f", the first {MATCHES} of them" if len(found) > MATCHES else ""
         st.caption(f"{words.count_of(len(found), 'image')} match{'es' if len(found) == 1 else ''}{more}:")
@@ -154,7 +154,7 @@ def sizes(image: pictures.Decomposed, step: pictures.Step, mode: str, k: int, co
             words.bytes_text(factors),
             border=True,
             height="stretch",
-            help=f"k(H+W+1) numbers a matrix. Above k = {even:.1f} they are more numbers than the image has.",
+            help=f"k(H+W+1) numbers per matrix. Above k = {even:.1f} they are more numbers than the image has.",
         )
     verdict = words.beside_control(step.stored_bytes, step.control_bytes)
     st.caption(

@@ -1,4 +1,4 @@
-"""What an operator looks after: the disk, runs and caches that may go, backups, and whether everything is well."""
+"""Maintenance: disk usage, what can be deleted, backups, snapshots and health checks."""
 
 import shlex
 from collections import Counter
@@ -24,14 +24,14 @@ STATUS = {
 }
 
 
-@st.cache_data(ttl=30, show_spinner="Adding up files")
+@st.cache_data(ttl=30, show_spinner="Computing disk usage")
 def disk_use(data_dir: str) -> dict[str, int]:
     """Return the bytes of DATA_DIR by part."""
     return retention.disk_use(data.settings())
 
 
 def disk() -> None:
-    """Show what takes room, and what of it may go."""
+    """Show disk usage and what can be deleted."""
     settings = data.settings()
     use = disk_use(str(settings.data_dir))
     room = retention.room(settings.data_dir)
@@ -68,7 +68,7 @@ def disk() -> None:
         days = st.number_input("Days unused", min_value=0, value=int(retention.DAYS), key="prune_days")
     found = retention.waste(settings, data.queues(), kinds=kinds, days=float(days))
     if not found:
-        st.info("Nothing may go.", icon=":material/check_circle:")
+        st.info("There is nothing to delete.", icon=":material/check_circle:")
         return
     st.dataframe(
         pd.DataFrame(
@@ -118,7 +118,7 @@ def prune(found: list[Waste]) -> None:
 def runs() -> None:
     """List the runs that may be deleted, with what each would free."""
     days = st.number_input(
-        "Ended at least so many days ago", min_value=0, value=0, key="runs_days", width=280, help="0: all that ended"
+        "Minimum age in days", min_value=0, value=0, key="runs_days", width=280, help="0: every run that has ended"
     )
     found = retention.deletable(data.queues(), older_than=timedelta(days=float(days)))
     if not found:
@@ -175,7 +175,7 @@ def confirm_delete(chosen: list[Deletion]) -> None:
         "It cannot be undone; a backup made before still has them."
     )
     if st.button(
-        "Delete for good",
+        "Delete permanently",
         type="primary",
         icon=":material/delete_forever:",
         on_click=components.attempt,
@@ -186,14 +186,14 @@ def confirm_delete(chosen: list[Deletion]) -> None:
 
 
 def ask_to_delete(chosen: list[Deletion], with_datasets: bool) -> None:
-    """Have the record worker delete runs."""
+    """Ask the record worker to delete runs."""
     retention.ask_to_delete(data.queues(), chosen, with_datasets=with_datasets)
     st.session_state["deletions"] = st.session_state.get("deletions", 0) + 1
     disk_use.clear()
 
 
 def backups() -> None:
-    """Make a backup, and show where the last ones lie."""
+    """Make a backup, and list the latest ones."""
     settings = data.settings()
     last = backup.last_backup(settings)
     with st.container(horizontal=True):
@@ -216,7 +216,7 @@ def backups() -> None:
                 st.rerun()
     files = sorted(settings.backups.glob("*.tar*"), reverse=True)
     if not files:
-        st.info(f"No backup lies in {words.escaped(settings.backups)} yet.", icon=":material/inventory_2:")
+        st.info(f"There is no backup in {words.escaped(settings.backups)} yet.", icon=":material/inventory_2:")
         return
     chosen = st.selectbox("Backups here", files, format_func=lambda path: path.name, key="backup_file")
     size = chosen.stat().st_size
@@ -257,10 +257,12 @@ def snapshots() -> None:
 def health() -> None:
     """Show what the doctor finds: what is wrong first, then everything."""
     with_keras = st.checkbox(
-        "Ask Keras for GPUs too", key="doctor_keras", help="Starts Keras in a process of its own: some seconds."
+        "Check GPUs with Keras too",
+        key="doctor_keras",
+        help="Starts Keras in a separate process, which takes some seconds.",
     )
     if st.button("Look again", icon=":material/stethoscope:") or "doctor" not in st.session_state:
-        with st.spinner("Looking at everything"):
+        with st.spinner("Running the checks"):
             st.session_state["doctor"] = list(doctor.examine(data.settings(), keras=with_keras))
     found: list[Check] = st.session_state["doctor"]
     counts = Counter(check.status for check in found)
@@ -272,7 +274,7 @@ def health() -> None:
             st.markdown(f"{STATUS[check.status]} **{check.area.capitalize()}: {words.escaped(check.name)}**")
             st.markdown(words.escaped(check.found))
             st.caption(f"Expected: {words.escaped(check.expected)}. {words.with_commands(check.advice)}")
-    st.header("Everything that was looked at")
+    st.header("All checks")
     st.dataframe(
         pd.DataFrame(
             {

@@ -50,7 +50,7 @@ def answer(spec: NetworkSpec, height: int, width: int) -> None:
 
 
 def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
-    """Show the layers in the form of the article's Tables 1 to 3, a table a branch."""
+    """Show the layers in the form of the article's Tables 1 to 3, one table per branch."""
     st.header("Layers")
     source = f"{spec.source[:1].upper()}{spec.source[1:]}" or "No source is named"
     st.caption(f"{words.escaped(source)}. Sizes are rows × columns × channels.")
@@ -89,7 +89,7 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
 
 def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) -> None:
     """Show what each size does to this network, and to all of them."""
-    st.header("What each size does")
+    st.header("Cost at each size")
     wanted = [*DEFAULT_SIZES, *([chosen] if chosen else [])]
     table = size_table(found.networks.values(), wanted)
     table["variant"] = table["height"].astype(str) + "x" + table["width"].astype(str)
@@ -147,7 +147,7 @@ def own_networks(found: Networks) -> None:
     st.code(str(network_choices.folder()), language=None, wrap_lines=True)
     own = [name for name in found.networks if name not in NETWORKS]
     if own:
-        st.caption(f"There now: {words.escaped(', '.join(own))}.")
+        st.caption(f"Found: {words.escaped(', '.join(own))}.")
     st.download_button(
         "Example, small.yaml",
         EXAMPLE_YAML,

@@ -140,7 +140,7 @@ def _ratio(value: object) -> str:
 
 def finished_last(ended: list[Run]) -> None:
     """List the runs that ended last."""
-    st.header("Finished last")
+    st.header("Recently finished")
     for run in ended[:RECENT]:
         with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
             failed = f" · {words.failed_text(run)}" if run.failed else ""

@@ -16,19 +16,19 @@ VIEWS = ("Runs", "New run", "Compare")
 
 
 def show_form() -> None:
-    """Turn to the form."""
+    """Open the form."""
     st.query_params["tab"] = "New run"
 
 
 def copy_settings(spec: TrainSpec) -> None:
-    """Turn to the form with a run's settings in its fields."""
+    """Open the form with a run's settings in its fields."""
     training_forms.FORM.put(training_forms.draft_of(spec))
     network_choices.warn_of_changes([spec.network])
     show_form()
 
 
 def nothing_trained() -> None:
-    """Say how to come to a first run."""
+    """Say how to start a first run."""
     st.info("No network has been trained yet.", icon=":material/model_training:")
     st.button("New run", type="primary", icon=":material/add:", on_click=show_form)
 

@@ -23,12 +23,12 @@ ARTICLE_SIZE = (200, 100)
 
 
 def show_form() -> None:
-    """Turn to the form."""
+    """Open the form."""
     st.query_params["tab"] = "New study"
 
 
 def copy_settings(spec: ResizeSpec) -> None:
-    """Turn to the form with a study's settings in its fields."""
+    """Open the form with a study's settings in its fields."""
     forms.RESIZE.put(draft(spec))
     st.query_params["dataset"] = spec.dataset
     show_form()

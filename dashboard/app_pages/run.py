@@ -33,7 +33,7 @@ def unknown(run_id: str | None, runs: Sequence[Run]) -> None:
 
 
 def head(run: Run) -> None:
-    """Say what the run is, how it stands, and where its results are shown."""
+    """Show the run's kind, its status, and a link to its results."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
             f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** of "
@@ -64,9 +64,9 @@ def head(run: Run) -> None:
 
 
 def training(run: Run) -> None:
-    """Show what a training run was fed and what its steps came to."""
+    """Show the training run's images and the results of its steps."""
     splits, notes = data.run_splits(run.id), data.training_notes(run.id)
-    st.header("Images really reached")
+    st.header("Actual images")
     if splits.empty:
         st.caption("Not divided yet.")
     else:
@@ -149,7 +149,7 @@ def confusion(step: dict[str, Any]) -> None:
 
 
 def files(run: Run, steps: pd.DataFrame) -> None:
-    """Offer rows and weights; say where weights lie that are not on this host."""
+    """Offer rows and weights as downloads; say which host has weights that are not on this one."""
     st.header("Files")
     run_id = run.id
     if run.trains:

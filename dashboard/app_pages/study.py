@@ -1,4 +1,4 @@
-"""The article's whole study: start it with one button, watch it, and read in the morning what it came to."""
+"""The article's whole study: start it with one button, watch its progress, and read its results."""
 
 import streamlit as st
 
@@ -13,12 +13,12 @@ VIEWS = ("Study", "New study")
 
 
 def show_form() -> None:
-    """Turn to the form."""
+    """Open the form."""
     st.query_params["tab"] = "New study"
 
 
 def copy_settings(spec: ArticleSpec) -> None:
-    """Turn to the form with a study's settings in its fields."""
+    """Open the form with a study's settings in its fields."""
     study_form.FORM.put(study_form.draft_of(spec))
     network_choices.warn_of_changes(spec.networks)
     st.query_params["dataset"] = spec.dataset
@@ -54,7 +54,7 @@ def pick_study() -> str | None:
 
 
 def show(study: str) -> None:
-    """Show one study: how it stands, what it came to, and its settings."""
+    """Show one study: its status, results and settings."""
     state = data.study(study)
     if state is None:
         return

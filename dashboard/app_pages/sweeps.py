@@ -23,12 +23,12 @@ VIEWS = ("Results", "New sweep")
 
 
 def show_form() -> None:
-    """Turn to the form."""
+    """Open the form."""
     st.query_params["tab"] = "New sweep"
 
 
 def copy_settings(spec: SweepSpec) -> None:
-    """Turn to the form with a run's settings in its fields."""
+    """Open the form with a run's settings in its fields."""
     forms.SWEEP.put(draft(spec))
     st.query_params["dataset"] = spec.dataset
     show_form()
@@ -158,7 +158,7 @@ def rivals_section(run: Run, spec: SweepSpec, k: int | None) -> None:
             st.markdown(words.escaped(sentence))
     components.chart(
         charts.rate_distortion(ours, theirs, metric, k, theme=components.theme()),
-        alt=f"Bytes a pixel against {words.metric_label(metric)}, SVD and rivals",
+        alt=f"Bytes per pixel against {words.metric_label(metric)}, SVD and rivals",
         key="rivals",
     )
     components.run_facts(rivals, "How the rivals were measured")
@@ -188,7 +188,7 @@ def submit_rivals(sweep: SweepSpec) -> None:
 
 def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
     """Show all rules side by side, each with its k, its reason and its stability."""
-    st.header("Which k, by which rule")
+    st.header("k by each rule")
     with st.grid(max(1, len(rules)), min_column_width=220):
         for _, each in rules.iterrows():
             rule = data.plain_row(each)
@@ -200,7 +200,7 @@ def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.Dat
                 if rule["stability"] is not None:
                     st.caption(f"{100 * rule['stability']:.0f} % of the bootstrap resamples choose the same k")
                 st.markdown(words.escaped(rule["reason"]))
-    with st.expander("Where each metric arrives", icon=":material/flag:", on_change="rerun", key="arrivals") as opened:
+    with st.expander("Plateau of each metric", icon=":material/flag:", on_change="rerun", key="arrivals") as opened:
         if opened.open:
             arrivals_table(statistics, storage)
 
@@ -223,7 +223,7 @@ def arrivals_table(statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
         ),
         hide_index=True,
         height="content",
-        alt="The k at which each metric arrives on its plateau",
+        alt="The k at which each metric reaches its plateau",
     )
 
 

@@ -42,7 +42,7 @@ def nothing_yet() -> None:
 
 
 def choices(trained: pd.DataFrame) -> Choice:
-    """Ask which trainings the tables take; all of it stands in the address."""
+    """Ask which trainings the tables take; all choices are kept in the URL."""
     synthetic = dict(zip(trained["family"], trained["synthetic"], strict=True))
     with st.container(border=True):
         left, right = st.columns([3, 2], vertical_alignment="bottom")

@@ -66,7 +66,7 @@ class Fields:
             return self._quality()
         setting, info = settings_of(model)[name], model.model_fields[name]
         if setting is None:
-            raise TypeError(f"Expected a setting, got {name}, a part with settings of its own.")
+            raise TypeError(f"Expected a setting, got {name}, a group of settings.")
         kind, metadata = bare(info.annotation, info.metadata)
         unit = {"percent": "%"}.get(setting.unit, setting.unit)
         label = f"{setting.title}, {unit}" if unit and (kind in (int, float) or unit == "%") else setting.title

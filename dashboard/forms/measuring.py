@@ -1,4 +1,4 @@
-"""The forms that start runs: what may be set, what is wrong with it, how long it will take, and the button."""
+"""The forms that start runs: their settings, the errors in them, the estimated duration, and the button."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def reconstruct_form(dataset: Dataset) -> None:
 
 
 def refused(error: DermSlimError) -> None:
-    """Show why nothing can be started as the fields stand."""
+    """Show why the present values cannot be started."""
     st.error(words.sentence(error), icon=":material/error:")
     st.button("Start", disabled=True, icon=":material/play_arrow:", key="refused")
 

@@ -23,12 +23,12 @@ FileStamp = tuple[str, int, int]
 
 
 def folder() -> Path:
-    """Return where users put the files of their own networks."""
+    """Return the folder of the users' own network files."""
     return data.settings().data_dir / FOLDER
 
 
 def stamps() -> tuple[FileStamp, ...]:
-    """Return what tells one state of that folder from the next."""
+    """Return a key that changes whenever a file in that folder changes."""
     found = []
     for path in sorted(folder().glob("*")):
         name = ascii(path.name)  # Streamlit hashes it, and a name may hold bytes that are no text

@@ -1,4 +1,4 @@
-"""The form that starts the article's whole study: what may be set, the runs it comes to, how long they take."""
+"""The form that starts the article's whole study: its settings, the resulting runs, and their duration."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NEEDS = {
 
 
 def preset_draft(name: str) -> dict[str, Any]:
-    """Return the values of the fields that a preset stands for."""
+    """Return the values of the fields for a preset."""
     preset = STUDY_PRESETS[name]
     return {
         **training_draft(PRESETS[name], "size"),
@@ -71,13 +71,13 @@ def draft_of(spec: ArticleSpec) -> dict[str, Any]:
 
 
 def defaults() -> dict[str, Any]:
-    """Return the values of the fields as the form first stands: the article's, its ks scaled to the images."""
+    """Return the initial values of the fields: the article's, with its ks scaled to the images."""
     plain = draft_of(ArticleSpec(dataset="any"))
     return {**plain, "ks": "", "preset": "article", "priority": NORMAL, "start_after": None}
 
 
 def form() -> None:
-    """Draw the form, the runs it comes to, and the button that submits them."""
+    """Draw the form, the resulting runs, and the button that submits them."""
     found = network_choices.networks()
     network_choices.broken_files(found)
     dataset = choose_dataset()
@@ -118,7 +118,7 @@ def choose_dataset() -> Dataset | None:
 
 def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetime | None]:
     """Draw the fields; return the study they describe, its priority and the moment it waits for. Raises SpecError."""
-    note = "Quick tries out the way; its figures mean little. Every setting can be changed afterwards."
+    note = "Quick is a trial run; its figures mean little. Every setting can be changed afterwards."
     FORM.preset(preset_draft, note)
     with st.grid(2, min_column_width=280):
         networks = FORM.networks(found)
@@ -179,11 +179,11 @@ def compression_fields(dataset: Dataset) -> dict[str, Any]:
     return values
 
 
-# -- what it comes to --------------------------------------------------------------------------------------------------
+# -- resulting runs ----------------------------------------------------------------------------------------------------
 
 
 def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: datetime | None) -> None:
-    """Show the runs that a study comes to and how long they take, then the button."""
+    """Show the resulting runs and their duration, then the button."""
     st.markdown("**The plan**")
     try:
         there = {
@@ -204,10 +204,10 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
         st.caption(f":material/straighten: {sentence}")
     st.caption(f":material/timer: {words.escaped(estimate_text(estimate, start_after))}")
     if estimate.seconds is not None:
-        with st.expander("What the guess rests on", icon=":material/speed:"):
+        with st.expander("Basis of the estimate", icon=":material/speed:"):
             for stage in estimate.stages:
                 st.caption(words.escaped(f"{STAGES[stage.stage]}: {stage.basis.rstrip('.')}."))
-    with st.expander("Sets that are really reached", icon=":material/call_split:"):
+    with st.expander("Actual sets", icon=":material/call_split:"):
         table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, False)
         st.dataframe(sets_table(table), hide_index=True, height="content", alt="Images and lesions of class and set")
         st.caption(words.escaped(sentence))
@@ -230,7 +230,7 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
 
 
 def plan_table(spec: ArticleSpec, estimate: StudyEstimate, there: Mapping[str, float]) -> pd.DataFrame:
-    """Return a row a stage: its runs, those that are there already, what it waits for, and its length."""
+    """Return one row per stage: its runs, existing runs, the stages it waits for, and its duration."""
     lengths = {stage.stage: stage for stage in estimate.stages}
     trainings = len(spec.networks) * len(spec.seeds)
     rows = []
@@ -271,12 +271,12 @@ def length_text(stage: StageEstimate | None) -> str:
 def estimate_text(estimate: StudyEstimate, start_after: datetime | None = None) -> str:
     """Return how long a study takes, what is missing in that, and when it then ends."""
     if not estimate.stages:
-        return "Everything is there already."
+        return "All of these runs exist already."
     if estimate.seconds is None:
-        return "Nothing like it has run here yet, so there is no speed to go by."
+        return "No similar run has finished here yet, so the duration cannot be estimated."
     text = f"In all about {words.duration_text(estimate.seconds)}, one stage after the other"
     if estimate.unknown:
-        text += f"; not counted, since nothing like it has run here: {', '.join(estimate.unknown)}"
+        text += f"; not included, because no similar run has finished here: {', '.join(estimate.unknown)}"
     begin = start_after or datetime.now(UTC)
     ends = datetime.fromtimestamp(begin.timestamp() + estimate.seconds, UTC)
     return f"{text}. It ends about {components.moment(ends)}."

@@ -1,4 +1,4 @@
-"""The form that starts trainings and Algorithm 2: what may be set, what it comes to, how long it will take."""
+"""The form that starts trainings and Algorithm 2: its settings, the resulting runs, and their duration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draft_of(spec: TrainSpec) -> dict[str, Any]:
 
 
 def defaults() -> dict[str, Any]:
-    """Return the values of the fields as the form first stands: the article's."""
+    """Return the initial values of the fields: the article's."""
     values = draft_of(PruneTrainSpec(dataset="any", network=NETWORKS["lenet5"], baseline=Baseline()))
     del values["datasets"]
     return {**values, "own_baseline": False, "priority": NORMAL, "start_after": None}
@@ -90,7 +90,7 @@ def take_from_address(found: Networks) -> None:
 
 
 def form() -> None:
-    """Draw the form, what it comes to, and the button that starts it."""
+    """Draw the form, the resulting runs, and the button that starts them."""
     found = network_choices.networks()
     network_choices.broken_files(found)
     known = data.datasets()
@@ -223,11 +223,11 @@ def set_fields() -> dict[str, Any]:
     return {**values, "leaky_split": leaky}
 
 
-# -- what it comes to --------------------------------------------------------------------------------------------------
+# -- resulting runs ----------------------------------------------------------------------------------------------------
 
 
 def outcome(asked: Asked) -> None:
-    """Show the sets, the networks and the length that the form comes to, then the button."""
+    """Show the resulting sets, networks and duration, then the button."""
     sets_preview(asked)
     too_small = networks_preview(asked)
     if too_small:
@@ -238,7 +238,7 @@ def outcome(asked: Asked) -> None:
 
 def sets_preview(asked: Asked) -> None:
     """Show classes × sets as really reached, and what a random split would leak."""
-    st.markdown("**Sets that are really reached**")
+    st.markdown("**Actual sets**")
     for dataset in asked.datasets:
         spec = asked.spec
         table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split)
@@ -252,7 +252,7 @@ def sets_preview(asked: Asked) -> None:
 
 
 def sets_table(reached: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a class: images of the quota and lesions in each set, and training images with their repeats."""
+    """Return one row per class: images of the quota and lesions in each set, and training images with their repeats."""
     rows = []
     for label, group in reached.groupby("label", sort=False):
         row: dict[str, str] = {"Class": str(label).replace("_", "-")}
@@ -349,7 +349,7 @@ def start_panel(asked: Asked) -> None:
 
 
 def identical_runs(there: Sequence[str], wanted: int) -> bool:
-    """Offer runs with exactly these settings; return whether they are to be trained anew all the same."""
+    """Offer runs with exactly these settings; return whether they are to be trained again anyway."""
     every = len(there) == wanted
     subject = "A run" if wanted == 1 else "Every one of these runs" if every else f"{len(there)} of these {wanted} runs"
     states = [data.run(run_id) for run_id in there]
@@ -368,7 +368,7 @@ def identical_runs(there: Sequence[str], wanted: int) -> bool:
 
 
 def opened(run_ids: Sequence[str]) -> None:
-    """Turn to a run, or to the comparison of several."""
+    """Open a run, or the comparison of several."""
     st.query_params["tab"] = "Runs" if len(run_ids) == 1 else "Compare"
     if len(run_ids) == 1:
         st.query_params["run"] = run_ids[0]
@@ -377,7 +377,7 @@ def opened(run_ids: Sequence[str]) -> None:
 
 
 def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) -> None:
-    """Submit the runs together and turn to the first."""
+    """Submit the runs together and open the first."""
     try:
         submissions = data.queues().submit_together(
             runs, again=again, priority=asked.priority, start_after=asked.start_after

@@ -60,7 +60,7 @@ def theme() -> str | None:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Show an error that is meant for the user as the sentence that it is."""
+    """Show an error that is meant for the user as one sentence."""
     try:
         yield
     except DermSlimError as error:
@@ -68,7 +68,7 @@ def sentences() -> Iterator[None]:
 
 
 def said(part: Callable[..., None]) -> Callable[..., None]:
-    """Have a part of a page that runs by itself show such an error as the page does."""
+    """Show such an error of a fragment as the page does."""
 
     @functools.wraps(part)
     def shown(*arguments: Any, **named: Any) -> None:
@@ -90,7 +90,7 @@ def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
 
 
 def show_outcome() -> None:
-    """Say once what the last button did, or why it did nothing."""
+    """Show the outcome of the last button once."""
     if problem := st.session_state.pop("problem", None):
         st.error(words.sentence(problem), icon=":material/error:")
     if done := st.session_state.pop("done", None):
@@ -99,7 +99,7 @@ def show_outcome() -> None:
 
 @st.fragment(run_every=5)
 def health_banner() -> None:
-    """Say what is down, on every page and for as long as it is; silent while all is well."""
+    """Show which services are down, on every page; show nothing while all are up."""
     health = data.health()
     if health.store:
         st.error(words.sentence(health.store), title="The store cannot be read", icon=":material/database_off:")
@@ -252,7 +252,7 @@ def chart(
         name, kind = save_as
         config["displayModeBar"] = True
         config["toImageButtonOptions"] = {"format": kind, "filename": name, "scale": 1 if kind == "svg" else 3}
-        # The camera and its neighbours stand above the panels; a file from a dark page stays readable elsewhere.
+        # The toolbar is above the panels; a file saved in dark mode stays readable elsewhere.
         shown.figure.update_layout(margin={"t": 55}, paper_bgcolor=BACKGROUNDS.get(theme() or "", "rgba(0,0,0,0)"))
     st.plotly_chart(shown.figure, alt=alt, key=key, config=config)
 
@@ -303,7 +303,7 @@ def runs(kind: str | None = None) -> list[Run]:
 
 
 def run_facts(run: Run, title: str = "How this was measured") -> None:
-    """Show where a figure comes from: run, data set, settings, versions, and the command that repeats it."""
+    """Show the run behind a figure: data set, settings, versions, and the command that repeats it."""
     with st.expander(title, icon=":material/fact_check:"):
         facts(run)
         own_page_link(run.id, "All about this run")
@@ -333,7 +333,7 @@ def _measuring_facts(run: Run, spec: MeasuringSpec) -> dict[str, str]:
     return {
         "Seed": str(spec.seed),
         "Changed pixels": f"differ by more than {spec.metrics.changed_threshold} levels",
-        "Low frequencies": f"up to {spec.metrics.radial_cutoff:g} cycles a pixel",
+        "Low frequencies": f"up to {spec.metrics.radial_cutoff:g} cycles per pixel",
         "Images": f"{words.count_text(run.done)} measured of {words.count_text(run.total)}"
         + (f", {words.count_text(run.failed)} failed" if run.failed else ""),
     }
@@ -375,7 +375,7 @@ def log(run_id: str) -> None:
         st.caption("The log is kept by the queue, which does not answer now.")
         return
     if not lines:
-        st.caption("No line: the log fades a day after a run has ended.")
+        st.caption("Logs are kept for one day after a run ends.")
         return
     # The box scrolls and not the code in it, which could not be reached by the keyboard in every browser.
     with st.container(height=240 if len(lines) > 10 else "content", border=False, key=f"log_{run_id}"):

@@ -135,7 +135,7 @@ def suspend_run(run_id: str) -> None:
 
 
 def resume_run(run_id: str) -> None:
-    """Go on with a suspended training run."""
+    """Resume a suspended training run."""
     data.queues().resume(run_id)
 
 

@@ -1,4 +1,4 @@
-"""A study of the article as it stands: what runs, what waits for what, and in the morning what it came to."""
+"""A study of the article: its status, its runs in order, and its results."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def live(study: str) -> None:
 
 
 def ended(state: StudyState) -> None:
-    """Show a study that has ended: first what it came to."""
+    """Show a study that has ended, its results first."""
     runs = runs_of(state)
     head(state, runs)
     trouble(state)
@@ -64,7 +64,7 @@ def ended(state: StudyState) -> None:
 
 
 def fingerprint(state: StudyState) -> tuple[object, ...]:
-    """Return what the page's figures depend on: how the study and each of its parts stand."""
+    """Return what the page's figures depend on: the status of the study and of each of its parts."""
     parts = tuple((each.state, each.run.id if each.run else "") for each in state.progress.parts)
     return (state.study, state.status, parts)
 
@@ -97,7 +97,7 @@ def until_recorded(study: str) -> None:
     st.fragment(components.said(look), run_every=1)()
 
 
-# -- how it stands -----------------------------------------------------------------------------------------------------
+# -- status ------------------------------------------------------------------------------------------------------------
 
 
 def head(state: StudyState, runs: Mapping[str, Run]) -> None:
@@ -136,10 +136,12 @@ def controls(state: StudyState) -> None:
             "Start now" if state.status == "scheduled" else "Resume" if waiting else "Suspend trainings",
             key="suspend",
             icon=":material/play_arrow:" if waiting else ":material/pause:",
-            help="It goes on where it was." if waiting else "After the epoch being trained now; measuring goes on.",
+            help="The study continues where it was suspended."
+            if waiting
+            else "After the epoch being trained now; measuring goes on.",
             on_click=components.attempt,
             args=(resume if waiting else suspend, state.study),
-            kwargs={"done": "The study goes on" if waiting else "Suspended after the epoch being trained now"},
+            kwargs={"done": "The study continues" if waiting else "Suspended after the epoch being trained now"},
         )
         if st.session_state.get("priority_of_study") != state.priority:
             st.session_state["priority_of_study"] = state.priority
@@ -174,7 +176,7 @@ def suspend(study: str) -> None:
 
 
 def resume(study: str, k: int | None = None) -> None:
-    """Go on with a study."""
+    """Resume a study."""
     resume_study(data.queues(), study, k=k)
 
 
@@ -189,20 +191,22 @@ def trouble(state: StudyState) -> None:
     if state.status == "cancelled":
         st.warning("This study was cancelled. What was measured and trained is kept.", icon=":material/cancel:")
     elif text:
-        title = "The study stopped" if state.status == FAILED else "Something failed; the rest goes on"
+        title = "The study stopped" if state.status == FAILED else "A run failed; the others continue"
         st.error(words.escaped(text), title=title, icon=":material/error:")
     if state.status == "cancelled" or text:
         _resume_form(state)
 
 
 def _resume_form(state: StudyState) -> None:
-    """Offer to go on; with another k where the rule chose none."""
+    """Offer to resume the study, with another k where the rule chose none."""
     without_k = any(each.state == FAILED and each.part.stage in (RECONSTRUCTION, RESIZE) and each.run is None
                     for each in state.progress.parts)  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
         k = None
         if without_k:
-            k = st.number_input("k* in place of the rule's", min_value=1, step=1, value=max(state.spec.ks), width=220)
+            k = st.number_input(
+                "Fixed k (overrides the rule)", min_value=1, step=1, value=max(state.spec.ks), width=220
+            )
         st.button(
             "Resume the study",
             key="resume",
@@ -211,12 +215,12 @@ def _resume_form(state: StudyState) -> None:
             help="Runs that failed or were cancelled are retried from where they were; the rest goes on.",
             on_click=components.attempt,
             args=(resume, state.study, k),
-            kwargs={"done": "The study goes on"},
+            kwargs={"done": "The study continues"},
         )
 
 
 def stages(state: StudyState, runs: Mapping[str, Run]) -> None:
-    """List the stages with their runs: how each stands, what it waits for, and where to see it."""
+    """List the stages with their runs: the status of each, what it waits for, and a link."""
     for stage, title in STAGES.items():
         parts = [each for each in state.progress.parts if each.part.stage == stage]
         with st.container(border=True, gap="xsmall"):
@@ -233,7 +237,7 @@ def stages(state: StudyState, runs: Mapping[str, Run]) -> None:
 
 
 def stage_badge(parts: Sequence[Standing], runs: Mapping[str, Run], status: str) -> str:
-    """Return how a stage stands as a badge: the state that matters most of its runs'; status: the study's."""
+    """Return a stage's status as a badge: the most important one of its runs. status: the study's."""
     states = {each.state for each in parts}
     state = next(state for state in (FAILED, UNDER_WAY, READY, WAITING, FINISHED) if state in states)
     done = sum(each.state == FINISHED for each in parts)
@@ -278,12 +282,12 @@ def progress_text(run: Run) -> str:
     return f"{run.done + run.failed:,} of {words.count_of(run.total, 'image')}{left}"
 
 
-# -- the morning's summary ---------------------------------------------------------------------------------------------
+# -- summary of results ------------------------------------------------------------------------------------------------
 
 
 def summary(state: StudyState) -> None:
-    """Say what the study came to so far: what ended, the figures beside the article's, and where to read on."""
-    st.header("What it came to")
+    """Show the study's results so far: what ended, the figures beside the article's, and links."""
+    st.header("Results of the study")
     figures = training_figures(state.progress, data.trainings())
     with st.container(border=True):
         for sentence in (since_sentence(state), compression(state), *accuracy_sentences(figures)):
@@ -379,18 +383,18 @@ def grounds(state: StudyState) -> Grounds:
 
 
 def claims(state: StudyState) -> None:
-    """Count the article's claims by what this study says of them, and name those that it does not bear out."""
+    """Count the article's claims by their status in this study, and list those that it does not reproduce."""
     table = data.study_claims(training_runs(state.progress), grounds(state))
     counts = {status: table[table["status"] == status] for status in STATUSES}
     st.markdown("**The article's claims, by this study alone**")
     if data.datasets().set_index("name")["synthetic"].get(state.spec.dataset, False):
-        st.caption("Measured on synthetic images, which say nothing of real ones.")
+        st.caption("Measured on synthetic images: no conclusion about real images.")
     with st.grid(3, min_column_width=160):
         for status, rows in counts.items():
             st.metric(status.capitalize(), len(rows), border=True)
     differing = counts["not reproduced"]
     if len(differing):
-        with st.expander("Where it differs from the article", icon=":material/difference:"):
+        with st.expander("Differences from the article", icon=":material/difference:"):
             for row in plain_rows(differing):
                 st.markdown(
                     f"**{row['id']}** {words.escaped(row['claim'])}  \nPrinted: {words.escaped(row['printed_value'])}. "
@@ -399,7 +403,7 @@ def claims(state: StudyState) -> None:
 
 
 def links(state: StudyState) -> None:
-    """Lead to the tables and claims that rest on this study."""
+    """Show links to the tables and claims from this study's runs."""
     trained = training_runs(state.progress)
     chosen = grounds(state)
     judged = {
@@ -425,7 +429,7 @@ def links(state: StudyState) -> None:
 
 
 def settings(state: StudyState) -> None:
-    """Show what the study was told, and the command that submits it again."""
+    """Show the study's settings and the command that submits it again."""
     with st.expander("Settings, and the command that repeats it", icon=":material/fact_check:"):
         spec = state.spec
         training = spec.training

@@ -31,7 +31,7 @@ def label(run: Run) -> str:
 
 
 def short_label(run: Run) -> str:
-    """Return a recorded run's name where many stand beside each other."""
+    """Return a recorded run's short name for comparisons of several runs."""
     spec = run.told(TrainSpec)
     synthetic = " (synthetic)" if run.synthetic else ""
     parts = (
@@ -45,7 +45,7 @@ def short_label(run: Run) -> str:
 
 
 def show_study(study: str) -> None:
-    """Turn to the comparison of the runs that were submitted together."""
+    """Open the comparison of the runs that were submitted together."""
     st.query_params["tab"] = "Compare"
     st.query_params["runs"] = ",".join(run.id for run in data.runs() if run.study == study)
 

@@ -1,4 +1,4 @@
-"""The parts of a training run's page: where it is, the ladder of its steps, and what each of them reached."""
+"""The parts of a training run's page: its progress, its steps, and the results of each step."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ FIGURE_NAMES = {
 }
 DEFINITIONS = (
     "The article's precision and recall count every probability above 0.5 as a prediction, over all classes at once: "
-    "an image may then have no prediction, so recall lies at or under accuracy. The macro-averages take each image for "
+    "an image may then have no prediction, so recall is at most accuracy. The macro-averages take each image for "
     "its most probable class and weigh every class alike. Easy negatives lift every average; the accuracy over the "
     "lesion classes leaves them out."
 )
 
 
-# -- while it lasts ----------------------------------------------------------------------------------------------------
+# -- progress ----------------------------------------------------------------------------------------------------------
 
 
 def live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
-    """Show a run while it lasts, anew each second; the whole page anew once a step has ended.
+    """Refresh a run's progress every second while it runs; draw the whole page again once a step has ended.
 
     recorded: the status of each step that the page shows.
     """
@@ -75,16 +75,16 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
 @st.fragment(run_every=1)
 @components.said
 def until_recorded(run_id: str) -> None:
-    """Draw the page anew once a run just submitted stands in the store."""
+    """Draw the page again once a run just submitted is in the store."""
     if data.is_recorded(run_id):
         st.rerun(scope="app")
 
 
-# -- the answer --------------------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------------
 
 
 def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
-    """Say in sentences and figures what a run reached."""
+    """Show a run's results in sentences and figures."""
     with st.container(border=True):
         for sentence in answer_sentences(spec, steps):
             st.markdown(words.escaped(sentence))
@@ -108,7 +108,7 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
 
 
 def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
-    """Return what a run's finished steps come to. steps: those that were trained, the unpruned network first."""
+    """Describe the results of a run's finished steps. steps: those that were trained, the unpruned network first."""
     first = data.plain_row(steps.iloc[0])
     sentences = [
         f"{spec.network.name}, unpruned, reaches {words.percent_text(first['test_accuracy'])} accuracy on the test set "
@@ -148,7 +148,7 @@ def share_text(part: object, whole: object) -> str:
 
 
 def ladder(steps: pd.DataFrame) -> None:
-    """List every step: what it is, whether it was accepted or what it missed, what it reached, what it took."""
+    """List every step: its size, its verdict, its test figures and its time."""
     st.header("Steps")
     st.caption(
         "Accepted: yes, or the first criterion that was missed and by how many points. Test figures of the weights "
@@ -174,7 +174,7 @@ def ladder(steps: pd.DataFrame) -> None:
 
 
 def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return the ladder as texts, a row a step. steps: the store's rows of one run."""
+    """Return the steps as texts, one row per step. steps: the store's rows of one run."""
     unpruned = steps["parameters"].iloc[0] if len(steps) else None
     rows = []
     for step in (data.plain_row(row) for _, row in steps.iterrows()):
@@ -224,7 +224,7 @@ def accepted_text(step: dict[str, Any]) -> str:
 @st.fragment
 def size_section(run_id: str, steps: pd.DataFrame, depends: tuple[object, ...]) -> None:
     """Chart parameters against test accuracy with the Pareto front."""
-    st.header("Size against accuracy")
+    st.header("Size and accuracy")
     metric = st.segmented_control(
         "Accuracy", list(training_charts.METRICS), key="accuracy", bind="query-params", required=True,
         default="test_accuracy", format_func=training_charts.METRICS.__getitem__, label_visibility="collapsed",
@@ -306,7 +306,7 @@ def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
         figures_table(step), hide_index=True, height="content", alt="All figures of the step on the three sets"
     )
     st.caption(DEFINITIONS)
-    st.markdown("**Which class is taken for which**")
+    st.markdown("**Confusion matrices**")
     for column, split in zip(st.columns(3), SPLITS, strict=True):
         with column:
             matrix = found[split]["confusion"]
@@ -323,7 +323,7 @@ def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
 
 
 def figures_table(step: dict[str, Any]) -> pd.DataFrame:
-    """Return a step's figures as texts: a row a figure, a column a set."""
+    """Return a step's figures as texts: one row per figure, one column per set."""
     rows = [
         {"Figure": FIGURE_NAMES[name]}
         | {SET_NAMES[split]: words.percent_text(step[f"{split}_{name}"], 2) for split in SPLITS}
@@ -334,11 +334,11 @@ def figures_table(step: dict[str, Any]) -> pd.DataFrame:
 
 def layers_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show how the layers shrink from step to step."""
-    st.header("Layers shrinking")
+    st.header("Layer sizes by step")
     sizes = data.layer_sizes(run, spec.training.height, spec.training.width)
     components.chart(
         lambda: training_charts.layer_shares(sizes, list(steps["name"]), theme=components.theme()),
-        alt="Share of each layer's filters or units that every step keeps",
+        alt="Share of each layer's filters or units that each step keeps",
         key="layers",
         depends=(run.id, tuple(steps["name"]), components.theme()),
     )

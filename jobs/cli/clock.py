@@ -15,7 +15,7 @@ def parse_time(text: str) -> time:
     try:
         return datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007 - a time of day; its zone is the reader's
     except ValueError:
-        raise SpecError(f"start-after: expected a time of day such as 22:30; got {text}") from None
+        raise SpecError(f"start-after: expected a time of day such as 22:30, got {text}") from None
 
 
 def next_moment(at: time, now: datetime, zone: tzinfo | None = None) -> datetime:
@@ -32,7 +32,7 @@ def next_moment(at: time, now: datetime, zone: tzinfo | None = None) -> datetime
             moment = _on_the_wall(wall.replace(fold=fold), zone)
             if moment.timestamp() > now.timestamp():  # of one zone, Python compares what clocks show
                 return moment
-    raise SpecError(f"start-after: expected a time of day that comes; got {at:%H:%M}")
+    raise SpecError(f"start-after: expected a time of day that comes, got {at:%H:%M}")
 
 
 def _on_the_wall(wall: datetime, zone: tzinfo | None) -> datetime:
@@ -48,7 +48,7 @@ def _on_the_wall(wall: datetime, zone: tzinfo | None) -> datetime:
     early, late = sorted((moment(0), moment(1)), key=datetime.timestamp)
     low, high = int(early.timestamp()), int(late.timestamp())
     offset = early.utcoffset()
-    while high - low > 1:  # the leap lies between the two readings
+    while high - low > 1:  # the leap is between the two readings
         middle = (low + high) // 2
         before = datetime.fromtimestamp(middle, UTC).astimezone(zone).utcoffset() == offset
         low, high = (middle, high) if before else (low, middle)

@@ -55,16 +55,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--export",
         type=Path,
         metavar="FILE",
-        help="a row an iteration, as its name ends: .csv or .parquet (default: print)",
+        help="one row per iteration, to a .csv or .parquet file (default: print)",
     )
-    parser.add_argument("--fits", type=Path, metavar="FILE", help="a row a curve and fitted model, likewise")
+    parser.add_argument(
+        "--fits", type=Path, metavar="FILE", help="one row per curve and fitted model, in the same formats"
+    )
 
 
 def parts(text: str, name: str) -> list[str]:
-    """Return what stands between commas; raises SpecError where there is nothing."""
+    """Return the values between commas; raises SpecError where there are none."""
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
-        raise SpecError(f"{name}: expected at least one value; got none")
+        raise SpecError(f"{name}: expected at least one value, got none")
     return found
 
 
@@ -77,7 +79,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Return rows and columns of `200x100`."""
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) != 2 or not all(is_number(side.strip()) for side in sides):
-        raise SpecError(f"size: expected rows x columns such as 200x100; got {text}")
+        raise SpecError(f"size: expected rows x columns such as 200x100, got {text}")
     return int(sides[0]), int(sides[1])
 
 
@@ -89,14 +91,14 @@ def parse_factors(text: str) -> list[Decimal]:
         factors = []
     # 1e-999999999 is a number too, but one whose exact share of a layer would fill the memory.
     if not factors or not all(factor.is_finite() and -12 <= factor.adjusted() <= 2 for factor in factors if factor):
-        raise SpecError(f"factors: expected percentages such as 50,33.33; got {text}")
+        raise SpecError(f"factors: expected percentages such as 50,33.33, got {text}")
     return factors
 
 
 def parse_iterations(text: str) -> int:
     """Return how many steps follow the unpruned network."""
     if not is_number(text.strip()) or int(text) > MOST_ITERATIONS:
-        raise SpecError(f"iterations: expected a whole number from 0 to {MOST_ITERATIONS}; got {text}")
+        raise SpecError(f"iterations: expected a whole number from 0 to {MOST_ITERATIONS}, got {text}")
     return int(text)
 
 
@@ -107,7 +109,7 @@ def choose_networks(text: str, settings: Settings) -> list[NetworkSpec]:
     for name in names:
         if name not in found.networks:
             known = ", ".join(found.networks)
-            raise SpecError(found.why_not(name) or f"networks: expected all or {known}; got {name}")
+            raise SpecError(found.why_not(name) or f"networks: expected all or {known}, got {name}")
     return [found.networks[name] for name in dict.fromkeys(names)]
 
 
@@ -140,7 +142,7 @@ def write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def write_fits(path: Path, points: Sequence[CurvePoint]) -> None:
-    """Fit the curves, write a row a model, and say how the article's claims fare."""
+    """Fit the curves, write one row per model, and print the status of the article's claims."""
     import pandas as pd
 
     from core.networks.fits import FIT_COLUMNS, claim_sentences, fit_curves, fit_table

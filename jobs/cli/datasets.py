@@ -31,7 +31,7 @@ def add_commands(commands: Any, command: Command) -> None:
 
 
 def resolve_and_register(queues: Queues, folder_or_name: str) -> Dataset:
-    """Return the data set that a folder or a name stands for, registered, and name what was left out of it."""
+    """Register and return the data set of a folder or name; print what was left out of it."""
     queues.ping()
     with bar_of("reading images") as bar:
         dataset = queues.resolve(folder_or_name, progress=advancing(bar))
@@ -42,7 +42,7 @@ def resolve_and_register(queues: Queues, folder_or_name: str) -> Dataset:
 
 
 def local_dataset(folder_or_name: str, settings: Settings) -> Dataset:
-    """Return the data set that a folder or a name stands for, and name what was left out of it."""
+    """Return the data set of a folder or name; print what was left out of it."""
     refuse_no_text(folder_or_name)
     known = None if "/" in folder_or_name and _is_folder(folder_or_name) else _known(folder_or_name, settings)
     if known is not None:

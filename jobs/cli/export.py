@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 IMAGES, STEPS, EPOCHS, SPLITS = "images", "steps", "epochs", "splits"
 DESCRIBED = {
-    IMAGES: "a row an (image, k) of a measuring run",
-    STEPS: "a row a trained network",
-    EPOCHS: "a row an epoch",
+    IMAGES: "one row per image and k of a measuring run",
+    STEPS: "one row per trained network",
+    EPOCHS: "one row per epoch",
     SPLITS: "the images of each class in the three sets",
 }
 
@@ -57,7 +57,7 @@ def write(store: Store, run_or_study: str, path: Path, table: str | None = None)
     chosen = table or (STEPS if kind in TRAINING_SPECS else IMAGES)
     if (chosen == IMAGES) == (kind in TRAINING_SPECS):
         known = (IMAGES,) if chosen != IMAGES else (STEPS, EPOCHS, SPLITS)
-        raise SpecError(f"table: expected {' or '.join(known)}, which a {kind} run has; got {chosen}")
+        raise SpecError(f"table: expected {' or '.join(known)}, which a {kind} run has, got {chosen}")
     frame = _FRAMES[chosen](store, trained)
     if frame.empty:
         raise SpecError(f"expected rows to write; {run_or_study} has no {chosen} yet")
@@ -74,7 +74,7 @@ def _runs(store: Store, run_or_study: str) -> tuple[list[str], str]:
     own = [run for run in reversed(runs) if run.trains]
     if not own:
         what = "a study whose trainings have begun" if runs else "a recorded run"
-        raise SpecError(f"expected {what}; got {run_or_study}")
+        raise SpecError(f"expected {what}, got {run_or_study}")
     return [run.id for run in own], own[0].kind
 
 

@@ -111,7 +111,7 @@ def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Measurin
     records = dataset.sample(spec.sample_size, spec.seed)
     workers = min(len(records), usable_cores()) if options.workers is None else options.workers
     if not 1 <= workers <= MOST_WORKERS:
-        raise SpecError(f"workers: expected at least 1 and at most {MOST_WORKERS}; got {workers}")
+        raise SpecError(f"workers: expected at least 1 and at most {MOST_WORKERS}, got {workers}")
     results: Iterable[ImageResult] = measure_all(dataset, records, spec, workers=workers, output=output)
     if options.export:
         results = write_rows(options.export, results)

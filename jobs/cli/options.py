@@ -87,7 +87,7 @@ class Option:
             parser.add_argument(self.flag, action="append" if self.repeated else "store", **common)
 
     def read(self, text: str) -> Any:
-        """Return the value that a text stands for; of two fields, both values."""
+        """Return the value that a text gives; of two fields, both values."""
         try:
             if len(self.fields) == 1:
                 return read(Override if self.repeated else self.kind, text)
@@ -212,7 +212,7 @@ def _typed_item(value: Any) -> str:
 
 
 def read(annotation: Any, text: str) -> Any:
-    """Return the value that a text stands for; ValueError where it stands for none. Bounds are the spec's to check."""
+    """Return the value that a text gives; ValueError where there is none. The spec checks the bounds."""
     kind, _ = bare(annotation)
     if kind is Override:
         network, _, rest = text.partition("=")

@@ -62,7 +62,7 @@ READ_HERE = ("networks", "seeds", "training.seed")
 def add_commands(commands: Any, command: Command) -> None:
     """Add every command about studies; command: adds one."""
     _add_options(command(commands, KIND, TEXT, act_article))
-    shown = command(commands, "studies", "print a line a study, or how far one has come", act_studies)
+    shown = command(commands, "studies", "print one line per study, or the progress of one study", act_studies)
     shown.add_argument("study", metavar="STUDY", nargs="?", help="a study's id")
     changing: tuple[tuple[str, str, Callable[[argparse.Namespace], int]], ...] = (
         ("suspend-study", "suspend a study's trainings, those under way after their epoch", act_suspend),
@@ -152,7 +152,7 @@ def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset) -> int:
 
 
 def estimate_lines(estimate: StudyEstimate) -> list[str]:
-    """Return how long a study takes, a line a stage and one for the whole."""
+    """Return how long a study takes, one line per stage and one for the whole."""
     lines = []
     for stage in estimate.stages:
         length = f"about {length_text(stage.seconds)}" if stage.seconds else "unknown"
@@ -184,7 +184,7 @@ def _watch(queues: Queues, study: str) -> int:
 
 
 def act_studies(options: argparse.Namespace) -> int:
-    """Print id, data set, status and runs finished of every study, newest first, or a line a run of one."""
+    """Print id, data set, status and runs finished of every study, newest first, or one line per run of one study."""
     queues = Queues(Settings.from_environment())
     if options.study:
         state = _state(queues, options.study)
@@ -204,7 +204,7 @@ def act_studies(options: argparse.Namespace) -> int:
 def _state(queues: Queues, study: str) -> StudyState:
     found = study_state(queues, study)
     if found is None:
-        raise SpecError(f"expected a study that is in the store; got {study}")
+        raise SpecError(f"expected a study that is in the store, got {study}")
     return found
 
 
@@ -221,7 +221,7 @@ def act_cancel(options: argparse.Namespace) -> int:
 
 
 def act_resume(options: argparse.Namespace) -> int:
-    """Go on with a study."""
+    """Resume a study."""
     resume_study(Queues(Settings.from_environment()), options.study, k=options.fixed_k)
     return 0
 

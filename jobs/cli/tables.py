@@ -31,9 +31,9 @@ each network its newest settings: those trained on original and reconstructed im
 of less than half the epochs where there are longer trainings. What is left out is said. Several trainings of the same
 network, data set, settings and seed count once, the newest. `further` is a table of what the article does not print:
 macro-averages, lesion accuracy, recall by class, sizes, times and memory."""
-CLAIMS_HELP = """A row a claim: reproduced, not reproduced or not measured yet, the figure, the runs it rests on, and
-where the article contradicts itself; from the store alone. By default real images are judged by before synthetic ones,
-then what was measured as the article did, then the newest; what was taken is said."""
+CLAIMS_HELP = """One row per claim: its status (reproduced, not reproduced or not measured yet), the figure, the runs it
+rests on, and where the article contradicts itself. Only the store is read. By default a claim is judged by real images
+before synthetic ones, then by the settings closest to the article's, then by the newest run; the choice is printed."""
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _describe(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def act_tables(options: argparse.Namespace) -> int:
-    """Print the tables, or write a file each; what is left out goes to stderr."""
+    """Print the tables, or write one file per table; what is left out goes to stderr."""
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
     trained = results.trainings(Store(Settings.from_environment().database))
@@ -100,7 +100,7 @@ def _claims_format(asked: str | None, path: Path | None) -> str:
     check_writable(path, tuple(CLAIMS_ENDINGS))
     found = CLAIMS_ENDINGS[path.suffix.lower()]
     if asked not in (None, found):
-        raise SpecError(f"expected a file's name that ends as --format {asked} does; got {path.name}")
+        raise SpecError(f"expected a file's name that ends as --format {asked} does, got {path.name}")
     return found
 
 

@@ -112,7 +112,7 @@ def networks_of(text: str, settings: Settings) -> list[NetworkSpec]:
     for name in names:
         if name not in found.networks:
             known = ", ".join(found.networks)
-            raise SpecError(found.why_not(name) or f"network: expected some of {known}, or all; got {name}")
+            raise SpecError(found.why_not(name) or f"network: expected some of {known}, or all, got {name}")
     return [found.networks[name] for name in names]
 
 
@@ -233,7 +233,7 @@ def export_path(path: Path, spec: TrainSpec, *, alone: bool) -> Path:
 
 
 def write_steps(path: Path, results: Sequence[StepResult]) -> None:
-    """Write a row a step, columns `STEP_EXPORT`; what is undefined is an empty field. macro_* are of the test set."""
+    """Write one row per step, columns `STEP_EXPORT`, undefined values empty. macro_* are of the test set."""
     write_rows(path, STEP_EXPORT, [[_exported(result, column) for column in STEP_EXPORT] for result in results])
     print(f"{len(results)} steps written to {path}")
 

@@ -102,7 +102,7 @@ def deletable(
 
 def _refusal(connection: Connection, run: Run | None, run_id: str, studies: Collection[str]) -> str | None:
     if run is None:
-        return f"expected a run that is in the store; got {run_id}"
+        return f"expected a run that is in the store, got {run_id}"
     if not run.ended:
         return f"expected a run that has ended; {run_id} is {run.status}. Cancel it first"
     if run.study in studies:
@@ -193,7 +193,7 @@ def waste(
     """
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown or days < 0:
-        raise SpecError(f"expected kinds among {', '.join(KINDS)} and days of at least 0; got {unknown or days}")
+        raise SpecError(f"expected kinds among {', '.join(KINDS)} and days of at least 0, got {unknown or days}")
     found: list[Waste] = []
     known = None if queues is None else _known(queues)
     now = time.time()
@@ -401,7 +401,7 @@ def age(text: str) -> timedelta:
     """Parse `90d`, `12h` or `4w`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"expected an age such as 90d, 12h or 4w; got {text}")
+        raise argparse.ArgumentTypeError(f"expected an age such as 90d, 12h or 4w, got {text}")
     return timedelta(days=days(str(float(match[1]) * UNITS[match[2]])))
 
 
@@ -412,7 +412,7 @@ def days(text: str) -> float:
     except ValueError:
         found = math.nan
     if not 0 <= found <= MOST_DAYS:
-        raise argparse.ArgumentTypeError(f"expected 0 to {MOST_DAYS:,} days; got {text}")
+        raise argparse.ArgumentTypeError(f"expected 0 to {MOST_DAYS:,} days, got {text}")
     return found
 
 
