@@ -41,7 +41,7 @@ KS = "k, the numbers of singular values kept"
 PAGES = {
     "datasets": "Start a sweep on it",
     "sweeps?tab=New+sweep": "Start the sweep|Open it",
-    "resize?tab=New+study": "Start the study|Open it",
+    "resize?tab=New+study": "Start the resize study|Open it",
     "inspector": "All metrics",
     "networks": "Layers",
     "curves": "Curves",
