@@ -237,7 +237,7 @@ def test_the_form_shows_the_plan_and_its_button_submits_the_articles_study(
     (table,) = (frame.value for frame in page.dataframe if "Stage" in frame.value)
     assert table["Runs"].tolist() == ["1", "4", "1", "1", "4", "–"]
     assert set(table["There already"]) == {"–"}
-    assert "there is no speed to go by" in text(page)
+    assert "No similar run has finished here yet" in text(page)
     page = ran(page.button(key="start").click())
     (sent,) = [json.loads(record) for record in records(settings) if json.loads(record)["kind"] == "study"]
     values = sent["values"]["values"]

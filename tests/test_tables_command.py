@@ -99,7 +99,7 @@ def test_the_claims_are_the_pages_own(folder: Path, tmp_path: Path, capsys: pyte
 
 
 def test_help_says_what_is_taken_by_default(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, words in (("tables", "count once, the newest"), ("claims", "real images are judged by before")):
+    for command, words in (("tables", "count once, the newest"), ("claims", "real images come before synthetic")):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert words in capsys.readouterr().out

@@ -40,8 +40,8 @@ def judged_by(found: Offers) -> Grounds:
             reconstruction = pick("Its reconstruction", list(found.reconstructions.get(dataset or "", ())), "made")
         chosen = grounds(found, Grounds(sweep=sweep, resize=resize, dataset=dataset, reconstruction=reconstruction))
         rule = (
-            "By default real images come before synthetic ones, then settings closest to the article's, then the "
-            "newest run. Parameter curves are counted, not measured."
+            "By default real images come before synthetic ones, then settings close to the article's, then the newest "
+            "run. Parameter curves are counted, not measured."
         )
         st.caption("  \n".join(words.escaped(sentence) for sentence in (*basis(found, chosen), rule)))
     return chosen

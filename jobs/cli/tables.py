@@ -32,8 +32,8 @@ of less than half the epochs where there are longer trainings. What is left out 
 network, data set, settings and seed count once, the newest. `further` is a table of what the article does not print:
 macro-averages, lesion accuracy, recall by class, sizes, times and memory."""
 CLAIMS_HELP = """One row per claim: its status (reproduced, not reproduced or not measured yet), the figure, the runs it
-rests on, and where the article contradicts itself. Only the store is read. By default a claim is judged by real images
-before synthetic ones, then by the settings closest to the article's, then by the newest run; the choice is printed."""
+rests on, and where the article contradicts itself. Only the store is read. By default real images come before synthetic
+ones, then settings close to the article's, then the newest run; the choice is printed."""
 
 
 def names(text: str) -> tuple[str, ...]:
