@@ -374,7 +374,8 @@ def silence_valkey(seconds: float) -> Harm:
         (server,) = stack.living("valkey")
         server.suspend()
         time.sleep(seconds)
-        server.resume()
+        with suppress(psutil.NoSuchProcess):  # the launcher may have replaced the server that did not answer
+            server.resume()
 
     return harm
 

@@ -263,7 +263,7 @@ def test_submitting_prints_the_run_and_status_export_cancel_and_retry_know_it(
         assert [error.split(";")[0] for error in errors] == [
             "expected a run that is queued or running",
             "expected a run with images left to measure",
-            "expected a recorded run",
+            "expected a recorded run, got nothing",
         ]
         assert main(["register", str(write_images(tmp_path / "more", 1, seed=9)), "--name", "other"]) == 0
         wait_for(lambda: main(["register", "other"]) == 0, 60)
