@@ -226,11 +226,6 @@ def size_text(height: object, width: object) -> str:
     return f"{int(height)} × {int(width)}" if known(height) and known(width) else NONE  # type: ignore[call-overload]
 
 
-def exact_text(number: float) -> str:
-    """Return a number with all its digits, as a user types it: 50, 33.33."""
-    return repr(float(number)).removesuffix(".0")
-
-
 def numbers_text(values: Sequence[int]) -> str:
     """Return whole numbers as a user types them: 100, 200, 350."""
     return ", ".join(map(str, values))

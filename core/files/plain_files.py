@@ -19,11 +19,6 @@ def read_plain(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def read_plain_text(path: Path, most: int = 1_000_000) -> str:
-    """Return a small text file in UTF-8; OSError for whatever is none, UnicodeDecodeError for other text."""
-    return read_plain(path, most).decode("utf-8")
-
-
 def _require_file(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

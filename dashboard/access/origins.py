@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection
 from dashboard.access.login import ip_address, network_of
 
 PORTS = {"http": 80, "https": 443}
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OTHER_PAGES = ("cross-site", "same-site")  # `same-site` is another port or another name of the same domain
 
 UNNAMED_PROXY = "an address that a header names and nobody vouches for"
