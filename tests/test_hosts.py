@@ -193,7 +193,7 @@ def swept(hosts: Hosts, folder: Path) -> Run:
 
 
 @pytest.mark.slow
-def test_a_sweep_on_a_second_host_equals_the_first_hosts_own(hosts: Hosts, submitted: dict[str, str]) -> None:
+def test_a_sweep_on_a_second_host_equals_one_on_the_first_host(hosts: Hosts, submitted: dict[str, str]) -> None:
     state = ended(hosts.queues, submitted["svd-sweep"])
     assert (state.status, state.done, state.failed) == ("finished", 4, 0)
     demo = hosts.queues.store.dataset("demo")
@@ -207,7 +207,7 @@ def test_a_sweep_on_a_second_host_equals_the_first_hosts_own(hosts: Hosts, submi
 
 
 @pytest.mark.slow
-def test_a_training_on_a_second_host_equals_the_first_hosts_own(
+def test_a_training_on_a_second_host_equals_one_on_the_first_host(
     hosts: Hosts, submitted: dict[str, str], tmp_path: Path
 ) -> None:
     reference = trained_here(TRAINING, hosts.images / "demo", tmp_path)
@@ -219,7 +219,7 @@ def test_a_training_on_a_second_host_equals_the_first_hosts_own(
     assert weights.is_file()
 
 
-def test_the_dashboard_shows_what_the_second_host_did_and_that_it_was_there(
+def test_the_dashboard_shows_the_second_hosts_runs_and_workers(
     hosts: Hosts, submitted: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(hosts.settings.data_dir))
@@ -237,7 +237,7 @@ def test_the_dashboard_shows_what_the_second_host_did_and_that_it_was_there(
     assert str(data.datasets().set_index("name").loc["demo", "root"]) == str(hosts.images / "demo")
 
 
-def test_the_second_host_has_no_store_and_no_way_to_the_first_ones_files(
+def test_the_second_host_has_no_store_and_cannot_read_the_first_hosts_files(
     hosts: Hosts, submitted: dict[str, str]
 ) -> None:
     for run_id in submitted.values():
@@ -257,7 +257,7 @@ def test_the_second_host_has_no_store_and_no_way_to_the_first_ones_files(
         assert written.returncode != 0
 
 
-def test_the_password_stands_in_no_process_list_and_in_no_log_of_the_second_host(
+def test_the_password_is_in_no_process_list_and_no_log_of_the_second_host(
     hosts: Hosts, submitted: dict[str, str]
 ) -> None:
     secret = urlsplit(str(hosts.settings.redis_url)).password
@@ -273,7 +273,7 @@ def test_the_password_stands_in_no_process_list_and_in_no_log_of_the_second_host
 # -- a second host that lacks something ----------------------------------------------------------------------------
 
 
-def test_images_that_differ_on_the_second_host_are_left_out_with_the_reason(hosts: Hosts) -> None:
+def test_images_that_differ_on_the_second_host_fail_with_the_reason(hosts: Hosts) -> None:
     folder = write_images(hosts.images / "altered", 4, seed=1)
     read_only_copy(folder, hosts.second.images / "altered")
     copies = hosts.second.images / "altered"
@@ -289,7 +289,7 @@ def test_images_that_differ_on_the_second_host_are_left_out_with_the_reason(host
     assert failures["worker"].tolist() == [hosts.named("svd")] * 2
 
 
-def test_a_folder_that_is_not_there_on_the_only_host_fails_the_run_with_what_to_set(hosts: Hosts) -> None:
+def test_a_folder_missing_on_the_only_host_fails_the_run_and_names_the_setting(hosts: Hosts) -> None:
     folder = write_images(hosts.images / "absent", 3, seed=2)
     state = swept(hosts, folder)
     assert state.status == "failed"
@@ -299,7 +299,7 @@ def test_a_folder_that_is_not_there_on_the_only_host_fails_the_run_with_what_to_
     assert "the folder does not exist" in str(state.error)
 
 
-def test_a_training_on_a_host_whose_roots_do_not_hold_the_folder_fails_with_what_to_set(hosts: Hosts) -> None:
+def test_a_training_on_a_folder_outside_the_data_roots_fails_and_names_the_setting(hosts: Hosts) -> None:
     folder = hosts.settings.data_dir / "reconstructed" / "unmapped"
     shutil.copytree(hosts.images / "demo", folder)
     dataset = registered(hosts.queues, folder)
@@ -311,7 +311,7 @@ def test_a_training_on_a_host_whose_roots_do_not_hold_the_folder_fails_with_what
         assert part in str(state.error)
 
 
-def test_a_reconstruction_fails_where_no_worker_reaches_its_folder_and_is_left_to_one_that_does(hosts: Hosts) -> None:
+def test_a_reconstruction_is_left_to_a_worker_that_can_reach_its_folder(hosts: Hosts) -> None:
     folder = write_images(hosts.images / "small", 8, seed=3)
     read_only_copy(folder, hosts.second.images / "small")
     dataset = registered(hosts.queues, folder)
@@ -359,7 +359,7 @@ def test_a_reconstruction_is_written_through_a_folder_that_both_hosts_share(tmp_
         output_here(Path("/etc/small"), "reconstruct-1", second)
 
 
-def test_the_doctor_on_the_second_host_looks_at_each_registered_data_set_where_it_lies_there(hosts: Hosts) -> None:
+def test_the_doctor_on_the_second_host_checks_each_data_set_at_its_mapped_folder(hosts: Hosts) -> None:
     for name in ("whole", "lacking"):
         folder = write_images(hosts.images / name, 3, seed=5)
         registered(hosts.queues, folder)
@@ -426,7 +426,7 @@ def namespace() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_host_that_sees_the_queue_by_network_and_none_of_the_files_measures_a_sweep(
+def test_a_host_that_shares_only_the_queue_by_network_measures_a_sweep(
     namespace: tuple[str, str], tmp_path: Path
 ) -> None:
     name, address = namespace
@@ -465,7 +465,7 @@ def roots(text: str) -> Settings:
     return Settings.from_environment({"DATA_DIR": "/state", "DATA_ROOTS": text})
 
 
-def test_data_roots_may_map_what_records_call_a_folder_to_where_it_lies_here() -> None:
+def test_data_roots_map_a_recorded_folder_to_the_folder_on_this_host() -> None:
     settings = roots("/images:/data=/mnt/nas:/data/deep=/fast/deep")
     assert settings.data_roots == tuple(map(Path, ("/state", "/images", "/mnt/nas", "/fast/deep")))
     assert settings.data_roots_given
@@ -482,17 +482,17 @@ def test_data_roots_may_map_what_records_call_a_folder_to_where_it_lies_here() -
 
 
 @pytest.mark.parametrize("text", ["data=/mnt", "=/mnt", "/data=", "/a=/b=/c", "/a/../b=/mnt", "/ok:data=/mnt"])
-def test_a_mapping_that_cannot_be_read_is_an_error_that_shows_a_right_one(text: str) -> None:
+def test_an_invalid_mapping_raises_an_error_that_shows_a_valid_one(text: str) -> None:
     with pytest.raises(SpecError, match=r"DATA_ROOTS: expected .* THERE=HERE .* such as /data=/mnt/nas, got"):
         roots(text)
 
 
-def test_a_folder_is_mapped_once() -> None:
+def test_a_folder_cannot_be_mapped_twice() -> None:
     with pytest.raises(SpecError, match="expected /data to be mapped once, got it twice"):
         roots("/data=/mnt:/data/=/media")
 
 
-def test_a_mapped_folder_is_confined_after_mapping_with_links_followed(tmp_path: Path) -> None:
+def test_a_mapped_folder_must_be_inside_the_roots_after_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "nas" / "moles").mkdir(parents=True)
     (tmp_path / "secret").mkdir()
     (tmp_path / "nas" / "link").symlink_to(tmp_path / "secret")
@@ -503,7 +503,7 @@ def test_a_mapped_folder_is_confined_after_mapping_with_links_followed(tmp_path:
             folder_here(Path(outside), settings)
 
 
-def test_pages_and_local_commands_find_registered_images_through_a_mapping_too(
+def test_pages_and_local_commands_find_registered_images_through_a_mapping(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = load_dataset(write_images(tmp_path / "moles", 2))
@@ -516,7 +516,7 @@ def test_pages_and_local_commands_find_registered_images_through_a_mapping_too(
     assert local_dataset("moles", data.settings()).root == tmp_path / "moles"
 
 
-def test_a_folder_that_is_empty_as_before_it_is_mounted_is_told_from_one_with_images(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_because_it_may_not_be_mounted_yet(tmp_path: Path) -> None:
     (tmp_path / "moles").mkdir()
     with pytest.raises(NotOnThisHost, match=r"got none: the folder is empty\. Mount them there, or correct"):
         images_here(Path("/data/moles"), roots(f"/data={tmp_path}"))
@@ -548,7 +548,7 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(
         ("unix:///run/valkey.sock?db=2", "unix://:p%40ss%3A%2F@/run/valkey.sock?db=2"),
     ],
 )
-def test_a_password_may_stand_in_a_file(url: str, whole: str, tmp_path: Path) -> None:
+def test_a_password_can_be_read_from_a_file(url: str, whole: str, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("p@ss:/\n")
     settings = Settings.from_environment({"REDIS_URL": url, "REDIS_PASSWORD_FILE": str(tmp_path / "password")})
     assert settings.redis_url == whole
@@ -557,7 +557,7 @@ def test_a_password_may_stand_in_a_file(url: str, whole: str, tmp_path: Path) ->
     assert "p%40ss" not in repr(settings)
 
 
-def test_a_password_file_that_is_of_no_use_is_an_error_with_its_name(tmp_path: Path) -> None:
+def test_an_unusable_password_file_raises_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     for file, reason in {"gone": "No such file", "empty": "is empty"}.items():
         with pytest.raises(SpecError, match=f"REDIS_PASSWORD_FILE: expected a file .*{file}.*{reason}"):

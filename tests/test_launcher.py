@@ -155,7 +155,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
-def test_a_signal_ends_every_process_also_those_that_do_not_listen(
+def test_a_signal_ends_every_process_even_those_that_ignore_sigterm(
     launch: Launch, number: signal.Signals, code: int
 ) -> None:
     launched = launch(("svd-1", STUBBORN, False))
@@ -171,7 +171,7 @@ def test_a_signal_ends_every_process_also_those_that_do_not_listen(
     assert "Traceback" not in launched.said()
 
 
-def test_a_second_signal_hurries_the_stop(launch: Launch) -> None:
+def test_a_second_signal_stops_without_waiting(launch: Launch) -> None:
     launched = launch(("svd-1", STUBBORN, False), patience=500)
     launched.wait_for("ready")
     until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") == 2)
@@ -197,7 +197,7 @@ def test_a_killed_launcher_leaves_no_child_behind_and_can_be_started_again_at_on
     assert all_gone(processes)
 
 
-def test_a_dead_worker_is_started_again_and_what_it_left_is_ended(launch: Launch) -> None:
+def test_a_dead_worker_is_restarted_and_its_child_processes_are_ended(launch: Launch) -> None:
     launched = launch(("svd-1", STUBBORN, False))
     launched.wait_for("ready")
     until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") == 2)
@@ -213,7 +213,7 @@ def test_a_dead_worker_is_started_again_and_what_it_left_is_ended(launch: Launch
     assert launched.child("SIG_IGN").pid != worker.pid
 
 
-def test_a_dead_server_and_a_dead_dashboard_are_started_again(launch: Launch) -> None:
+def test_a_dead_server_and_a_dead_dashboard_are_restarted(launch: Launch) -> None:
     launched = launch()
     launched.wait_for("ready")
     url = (launched.data_dir / "valkey" / "url").read_text()
@@ -232,7 +232,7 @@ def test_a_dead_server_and_a_dead_dashboard_are_started_again(launch: Launch) ->
     assert (launched.data_dir / "valkey" / "url").read_text() == url
 
 
-def test_a_worker_that_dies_at_once_waits_longer_each_time_and_shows_its_log(launch: Launch) -> None:
+def test_a_worker_that_dies_at_once_is_restarted_after_longer_waits_and_its_log_is_shown(launch: Launch) -> None:
     launched = launch(("svd-1", "import sys; sys.exit('the image library is missing')", False))
     said = launched.wait_for("started again in 2 s")
     assert said.index("again in 0.5 s") < said.index("again in 1 s") < said.index("again in 2 s")
@@ -240,7 +240,7 @@ def test_a_worker_that_dies_at_once_waits_longer_each_time_and_shows_its_log(lau
     assert "    the image library is missing" in said.partition("again in 2 s")[2]
 
 
-def test_a_task_is_done_once_and_a_failing_one_is_given_up(launch: Launch) -> None:
+def test_a_task_runs_once_and_a_failing_task_is_tried_three_times(launch: Launch) -> None:
     launched = launch(("demo", "print('made')", True), ("other", "raise SystemExit('no room')", True))
     launched.wait_for("demo is done")
     said = launched.wait_for("not tried again")
@@ -258,7 +258,7 @@ def refusal(launched: Launched) -> str:
     return sentence
 
 
-def test_a_taken_port_is_named_with_the_way_out(launch: Launch) -> None:
+def test_a_port_in_use_is_named_with_what_to_do(launch: Launch) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
@@ -269,7 +269,7 @@ def test_a_taken_port_is_named_with_the_way_out(launch: Launch) -> None:
     assert "PORT=" in sentence
 
 
-def test_a_second_launcher_on_the_same_data_is_refused_and_the_first_goes_on(launch: Launch) -> None:
+def test_a_second_launcher_on_the_same_data_is_refused_and_the_first_keeps_running(launch: Launch) -> None:
     first = launch()
     first.wait_for("ready")
     sentence = refusal(launch())
@@ -277,7 +277,7 @@ def test_a_second_launcher_on_the_same_data_is_refused_and_the_first_goes_on(lau
     assert first.process.poll() is None
 
 
-def test_a_folder_that_cannot_be_written_is_named(launch: Launch, tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_written_is_named(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for folder in (Path("/proc/dermslim"), tmp_path / "file"):
         sentence = refusal(launch(data_dir=folder))
@@ -285,13 +285,13 @@ def test_a_folder_that_cannot_be_written_is_named(launch: Launch, tmp_path: Path
         assert "set DATA_DIR" in sentence
 
 
-def test_a_full_disk_is_named_with_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_named_with_the_space_that_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "MINIMUM_FREE", 10**18)
     with pytest.raises(launcher.LaunchError, match=r"expected at least \d+ MB free on the disk of .*, found \d+ MB"):
         launcher.check_data_dir(Settings(tmp_path, ()))
 
 
-def test_a_silent_server_of_the_user_is_named_without_its_password(launch: Launch) -> None:
+def test_an_unreachable_server_of_the_user_is_named_without_its_password(launch: Launch) -> None:
     port = free_port()
     launched = launch(REDIS_URL=f"redis://:geheim@127.0.0.1:{port}/0")
     sentence = refusal(launched)
@@ -337,7 +337,7 @@ def test_the_environment_sets_port_and_workers(monkeypatch: pytest.MonkeyPatch) 
     assert launcher.parse(["--train-workers", "0"]).train_workers == 0
 
 
-def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(settings: Settings) -> None:
+def test_the_process_table_has_every_program_once_and_the_requested_workers(settings: Settings) -> None:
     options = launcher.parse(["--svd-workers", "3", "--demo"])
     names = [program.name for program in launcher.all_programs(settings, options)]
     assert names == ["dashboard", "record", "svd-1", "svd-2", "svd-3", "train-1", "demo-data"]
@@ -358,7 +358,7 @@ def test_the_process_table_holds_every_part_once_and_a_worker_for_each_core(sett
         ("WORKER_NICENESS", "-5", "expected a whole number from 0 to 19, got -5"),
     ],
 )
-def test_a_setting_that_cannot_be_read_is_a_sentence(
+def test_an_invalid_setting_ends_the_launcher_with_a_sentence(
     name: str,
     text: str,
     sentence: str,
@@ -372,7 +372,7 @@ def test_a_setting_that_cannot_be_read_is_a_sentence(
     assert f"{name}: {sentence}" in capsys.readouterr().err
 
 
-def test_an_older_python_gets_a_sentence() -> None:
+def test_an_older_python_is_refused_with_a_sentence() -> None:
     code = "import runpy, sys; sys.version_info = (3, 10, 4); runpy.run_module('dashboard', run_name='__main__')"
     answer = run_command([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 1
@@ -380,7 +380,7 @@ def test_an_older_python_gets_a_sentence() -> None:
     assert "Traceback" not in answer.stderr
 
 
-def test_page_addresses_are_ones_that_a_browser_opens() -> None:
+def test_page_addresses_can_be_opened_in_a_browser() -> None:
     assert launcher.page_url("0.0.0.0", 80) == "http://127.0.0.1:80"
     assert launcher.page_url("::", 80) == "http://[::1]:80"
     assert launcher.page_url("clinic.example", 8501) == "http://clinic.example:8501"
@@ -388,7 +388,7 @@ def test_page_addresses_are_ones_that_a_browser_opens() -> None:
     assert [launcher.is_loopback(host) for host in ("0.0.0.0", "clinic.example")] == [False] * 2
 
 
-def test_long_logs_are_moved_aside_and_only_the_last_ones_are_kept(tmp_path: Path) -> None:
+def test_long_logs_are_rotated_and_only_the_last_two_are_kept(tmp_path: Path) -> None:
     log = tmp_path / "svd-1.log"
     for number in range(5):
         log.write_text(f"{number}" * 200)
@@ -400,7 +400,7 @@ def test_long_logs_are_moved_aside_and_only_the_last_ones_are_kept(tmp_path: Pat
     assert log.read_text() == "short"
 
 
-def test_the_log_of_a_program_that_writes_on_and_on_stays_short_while_it_runs(
+def test_the_log_of_a_program_that_writes_continuously_stays_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dashboard.supervisor.LOG_LIMIT", 20_000)
@@ -431,7 +431,7 @@ def test_the_log_of_a_program_that_writes_on_and_on_stays_short_while_it_runs(
     assert lines[-2:] == ["line 20000", "the end"]
 
 
-def test_a_log_in_use_is_emptied_also_where_it_cannot_be_moved_aside(tmp_path: Path) -> None:
+def test_a_log_in_use_is_emptied_when_it_cannot_be_rotated(tmp_path: Path) -> None:
     log = tmp_path / "svd-1.log"
     log.write_text("0" * 200)
     (tmp_path / "svd-1.log.1").mkdir()
@@ -441,7 +441,7 @@ def test_a_log_in_use_is_emptied_also_where_it_cannot_be_moved_aside(tmp_path: P
     assert log.stat().st_size == 0, "the disk comes before the log"
 
 
-def test_the_tail_is_the_last_lines_also_of_a_log_that_is_not_text(tmp_path: Path) -> None:
+def test_the_tail_is_the_last_lines_even_of_a_log_that_is_not_text(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"\xff\n" + b"".join(b"line %d\n" % number for number in range(5000)))
     assert tail(log, 2) == "    line 4998\n    line 4999"
@@ -482,7 +482,7 @@ def upgrade(port: int, host: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_whole_stack_stops_and_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_whole_stack_stops_and_continues_after_a_restart(tmp_path: Path, number: signal.Signals) -> None:
     data_dir, port, images = tmp_path / "data", free_port(), 150
     command = [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "1"]
     environment = {**os.environ, "DATA_DIR": str(data_dir)}

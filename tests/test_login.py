@@ -232,11 +232,11 @@ PRIVATE = (
 
 @pytest.mark.parametrize("path", PRIVATE)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "HEAD"])
-def test_nothing_is_served_before_the_login(guarded: Server, path: str, method: str) -> None:
+def test_every_path_answers_401_before_the_login(guarded: Server, path: str, method: str) -> None:
     assert guarded.ask(path, method, b"" if method != "GET" else None).status == 401
 
 
-def test_a_page_without_a_session_leads_to_the_form_and_the_form_back(guarded: Server) -> None:
+def test_a_page_without_a_session_redirects_to_the_form_and_the_form_back_to_the_page(guarded: Server) -> None:
     answer = guarded.ask("/sweeps?run=a&tab=b", Accept="text/html")
     assert answer.status == 303
     assert answer.headers["Location"] == "/signin?next=%2Fsweeps%3Frun%3Da%26tab%3Db"
@@ -254,13 +254,13 @@ def test_a_session_opens_pages_media_and_the_websocket(guarded: Server, ada: str
 
 
 @pytest.mark.parametrize("cookie", [None, "", "forged", "eyJuYW1lIjoiQWRhIn0.Z0.forged"])
-def test_the_websocket_is_refused_without_a_session(guarded: Server, cookie: str | None) -> None:
+def test_a_websocket_without_a_session_is_refused(guarded: Server, cookie: str | None) -> None:
     with pytest.raises(InvalidStatus) as refused, guarded.page(cookie):
         pass
     assert refused.value.response.status_code == 403
 
 
-def test_a_cookie_that_was_changed_or_signed_otherwise_is_worthless(guarded: Server, ada: str, tmp_path: Path) -> None:
+def test_a_changed_cookie_or_one_signed_with_another_key_is_refused(guarded: Server, ada: str, tmp_path: Path) -> None:
     payload, _, rest = ada.partition(".")
     other = access({"DATA_DIR": str(tmp_path), "DASHBOARD_PASSWORD": PASSWORD}).cookie(ADA)
     changed = access({"DATA_DIR": str(guarded.data_dir), "DASHBOARD_PASSWORD": PASSWORD + "!"}).cookie(ADA)
@@ -270,7 +270,7 @@ def test_a_cookie_that_was_changed_or_signed_otherwise_is_worthless(guarded: Ser
     assert guarded.ask("/", Cookie=f"{COOKIE}={same}").status == 200, "a restart of the server keeps its sessions"
 
 
-def test_signing_out_ends_the_session_everywhere_also_in_open_pages(guarded: Server) -> None:
+def test_signing_out_ends_the_session_in_open_pages_too(guarded: Server) -> None:
     cookie = guarded.sign_in(ADA, PASSWORD).cookie
     with guarded.page(cookie) as page:
         shown(page, ADA)
@@ -284,7 +284,7 @@ def test_signing_out_ends_the_session_everywhere_also_in_open_pages(guarded: Ser
         pass
 
 
-def test_an_open_page_of_a_session_that_was_signed_out_is_closed_also_where_nobody_touches_it(guarded: Server) -> None:
+def test_signing_out_closes_open_pages_that_send_nothing(guarded: Server) -> None:
     cookie, other = guarded.sign_in(ADA, PASSWORD).cookie, guarded.sign_in("Bob", PASSWORD).cookie
     with guarded.page(cookie) as page, guarded.page(other) as another:
         shown(page, ADA)
@@ -294,7 +294,7 @@ def test_an_open_page_of_a_session_that_was_signed_out_is_closed_also_where_nobo
         assert shown(another, "Bob"), "other sessions go on"
 
 
-def test_a_cookie_that_was_signed_out_stays_worthless_after_a_restart_and_at_another_dashboard(tmp_path: Path) -> None:
+def test_a_signed_out_cookie_is_refused_after_a_restart_and_by_another_dashboard(tmp_path: Path) -> None:
     with served(tmp_path, DASHBOARD_PASSWORD=PASSWORD) as server:
         cookie, kept = server.sign_in(ADA, PASSWORD).cookie, server.sign_in(ADA, PASSWORD).cookie
         another = access({"DATA_DIR": str(server.data_dir), "DASHBOARD_PASSWORD": PASSWORD})
@@ -309,9 +309,7 @@ def test_a_cookie_that_was_signed_out_stays_worthless_after_a_restart_and_at_ano
         assert server.ask("/", Cookie=f"{COOKIE}={kept}").status == 200
 
 
-def test_sessions_that_were_signed_out_are_kept_until_they_end_and_not_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signed_out_sessions_are_remembered_until_they_expire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended, now = SignedOut(tmp_path / "ended"), time.time()
     ended.add("over", now - 1)
     ended.add("a", now + 1000)
@@ -329,7 +327,7 @@ def test_sessions_that_were_signed_out_are_kept_until_they_end_and_not_for_ever(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"before": 0, "numbers": [1]}', "\udcff"])
-def test_a_damaged_file_of_signed_out_sessions_lets_none_of_them_in(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_of_signed_out_sessions_admits_no_older_session(tmp_path: Path, content: str) -> None:
     file = tmp_path / "ended"
     file.write_bytes(content.encode(errors="surrogateescape"))
     ended = SignedOut(file)
@@ -339,7 +337,7 @@ def test_a_damaged_file_of_signed_out_sessions_lets_none_of_them_in(tmp_path: Pa
     assert SignedOut(file).holds("a", file.stat().st_mtime + 1)
 
 
-def test_a_sign_out_that_cannot_be_written_is_said_and_holds_meanwhile(tmp_path: Path) -> None:
+def test_a_sign_out_that_cannot_be_written_raises_an_error_and_is_kept_in_memory(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file where the folder should be")
     ended = SignedOut(tmp_path / "folder" / "ended")
     with pytest.raises(OSError, match="folder"):
@@ -360,7 +358,9 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-def test_a_page_of_another_origin_opens_no_websocket_and_sends_no_form(guarded: Server, ada: str, origin: str) -> None:
+def test_a_page_of_another_origin_cannot_open_a_websocket_or_send_a_form(
+    guarded: Server, ada: str, origin: str
+) -> None:
     """Another port of the same host gets the user's cookie too, since cookies do not know ports."""
     origin = origin.format(port=guarded.port)
     with pytest.raises(InvalidStatus) as refused, guarded.page(ada, origin):
@@ -379,9 +379,7 @@ def test_a_websocket_without_an_origin_is_refused(guarded: Server, ada: str) -> 
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_what_the_browser_says_another_site_asked_for_is_refused_but_links_are_followed(
-    guarded: Server, ada: str, site: str
-) -> None:
+def test_requests_that_another_site_causes_are_refused_except_links(guarded: Server, ada: str, site: str) -> None:
     session = {"Cookie": f"{COOKIE}={ada}", "Sec-Fetch-Site": site}
     assert guarded.ask("/media/0123456789abcdef.png", **session, Sec_Fetch_Mode="no-cors").status == 403
     frame = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
@@ -393,7 +391,7 @@ def test_what_the_browser_says_another_site_asked_for_is_refused_but_links_are_f
     assert guarded.ask("/", Cookie=f"{COOKIE}={ada}").status == 200, "a link elsewhere signs nobody out"
 
 
-def test_without_a_login_a_name_that_was_pointed_here_is_not_answered(tmp_path: Path) -> None:
+def test_without_a_login_requests_with_a_foreign_host_name_are_refused(tmp_path: Path) -> None:
     """Started by hand, so that no `--server.allowedHosts` of the launcher helps."""
     with served(tmp_path) as server:
         evil = f"evil.example:{server.port}"
@@ -437,7 +435,7 @@ def statuses(server: Server, *requests: bytes) -> set[bytes]:
     return found
 
 
-def test_what_cannot_be_read_is_refused_without_a_traceback(guarded: Server, ada: str) -> None:
+def test_malformed_requests_are_refused_without_a_traceback(guarded: Server, ada: str) -> None:
     own = {b"Host": f"127.0.0.1:{guarded.port}".encode(), b"Accept": b"text/html", b"Connection": b"close"}
     requests = [
         b"%s %s HTTP/1.1\r\n%s\r\n" % (method, path, b"".join(b"%s: %s\r\n" % each for each in headers.items()))
@@ -467,7 +465,7 @@ def test_what_cannot_be_read_is_refused_without_a_traceback(guarded: Server, ada
     assert "Traceback" not in guarded.log.read_text()
 
 
-def test_a_client_that_goes_away_before_its_form_has_come_leaves_no_traceback(guarded: Server) -> None:
+def test_a_client_that_disconnects_while_it_sends_the_form_causes_no_traceback(guarded: Server) -> None:
     form = b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nname=a"
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", guarded.port), timeout=60) as client:
@@ -477,7 +475,7 @@ def test_a_client_that_goes_away_before_its_form_has_come_leaves_no_traceback(gu
     assert "Traceback" not in guarded.log.read_text()
 
 
-def test_a_client_that_sends_no_http_at_all_does_not_fill_the_log(guarded: Server) -> None:
+def test_a_client_that_does_not_speak_http_does_not_fill_the_log(guarded: Server) -> None:
     for _ in range(40):
         assert statuses(guarded, b"no request\r\n\r\n") == {b"400"}
     guarded.sign_in(ADA, PASSWORD)
@@ -487,7 +485,7 @@ def test_a_client_that_sends_no_http_at_all_does_not_fill_the_log(guarded: Serve
         assert f"{ADA} signed in from 127.0.0.1" in text
 
 
-def test_the_form_goes_on_to_pages_of_this_server_alone(guarded: Server) -> None:
+def test_the_form_redirects_only_to_pages_of_this_server(guarded: Server) -> None:
     for elsewhere in ELSEWHERE:
         path = f"/signin?next={urllib.parse.quote(elsewhere, safe='')}"
         assert guarded.sign_in(ADA, PASSWORD, path).headers["Location"] == "/"
@@ -495,7 +493,7 @@ def test_the_form_goes_on_to_pages_of_this_server_alone(guarded: Server) -> None
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=a", "text/plain", ""])
-def test_a_form_of_another_kind_is_not_read(guarded: Server, kind: str) -> None:
+def test_a_form_of_another_content_type_is_refused(guarded: Server, kind: str) -> None:
     assert guarded.ask("/signin", "POST", b"--a--", Content_Type=kind).status == 415
 
 
@@ -506,7 +504,7 @@ def test_another_site_cannot_sign_anyone_in_or_out(guarded: Server) -> None:
     assert guarded.ask("/", Cookie=f"{COOKIE}={cookie}").status == 200
 
 
-def test_the_cookie_is_kept_from_scripts_and_other_sites_and_the_form_from_frames(guarded: Server) -> None:
+def test_the_cookie_is_closed_to_scripts_and_other_sites_and_the_form_to_frames(guarded: Server) -> None:
     answer = guarded.sign_in(ADA, PASSWORD)
     attributes = answer.headers["Set-Cookie"].lower()
     assert "httponly" in attributes
@@ -521,19 +519,19 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites_and_the_form_from_frame
     assert "default-src 'none'" in form.headers["Content-Security-Policy"]
 
 
-def test_names_that_a_page_or_a_log_could_misread_are_refused(guarded: Server) -> None:
+def test_names_that_could_inject_into_a_page_or_a_log_are_refused(guarded: Server) -> None:
     for name in ("", "<script>alert(1)</script>", "a\nb", "x" * 65, "`rm`"):
         answer = guarded.sign_in(name, PASSWORD)
         assert answer.status == 422
         assert "<script>" not in answer.text
 
 
-def test_a_form_too_large_or_of_unknown_length_is_not_read(guarded: Server) -> None:
+def test_a_form_that_is_too_large_or_of_unknown_length_is_refused(guarded: Server) -> None:
     assert guarded.sign_in("Ada", "x" * 9000).status == 413
     assert guarded.ask("/signin", "POST", b"").status == 413
 
 
-def test_a_wrong_password_counts_until_the_address_has_to_wait(tmp_path: Path) -> None:
+def test_an_address_must_wait_after_too_many_wrong_passwords(tmp_path: Path) -> None:
     with served(tmp_path, DASHBOARD_PASSWORD_FILE=str(password_file(tmp_path))) as server:
         wrong = [server.sign_in(ADA, f"{PASSWORD} {number}").status for number in range(ATTEMPTS)]
         assert wrong == [401] * ATTEMPTS
@@ -547,7 +545,7 @@ def test_a_wrong_password_counts_until_the_address_has_to_wait(tmp_path: Path) -
         assert PASSWORD not in log
 
 
-def test_an_address_that_a_header_makes_up_is_believed_of_nobody(tmp_path: Path) -> None:
+def test_a_forged_forwarded_address_is_ignored(tmp_path: Path) -> None:
     """Many tries at once, each with another address: few are looked at, and whoever sends no such header comes in."""
     made_up = ["evil", "\x1b[31m192.0.2.9", "2001:db8::1", *(f"192.0.2.{number}" for number in range(147))]
     with served(tmp_path, DASHBOARD_PASSWORD=PASSWORD) as server, ThreadPoolExecutor(50) as pool:
@@ -564,7 +562,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_a_proxy_that_is_named_tells_its_clients_apart(proxied: Server) -> None:
+def test_attempts_behind_a_trusted_proxy_are_counted_per_client(proxied: Server) -> None:
     # The proxy appends the address that it sees to what the client has written.
     wrong = [
         proxied.sign_in(ADA, f"{PASSWORD}!", X_Forwarded_For=f"198.51.100.{number}, 192.0.2.7").status
@@ -575,7 +573,7 @@ def test_a_proxy_that_is_named_tells_its_clients_apart(proxied: Server) -> None:
     assert proxied.log.read_text().count("a wrong password from 192.0.2.7\n") == ATTEMPTS
 
 
-def test_behind_a_proxy_with_tls_its_own_pages_are_known_by_its_header_or_by_dashboard_url(proxied: Server) -> None:
+def test_behind_a_tls_proxy_the_own_origin_comes_from_its_header_or_dashboard_url(proxied: Server) -> None:
     outside = {"Host": "derm.example", "Origin": "https://derm.example"}
     assert proxied.sign_in(ADA, PASSWORD, **outside).status == 403
     assert proxied.sign_in(ADA, PASSWORD, **outside, X_Forwarded_Proto="https").status == 303
@@ -583,7 +581,7 @@ def test_behind_a_proxy_with_tls_its_own_pages_are_known_by_its_header_or_by_das
     assert proxied.sign_in(ADA, PASSWORD, Host="inside:1", Origin="http://other.example").status == 403
 
 
-def test_who_tried_least_goes_first_and_of_those_who_came_last() -> None:
+def test_the_login_queue_serves_fewest_attempts_first_and_then_the_newest() -> None:
     async def served_in_order() -> list[str]:
         line, order = Line(), []
 
@@ -606,7 +604,7 @@ def test_who_tried_least_goes_first_and_of_those_who_came_last() -> None:
     assert asyncio.run(served_in_order()) == ["d", "c", "b", "a", "free again"]
 
 
-def test_a_turn_that_its_owner_does_not_live_to_see_goes_to_the_next() -> None:
+def test_a_cancelled_waiter_passes_its_turn_to_the_next() -> None:
     async def goes_on() -> bool:
         line = Line()
         async with line.turn(1):
@@ -620,7 +618,7 @@ def test_a_turn_that_its_owner_does_not_live_to_see_goes_to_the_next() -> None:
     assert asyncio.run(goes_on())
 
 
-def test_many_addresses_together_have_a_pace_that_does_not_hold_up_who_was_right_before() -> None:
+def test_the_limit_for_all_addresses_together_does_not_delay_known_users() -> None:
     attempts = Attempts()
     assert attempts.wait("192.0.2.1", now=0) == 0
     attempts.forget("192.0.2.1")
@@ -633,7 +631,7 @@ def test_many_addresses_together_have_a_pace_that_does_not_hold_up_who_was_right
     assert attempts.wait("203.0.113.2", now=1 + PACE) == 0, "a right password takes nothing off the others"
 
 
-def test_what_is_remembered_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_addresses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dashboard.access.login.REMEMBERED", 10)
     attempts = Attempts()
     for number in range(200):
@@ -648,7 +646,7 @@ def password_file(folder: Path) -> Path:
     return file
 
 
-def test_attempts_are_counted_by_address_and_forgotten_in_time() -> None:
+def test_attempts_are_counted_per_address_and_expire() -> None:
     attempts = Attempts()
     assert [attempts.wait("192.0.2.1", now=number) for number in range(ATTEMPTS)] == [0.0] * ATTEMPTS
     assert attempts.wait("192.0.2.1", now=10) == WINDOW - 10
@@ -659,14 +657,14 @@ def test_attempts_are_counted_by_address_and_forgotten_in_time() -> None:
     assert attempts.wait("192.0.2.1", now=WINDOW + 0.6) == 0
 
 
-def test_one_client_cannot_take_many_addresses_of_its_ipv6_network() -> None:
+def test_all_addresses_of_one_ipv6_network_count_as_one_client() -> None:
     assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9") != network_of("2001:db8:1:3::1")
     assert network_of("192.0.2.1") != network_of("192.0.2.2")
     assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") != network_of("::ffff:192.0.2.2")
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "ÄÖÜ:$ß µ 密码 \x00", " " * 12, "scrypt:1:2:3:4", "argon2id:v=19:x"])
-def test_a_hash_survives_its_text_and_holds_no_password(password: str) -> None:
+def test_a_hash_can_be_parsed_from_its_text_and_does_not_contain_the_password(password: str) -> None:
     known = PasswordHash.of(password)
     again = PasswordHash.parse(str(known))
     assert again == known
@@ -675,7 +673,7 @@ def test_a_hash_survives_its_text_and_holds_no_password(password: str) -> None:
     assert password not in str(known) + repr(known)
 
 
-def test_a_hash_of_an_earlier_version_still_opens(tmp_path: Path) -> None:
+def test_a_hash_of_an_earlier_version_still_verifies_the_password(tmp_path: Path) -> None:
     salt = b"0123456789abcdef"
     digest = hashlib.scrypt(PASSWORD.encode(), salt=salt, n=2**15, r=8, p=1, maxmem=2**27, dklen=32)
     old = ":".join(["scrypt:32768:8:1", *(base64.urlsafe_b64encode(part).decode() for part in (salt, digest))])
@@ -685,7 +683,7 @@ def test_a_hash_of_an_earlier_version_still_opens(tmp_path: Path) -> None:
     assert not known.fits(PASSWORD + "x")
 
 
-def test_a_new_hash_is_argon2id_as_other_programs_read_it() -> None:
+def test_a_new_hash_is_argon2id_that_other_programs_can_verify() -> None:
     text = str(PasswordHash.of(PASSWORD))
     assert text.startswith("argon2id:v=19:m=65536,t=3,p=4:")
     assert "$" not in text, "Compose files and shells would replace it"
@@ -709,17 +707,17 @@ def test_two_hashes_of_one_password_differ() -> None:
         ({"DASHBOARD_PASSWORD_FILE": "/nowhere/at/all"}, "No such file"),
     ],
 )
-def test_a_password_that_cannot_be_meant_is_refused_in_a_sentence(environment: dict[str, str], reason: str) -> None:
+def test_an_invalid_password_setting_is_refused_with_the_reason(environment: dict[str, str], reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
         access(environment)
 
 
-def test_a_password_beside_an_openid_provider_is_refused() -> None:
+def test_a_password_together_with_an_openid_provider_is_refused() -> None:
     with pytest.raises(SpecError, match="got both"):
         access({"DASHBOARD_PASSWORD": PASSWORD}, oidc=True)
 
 
-def test_sessions_end_by_time_and_by_signing_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_ends_when_it_expires_or_is_signed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = access({"DATA_DIR": str(tmp_path), "DASHBOARD_PASSWORD": PASSWORD})
     assert stat.S_IMODE((tmp_path / "dashboard-key").stat().st_mode) == 0o600
     cookie = known.cookie(ADA)
@@ -738,7 +736,7 @@ def test_sessions_end_by_time_and_by_signing_out(tmp_path: Path, monkeypatch: py
     assert known.session(fresh) is None
 
 
-def test_the_form_leads_only_to_pages_of_this_server() -> None:
+def test_own_path_accepts_only_paths_of_this_server() -> None:
     assert own_path("/sweeps?run=a#b") == "/sweeps?run=a#b"
     for elsewhere in ELSEWHERE:
         assert own_path(elsewhere) == "/"
@@ -760,7 +758,7 @@ def test_any_other_address_needs_a_login(host: str | None, tmp_path: Path) -> No
     assert access(NOTHING, oidc=True).refusal(host) is None
 
 
-def test_the_launcher_refuses_an_address_that_others_reach_without_a_login(
+def test_the_launcher_refuses_a_public_address_without_a_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
@@ -768,9 +766,7 @@ def test_the_launcher_refuses_an_address_that_others_reach_without_a_login(
     assert "Set DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE" in capsys.readouterr().err
 
 
-def test_without_a_login_only_this_machines_names_are_answered_and_with_one_a_proxys_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_launcher_limits_host_names_only_without_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def command() -> tuple[str, ...]:
         return launcher.dashboard_program(Settings(tmp_path, (tmp_path,)), launcher.parse([])).command
 
@@ -780,7 +776,7 @@ def test_without_a_login_only_this_machines_names_are_answered_and_with_one_a_pr
     assert "--server.allowedHosts" not in command()
 
 
-def test_a_server_that_listens_where_others_reach_it_serves_a_refusal_and_nothing_else(tmp_path: Path) -> None:
+def test_a_server_on_a_public_address_without_a_login_serves_only_a_refusal(tmp_path: Path) -> None:
     # 127.1 is 127.0.0.1, but not an address that the guard knows as this machine's own.
     with served(tmp_path, "--server.address=127.1") as server:
         for path in ("/", "/sweeps", "/signin", "/media/a.png"):
@@ -790,9 +786,7 @@ def test_a_server_that_listens_where_others_reach_it_serves_a_refusal_and_nothin
             pass
 
 
-def test_a_page_without_its_guard_shows_a_refusal_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_without_its_guard_shows_only_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setattr(access_module.st, "get_option", lambda name: "0.0.0.0")
     page = AppTest.from_file(str(ROOT / "dashboard" / "app.py"), default_timeout=60).run()
@@ -808,7 +802,7 @@ def test_a_page_without_its_guard_shows_a_refusal_and_nothing_else(
 # -- who submitted what ----------------------------------------------------------------------------------------
 
 
-def test_what_a_page_submits_is_recorded_under_whoever_is_signed_in(
+def test_a_submitted_run_records_the_signed_in_user(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = load_dataset(write_images(tmp_path / "moles", 2))
@@ -823,14 +817,16 @@ def test_what_a_page_submits_is_recorded_under_whoever_is_signed_in(
     assert Queues(settings).log(run)[-1].endswith(f"cancelled by {ADA}")
 
 
-def test_nothing_is_submitted_once_a_session_has_ended(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_can_be_submitted_after_the_session_has_ended(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
     monkeypatch.setattr(access_module, "current_user", lambda: None)
     with pytest.raises(QueueUnavailable, match="signed in"):
         data.queues()
 
 
-def test_without_a_login_this_machines_user_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_login_the_user_of_the_machine_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     assert access_module.current_user() == Queues(Settings(tmp_path, (tmp_path,))).user
     assert "@" in str(access_module.current_user())
@@ -839,7 +835,7 @@ def test_without_a_login_this_machines_user_is_recorded(tmp_path: Path, monkeypa
 # -- OpenID Connect --------------------------------------------------------------------------------------------
 
 
-def test_only_users_who_are_named_and_whose_address_is_verified_come_in() -> None:
+def test_only_listed_users_with_a_verified_address_are_admitted() -> None:
     everyone = access(NOTHING, oidc=True)
     named = access({"DASHBOARD_USERS": "ada@lovelace.example, @clinic.example"}, oidc=True)
     assert everyone.login is Login.OIDC
@@ -852,7 +848,7 @@ def test_only_users_who_are_named_and_whose_address_is_verified_come_in() -> Non
         assert not named.admits(other, verified=True)
 
 
-def test_an_openid_session_that_was_signed_out_is_worthless_also_as_a_copy_and_after_a_restart(tmp_path: Path) -> None:
+def test_a_signed_out_openid_session_is_refused_as_a_copy_and_after_a_restart(tmp_path: Path) -> None:
     """Streamlit only asks the browser to forget the cookie."""
     secrets = tmp_path / "secrets.toml"
     with reserved_port() as unused:
@@ -902,7 +898,7 @@ def test_an_openid_session_that_was_signed_out_is_worthless_also_as_a_copy_and_a
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_an_openid_providers_user_signs_in_and_is_known_by_the_address(tmp_path: Path) -> None:
+def test_a_user_of_an_openid_provider_signs_in_and_is_shown_by_address(tmp_path: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         pytest.skip("no browser: expected chromium or google-chrome on the path")

@@ -155,7 +155,7 @@ def lab(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     made.redis.close()
 
 
-def test_a_study_submits_each_run_once_as_soon_as_what_it_needs_is_there(lab: Lab) -> None:
+def test_a_study_submits_each_run_once_when_the_runs_it_needs_have_finished(lab: Lab) -> None:
     study = lab.submit()
     assert [run.kind for run in lab.runs()] == ["svd-sweep", "train"]
     lab.record()
@@ -172,7 +172,7 @@ def test_a_study_submits_each_run_once_as_soon_as_what_it_needs_is_there(lab: La
     assert len(lab.runs()) == len(plan(SPEC))
 
 
-def test_an_equal_study_under_way_is_given_back(lab: Lab) -> None:
+def test_submitting_an_equal_study_returns_the_one_under_way(lab: Lab) -> None:
     study = lab.submit()
     assert lab.submit() == study
     lab.redis.delete(*lab.redis.keys("dermslim:study-spec:*"))
@@ -180,7 +180,7 @@ def test_an_equal_study_under_way_is_given_back(lab: Lab) -> None:
     assert lab.submit(SPEC.replace(seeds=(2,))) != study
 
 
-def test_runs_that_exist_already_are_taken_and_not_measured_again(lab: Lab) -> None:
+def test_a_study_uses_runs_that_exist_already(lab: Lab) -> None:
     first = lab.submit()
     lab.end_all()
     lab.redis.delete(*lab.redis.keys("dermslim:study-spec:*"))
@@ -209,7 +209,7 @@ POINTS: dict[str, tuple[Any, str, bool]] = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_study_goes_on_wherever_its_record_worker_was_killed(
+def test_a_study_continues_wherever_its_record_worker_was_killed(
     lab: Lab, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, name, before = POINTS[point]
@@ -245,7 +245,7 @@ def test_a_study_goes_on_wherever_its_record_worker_was_killed(
     assert lab.state(study).status == "running"
 
 
-def test_a_failed_run_holds_up_what_needs_it_and_resuming_retries_it(lab: Lab) -> None:
+def test_a_failed_run_blocks_the_runs_that_need_it_until_resuming_retries_it(lab: Lab) -> None:
     study = lab.submit()
     lab.end("svd-sweep", error="disk full")
     assert lab.state(study).status == "running"
@@ -268,7 +268,7 @@ def test_a_failed_run_holds_up_what_needs_it_and_resuming_retries_it(lab: Lab) -
 
 
 @pytest.mark.slow
-def test_a_cancelled_study_ends_its_runs_submits_nothing_more_and_can_be_resumed(lab: Lab) -> None:
+def test_a_cancelled_study_cancels_its_runs_and_can_be_resumed(lab: Lab) -> None:
     study = lab.submit()
     lab.end("svd-sweep")
     cancel_study(lab.queues, study)
@@ -289,7 +289,7 @@ def test_a_cancelled_study_ends_its_runs_submits_nothing_more_and_can_be_resumed
 
 
 @pytest.mark.slow
-def test_a_suspended_study_begins_no_training_while_measuring_goes_on(lab: Lab) -> None:
+def test_a_suspended_study_starts_no_training_but_continues_to_measure(lab: Lab) -> None:
     study = lab.submit()
     suspend_study(lab.queues, study)
     assert lab.state(study).status == "suspended"
@@ -311,7 +311,7 @@ def test_a_suspended_study_begins_no_training_while_measuring_goes_on(lab: Lab) 
     assert lab.state(study).status == FINISHED
 
 
-def test_trainings_keep_their_order_through_a_suspension_and_a_change_of_priority(lab: Lab) -> None:
+def test_trainings_keep_their_order_when_suspended_and_reprioritized(lab: Lab) -> None:
     study = lab.submit(SPEC.replace(seeds=(1, 2, 3)))
     order = lab.redis.lrange("rq:queue:train", 0, -1)
     assert len(order) == 3
@@ -323,7 +323,7 @@ def test_trainings_keep_their_order_through_a_suspension_and_a_change_of_priorit
     assert lab.redis.lrange("rq:queue:train-high", 0, -1) == order
 
 
-def test_nothing_of_a_study_starts_before_its_hour_unless_it_is_told_to(lab: Lab) -> None:
+def test_a_scheduled_study_starts_early_only_when_it_is_resumed(lab: Lab) -> None:
     hour = datetime.now(UTC) + timedelta(hours=8)
     study = lab.submit(start_after=hour)
     assert lab.runs() == []
@@ -334,7 +334,7 @@ def test_nothing_of_a_study_starts_before_its_hour_unless_it_is_told_to(lab: Lab
     assert len(lab.runs()) == 2
 
 
-def test_a_study_starts_by_itself_once_its_hour_has_come(lab: Lab) -> None:
+def test_a_scheduled_study_starts_by_itself_at_its_time(lab: Lab) -> None:
     study = lab.submit(start_after=datetime.now(UTC) + timedelta(seconds=0.5))
     time.sleep(0.6)
     lab.record()
@@ -342,7 +342,7 @@ def test_a_study_starts_by_itself_once_its_hour_has_come(lab: Lab) -> None:
     assert len(lab.runs()) == 2
 
 
-def test_the_priority_holds_for_trainings_under_way_and_to_come(lab: Lab) -> None:
+def test_the_priority_applies_to_queued_and_later_trainings(lab: Lab) -> None:
     study = lab.submit(priority="low")
     (training,) = lab.runs("train")
     assert lab.redis.llen("rq:queue:train-low") == 1
@@ -359,7 +359,7 @@ def test_the_priority_holds_for_trainings_under_way_and_to_come(lab: Lab) -> Non
         lab.submit(SPEC.replace(seeds=(3,)), priority="urgent")
 
 
-def test_a_data_set_that_is_gone_fails_the_study_and_once_it_is_back_it_goes_on(lab: Lab) -> None:
+def test_a_removed_data_set_fails_the_study_which_continues_when_it_is_back(lab: Lab) -> None:
     study = submit_study(lab.queues, SPEC, lab.dataset)
     lab.store.remove_dataset("moles")
     lab.record()
@@ -378,7 +378,7 @@ def test_a_data_set_that_is_gone_fails_the_study_and_once_it_is_back_it_goes_on(
     assert lab.state(study).error is None
 
 
-def test_a_k_of_ones_own_replaces_the_rules_when_resuming(lab: Lab) -> None:
+def test_a_given_k_replaces_the_rules_when_resuming(lab: Lab) -> None:
     study = lab.submit(SPEC.replace(rule="budget", codec="png", quality=None))
     lab.end("svd-sweep")
     lab.end("train")
@@ -396,7 +396,7 @@ def test_a_k_of_ones_own_replaces_the_rules_when_resuming(lab: Lab) -> None:
     assert lab.state(study).status == FINISHED
 
 
-def test_a_study_that_no_version_understands_ends_with_the_reason_and_stops_no_other(lab: Lab) -> None:
+def test_a_study_with_an_unknown_setting_fails_with_the_reason_and_does_not_stop_others(lab: Lab) -> None:
     spec = json.dumps(SPEC.to_dict() | {"colour": "red"})
     values = {"study": "article-0", "kind": "article", "dataset": "moles", "spec": spec}
     lab.store.record_study({**values, "submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})
@@ -414,7 +414,7 @@ def test_unknown_studies_are_refused(lab: Lab) -> None:
     assert study_state(lab.queues, "article-9") is None
 
 
-def test_the_estimate_sums_what_is_known_and_names_what_is_not(lab: Lab) -> None:
+def test_the_estimate_sums_the_known_stages_and_names_the_unknown_ones(lab: Lab) -> None:
     spec = SPEC.replace(seeds=(1, 2))
     nothing = estimate_study(lab.queues, spec, lab.dataset, plan(spec))
     assert nothing.seconds is None
@@ -513,7 +513,7 @@ def test_the_commands_submit_list_and_change_studies(lab: Lab, capsys: pytest.Ca
     assert "got article-9" in capsys.readouterr().err
 
 
-def test_presets_set_their_overrides_unless_a_size_is_asked_for(lab: Lab) -> None:
+def test_presets_set_their_overrides_unless_a_size_is_given(lab: Lab) -> None:
     def spec(*words: str) -> ArticleSpec:
         options = build_parser().parse_args(["article", "moles", "--preset", "quick", *words])
         return spec_of(options, lab.dataset, [LENET5])
@@ -534,7 +534,7 @@ def test_presets_set_their_overrides_unless_a_size_is_asked_for(lab: Lab) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_whole_study_finishes_with_real_workers_though_the_record_worker_is_killed(settings: Settings) -> None:
+def test_a_whole_study_finishes_with_real_workers_when_the_record_worker_is_killed(settings: Settings) -> None:
     folder = settings.data_roots[-1] / "moles"
     for number, label in enumerate(LABELS):
         write_images(folder / label, 14, height=24, width=32, seed=number)
