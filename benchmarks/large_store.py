@@ -18,11 +18,11 @@ from core.compression.results import RunResults, run_results
 from core.compression.specs import DEFAULT_KS, SweepSpec
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES
+from core.predictions.classification import classify
 from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store
 from core.training.algorithm2 import Stop
-from core.training.classification import classify
 from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, TrainSpec
 from core.training.steps import STEP_FIGURES, described, first_state, judged, next_training

@@ -19,11 +19,11 @@ from core.compression.specs import MeasuringSpec, variants
 from core.data.datasets import Dataset, Record
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
+from core.predictions.classification import Classification, classify
 from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store
 from core.training.algorithm2 import Step
-from core.training.classification import Classification, classify
 from core.training.specs import TEST, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from core.training.steps import STEP_FIGURES, described, first_state, judged, next_training
 

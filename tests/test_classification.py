@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.errors import SpecError
 from core.networks.architectures import CLASSES
-from core.training.classification import FIGURES, LESIONS, Classification, classify
+from core.predictions.classification import FIGURES, LESIONS, Classification, classify
 from core.training.specs import CRITERIA
 
 N = len(CLASSES)

@@ -17,11 +17,11 @@ from streamlit.testing.v1 import AppTest
 from core.data.datasets import Dataset, Record
 from core.data.splits import SPLITS
 from core.networks.architectures import NETWORKS
+from core.predictions.classification import FIGURES
 from core.runs import Live, Status
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.algorithm2 import Step
-from core.training.classification import FIGURES
 from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
 from core.training.steps import described, failed, first_state, judged, next_training

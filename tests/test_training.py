@@ -22,8 +22,8 @@ from core.data.splits import Split, Targets, epoch_indices, split_records
 from core.errors import SpecError
 from core.networks.architectures import LENET5
 from core.networks.pruning import prune
+from core.predictions.classification import classify
 from core.training import loop as training
-from core.training.classification import classify
 from core.training.loop import EpochResult, TrainingError, TrainingProtocol, augment, evaluate, train, training_batches
 from core.training.specs import CRITERIA, PRESETS, Baseline
 

@@ -16,11 +16,11 @@ import recorded
 from core.data.splits import SPLITS
 from core.errors import StoreError
 from core.networks.architectures import NETWORKS
+from core.predictions.classification import FIGURES
 from core.runs import Run
 from core.store.measurements import Store
 from core.store.trainings import STEP_COLUMNS
 from core.training.algorithm2 import Step
-from core.training.classification import FIGURES
 from core.training.results import EpochResult, StepResult
 from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
 from core.training.steps import described, failed, first_state, next_training

@@ -39,9 +39,9 @@ from core.errors import DermSlimError, SpecError
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.keras_models import build_model
+from core.predictions.classification import Classification, classify
 from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING
-from core.training.classification import Classification, classify
 from core.training.results import EpochResult, TrainingError
 from core.training.specs import TRAINING, VALIDATION, Baseline, TrainingProtocol, article_baseline
 

@@ -47,7 +47,7 @@ class StepResult:
     file with it. epochs: trained; kept_epoch: whose weights are kept. seconds: epochs and evaluation; epoch_seconds:
     mean of an epoch with validation; images_per_second: mean in training. peak_memory: bytes, this process's largest.
     figures: percent by name, `STEP_FIGURES`, None where undefined. classification: by split, see
-    `core.training.classification.Classification.to_dict`.
+    `core.predictions.classification.Classification.to_dict`.
     """
 
     step: int

@@ -39,8 +39,8 @@ from core.networks.architectures import NetworkSpec
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.costs import network_cost
 from core.networks.pruning import iterations
+from core.predictions.classification import FIGURES
 from core.training.algorithm2 import State, Step, Stop, next_step, record, start
-from core.training.classification import FIGURES
 from core.training.results import EpochResult, StepResult, TrainingError
 from core.training.specs import PruneTrainSpec, Rules, TrainSpec
 

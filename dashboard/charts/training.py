@@ -190,7 +190,7 @@ def _heatmap(values: list[list[float]], theme: str | None) -> go.Heatmap:
 def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None = None) -> go.Figure:
     """Draw a set's confusion matrix: one row per true class, one column per predicted class; colour: share of the row.
 
-    matrix: images, as `core.training.classification` counts them.
+    matrix: images, as `core.predictions.classification` counts them.
     """
     images = sum(map(sum, matrix))
     figure = titled_figure(f"{name}, {images:,} images", theme)

@@ -10,8 +10,8 @@ import streamlit as st
 
 from core.data.splits import SPLITS
 from core.errors import QueueUnavailable
+from core.predictions.classification import FIGURES
 from core.runs import Run
-from core.training.classification import FIGURES
 from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
 from dashboard import data, words
 from dashboard.charts import training as training_charts
