@@ -270,7 +270,7 @@ CREATE TABLE IF NOT EXISTS steps (                -- a training: core/training/s
     worker VARCHAR,
     started_at TIMESTAMPTZ NOT NULL,
     finished_at TIMESTAMPTZ,
-    train_accuracy DOUBLE,          -- the kept weights on the training split, each image once; core/training/classification.py
+    train_accuracy DOUBLE,          -- the kept weights on the training split, each image once; core/predictions/classification.py
     train_precision DOUBLE,
     train_recall DOUBLE,
     train_macro_precision DOUBLE,
