@@ -34,7 +34,7 @@ from core.compression.measure import measure
 from core.compression.metrics import Original, warm_up
 from core.compression.specs import SweepSpec
 from core.compression.svd import decompose
-from core.data.datasets import Record
+from core.data.datasets import DatasetImage
 from core.data.images import decode, encode, probe
 
 KS = (100, 200, 300, 350, 400, 450)
@@ -81,7 +81,7 @@ def measure_here(path: Path) -> tuple[dict[str, object], ...]:
     """Return the rows of one file as a worker measures them."""
     data = path.read_bytes()
     size = probe(data)
-    record = Record(path.stem, path.name, len(data), size.height, size.width, hashlib.sha256(data).hexdigest())
+    record = DatasetImage(path.stem, path.name, len(data), size.height, size.width, hashlib.sha256(data).hexdigest())
     result = measure(record, path.parent, SweepSpec(dataset="benchmark", ks=KS))
     if result.reason:
         raise SystemExit(f"{path}: {result.reason}")

@@ -21,7 +21,7 @@ from core.compression.optimal_k import arrivals as arrivals_of
 from core.compression.rivals import rivals_sentences as rivals_in_words
 from core.compression.verification import Verification
 from core.data import dataset_tables
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import Targets, reached, split_records
 from core.errors import DermSlimError, QueueUnavailable
 from core.estimates import Estimate
@@ -115,12 +115,12 @@ def dataset(name: str) -> Dataset | None:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _records(database: str, name: str, fingerprint: str, registered_at: str) -> dict[str, Record]:
+def _records(database: str, name: str, fingerprint: str, registered_at: str) -> dict[str, DatasetImage]:
     found = _dataset(database, name, fingerprint, registered_at)
     return {record.image_id: record for record in found.records} if found else {}
 
 
-def records(name: str) -> dict[str, Record]:
+def records(name: str) -> dict[str, DatasetImage]:
     """Return a registered data set's records by image id."""
     row = datasets()
     row = row[row["name"] == name]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.compression.measure import METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, measure, new_names
 from core.compression.specs import MeasuringSpec
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.names import refuse_inside
 from core.errors import DermSlimError, SpecError
 from core.files.exports import TABLES, CsvRows, check_ending, write_table
@@ -33,7 +33,7 @@ WHOLE_COLUMNS = tuple(name for name in EXPORT_COLUMNS if name not in (*METRIC_CO
 
 
 def measure_all(
-    dataset: Dataset, records: Sequence[Record], spec: MeasuringSpec, *, workers: int, output: Path | None = None
+    dataset: Dataset, records: Sequence[DatasetImage], spec: MeasuringSpec, *, workers: int, output: Path | None = None
 ) -> Iterator[ImageResult]:
     """Yield each image's result in order, measured by `workers` processes (1: by this one)."""
     one = partial(_measured, root=dataset.root, spec=spec, output=output)
@@ -55,7 +55,9 @@ def measure_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _measured(task: tuple[Record, str | None], root: Path, spec: MeasuringSpec, output: Path | None) -> ImageResult:
+def _measured(
+    task: tuple[DatasetImage, str | None], root: Path, spec: MeasuringSpec, output: Path | None
+) -> ImageResult:
     record, name = task
     return measure(record, root, spec, output, name)
 

@@ -14,7 +14,7 @@ from rq import Retry, get_current_job
 from core.compression.measure import ImageResult, measure
 from core.compression.specs import MeasuringSpec, measuring_spec_from_dict
 from core.compression.verification import measure_again
-from core.data.datasets import Record
+from core.data.datasets import DatasetImage
 from core.data.folders import images_here
 from core.errors import NotOnThisHost, TakenOver
 from core.settings import Settings
@@ -42,7 +42,7 @@ def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: A
     live = claim.live
     if (told := told or _told(live, chunk)) == {}:
         return None
-    chosen = [Record(**each) for each in told["records"]]
+    chosen = [DatasetImage(**each) for each in told["records"]]
     unreachable = ""
     try:
         folder = images_here(Path(told["root"]), settings)
@@ -104,7 +104,7 @@ def check_images(
         if again := left_to_others(job, live, str(reason)):
             return again
         raise
-    chosen = [Record(**each) for each in records]
+    chosen = [DatasetImage(**each) for each in records]
     rows = [
         {"image_id": record.image_id, "worker": worker_name(), **row}
         for record in chosen
@@ -130,7 +130,7 @@ def _told(live: LiveRun, chunk: int | None) -> dict[str, Any]:
     return {"spec": json.loads(facts.spec), "root": facts.root, "output": facts.output, **json.loads(text)}
 
 
-def _parts(results: Iterator[ImageResult], records: Sequence[Record]) -> Iterator[list[ImageResult]]:
+def _parts(results: Iterator[ImageResult], records: Sequence[DatasetImage]) -> Iterator[list[ImageResult]]:
     """Gather the results of images that take a moment; what has taken longer, or stands before a large image, goes.
 
     The process may be ended at a large image when the run is cancelled, and what it has measured stays.
@@ -146,7 +146,7 @@ def _parts(results: Iterator[ImageResult], records: Sequence[Record]) -> Iterato
         yield part
 
 
-def _given_up(claim: Claim, record: Record, reason: str) -> ImageResult:
+def _given_up(claim: Claim, record: DatasetImage, reason: str) -> ImageResult:
     claim.end_image(record.image_id, failed=True)
     return ImageResult(record.image_id, "failed", reason, 0.0)
 
@@ -155,7 +155,7 @@ def _measured(
     claim: Claim,
     spec: MeasuringSpec,
     root: Path,
-    records: Sequence[Record],
+    records: Sequence[DatasetImage],
     output: Path | None,
     names: Mapping[str, str],
 ) -> Iterator[ImageResult]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.compression.measure import new_names
 from core.compression.specs import MeasuringSpec, ReconstructSpec, variants
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
 from core.estimates import Estimate, measuring_estimate, training_estimate
 from core.runs import RunSpec
@@ -101,10 +101,10 @@ class Measuring(RunKind):
             raise SpecError(f"expected a run with images left to measure; {run_id} has measured all {len(done)}")
         return self._work(missing, done)
 
-    def _sample(self) -> Sequence[Record]:
+    def _sample(self) -> Sequence[DatasetImage]:
         return self.dataset.sample(self.spec.sample_size, self.spec.seed)
 
-    def _work(self, records: Sequence[Record], done: frozenset[str]) -> Work:
+    def _work(self, records: Sequence[DatasetImage], done: frozenset[str]) -> Work:
         names, chunks = new_names(self.dataset, self.spec), list(_chunks(records))
         jobs = {}
         for number, chunk in enumerate(chunks):
@@ -194,7 +194,7 @@ def run_kind(spec: RunSpec, dataset: Dataset, settings: Settings) -> RunKind:
     return (Reconstructing if isinstance(spec, ReconstructSpec) else Measuring)(spec, dataset, settings)
 
 
-def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+def _chunks(records: Sequence[DatasetImage]) -> Iterator[Sequence[DatasetImage]]:
     """Split images into jobs of like size: fewer a job where they are large or few."""
     if not records:
         return
@@ -204,7 +204,7 @@ def _chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
         yield records[start : start + max(1, size)]
 
 
-def _timeout(chunk: Sequence[Record], rows: int) -> int:
+def _timeout(chunk: Sequence[DatasetImage], rows: int) -> int:
     """Return seconds that a chunk may take: some hundred times what it takes on an ordinary core."""
     cost = sum((record.height * record.width / PIXELS) ** 1.5 for record in chunk)
     return int(300 + 10 * cost * max(rows, 1))

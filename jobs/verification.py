@@ -14,7 +14,7 @@ from rq.serializers import JSONSerializer
 
 from core.compression.specs import MeasuringSpec
 from core.compression.verification import IMAGES, chosen
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
 from core.runs import Run
 from jobs.connection import SVD, Connection, queue
@@ -61,7 +61,7 @@ def submit(queues: Queues, run_id: str, images: int = IMAGES) -> list[str]:
     return [job.job_id for job in jobs]
 
 
-def images_to_check(queues: Queues, run_id: str, images: int) -> tuple[Run, MeasuringSpec, Dataset, list[Record]]:
+def images_to_check(queues: Queues, run_id: str, images: int) -> tuple[Run, MeasuringSpec, Dataset, list[DatasetImage]]:
     """Return a finished run, its spec, its data set and so many of its images. SpecError where there are none."""
     run = queues.store.run(run_id)
     if run is None or run.trains:

@@ -16,7 +16,7 @@ import duckdb
 from core.compression.measure import MEASUREMENT_COLUMNS, Chunk, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, variants
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.predictions.classification import Classification, classify
@@ -170,5 +170,5 @@ def record_measured(
 
 
 def record_reconstruction(store: Store, name: str, source: str, settings: str) -> None:
-    record = Record("a", "a.jpg", 1, 450, 600, "0" * 64)
+    record = DatasetImage("a", "a.jpg", 1, 450, 600, "0" * 64)
     store.record_dataset(Dataset(name, Path("/images"), "plain", (record,), source=source, settings=settings), START)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from benchmarks.processes import Process
 from core.data import images
-from core.data.datasets import Dataset, Record, load_dataset
+from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.data.training_arrays import (
     ABOUT_NAME,
     PIXELS_NAME,
@@ -225,8 +225,8 @@ def test_a_killed_process_leaves_no_half_made_array_and_the_next_one_makes_it(da
 # Metadata
 
 
-def patient(age: float | None = None, sex: str | None = None, localization: str | None = None) -> Record:
-    return Record("i", "i.jpg", 1, 1, 1, "0", age=age, sex=sex, localization=localization)
+def patient(age: float | None = None, sex: str | None = None, localization: str | None = None) -> DatasetImage:
+    return DatasetImage("i", "i.jpg", 1, 1, 1, "0", age=age, sex=sex, localization=localization)
 
 
 patients = st.builds(
@@ -273,7 +273,9 @@ def test_equal_ages_stay_finite() -> None:
 @settings(deadline=None)
 @example([patient(0.0), patient(3.6e-61)], [patient(1.0)])
 @given(st.lists(patients, min_size=1, max_size=40), st.lists(patients, max_size=10))
-def test_an_encoding_survives_json_and_standardises_training(training: list[Record], others: list[Record]) -> None:
+def test_an_encoding_survives_json_and_standardises_training(
+    training: list[DatasetImage], others: list[DatasetImage]
+) -> None:
     encoding = fit_metadata(training)
     again = MetadataEncoding.from_dict(json.loads(json.dumps(encoding.to_dict())))
     assert again == encoding

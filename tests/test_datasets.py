@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.data import dataset_tables, folders
-from core.data.datasets import Record, load_dataset, write_metadata
+from core.data.datasets import DatasetImage, load_dataset, write_metadata
 from core.data.metadata import HAM10000_COLUMNS, LABEL_OF_DX, NO_FILE, LeftOut
 from core.errors import DatasetError, SpecError
 
@@ -59,7 +59,7 @@ def test_a_ham10000_folder_is_read_whole(ham):
     assert (dataset.name, dataset.root, dataset.layout, dataset.synthetic) == ("ham", ham, "ham10000", False)
     assert dataset.left_out == ()
     data = (ham / "HAM10000_images_part_1" / "ISIC_1.jpg").read_bytes()
-    assert dataset.records[0] == Record(
+    assert dataset.records[0] == DatasetImage(
         image_id="ISIC_1",
         path="HAM10000_images_part_1/ISIC_1.jpg",
         bytes=len(data),

@@ -20,7 +20,7 @@ from test_specs import whole
 
 from core.article.plan import ArticleSpec, Override
 from core.compression.specs import MetricParameters, ResizeSpec, SweepSpec
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, CUSTOM2, LENET5
@@ -153,7 +153,7 @@ def app_of(spec: Any) -> Callable[[], None]:
 def labelled(name: str) -> Dataset:
     """Four classes of twelve images, two of each lesion."""
     records = tuple(
-        Record(f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}")
+        DatasetImage(f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}")
         for label in sorted(CLASSES)
         for n in range(12)
     )  # fmt: skip

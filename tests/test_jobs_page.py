@@ -14,7 +14,7 @@ from pages import APP
 from recorded import new_run
 from streamlit.testing.v1 import AppTest
 
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import SPLITS
 from core.networks.architectures import NETWORKS
 from core.predictions.classification import FIGURES
@@ -41,7 +41,7 @@ OpenPage = Callable[..., AppTest]
 
 def dataset(folder: Path) -> Dataset:
     labels = ("melanoma", "nevus", "non_melanoma", "negative")
-    records = tuple(Record(f"{i:03}", f"{i:03}.png", 1, 40, 56, f"{i}", labels[i % 4]) for i in range(48))
+    records = tuple(DatasetImage(f"{i:03}", f"{i:03}.png", 1, 40, 56, f"{i}", labels[i % 4]) for i in range(48))
     return Dataset(NAME, folder, "class_folders", records, (), synthetic=True)
 
 

@@ -22,7 +22,7 @@ from recorded import record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
 from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
-from core.data.datasets import Dataset, Record, load_dataset
+from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.networks.architectures import LENET5
 from core.networks.costs import curve_table, layer_table
 from core.networks.fits import fit_curves
@@ -257,7 +257,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     read = load_dataset(folder / "images", name="read")
     for name in (HOSTILE, " outer ", "outer"):
         store.record_dataset(replace(read, name=name), NOW)  # names that a store may have from before names were tested
-    made = Record("a", "a.png", 1, 40, 56, "0" * 64)
+    made = DatasetImage("a", "a.png", 1, 40, 56, "0" * 64)
     store.record_dataset(
         Dataset(f"{HOSTILE}-k5", folder / HOSTILE, "plain", (made,), source=HOSTILE, settings="k=5"), NOW
     )

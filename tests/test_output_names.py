@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from core.compression.measure import write_whole
 from core.compression.specs import ReconstructSpec
-from core.data.datasets import Dataset, Record, complete_folder, load_dataset
+from core.data.datasets import Dataset, DatasetImage, complete_folder, load_dataset
 from core.data.manifest import MANIFEST
 from core.data.names import LONGEST_NAME, merged, output_names, refuse_inside
 from core.errors import DatasetError, SpecError
@@ -41,7 +41,7 @@ def reconstructed(dataset: Dataset, output: Path, codec: str = "png") -> Dataset
     """Reconstruct with all of the rank, so that each image keeps its pixels, and read what was written."""
     spec = ReconstructSpec(dataset=dataset.name, name="made", k=32, codec=codec)
     results = list(measure_all(dataset, dataset.records, spec, workers=1, output=output))
-    records = tuple(Record(**result.file) for result in results if result.file)
+    records = tuple(DatasetImage(**result.file) for result in results if result.file)
     complete_folder(replace(dataset, name="made", root=output, records=records))
     return load_dataset(output, name="made")
 

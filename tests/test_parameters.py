@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.errors import SpecError
-from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Residual, Step
+from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, PlacedLayer, Residual
 from core.networks.costs import (
     CURVE_COLUMNS,
     LAYER_COLUMNS,
@@ -50,7 +50,7 @@ def test_the_four_networks_have_these_many_parameters_at_200x100() -> None:
     ],
 )
 def test_a_layer_costs_what_its_closed_form_says(layer, before, after, parameters, statistics, macs) -> None:
-    cost = layer_cost(Step("image", "layer", layer, before, after))
+    cost = layer_cost(PlacedLayer("image", "layer", layer, before, after))
     assert (cost.parameters, cost.statistics, cost.macs) == (parameters, statistics, macs)
 
 

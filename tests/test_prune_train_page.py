@@ -18,7 +18,7 @@ from recorded import EASY, QUICK, new_run, record_training
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.runs import spec_from_dict
 from core.settings import Settings
@@ -37,7 +37,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 def labelled(name: str, *, source: str | None = None, lesions: int = 10) -> Dataset:
     """Four classes of twenty images, two of each lesion."""
     records = tuple(
-        Record(f"{label}{number:02}", f"{label}{number:02}.jpg", 1000, 450, 600, f"{name}{label}{number}", label,
+        DatasetImage(f"{label}{number:02}", f"{label}{number:02}.jpg", 1000, 450, 600, f"{name}{label}{number}", label,
                lesion_id=f"{label}-{number % lesions}")
         for label in sorted(CLASSES)
         for number in range(20)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.datasets import Record
+from core.data.datasets import DatasetImage
 from core.data.metadata import LABEL_OF_DX
 from core.data.splits import (
     SPLITS,
@@ -31,16 +31,16 @@ from core.errors import SpecError
 from core.networks.architectures import CLASSES
 
 
-def record(image_id: str, label: str | None, lesion: str | None = None, sha256: str | None = None) -> Record:
-    return Record(image_id, f"{image_id}.jpg", 1, 1, 1, sha256 or f"bytes of {image_id}", label, lesion_id=lesion)
+def record(image_id: str, label: str | None, lesion: str | None = None, sha256: str | None = None) -> DatasetImage:
+    return DatasetImage(image_id, f"{image_id}.jpg", 1, 1, 1, sha256 or f"bytes of {image_id}", label, lesion_id=lesion)
 
 
-def of_class(label: str, images: int, per_lesion: int = 1) -> list[Record]:
+def of_class(label: str, images: int, per_lesion: int = 1) -> list[DatasetImage]:
     return [record(f"{label}_{i:04}", label, f"{label}_lesion_{i // per_lesion}") for i in range(images)]
 
 
 @st.composite
-def record_sets(draw: st.DrawFn) -> list[Record]:
+def record_sets(draw: st.DrawFn) -> list[DatasetImage]:
     """Any tangle of labels, lesions and repeated files, lesions of several labels and unlabelled images included."""
     lesions = st.one_of(st.none(), st.integers(0, 25).map("lesion_{}".format))
     files = st.one_of(st.none(), st.none(), st.integers(0, 10).map("file_{}".format))
@@ -54,7 +54,7 @@ unhurried = settings(deadline=None)  # shared cores
 small_targets = st.builds(Targets, train=st.integers(4, 60), validation=st.integers(4, 30), test=st.integers(4, 20))
 
 
-def lesions_by_plain_loops(records: list[Record]) -> list[set[int]]:
+def lesions_by_plain_loops(records: list[DatasetImage]) -> list[set[int]]:
     """Merge records one pair at a time until nothing more merges."""
     groups: list[set[int]] = []
     for i, one in enumerate(records):
@@ -76,7 +76,7 @@ def sets(split: Split) -> list[set[int]]:
 
 @unhurried
 @given(record_sets(), small_targets, st.integers(0, 99))
-def test_no_lesion_stands_in_two_splits(records: list[Record], targets: Targets, seed: int) -> None:
+def test_no_lesion_stands_in_two_splits(records: list[DatasetImage], targets: Targets, seed: int) -> None:
     split = split_records(records, targets, seed=seed)
     for lesion in lesions_by_plain_loops(records):
         assert sum(not lesion.isdisjoint(images) for images in sets(split)) <= 1
@@ -86,7 +86,7 @@ def test_no_lesion_stands_in_two_splits(records: list[Record], targets: Targets,
 @unhurried
 @given(record_sets(), small_targets, st.integers(0, 99), st.booleans())
 def test_every_record_is_in_at_most_one_split_and_has_a_class(
-    records: list[Record], targets: Targets, seed: int, leaky: bool
+    records: list[DatasetImage], targets: Targets, seed: int, leaky: bool
 ) -> None:
     split = split_records(records, targets, seed=seed, leaky_split=leaky)
     counts = Counter(index for name in SPLITS for index in getattr(split, name))
@@ -97,7 +97,7 @@ def test_every_record_is_in_at_most_one_split_and_has_a_class(
 
 @unhurried
 @given(record_sets(), small_targets, st.integers(0, 99), st.booleans())
-def test_quotas_are_never_exceeded(records: list[Record], targets: Targets, seed: int, leaky: bool) -> None:
+def test_quotas_are_never_exceeded(records: list[DatasetImage], targets: Targets, seed: int, leaky: bool) -> None:
     split = split_records(records, targets, seed=seed, leaky_split=leaky)
     for name in SPLITS:
         counts = Counter(records[index].label for index in getattr(split, name))
@@ -252,7 +252,7 @@ def test_an_epochs_order_follows_from_seed_and_epoch_and_holds_every_image() -> 
     assert (indices.dtype, augmented.dtype) == (np.int64, np.bool_)
 
 
-def ham10000(real_data: Path) -> list[Record]:
+def ham10000(real_data: Path) -> list[DatasetImage]:
     same = {"ISIC_0029861": "ISIC_0024366", "ISIC_0029938": "ISIC_0024777"}
     with (real_data / "ham10000" / "HAM10000_metadata.csv").open(newline="") as file:
         lesions = [
@@ -283,7 +283,7 @@ def test_the_whole_of_ham10000_meets_the_articles_quotas_quickly_and_would_leak_
     assert random.validation_shared > 180
 
 
-def of_lesions(*sizes: tuple[str, int]) -> tuple[Record, ...]:
+def of_lesions(*sizes: tuple[str, int]) -> tuple[DatasetImage, ...]:
     """One lesion a pair, of that class and with so many images."""
     return tuple(
         record(f"I{number}-{image}", label, f"L{number}")

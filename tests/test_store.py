@@ -19,7 +19,7 @@ from benchmarks.processes import Process
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import SweepSpec
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.metadata import LeftOut
 from core.errors import StoreBusy, StoreError
 from core.runs import Run, Status
@@ -44,8 +44,8 @@ def store(tmp_path: Path) -> Store:
 
 def dataset() -> Dataset:
     records = (
-        Record("a", "a.jpg", 100, 4, 5, "0a", "melanoma", "mel", "L1", 50.0, "male", "back"),
-        Record("b", "sub/b.jpg", 200, 4, 5, "0b", None, None, None, None, None, None),
+        DatasetImage("a", "a.jpg", 100, 4, 5, "0a", "melanoma", "mel", "L1", 50.0, "male", "back"),
+        DatasetImage("b", "sub/b.jpg", 200, 4, 5, "0b", None, None, None, None, None, None),
     )
     return Dataset("moles", Path("/images/moles"), "ham10000", records, (LeftOut("c.jpg", "truncated"),))
 

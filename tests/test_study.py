@@ -38,7 +38,7 @@ from core.article.plan import (
     spec_ahead,
 )
 from core.compression.specs import DEFAULT_KS, ReconstructSpec, SweepSpec
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5, NETWORKS
 from core.runs import Run, Status
@@ -311,7 +311,7 @@ def test_settings_that_are_no_settings_are_refused() -> None:
 
 def dataset(*sizes: tuple[int, int], labels: tuple[str, ...] = ("melanoma", "nevus")) -> Dataset:
     records = tuple(
-        Record(f"mole{n}", f"{n}.jpg", 9, height, width, f"{n}", label=labels[n % len(labels)])
+        DatasetImage(f"mole{n}", f"{n}.jpg", 9, height, width, f"{n}", label=labels[n % len(labels)])
         for n, (height, width) in enumerate(sizes)
     )
     return Dataset("moles", Path("/moles"), "class_folders", records)

@@ -29,7 +29,7 @@ from core.article.plan import (
 from core.article.summary import COLUMNS, accuracy_sentences, compression_sentence, training_figures
 from core.compression.measure import Chunk, ImageResult
 from core.compression.results import RunResults
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.settings import Settings
@@ -46,7 +46,7 @@ TRAINING = TrainingProtocol(epochs=3, height=75, width=100)
 def labelled(name: str, *, source: str | None = None) -> Dataset:
     """Four classes of twelve images, two of each lesion."""
     records = tuple(
-        Record(f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}")
+        DatasetImage(f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}")
         for label in sorted(CLASSES)
         for n in range(12)
     )  # fmt: skip

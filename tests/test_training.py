@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.processes import Process, run_command
-from core.data.datasets import Record
+from core.data.datasets import DatasetImage
 from core.data.splits import Split, Targets, epoch_indices, split_records
 from core.errors import SpecError
 from core.networks.architectures import LENET5
@@ -40,7 +40,7 @@ def photographs() -> tuple[np.ndarray, np.ndarray, np.ndarray, Split]:
     pixels = np.clip(generator.normal(level, 20, (IMAGES, HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
     metadata = generator.normal(0, 1, (IMAGES, 3)).astype(np.float32)
     names = ("melanoma", "nevus", "non_melanoma", "negative")
-    records = [Record(f"{i:02}", f"{i}.png", 1, 1, 1, f"{i}", names[label]) for i, label in enumerate(LABELS)]
+    records = [DatasetImage(f"{i:02}", f"{i}.png", 1, 1, 1, f"{i}", names[label]) for i, label in enumerate(LABELS)]
     return pixels, metadata, LABELS, split_records(records, Targets(train=24, validation=8, test=4), seed=1)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import Targets
 from core.errors import DermSlimError, SpecError
 from core.networks.architectures import NETWORKS
@@ -250,7 +250,7 @@ def test_likely_networks_are_those_that_an_estimate_counts() -> None:
 
 
 def test_data_are_refused_where_a_set_cannot_be_drawn(tmp_path: Path) -> None:
-    records = tuple(Record(f"{i}", f"{i}.png", 1, 40, 56, f"{i}", "nevus") for i in range(8))
+    records = tuple(DatasetImage(f"{i}", f"{i}.png", 1, 40, 56, f"{i}", "nevus") for i in range(8))
     one_class = Dataset("moles", tmp_path, "class_folders", records, ())
     with pytest.raises(SpecError):
         SPEC.check(one_class)

@@ -23,7 +23,7 @@ from core.compression.specs import (
 )
 from core.compression.svd import SVDFactors, decompose
 from core.compression.verification import chosen, compare, measure_again
-from core.data.datasets import Dataset, Record, load_dataset
+from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.errors import SpecError
 from jobs.__main__ import main
 
@@ -164,7 +164,7 @@ def test_an_image_that_is_gone_is_told_with_its_reason(dataset: Dataset) -> None
 
 
 def test_a_seed_chooses_the_same_images_each_time_and_more_of_them_hold_the_first() -> None:
-    records = [Record(f"image{number}", f"{number}.jpg", 1, 450, 600, "0" * 64) for number in range(40)]
+    records = [DatasetImage(f"image{number}", f"{number}.jpg", 1, 450, 600, "0" * 64) for number in range(40)]
     few, many = chosen(records, 2, 7), chosen(reversed(records), 20, 7)
     assert many[:2] == few
     assert len(set(many)) == 20
@@ -173,7 +173,9 @@ def test_a_seed_chooses_the_same_images_each_time_and_more_of_them_hold_the_firs
 
 
 def test_images_too_large_for_a_plain_decomposition_are_not_chosen() -> None:
-    small, large = (Record(name, name, 1, side, side, "0" * 64) for name, side in (("small", 500), ("large", 5000)))
+    small, large = (
+        DatasetImage(name, name, 1, side, side, "0" * 64) for name, side in (("small", 500), ("large", 5000))
+    )
     assert chosen([large, small], 2, 1) == [small]
     with pytest.raises(SpecError, match="at most 6 million pixels to check, got none"):
         chosen([large], 2, 1)

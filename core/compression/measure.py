@@ -21,7 +21,7 @@ from core.compression.specs import (
     codec_name,
 )
 from core.compression.svd import check_cost, decompose, factor_bytes
-from core.data.datasets import Dataset, Record, read_registered
+from core.data.datasets import Dataset, DatasetImage, read_registered
 from core.data.images import CODECS, decode, encode, resize
 from core.data.names import output_names
 from core.errors import DermSlimError, ImageError, SpecError
@@ -85,7 +85,7 @@ class Chunk:
 
 
 def measure(
-    record: Record, root: Path, spec: MeasuringSpec, output: Path | None = None, name: str | None = None
+    record: DatasetImage, root: Path, spec: MeasuringSpec, output: Path | None = None, name: str | None = None
 ) -> ImageResult:
     """Measure one image as `spec` asks; a file that cannot be measured gives a failed result, never an exception.
 
@@ -112,7 +112,7 @@ def measure(
     return ImageResult(record.image_id, "measured", None, time.perf_counter() - started, rows, file)
 
 
-def _row(record: Record, variant: str, **values: Any) -> dict[str, Any]:
+def _row(record: DatasetImage, variant: str, **values: Any) -> dict[str, Any]:
     return {**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": record.image_id, "variant": variant, **values}
 
 
@@ -122,7 +122,7 @@ def _compared(original: Original, other: Image) -> dict[str, Any]:
 
 
 def _reconstructions(
-    record: Record, data: bytes, ks: tuple[int, ...], spec: SweepSpec | ReconstructSpec
+    record: DatasetImage, data: bytes, ks: tuple[int, ...], spec: SweepSpec | ReconstructSpec
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Yield a row and the stored file for each k; a k above the rank gives a row with that reason and no bytes."""
     check_cost(record.height, record.width, spec.mode)
@@ -152,12 +152,12 @@ def _reconstructions(
         yield _row(record, f"k={k}", k=k, **common, reason=reason), b""
 
 
-def _sweep_rows(record: Record, data: bytes, spec: SweepSpec) -> Iterator[dict[str, Any]]:
+def _sweep_rows(record: DatasetImage, data: bytes, spec: SweepSpec) -> Iterator[dict[str, Any]]:
     for row, _ in _reconstructions(record, data, spec.ks, spec):
         yield row
 
 
-def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[str, Any]]:
+def _rival_rows(record: DatasetImage, data: bytes, spec: RivalsSpec) -> Iterator[dict[str, Any]]:
     image = decode(data)
     height, width = image.shape[:2]
     original = Original(image, spec.metrics)
@@ -176,7 +176,7 @@ def _rival_rows(record: Record, data: bytes, spec: RivalsSpec) -> Iterator[dict[
         )
 
 
-def _resize_rows(record: Record, data: bytes, spec: ResizeSpec) -> Iterator[dict[str, Any]]:
+def _resize_rows(record: DatasetImage, data: bytes, spec: ResizeSpec) -> Iterator[dict[str, Any]]:
     check_cost(record.height, record.width, spec.mode)
     image = decode(data)
     stored = encode(decompose(image, spec.mode).reconstruct(spec.k), spec.codec, spec.quality)
@@ -201,7 +201,7 @@ _ROWS: dict[type[MeasuringSpec], Any] = {SweepSpec: _sweep_rows, RivalsSpec: _ri
 
 
 def _reconstruct(
-    record: Record, data: bytes, spec: ReconstructSpec, output: Path, name: str
+    record: DatasetImage, data: bytes, spec: ReconstructSpec, output: Path, name: str
 ) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
     row, stored = next(_reconstructions(record, data, (spec.k,), spec))
     if row["reason"]:

@@ -21,7 +21,7 @@ import pandas as pd
 from core.compression.measure import METRIC_COLUMNS
 from core.compression.specs import MeasuringSpec, ResizeSpec, RivalsSpec, SweepSpec, codec_name
 from core.compression.svd import decompose
-from core.data.datasets import Record, read_registered
+from core.data.datasets import DatasetImage, read_registered
 from core.data.images import decode, encode, resize
 from core.errors import DermSlimError, SpecError
 
@@ -37,7 +37,7 @@ RECONSTRUCTION = "reconstruction"  # stands for the SVD among the names of metri
 COLUMNS = ("variant", "decoded_crc32", "stored_bytes", "pixels_apart", "levels_apart", *METRIC_COLUMNS, "reason")
 
 
-def chosen(records: Iterable[Record], count: int, seed: int) -> list[Record]:
+def chosen(records: Iterable[DatasetImage], count: int, seed: int) -> list[DatasetImage]:
     """Return `count` of a run's images to check, the same ones each time; fewer where there are fewer.
 
     seed: the run's. SpecError where there is none of at most `MOST_PIXELS`.
@@ -53,7 +53,7 @@ def chosen(records: Iterable[Record], count: int, seed: int) -> list[Record]:
     return usable[:count]
 
 
-def measure_again(record: Record, root: Path, spec: MeasuringSpec) -> list[dict[str, Any]]:
+def measure_again(record: DatasetImage, root: Path, spec: MeasuringSpec) -> list[dict[str, Any]]:
     """Return one row for each variant of an image, or a single one with the reason why it cannot be measured.
 
     Rows are dicts with the keys `COLUMNS`.

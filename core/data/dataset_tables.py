@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from core.data.datasets import Dataset, Record, label_order
+from core.data.datasets import Dataset, DatasetImage, label_order
 
 
 def class_table(dataset: Dataset) -> pd.DataFrame:
     """Return one row per label and dx: label, dx, images, lesions (NULL where no lesion is known), bytes."""
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[DatasetImage]] = defaultdict(list)
     for record in dataset.records:
         groups[record.label or "unlabelled", record.dx or ""].append(record)
     rows = []
@@ -36,7 +36,7 @@ def age_sex_localization(dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variable", "value", "label", "images"])
 
 
-def distribution(records: Iterable[Record], variable: str) -> list[tuple[str, str, int]]:
+def distribution(records: Iterable[DatasetImage], variable: str) -> list[tuple[str, str, int]]:
     """Return (value, label, images) of one metadata variable, in the order of `age_sex_localization`."""
     pairs = Counter((value_text(getattr(record, variable)), record.label or "unlabelled") for record in records)
     totals: Counter[str] = Counter()

@@ -36,7 +36,7 @@ MOST_REASONS = 3  # listed in the error of a data set without a usable image
 
 
 @dataclass(frozen=True)
-class Record:
+class DatasetImage:
     """One usable image: its file, the hash of its bytes, and its metadata.
 
     path: relative to the data set's root, POSIX. bytes: the file's size. height, width: upright.
@@ -68,7 +68,7 @@ class Dataset:
     name: str
     root: Path
     layout: str
-    records: tuple[Record, ...]
+    records: tuple[DatasetImage, ...]
     left_out: tuple[LeftOut, ...] = ()
     synthetic: bool = False
     source: str | None = None
@@ -88,8 +88,8 @@ class Dataset:
         counts = Counter(record.label for record in self.records if record.label is not None)
         return {label: counts[label] for label in sorted(counts, key=label_order)}
 
-    def sample(self, size: int | None, seed: int) -> tuple[Record, ...]:
-        """Draw `size` records without replacement, sorted by id; all when None.
+    def sample(self, size: int | None, seed: int) -> tuple[DatasetImage, ...]:
+        """Draw `size` images without replacement, sorted by id; all when None.
 
         The same seed draws a larger sample around a smaller one. Raises SpecError when there are too few.
         """
@@ -126,7 +126,7 @@ def load_dataset(
         if isinstance(outcome, ImageError):
             left_out.append(LeftOut(path, str(outcome)))
         else:
-            records.append(as_record(path, described[path], outcome))
+            records.append(dataset_image(path, described[path], outcome))
             left_out += described[path].doubts
     if not records:
         raise DatasetError(f"Expected a usable image in {folder}, got none.{first_reasons(left_out)}")
@@ -184,8 +184,8 @@ def filled_in(row: Row, path: str, metadata: Metadata) -> Row:
     )
 
 
-def read_registered(record: Record, root: Path) -> bytes:
-    """Return the bytes of a record's file. Raises ImageError where they have changed since registration."""
+def read_registered(record: DatasetImage, root: Path) -> bytes:
+    """Return the bytes of an image's file. Raises ImageError where they have changed since registration."""
     data = images.read(root / record.path, inside=(root,))
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise ImageError("The file has changed since the data set was read.")
@@ -242,11 +242,13 @@ def check_files(
         threads.shutdown(cancel_futures=True)
 
 
-def as_record(path: str, row: Row, checked: Checked) -> Record:
-    """Return the record of a file and its row."""
+def dataset_image(path: str, row: Row, checked: Checked) -> DatasetImage:
+    """Return the image of a file and its row."""
     facts = {name: getattr(row, name) for name in FACTS}
     size = checked.info
-    return Record(path=path, bytes=checked.bytes, height=size.height, width=size.width, sha256=checked.sha256, **facts)
+    return DatasetImage(
+        path=path, bytes=checked.bytes, height=size.height, width=size.width, sha256=checked.sha256, **facts
+    )
 
 
 def first_reasons(left_out: list[LeftOut]) -> str:

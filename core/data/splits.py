@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from core.data.datasets import Record
+from core.data.datasets import DatasetImage
 from core.errors import SpecError
 from core.networks.architectures import CLASSES
 from core.specs import LARGEST_SEED, Setting, Spec, Whole
@@ -93,7 +93,7 @@ class Leak:
 
 
 def split_records(
-    records: Sequence[Record],
+    records: Sequence[DatasetImage],
     targets: Targets | None = None,
     *,
     seed: int = 1,
@@ -115,7 +115,7 @@ def split_records(
 
 @lru_cache(maxsize=8)  # a grid of runs shares its sets: dividing 10,000 records takes 0.3 s, a cached result 10 ms
 def _split_records(
-    records: tuple[Record, ...], targets: Targets, seed: int, leaky_split: bool, unreadable: frozenset[int]
+    records: tuple[DatasetImage, ...], targets: Targets, seed: int, leaky_split: bool, unreadable: frozenset[int]
 ) -> Split:
     labels = class_numbers(records)
     labels[list(unreadable)] = -1
@@ -137,7 +137,7 @@ def _split_records(
     return Split(targets, seed, leaky_split, classes, train, validation, test, oversampled, augmented)
 
 
-def require_sets(records: Sequence[Record], split: Split) -> None:
+def require_sets(records: Sequence[DatasetImage], split: Split) -> None:
     """Raise SpecError where training or validation has no images, or training has only one class.
 
     A network can be trained without test images: see `missing_classes`.
@@ -158,7 +158,7 @@ def require_sets(records: Sequence[Record], split: Split) -> None:
     )
 
 
-def _class_counts(records: Sequence[Record], classes: Iterable[str]) -> Iterator[str]:
+def _class_counts(records: Sequence[DatasetImage], classes: Iterable[str]) -> Iterator[str]:
     lesions = lesion_numbers(records)
     for label in classes:
         own = [index for index, record in enumerate(records) if record.label == label]
@@ -167,7 +167,7 @@ def _class_counts(records: Sequence[Record], classes: Iterable[str]) -> Iterator
         yield f"{count:,} {images} of {shown:,} {of} of {label}"
 
 
-def missing_classes(records: Sequence[Record], split: Split) -> list[str]:
+def missing_classes(records: Sequence[DatasetImage], split: Split) -> list[str]:
     """Return a sentence for each set without images, or without images of a class of the data set."""
     sentences = []
     for name in SPLITS:
@@ -180,13 +180,13 @@ def missing_classes(records: Sequence[Record], split: Split) -> list[str]:
     return sentences
 
 
-def class_numbers(records: Iterable[Record]) -> Indices:
+def class_numbers(records: Iterable[DatasetImage]) -> Indices:
     """Return each record's position in `CLASSES`, the network's output; -1 for other labels and none."""
     place_of = {label: number for number, label in enumerate(CLASSES)}
     return np.array([place_of.get(record.label or "", -1) for record in records], dtype=np.int64)
 
 
-def lesion_numbers(records: Sequence[Record]) -> Indices:
+def lesion_numbers(records: Sequence[DatasetImage]) -> Indices:
     """Return a number for each record, equal for records of one lesion.
 
     Records of one lesion share the lesion_id or the bytes, directly or through further records.
@@ -238,7 +238,7 @@ def draw(seed: int, image_id: str) -> tuple[int, float]:
 
 
 def place(
-    groups: list[Group], records: Sequence[Record], labels: Indices, quotas: Indices, seed: int
+    groups: list[Group], records: Sequence[DatasetImage], labels: Indices, quotas: Indices, seed: int
 ) -> tuple[list[Group], ...]:
     """Return the groups of each split; no class exceeds its quota, and a group that fits in no split is not used.
 
@@ -304,7 +304,7 @@ def epoch_indices(split: Split, seed: int, epoch: int) -> tuple[Indices, npt.NDA
     return np.array(split.oversampled, dtype=np.int64)[order], np.array(split.augmented, dtype=np.bool_)[order]
 
 
-def reached(records: Sequence[Record], split: Split) -> pd.DataFrame:
+def reached(records: Sequence[DatasetImage], split: Split) -> pd.DataFrame:
     """Return one row per class and split: label, split, quota, lesions, images, oversampled (images with repeats)."""
     lesions = lesion_numbers(records)
     quotas = split.targets.quotas(len(split.classes)).tolist()
@@ -318,7 +318,7 @@ def reached(records: Sequence[Record], split: Split) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "split", "quota", "lesions", "images", "oversampled"])
 
 
-def shared_lesions(records: Sequence[Record], split: Split) -> Leak:
+def shared_lesions(records: Sequence[DatasetImage], split: Split) -> Leak:
     """Count the validation and test images that share a lesion with training in a given split."""
     lesions = lesion_numbers(records)
     trained = lesions[list(split.train)]
@@ -327,7 +327,7 @@ def shared_lesions(records: Sequence[Record], split: Split) -> Leak:
 
 
 def leak(
-    records: Sequence[Record], targets: Targets | None = None, *, seed: int = 1, unreadable: Collection[int] = ()
+    records: Sequence[DatasetImage], targets: Targets | None = None, *, seed: int = 1, unreadable: Collection[int] = ()
 ) -> Leak:
     """Count the images that would share a lesion with training in a split drawn image by image."""
     return shared_lesions(records, split_records(records, targets, seed=seed, leaky_split=True, unreadable=unreadable))

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import PIL
 
 from core.data import images
-from core.data.datasets import Dataset, Record, read_registered
+from core.data.datasets import Dataset, DatasetImage, read_registered
 from core.data.metadata import LeftOut
 from core.errors import DatasetError, ImageError, SpecError, StoreBusy
 from core.files.file_lock import file_lock
@@ -47,7 +47,7 @@ Progress = Callable[[int, int], None]
 class ImageArray:
     """A data set's images at one size, memory-mapped read-only.
 
-    pixels: (images, H, W, 3) uint8, BGR; row i is record i of the data set, black where it could not be read.
+    pixels: (images, H, W, 3) uint8, BGR; row i is image i of the data set, black where it could not be read.
     unreadable: those rows. left_out: their images with the reasons. folder: of the array.
     """
 
@@ -229,9 +229,9 @@ def folder_bytes(folder: Path) -> int:
 
 
 def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels | ImageError]:
-    """Yield each record's resized pixels, or the error, in order; decode with one thread per core."""
+    """Yield each image's resized pixels, or the error, in order; decode with one thread per core."""
 
-    def load(record: Record) -> images.Pixels | ImageError:
+    def load(record: DatasetImage) -> images.Pixels | ImageError:
         pixels = pixels_of(dataset, record)
         return pixels if isinstance(pixels, ImageError) else images.resize(pixels, height, width)
 
@@ -249,8 +249,8 @@ def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels
         threads.shutdown(cancel_futures=True)
 
 
-def pixels_of(dataset: Dataset, record: Record) -> images.Pixels | ImageError:
-    """Return the pixels of a record's file, or the error; a file that has changed is an error."""
+def pixels_of(dataset: Dataset, record: DatasetImage) -> images.Pixels | ImageError:
+    """Return the pixels of an image's file, or the error; a file that has changed is an error."""
     try:
         return images.decode(read_registered(record, dataset.root))
     except ImageError as error:
@@ -317,7 +317,7 @@ class MetadataEncoding:
         codes = {name: tuple(values[name]) for name in ("sexes", "localizations")}
         return cls(**{**values, **codes})
 
-    def encode(self, records: Sequence[Record]) -> npt.NDArray[np.float32]:
+    def encode(self, records: Sequence[DatasetImage]) -> npt.NDArray[np.float32]:
         """Return (n, 3) numbers in the order of `METADATA_FEATURES`: standardised age, code of sex, of localization."""
         sex = {value: code for code, value in enumerate(self.sexes, start=1)}
         localization = {value: code for code, value in enumerate(self.localizations, start=1)}
@@ -341,8 +341,8 @@ class MetadataEncoding:
 SAME_AGE = 1e-6  # years; with a smaller deviation all ages are equal, and dividing by it would overflow float32
 
 
-def fit_metadata(records: Iterable[Record]) -> MetadataEncoding:
-    """Learn the encoding from the training records, each counted once."""
+def fit_metadata(records: Iterable[DatasetImage]) -> MetadataEncoding:
+    """Learn the encoding from the training images, each counted once."""
     training = list(records)
     known = [record.age for record in training if record.age is not None]
     middle = median(known) if known else None

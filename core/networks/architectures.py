@@ -254,7 +254,7 @@ def check_flat_branch(branch: Branch, layers: tuple[Layer, ...]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlacedLayer:
     """A layer with its unique name, such as image_conv2, and the shapes before and after it."""
 
     branch: Branch
@@ -291,7 +291,7 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
             return shape
 
 
-def walk_branch(spec: NetworkSpec, branch: Branch, layers: tuple[Layer, ...], shape: Shape) -> Iterator[Step]:
+def walk_branch(spec: NetworkSpec, branch: Branch, layers: tuple[Layer, ...], shape: Shape) -> Iterator[PlacedLayer]:
     """Yield one branch's layers with names and shapes."""
     numbers: Counter[str] = Counter()
     before = shape
@@ -307,25 +307,25 @@ def walk_branch(spec: NetworkSpec, branch: Branch, layers: tuple[Layer, ...], sh
                 f"at {name}, which needs at least {window}×{window} and gets {shape[0]}×{shape[1]}",
                 (branch, index),
             )
-        yield Step(branch, name, layer, shape, after)
+        yield PlacedLayer(branch, name, layer, shape, after)
         shape = after
 
 
-def walk(spec: NetworkSpec, height: int, width: int) -> Iterator[Step]:
+def walk(spec: NetworkSpec, height: int, width: int) -> Iterator[PlacedLayer]:
     """Yield every layer with its shapes for images of height × width: image branch, metadata branch, head.
 
     Raises NetworkError (a SpecError) with the layer whose output would be empty.
     """
     require_positive(f"{spec.name}'s input", MOST_PIXELS, height=height, width=width)
     image = metadata = ()  # type: Shape
-    for step in walk_branch(spec, "image", spec.image, (height, width, CHANNELS)):
-        image = step.output_shape
-        yield step
-    for step in walk_branch(spec, "metadata", spec.metadata, (len(METADATA_FEATURES),)):
-        metadata = step.output_shape
-        yield step
+    for placed in walk_branch(spec, "image", spec.image, (height, width, CHANNELS)):
+        image = placed.output_shape
+        yield placed
+    for placed in walk_branch(spec, "metadata", spec.metadata, (len(METADATA_FEATURES),)):
+        metadata = placed.output_shape
+        yield placed
     joined = (image[0] + metadata[0],)
-    yield Step("head", "head_concatenate1", Concatenate(), image, joined)
+    yield PlacedLayer("head", "head_concatenate1", Concatenate(), image, joined)
     yield from walk_branch(spec, "head", spec.head, joined)
 
 

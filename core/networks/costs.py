@@ -23,8 +23,8 @@ from core.networks.architectures import (
     MaxPool,
     NetworkError,
     NetworkSpec,
+    PlacedLayer,
     Residual,
-    Step,
     ZeroPad,
     walk,
 )
@@ -74,12 +74,12 @@ def convolution_cost(kernel: int, channels: int, filters: int, positions: int) -
     return weights + filters, weights * positions
 
 
-def layer_cost(step: Step) -> Cost:
+def layer_cost(placed: PlacedLayer) -> Cost:
     """Return the cost of a layer."""
-    shape = step.input_shape
-    match step.layer:
+    shape = placed.input_shape
+    match placed.layer:
         case Conv(filters, kernel):
-            height, width, _ = step.output_shape
+            height, width, _ = placed.output_shape
             parameters, macs = convolution_cost(kernel, shape[2], filters, height * width)
             return Cost(parameters, 0, macs)
         case Dense(units):
@@ -103,7 +103,7 @@ def layer_cost(step: Step) -> Cost:
 
 def network_cost(spec: NetworkSpec, height: int, width: int) -> Cost:
     """Return the cost of a network for images of height × width. Raises SpecError where the size is too small."""
-    costs = [layer_cost(step) for step in walk(spec, height, width)]
+    costs = [layer_cost(placed) for placed in walk(spec, height, width)]
     return Cost(
         sum(cost.parameters for cost in costs),
         sum(cost.statistics for cost in costs),
@@ -119,14 +119,14 @@ def count_parameters(spec: NetworkSpec, height: int, width: int) -> int:
 def check_trainable(spec: NetworkSpec, height: int, width: int) -> None:
     """Raise NetworkError where a network is too large to be trained at a size; ignore a size that is too small."""
     try:
-        steps = list(walk(spec, height, width))
+        layers = list(walk(spec, height, width))
     except NetworkError:
         return
-    for step in steps:
-        if (values := prod(step.output_shape)) > MOST_VALUES:
+    for placed in layers:
+        if (values := prod(placed.output_shape)) > MOST_VALUES:
             wanted = f"{spec.name}: expected layers with at most {MOST_VALUES:,} numbers per image"
-            raise NetworkError(f"{wanted}, got {values:,} at {step.name}", (step.branch,))
-    parameters = sum(layer_cost(step).parameters for step in steps)
+            raise NetworkError(f"{wanted}, got {values:,} at {placed.name}", (placed.branch,))
+    parameters = sum(layer_cost(placed).parameters for placed in layers)
     if parameters > MOST_PARAMETERS:
         wanted = f"{spec.name}: expected at most {MOST_PARAMETERS:,} parameters at {height}×{width}"
         raise NetworkError(f"{wanted}, got {parameters:,}", ("image",))
@@ -147,17 +147,17 @@ LAYER_COLUMNS = (
 )
 
 
-def layer_row(step: Step) -> dict[str, object]:
+def layer_row(placed: PlacedLayer) -> dict[str, object]:
     """Return a layer like a row of the article's tables, with output shape and cost; None for what does not apply."""
     size: int | None = None
     kernel: int | None = None
     stride: int | None = None
     detail = ""
-    match step.layer:
+    match placed.layer:
         case Conv(size, kernel, stride, padding):
             detail = "same padding" if padding == "same" else "no padding"
         case Residual(size, kernel):
-            stride, channels = 1, step.input_shape[2]
+            stride, channels = 1, placed.input_shape[2]
             projection = f"1×1 projection of {channels} channels" if channels != size else "identity"
             detail = f"two convolutions, {projection}"
         case MaxPool(kernel) as pool:
@@ -168,16 +168,16 @@ def layer_row(step: Step) -> dict[str, object]:
             pass
         case Dropout(rate):
             detail = f"drops {100 * rate:g} %"
-    cost = layer_cost(step)
+    cost = layer_cost(placed)
     return {
-        "branch": step.branch,
-        "name": step.name,
-        "type": TYPE_OF[type(step.layer)],
+        "branch": placed.branch,
+        "name": placed.name,
+        "type": TYPE_OF[type(placed.layer)],
         "size": size,
         "kernel": None if kernel is None else f"{kernel}×{kernel}",
         "stride": None if stride is None else f"{stride}×{stride}",
         "detail": detail,
-        "output_shape": "×".join(str(extent) for extent in step.output_shape),
+        "output_shape": "×".join(str(extent) for extent in placed.output_shape),
         **asdict(cost),
     }
 
@@ -190,7 +190,7 @@ def layer_table(spec: NetworkSpec, height: int, width: int) -> pd.DataFrame:
     """
     import pandas as pd
 
-    table = pd.DataFrame([layer_row(step) for step in walk(spec, height, width)], columns=list(LAYER_COLUMNS))
+    table = pd.DataFrame([layer_row(placed) for placed in walk(spec, height, width)], columns=list(LAYER_COLUMNS))
     return table.astype({"size": "Int64"})
 
 

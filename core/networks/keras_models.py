@@ -21,8 +21,8 @@ from core.networks.architectures import (
     GlobalAveragePool,
     MaxPool,
     NetworkSpec,
+    PlacedLayer,
     Residual,
-    Step,
     ZeroPad,
     walk,
 )
@@ -48,10 +48,10 @@ def residual_block(x: keras.KerasTensor, layer: Residual, name: str) -> keras.Ke
     return keras.layers.ReLU(name=f"{name}_relu2")(keras.layers.Add(name=f"{name}_add")([y, x]))
 
 
-def apply(step: Step, x: keras.KerasTensor, activation: str) -> keras.KerasTensor:
+def apply(placed: PlacedLayer, x: keras.KerasTensor, activation: str) -> keras.KerasTensor:
     """Apply one layer; `activation` is for Dense, a Conv2D always has ReLU."""
-    name = step.name
-    match step.layer:
+    name = placed.name
+    match placed.layer:
         case Conv(filters, kernel, stride, padding):
             return convolution(filters, kernel, name, strides=stride, padding=padding, activation="relu")(x)
         case MaxPool(size) as pool:
@@ -81,16 +81,16 @@ def build_model(spec: NetworkSpec, height: int, width: int) -> keras.Model:
     `METADATA_FEATURES`. Output: the softmax over `core.networks.architectures.CLASSES`. Raises SpecError where the size
     is too small for the network.
     """
-    steps = list(walk(spec, height, width))
+    layers = list(walk(spec, height, width))
     inputs = {
         "image": keras.Input((height, width, CHANNELS), name="image"),
         "metadata": keras.Input((len(METADATA_FEATURES),), name="metadata"),
     }
     scaled = keras.layers.Rescaling(1 / 255, name="image_scaling")(inputs["image"])
     ends = {"image": scaled, "metadata": inputs["metadata"]}
-    for step in steps:
-        x = [ends["image"], ends["metadata"]] if isinstance(step.layer, Concatenate) else ends[step.branch]
-        ends[step.branch] = apply(step, x, "softmax" if step is steps[-1] else "relu")
+    for placed in layers:
+        x = [ends["image"], ends["metadata"]] if isinstance(placed.layer, Concatenate) else ends[placed.branch]
+        ends[placed.branch] = apply(placed, x, "softmax" if placed is layers[-1] else "relu")
     return keras.Model(inputs, ends["head"], name=spec.name)
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.compression.results import RunResults
 from core.compression.verification import Verification, compare
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.data.metadata import LeftOut
 from core.errors import StoreError
 from core.store.file import insert, one, plain, plain_rows
@@ -60,7 +60,7 @@ class Store(TrainingRows):
             name=row["name"],
             root=Path(row["root"]),
             layout=row["layout"],
-            records=tuple(Record(**values) for values in plain_rows(images)),
+            records=tuple(DatasetImage(**values) for values in plain_rows(images)),
             left_out=tuple(LeftOut(**values) for values in plain_rows(left_out)),
             synthetic=bool(row["synthetic"]),
             source=plain(row["source"]),
@@ -237,10 +237,10 @@ class Store(TrainingRows):
                 [at, at, run_id, run_id, run_id],
             )
 
-    def files(self, run_id: str) -> list[Record]:
+    def files(self, run_id: str) -> list[DatasetImage]:
         """Return the records of the files that a reconstruct run wrote."""
         frame = self.read("SELECT file FROM images WHERE run_id = ? AND file IS NOT NULL ORDER BY image_id", [run_id])
-        return [Record(**json.loads(text)) for text in frame["file"]]
+        return [DatasetImage(**json.loads(text)) for text in frame["file"]]
 
 
 def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tuple[Chunk, ImageResult]]) -> None:

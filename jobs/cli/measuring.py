@@ -137,9 +137,9 @@ def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Measurin
 
 
 def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:
-    from core.data.datasets import Record
+    from core.data.datasets import DatasetImage
 
-    files = tuple(Record(**result.file) for result in results if result.file)
+    files = tuple(DatasetImage(**result.file) for result in results if result.file)
     complete_folder(replace(dataset, name=spec.name, root=output, records=files, source=dataset.name))
 
 

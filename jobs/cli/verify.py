@@ -17,7 +17,7 @@ import pandas as pd
 from core.compression.measure import ImageResult
 from core.compression.specs import MeasuringSpec
 from core.compression.verification import IMAGES, Verification, chosen, compare, measure_again
-from core.data.datasets import Dataset, Record
+from core.data.datasets import Dataset, DatasetImage
 from core.errors import DermSlimError, SpecError
 from core.settings import Settings
 from jobs import verification
@@ -79,7 +79,9 @@ def check_results(dataset: Dataset, spec: MeasuringSpec, results: Sequence[Image
     return told(check(dataset, spec, records, pd.DataFrame(rows)))
 
 
-def check(dataset: Dataset, spec: MeasuringSpec, records: list[Record], measurements: pd.DataFrame) -> Verification:
+def check(
+    dataset: Dataset, spec: MeasuringSpec, records: list[DatasetImage], measurements: pd.DataFrame
+) -> Verification:
     """Measure these images again in this process and compare."""
     rows = [
         {"image_id": record.image_id, **row} for record in records for row in measure_again(record, dataset.root, spec)
