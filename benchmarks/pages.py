@@ -101,7 +101,7 @@ PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "overview": ("", {}),
     "data sets": (f"datasets?dataset={DATASET}", {}),
     "sweep": ("sweeps?run={sweep}", {"another rule": choose("Knee"), "worst images at k = 100": choose("100")}),
-    "resize study": ("resize", {}),
+    "resize comparison": ("resize", {}),
     "inspector": (f"inspector?dataset={PHOTOGRAPHS}", {SLIDER: step_of_slider}),
     "jobs": ("jobs", {}),
     "networks": ("networks", {}),

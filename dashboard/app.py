@@ -39,7 +39,7 @@ page = st.navigation(
             ),
             st.Page(
                 "app_pages/resize.py",
-                title="Resize study",
+                title="Resize comparison",
                 icon=":material/aspect_ratio:",
                 help="Compare original and reconstruction at the input sizes of the networks.",
             ),

@@ -18,10 +18,10 @@ from core.runs import Run, RunSpec
 from core.training.specs import TrainSpec
 
 NONE = "–"
-KINDS = {
+RUN_KIND_LABELS = {
     "svd-sweep": "SVD sweep",
     "rivals": "Rivals",
-    "resize-study": "Resize study",
+    "resize-study": "Resize comparison",
     "reconstruct": "Reconstruction",
     "train": "Training",
     "prune-train": "Pruning and training",

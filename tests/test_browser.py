@@ -41,7 +41,7 @@ KS = "k, the numbers of singular values kept"
 PAGES = {
     "datasets": "Start a sweep on it",
     "sweeps?tab=New+sweep": "Start the sweep|Open it",
-    "resize?tab=New+study": "Start the resize study|Open it",
+    "resize?tab=New+comparison": "Start the resize comparison|Open it",
     "inspector": "All metrics",
     "networks": "Layers",
     "curves": "Curves",
@@ -161,14 +161,14 @@ def test_the_demo_waits_for_workers_then_goes_on_and_is_called_synthetic(visitor
     page = visitor.open("")
     expect(heading(page, "Running now")).to_be_visible(timeout=120_000)
     for kind in DEMO_KINDS:
-        expect(main(page).get_by_text(words.KINDS[kind], exact=True)).to_be_visible()
+        expect(main(page).get_by_text(words.RUN_KIND_LABELS[kind], exact=True)).to_be_visible()
     expect(main(page).get_by_text("synthetic").first).to_be_visible()
     for warning in ("No svd worker is running", "No train worker is running"):
         expect(page.get_by_text(warning)).to_be_visible()
     visitor.stack.start_workers()
     for warning in ("No svd worker is running", "No train worker is running"):
         expect(page.get_by_text(warning)).to_have_count(0, timeout=120_000)
-    training = main(page).get_by_test_id("stVerticalBlock").filter(has_text=words.KINDS["prune-train"]).last
+    training = main(page).get_by_test_id("stVerticalBlock").filter(has_text=words.RUN_KIND_LABELS["prune-train"]).last
     expect(training.get_by_text("running")).to_be_visible()
     page.get_by_role("link", name="Data sets").first.click()
     expect(main(page).get_by_text("They show no patient")).to_be_visible()
@@ -412,7 +412,7 @@ def test_the_demo_leads_from_its_headline_figures_to_every_result(
     worst.scroll_into_view_if_needed()
     main(page).locator("a[href*='inspector']").first.click()
     expect(heading(page, "All metrics")).to_be_visible()
-    page.get_by_role("link", name="Resize study").first.click()
+    page.get_by_role("link", name="Resize comparison").first.click()
     expect(heading(page, "Quality by size")).to_be_visible()
     page.get_by_role("link", name="Prune and train").first.click()
     expect(heading(page, "Steps")).to_be_visible()

@@ -15,7 +15,7 @@ from core.store.measurements import Store
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data folder with a sweep of real and one of synthetic images, a resize study, and a pair of trainings."""
+    """Give a data folder: sweeps of real and of synthetic images, a resize comparison, and a pair of trainings."""
     found = tmp_path_factory.mktemp("claims") / "data"
     store = Store(found / "dermslim.duckdb")
     record_measured(store, SweepSpec(dataset="ham"))

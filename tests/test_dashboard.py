@@ -59,7 +59,7 @@ def record(store: Store, run_id: str, spec: MeasuringSpec, dataset: Dataset, at:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data folder: a data set (one image constant, one lost since), a sweep, its rivals, a resize study."""
+    """Give a data folder: a data set (one image constant, one lost since), a sweep, its rivals, a resize comparison."""
     folder = tmp_path_factory.mktemp("full")
     images = write_images(folder / "moles_*with*_a_[strange]_name", 6)
     cv2.imwrite(str(images / "constant.png"), np.full((40, 56, 3), 90, np.uint8))
@@ -203,7 +203,7 @@ def test_the_facts_behind_a_figure_name_run_data_set_seed_and_command(open_page:
     assert "python -m jobs again" in [code.value for code in shown.code]
 
 
-def test_the_resize_study_names_the_layer_at_which_a_network_no_longer_fits(open_page: OpenPage) -> None:
+def test_the_resize_comparison_names_the_layer_at_which_a_network_no_longer_fits(open_page: OpenPage) -> None:
     shown = text(open_page("resize"))
     assert "Learnable parameters by size" in shown
     assert "alexnet: expected an input large enough for every layer" in shown.replace("\\", "")

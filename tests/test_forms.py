@@ -242,12 +242,12 @@ def test_a_copy_says_where_a_network_is_another_now(
     assert "lenet5 changed since" in text(page)
 
 
-def test_a_resize_study_is_copied_by_its_button(
+def test_a_resize_comparison_is_copied_by_its_button(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = record_measured(store, SPECS[1].replace(sample_size=None))
     page = copied(opener(monkeypatch, settings.data_dir, str(settings.redis_url))("resize", study=run_id))
-    assert page.query_params["tab"] == "New study"
+    assert page.query_params["tab"] == "New comparison"
     assert page.text_input(key="resize_sizes").value == "20×28, 7×9"
     assert page.number_input(key="resize_quality").value == 61
 

@@ -188,7 +188,7 @@ def test_a_reconstruction_becomes_a_data_set_of_the_same_labels(lab: Queues, fol
         lab.submit(spec, dataset, again=True)
 
 
-def test_the_resize_study_and_the_rivals_use_the_same_machinery(lab: Queues, folder: Path) -> None:
+def test_the_resize_comparison_and_the_rivals_use_the_same_machinery(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 3, seed=8))
     resize = ended(lab, lab.submit(ResizeSpec(dataset=dataset.name, sizes=((20, 28), (10, 10)), k=9), dataset).run_id)
     rivals = RivalsSpec(dataset=dataset.name, rivals=(("jpeg", 50), ("jpeg", 95), ("png", None)))

@@ -273,7 +273,7 @@ def test_an_empty_store_judges_what_is_counted_and_says_what_is_missing(store: S
     assert chosen == Grounds()
     assert sentences == [
         "Compression: no sweep has finished.",
-        "Input size: no resize study has finished.",
+        "Input size: no resize comparison has finished.",
         "Training and pruning: no network has been trained.",
     ]
     statuses = claims_table(facts).set_index("id")["status"]
@@ -302,7 +302,7 @@ def test_sweeps_of_real_images_and_of_the_articles_k_go_first(store: Store) -> N
         judged_by(store, Grounds(sweep="nothing-such"))
 
 
-def test_resize_studies_of_the_articles_k_and_sizes_go_first(store: Store) -> None:
+def test_resize_comparisons_of_the_articles_k_and_sizes_go_first(store: Store) -> None:
     whole = record_measured(store, ResizeSpec(dataset="ham"))
     record_measured(store, ResizeSpec(dataset="ham", sizes=((200, 100), (256, 256))))
     record_measured(store, ResizeSpec(dataset="ham", k=20))

@@ -167,7 +167,9 @@ def test_where_the_rule_chooses_no_k_the_study_stops_with_its_reason_and_goes_on
         lab.end(index)
     stuck = lab.progress()
     assert stuck.status == "failed"
-    assert stuck.trouble.startswith("Reconstruction at k*; Resize study at k*: no k by the plateau rule. Only 3 of 16")
+    assert stuck.trouble.startswith(
+        "Reconstruction at k*; Resize comparison at k*: no k by the plateau rule. Only 3 of 16"
+    )
     assert "Waiting for that: Algorithm 2 on the reconstructed images, lenet5, seed 1" in stuck.trouble
     assert {each.part.key for each in lab.progress(SPEC.replace(k=200)).of(READY)} == {RECONSTRUCTION, RESIZE}
 

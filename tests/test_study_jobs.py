@@ -254,7 +254,9 @@ def test_a_failed_run_blocks_the_runs_that_need_it_until_resuming_retries_it(lab
     state = lab.state(study)
     assert state.status == "failed"
     assert state.error is not None
-    assert state.error.startswith("SVD sweep: disk full. Waiting for that: Reconstruction at k*; Resize study at k*;")
+    assert state.error.startswith(
+        "SVD sweep: disk full. Waiting for that: Reconstruction at k*; Resize comparison at k*;"
+    )
     resume_study(lab.queues, study)
     lab.record()
     assert lab.state(study).status == "running"

@@ -143,7 +143,7 @@ def test_rivals_compare_the_original_through_each_codec(dataset: Dataset) -> Non
     assert all(row["control_bytes"] is None and row["k"] is None for row in rows)
 
 
-def test_the_resize_study_compares_after_area_interpolation(dataset: Dataset) -> None:
+def test_the_resize_comparison_compares_after_area_interpolation(dataset: Dataset) -> None:
     spec = ResizeSpec(dataset="d", sizes=((24, 16),), k=5, codec="png")
     row = measure(dataset.records[0], dataset.root, spec).rows[0]
     image = cv2.imread(str(dataset.root / "mole.jpg"))

@@ -175,13 +175,13 @@ def judge_explained(known: Known) -> Finding:
 def judge_best_size(known: Known) -> Finding:
     """C12: of the sizes measured, 200×100 has the fewest pixels and the best mean PSNR, RMSE and SSIM."""
     if known.resize_statistics is None:
-        raise NotMeasured("a resize study")
+        raise NotMeasured("a resize comparison")
     table = known.resize_statistics.pivot_table(index="variant", columns="metric", values="mean", sort=False)
     judged = ("psnr", "rmse", "ssim")
     if SIZE not in table.index or len(table) < 2:
-        raise NotMeasured(f"a resize study of {SIZE} and other sizes")
+        raise NotMeasured(f"a resize comparison of {SIZE} and other sizes")
     if not set(judged) <= set(table.columns):
-        raise NotMeasured("a resize study of images that define PSNR, RMSE and SSIM at some size")
+        raise NotMeasured("a resize comparison of images that define PSNR, RMSE and SSIM at some size")
     best = {
         metric: str(table[metric].idxmax() if METRICS_BY_NAME[metric].better == "high" else table[metric].idxmin())
         for metric in judged

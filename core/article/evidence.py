@@ -216,7 +216,7 @@ def table_name(number: int | str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Grounds:
-    """What claims are judged by: ids of a sweep and a resize study, an original data set, and a reconstruction of it.
+    """What claims are judged by: ids of a sweep and a resize comparison, an original data set and its reconstruction.
 
     None: there is none.
     """
@@ -291,7 +291,7 @@ def grounds(found: Offers, wanted: Grounds | None = None) -> Grounds:
     made = found.reconstructions.get(dataset or "", ())
     return Grounds(
         sweep=_chosen(wanted.sweep, [run.id for run in found.sweeps], "a finished sweep"),
-        resize=_chosen(wanted.resize, [run.id for run in found.resizes], "a finished resize study"),
+        resize=_chosen(wanted.resize, [run.id for run in found.resizes], "a finished resize comparison"),
         dataset=dataset,
         reconstruction=_chosen(wanted.reconstruction, made, "a reconstruction that was trained on"),
     )
@@ -336,7 +336,7 @@ def basis(found: Offers, chosen: Grounds) -> list[str]:
     sentences = []
     for what, name, run_id, runs in (
         ("Compression", "sweep", chosen.sweep, found.sweeps),
-        ("Input size", "resize study", chosen.resize, found.resizes),
+        ("Input size", "resize comparison", chosen.resize, found.resizes),
     ):
         if run_id is None:
             sentences.append(f"{what}: no {name} has finished.")

@@ -15,7 +15,8 @@ class Known:
     """The measurements; any part may be absent.
 
     storage, statistics: of one sweep, from `core.compression.summary`. optimal_k: rule, k, reason, stability.
-    resize_statistics: `core.compression.summary.summarise` of a resize study. curves: `core.networks.fits.fit_curves`.
+    resize_statistics: `core.compression.summary.summarise` of a resize comparison. curves:
+    `core.networks.fits.fit_curves`.
     pairs: unpruned networks trained on original and on reconstructed images, with the same settings. steps: trained
     steps of finished pruning runs; one run_id is one history of one network. Both: `core.store.trainings.STEP_COLUMNS`.
     runs: the run ids behind 'sweep', 'resize' and 'curves'; trainings carry their own. synthetic: the sources ('sweep',

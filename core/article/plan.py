@@ -1,7 +1,7 @@
 """The article's whole study as data: what is asked for, the runs it consists of, and which of them can go on.
 
     sweep ── k ─┬─ reconstruction ── Algorithm 2 on the reconstructed images
-                └─ resize study
+                └─ resize comparison
     trainings on the original images, which wait for nothing
 
 Algorithm 2 first trains the unpruned network, which is the article's training on reconstructed images: Tables 4 and 5
@@ -67,7 +67,7 @@ STAGES = {
     SWEEP: "SVD sweep",
     ORIGINALS: "Training on the original images",
     RECONSTRUCTION: "Reconstruction at k*",
-    RESIZE: "Resize study at k*",
+    RESIZE: "Resize comparison at k*",
     PRUNING: "Algorithm 2 on the reconstructed images",
 }
 MOST_IMAGES = 0.95  # share of the images whose rank the sweep's ks keep to where they are fitted
@@ -89,9 +89,9 @@ class ArticleSpec(Spec):
     """Everything that the article's study is told.
 
     fingerprint: of the data set's images; empty before the study is submitted. training: its seed is not looked at,
-    `seeds` are. baseline: None for the article's of each network. ks, sample_size: of the sweep and the resize study;
-    the reconstruction takes every image. rule: which rule's k is taken; k: one that is taken instead. reconstruction:
-    the new data set's name, empty for one made of k and codec.
+    `seeds` are. baseline: None for the article's of each network. ks, sample_size: of the sweep and the resize
+    comparison; the reconstruction takes every image. rule: which rule's k is taken; k: one that is taken instead.
+    reconstruction: the new data set's name, empty for one made of k and codec.
     """
 
     dataset: DatasetName

@@ -1,4 +1,4 @@
-"""What a measuring run is asked to do: an SVD sweep over k, the rivals, the resize study, a reconstruction."""
+"""What a measuring run is asked to do: an SVD sweep over k, the rivals, the resize comparison, a reconstruction."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class RivalsSpec(MeasuringSpec):
 
 
 class ResizeSpec(MeasuringSpec):
-    """Compare original and stored reconstruction after both are resized (docs/definitions.md, resize study).
+    """Compare original and stored reconstruction after both are resized (docs/definitions.md, resize comparison).
 
     sizes: (rows, columns) pairs.
     """

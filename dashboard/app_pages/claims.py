@@ -34,7 +34,7 @@ def judged_by(found: Offers) -> Grounds:
         left, right = st.columns(2)
         with left:
             sweep = pick_run("SVD sweep", found.sweeps, "sweep")
-            resize = pick_run("Resize study", found.resizes, "study")
+            resize = pick_run("Resize comparison", found.resizes, "study")
         with right:
             dataset = pick("Data set trained on", list(found.datasets), "dataset", found.synthetic)
             reconstruction = pick("Its reconstruction", list(found.reconstructions.get(dataset or "", ())), "made")

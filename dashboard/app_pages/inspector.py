@@ -114,12 +114,12 @@ def inspected(image: pictures.Decomposed, mode: str, codec: str, quality: int | 
             st.session_state["k"] = rank
         k = st.slider("k, singular values kept", 1, rank, key="k", bind="query-params")
     try:
-        step = pictures.step(image.digest, mode, k, codec, quality, image)
+        reconstruction = pictures.reconstructed(image.digest, mode, k, codec, quality, image)
     except DermSlimError as error:
         st.error(words.sentence(error), icon=":material/error:")
         return
-    sizes(image, step, mode, k, codec, quality)
-    views(image, step, k, codec, quality)
+    sizes(image, reconstruction, mode, k, codec, quality)
+    views(image, reconstruction, k, codec, quality)
     left, right = st.columns(2)
     with left:
         components.chart(
@@ -128,18 +128,25 @@ def inspected(image: pictures.Decomposed, mode: str, codec: str, quality: int | 
             key="spectrum",
             depends=(image.digest, mode, components.theme()),  # not on k: a step of the slider leaves it as it is
         )
-        held = words.metric_text(METRICS_BY_NAME["explained_variance"], step.metrics["explained_variance"])
+        held = words.metric_text(METRICS_BY_NAME["explained_variance"], reconstruction.metrics["explained_variance"])
         st.caption(f"The first k = {k} of {rank} hold {words.escaped(held)} of the energy.")
     with right:
         components.chart(
-            charts.histograms(*step.histograms, theme=components.theme()),
+            charts.histograms(*reconstruction.histograms, theme=components.theme()),
             alt="Histograms of the channels, original and reconstruction",
             key="histograms",
         )
-    metric_table(step)
+    metric_table(reconstruction)
 
 
-def sizes(image: pictures.Decomposed, step: pictures.Step, mode: str, k: int, codec: str, quality: int | None) -> None:
+def sizes(
+    image: pictures.Decomposed,
+    reconstruction: pictures.Reconstruction,
+    mode: str,
+    k: int,
+    codec: str,
+    quality: int | None,
+) -> None:
     """Show the four sizes of this image at this k."""
     height, width = image.shape
     stored_as = words.codec_text(codec, quality)
@@ -147,8 +154,12 @@ def sizes(image: pictures.Decomposed, step: pictures.Step, mode: str, k: int, co
     even = break_even_k(height, width, mode)
     with st.grid(4, min_column_width=150):
         st.metric("Source file", words.bytes_text(image.source_bytes), border=True, height="stretch")
-        st.metric(f"Stored as {stored_as}", words.bytes_text(step.stored_bytes), border=True, height="stretch")
-        st.metric(f"{stored_as} without SVD", words.bytes_text(step.control_bytes), border=True, height="stretch")
+        st.metric(
+            f"Stored as {stored_as}", words.bytes_text(reconstruction.stored_bytes), border=True, height="stretch"
+        )
+        st.metric(
+            f"{stored_as} without SVD", words.bytes_text(reconstruction.control_bytes), border=True, height="stretch"
+        )
         st.metric(
             "As factors, float16",
             words.bytes_text(factors),
@@ -156,14 +167,16 @@ def sizes(image: pictures.Decomposed, step: pictures.Step, mode: str, k: int, co
             height="stretch",
             help=f"k(H+W+1) numbers per matrix. Above k = {even:.1f} they are more numbers than the image has.",
         )
-    verdict = words.beside_control(step.stored_bytes, step.control_bytes)
+    verdict = words.beside_control(reconstruction.stored_bytes, reconstruction.control_bytes)
     st.caption(
-        f"Source to stored: {words.smaller_text(image.source_bytes / step.stored_bytes)}; {stored_as} alone: "
-        f"{words.smaller_text(image.source_bytes / step.control_bytes)}; {verdict}."
+        f"Source to stored: {words.smaller_text(image.source_bytes / reconstruction.stored_bytes)}; {stored_as} alone: "
+        f"{words.smaller_text(image.source_bytes / reconstruction.control_bytes)}; {verdict}."
     )
 
 
-def views(image: pictures.Decomposed, step: pictures.Step, k: int, codec: str, quality: int | None) -> None:
+def views(
+    image: pictures.Decomposed, reconstruction: pictures.Reconstruction, k: int, codec: str, quality: int | None
+) -> None:
     """Show original and reconstruction, as a swipe or side by side with the maps."""
     layout = st.segmented_control(
         "Layout", ["Swipe", "Side by side"], default="Swipe", key="layout", bind="query-params", required=True,
@@ -172,20 +185,20 @@ def views(image: pictures.Decomposed, step: pictures.Step, k: int, codec: str, q
     stored_as = words.codec_text(codec, quality)
     panes = [
         Pane(image.picture, "Original", f"{words.size_text(*image.shape)} pixels"),
-        Pane(step.stored, f"k = {k}, {stored_as}", "reconstructed, stored and decoded"),
+        Pane(reconstruction.stored, f"k = {k}, {stored_as}", "reconstructed, stored and decoded"),
         Pane(
-            step.difference,
+            reconstruction.difference,
             "Difference",
-            f"largest channel difference of each pixel, at most {step.largest_difference}; "
+            f"largest channel difference of each pixel, at most {reconstruction.largest_difference}; "
             f"lightest from {pictures.DIFFERENCE_SCALE}",
         ),
     ]
-    if step.ssim is not None:
+    if reconstruction.ssim is not None:
         note = (
-            f"SSIM around each pixel, at least {words.number_text(step.lowest_ssim, 3)}; "
+            f"SSIM around each pixel, at least {words.number_text(reconstruction.lowest_ssim, 3)}; "
             f"darkest 1, lightest up to {1 - pictures.SSIM_SCALE:g}"
         )
-        panes.append(Pane(step.ssim, "SSIM map", note))
+        panes.append(Pane(reconstruction.ssim, "SSIM map", note))
     if layout == "Swipe":
         compare(panes[:2], image.shape, "swipe", key="swipe")
         with st.expander("Difference and SSIM maps", icon=":material/gradient:", expanded=True):
@@ -194,10 +207,10 @@ def views(image: pictures.Decomposed, step: pictures.Step, k: int, codec: str, q
         compare(panes, image.shape, "side", key="side")
 
 
-def metric_table(step: pictures.Step) -> None:
+def metric_table(reconstruction: pictures.Reconstruction) -> None:
     """List every metric with its value, unit, direction and definition."""
     st.header("All metrics")
-    values = {metric: words.metric_text(metric, step.metrics[metric.name]) for metric in METRICS}
+    values = {metric: words.metric_text(metric, reconstruction.metrics[metric.name]) for metric in METRICS}
     st.table(
         pd.DataFrame(
             {

@@ -31,7 +31,7 @@ def under_way(known: tuple[str, ...]) -> None:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(
-                    f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** · "
+                    f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** · "
                     f"{words.escaped(words.shortened(run.dataset, 48))}"
                     + (f" {components.SYNTHETIC}" if run.synthetic else "")
                 )
@@ -49,7 +49,7 @@ def ended_table(runs: list[Run]) -> None:
         pd.DataFrame(
             {
                 "Status": [run.status for run in runs],
-                "Kind": [words.KINDS.get(run.kind, run.kind) for run in runs],
+                "Kind": [words.RUN_KIND_LABELS.get(run.kind, run.kind) for run in runs],
                 "Data set": [run.dataset + (" (synthetic)" if run.synthetic else "") for run in runs],
                 "Done": [100 * min(1.0, run.done / max(1, run.total)) for run in runs],
                 "Of": [words.count_of(run.total, words.part_of(run)) for run in runs],
@@ -147,7 +147,8 @@ else:
         list(by_id),
         param="job",
         format_func=lambda run_id: (
-            f"{words.KINDS.get(by_id[run_id].kind, '')} · " + words.run_label(by_id[run_id], components.reader_zone())
+            f"{words.RUN_KIND_LABELS.get(by_id[run_id].kind, '')} · "
+            + words.run_label(by_id[run_id], components.reader_zone())
         ),
     )
     details(by_id[job])

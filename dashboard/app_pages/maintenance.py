@@ -131,7 +131,7 @@ def runs() -> None:
         pd.DataFrame(
             {
                 "Status": [each.run.status for each in found],
-                "Kind": [words.KINDS.get(each.run.kind, each.run.kind) for each in found],
+                "Kind": [words.RUN_KIND_LABELS.get(each.run.kind, each.run.kind) for each in found],
                 "Data set": [each.run.dataset + (" (synthetic)" if each.run.synthetic else "") for each in found],
                 "Ended": [components.moment(each.run.finished_at) for each in found],
                 "Rows": [each.rows for each in found],

@@ -47,7 +47,7 @@ def under_way(known: tuple[str, ...]) -> None:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(
-                    f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** of "
+                    f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** of "
                     f"{words.escaped(words.shortened(run.dataset, 48))}"
                     + (f" {components.SYNTHETIC}" if run.synthetic else "")
                 )
@@ -145,7 +145,7 @@ def finished_last(ended: list[Run]) -> None:
         with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
             failed = f" · {words.failed_text(run)}" if run.failed else ""
             st.markdown(
-                f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** of "
+                f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** of "
                 f"{words.escaped(words.shortened(run.dataset, 48))}"
                 + (f" {components.SYNTHETIC}" if run.synthetic else "")
                 + f" · {words.count_of(run.done, words.part_of(run))}{failed} · {words.ago_text(run.finished_at)}"

@@ -1,4 +1,4 @@
-"""Resize study: what a reconstruction still differs by when it is made small, and what networks cost there."""
+"""Resize comparisons: how a reconstruction differs at small sizes, and each network's parameters at these sizes."""
 
 from collections.abc import Sequence
 
@@ -24,11 +24,11 @@ ARTICLE_SIZE = (200, 100)
 
 def show_form() -> None:
     """Open the form."""
-    st.query_params["tab"] = "New study"
+    st.query_params["tab"] = "New comparison"
 
 
 def copy_settings(spec: ResizeSpec) -> None:
-    """Open the form with a study's settings in its fields."""
+    """Open the form with a run's settings in its fields."""
     forms.RESIZE.put(draft(spec))
     st.query_params["dataset"] = spec.dataset
     show_form()
@@ -146,14 +146,14 @@ def table(run: Run, statistics: pd.DataFrame) -> None:
 
 
 def results(run: Run) -> None:
-    """Show a finished study."""
+    """Show a finished run."""
     spec = run.told(ResizeSpec)
     statistics = data.statistics(run)
     with st.container(horizontal=True, vertical_alignment="center"):
         name = words.escaped(words.shortened(run.dataset, 60))
         st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if run.synthetic else ""))
         st.button(
-            "Use these settings in a new study", icon=":material/edit:", type="tertiary", on_click=copy_settings,
+            "Use these settings in a new comparison", icon=":material/edit:", type="tertiary", on_click=copy_settings,
             args=(spec,),
         )  # fmt: skip
     if run.failed:
@@ -167,13 +167,20 @@ def results(run: Run) -> None:
 
 
 view = components.url_choice(
-    st.segmented_control, "View", ["Results", "New study"], param="tab", label_visibility="collapsed", required=True
+    st.segmented_control,
+    "View",
+    ["Results", "New comparison"],
+    param="tab",
+    label_visibility="collapsed",
+    required=True,
 )
 with components.sentences():
-    if view == "New study":
+    if view == "New comparison":
         st.caption("The original and the stored reconstruction are both resized to each size, then compared.")
         with st.container(border=True):
             forms.resize_form()
         st.stop()
-    run_id = components.pick_run("resize-study", "study", param="study", icon=":material/aspect_ratio:", new=show_form)
+    run_id = components.pick_run(
+        "resize-study", "resize comparison", param="study", icon=":material/aspect_ratio:", new=show_form
+    )
     run_progress.show_run(run_id, results)

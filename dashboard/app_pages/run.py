@@ -36,7 +36,7 @@ def head(run: Run) -> None:
     """Show the run's kind, its status, and a link to its results."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"{components.status_text(run.status)} **{words.KINDS.get(run.kind, run.kind)}** of "
+            f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** of "
             f"{words.escaped(words.shortened(run.dataset, 60))}" + (f" {components.SYNTHETIC}" if run.synthetic else "")
         )
     st.code(run.id, language=None)

@@ -38,7 +38,7 @@ def pick_study() -> str | None:
         st.caption(
             "One submission does it all, in the order that things depend on each other: the SVD sweep, the "
             "reconstruction at the k that it chooses, every network trained on original and reconstructed images, "
-            "Algorithm 2 on each, and the resize study. It goes on by itself, over a night or a restart."
+            "Algorithm 2 on each, and the resize comparison. It goes on by itself, over a night or a restart."
         )
         st.button("New study", type="primary", icon=":material/add:", on_click=show_form)
         return None

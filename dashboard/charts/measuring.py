@@ -1,4 +1,4 @@
-"""Charts of sweeps, resize studies and single images. No Streamlit; every number comes from the frame.
+"""Charts of sweeps, resize comparisons and single images. No Streamlit; every number comes from the frame.
 
 An empty frame gives an empty figure that says why. `theme`: see `dashboard.charts.style`.
 """
@@ -292,9 +292,9 @@ def histograms(
 
 
 def metric_by_size(statistics: pd.DataFrame, metric: str, *, theme: str | None = None) -> go.Figure:
-    """Draw a metric at each size of a resize study: mean and one standard deviation, smallest image first.
+    """Draw a metric at each size of a resize comparison: mean and one standard deviation, smallest image first.
 
-    statistics: of a resize study, variants named '200x100' (rows x columns).
+    statistics: of a resize comparison, variants named '200x100' (rows x columns).
     """
     described = METRICS_BY_NAME[metric]
     figure = titled_figure(f"{described.label} after resizing, {_direction(described)}", theme)

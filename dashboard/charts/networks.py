@@ -45,8 +45,8 @@ BRANCHES: dict[Branch, tuple[str, int]] = {  # name, and place in the palette
     "metadata": ("text branch", 2),
     "head": ("combined", 1),
 }
-# type as in the layer tables → its place in the palette, None for grey
-KINDS: dict[str, int | None] = {
+# layer type as in the layer tables → place in the palette, None for grey
+LAYER_COLOURS: dict[str, int | None] = {
     "Input": None,
     "Conv2D": 0,
     "Residual block": 5,
@@ -149,7 +149,7 @@ def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | 
             for x0, y0, x1, y1 in links
         ]
     )  # fmt: skip
-    for kind, colour in KINDS.items():
+    for kind, colour in LAYER_COLOURS.items():
         of_kind = [block for block in placed if block.kind == kind]
         if not of_kind:
             continue

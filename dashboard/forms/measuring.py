@@ -50,8 +50,8 @@ def sweep_form() -> None:
 
 
 def resize_form() -> None:
-    """Draw the form of a resize study."""
-    _form(resize_fields, "Start the resize study", param="study")
+    """Draw the form of a resize comparison."""
+    _form(resize_fields, "Start the resize comparison", param="study")
 
 
 def _form(fields: Callable[[Dataset], MeasuringSpec], start: str, *, param: str) -> None:
@@ -86,7 +86,7 @@ def sweep_fields(dataset: Dataset) -> SweepSpec:
 
 
 def resize_fields(dataset: Dataset) -> ResizeSpec:
-    """Draw the fields of a resize study and return the study that they describe. Raises SpecError."""
+    """Draw the fields of a resize comparison and return what they describe. Raises SpecError."""
     return _fields(RESIZE, ResizeSpec, dataset, ("sizes",), ("k", "mode"), IMAGES)
 
 

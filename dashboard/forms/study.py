@@ -134,7 +134,7 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
         )  # fmt: skip
     if len(sizes) != 1:
         raise SpecError(f"Expected one size of rows and columns, got {len(sizes)}.")
-    with st.expander("Compression: k, codec, resize study", icon=":material/compress:"):
+    with st.expander("Compression: k, codec, resize comparison", icon=":material/compress:"):
         values = compression_fields(dataset)
     with st.expander("Training: protocol, device, sets", icon=":material/tune:"):
         with st.grid(3, min_column_width=150):
@@ -164,7 +164,7 @@ def _named(override: Override, networks: Sequence[NetworkSpec], found: Networks)
 
 
 def compression_fields(dataset: Dataset) -> dict[str, Any]:
-    """Return the settings of the sweep, the reconstruction and the resize study. Raises SpecError."""
+    """Return the settings of the sweep, the reconstruction and the resize comparison. Raises SpecError."""
     values = FORM.grid(ArticleSpec, ("mode", "codec", "quality", "sample_size"), width=150)
     if values["sample_size"] is not None and values["sample_size"] > len(dataset.records):
         values["sample_size"] = None

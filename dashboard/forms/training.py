@@ -28,7 +28,7 @@ from jobs.cli.clock import next_moment
 from jobs.connection import NORMAL, PRIORITIES
 
 FORM = Fields("training")
-KINDS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
+TRAINING_KIND_LABELS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
 FROM_ADDRESS = ("network", "size", "factor", "scope", "iteration")
 PLACED = ("height", "width", "seed", "epochs", "learning_rate", "batch_size")
 
@@ -139,10 +139,15 @@ class Asked:
 def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
     """Draw the fields and return what they ask for. Raises SpecError."""
     kind = st.segmented_control(
-        "What", list(KINDS), key=FORM.key("kind"), format_func=KINDS.__getitem__, required=True, persist_state=KEPT,
+        "What",
+        list(TRAINING_KIND_LABELS),
+        key=FORM.key("kind"),
+        format_func=TRAINING_KIND_LABELS.__getitem__,
+        required=True,
+        persist_state=KEPT,
         help="Once: the grid behind the article's Tables 4 and 5. Algorithm 2, Table 6: train, shrink, train again, "
         "for as long as the baseline is met.",
-    )  # fmt: skip
+    )
     note = "Quick is too small for custom1. Every number can be changed afterwards."
     FORM.preset(lambda name: training_draft(PRESETS[name], "sizes"), note)
     with st.grid(2, min_column_width=280):

@@ -67,7 +67,7 @@ class Decomposed:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Reconstruction:
     """What one k, codec and quality makes of the inspected image.
 
     stored, difference, ssim: PNG files for the browser, ssim None for images below 7 pixels.
@@ -110,14 +110,16 @@ def decomposed(_data: bytes, digest: str, mode: str) -> Decomposed:
 
 
 @st.cache_resource(max_entries=60, show_spinner=False)
-def step(digest: str, mode: str, k: int, codec: str, quality: int | None, _inspected: Decomposed) -> Step:
+def reconstructed(
+    digest: str, mode: str, k: int, codec: str, quality: int | None, _inspected: Decomposed
+) -> Reconstruction:
     """Reconstruct, store, decode and compare the inspected image at one k. Raises SpecError, ImageError."""
     image = _inspected.image
     encoded = encode(_inspected.factors.reconstruct(k), codec, quality)
     stored = decode(encoded, own=True)
     difference = difference_map(image, stored)
     similarity = ssim_map(image, stored)
-    return Step(
+    return Reconstruction(
         stored=shown(stored),
         difference=shown(coloured(np.minimum(difference / DIFFERENCE_SCALE, 1))),
         ssim=None if similarity is None else shown(coloured(np.clip((1 - similarity) / SSIM_SCALE, 0, 1))),

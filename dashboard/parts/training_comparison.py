@@ -26,7 +26,7 @@ METRICS = {
 
 def label(run: Run) -> str:
     """Return a run's name in lists; the end of its id tells apart runs of one minute and equal settings."""
-    kind = words.KINDS[run.kind]
+    kind = words.RUN_KIND_LABELS[run.kind]
     return f"{words.run_label(run, components.reader_zone())} · {kind.lower()} · {run.id[-4:]}"
 
 
