@@ -153,7 +153,9 @@ def app_of(spec: Any) -> Callable[[], None]:
 def labelled(name: str) -> Dataset:
     """Four classes of twelve images, two of each lesion."""
     records = tuple(
-        DatasetImage(f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}")
+        DatasetImage(
+            f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}"
+        )
         for label in sorted(CLASSES)
         for n in range(12)
     )  # fmt: skip

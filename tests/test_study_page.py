@@ -46,7 +46,9 @@ TRAINING = TrainingProtocol(epochs=3, height=75, width=100)
 def labelled(name: str, *, source: str | None = None) -> Dataset:
     """Four classes of twelve images, two of each lesion."""
     records = tuple(
-        DatasetImage(f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}")
+        DatasetImage(
+            f"{label}{n:02}", f"{n}.jpg", 1000, 450, 600, f"{name}{label}{n}", label, lesion_id=f"{label}{n % 6}"
+        )
         for label in sorted(CLASSES)
         for n in range(12)
     )  # fmt: skip
