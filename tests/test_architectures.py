@@ -58,7 +58,7 @@ def test_the_four_networks_have_the_articles_filters_and_units() -> None:
         assert [layer.units for layer in spec.head] == ([16, 4] if spec is LENET5 else [8, 4])
 
 
-def test_each_network_names_its_source_and_the_readings_taken() -> None:
+def test_each_network_names_its_source_and_how_the_article_was_read() -> None:
     for spec in NETWORKS.values():
         assert spec.source
         assert all(reading.endswith(".") for reading in spec.readings)
@@ -69,7 +69,7 @@ def test_each_network_names_its_source_and_the_readings_taken() -> None:
     assert any("1024 and 512" in reading for reading in CUSTOM2.readings)
 
 
-def test_alexnets_feature_maps_at_200x100_are_those_worked_out_by_hand() -> None:
+def test_alexnets_feature_maps_at_200x100_equal_a_calculation_by_hand() -> None:
     assert [
         step.output_shape for step in walk(ALEXNET, 200, 100) if isinstance(step.layer, Conv | MaxPool | Flatten)
     ] == [
@@ -85,7 +85,7 @@ def test_alexnets_feature_maps_at_200x100_are_those_worked_out_by_hand() -> None
     ]
 
 
-def test_the_head_starts_with_the_images_and_the_metadatas_output_side_by_side() -> None:
+def test_the_head_starts_with_the_concatenated_image_and_metadata_outputs() -> None:
     steps = list(walk(LENET5, 200, 100))
     joined = next(step for step in steps if isinstance(step.layer, Concatenate))
     assert joined.output_shape == (120 + 1,)
@@ -95,7 +95,7 @@ def test_the_head_starts_with_the_images_and_the_metadatas_output_side_by_side()
     )
 
 
-def test_layer_names_are_unique_and_say_where_they_sit() -> None:
+def test_layer_names_are_unique_and_start_with_the_branch() -> None:
     for spec in NETWORKS.values():
         steps = list(walk(spec, 200, 100))
         assert len({step.name for step in steps}) == len(steps)
@@ -120,7 +120,7 @@ def test_layer_names_are_unique_and_say_where_they_sit() -> None:
         (Residual(8), (5, 4, 3), (5, 4, 8)),
     ],
 )
-def test_a_layer_changes_the_shape_as_its_definition_says(layer, shape, expected) -> None:
+def test_each_layer_has_the_output_shape_of_its_definition(layer, shape, expected) -> None:
     assert output_shape(layer, shape) == expected
 
 
@@ -134,7 +134,7 @@ def test_a_layer_changes_the_shape_as_its_definition_says(layer, shape, expected
         (CUSTOM2, 200, 31, "image_max_pool5"),
     ],
 )
-def test_a_size_too_small_names_the_layer_where_nothing_is_left(spec, height, width, layer) -> None:
+def test_an_input_size_that_is_too_small_names_the_layer_that_has_no_output(spec, height, width, layer) -> None:
     with pytest.raises(SpecError, match=rf"{spec.name}.*{height}×{width} leaves nothing at {layer}, which needs"):
         list(walk(spec, height, width))
 
@@ -150,7 +150,7 @@ def test_an_impossible_input_size_is_refused(size) -> None:
         list(walk(LENET5, size, 100))
 
 
-def test_networks_survive_the_way_to_json_and_back() -> None:
+def test_networks_can_be_written_to_json_and_read_back() -> None:
     for spec in NETWORKS.values():
         assert from_dict(json.loads(json.dumps(to_dict(spec)))) == spec
 
@@ -193,26 +193,26 @@ def test_networks_survive_the_way_to_json_and_back() -> None:
         ({"head": [{"layer": "dense", "units": 5}]}, "dense of 4 units, one per class", ("head", 0)),
     ],
 )
-def test_a_description_that_cannot_be_used_says_what_was_expected_and_where(change, message, path) -> None:
+def test_an_invalid_description_raises_an_error_with_the_expectation_and_the_path(change, message, path) -> None:
     with pytest.raises(NetworkError, match=message) as error:
         from_dict(to_dict(LENET5) | change)
     assert error.value.path == path
 
 
-def test_metadata_branch_and_head_default_to_the_articles() -> None:
+def test_the_metadata_branch_and_the_head_default_to_those_of_the_article() -> None:
     spec = from_dict({"name": "small", "image": [{"layer": "flatten"}]})
     assert spec.metadata == METADATA_BRANCH
     assert spec.head == LENET5.head
     assert spec.title == "small"
 
 
-def test_values_cannot_be_changed_in_place_and_equal_specs_are_one_key() -> None:
+def test_specs_are_immutable_and_equal_specs_have_equal_hashes() -> None:
     with pytest.raises(AttributeError):
         LENET5.image[0].filters = 3
     assert len({LENET5, replace(LENET5)}) == 1
 
 
-def test_counting_needs_neither_keras_nor_numpy_nor_pandas() -> None:
+def test_counting_parameters_imports_neither_keras_nor_numpy_nor_pandas() -> None:
     code = (
         "import sys; from core.networks.architectures import NETWORKS;"
         "from core.networks.costs import count_parameters as count;"

@@ -117,7 +117,7 @@ EXTRA: dict[str, Callable[[], Member]] = {
 
 
 @pytest.mark.parametrize("kind", EXTRA)
-def test_an_archive_with_what_no_backup_has_is_refused(
+def test_an_archive_with_a_member_that_no_backup_has_is_refused(
     good: Content, target: Settings, tmp_path: Path, kind: str
 ) -> None:
     extra = EXTRA[kind]()
@@ -141,7 +141,7 @@ def test_a_file_larger_than_the_free_space_is_refused_before_it_is_written(
         refused(target, tmp_path / "b.tar", match)
 
 
-def test_a_name_of_gigabytes_is_not_read_into_memory(target: Settings, tmp_path: Path) -> None:
+def test_a_file_name_of_gigabytes_is_not_read_into_memory(target: Settings, tmp_path: Path) -> None:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         header = entry("././@LongLink", type=tarfile.GNUTYPE_LONGNAME, size=3 << 30)[0].tobuf(tar.format)
@@ -204,7 +204,7 @@ def test_a_manifest_with_a_wrong_or_missing_part_is_refused(
         refused(target, packed(tmp_path / "b.tar", members({**content, MANIFEST: text})))
 
 
-def test_a_store_that_is_newer_or_damaged_or_none_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
+def test_a_store_that_is_newer_or_damaged_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
     path = tmp_path / "b.tar"
     refused(
         target,
@@ -245,7 +245,7 @@ def test_an_invalid_queue_is_refused(good: Content, target: Settings, tmp_path: 
     refused(target, packed(tmp_path / "b.tar", members(content)))
 
 
-def test_randomly_changed_bytes_are_detected_or_harmless(good: Content, tmp_path: Path) -> None:
+def test_randomly_changed_bytes_are_detected_or_change_nothing(good: Content, tmp_path: Path) -> None:
     chance = random.Random(26)
     whole = packed(tmp_path / "whole.tar", members(told(good))).read_bytes()
     manifest = json.loads(told(good)[MANIFEST])

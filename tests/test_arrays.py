@@ -53,7 +53,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and ".lock" not in path.name)
 
 
-def test_every_row_is_the_decoded_record_resized_by_area_in_bgr(dataset: Dataset, tmp_path: Path) -> None:
+def test_every_row_is_the_decoded_bgr_image_resized_by_area(dataset: Dataset, tmp_path: Path) -> None:
     found = image_array(dataset, tmp_path / "cache", 8, 10)
     assert (found.pixels.shape, found.pixels.dtype) == ((IMAGES, 8, 10, 3), np.uint8)
     for row, record in enumerate(dataset.records):
@@ -62,7 +62,7 @@ def test_every_row_is_the_decoded_record_resized_by_area_in_bgr(dataset: Dataset
     assert (found.unreadable, found.left_out) == ((), ())
 
 
-def test_the_array_is_mapped_read_only_and_opened_without_the_photographs(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_array_is_mapped_read_only_and_opens_without_the_photographs(dataset: Dataset, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     made = image_array(dataset, cache, 8, 10).pixels.copy()
     shutil.rmtree(dataset.root)
@@ -75,13 +75,13 @@ def test_the_array_is_mapped_read_only_and_opened_without_the_photographs(datase
         opened[0] = 0
 
 
-def test_progress_counts_every_image(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_progress_of_an_array_counts_every_image(dataset: Dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     image_array(dataset, tmp_path / "cache", 8, 10, progress=lambda *counts: seen.append(counts))
     assert seen == [(done, IMAGES) for done in range(1, IMAGES + 1)]
 
 
-def test_each_size_and_each_content_has_its_own_array(dataset: Dataset, tmp_path: Path) -> None:
+def test_each_input_size_and_each_content_has_its_own_array(dataset: Dataset, tmp_path: Path) -> None:
     other = replace(dataset, records=dataset.records[1:])
     folders = {
         array_folder(which, tmp_path, height, width)
@@ -114,7 +114,7 @@ def test_unreadable_images_are_black_and_listed_until_they_can_be_read(dataset: 
     assert image_array(dataset, cache, 8, 10).unreadable == ()
 
 
-def test_a_data_set_whose_folder_vanished_gives_an_error_and_no_black_array(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_data_set_whose_folder_is_missing_gives_an_error_and_no_black_array(dataset: Dataset, tmp_path: Path) -> None:
     moved = dataset.root.rename(tmp_path / "moved")
     with pytest.raises(DatasetError, match="Expected a readable image"):
         image_array(dataset, tmp_path / "cache", 8, 10)
@@ -122,7 +122,7 @@ def test_a_data_set_whose_folder_vanished_gives_an_error_and_no_black_array(data
     assert image_array(replace(dataset, root=moved), tmp_path / "cache", 8, 10).unreadable == ()
 
 
-def test_a_cancelled_array_leaves_nothing_and_the_lock_free(dataset: Dataset, tmp_path: Path) -> None:
+def test_cancelling_an_array_removes_its_files_and_releases_its_lock(dataset: Dataset, tmp_path: Path) -> None:
     def cancel(done: int, total: int) -> None:
         if done == 5:
             raise Cancelled("enough")
@@ -135,7 +135,7 @@ def test_a_cancelled_array_leaves_nothing_and_the_lock_free(dataset: Dataset, tm
 
 @pytest.mark.parametrize("damaged", [PIXELS_NAME, ABOUT_NAME])
 @pytest.mark.parametrize("length", [0, 60, 200])
-def test_a_damaged_array_is_made_again(dataset: Dataset, tmp_path: Path, damaged: str, length: int) -> None:
+def test_a_damaged_array_is_created_again(dataset: Dataset, tmp_path: Path, damaged: str, length: int) -> None:
     whole = image_array(dataset, tmp_path, 8, 10)
     expected = whole.pixels.copy()
     file = whole.folder / damaged
@@ -143,7 +143,7 @@ def test_a_damaged_array_is_made_again(dataset: Dataset, tmp_path: Path, damaged
     assert np.array_equal(image_array(dataset, tmp_path, 8, 10).pixels, expected)
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_in_words(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_raises_a_readable_error(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DatasetError, match="cannot be written"):
         image_array(dataset, tmp_path / "file", 8, 10)
@@ -195,7 +195,7 @@ def start_together(tmp_path: Path, *processes: subprocess.Popen[str]) -> None:
     (tmp_path / "start").touch()
 
 
-def test_two_processes_at_once_make_the_array_once(dataset: Dataset, tmp_path: Path) -> None:
+def test_two_processes_at_the_same_time_create_the_array_once(dataset: Dataset, tmp_path: Path) -> None:
     processes = [ask(dataset, tmp_path, f"notes{number}") for number in range(2)]
     start_together(tmp_path, *processes)
     answers = [process.communicate(timeout=60) for process in processes]
@@ -211,7 +211,7 @@ def test_two_processes_at_once_make_the_array_once(dataset: Dataset, tmp_path: P
     assert files_below(tmp_path / "cache") == [ABOUT_NAME, PIXELS_NAME]
 
 
-def test_a_killed_process_leaves_no_half_made_array_and_the_next_one_makes_it(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_partial_array_and_the_next_one_creates_it(dataset: Dataset, tmp_path: Path) -> None:
     process = ask(dataset, tmp_path, "notes0", die_at=5)
     start_together(tmp_path, process)
     process.communicate(timeout=60)
@@ -237,7 +237,7 @@ patients = st.builds(
 )
 
 
-def test_a_missing_age_is_the_training_median_and_codes_follow_the_alphabet() -> None:
+def test_a_missing_age_becomes_the_training_median_and_codes_are_alphabetical() -> None:
     training = [patient(20, "male", "back"), patient(30, "female", "face"), patient(70, "male"), patient(None, None)]
     encoding = fit_metadata(training)
     mean = (20 + 30 + 70 + 30) / 4
@@ -250,12 +250,12 @@ def test_a_missing_age_is_the_training_median_and_codes_follow_the_alphabet() ->
     assert encoding.sentence is None
 
 
-def test_values_that_training_did_not_show_are_unknown() -> None:
+def test_values_that_are_not_in_the_training_data_are_unknown() -> None:
     encoding = fit_metadata([patient(40, "male", "back"), patient(60, "male", "face")])
     assert encoding.encode([patient(80, "female", "scalp")]).tolist() == [[3.0, 0.0, 0.0]]
 
 
-def test_without_metadata_every_image_is_fed_the_mean_age_and_the_unknown_codes_and_it_is_said() -> None:
+def test_without_metadata_every_image_gets_the_mean_age_and_unknown_codes_and_a_sentence() -> None:
     encoding = fit_metadata([patient(), patient()])
     assert encoding.encode([patient(), patient(33, "male", "back")]).tolist() == [[0, 0, 0], [0, 0, 0]]
     assert encoding.sentence == (
@@ -266,14 +266,14 @@ def test_without_metadata_every_image_is_fed_the_mean_age_and_the_unknown_codes_
     assert fit_metadata([]).encode([]).shape == (0, 3)
 
 
-def test_equal_ages_stay_finite() -> None:
+def test_equal_ages_are_encoded_as_finite_numbers() -> None:
     assert fit_metadata([patient(50), patient(50)]).encode([patient(50), patient(51)])[:, 0].tolist() == [0.0, 1.0]
 
 
 @settings(deadline=None)
 @example([patient(0.0), patient(3.6e-61)], [patient(1.0)])
 @given(st.lists(patients, min_size=1, max_size=40), st.lists(patients, max_size=10))
-def test_an_encoding_survives_json_and_standardises_training(
+def test_an_encoding_can_be_stored_as_json_and_standardises_the_training_ages(
     training: list[DatasetImage], others: list[DatasetImage]
 ) -> None:
     encoding = fit_metadata(training)
@@ -286,7 +286,7 @@ def test_an_encoding_survives_json_and_standardises_training(
     assert ages.std() == pytest.approx(1, abs=1e-3) or np.ptp(ages) < 1e-3
 
 
-def test_an_encoding_of_other_fields_is_refused() -> None:
+def test_an_encoding_with_other_fields_is_refused() -> None:
     with pytest.raises(SpecError, match="Expected a metadata encoding of"):
         MetadataEncoding.from_dict({"mean_age": 3})
 
@@ -295,7 +295,7 @@ def touched(folder: Path, seconds: float) -> None:
     os.utime(folder / ABOUT_NAME, (seconds, seconds))
 
 
-def test_the_least_recently_used_arrays_make_room_for_a_new_one(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_least_recently_used_arrays_are_removed_for_a_new_one(dataset: Dataset, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     sizes = [(8, width) for width in (10, 11, 12)]
     folders = []

@@ -71,7 +71,7 @@ def contents(connection: Redis) -> dict[str, object]:
     return {key: readers[connection.type(key)](key) for key in queue_copy.our_keys(connection)}
 
 
-def test_store_queue_and_networks_come_back_as_they_were(
+def test_a_restore_brings_back_the_store_the_queue_and_the_networks(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     store = Store(settings.database)
@@ -101,7 +101,7 @@ def test_store_queue_and_networks_come_back_as_they_were(
 
 
 @pytest.mark.parametrize("suffix", backup.SUFFIXES)
-def test_each_kind_of_file_holds_a_manifest_with_every_hash(
+def test_each_archive_format_contains_a_manifest_with_every_hash(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path, suffix: str
 ) -> None:
     store = Store(settings.database)
@@ -122,7 +122,7 @@ def test_each_kind_of_file_holds_a_manifest_with_every_hash(
     assert (another.trained / run_id / "0.keras").read_bytes() == b"weights" * 1000
 
 
-def test_records_that_wait_are_neither_lost_nor_written_twice(
+def test_waiting_messages_are_neither_lost_nor_written_twice(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     dataset = load_dataset(write_images(tmp_path / "moles", 3), name="moles")
@@ -138,7 +138,7 @@ def test_records_that_wait_are_neither_lost_nor_written_twice(
         assert queues.store.dataset("moles") == dataset
 
 
-def test_what_a_killed_writer_left_in_its_log_is_in_the_copy(settings: Settings, tmp_path: Path) -> None:
+def test_a_backup_includes_the_write_ahead_log_of_a_killed_writer(settings: Settings, tmp_path: Path) -> None:
     store = Store(settings.database)
     record_training(store)
     connection = duckdb.connect(settings.database)  # a writer that dies before its checkpoint
@@ -157,7 +157,7 @@ def test_what_a_killed_writer_left_in_its_log_is_in_the_copy(settings: Settings,
     assert [run.error for run in Store(into.database).runs()] == ["in the log"]
 
 
-def test_a_changed_byte_is_found_and_nothing_is_restored(
+def test_a_changed_byte_is_detected_and_nothing_is_restored(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     record_training(Store(settings.database))
@@ -174,7 +174,7 @@ def test_a_changed_byte_is_found_and_nothing_is_restored(
         backup.restore(another, path)
 
 
-def test_a_file_that_leaves_its_folder_is_refused(another: Settings, tmp_path: Path) -> None:
+def test_a_member_with_a_path_outside_its_folder_is_refused(another: Settings, tmp_path: Path) -> None:
     path = tmp_path / "b.tar"
     with tarfile.open(path, "w") as archive:
         archive.addfile(tarfile.TarInfo("networks/../../outside.yaml"))
@@ -182,7 +182,7 @@ def test_a_file_that_leaves_its_folder_is_refused(another: Settings, tmp_path: P
         backup.restore(another, path)
 
 
-def test_what_is_there_is_replaced_only_by_force(
+def test_existing_data_are_replaced_only_with_force(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     record_training(Store(settings.database))
@@ -201,7 +201,7 @@ def test_what_is_there_is_replaced_only_by_force(
         backup.back_up(settings, tmp_path / "b.tar")
 
 
-def test_nothing_is_restored_under_a_record_worker(
+def test_nothing_is_restored_while_a_record_worker_runs(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     Store(settings.database).migrate()
@@ -215,7 +215,7 @@ def test_nothing_is_restored_under_a_record_worker(
             backup.restore(elsewhere, tmp_path / "b.tar", force=True)
 
 
-def test_an_older_store_is_brought_forwards(
+def test_restoring_an_older_store_migrates_it(
     settings: Settings, another: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older_store(settings.database, 1)
@@ -227,7 +227,7 @@ def test_an_older_store_is_brought_forwards(
     assert Store(another.database).schema_version() == VERSION
 
 
-def test_folders_below_the_old_data_folder_are_named_where_they_lie_now(
+def test_restored_paths_below_the_old_data_folder_point_to_the_new_one(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     store = Store(settings.database)
@@ -269,7 +269,7 @@ def test_the_store_is_copied_between_two_transactions(settings: Settings, connec
     assert made.rows["studies"] == 1
 
 
-def test_without_a_server_only_the_rest_is_backed_up(settings: Settings, tmp_path: Path) -> None:
+def test_without_a_queue_server_everything_else_can_be_backed_up(settings: Settings, tmp_path: Path) -> None:
     Store(settings.database).migrate()
     alone = replace(settings, given_redis_url="redis://127.0.0.1:9/0")
     with pytest.raises(QueueUnavailable, match="--without-queue leaves the queue out"):
@@ -282,7 +282,7 @@ def test_without_a_server_only_the_rest_is_backed_up(settings: Settings, tmp_pat
     assert last["bytes"] == (tmp_path / "b.tar").stat().st_size
 
 
-def test_what_is_stopped_is_backed_up_with_its_queue(another: Settings, tmp_path: Path) -> None:
+def test_a_stopped_stack_is_backed_up_with_its_queue(another: Settings, tmp_path: Path) -> None:
     record_training(Store(another.database))
     assert backup.back_up(another, tmp_path / "none.tar").keys is None, "there was never a queue"
     with running_server(another), Redis.from_url(str(another.redis_url)) as there:
@@ -298,7 +298,7 @@ def test_what_is_stopped_is_backed_up_with_its_queue(another: Settings, tmp_path
         assert contents(there) == running
 
 
-def test_a_damaged_store_is_no_backup(settings: Settings, tmp_path: Path) -> None:
+def test_a_damaged_store_is_not_backed_up(settings: Settings, tmp_path: Path) -> None:
     record_training(Store(settings.database))
     whole = settings.database.read_bytes()
     for changed in (whole[:-1_000_000], whole[:100_000] + bytes(len(whole) - 100_000), b"text"):
@@ -309,7 +309,7 @@ def test_a_damaged_store_is_no_backup(settings: Settings, tmp_path: Path) -> Non
     assert backup.last_backup(settings) is None
 
 
-def test_a_queue_that_cannot_be_put_back_leaves_the_one_that_is_there(
+def test_a_queue_that_cannot_be_restored_leaves_the_existing_queue_unchanged(
     settings: Settings, connection: Redis, tmp_path: Path
 ) -> None:
     record_training(Store(settings.database))
@@ -343,7 +343,7 @@ def held(worker: subprocess.Popen[bytes]) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_backup_under_load_goes_on_elsewhere_to_the_same_results(
+def test_a_backup_made_under_load_continues_elsewhere_with_the_same_results(
     settings: Settings, connection: Redis, another: Settings, tmp_path: Path
 ) -> None:
     queues = Queues(settings)

@@ -130,7 +130,7 @@ def measured(*files: Path) -> dict[str, tuple[list[str], int, float]]:
     return found
 
 
-def test_every_bomb_is_refused_in_a_sentence_before_memory_or_time_is_spent(tmp_path: Path) -> None:
+def test_every_decompression_bomb_is_refused_with_a_reason_and_little_memory_and_time(tmp_path: Path) -> None:
     ordinary = write_images(tmp_path / "moles", 1, height=450, width=600) / "mole000.jpg"
     files = {name: tmp_path / f"{number}.{name[:3]}" for number, name in enumerate(BOMBS)}
     for name, make in BOMBS.items():
@@ -148,7 +148,7 @@ def test_every_bomb_is_refused_in_a_sentence_before_memory_or_time_is_spent(tmp_
         assert seconds < 2, f"{name}: {seconds:.1f} s"
 
 
-def test_a_folder_of_bombs_is_a_data_set_without_them(tmp_path: Path) -> None:
+def test_decompression_bombs_are_left_out_of_a_data_set(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "moles", 2)
     (folder / "bomb.png").write_bytes(png(SIDE, SIDE))
     (folder / "wide.jpg").write_bytes(jpeg(65_000, 65_000))
@@ -158,7 +158,7 @@ def test_a_folder_of_bombs_is_a_data_set_without_them(tmp_path: Path) -> None:
     assert all(f"{MAX_PIXELS:,} pixels" in each.reason for each in dataset.left_out)
 
 
-def test_text_that_decompresses_to_gigabytes_is_not_decompressed(tmp_path: Path) -> None:
+def test_compressed_text_in_a_png_is_not_decompressed(tmp_path: Path) -> None:
     pack = zlib.compressobj(9)
     text = b"".join(pack.compress(bytes(10**6)) for _ in range(100)) + pack.flush()
     ordinary = write_images(tmp_path / "moles", 1, height=450, width=600) / "mole000.jpg"
@@ -170,7 +170,7 @@ def test_text_that_decompresses_to_gigabytes_is_not_decompressed(tmp_path: Path)
         assert memory < 60e6, f"{name}: {memory / 1e6:.0f} MB, {reasons}"
 
 
-def test_sixteen_bits_of_the_largest_size_need_little_more_memory_than_their_pixels(tmp_path: Path) -> None:
+def test_a_large_16_bit_image_needs_little_more_memory_than_its_pixels(tmp_path: Path) -> None:
     side = 3_000  # 9 million pixels: 54 MB as they are stored, 27 MB as they are given
     ordinary = write_images(tmp_path / "moles", 1) / "mole000.jpg"
     file = tmp_path / "deep.png"
@@ -180,14 +180,14 @@ def test_sixteen_bits_of_the_largest_size_need_little_more_memory_than_their_pix
     assert memory < 4 * side * side * 6
 
 
-def test_an_uploaded_image_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_uploaded_image_that_is_too_large_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "decode", None)  # not even called
     upload = png(5_000, 4_000)
     with pytest.raises(ImageError, match="at most 12 million pixels"):
         pictures.decomposed(upload, pictures.digest_of(upload), "per_channel")
 
 
-def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+def test_a_file_with_too_many_bytes_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "sparse.tif"
     with file.open("wb") as stream:
         stream.truncate(MAX_BYTES + 1)

@@ -157,7 +157,7 @@ def assert_accessible(visitor: Visitor, path: str, text: str) -> None:
 # -- the demo begins ---------------------------------------------------------------------------------------------------
 
 
-def test_the_demo_waits_for_workers_then_goes_on_and_is_called_synthetic(visitor: Visitor) -> None:
+def test_the_demo_waits_for_workers_and_is_labelled_synthetic(visitor: Visitor) -> None:
     page = visitor.open("")
     expect(heading(page, "Running now")).to_be_visible(timeout=120_000)
     for kind in DEMO_KINDS:
@@ -196,7 +196,7 @@ def test_the_inspector_follows_k_and_the_image(visitor: Visitor) -> None:
     assert "k=99" in page.url
 
 
-def test_the_curves_follow_their_choices_and_can_be_taken_home(visitor: Visitor) -> None:
+def test_the_curves_follow_the_choices_and_can_be_downloaded(visitor: Visitor) -> None:
     page = visitor.open("curves?iterations=3&factors=50&size=100x75")
     page.get_by_role("radio", name="MACs", exact=True).click()
     expect(main(page).get_by_role("figure", name="MACs of each network against the iteration")).to_be_visible()
@@ -211,7 +211,7 @@ def test_the_curves_follow_their_choices_and_can_be_taken_home(visitor: Visitor)
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_accessible_light_and_dark_and_on_a_phone(visitor: Visitor, path: str) -> None:
+def test_a_page_is_accessible_in_light_and_dark_and_on_a_phone(visitor: Visitor, path: str) -> None:
     visitor.stack.start_workers()
     assert_accessible(visitor, path, PAGES[path])
 
@@ -219,7 +219,7 @@ def test_a_page_is_accessible_light_and_dark_and_on_a_phone(visitor: Visitor, pa
 # -- sweeps ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_is_submitted_cancelled_and_retried_to_its_end(visitor: Visitor) -> None:
+def test_a_sweep_can_be_submitted_cancelled_and_retried(visitor: Visitor) -> None:
     stack = visitor.stack
     stack.result("svd-sweep")
     page = visitor.open("sweeps?tab=New+sweep")
@@ -272,7 +272,7 @@ def type_by_keyboard(visitor: Visitor, label: str, text: str) -> None:
     visitor.settle()
 
 
-def test_a_sweep_is_set_started_cancelled_and_retried_by_the_keyboard_alone(visitor: Visitor) -> None:
+def test_a_sweep_can_be_submitted_cancelled_and_retried_with_the_keyboard_alone(visitor: Visitor) -> None:
     stack = visitor.stack
     stack.result("svd-sweep")
     page = visitor.open("sweeps?tab=New+sweep")
@@ -290,7 +290,7 @@ def test_a_sweep_is_set_started_cancelled_and_retried_by_the_keyboard_alone(visi
     assert spec_of(visitor, run_id)["seed"] == 7
 
 
-def test_the_files_of_a_sweep_hold_the_stores_rows(visitor: Visitor) -> None:
+def test_downloaded_files_of_a_sweep_contain_the_rows_of_the_store(visitor: Visitor) -> None:
     run_id = visitor.stack.result("svd-sweep")
     page = visitor.open(f"sweeps?run={run_id}")
     store = visitor.stack.store
@@ -332,7 +332,7 @@ def ends_of_epochs(stack: Stack, run_id: str, more_than: int) -> list[pd.Timesta
     return ends if len(ends) > more_than else []
 
 
-def test_a_pruning_is_watched_epoch_by_epoch_to_its_ladder(visitor: Visitor) -> None:
+def test_a_pruning_run_shows_each_epoch_and_then_its_steps(visitor: Visitor) -> None:
     stack = visitor.stack
     stack.result("prune-train")  # else its steps would go first
     page = training_form(
@@ -364,7 +364,7 @@ def test_a_pruning_is_watched_epoch_by_epoch_to_its_ladder(visitor: Visitor) -> 
         expect(names).to_contain_text(name)
 
 
-def test_a_training_is_cancelled_after_its_epoch_and_retried_to_the_last(visitor: Visitor) -> None:
+def test_a_training_is_cancelled_after_an_epoch_and_finishes_when_retried(visitor: Visitor) -> None:
     stack = visitor.stack
     stack.result("prune-train")
     page = training_form(visitor, "Train each network once", **{"Batch size": "8", "Seeds": "5"})
@@ -399,9 +399,7 @@ def finished_demo(stack: Stack) -> dict[str, str]:
     return {kind: stack.result(kind) for kind in DEMO_KINDS}
 
 
-def test_the_demo_leads_from_its_headline_figures_to_every_result(
-    finished_demo: dict[str, str], visitor: Visitor
-) -> None:
+def test_the_headline_figures_of_the_demo_link_to_every_result(finished_demo: dict[str, str], visitor: Visitor) -> None:
     page = visitor.open("")
     expect(heading(page, "Smallest accepted network")).to_be_visible()
     expect(heading(page, "Running now")).to_have_count(0)
@@ -420,7 +418,7 @@ def test_the_demo_leads_from_its_headline_figures_to_every_result(
     expect(heading(page, "Ended")).to_be_visible()
 
 
-def test_the_tables_files_are_what_the_command_prints(
+def test_downloaded_tables_equal_the_output_of_the_command(
     finished_demo: dict[str, str], visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(visitor.stack.settings.data_dir))
@@ -438,14 +436,14 @@ def test_the_tables_files_are_what_the_command_prints(
 
 
 @pytest.mark.parametrize("path", RESULT_PAGES)
-def test_a_page_of_results_is_accessible_light_and_dark_and_on_a_phone(
+def test_a_page_with_results_is_accessible_in_light_and_dark_and_on_a_phone(
     finished_demo: dict[str, str], visitor: Visitor, path: str
 ) -> None:
     run_id = finished_demo["prune-train"] if path.endswith("run=") else ""
     assert_accessible(visitor, path + run_id, RESULT_PAGES[path])
 
 
-def test_names_that_are_numbers_or_markup_are_shown_as_they_are_and_call_no_other_host(visitor: Visitor) -> None:
+def test_names_that_are_numbers_or_markup_are_shown_literally_and_load_nothing(visitor: Visitor) -> None:
     labels = ["0", "1", "2019", "2024-01-05", "<b>x<b>", "a&amp;b", "*x*", " outer ", "www.example.org", ":smile:"]
     folder = visitor.stack.settings.data_roots[0] / "named"
     for place, label in enumerate(labels):
