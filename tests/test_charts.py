@@ -60,7 +60,7 @@ def vertical_lines(figure):
 
 
 @pytest.mark.parametrize("metric", [metric.name for metric in METRICS])
-def test_every_metric_is_drawn_with_its_exact_figures(metric):
+def test_every_metric_is_drawn_with_its_exact_values(metric):
     figure = charts.metric_against_k(STATISTICS, metric, [200])
     mean = trace(figure, "mean")
     assert list(mean.x) == list(KS)
@@ -75,7 +75,7 @@ def test_every_metric_is_drawn_with_its_exact_figures(metric):
     assert described.unit in figure.layout.yaxis.title.text
 
 
-def test_the_band_is_one_standard_deviation_either_way():
+def test_the_band_is_one_standard_deviation_above_and_below():
     figure = charts.metric_against_k(STATISTICS, "ssim")
     mean, deviation = np.array(figures_of("ssim", "mean")), np.array(figures_of("ssim", "std"))
     assert trace(figure, "mean ± standard deviation").y == pytest.approx(mean + deviation)
@@ -84,7 +84,7 @@ def test_the_band_is_one_standard_deviation_either_way():
     assert vertical_lines(figure) == []
 
 
-def test_percentiles_are_drawn_when_asked_for():
+def test_percentiles_are_drawn_on_request():
     figure = charts.metric_against_k(STATISTICS, "psnr", [300], percentiles=True)
     assert list(trace(figure, "median").y) == figures_of("psnr", "median")
     assert list(trace(figure, "5th to 95th percentile").y) == figures_of("psnr", "p95")
@@ -98,20 +98,20 @@ def test_a_sweep_of_one_image_has_a_line_and_no_band():
     assert len(trace(figure, "mean ± standard deviation").x) == 0
 
 
-def test_k_is_ordered_by_number():
+def test_k_is_sorted_as_a_number():
     statistics = summarise(measurements(ks=(1000, 50, 200)))
     figure = charts.metric_against_k(statistics.iloc[::-1], "ssim")
     assert list(trace(figure, "mean").x) == [50, 200, 1000]
 
 
-def test_the_k_of_every_rule_is_marked_once_and_told_by_its_number():
+def test_each_chosen_k_is_marked_once_with_its_number():
     figure = charts.metric_against_k(STATISTICS, "ssim", [300, 200, 300])
     assert vertical_lines(figure) == [200, 300]
     assert notes(figure) == ["200", "300"]
     assert notes(charts.metric_against_k(STATISTICS, "ssim", [200])) == ["k = 200"]
 
 
-def test_small_multiples_hold_every_metric_in_its_own_panel():
+def test_small_multiples_show_each_metric_in_its_own_panel():
     names = ["rmse", "ssim", "hu_distance", "mse_high"]
     figure = charts.small_multiples(STATISTICS, names, [200], columns=3)
     means = [each for each in figure.data if each.name == "mean"]
@@ -127,13 +127,13 @@ def test_small_multiples_hold_every_metric_in_its_own_panel():
     assert vertical_lines(figure) == [200] * 4
 
 
-def test_small_multiples_leave_out_what_is_undefined_everywhere():
+def test_small_multiples_leave_out_metrics_without_any_value():
     statistics = summarise(SWEEP.assign(psnr=None))
     figure = charts.small_multiples(statistics, ["psnr", "ssim"])
     assert len([each for each in figure.data if each.name == "mean"]) == 1
 
 
-def test_storage_shows_the_four_sizes_in_one_unit():
+def test_the_storage_chart_shows_the_four_sizes_in_one_unit():
     figure = charts.storage_against_k(STORAGE, break_even=256.9, chosen_ks=[300])
     names = {
         "source files": "source_bytes",
@@ -151,20 +151,20 @@ def test_storage_shows_the_four_sizes_in_one_unit():
     assert any("256.9" in note for note in notes(figure))
 
 
-def test_storage_of_a_large_data_set_is_in_gigabytes():
+def test_the_storage_chart_of_a_large_data_set_is_in_gigabytes():
     large = STORAGE.assign(source_bytes=2_720_000_000)
     figure = charts.storage_against_k(large)
     assert trace(figure, "source files").y == pytest.approx([2.72] * 3)
     assert "GB" in figure.layout.yaxis.title.text
 
 
-def test_storage_leaves_out_a_size_that_is_not_known():
+def test_the_storage_chart_leaves_out_an_unknown_size():
     figure = charts.storage_against_k(STORAGE.assign(control_bytes=pd.array([None] * 3, dtype="Int64")))
     assert "re-encoded without SVD" not in {each.name for each in figure.data}
     assert len(figure.data) == 3
 
 
-def test_rate_distortion_draws_codecs_and_the_sweep_on_one_scale():
+def test_the_rate_distortion_chart_draws_codecs_and_the_sweep_on_one_scale():
     figure = charts.rate_distortion(SWEEP_POINTS, RIVAL_POINTS, "ssim", 200)
     jpeg = RIVAL_POINTS[RIVAL_POINTS["codec"] == "jpeg"].sort_values("quality")
     assert list(trace(figure, "JPEG").x) == list(jpeg["bytes_per_pixel"])
@@ -176,18 +176,18 @@ def test_rate_distortion_draws_codecs_and_the_sweep_on_one_scale():
     assert svd.marker.size[1] > svd.marker.size[0] == svd.marker.size[2]
 
 
-def test_a_point_that_cannot_be_drawn_is_named():
+def test_a_codec_with_an_undefined_metric_is_named_instead_of_drawn():
     figure = charts.rate_distortion(SWEEP_POINTS, RIVAL_POINTS, "psnr")
     assert "PNG" not in {each.name for each in figure.data}
     assert figure.layout.title.subtitle.text.endswith("undefined there: PNG.")
 
 
-def test_a_sweep_alone_can_be_drawn_among_no_rivals():
+def test_the_rate_distortion_chart_can_be_drawn_without_codecs():
     figure = charts.rate_distortion(SWEEP_POINTS, RIVAL_POINTS.iloc[:0], "ssim")
     assert [each.name for each in figure.data] == ["SVD, stored as JPEG 95"]
 
 
-def test_the_spectrum_shows_singular_values_and_the_energy_they_hold():
+def test_the_spectrum_shows_singular_values_and_their_cumulative_energy():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     factors = decompose(image)
     figure = charts.spectrum(factors.singular_values, "per_channel", 7)
@@ -214,7 +214,7 @@ def test_a_black_image_has_no_spectrum():
     assert "black" in notes(charts.spectrum(np.zeros((3, 5)), "per_channel", 2))[0]
 
 
-def test_a_black_channel_takes_no_part_in_the_energy():
+def test_a_black_channel_is_left_out_of_the_mean_energy():
     energy = charts.cumulated_energy(np.array([[2.0, 1.0], [0.0, 0.0]]))
     assert energy == pytest.approx([0.8, 1.0])
 
@@ -255,7 +255,7 @@ def test_a_distribution_keeps_the_order_of_its_values():
     assert "years" in figure.layout.xaxis.title.text
 
 
-def test_long_names_lie_on_their_side_first_at_the_top():
+def test_long_names_are_drawn_as_horizontal_bars_from_the_top():
     places = ["back", "lower extremity", "trunk", "abdomen", "unknown"]
     counts = pd.DataFrame({"value": places, "label": "nevus", "images": [5, 4, 3, 2, 1]})
     figure = dataset_charts.distribution(counts, "Localisation")
@@ -263,13 +263,13 @@ def test_long_names_lie_on_their_side_first_at_the_top():
     assert list(figure.layout.yaxis.categoryarray) == places[::-1]
 
 
-def test_a_class_keeps_its_colour_whichever_classes_are_there():
+def test_a_class_has_the_same_colour_whichever_classes_are_drawn():
     counts = pd.DataFrame({"value": ["male"] * 2, "label": ["melanoma", "nevus"], "images": [5, 4]})
     both = trace(dataset_charts.distribution(counts, "Sex"), "nevus").marker.color
     assert trace(dataset_charts.distribution(counts[1:], "Sex"), "nevus").marker.color == both
 
 
-def test_sizes_are_ordered_by_their_pixels():
+def test_input_sizes_are_sorted_by_their_number_of_pixels():
     statistics = pd.concat(
         summarise(measurements(ks=(350,)).assign(variant=variant)) for variant in ("300x600", "200x100", "450x150")
     )
@@ -312,7 +312,7 @@ def test_parameters_are_drawn_for_every_network_that_can_be_built():
     ],
 )
 @pytest.mark.parametrize("theme", [None, "light", "dark"])
-def test_nothing_to_draw_gives_a_note_on_a_transparent_figure(draw, theme):
+def test_without_data_a_chart_is_a_transparent_figure_with_a_note(draw, theme):
     figure = draw(theme)
     assert len(figure.data) == 0
     assert len(notes(figure)) == 1
@@ -331,7 +331,7 @@ def test_each_theme_has_its_own_colours():
 
 
 @pytest.mark.parametrize(("theme", "page"), [("light", "#FFFFFF"), ("light", "#11191E"), ("dark", "#11191E")])
-def test_every_colour_stands_out_from_its_page(theme, page):
+def test_every_colour_has_enough_contrast_with_the_page(theme, page):
     assert all(contrast(colour, page) >= 3 for colour in style.PALETTES[theme])
 
 

@@ -134,13 +134,13 @@ CASES: dict[str, tuple[Known, Known]] = {
 
 
 @pytest.mark.parametrize("claim_id", CASES)
-def test_figures_decide_a_claim_either_way(claim_id) -> None:
+def test_each_claim_is_reproduced_or_refuted_by_fitting_figures(claim_id) -> None:
     bearing_out, refuting = CASES[claim_id]
     assert judge(claim_id, bearing_out).status == REPRODUCED
     assert judge(claim_id, refuting).status == NOT_REPRODUCED
 
 
-def test_without_figures_only_what_is_counted_is_judged() -> None:
+def test_without_measurements_only_the_counted_claim_is_judged() -> None:
     verdicts = {verdict.claim_id: verdict for verdict in judge_all(Known())}
     assert list(verdicts) == list(claims()["id"]) == list(CLAIMS)
     assert verdicts.pop("C20").status == REPRODUCED
@@ -152,27 +152,27 @@ def test_without_figures_only_what_is_counted_is_judged() -> None:
     assert {verdict.status for verdict in judge_all(empty) if verdict.claim_id != "C20"} == {NOT_MEASURED}
 
 
-def test_the_split_of_the_ratio_stands_beside_it() -> None:
+def test_the_compression_ratio_is_split_into_codec_and_svd() -> None:
     verdict = judge("C02", sweep(3.83))
     assert verdict.measured == "Ratio 3.830."
     assert verdict.runs == ("svd-1",)
     assert "without SVD already compresses by 3.770; SVD multiplies that by 1.016" in verdict.note
 
 
-def test_colours_that_settle_before_the_articles_k_are_told() -> None:
+def test_a_histogram_that_settles_before_the_articles_k_is_noted() -> None:
     verdict = judge("C07", sweep(hist_bhattacharyya=(0.10, 0.01, 0.01, 0.01, 0.01, 0.01)))
     assert verdict.status == REPRODUCED
     assert "arrived before k = 350, at k = 200" in verdict.note
 
 
-def test_a_sweep_without_the_articles_k_says_nothing() -> None:
+def test_a_sweep_without_the_articles_k_decides_no_claim() -> None:
     frame = measurements().query("k == 100")
     known = Known(storage=storage(frame), statistics=summarise(frame))
     for number in (1, 2, 3, *range(5, 12)):
         assert judge(f"C{number:02}", known).status == NOT_MEASURED
 
 
-def test_curves_are_judged_by_every_one_of_them() -> None:
+def test_a_claim_about_curves_is_judged_by_all_curves() -> None:
     curves = tuple(fit_curves(curve_table(NETWORKS.values(), FACTORS, ("all", "first_two"), 8, 200, 100)))
     for claim_id, every in (("C13", True), ("C14", False)):
         group = [curve for curve in curves if (curve.scope == "all") == every]
@@ -192,7 +192,7 @@ def test_the_articles_own_table_5_refutes_its_claim() -> None:
     assert "lenet5 69.72 reconstructed, 72.22 original" in verdict.measured
 
 
-def test_a_claim_about_all_networks_waits_for_all_unless_one_refutes_it() -> None:
+def test_a_claim_about_all_networks_needs_results_of_all_networks() -> None:
     known = four()
     assert known.pairs is not None
     three = Known(pairs=known.pairs[known.pairs["network"] != "custom2"])
@@ -201,7 +201,7 @@ def test_a_claim_about_all_networks_waits_for_all_unless_one_refutes_it() -> Non
     assert judge("C19", steps(run("alexnet", *ALEXNET[:2]))).status == NOT_MEASURED
 
 
-def test_a_pruning_run_that_did_not_come_so_far_says_nothing() -> None:
+def test_a_pruning_run_that_ended_too_early_decides_no_claim() -> None:
     for claim_id, one in (
         ("C16", run("alexnet", *ALEXNET[:2])),
         ("C16", run("alexnet", *ALEXNET[:3])),
@@ -213,7 +213,7 @@ def test_a_pruning_run_that_did_not_come_so_far_says_nothing() -> None:
         assert verdict.runs == (one["run_id"].iloc[0],)
 
 
-def test_one_seed_that_refutes_is_enough() -> None:
+def test_one_refuting_seed_is_enough() -> None:
     known = steps(run("alexnet", *ALEXNET), run("alexnet", ("R1: 50%", False), run_id="seed-2"))
     verdict = judge("C16", known)
     assert verdict.status == NOT_REPRODUCED
@@ -221,33 +221,33 @@ def test_one_seed_that_refutes_is_enough() -> None:
     assert "seed-2: accepted none, rejected R1: 50%" in verdict.measured
 
 
-def test_sizes_are_told_in_both_countings() -> None:
+def test_network_sizes_are_given_with_and_without_the_optimiser_state() -> None:
     verdict = judge("C18", steps(run("alexnet", *ALEXNET)))
     assert verdict.measured == "R3: 50%: 76.7 to 1.5 MB (weights), 230.2 to 4.4 MB (with optimiser state)."
 
 
-def test_shorter_trainings_are_not_held_against_ten_minutes() -> None:
+def test_trainings_too_short_to_save_ten_minutes_do_not_decide_the_claim() -> None:
     verdict = judge("C23", steps(run("alexnet", *ALEXNET, epochs=30, seconds=120.0)))
     assert verdict.status == NOT_MEASURED
     assert "they take 5.0 minutes at most" in verdict.measured
     assert "16.7 to 16.7 minutes less than unpruned" in judge("C23", steps(run("alexnet", *ALEXNET))).measured
 
 
-def test_the_articles_table_6_bears_its_alexnet_claim_out_by_its_words_alone() -> None:
+def test_the_articles_table_6_supports_its_alexnet_claim_only_by_its_words() -> None:
     names = table(6).query("network == 'alexnet'")["name"].tolist()[1:]
     by_words = [(name, int(name[1]) <= 3) for name in names[:4]]
     assert judge("C16", steps(run("alexnet", *by_words))).status == REPRODUCED
     assert "held against 77.50, none of R1 to R5 would be accepted" in judge("C16", Known()).note
 
 
-def test_synthetic_figures_are_called_so() -> None:
+def test_verdicts_on_synthetic_images_say_so() -> None:
     frame = measurements()
     known = Known(storage=storage(frame), synthetic=frozenset({"sweep"}))
     assert judge("C02", known).note.startswith("Measured on synthetic images")
     assert "synthetic" not in judge("C20", known).note
 
 
-def test_the_table_has_a_row_a_claim_with_the_printed_value_beside_the_verdict() -> None:
+def test_the_table_has_one_row_per_claim_with_the_printed_value_and_the_verdict() -> None:
     table = claims_table(sweep())
     assert list(table["id"]) == list(claims()["id"])
     assert set(table["status"]) <= set(STATUSES)
@@ -263,11 +263,11 @@ def test_every_contradiction_of_the_article_is_in_a_note() -> None:
         assert text.lower() in notes[claim_id].lower()
 
 
-def test_an_unknown_claim_is_a_key_error() -> None:
+def test_an_unknown_claim_raises_a_key_error() -> None:
     with pytest.raises(KeyError):
         judge("C99", Known())
 
 
-def test_a_verdict_is_a_value() -> None:
+def test_verdicts_are_compared_by_value() -> None:
     assert judge("C20", Known()) == judge("C20", Known())
     assert isinstance(judge("C20", Known()), Verdict)

@@ -37,7 +37,7 @@ def counts(said: str) -> int:
     return sum(f"{claim_id} · " in said for claim_id in CLAIMS)
 
 
-def test_without_results_only_what_is_counted_is_judged(
+def test_without_results_only_the_counted_claims_are_judged(
     tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = opener(monkeypatch, tmp_path / "data", valkey_url)("claims")
@@ -61,7 +61,7 @@ def test_every_claim_has_its_verdict_figure_note_and_runs(open_page: OpenPage, f
     assert "synthetic images, which say nothing of real ones" not in said
 
 
-def test_claims_are_filtered_by_area_and_status(open_page: OpenPage) -> None:
+def test_claims_can_be_filtered_by_area_and_status(open_page: OpenPage) -> None:
     assert counts(text(open_page("claims", area=["Parameter curves"]))) == 2
     test = open_page("claims", status=["not reproduced"])
     said = text(test)
@@ -70,7 +70,7 @@ def test_claims_are_filtered_by_area_and_status(open_page: OpenPage) -> None:
     assert "No claim has this area and status" in text(open_page("claims", area=["Input size"], status=[STATUSES[0]]))
 
 
-def test_another_sweep_and_data_set_are_judged_by_where_they_are_chosen(open_page: OpenPage, folder: Path) -> None:
+def test_claims_are_judged_by_the_chosen_sweep_and_data_set(open_page: OpenPage, folder: Path) -> None:
     demo = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="demo")[0].id
     test = open_page("claims", sweep=demo)
     assert "Measured on synthetic images: no conclusion about real images." in text(test)
@@ -80,7 +80,7 @@ def test_another_sweep_and_data_set_are_judged_by_where_they_are_chosen(open_pag
     assert "Needs the same network trained on original and on reconstructed images" in said
 
 
-def test_an_unknown_sweep_in_the_address_is_said(open_page: OpenPage) -> None:
+def test_an_unknown_sweep_in_the_address_gives_a_warning(open_page: OpenPage) -> None:
     test = open_page("claims", sweep="svd-sweep-none")
     assert any("there is no svd" in each.value for each in test.warning)
     assert counts(text(test)) == len(CLAIMS)

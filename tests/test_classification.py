@@ -59,7 +59,7 @@ def looped(chances: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 40), st.floats(0, 5))
-def test_every_metric_is_that_of_a_plain_loop(seed: int, images: int, sharpness: float) -> None:
+def test_every_metric_equals_that_of_a_plain_loop(seed: int, images: int, sharpness: float) -> None:
     chances, labels = softmax(seed, images, sharpness)
     found, expected = classify(chances, labels), looped(chances, labels)
     assert found.images == images
@@ -77,7 +77,7 @@ def test_the_articles_recall_never_exceeds_accuracy(seed: int, images: int) -> N
     assert found.recall <= found.accuracy
 
 
-def test_perfect_and_sure_predictions_reach_100_percent_in_all() -> None:
+def test_perfect_confident_predictions_have_100_percent_in_every_metric() -> None:
     labels = np.arange(N).repeat(3)
     found = classify(np.eye(N)[labels], labels)
     assert {name: getattr(found, name) for name in FIGURES} == dict.fromkeys(FIGURES, 100.0)
@@ -85,19 +85,19 @@ def test_perfect_and_sure_predictions_reach_100_percent_in_all() -> None:
     assert np.array_equal(found.confusion, 3 * np.eye(N))
 
 
-def test_unsure_predictions_count_for_accuracy_but_not_for_the_articles_recall() -> None:
+def test_predictions_up_to_0_5_count_for_accuracy_but_not_for_the_articles_recall() -> None:
     chances = [[0.4, 0.2, 0.2, 0.2], [0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0], [0.5, 0.3, 0.2, 0]]
     found = classify(chances, [0, 0, 0, 0])
     assert (found.accuracy, found.precision, found.recall) == (75.0, 50.0, 25.0)  # 0.5 itself is not above 0.5
 
 
-def test_no_sure_prediction_leaves_the_articles_precision_undefined_and_its_recall_0() -> None:
+def test_without_a_confident_prediction_the_articles_precision_is_undefined_and_its_recall_0() -> None:
     found = classify(np.full((3, N), 1 / N), [0, 1, 2])
     assert (found.precision, found.recall) == (None, 0.0)
     assert found.accuracy == pytest.approx(100 / 3)  # of equal chances the first class's
 
 
-def test_one_class_guessed_for_all_has_the_accuracy_of_its_share() -> None:
+def test_predicting_one_class_for_all_has_the_accuracy_of_its_share() -> None:
     labels = np.array([0] * 7 + [1] * 2 + [2])
     found = classify(np.eye(N)[np.zeros(10, int)], labels)
     assert (found.accuracy, found.balanced_accuracy) == (70.0, pytest.approx(100 / 3))
@@ -105,7 +105,7 @@ def test_one_class_guessed_for_all_has_the_accuracy_of_its_share() -> None:
     assert found.class_recall == (100.0, 0.0, 0.0, None)  # no image of the fourth class: not counted as 0
 
 
-def test_easy_negatives_lift_accuracy_but_not_that_of_the_lesions() -> None:
+def test_easy_negatives_raise_accuracy_but_not_lesion_accuracy() -> None:
     labels = np.array([0, 1, 2, 3, 3, 3])
     found = classify(np.eye(N)[[0, 2, 1, 3, 3, 3]], labels)
     assert found.lesion_accuracy == pytest.approx(100 / 3)
@@ -113,21 +113,21 @@ def test_easy_negatives_lift_accuracy_but_not_that_of_the_lesions() -> None:
     assert classify(np.eye(N)[[3]], [3]).lesion_accuracy is None
 
 
-def test_without_images_nothing_is_defined() -> None:
+def test_without_images_every_metric_is_undefined() -> None:
     found = classify(np.zeros((0, N)), np.zeros(0, int))
     assert [getattr(found, name) for name in FIGURES] == [None] * len(FIGURES)
     assert found.class_recall == (None,) * N
     assert np.array_equal(found.confusion, np.zeros((N, N)))
 
 
-def test_figures_have_the_names_that_algorithm_2_decides_by() -> None:
+def test_figures_include_the_criteria_of_algorithm_2() -> None:
     found = classify(*softmax(1, 20, 2))
     figures = {key: value for split in ("train", "validation", "test") for key, value in found.figures(split).items()}
     assert set(CRITERIA) <= set(figures)
     assert figures["test_macro_recall"] == found.macro_recall
 
 
-def test_as_json_every_class_has_its_name() -> None:
+def test_the_json_of_a_classification_names_every_class() -> None:
     found: Classification = classify(*softmax(1, 20, 2))
     values = json.loads(json.dumps(found.to_dict()))
     assert values["class_recall"] == dict(zip(CLASSES, found.class_recall, strict=True))

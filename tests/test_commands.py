@@ -28,7 +28,7 @@ def here(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
 
 
-def test_a_local_sweep_exports_a_row_an_image_and_k_in_the_promised_columns(
+def test_a_local_sweep_exports_one_row_per_image_and_k_with_the_documented_columns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_images(tmp_path / "moles", 3)
@@ -55,7 +55,7 @@ def test_local_runs_need_no_server_and_more_processes_give_the_same_rows(
 
 
 @pytest.mark.parametrize(("height", "width", "undefined"), [(48, 64, ["psnr"]), (5, 40, ["psnr", "ssim"])])
-def test_what_no_image_defines_is_left_out_of_the_printed_table(
+def test_metrics_that_no_image_defines_are_left_out_of_the_printed_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], height: int, width: int, undefined: list[str]
 ) -> None:
     folder = write_images(tmp_path / "moles", 2, height=height, width=width)  # whole rank and PNG: nothing changes
@@ -74,7 +74,7 @@ def test_what_no_image_defines_is_left_out_of_the_printed_table(
     assert len(load_dataset(output).records) == 2
 
 
-def test_a_local_export_is_what_its_ending_says_and_an_unknown_ending_measures_nothing(
+def test_the_suffix_sets_the_export_format_and_an_unknown_suffix_is_refused_before_measuring(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_images(tmp_path / "moles", 2)
@@ -94,7 +94,7 @@ def test_a_local_export_is_what_its_ending_says_and_an_unknown_ending_measures_n
         assert not (tmp_path / name).exists()
 
 
-def test_an_id_that_a_spreadsheet_would_run_is_text_in_csv_and_exact_in_parquet(tmp_path: Path) -> None:
+def test_an_id_that_a_spreadsheet_would_execute_is_quoted_in_csv_and_unchanged_in_parquet(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "moles", 1)
     (folder / "mole000.jpg").rename(folder / "=1+1.jpg")
     for name, read in (("rows.csv", pd.read_csv), ("rows.parquet", pd.read_parquet)):
@@ -104,7 +104,9 @@ def test_an_id_that_a_spreadsheet_would_run_is_text_in_csv_and_exact_in_parquet(
 
 
 @pytest.mark.parametrize("value", ["-1", "4294967296", str(10**30)])
-def test_a_seed_has_32_bits_in_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+def test_a_seed_of_more_than_32_bits_is_refused_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
     measured = write_images(tmp_path / "moles", 2)
     trained = write_lesions(tmp_path / "lesions", 4)
     for command, folder in (
@@ -120,7 +122,7 @@ def test_a_seed_has_32_bits_in_every_command(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("value", ["-1", "0", str(10**30)])
-def test_numbers_that_no_machine_can_do_are_one_sentence(
+def test_numbers_out_of_range_are_refused_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
 ) -> None:
     measured = write_images(tmp_path / "moles", 2)
@@ -141,7 +143,7 @@ def test_numbers_that_no_machine_can_do_are_one_sentence(
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
-def test_floats_that_are_no_numbers_are_one_sentence(
+def test_floats_that_are_not_finite_are_refused_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
 ) -> None:
     measured = write_images(tmp_path / "moles", 2)
@@ -157,9 +159,7 @@ def test_floats_that_are_no_numbers_are_one_sentence(
     assert "expected 0 to 100,000 days" in capsys.readouterr().err
 
 
-def test_files_left_out_are_named_and_the_exit_code_says_that_not_everything_was_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_files_are_named_and_the_exit_code_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_images(tmp_path / "moles", 2)
     whole = (folder / "mole000.jpg").read_bytes()
     (folder / "mole009.jpg").write_bytes(whole[: len(whole) // 2])
@@ -169,7 +169,7 @@ def test_files_left_out_are_named_and_the_exit_code_says_that_not_everything_was
     assert pd.read_csv(rows)["image_id"].tolist() == ["mole000", "mole001"]
 
 
-def test_masks_tables_and_rows_without_a_file_are_named_and_every_photograph_was_measured(
+def test_masks_tables_and_rows_without_a_file_are_named_and_the_exit_code_is_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_images(tmp_path / "moles", 2)
@@ -202,7 +202,7 @@ def test_masks_tables_and_rows_without_a_file_are_named_and_every_photograph_was
         (["--workers", "0"], "workers: expected at least 1"),
     ],
 )
-def test_what_cannot_be_measured_is_one_sentence(
+def test_invalid_settings_are_refused_with_one_sentence(
     arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_images(tmp_path / "moles", 2)
@@ -214,7 +214,7 @@ def test_what_cannot_be_measured_is_one_sentence(
     assert "Traceback" not in error
 
 
-def test_empty_missing_and_forbidden_folders_are_one_sentence_each(
+def test_empty_missing_and_forbidden_folders_are_refused_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -237,7 +237,7 @@ def test_a_local_reconstruction_is_a_folder_that_loads_as_a_data_set(tmp_path: P
     assert main(command) == 1  # the folder has files now
 
 
-def test_submitting_prints_the_run_and_status_export_cancel_and_retry_know_it(
+def test_submitting_prints_the_run_id_that_status_export_cancel_and_retry_take(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_images(tmp_path / "moles", 3)
@@ -289,7 +289,7 @@ def test_the_command_that_a_run_records_describes_the_same_run(spec: MeasuringSp
     assert spec_of(options, options.folder) == spec
 
 
-def test_help_teaches_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = run_command([sys.executable, "-m", "jobs", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for command in ("svd-sweep", "reconstruct", "resize-study", "rivals", "status", "cancel", "retry", "export"):
         assert command in shown.stdout
@@ -299,7 +299,7 @@ def test_help_teaches_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"usage: python -m jobs {command}" in capsys.readouterr().out
 
 
-def test_a_server_that_is_away_is_one_sentence(
+def test_an_unreachable_server_is_reported_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
@@ -320,7 +320,7 @@ def test_an_image_of_one_pixel_is_measured_and_a_k_above_its_rank_is_named(
     assert "1 rows not measured" in capsys.readouterr().err
 
 
-def test_a_local_sweep_of_several_processes_prints_no_more_than_one_of_one(tmp_path: Path) -> None:
+def test_a_local_sweep_with_several_processes_prints_the_same_as_with_one(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "moles", 2)
     command = [sys.executable, "-m", "jobs", "svd-sweep", str(folder), "--k", "4", "--local", "--workers"]
     environment = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "DATA_ROOTS": str(tmp_path)}

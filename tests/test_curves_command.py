@@ -27,7 +27,7 @@ def networks_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_exported_curves_have_the_promised_columns_and_every_iteration(tmp_path: Path) -> None:
+def test_the_exported_curves_have_the_documented_columns_and_every_iteration(tmp_path: Path) -> None:
     path = tmp_path / "curves.csv"
     options = ["--size", "200x100", "--factors", "50,33.33", "--scopes", "all,first", "--iterations", "6"]
     assert main(["alexnet", *options, "--export", str(path)]) == 0
@@ -39,7 +39,7 @@ def test_the_exported_curves_have_the_promised_columns_and_every_iteration(tmp_p
     pd.testing.assert_frame_equal(pd.read_csv(path), expected, check_dtype=False)
 
 
-def test_the_exported_fits_have_the_promised_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exported_fits_have_the_documented_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     curves, fits = tmp_path / "curves.csv", tmp_path / "fits.csv"
     assert main(["all", "--scopes", ",".join(SCOPES), "--export", str(curves), "--fits", str(fits)]) == 0
     frame = pd.read_csv(fits, keep_default_na=False, na_values={name: [""] for name in ("r2", "adjusted_r2", "aicc")})
@@ -64,7 +64,7 @@ def test_without_a_file_the_table_is_printed(capsys: pytest.CaptureFixture[str])
     assert len({len(line) for line in lines}) == 1
 
 
-def test_factors_are_taken_as_the_decimals_that_were_typed(tmp_path: Path) -> None:
+def test_factors_are_exact_decimals(tmp_path: Path) -> None:
     path = tmp_path / "curves.csv"
     assert main(["custom1", "--factors", "90", "--iterations", "3", "--export", str(path)]) == 0
     spec = CUSTOM1
@@ -73,7 +73,7 @@ def test_factors_are_taken_as_the_decimals_that_were_typed(tmp_path: Path) -> No
         spec = prune(spec, "90")
 
 
-def test_a_users_network_is_counted_by_its_name_and_a_broken_one_says_where(
+def test_a_users_network_is_counted_and_an_invalid_one_is_reported_with_its_line(
     networks_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (networks_folder / "small.yaml").write_text(EXAMPLE_YAML)
@@ -109,7 +109,7 @@ def test_a_users_network_is_counted_by_its_name_and_a_broken_one_says_where(
         (["alexnet", "--export", "/nowhere/curves.csv"], "expected a folder that exists for curves.csv; there is none"),
     ],
 )
-def test_what_cannot_be_counted_is_one_sentence_and_exit_code_1(
+def test_invalid_arguments_give_one_sentence_and_exit_code_1(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in (main, lambda words: jobs_command.main(["curves", *words])):
@@ -120,7 +120,7 @@ def test_what_cannot_be_counted_is_one_sentence_and_exit_code_1(
         assert shown.out == ""
 
 
-def test_the_command_imports_neither_tensorflow_nor_what_the_others_need(tmp_path: Path) -> None:
+def test_the_command_imports_no_heavy_package(tmp_path: Path) -> None:
     code = (
         "import runpy, sys; sys.argv = ['jobs', 'curves', 'alexnet'];\n"
         "try: runpy.run_module('jobs', run_name='__main__')\n"
@@ -133,7 +133,7 @@ def test_the_command_imports_neither_tensorflow_nor_what_the_others_need(tmp_pat
     assert CURVE_COLUMNS[-1] in done.stdout
 
 
-def test_its_help_is_found_both_ways() -> None:
+def test_the_help_of_jobs_and_of_curves_names_the_command() -> None:
     for words in (["--help"], ["curves", "--help"]):
         done = run_command([sys.executable, "-m", "jobs", *words], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0

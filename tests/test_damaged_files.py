@@ -69,7 +69,7 @@ def refused(data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", JPEGS)
-def test_a_whole_jpeg_has_the_pixels_that_opencv_gives(name: str) -> None:
+def test_an_intact_jpeg_decodes_to_the_pixels_of_opencv(name: str) -> None:
     data = JPEGS[name]
     assert not refused(data)
     if name != "cmyk":
@@ -194,7 +194,7 @@ def test_separate_planes_of_sixteen_bits_are_rotated(orientation: int) -> None:
     assert (check(data).height, check(data).width) == decode(data).shape[:2]
 
 
-def test_all_sixteen_bits_are_read() -> None:
+def test_all_16_bits_are_read() -> None:
     deep = np.random.default_rng(8).integers(0, 65536, (40, 50, 3)).astype(np.uint16)
     expected = np.rint(deep / 257)
     assert np.array_equal(decode(tiff(deep, photometric="rgb"))[:, :, ::-1], expected)
@@ -204,7 +204,7 @@ def test_all_sixteen_bits_are_read() -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "int16", "int32", "uint32", "float16", "float32"])
 @pytest.mark.parametrize("byteorder", "<>")
-def test_signed_and_real_numbers_are_refused(kind: str, byteorder: str) -> None:
+def test_signed_and_floating_point_pixels_are_refused(kind: str, byteorder: str) -> None:
     assert refused(tiff(GREY.astype(kind), photometric="minisblack", byteorder=byteorder))
 
 
@@ -212,7 +212,7 @@ def test_colours_that_pillow_cannot_convert_to_rgb_are_refused() -> None:
     assert refused(tiff(COLOUR, photometric="cielab"))
 
 
-def test_a_tiff_without_strips_or_the_end_of_its_data_is_refused() -> None:
+def test_a_tiff_with_missing_strips_or_data_is_refused() -> None:
     data = tiff(COLOUR, photometric="rgb", rowsperstrip=8)
     assert not refused(data)
     assert refused(data[:-100])
@@ -283,7 +283,7 @@ def mutations(data: bytes, generator: random.Random, count: int) -> Iterator[byt
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # pytest shows what is kept from the terminal otherwise
-def test_check_and_decode_agree_on_every_damaged_file_and_nothing_is_written_to_the_terminal(
+def test_check_and_decode_agree_on_every_damaged_file_and_print_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     generator, accepted = random.Random(9), 0

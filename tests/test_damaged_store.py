@@ -58,7 +58,9 @@ def test_each_page_says_that_the_store_is_damaged(broken: Settings, monkeypatch:
     assert "python -m jobs restore FILE" in shown
 
 
-def test_commands_say_it_in_a_sentence_and_end_with_1(broken: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_report_a_damaged_store_in_one_sentence_with_exit_code_1(
+    broken: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     for command in (
         ["status"],
         ["export", "r"],
@@ -74,13 +76,13 @@ def test_commands_say_it_in_a_sentence_and_end_with_1(broken: Settings, capsys: 
     assert main(["doctor", "--without-keras"]) == 1
 
 
-def test_metrics_leave_it_out_and_say_so(broken: Settings) -> None:
+def test_the_metrics_report_a_damaged_store_as_down(broken: Settings) -> None:
     shown = metrics.metrics_text(broken).decode()
     assert 'dermslim_up{part="store"} 0.0' in shown
     assert 'dermslim_up{part="queue"} 1.0' in shown
 
 
-def test_records_stay_in_the_queue(broken: Settings) -> None:
+def test_messages_stay_in_the_queue_while_the_store_is_damaged(broken: Settings) -> None:
     with Redis.from_url(str(broken.redis_url)) as connection:
         send(connection, RunStarted(run_id="r", attempt=1))
         waiting = connection.lrange(MESSAGES, 0, -1)
@@ -91,7 +93,7 @@ def test_records_stay_in_the_queue(broken: Settings) -> None:
         assert connection.lrange(MESSAGES, 0, -1) == waiting
 
 
-def test_the_record_worker_ends_with_the_sentence(broken: Settings) -> None:
+def test_the_record_worker_ends_with_a_sentence_when_the_store_is_damaged(broken: Settings) -> None:
     command = [sys.executable, "-m", "jobs.worker", "record", "--burst"]
     done = run_command(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -99,7 +101,7 @@ def test_the_record_worker_ends_with_the_sentence(broken: Settings) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_is_measured_here_while_a_stranger_holds_the_store(
+def test_a_folder_can_be_measured_locally_while_another_program_has_the_store_open(
     held: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(held.data_dir))
@@ -113,7 +115,7 @@ def test_a_folder_is_measured_here_while_a_stranger_holds_the_store(
     assert "outside DermSlim, holds it open" in capsys.readouterr().err
 
 
-def test_the_banner_names_the_stranger(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_banner_names_the_program_that_has_the_store_open(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = text(opener(monkeypatch, held.data_dir, str(held.redis_url))("maintenance"))
     assert "is outside DermSlim, holds it open" in shown
     assert "(python" in shown

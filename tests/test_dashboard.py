@@ -134,7 +134,7 @@ def test_every_page_says_when_no_record_worker_runs(open_page: OpenPage, page: s
     assert any("python -m jobs.worker record" in alert for alert in alerts(open_page(page)))
 
 
-def test_a_store_that_is_no_database_gives_a_sentence(
+def test_a_store_that_is_not_a_database_gives_an_error_message(
     tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -147,7 +147,7 @@ def test_a_store_that_is_no_database_gives_a_sentence(
 # -- results -------------------------------------------------------------------------------------------------------
 
 
-def test_the_overview_shows_the_figures_of_the_last_sweep_with_the_run_behind_each(open_page: OpenPage) -> None:
+def test_the_overview_shows_the_figures_of_the_last_sweep_with_links_to_the_run(open_page: OpenPage) -> None:
     shown = open_page()
     labels = [metric.label for metric in shown.metric]
     assert {"Source / stored", "JPEG 95 alone", "SVD adds", "Storage saved"} <= set(labels)
@@ -161,7 +161,7 @@ def test_a_deep_link_opens_the_sweep_with_its_rule(open_page: OpenPage) -> None:
     assert shown.session_state["metric"] == "psnr"
 
 
-def test_the_sweep_page_shows_answer_curves_rivals_rules_table_and_worst_images(open_page: OpenPage) -> None:
+def test_the_sweep_page_shows_every_section(open_page: OpenPage) -> None:
     shown = open_page("sweeps")
     words_shown = text(shown)
     for heading in ("Quality against k", "Storage against k", "Rivals without SVD", "k by each rule", "Table"):
@@ -189,11 +189,11 @@ def test_an_image_that_could_not_be_measured_is_listed_with_its_reason(open_page
     assert "The file does not exist" in failures["reason"].iloc[0]
 
 
-def test_a_run_that_the_store_does_not_know_gives_a_sentence(open_page: OpenPage) -> None:
+def test_an_unknown_run_in_the_address_gives_a_message(open_page: OpenPage) -> None:
     assert any("there is no svd-sweep-9" in alert for alert in alerts(open_page("sweeps", run="svd-sweep-9")))
 
 
-def test_the_facts_behind_a_figure_name_run_data_set_seed_and_command(open_page: OpenPage) -> None:
+def test_the_facts_of_a_run_include_data_set_seed_and_command(open_page: OpenPage) -> None:
     shown = open_page("sweeps")
     facts = " ".join(
         str(each) for table in shown.table for each in [*table.value.index, *table.value.to_numpy().ravel()]
@@ -209,14 +209,14 @@ def test_the_resize_comparison_names_the_layer_at_which_a_network_no_longer_fits
     assert "alexnet: expected an input large enough for every layer" in shown.replace("\\", "")
 
 
-def test_what_was_left_out_of_a_data_set_is_listed_with_its_reason(open_page: OpenPage) -> None:
+def test_files_left_out_of_a_data_set_are_listed_with_the_reason(open_page: OpenPage) -> None:
     shown = open_page("datasets", dataset="moles", view="Left out")
     left_out = next(frame.value for frame in shown.dataframe if "reason" in frame.value)
     assert left_out["name"].tolist() == ["broken.jpg"]
 
 
 @pytest.mark.parametrize("view", ["Images", "Classes", "Metadata", "Sizes", "Left out", "Reconstruct"])
-def test_every_view_of_a_data_set_opens_by_its_link(open_page: OpenPage, view: str) -> None:
+def test_every_view_of_a_data_set_can_be_opened_by_its_link(open_page: OpenPage, view: str) -> None:
     shown = open_page("datasets", dataset="moles", view=view)
     assert shown.session_state["choice_view"] == view
 
@@ -235,7 +235,7 @@ def test_the_inspector_shows_the_values_that_the_sweep_recorded(open_page: OpenP
         assert value == f"**{words.escaped(words.metric_text(metric, recorded[name]))}**"
 
 
-def test_a_part_of_an_id_offers_the_images_that_match(open_page: OpenPage) -> None:
+def test_part_of_an_image_id_offers_the_matching_images(open_page: OpenPage) -> None:
     shown = open_page("inspector", dataset="moles", image="MOLE00")
     offered = [button.label for button in shown.button if button.label.startswith("mole")]
     assert offered == ["mole000", "mole001", "mole002", "mole003", "mole004", "mole005"]
@@ -243,14 +243,14 @@ def test_a_part_of_an_id_offers_the_images_that_match(open_page: OpenPage) -> No
     assert shown.session_state["image"] == "mole002"
 
 
-def test_an_image_whose_file_is_gone_gives_a_sentence(open_page: OpenPage) -> None:
+def test_an_image_whose_file_is_missing_gives_a_message(open_page: OpenPage) -> None:
     shown = open_page("inspector", dataset="moles", image="mole000")
     found = [alert.replace("\\", "") for alert in alerts(shown)]
     assert any("mole000.jpg: The file does not exist." in alert for alert in found), found
     assert all(alert.lower().count("expected") <= 1 for alert in found), found
 
 
-def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open_page: OpenPage, full: Path) -> None:
+def test_an_uploaded_image_is_inspected_and_an_uploaded_text_is_refused(open_page: OpenPage, full: Path) -> None:
     shown = open_page("inspector", source="upload")
     image = next((full).glob("moles*/mole001.jpg")).read_bytes()
     ran(shown.file_uploader[0].upload("mine.jpg", image))
@@ -275,7 +275,7 @@ def test_an_uploaded_image_is_inspected_and_a_text_is_refused_in_a_sentence(open
         ("10, 41", "Expected k of at most 40, the rank of the largest image of moles, got 41"),
     ],
 )
-def test_a_bad_k_list_is_refused_in_a_sentence(open_page: OpenPage, typed: str, sentence: str) -> None:
+def test_an_invalid_list_of_k_is_refused_with_a_message(open_page: OpenPage, typed: str, sentence: str) -> None:
     shown = open_page("sweeps", tab="New sweep")
     ran(shown.text_input(key="sweep_ks").set_value(typed))
     assert f"{sentence}." in [str(error.value).replace("\\", "") for error in shown.error]
@@ -313,7 +313,7 @@ def test_a_sweep_measured_before_is_offered_instead_of_measured_again(
     assert [state for state in queues.runs() if not state.ended] == []
 
 
-def test_a_sweeps_settings_are_carried_over_into_the_form(open_page: OpenPage) -> None:
+def test_the_settings_of_a_sweep_can_be_copied_into_the_form(open_page: OpenPage) -> None:
     shown = open_page("sweeps", run="svd-sweep-1")
     ran(next(button for button in shown.button if button.label.startswith("Use these settings")).click())
     assert shown.text_input(key="sweep_ks").value == words.numbers_text(KS)
@@ -322,7 +322,7 @@ def test_a_sweeps_settings_are_carried_over_into_the_form(open_page: OpenPage) -
     assert "exactly these settings" in text(shown) or shown.button(key="start")
 
 
-def test_a_lossless_codec_takes_no_quality_and_another_its_own_default(open_page: OpenPage) -> None:
+def test_a_lossless_codec_has_no_quality_and_a_lossy_one_its_own_default(open_page: OpenPage) -> None:
     shown = open_page("sweeps", tab="New sweep")
     shown.text_input(key="sweep_ks").set_value("4")
     ran(shown.selectbox(key="sweep_codec").select("png"))
@@ -332,7 +332,7 @@ def test_a_lossless_codec_takes_no_quality_and_another_its_own_default(open_page
     assert not shown.error
 
 
-def test_a_k_from_elsewhere_that_the_sweep_did_not_measure_is_replaced(open_page: OpenPage) -> None:
+def test_a_k_in_the_address_that_was_not_measured_is_replaced(open_page: OpenPage) -> None:
     shown = open_page("sweeps", k="17")
     assert shown.session_state["k"] in KS
 
@@ -349,7 +349,7 @@ def test_the_presets_fill_the_form(open_page: OpenPage) -> None:
     assert shown.number_input(key="sweep_sample_size").value is None
 
 
-def test_a_folder_outside_the_roots_is_refused_in_a_sentence(open_page: OpenPage) -> None:
+def test_a_folder_outside_the_data_roots_is_refused_with_a_message(open_page: OpenPage) -> None:
     shown = open_page("datasets")
     next(field for field in shown.text_input if field.label == "Folder").set_value("/etc")
     ran(next(button for button in shown.button if button.label == "Register").click())
@@ -359,7 +359,7 @@ def test_a_folder_outside_the_roots_is_refused_in_a_sentence(open_page: OpenPage
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
-def test_cached_reads_follow_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_reads_are_updated_when_the_store_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     assert data.datasets().empty
     dataset = load_dataset(write_images(tmp_path / "moles", 2))
@@ -372,7 +372,7 @@ def test_cached_reads_follow_the_store(tmp_path: Path, monkeypatch: pytest.Monke
     assert [run.id for run in data.runs()] == ["svd-sweep-1"]
 
 
-def test_arrivals_of_the_means_are_those_of_the_images(full: Path) -> None:
+def test_arrivals_computed_from_means_equal_those_computed_from_images(full: Path) -> None:
     store = Store(full / "data" / "dermslim.duckdb")
     rows = arrivals(store.measurements("svd-sweep-1"))
     means = data.arrivals(store.statistics("svd-sweep-1"), store.storage("svd-sweep-1"))
@@ -381,12 +381,12 @@ def test_arrivals_of_the_means_are_those_of_the_images(full: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
-def test_a_downloaded_table_reads_back(kind: str, read: Callable[[io.BytesIO], pd.DataFrame]) -> None:
+def test_a_downloaded_table_can_be_read_back(kind: str, read: Callable[[io.BytesIO], pd.DataFrame]) -> None:
     frame = pd.DataFrame({"image_id": ["a", "b"], "ssim": [0.5, None]})
     pd.testing.assert_frame_equal(read(io.BytesIO(data.table_file(frame, kind))), frame, check_dtype=False)
 
 
-def test_maps_are_darkest_where_nothing_differs() -> None:
+def test_difference_maps_are_darkest_where_images_are_equal() -> None:
     shades = pictures.coloured(np.linspace(0, 1, 256)[None, :]).sum(axis=2)[0]
     assert (np.diff(shades.astype(int)) >= 0).mean() > 0.99
 
@@ -398,14 +398,14 @@ def test_maps_are_darkest_where_nothing_differs() -> None:
     ("seconds", "said"),
     [(0.42, "0.4 s"), (59.6, "1 min"), (200, "3 min 20 s"), (7_500, "2 h 5 min"), (180_000, "2 d 2 h"), (None, "–")],
 )
-def test_durations_are_said_in_the_units_that_matter(seconds: float | None, said: str) -> None:
+def test_durations_are_written_in_suitable_units(seconds: float | None, said: str) -> None:
     assert words.duration_text(seconds) == said
 
 
 @pytest.mark.parametrize(
     ("size", "said"), [(999, "999 bytes"), (82_800_000, "82.8 MB"), (999_950, "1.00 MB"), (3.2e12, "3.20 TB")]
 )
-def test_sizes_have_three_digits(size: float, said: str) -> None:
+def test_sizes_in_bytes_have_three_digits(size: float, said: str) -> None:
     assert words.bytes_text(size) == said
 
 
@@ -423,12 +423,12 @@ def test_a_correlation_just_below_one_is_not_shown_as_one() -> None:
     assert words.metric_text(metric, 1.0) == "1.000"
 
 
-def test_a_mean_is_shown_to_the_digits_of_its_deviation() -> None:
+def test_a_mean_is_rounded_like_its_standard_deviation() -> None:
     row = {"mean": 41.5512, "std": 1.234, "undefined": 2}
     assert words.mean_and_std(METRICS_BY_NAME["psnr"], row) == "41.6 ± 1.2, undefined (2)"
 
 
-def test_times_are_told_from_now() -> None:
+def test_times_are_written_relative_to_now() -> None:
     assert words.ago_text(NOW - timedelta(seconds=20), NOW) == "just now"
     assert words.ago_text(NOW - timedelta(hours=5), NOW) == "5 h ago"
     assert words.ago_text(NOW - timedelta(days=2), NOW) == "2 days ago"
@@ -446,7 +446,7 @@ def sizes(stored: int, control: int) -> dict[str, float]:
 SPEC = SweepSpec(dataset="moles")
 
 
-def test_a_saving_that_the_codec_explains_is_not_put_down_to_svd() -> None:
+def test_a_saving_of_the_codec_is_not_attributed_to_svd() -> None:
     said = " ".join(words.storage_sentences(sizes(1_000_000, 1_000_500), SPEC))
     assert "3.83 times smaller" in said
     assert "SVD adds 0.05 %. The change of size is the codec's, not SVD's." in said
@@ -458,12 +458,12 @@ def test_files_that_svd_makes_larger_are_called_larger() -> None:
     assert "with SVD the files are 10.0 % larger than without it" in said
 
 
-def test_smaller_is_told_in_parts_of_what_it_is_smaller_than() -> None:
+def test_percentages_are_relative_to_the_size_without_svd() -> None:
     assert words.beside_control(75, 100) == "SVD makes it 25.00 % smaller than that"
     assert words.beside_control(125, 100) == "with SVD it is 25.00 % larger than that"
 
 
-def test_a_long_name_keeps_both_ends() -> None:
+def test_a_shortened_name_keeps_its_start_and_its_end() -> None:
     name = "HAM10000_" + "x" * 100 + "_part_2"
     assert len(words.shortened(name, 40)) == 40
     assert words.shortened(name, 40).startswith("HAM10000_")
@@ -475,11 +475,11 @@ def test_errors_are_shown_as_sentences() -> None:
     assert words.sentence("k: expected one") == r"k\: expected one."
 
 
-def test_names_are_not_taken_for_markup() -> None:
+def test_markup_in_names_is_escaped() -> None:
     assert words.escaped("a*b_[c](d)") == r"a\*b\_\[c\]\(d\)"
 
 
-def test_a_removed_registration_leaves_the_page_and_its_files_stay(
+def test_removing_a_registration_keeps_the_image_files(
     settings: Settings, valkey_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = write_images(tmp_path / "moles", 2)

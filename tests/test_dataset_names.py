@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_odd_names_are_refused_wherever_they_enter(folder: Path, tmp_path: Path, name: str) -> None:
+def test_invalid_names_are_refused_wherever_a_name_is_given(folder: Path, tmp_path: Path, name: str) -> None:
     queues = Queues(Settings(tmp_path / "data", (tmp_path,)))
     fault = name_fault(name) or ""
     assert fault.startswith("name: expected a plain folder name of 1 to 100 printable characters")
@@ -54,12 +54,12 @@ def test_odd_names_are_refused_wherever_they_enter(folder: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_ordinary_names_are_taken(name: str) -> None:
+def test_ordinary_names_are_accepted(name: str) -> None:
     assert name_fault(name) is None
 
 
 @pytest.mark.parametrize("name", [".", "two\nlines", "x" * 300])
-def test_the_command_line_says_what_is_wrong_with_a_name(
+def test_the_command_line_reports_an_invalid_name(
     folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
@@ -73,19 +73,19 @@ def test_the_command_line_says_what_is_wrong_with_a_name(
     ("called", "name"),
     [("two\nlines", "two_lines"), (".hidden", "hidden"), (" ", "images"), ("x" * 200, "x" * 100), ("l\udce4", "l_")],
 )
-def test_a_folders_odd_name_is_made_a_valid_one(called: str, name: str) -> None:
+def test_an_invalid_folder_name_is_turned_into_a_valid_name(called: str, name: str) -> None:
     found = default_name(Path("/data") / called)
     assert found == name
     assert name_fault(found) is None
     assert default_name(Path("/")) == "images"
 
 
-def test_a_folder_with_an_odd_name_is_read_under_a_valid_one(folder: Path) -> None:
+def test_a_folder_with_an_invalid_name_is_loaded_under_a_valid_name(folder: Path) -> None:
     assert load_dataset(folder.rename(folder.parent / "two\nlines ")).name == "two_lines"
 
 
 @pytest.mark.parametrize("dataset", ["x" * 100, "皮肤" * 40, "."])
-def test_names_made_of_a_data_sets_are_valid_and_keep_their_end(dataset: str) -> None:
+def test_names_derived_from_a_data_sets_name_are_valid_and_keep_their_suffix(dataset: str) -> None:
     assert name_fault(derived_name(dataset, "-k350-jpeg95")) is None
     spec = ArticleSpec(dataset=dataset, networks=(LENET5,))
     first = reconstruction_name(spec, 350, frozenset())
@@ -94,7 +94,7 @@ def test_names_made_of_a_data_sets_are_valid_and_keep_their_end(dataset: str) ->
     assert name_fault(first) is name_fault(second) is None
 
 
-def test_a_folder_that_no_path_can_name_is_a_sentence(tmp_path: Path) -> None:
+def test_an_impossible_path_raises_a_data_set_error(tmp_path: Path) -> None:
     queues = Queues(Settings(tmp_path / "data", (tmp_path,)))
     for typed in ("x" * 300, str(tmp_path / ("x" * 300)), "~nobody-of-this-name/images", "a\0b", "l\udce4sions"):
         with pytest.raises(DatasetError):

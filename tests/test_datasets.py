@@ -54,7 +54,7 @@ def ham(tmp_path):
     return folder
 
 
-def test_a_ham10000_folder_is_read_whole(ham):
+def test_a_ham10000_folder_is_read_completely(ham):
     dataset = load_dataset(ham)
     assert (dataset.name, dataset.root, dataset.layout, dataset.synthetic) == ("ham", ham, "ham10000", False)
     assert dataset.left_out == ()
@@ -113,7 +113,7 @@ def test_unusable_files_are_listed_and_the_others_are_kept(ham):
     assert found == {}
 
 
-def test_repeated_rows_and_repeated_files_are_named_and_the_first_is_used(ham):
+def test_duplicate_rows_and_files_are_named_and_the_first_is_used(ham):
     image_file(ham / "images" / "ISIC_1.jpg", 1)  # a copy; other pixels under the same id are refused
     with (ham / "HAM10000_metadata.csv").open("a") as file:
         file.write("HAM_9,ISIC_1,mel,histo,55.0,male,back,vidir_modern\nHAM_9,ISIC_1,nv,histo,20,male,back,rosendahl\n")
@@ -129,7 +129,7 @@ def test_repeated_rows_and_repeated_files_are_named_and_the_first_is_used(ham):
 
 
 @pytest.mark.parametrize("age", ["abc", "-3", "1e9", "inf", "nan?"])
-def test_an_impossible_age_keeps_the_image_and_is_named(tmp_path, age):
+def test_an_impossible_age_is_named_and_the_image_is_kept(tmp_path, age):
     image_file(tmp_path / "a.jpg")
     metadata(tmp_path, f"HAM_1,a,mel,histo,{age},male,back")
     dataset = load_dataset(tmp_path)
@@ -139,7 +139,7 @@ def test_an_impossible_age_keeps_the_image_and_is_named(tmp_path, age):
     )
 
 
-def test_an_unknown_diagnosis_keeps_the_image_unlabelled_and_is_named(tmp_path):
+def test_an_unknown_diagnosis_is_named_and_the_image_is_kept_unlabelled(tmp_path):
     image_file(tmp_path / "a.jpg")
     metadata(tmp_path, "HAM_1,a,wart,histo,40,male,back", "HAM_1,absent,wart,histo,40,male,back")
     dataset = load_dataset(tmp_path)
@@ -151,7 +151,7 @@ def test_an_unknown_diagnosis_keeps_the_image_unlabelled_and_is_named(tmp_path):
     }
 
 
-def test_wrong_columns_are_an_error_naming_both(tmp_path):
+def test_wrong_columns_raise_an_error_with_expected_and_found_columns(tmp_path):
     image_file(tmp_path / "a.jpg")
     metadata(tmp_path, "a,mel", header="picture,diagnosis")
     with pytest.raises(DatasetError, match=r"Expected the columns lesion_id, image_id, dx.*got picture, diagnosis"):
@@ -159,7 +159,7 @@ def test_wrong_columns_are_an_error_naming_both(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary", b"PK\x03\x04\xe9"])
-def test_metadata_that_are_no_csv_are_an_error(tmp_path, content):
+def test_metadata_that_are_not_csv_raise_an_error(tmp_path, content):
     image_file(tmp_path / "a.jpg")
     (tmp_path / "HAM10000_metadata.csv").write_bytes(content)
     with pytest.raises(DatasetError, match=r"Expected .*HAM10000_metadata.csv"):
@@ -218,14 +218,14 @@ def test_class_folders_give_labels_and_other_names_are_kept(tmp_path):
     assert list(dataset.class_counts()) == ["melanoma", "nevus", "non_melanoma", "negative", "scars"]
 
 
-def test_a_class_is_found_below_the_folder_of_a_split(tmp_path):
+def test_class_folders_are_found_below_the_folder_of_a_split(tmp_path):
     image_file(tmp_path / "train" / "melanoma" / "batch 1" / "a.jpg")
     image_file(tmp_path / "test" / "nv" / "b.jpg")
     assert [record.label for record in load_dataset(tmp_path).records] == ["melanoma", "nevus"]
 
 
 @pytest.mark.parametrize("folders", [("",), ("", "images"), ("HAM10000_images_part_1", "HAM10000_images_part_2")])
-def test_images_without_classes_are_a_plain_data_set(tmp_path, folders):
+def test_images_without_classes_form_a_plain_data_set(tmp_path, folders):
     for number, folder in enumerate(folders):
         image_file(tmp_path / folder / f"{number}.jpg")
     dataset = load_dataset(tmp_path)
@@ -234,14 +234,14 @@ def test_images_without_classes_are_a_plain_data_set(tmp_path, folders):
     assert dataset.class_counts() == {}
 
 
-def test_equal_names_get_longer_ids(tmp_path):
+def test_equal_file_names_get_longer_ids(tmp_path):
     for name in ("a/x.jpg", "b/x.jpg", "b/x.png", "b/y.jpg"):
         image_file(tmp_path / name)
     ids = {record.path: record.image_id for record in load_dataset(tmp_path).records}
     assert ids == {"a/x.jpg": "a/x", "b/x.jpg": "b/x.jpg", "b/x.png": "b/x.png", "b/y.jpg": "y"}
 
 
-def test_folders_that_cannot_be_read_are_errors(tmp_path):
+def test_folders_that_cannot_be_read_raise_errors(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "only text").mkdir()
     (tmp_path / "only text" / "a.doc").write_text("a")
@@ -262,7 +262,7 @@ def test_folders_that_cannot_be_read_are_errors(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_named(tmp_path):
+def test_files_without_read_permission_are_named(tmp_path):
     image_file(tmp_path / "a.jpg")
     image_file(tmp_path / "b.jpg").chmod(0)
     image_file(tmp_path / "locked" / "c.jpg").parent.chmod(0)
@@ -293,18 +293,18 @@ def test_links_and_pipes_are_left_out_with_a_reason(tmp_path):
     assert found == {}
 
 
-def test_progress_counts_every_file(ham):
+def test_the_progress_of_loading_counts_every_file(ham):
     calls = []
     load_dataset(ham, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_a_marker_makes_a_data_set_synthetic(ham):
+def test_a_marker_file_makes_a_data_set_synthetic(ham):
     (ham / "SYNTHETIC.txt").write_text("made")
     assert load_dataset(ham).synthetic
 
 
-def test_the_fingerprint_follows_content_and_not_place(ham, tmp_path):
+def test_the_fingerprint_depends_on_content_and_not_on_the_folder(ham, tmp_path):
     before = load_dataset(ham).fingerprint
     moved = ham.rename(tmp_path / "elsewhere")
     assert load_dataset(moved, name="other").fingerprint == before
@@ -315,7 +315,7 @@ def test_the_fingerprint_follows_content_and_not_place(ham, tmp_path):
     assert len({before, changed_age, load_dataset(moved).fingerprint}) == 3
 
 
-def test_samples_are_drawn_by_seed_and_nested(tmp_path):
+def test_samples_depend_on_the_seed_and_larger_ones_contain_smaller_ones(tmp_path):
     for number in range(30):
         image_file(tmp_path / f"{number:02}.jpg", number)
     dataset = load_dataset(tmp_path)
@@ -330,7 +330,7 @@ def test_samples_are_drawn_by_seed_and_nested(tmp_path):
             dataset.sample(size, 1)
 
 
-def test_confine_follows_links_and_names_the_roots(tmp_path):
+def test_confine_follows_links_and_refuses_paths_outside_the_roots(tmp_path):
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "sub").mkdir(parents=True)
     outside.mkdir()
@@ -347,7 +347,7 @@ def test_confine_follows_links_and_names_the_roots(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ham", "classes", "plain"])
-def test_written_metadata_are_read_back(ham, tmp_path, kind):
+def test_written_metadata_can_be_read_back(ham, tmp_path, kind):
     if kind != "ham":
         ham = tmp_path / "other"
         for name in ("mel/1.jpg", "scars/1.jpg", "negatives/2.jpg") if kind == "classes" else ("1.jpg", "2.jpg"):

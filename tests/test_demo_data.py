@@ -37,20 +37,20 @@ def test_the_demo_folder_is_a_synthetic_ham10000_data_set_with_equal_classes(dem
     assert all(record.lesion_id for record in dataset.records)
 
 
-def test_the_marker_says_in_one_sentence_that_the_images_are_synthetic(demo):
+def test_the_marker_file_says_that_the_images_are_synthetic(demo):
     text = (demo / "SYNTHETIC.txt").read_text()
     assert "24 images are synthetic" in text
     assert text.count("\n") == 1
 
 
-def test_the_same_seed_writes_the_same_files_and_another_seed_others(demo, tmp_path):
+def test_the_same_seed_gives_the_same_files_and_another_seed_other_files(demo, tmp_path):
     again = create_demo_dataset(tmp_path / "again", images=24)
     assert contents(again) == contents(demo)
     one, other = (next(demo_data.plan(4, seed)) for seed in (1, 2))
     assert not np.array_equal(draw(one, 1), draw(other, 2))
 
 
-def test_a_complete_folder_is_left_alone_and_a_half_made_one_made_again(tmp_path):
+def test_a_complete_folder_is_kept_and_a_partial_one_is_created_again(tmp_path):
     folder = create_demo_dataset(tmp_path / "demo", images=4)
     whole = contents(folder)
     file = folder / next(path for path in whole if path.suffix == ".jpg")
@@ -66,7 +66,7 @@ def test_a_complete_folder_is_left_alone_and_a_half_made_one_made_again(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
-def test_an_interrupted_run_leaves_no_folder_behind_that_looks_whole(tmp_path):
+def test_an_interrupted_run_leaves_no_folder_that_looks_complete(tmp_path):
     def interrupt(done, total):
         raise KeyboardInterrupt
 
@@ -77,7 +77,7 @@ def test_an_interrupted_run_leaves_no_folder_behind_that_looks_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
-def test_files_of_someone_else_are_never_overwritten(tmp_path):
+def test_existing_files_are_never_overwritten(tmp_path):
     (tmp_path / "thesis.docx").write_text("years of work")
     with pytest.raises(DatasetError, match=r"Expected an empty folder .* holds thesis.docx"):
         create_demo_dataset(tmp_path, images=4)
@@ -86,7 +86,7 @@ def test_files_of_someone_else_are_never_overwritten(tmp_path):
     assert (tmp_path / "thesis.docx").read_text() == "years of work"
 
 
-def test_too_few_images_are_a_spec_error_and_progress_counts_each(tmp_path):
+def test_too_few_images_raise_a_spec_error_and_progress_counts_each_image(tmp_path):
     with pytest.raises(SpecError, match="at least 4 images"):
         create_demo_dataset(tmp_path / "demo", images=3)
     calls = []
@@ -94,7 +94,7 @@ def test_too_few_images_are_a_spec_error_and_progress_counts_each(tmp_path):
     assert calls == [(number, 5) for number in range(1, 6)]
 
 
-def test_the_plan_shares_lesions_and_leaves_some_metadata_unknown():
+def test_the_plan_has_several_photographs_per_lesion_and_some_unknown_metadata():
     photographs = list(demo_data.plan(2000, 1))
     assert len({photograph.image_id for photograph in photographs}) == 2000
     assert Counter(photograph.label for photograph in photographs) == dict.fromkeys(demo_data.LABELS, 500)
@@ -122,7 +122,7 @@ def test_a_lesion_is_darker_than_the_skin_around_it(demo, pictures):
     assert np.mean(contrasts[False]) > np.mean(contrasts[True]) + 25
 
 
-def test_file_sizes_follow_ham10000(demo, pictures):
+def test_file_sizes_resemble_ham10000(demo, pictures):
     """Originals: 277 kB each, 3.77 to 3.83 times their size through JPEG 95."""
     source = [record.bytes for record in load_dataset(demo).records]
     control = [len(images.encode(picture, "jpeg", 95)) for picture in pictures]
@@ -130,7 +130,7 @@ def test_file_sizes_follow_ham10000(demo, pictures):
     assert sum(source) / sum(control) == pytest.approx(3.8, rel=0.15)
 
 
-def test_the_singular_value_spectrum_follows_ham10000(pictures):
+def test_the_singular_value_spectrum_resembles_ham10000(pictures):
     """Geometric means over 38 originals, mean of the channels."""
     originals = {0: 80_000, 9: 949, 49: 266, 99: 148, 199: 67, 349: 23}
     spectra = [

@@ -63,7 +63,7 @@ def ran(*command: str) -> subprocess.CompletedProcess[str]:
         ("custom.github-workflows-require-timeout", ".github/workflows/ci.yml"),
     ],
 )
-def test_a_file_for_another_program_follows_its_schema(schema: str, file: str) -> None:
+def test_each_configuration_file_follows_its_schema(schema: str, file: str) -> None:
     options = ["--default-filetype", "yaml"] if file.endswith(".cff") else []
     done = ran(str(SCRIPTS / "check-jsonschema"), "--builtin-schema", schema, *options, file)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -78,7 +78,7 @@ def test_the_workflow_runs_the_check_of_a_clean_clone_with_every_python() -> Non
     ]
 
 
-def test_every_hook_before_a_commit_runs_a_locked_program() -> None:
+def test_every_pre_commit_hook_runs_a_locked_program() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     locked = (ROOT / "requirements-dev.txt").read_text()
     programs = {hook["entry"].removeprefix(".venv/bin/python -m ").split()[0] for hook in hooks}
@@ -86,7 +86,7 @@ def test_every_hook_before_a_commit_runs_a_locked_program() -> None:
     assert all(f"\n{program}==" in locked for program in programs)
 
 
-def test_the_linter_has_nothing_to_say_of_the_dockerfile() -> None:
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     done = ran(str(SCRIPTS / "hadolint"), "Dockerfile")
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
@@ -135,7 +135,7 @@ def test_the_documentation_lists_every_variable_that_the_code_reads() -> None:
     assert variables_read() - set(SET_BY_OTHERS) <= listed
 
 
-def test_no_service_is_root_writes_elsewhere_or_takes_all_there_is() -> None:
+def test_every_service_is_unprivileged_read_only_and_limited_in_memory() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     users = re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)
     assert users[-1] == "1000:1000", "the last stage"
@@ -204,7 +204,7 @@ def reserved_port() -> Iterator[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_each_services_command_runs_as_written_and_its_health_check_says_so(tmp_path: Path) -> None:
+def test_the_command_and_the_health_check_of_each_service_work(tmp_path: Path) -> None:
     stack = compose(GIVEN)
     state, images = tmp_path / "state", tmp_path / "images"
     state.mkdir()

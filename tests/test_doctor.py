@@ -43,7 +43,7 @@ def connection(valkey_url: str) -> Iterator[Redis]:
         yield client
 
 
-def test_with_everything_down_each_area_reports_it_and_the_rest_is_checked(tmp_path: Path) -> None:
+def test_the_doctor_reports_every_unreachable_part_and_checks_the_rest(tmp_path: Path) -> None:
     found = examined(Settings(tmp_path / "absent", (tmp_path,), given_redis_url="redis://:secret-word@127.0.0.1:9/0"))
     assert found["queue: could not be looked at"].status == ERROR
     assert found["work: not looked at"].status == WARNING
@@ -67,7 +67,7 @@ def test_a_store_that_is_not_a_database_is_an_error_and_the_queue_is_checked(set
     assert found["data: data sets"].advice == "See store."
 
 
-def test_a_store_of_which_a_block_is_damaged_is_an_error(settings: Settings) -> None:
+def test_a_store_with_a_damaged_block_is_an_error(settings: Settings) -> None:
     record_training(Store(settings.database))
     damage(settings.database, "steps")
     found = examined(settings)
@@ -111,7 +111,7 @@ def test_the_server_is_examined(settings: Settings, connection: Redis) -> None:
     assert "noeviction" in found["queue: memory policy"].advice
 
 
-def test_what_went_wrong_with_work_is_named(settings: Settings, connection: Redis) -> None:
+def test_runs_without_jobs_and_rejected_messages_are_named(settings: Settings, connection: Redis) -> None:
     store = Store(settings.database)
     orphan = record_training(store, ends=False)
     LiveRun(connection, orphan).create(RunFacts(attempt=1, spec="{}"))
@@ -136,7 +136,7 @@ def test_a_failed_job_is_named_with_its_reason(settings: Settings, connection: R
     assert "measure_chunk() missing" in found.found
 
 
-def test_data_sets_that_changed_or_are_gone_are_told_apart(settings: Settings, tmp_path: Path) -> None:
+def test_changed_and_missing_data_sets_are_distinguished(settings: Settings, tmp_path: Path) -> None:
     store = Store(settings.database)
     for name in ("whole", "changed", "gone"):
         folder = write_images(tmp_path / name, 3)
@@ -150,7 +150,7 @@ def test_data_sets_that_changed_or_are_gone_are_told_apart(settings: Settings, t
     assert found["data: data set gone"].found == "its folder is gone"
 
 
-def test_broken_networks_and_webhooks_and_backups_are_named(settings: Settings) -> None:
+def test_invalid_networks_webhooks_and_backups_are_named(settings: Settings) -> None:
     folder = settings.data_dir / "networks"
     folder.mkdir()
     (folder / "broken.yaml").write_text("image: 3\n")
@@ -166,7 +166,7 @@ def test_broken_networks_and_webhooks_and_backups_are_named(settings: Settings) 
 
 
 @pytest.mark.slow
-def test_a_stack_that_runs_is_well(settings: Settings, tmp_path: Path, connection: Redis) -> None:
+def test_a_running_stack_has_no_errors(settings: Settings, tmp_path: Path, connection: Redis) -> None:
     queues = Queues(settings)
     dataset = load_dataset(write_images(tmp_path / "moles", 2), name="moles")
     with workers(settings, "record", "svd"):

@@ -22,7 +22,7 @@ def anchors(document: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_link_leads_to_a_file_and_a_section(name: str) -> None:
+def test_every_link_points_to_an_existing_file_and_section(name: str) -> None:
     wrong = []
     for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text()):
         if "://" in target:
@@ -61,7 +61,7 @@ def test_every_command_and_option_of_the_documents_exists(capsys: pytest.Capture
     assert wrong == []
 
 
-def test_the_tree_of_the_readme_names_every_room_and_only_what_exists() -> None:
+def test_the_tree_in_the_readme_names_every_folder_and_only_existing_files() -> None:
     section = (ROOT / "README.md").read_text().partition("## Architecture")[2]
     tree = next(block for block in re.findall(r"```\n(.*?)```", section, re.DOTALL) if block.startswith("core/"))
     named: set[Path] = set()
