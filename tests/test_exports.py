@@ -20,7 +20,7 @@ RUN_BY_SPREADSHEETS = ("=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "＝1",
 
 
 @pytest.mark.parametrize("text", RUN_BY_SPREADSHEETS)
-def test_a_text_that_a_spreadsheet_runs_gets_one_apostrophe_which_can_be_taken_away(text: str) -> None:
+def test_a_text_that_a_spreadsheet_would_execute_gets_one_apostrophe(text: str) -> None:
     assert cell(text) == f"'{text}"
     frame = pd.DataFrame({"image_id": [text], "psnr": [-1.5]})
     row = next(csv.DictReader(io.StringIO(to_csv(frame), newline="")))
@@ -28,11 +28,11 @@ def test_a_text_that_a_spreadsheet_runs_gets_one_apostrophe_which_can_be_taken_a
 
 
 @pytest.mark.parametrize("value", ["ISIC_0024306", "a=1", "'plain", "", "1-2", " =1", -1, -0.5, None, True])
-def test_every_other_cell_stays_as_it_is(value: object) -> None:
+def test_every_other_cell_is_unchanged(value: object) -> None:
     assert cell(value) is value
 
 
-def test_a_frame_is_the_same_file_wherever_it_is_written(tmp_path: Path) -> None:
+def test_every_function_writes_the_same_file_for_a_frame(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {"image_id": ["=a", None, "b"], "k": pd.array([1, None, 3], dtype="Int64"), "ssim": [0.5, None, 1.0]}
     )
@@ -46,7 +46,7 @@ def test_a_frame_is_the_same_file_wherever_it_is_written(tmp_path: Path) -> None
     assert pd.read_parquet(tmp_path / "rows.parquet")["image_id"].tolist()[0] == "=a"
 
 
-def test_rows_are_written_as_the_ending_says(tmp_path: Path) -> None:
+def test_rows_are_written_in_the_format_of_the_suffix(tmp_path: Path) -> None:
     rows = [("-name", 1, None), ("b", 2, 0.5)]
     write_rows(tmp_path / "rows.csv", ("name", "step", "accuracy"), rows)
     assert (tmp_path / "rows.csv").read_text().splitlines() == ["name,step,accuracy", "'-name,1,", "b,2,0.5"]
@@ -54,7 +54,7 @@ def test_rows_are_written_as_the_ending_says(tmp_path: Path) -> None:
     assert pd.read_parquet(tmp_path / "rows.parquet")["name"].tolist() == ["-name", "b"]
 
 
-def test_the_claims_are_written_without_formulas_too() -> None:
+def test_formulas_in_claims_are_quoted() -> None:
     table = printed_claims().assign(measured="=1+1")
     assert "'=1+1" in claims.to_csv(table)
 
@@ -70,7 +70,7 @@ def test_the_claims_are_written_without_formulas_too() -> None:
         ("x" * 300 + ".csv", "File name too long"),
     ],
 )
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, name: str, message: str) -> None:
+def test_an_output_file_that_cannot_be_written_is_refused_in_advance(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(SpecError, match=message):

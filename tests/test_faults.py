@@ -75,15 +75,13 @@ def stack(folder: Path, work: Work, disk: bool) -> Iterator[Stack]:
         yield stack
 
 
-def test_a_round_survives_the_death_of_every_process_that_works(
-    stack: Stack, work: Work, chance: random.Random
-) -> None:
+def test_runs_finish_when_every_working_process_is_killed_once(stack: Stack, work: Work, chance: random.Random) -> None:
     parts = ("svd worker", "record worker", "dashboard", "train worker")
     deaths = (kill_job("svd worker"), kill_job("train worker"), *map(kill, parts))
     play(stack, work, each_of(*deaths), chance, begun=2)
 
 
-def test_a_round_survives_outages_of_the_server_and_the_store_and_steps_of_the_clock(
+def test_runs_finish_in_spite_of_outages_of_server_and_store_and_clock_changes(
     stack: Stack, work: Work, chance: random.Random
 ) -> None:
     harms = [kill("valkey"), silence_valkey(OUTAGE), hold_store(OUTAGE)]
@@ -92,7 +90,7 @@ def test_a_round_survives_outages_of_the_server_and_the_store_and_steps_of_the_c
     play(stack, work, each_of(*harms), chance, begun=2)
 
 
-def test_a_round_survives_a_full_disk(stack: Stack, disk: bool, work: Work, chance: random.Random) -> None:
+def test_runs_finish_in_spite_of_a_full_disk(stack: Stack, disk: bool, work: Work, chance: random.Random) -> None:
     if not disk:
         pytest.skip("no small disk can be mounted here")
     play(stack, work, fill_disk(OUTAGE), chance, NO_SPACE, begun=2)

@@ -30,7 +30,7 @@ LINEAR, EXPONENTIAL, POLYNOMIAL = (FIT_MODELS_BY_NAME[name] for name in ("linear
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("factor", STEEP)
-def test_an_exponential_describes_the_shrinking_of_all_convolutions(network, factor) -> None:
+def test_an_exponential_fits_pruning_of_all_convolutions_best(network, factor) -> None:
     (curve,) = fit_curves(curve_table([NETWORKS[network]], [factor], ["all"], 5, 200, 100))
     r2 = {fit.model.name: fit.r2 for fit in curve.fits}
     assert r2["exponential"] >= 0.999
@@ -40,7 +40,7 @@ def test_an_exponential_describes_the_shrinking_of_all_convolutions(network, fac
 @pytest.mark.parametrize("spec", [CUSTOM1, CUSTOM2], ids=lambda spec: spec.name)
 @pytest.mark.parametrize("factor", STEEP)
 @pytest.mark.parametrize("scope", PARTIAL)
-def test_a_polynomial_describes_the_custom_networks_best_when_few_convolutions_shrink(spec, factor, scope) -> None:
+def test_a_polynomial_fits_pruning_of_few_convolutions_of_the_custom_networks_best(spec, factor, scope) -> None:
     (curve,) = fit_curves(curve_table([spec], [factor], [scope], 5, 200, 100))
     assert curve.best["r2"] == "polynomial"
     assert curve.best["adjusted_r2"] == "polynomial"
@@ -50,14 +50,14 @@ X = np.arange(6.0)
 Y = np.array([19.2, 9.7, 5.3, 2.4, 1.5, 0.6])  # not on any of the models
 
 
-def test_linear_and_polynomial_fits_equal_numpys() -> None:
+def test_linear_and_polynomial_fits_equal_those_of_numpy() -> None:
     linear, _, polynomial = fit_points(X, Y)
     np.testing.assert_allclose(linear.coefficients, np.polyfit(X, Y, 1)[::-1], rtol=1e-9)
     np.testing.assert_allclose(polynomial.coefficients, np.polyfit(X, Y, 2)[::-1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
-def test_the_exponential_fit_and_its_covariance_equal_scipys_in_any_unit(unit) -> None:
+def test_the_exponential_fit_and_its_covariance_equal_those_of_scipy_in_any_unit(unit) -> None:
     fit = fit_model(EXPONENTIAL, X, Y * unit)
     expected, covariance = curve_fit(lambda x, a, b: a * np.exp(b * x), X, Y, p0=(20, -0.5), xtol=1e-14, ftol=1e-14)
     units = np.array([unit, 1])
@@ -65,7 +65,7 @@ def test_the_exponential_fit_and_its_covariance_equal_scipys_in_any_unit(unit) -
     np.testing.assert_allclose(fit.covariance, covariance * np.outer(units, units), rtol=1e-4)
 
 
-def test_figures_of_merit_follow_their_definitions() -> None:
+def test_r2_adjusted_r2_and_aicc_follow_their_definitions() -> None:
     for fit in fit_points(X, Y):
         residuals = Y - fit.predict(X)
         np.testing.assert_allclose(fit.residuals, residuals, atol=1e-12)
@@ -78,14 +78,14 @@ def test_figures_of_merit_follow_their_definitions() -> None:
         assert fit.warnings == ()
 
 
-def test_aicc_charges_the_polynomial_for_its_third_coefficient() -> None:
+def test_aicc_penalizes_the_third_coefficient_of_the_polynomial() -> None:
     best = best_models(fit_points(X, Y))
     polynomial, linear = fit_model(POLYNOMIAL, X, Y), fit_model(LINEAR, X, Y)
     assert polynomial.r2 > linear.r2
     assert best["aicc"] == "exponential"
 
 
-def test_the_linear_band_is_the_textbooks_confidence_band_of_the_mean() -> None:
+def test_the_linear_band_is_the_standard_confidence_band_of_the_mean() -> None:
     fit = fit_model(LINEAR, X, Y)
     low, high = fit.band([0.0, 2.5, 9.0])
     at = np.array([0.0, 2.5, 9.0])
@@ -95,7 +95,7 @@ def test_the_linear_band_is_the_textbooks_confidence_band_of_the_mean() -> None:
     np.testing.assert_allclose(fit.predict(at) - low, half, rtol=1e-9)
 
 
-def test_the_bands_hold_the_true_curve_about_95_times_in_100() -> None:
+def test_the_bands_contain_the_true_curve_in_about_95_percent_of_trials() -> None:
     noise = np.random.default_rng(4)
     truth, inside = 20 * np.exp(-0.3 * X), 0
     for _ in range(400):
@@ -113,18 +113,18 @@ def test_an_exact_exponential_is_found_whatever_its_rate(rate) -> None:
     assert any("every point is met" in warning for warning in fit.warnings)
 
 
-def test_a_straight_line_is_best_described_by_the_simplest_model_that_meets_it() -> None:
+def test_a_straight_line_is_fitted_best_by_the_linear_model() -> None:
     assert best_models(fit_points(X, 10 - X)) == dict.fromkeys(CRITERIA, "linear")
 
 
-def test_a_curvature_that_explains_a_billionth_does_not_make_the_polynomial_best() -> None:
+def test_a_negligible_curvature_does_not_make_the_polynomial_best() -> None:
     y = 10 - X + 0.1 * np.array([1, -2, 1, -1, 2, -1]) + 1e-5 * (X - 2.5) ** 2  # the noise has no curvature of its own
     linear, polynomial = fit_model(LINEAR, X, y), fit_model(POLYNOMIAL, X, y)
     assert 0 < polynomial.r2 - linear.r2 < 1e-9
     assert best_models([linear, polynomial])["r2"] == "linear"
 
 
-def test_too_few_points_for_a_model_leave_it_unfitted_and_say_so() -> None:
+def test_a_model_with_too_few_points_is_not_fitted_and_gives_a_warning() -> None:
     linear, exponential, polynomial = fit_points([0, 1], [4.0, 3.0])
     assert polynomial.coefficients == ()
     assert polynomial.predict([1]) is None
@@ -147,7 +147,7 @@ def test_aicc_is_undefined_up_to_two_points_more_than_coefficients(points, defin
         assert any("AICc is undefined" in warning for warning in fit.warnings) == (fit.model.name not in defined)
 
 
-def test_a_curve_without_any_change_has_no_r2_and_no_best_model() -> None:
+def test_a_constant_curve_has_no_r2_and_no_best_model() -> None:
     fits = fit_points(X, np.full(6, 7.0))
     for fit in fits:
         assert (fit.r2, fit.adjusted_r2, fit.aicc) == (None, None, None)
@@ -157,31 +157,31 @@ def test_a_curve_without_any_change_has_no_r2_and_no_best_model() -> None:
 
 
 @pytest.mark.parametrize("y", [[1.0, 0.0], [1.0, -2.0], [1.0, float("nan")], [1.0, 2.0, 3.0], []])
-def test_points_that_no_curve_of_counts_has_are_refused(y) -> None:
+def test_invalid_points_are_refused(y) -> None:
     with pytest.raises(SpecError, match="expected"):
         fit_points([0.0, 1.0][: max(len(y), 1)], y)
 
 
-def test_a_curve_that_stops_shrinking_says_since_when() -> None:
+def test_a_curve_that_stops_shrinking_names_the_iteration() -> None:
     curves = curve_table([LENET5], [50], ["all"], 12, 200, 100)
     (curve,) = fit_curves(curves)
     last = curves.loc[curves["parameters"].diff() < 0, "iteration"].max()
     assert any(f"nothing shrinks after iteration {last};" in warning for warning in curve.warnings)
 
 
-def test_a_curve_that_shrinks_to_its_end_and_has_a_clear_best_model_carries_no_warning() -> None:
+def test_a_shrinking_curve_with_a_clear_best_model_has_no_warning() -> None:
     for curve in fit_curves(curve_table([ALEXNET], STEEP, ["all"], 5, 200, 100)):
         assert curve.warnings == ()
 
 
-def test_models_that_the_points_cannot_tell_apart_are_named() -> None:
+def test_models_that_fit_equally_well_are_named() -> None:
     curves = curve_table([LENET5], [8.25], ["all"], 5, 200, 100)
     curves["parameters"] = (1e6 * (100 - X + 0.05 * np.array([1, -1, 1, -1, 1, -1]))).astype(int)
     (curve,) = fit_curves(curves)
     assert any("cannot tell them apart" in warning for warning in curve.warnings)
 
 
-def test_the_fit_table_has_a_row_for_each_model_and_names_what_it_is_best_by() -> None:
+def test_the_fit_table_has_one_row_per_model_with_the_criteria_that_prefer_it() -> None:
     table = fit_table(fit_curves(curve_table(NETWORKS.values(), STEEP, SCOPES, 5, 200, 100)))
     assert tuple(table.columns) == FIT_COLUMNS
     assert len(table) == 4 * 2 * 4 * 3
@@ -191,7 +191,7 @@ def test_the_fit_table_has_a_row_for_each_model_and_names_what_it_is_best_by() -
     assert (named.value_counts() == 4 * 2 * 4).all()
 
 
-def test_an_unfitted_model_is_a_row_of_missing_figures() -> None:
+def test_a_model_that_was_not_fitted_has_a_row_of_missing_values() -> None:
     table = fit_table(fit_curves(curve_table([LENET5], [50], ["all"], 1, 200, 100))).set_index("model")
     assert table.loc["polynomial", ["r2", "adjusted_r2", "aicc"]].isna().all()
     assert table.loc["linear", "r2"] == pytest.approx(1)
@@ -213,7 +213,7 @@ def test_any_quantity_of_a_curve_is_fitted_in_millions(quantity) -> None:
     assert curve.fits[0].coefficients == fit_points(range(6), curves[quantity] / 1e6)[0].coefficients
 
 
-def test_a_quantity_that_no_curve_has_is_refused() -> None:
+def test_an_unknown_quantity_is_refused() -> None:
     with pytest.raises(SpecError, match=r"expected a quantity of parameters, macs, .* got 'watts'"):
         next(fit_curves(curve_table([LENET5], [50], ["all"], 2, 200, 100), "watts"))
 
@@ -238,26 +238,26 @@ def test_the_articles_claim_is_judged_by_r2(scope, y, holds, says) -> None:
     assert says in claim.sentence
 
 
-def test_a_best_exponential_with_a_low_r2_does_not_bear_the_claim_out() -> None:
+def test_a_best_exponential_with_a_low_r2_does_not_support_the_claim() -> None:
     # Two of six points apart from a decay that the others follow, so that no model explains nine tenths.
     fits = fit_points(X, 5 * np.exp(-1.2 * X) + np.array([1, 4, 1, 4, 1, 4]))
     assert judge("all", fits, {"r2": "exponential"}).holds is False
     assert f"not above {ARTICLE_R2}" in judge("all", fits, {"r2": "exponential"}).sentence
 
 
-def test_the_claim_for_all_convolutions_holds_in_every_network_and_is_said_so() -> None:
+def test_the_claim_for_all_convolutions_holds_for_every_network() -> None:
     curves = list(fit_curves(curve_table(NETWORKS.values(), STEEP, ["all"], 5, 200, 100)))
     (sentence,) = claim_sentences(curves)
     assert sentence.endswith("R² above 0.9. It holds here for 8 of 8 curves.")
 
 
-def test_partial_scopes_that_reach_every_convolution_are_named() -> None:
+def test_partial_scopes_that_cover_every_convolution_are_named() -> None:
     sentences = " ".join(claim_sentences(fit_curves(curve_table([LENET5], [50], SCOPES, 5, 200, 100))))
     assert "It holds here for 1 of 1 curve." in sentences
     assert "exclude each other: lenet5 50 % first two, lenet5 50 % first three." in sentences
 
 
-def test_where_aicc_names_another_model_than_r2_is_said_plainly() -> None:
+def test_curves_for_which_aicc_and_r2_prefer_different_models_are_named() -> None:
     curves = list(fit_curves(curve_table([CUSTOM1, CUSTOM2], STEEP, PARTIAL, 5, 200, 100)))
     other = [curve for curve in curves if curve.best["aicc"] != curve.best["r2"]]
     assert other
@@ -267,7 +267,7 @@ def test_where_aicc_names_another_model_than_r2_is_said_plainly() -> None:
     assert f" and {len(other) - 4} more." in sentence
 
 
-def test_points_too_few_to_judge_are_not_counted_as_failing() -> None:
+def test_curves_with_too_few_points_are_not_counted_as_failing() -> None:
     (sentence,) = claim_sentences(fit_curves(curve_table([LENET5], [50], ["all"], 2, 200, 100)))
     assert sentence.endswith("Too few or too flat points to judge that here, 1 curve.")
 

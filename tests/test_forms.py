@@ -184,7 +184,7 @@ def as_default(spec: Spec) -> set[str]:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: type(spec).__name__)
-def test_these_specs_have_no_field_at_its_default(spec: Any) -> None:
+def test_the_test_specs_have_no_field_at_its_default(spec: Any) -> None:
     allowed = {"fingerprint", "training.seed"} if isinstance(spec, ArticleSpec) else set()
     assert as_default(spec) == allowed
 
@@ -199,7 +199,7 @@ def through_form(spec: Any) -> tuple[AppTest, Any]:
 
 
 @pytest.mark.parametrize("spec", [*SPECS, *LOSSLESS], ids=lambda spec: type(spec).__name__)
-def test_the_settings_of_a_run_put_into_the_form_give_the_same_run(store: Store, spec: Any) -> None:
+def test_copying_a_runs_settings_into_the_form_gives_the_same_run(store: Store, spec: Any) -> None:
     test, made = through_form(spec)
     assert made == spec
     assert made.to_dict() == spec.to_dict()
@@ -209,7 +209,9 @@ def test_the_settings_of_a_run_put_into_the_form_give_the_same_run(store: Store,
 @pytest.mark.parametrize("model", [type(spec) for spec in SPECS], ids=lambda model: model.__name__)
 @given(data=st.data())
 @hypothesis.settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_spec_of_any_values_goes_through_its_form(model: type[Spec], store: Store, data: st.DataObject) -> None:
+def test_any_spec_can_be_filled_into_its_form_and_read_back(
+    model: type[Spec], store: Store, data: st.DataObject
+) -> None:
     spec = data.draw(whole(model)).replace(dataset="d")
     if isinstance(spec, ArticleSpec):
         sample = spec.sample_size if spec.sample_size is None else min(spec.sample_size, 48)
@@ -224,7 +226,7 @@ def copied(page: AppTest) -> AppTest:
     return ran(next(each for each in page.button if each.label.startswith("Use these settings")).click())
 
 
-def test_a_training_is_copied_whole_by_its_button(
+def test_the_copy_button_of_a_training_copies_every_setting(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = record_training(store, "alexnet", dataset="d", training=TRAINING.replace(height=75, width=100), seed=3)
@@ -236,7 +238,7 @@ def test_a_training_is_copied_whole_by_its_button(
     assert not page.error
 
 
-def test_a_copy_says_where_a_network_is_another_now(
+def test_copying_a_run_names_a_network_that_has_changed(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = record_training(store, replace(LENET5, image=LENET5.image[1:]), dataset="d")
@@ -244,7 +246,7 @@ def test_a_copy_says_where_a_network_is_another_now(
     assert "lenet5 changed since" in text(page)
 
 
-def test_a_resize_comparison_is_copied_by_its_button(
+def test_the_copy_button_of_a_resize_comparison_copies_its_settings(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = record_measured(store, SPECS[1].replace(sample_size=None))
@@ -262,11 +264,11 @@ def test_a_resize_comparison_is_copied_by_its_button(
         (tuple[tuple[int, int], ...], "200×100, 20 x 28;7X9", ((200, 100), (20, 28), (7, 9))),
     ],
 )
-def test_values_are_read_as_they_are_typed(kind: Any, text: str, expected: tuple[Any, ...]) -> None:
+def test_typed_values_are_parsed(kind: Any, text: str, expected: tuple[Any, ...]) -> None:
     assert parsed(kind, text, "values", "1,2,3") == expected
 
 
 @pytest.mark.parametrize("text", ["", "1,x", "1.5", "1x2x3"])
-def test_text_that_is_no_list_of_whole_numbers_is_refused_in_a_sentence(text: str) -> None:
+def test_text_that_is_not_a_list_of_whole_numbers_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"^Expected seeds such as 1,2,3, got "):
         parsed(tuple[int, ...], text, "seeds", "1,2,3")

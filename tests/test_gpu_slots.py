@@ -31,9 +31,7 @@ def start(settings: Settings, temporary: Path, *options: str) -> subprocess.Pope
 
 
 @pytest.mark.slow
-def test_a_worker_too_many_is_refused_and_a_place_is_free_again_once_its_worker_is_killed(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_one_worker_too_many_is_refused_until_another_worker_is_killed(settings: Settings, tmp_path: Path) -> None:
     queues = Queues(settings)
     first = start(settings, tmp_path, "--gpu", "0", "--at-most", "1")
     others = []
@@ -59,7 +57,7 @@ def test_a_worker_too_many_is_refused_and_a_place_is_free_again_once_its_worker_
     assert not any(psutil.pid_exists(process.pid) for process in (first, *others))
 
 
-def test_as_many_places_as_asked_for_and_one_for_each_process(tmp_path: Path) -> None:
+def test_there_are_as_many_slots_as_requested_and_one_per_process(tmp_path: Path) -> None:
     held = [take_slot(3, 2, tmp_path) for _ in range(2)]
     with pytest.raises(DermSlimError, match="2 workers train there already"):
         take_slot(3, 2, tmp_path)
@@ -69,7 +67,7 @@ def test_as_many_places_as_asked_for_and_one_for_each_process(tmp_path: Path) ->
         os.close(handle)
 
 
-def test_a_work_horse_sees_its_gpu_alone_and_shares_its_memory_where_others_do() -> None:
+def test_a_work_horse_sees_only_its_gpu_and_shares_memory_when_others_use_it() -> None:
     assert gpu_environment(1, 1) == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}
     shared = gpu_environment(0, 2)
     assert shared["CUDA_VISIBLE_DEVICES"] == "0"
@@ -80,7 +78,7 @@ def test_a_work_horse_sees_its_gpu_alone_and_shares_its_memory_where_others_do()
 @pytest.mark.parametrize(
     "arguments", [["svd", "--gpu", "0"], ["train", "--gpu", "-1"], ["train", "--gpu", "0", "--at-most", "0"]]
 )
-def test_options_that_make_no_sense_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_gpu_options_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     from jobs.worker import main
 
     with pytest.raises(SystemExit):

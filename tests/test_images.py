@@ -44,7 +44,7 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize("quality", [40, 95, 100])
-def test_a_plain_jpeg_has_exactly_the_pixels_opencv_gives(quality):
+def test_a_plain_jpeg_decodes_to_exactly_the_pixels_of_opencv(quality):
     noise = np.random.default_rng(1).integers(0, 256, (45, 61, 3), dtype=np.uint8)
     data = jpeg(noise, quality)
     decoded = images.decode(data)
@@ -109,7 +109,7 @@ def test_a_transparent_palette_entry_becomes_white():
 
 @pytest.mark.parametrize("extension", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_are_scaled_to_eight(extension, channels):
+def test_16_bits_are_scaled_to_8(extension, channels):
     gradient = np.repeat(np.linspace(0, 65535, 600).astype(np.uint16)[None], 4, axis=0)
     stored = gradient if channels == 1 else np.dstack([gradient, gradient[:, ::-1], gradient // 2])
     decoded = images.decode(cv2.imencode(extension, stored)[1].tobytes())
@@ -117,7 +117,7 @@ def test_sixteen_bits_are_scaled_to_eight(extension, channels):
     assert np.array_equal(decoded, np.repeat(expected, 3, axis=2) if channels == 1 else expected)
 
 
-def test_sixteen_bits_with_transparency_are_blended_over_white():
+def test_16_bits_with_transparency_are_blended_over_white():
     stored = np.full((4, 6, 4), 20000, np.uint16)
     stored[:, 3:, 3] = 0
     decoded = images.decode(cv2.imencode(".png", stored)[1].tobytes())
@@ -150,7 +150,7 @@ def test_exif_rotation_is_undone(image_format, orientation):
     assert images.check(data) == information
 
 
-def test_sixteen_bits_can_be_rotated():
+def test_a_16_bit_image_can_be_rotated():
     stored = (picture().astype(np.uint16)) * 257
     exif = Image.Exif()
     exif[images.EXIF_ORIENTATION] = 6
@@ -188,7 +188,7 @@ def truncations():
 
 
 @pytest.mark.parametrize("data", list(truncations()))
-def test_a_truncated_file_is_an_error_and_not_a_half_grey_picture(data):
+def test_a_truncated_file_raises_an_error(data):
     with pytest.raises(ImageError):
         images.decode(data)
     with pytest.raises(ImageError):
@@ -272,7 +272,7 @@ def test_a_lossy_codec_loses_something_at_every_quality(codec):
     ("codec", "quality"),
     [("gif", None), ("jpeg", 101), ("jpeg", -1), ("webp", 0), ("avif", 100), ("png", 95), ("jpeg", 9.5)],
 )
-def test_a_codec_or_quality_that_does_not_exist_is_a_spec_error(codec, quality):
+def test_an_unknown_codec_or_quality_raises_a_spec_error(codec, quality):
     with pytest.raises(SpecError, match=", got "):
         images.encode(picture(), codec, quality)
 
@@ -284,17 +284,17 @@ def test_pixels_of_another_shape_cannot_be_encoded():
         images.encode(picture()[:, :, 0], "png", None)
 
 
-def test_an_image_too_wide_for_webp_is_an_image_error():
+def test_an_image_too_wide_for_webp_raises_an_image_error():
     with pytest.raises(ImageError, match="webp cannot encode"):
         images.encode(np.zeros((1, 17_000, 3), np.uint8), "webp", None)
 
 
 @pytest.mark.parametrize("codec", images.CODECS)
-def test_a_single_pixel_survives_every_codec(codec):
+def test_every_codec_can_encode_and_decode_a_single_pixel(codec):
     assert images.decode(images.encode(np.full((1, 1, 3), 77, np.uint8), codec, None)).shape == (1, 1, 3)
 
 
-def test_resize_averages_areas():
+def test_resize_averages_pixel_areas():
     blocks = np.kron(np.arange(6).reshape(2, 3) * 40, np.ones((5, 5)))[:, :, None].repeat(3, axis=2).astype(np.uint8)
     assert images.resize(blocks, 2, 3)[:, :, 0].tolist() == [[0, 40, 80], [120, 160, 200]]
     assert images.resize(picture(), 20, 90).shape == (20, 90, 3)

@@ -76,7 +76,7 @@ def test_every_image_and_k_is_recorded_as_measured_directly(lab: Queues, folder:
     assert "svd-" in run.workers
 
 
-def test_a_finished_sweep_is_offered_instead_of_measuring_again(lab: Queues, folder: Path) -> None:
+def test_an_equal_finished_sweep_is_offered_instead_of_measured_again(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 2, seed=1))
     spec = SweepSpec(dataset=dataset.name, ks=(3,))
     first = lab.submit(spec, dataset)
@@ -88,7 +88,7 @@ def test_a_finished_sweep_is_offered_instead_of_measuring_again(lab: Queues, fol
     assert ended(lab, again.run_id).status == "finished"
 
 
-def test_a_sweep_that_finishes_while_it_is_looked_for_is_offered_too(
+def test_a_sweep_that_finishes_during_the_search_is_offered_too(
     lab: Queues, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = registered(lab, write_images(folder, 2, seed=5))
@@ -107,7 +107,7 @@ def test_a_sweep_that_finishes_while_it_is_looked_for_is_offered_too(
     assert lab.find_identical(spec, dataset) == first.run_id
 
 
-def test_two_submissions_of_the_same_sweep_at_once_give_one_run(lab: Queues, folder: Path) -> None:
+def test_two_submissions_of_the_same_sweep_give_one_run(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 30, seed=2))
     spec = SweepSpec(dataset=dataset.name, ks=(3, 20))
     first, second = lab.submit(spec, dataset), lab.submit(spec, dataset)
@@ -115,7 +115,7 @@ def test_two_submissions_of_the_same_sweep_at_once_give_one_run(lab: Queues, fol
     assert ended(lab, first.run_id).done == 30
 
 
-def test_images_that_cannot_be_measured_are_listed_and_the_rest_is_measured(lab: Queues, folder: Path) -> None:
+def test_images_that_cannot_be_measured_are_listed_and_the_others_are_measured(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 6, seed=3))
     kept = {name: (folder / name).read_bytes() for name in ("mole001.jpg", "mole004.jpg")}
     (folder / "mole001.jpg").unlink()
@@ -137,7 +137,7 @@ def test_images_that_cannot_be_measured_are_listed_and_the_rest_is_measured(lab:
     assert len(lab.store.measurements(state.id)) == 6
 
 
-def test_a_folder_that_vanishes_fails_the_run_with_the_reason(lab: Queues, folder: Path) -> None:
+def test_a_missing_folder_fails_the_run_with_the_reason(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 3, seed=4))
     folder.rename(folder.with_name(folder.name + "-moved"))
     state = ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
@@ -166,7 +166,7 @@ def test_small_black_and_constant_images_give_null_where_a_metric_is_undefined(l
     assert storage.loc["k=1", "identical"] >= 3
 
 
-def test_a_reconstruction_becomes_a_data_set_of_the_same_labels(lab: Queues, folder: Path) -> None:
+def test_a_reconstruction_becomes_a_data_set_with_the_same_labels(lab: Queues, folder: Path) -> None:
     write_images(folder / "melanoma", 3, seed=6)
     write_images(folder / "nevus", 2, seed=7)
     for each in (folder / "nevus").iterdir():
@@ -188,7 +188,7 @@ def test_a_reconstruction_becomes_a_data_set_of_the_same_labels(lab: Queues, fol
         lab.submit(spec, dataset, again=True)
 
 
-def test_the_resize_comparison_and_the_rivals_use_the_same_machinery(lab: Queues, folder: Path) -> None:
+def test_resize_and_codec_comparisons_are_measured_and_recorded(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 3, seed=8))
     resize = ended(lab, lab.submit(ResizeSpec(dataset=dataset.name, sizes=((20, 28), (10, 10)), k=9), dataset).run_id)
     rivals = RivalsSpec(dataset=dataset.name, rivals=(("jpeg", 50), ("jpeg", 95), ("png", None)))
@@ -201,7 +201,7 @@ def test_the_resize_comparison_and_the_rivals_use_the_same_machinery(lab: Queues
     assert set(lab.store.statistics(rival.id)["metric"]) <= set(METRIC_COLUMNS)
 
 
-def test_a_sample_measures_that_many_images_and_the_seed_decides_which(lab: Queues, folder: Path) -> None:
+def test_a_sample_has_the_requested_size_and_depends_on_the_seed(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 12, seed=9))
     drawn = []
     for seed in (1, 1, 2):
@@ -212,7 +212,7 @@ def test_a_sample_measures_that_many_images_and_the_seed_decides_which(lab: Queu
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_what_cannot_be_measured_is_refused_before_anything_is_queued(lab: Queues, folder: Path) -> None:
+def test_an_invalid_run_is_refused_before_anything_is_queued(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 2, seed=10))
     before = len(lab.runs())
     with pytest.raises(SpecError, match="Expected k of at most 40, the rank of the largest image"):
@@ -226,7 +226,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_queued(lab: Queue
     assert len(lab.runs()) == before
 
 
-def test_an_estimate_rests_on_the_newest_run_of_its_kind(lab: Queues, folder: Path) -> None:
+def test_an_estimate_uses_the_newest_run_of_its_kind(lab: Queues, folder: Path) -> None:
     dataset = registered(lab, write_images(folder, 4, seed=11))
     ended(lab, lab.submit(SweepSpec(dataset=dataset.name, ks=(3, 5)), dataset).run_id)
     one = lab.estimate(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).seconds
@@ -246,7 +246,7 @@ def test_workers_are_listed_with_host_and_queue(lab: Queues) -> None:
 
 
 @pytest.mark.slow
-def test_workers_that_the_server_has_forgotten_make_themselves_known_again(lab: Queues) -> None:
+def test_workers_whose_registration_expired_register_again(lab: Queues) -> None:
     """As after a step of the server's clock, at which the keys of all workers expire."""
     before = [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()]
     connection = Redis.from_url(str(lab.settings.redis_url))
@@ -263,7 +263,7 @@ def test_workers_that_the_server_has_forgotten_make_themselves_known_again(lab: 
     assert [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()] == before
 
 
-def test_workers_that_measure_stand_back_behind_those_that_train_and_the_one_that_records_does_not(
+def test_measuring_workers_have_a_lower_priority_than_training_workers(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKER_NICENESS", "7")
@@ -275,7 +275,7 @@ def test_workers_that_measure_stand_back_behind_those_that_train_and_the_one_tha
 
 
 @pytest.mark.slow
-def test_cancel_stops_after_the_image_at_hand_and_retry_measures_only_what_is_missing(
+def test_cancel_stops_after_the_current_image_and_retry_measures_only_the_rest(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.run_kinds.CHUNKS", 2)  # a job of many images, which would go on to its last
@@ -307,7 +307,7 @@ def test_cancel_stops_after_the_image_at_hand_and_retry_measures_only_what_is_mi
 
 
 @pytest.mark.slow
-def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(settings: Settings) -> None:
+def test_a_killed_job_and_a_killed_worker_lose_no_result_and_leave_no_orphan_process(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd", "svd") as (_, first, second):
@@ -324,7 +324,7 @@ def test_a_killed_job_and_a_killed_worker_lose_nothing_and_leave_no_orphan(setti
 
 
 @pytest.mark.slow
-def test_an_image_that_ends_its_process_each_time_is_given_up_and_the_rest_is_measured(settings: Settings) -> None:
+def test_an_image_that_repeatedly_kills_its_process_fails_and_the_others_are_measured(settings: Settings) -> None:
     """One image is so large that measuring it takes seconds: time for the test to play the fault and kill the job."""
     folder = write_images(settings.data_roots[1] / "poison", 3)
     write_images(folder / "large", 1, height=2600, width=2600)
@@ -344,7 +344,7 @@ def test_an_image_that_ends_its_process_each_time_is_given_up_and_the_rest_is_me
 
 
 @pytest.mark.slow
-def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(settings: Settings) -> None:
+def test_a_run_whose_jobs_are_lost_fails_with_that_reason_and_can_be_retried(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "lost", 3)
     queues = Queues(settings)
     with workers(settings, "record"):
@@ -362,7 +362,7 @@ def test_a_run_whose_jobs_are_gone_fails_with_that_reason_and_can_be_retried(set
 
 
 @pytest.mark.slow
-def test_messages_wait_for_the_record_worker_and_none_is_lost_when_it_is_killed(settings: Settings) -> None:
+def test_messages_wait_for_the_record_worker_and_are_not_lost_when_it_is_killed(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "waiting", 20)
     queues = Queues(settings)
     dataset = queues.resolve(str(folder))
@@ -388,7 +388,7 @@ def test_a_second_record_worker_is_refused(settings: Settings) -> None:
         assert "expected no other record worker" in second.stderr
 
 
-def test_a_sweep_is_suspended_resumed_scheduled_and_moved_to_another_priority(settings: Settings) -> None:
+def test_a_sweep_can_be_suspended_resumed_scheduled_and_reprioritized(settings: Settings) -> None:
     queues, connection = Queues(settings), Redis.from_url(str(settings.redis_url))
     dataset = load_dataset(write_images(settings.data_roots[1] / "moles", 3), name="moles")
     run_id = queues.submit(SweepSpec(dataset="moles", ks=(3,)), dataset).run_id
@@ -418,7 +418,7 @@ def test_a_sweep_is_suspended_resumed_scheduled_and_moved_to_another_priority(se
     assert (scheduled.status, scheduled.live.starts_at, waiting()) == ("scheduled", later, [])
 
 
-def test_a_server_that_does_not_answer_is_a_plain_error(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_raises_queue_unavailable(tmp_path: Path) -> None:
     away = Queues(Settings(tmp_path, (tmp_path,), given_redis_url="redis://127.0.0.1:1/0"))
     with pytest.raises(QueueUnavailable, match="expected the Redis server to answer"):
         away.ping()
@@ -427,7 +427,7 @@ def test_a_server_that_does_not_answer_is_a_plain_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_whose_image_goes_on_after_its_run_was_cancelled_is_ended_and_nothing_measured_is_lost(
+def test_a_job_that_ignores_cancelling_is_ended_and_its_results_are_kept(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job is suspended, as if one call took for ever; a large image follows small ones in one job."""

@@ -99,7 +99,7 @@ def waiting(queues: Queues, seed: int = 1, **options: Any) -> str:
     return queues.submit(spec, dataset(queues.settings.data_roots[1]), **options).run_id
 
 
-def test_a_waiting_training_says_its_epochs_and_that_no_worker_is_there(queues: Queues) -> None:
+def test_a_queued_training_shows_its_epochs_and_that_no_worker_runs(queues: Queues) -> None:
     waiting(queues)
     test = open_page("jobs")
     assert progress_texts(test) == ["Queued\\: 3 epochs per step to train"]
@@ -111,7 +111,7 @@ def test_a_waiting_training_says_its_epochs_and_that_no_worker_is_there(queues: 
     assert "training run" not in "".join(each.value for each in open_page("jobs").warning)  # it is held on purpose
 
 
-def test_a_training_is_suspended_resumed_moved_and_cancelled_from_the_page(queues: Queues) -> None:
+def test_a_training_can_be_suspended_resumed_reprioritized_and_cancelled_on_the_page(queues: Queues) -> None:
     run_id = waiting(queues)
     test = open_page("jobs")
     test.button(key=f"suspend_{run_id}").click().run()
@@ -134,7 +134,7 @@ def test_a_training_is_suspended_resumed_moved_and_cancelled_from_the_page(queue
     assert test.button(key=f"retry_{run_id}").label == "Go on from the last epoch"
 
 
-def test_a_scheduled_training_says_when_and_can_be_started_now(queues: Queues) -> None:
+def test_a_scheduled_training_shows_its_time_and_can_be_started_now(queues: Queues) -> None:
     run_id = waiting(queues, start_after=datetime(2040, 1, 2, 22, 30, tzinfo=UTC))
     test = open_page("jobs")
     (text,) = progress_texts(test)
@@ -144,7 +144,7 @@ def test_a_scheduled_training_says_when_and_can_be_started_now(queues: Queues) -
     assert queues.run(run_id).status == "queued"
 
 
-def test_a_step_under_way_says_its_name_and_epoch(queues: Queues) -> None:
+def test_a_running_step_shows_its_name_and_epoch(queues: Queues) -> None:
     run_id = waiting(queues)
     connection = connect(queues.settings)
     live = LiveRun(connection, run_id)
@@ -175,7 +175,7 @@ def test_a_failed_step_is_listed_with_its_reason_and_can_be_retried(queues: Queu
     ]
 
 
-def test_the_overview_shows_what_pruning_left(queues: Queues) -> None:
+def test_the_overview_shows_the_smallest_accepted_network(queues: Queues) -> None:
     store = Store(queues.settings.database)
     record_pruning(store, "prune-train-1", [95.0, 94.0, 93.5, 50.0, 50.0])
     test = open_page("overview")
@@ -193,7 +193,7 @@ def test_the_overview_shows_what_pruning_left(queues: Queues) -> None:
     assert "15 epochs" in text
 
 
-def test_the_overview_says_so_where_no_pruned_network_was_accepted(queues: Queues) -> None:
+def test_the_overview_says_when_no_pruned_network_was_accepted(queues: Queues) -> None:
     record_pruning(Store(queues.settings.database), "prune-train-1", [95.0, 50.0, 50.0])
     test = open_page("overview")
     figures = {each.label: each.value for each in test.metric}
@@ -221,7 +221,7 @@ RUN = replace(
         ),
     ],
 )
-def test_progress_is_said_in_epochs(changed: dict[str, Any], text: str) -> None:
+def test_training_progress_is_given_in_epochs(changed: dict[str, Any], text: str) -> None:
     changed = dict(changed)
     of_run = {name: changed.pop(name) for name in ("status", "failed") if name in changed}
     live = replace(Live(epoch=12, epochs=75), **changed)

@@ -39,7 +39,7 @@ def label_of(*folders: str, more: tuple[str, ...] = ()) -> list[str | None]:
 @pytest.mark.parametrize(
     "change", [str, str.upper, str.title, lambda name: name.replace(" ", "_"), lambda name: f"{name} "]
 )
-def test_nine_classes_in_full_are_read_in_every_spelling(top: str, change) -> None:
+def test_nine_full_class_names_are_read_in_every_spelling(top: str, change) -> None:
     folders = [f"{top}{part}/{change(name)}" for part in ("Train", "Test") for name in NINE]
     assert label_of(*folders) == list(NINE.values()) * 2
 
@@ -48,12 +48,12 @@ def test_nine_classes_in_full_are_read_in_every_spelling(top: str, change) -> No
 @pytest.mark.parametrize(
     "splits", [("train", "test"), ("Training", "valid"), ("TRAIN_SET", "Validation"), ("val", "test2")]
 )
-def test_two_classes_below_splits_are_classes_of_their_own(top: str, splits: tuple[str, str]) -> None:
+def test_benign_and_malignant_folders_below_splits_are_classes(top: str, splits: tuple[str, str]) -> None:
     folders = [f"{top}{split}/{name}" for split in splits for name in ("benign", "Malignant")]
     assert label_of(*folders) == ["benign", "malignant"] * 2
 
 
-def test_every_code_of_isic_2019_is_a_class_and_unk_is_none() -> None:
+def test_every_code_of_isic_2019_except_unk_is_a_class() -> None:
     codes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
     expected = ["melanoma", "nevus", *["non_melanoma"] * 6, None]
     assert label_of(*codes) == expected
@@ -61,7 +61,7 @@ def test_every_code_of_isic_2019_is_a_class_and_unk_is_none() -> None:
     assert "names no diagnosis" in described["UNK/UNK.jpg"].doubts[0].reason
 
 
-def test_the_nearest_class_counts_and_not_that_in_the_downloads_name() -> None:
+def test_the_nearest_class_folder_sets_the_label() -> None:
     assert label_of("melanoma/train/benign", "melanoma/test/malignant") == ["benign", "malignant"]
     assert label_of("benign/nevus", "malignant/other") == ["nevus", "malignant"]
     assert label_of("train_nv", "test-melanoma", "malignant_val") == ["nevus", "melanoma", "malignant"]
@@ -80,17 +80,17 @@ def test_the_nearest_class_counts_and_not_that_in_the_downloads_name() -> None:
         (("images", "ISIC_0000000", "train"), [None, None, None]),
     ],
 )  # fmt: skip
-def test_other_classes_are_the_deepest_folders_that_say_something(folders, labels) -> None:
+def test_other_classes_are_the_deepest_meaningful_folders(folders, labels) -> None:
     assert label_of(*folders) == labels
 
 
-def test_a_class_whose_name_is_spelled_in_several_ways_is_one() -> None:
+def test_several_spellings_of_a_class_name_are_one_class() -> None:
     found = label_of("d/Train/Acne", "d/Test/acne", "d/Test/ACNE_", "d/Test/other")
     assert len(set(found[:3])) == 1
     assert found[3] == "other"
 
 
-def test_folders_that_are_named_as_their_picture_are_no_classes() -> None:
+def test_folders_named_like_their_image_are_not_classes() -> None:
     paths = [f"PH2 Dataset images/IMD{n:03}/IMD{n:03}_Dermoscopic_Image/IMD{n:03}.bmp" for n in range(3)]
     assert class_folders(paths) == {}
     assert class_folders(["0/0.jpg", "2019/20.jpg"]) == {"0/0.jpg": "0", "2019/20.jpg": "2019"}
@@ -112,17 +112,17 @@ def test_decomposed_and_composed_names_are_one_class() -> None:
         ["b/x.jpg", "c/x.jpg", "b.jpg", "b/x.jpg.jpg", "b/b/x.jpg"],
     ],
 )
-def test_ids_are_one_to_one_with_files(paths: list[str]) -> None:
+def test_every_file_has_a_unique_id(paths: list[str]) -> None:
     ids = unique_ids(paths)
     assert list(ids) == paths
     assert len(set(ids.values())) == len(paths)
 
 
-def test_ids_of_ordinary_names_are_the_files_names() -> None:
+def test_ids_of_ordinary_files_are_their_names_without_suffix() -> None:
     assert unique_ids(["a/ISIC_1.jpg", "b/ISIC_2.JPG"]) == {"a/ISIC_1.jpg": "ISIC_1", "b/ISIC_2.JPG": "ISIC_2"}
 
 
-def test_pictures_that_differ_in_their_ending_alone_are_both_kept(tmp_path: Path) -> None:
+def test_images_that_differ_only_in_their_suffix_are_both_kept(tmp_path: Path) -> None:
     for number, name in enumerate(("lesion.jpg", "lesion.png")):
         pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
         (tmp_path / name).write_bytes(cv2.imencode(Path(name).suffix, pixels)[1].tobytes())

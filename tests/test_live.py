@@ -11,7 +11,7 @@ from jobs.live_runs import LiveRun, RunFacts, active_runs
 KEPT_KEY = "dermslim:run:sweep:log"
 
 
-def test_the_end_of_an_attempt_leaves_a_retry_that_has_begun_meanwhile_alone(valkey_url: str) -> None:
+def test_the_end_of_an_old_attempt_does_not_change_a_newer_retry(valkey_url: str) -> None:
     """The record worker has read the old attempt's end from the store just before the user retries."""
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "sweep")
@@ -26,7 +26,7 @@ def test_the_end_of_an_attempt_leaves_a_retry_that_has_begun_meanwhile_alone(val
         assert connection.ttl(KEPT_KEY) > 0
 
 
-def test_of_several_claims_on_a_part_only_the_newest_may_write(valkey_url: str) -> None:
+def test_only_the_newest_of_several_claims_on_a_step_may_write(valkey_url: str) -> None:
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "train-1")
         live.create(RunFacts(attempt=1))
@@ -54,7 +54,7 @@ def test_of_several_claims_on_a_part_only_the_newest_may_write(valkey_url: str) 
         assert (connection.lrange("list", 0, -1), connection.get("key")) == ([b"a", b"1"], b"2.5")
 
 
-def test_an_attempt_that_is_over_cannot_claim_and_what_it_has_claimed_is_lost(valkey_url: str) -> None:
+def test_an_attempt_that_has_ended_cannot_claim_and_loses_its_claims(valkey_url: str) -> None:
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "train-1")
         assert live.claim("step 0", 1) is None, "nobody knows the run"
@@ -73,7 +73,7 @@ def test_an_attempt_that_is_over_cannot_claim_and_what_it_has_claimed_is_lost(va
             second.check()
 
 
-def test_claims_grow_though_the_server_has_lost_the_last_ones_or_its_clock_has_gone_back(valkey_url: str) -> None:
+def test_claim_numbers_grow_even_after_data_loss_or_a_clock_change(valkey_url: str) -> None:
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "train-1")
         live.create(RunFacts(attempt=1))

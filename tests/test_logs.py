@@ -48,7 +48,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_line_says_when_who_and_for_which_run(tmp_path: Path) -> None:
+def test_a_log_line_has_the_time_the_worker_and_the_run(tmp_path: Path) -> None:
     logs.set_up("worker-svd", plain_settings(tmp_path), stream=io.StringIO())
     logs.note(worker="svd-here-1")
     logs.note_job("svd-sweep-1--1-7")
@@ -63,7 +63,7 @@ def test_a_line_says_when_who_and_for_which_run(tmp_path: Path) -> None:
     assert second["run_id"] == "another"
 
 
-def test_what_was_raised_stays_in_one_line(tmp_path: Path) -> None:
+def test_an_exception_is_written_in_one_line(tmp_path: Path) -> None:
     logs.set_up("command", plain_settings(tmp_path), stream=io.StringIO())
     try:
         raise ValueError("first\nsecond")
@@ -73,7 +73,7 @@ def test_what_was_raised_stays_in_one_line(tmp_path: Path) -> None:
     assert "first\nsecond" in str(line["exc_info"])
 
 
-def test_no_secret_reaches_file_or_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_masked_in_file_and_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEBHOOK_SECRET", "hmac-key-of-mine")
     terminal = io.StringIO()
     logs.set_up("command", plain_settings(tmp_path), stream=terminal)
@@ -82,7 +82,7 @@ def test_no_secret_reaches_file_or_terminal(tmp_path: Path, monkeypatch: pytest.
         assert "rediss://worker:***@host:6380/0 signed with ***" in text
 
 
-def test_a_terminal_gets_sentences_or_the_same_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_terminal_shows_plain_text_or_the_same_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     logs.set_up("command", plain_settings(tmp_path), stream=terminal)
     logging.getLogger("core").info("something happened")
@@ -100,7 +100,7 @@ def test_a_terminal_gets_sentences_or_the_same_json(tmp_path: Path, monkeypatch:
 OUTSIDE = "a\r\n2026-11-26 10:00:00,000 INFO forged \x1b[2J \x9b31m \x00 \x7f \u2028 \u202e \udcff"
 
 
-def test_what_comes_from_outside_is_written_as_what_it_holds_and_never_as_a_line_of_its_own(tmp_path: Path) -> None:
+def test_control_characters_in_a_message_are_escaped(tmp_path: Path) -> None:
     terminal = io.StringIO()
     logs.set_up("command", plain_settings(tmp_path), stream=terminal)
     logs.note(run_id="run\nforged")
@@ -114,7 +114,7 @@ def test_what_comes_from_outside_is_written_as_what_it_holds_and_never_as_a_line
     assert json.loads(content)["message"] == f"an image called {OUTSIDE}", "JSON gives back what there was"
 
 
-def test_lines_of_what_was_raised_look_like_no_record(tmp_path: Path) -> None:
+def test_lines_of_a_traceback_cannot_be_mistaken_for_log_records(tmp_path: Path) -> None:
     terminal = io.StringIO()
     logs.set_up("command", plain_settings(tmp_path), stream=terminal)
     try:
@@ -127,9 +127,7 @@ def test_lines_of_what_was_raised_look_like_no_record(tmp_path: Path) -> None:
     assert all(line.startswith("    ") and line.isprintable() for line in raised)
 
 
-def test_what_comes_again_and_again_is_counted_instead_of_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_faults_are_counted_instead_of_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     logs.set_up("command", plain_settings(tmp_path), stream=terminal)
     log = logging.getLogger("core")
@@ -154,9 +152,7 @@ def test_what_comes_again_and_again_is_counted_instead_of_written(
     )
 
 
-def test_nobody_who_holds_the_lock_of_a_log_stops_what_writes_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_locked_log_file_does_not_stop_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs.move_aside, "__defaults__", (10,))
     logs.set_up("command", plain_settings(tmp_path), stream=io.StringIO())
     log, path = logging.getLogger("core"), tmp_path / "logs" / "command.jsonl"
@@ -172,7 +168,7 @@ def test_nobody_who_holds_the_lock_of_a_log_stops_what_writes_to_it(
     assert [line["message"] for line in lines(path)] == ["fourth"]
 
 
-def test_processes_that_share_a_log_lose_no_line_when_it_is_moved_aside(
+def test_processes_that_share_a_log_lose_no_line_when_it_is_rotated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = (
@@ -189,7 +185,7 @@ def test_processes_that_share_a_log_lose_no_line_when_it_is_moved_aside(
     assert found == sorted(f"{name}-{number}" for name in ("one", "two") for number in range(200))
 
 
-def test_a_folder_that_cannot_be_written_leaves_the_terminal(tmp_path: Path) -> None:
+def test_a_log_folder_that_cannot_be_written_leaves_only_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where the folder should be")
     terminal = io.StringIO()
     logs.set_up("worker-svd", plain_settings(tmp_path), stream=terminal)

@@ -126,7 +126,7 @@ def assert_the_same(found: list[pd.DataFrame], before: list[pd.DataFrame]) -> No
 
 
 @pytest.mark.slow
-def test_a_training_worker_that_comes_back_changes_nothing_of_a_run_that_another_host_has_finished(
+def test_a_resumed_training_worker_cannot_change_a_run_that_another_host_finished(
     settings: Settings, lesions: Path, connection: Connection, reference: Trained
 ) -> None:
     settings = replace(settings, data_roots=(*settings.data_roots, lesions.parent))
@@ -160,7 +160,7 @@ def test_a_training_worker_that_comes_back_changes_nothing_of_a_run_that_another
 
 
 @pytest.mark.slow
-def test_a_training_worker_that_comes_back_in_the_middle_on_the_same_host_loses_its_checkpoint_and_stops(
+def test_a_resumed_training_worker_stops_when_another_has_taken_over_its_step(
     settings: Settings, lesions: Path, connection: Connection, reference: Trained
 ) -> None:
     settings = replace(settings, data_roots=(*settings.data_roots, lesions.parent))
@@ -190,7 +190,7 @@ def test_a_training_worker_that_comes_back_in_the_middle_on_the_same_host_loses_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resumed", ["its process", "the worker"])
-def test_a_measuring_worker_that_comes_back_changes_nothing_of_a_run_that_others_have_finished(
+def test_a_resumed_measuring_worker_cannot_change_a_run_that_others_finished(
     resumed: str, settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process finds out by itself, or its worker ends it."""
@@ -245,7 +245,7 @@ def test_a_worker_whose_job_was_taken_over_neither_fails_nor_retries_it(connecti
     assert (job.get_status(), target.job_ids) == (JobStatus.QUEUED, [job.id])
 
 
-def test_a_worker_that_the_server_has_forgotten_keeps_its_job(connection: Connection) -> None:
+def test_a_worker_whose_registration_expired_keeps_its_job(connection: Connection) -> None:
     target = queue(SVD, connection)
     worker = ForkingWorker([target], connection=connection, serializer=JSONSerializer)
     job = target.enqueue("jobs.measure_task.measure_chunk")
@@ -257,7 +257,7 @@ def test_a_worker_that_the_server_has_forgotten_keeps_its_job(connection: Connec
     assert not worker.taken_over(job, execution)
 
 
-def test_workers_are_listed_though_a_late_sign_of_life_left_half_an_entry_of_a_job(
+def test_workers_are_listed_in_spite_of_an_incomplete_execution_entry(
     settings: Settings, connection: Connection
 ) -> None:
     target = queue(SVD, connection)
@@ -277,7 +277,7 @@ def test_workers_are_listed_though_a_late_sign_of_life_left_half_an_entry_of_a_j
 
 
 @pytest.mark.parametrize("name", [SVD, SERVED["train"][1]])
-def test_a_job_that_was_handed_to_nobody_is_enqueued_again_and_no_other(name: str, connection: Connection) -> None:
+def test_only_a_job_that_no_worker_received_is_enqueued_again(name: str, connection: Connection) -> None:
     target = queue(name, connection)
     lost, waiting, begun = (target.enqueue("jobs.measure_task.measure_chunk") for _ in range(3))
     connection.lrem(target.key, 1, lost.id)  # as when the server hands it to a host that has lost its power
