@@ -24,14 +24,14 @@ def open_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
     return opener(monkeypatch, settings.data_dir, str(settings.redis_url))
 
 
-def test_the_doctors_findings_come_with_what_to_do(open_page: OpenPage) -> None:
+def test_the_findings_of_the_doctor_are_shown_with_advice(open_page: OpenPage) -> None:
     shown = text(open_page("maintenance"))
     assert "Workers: record" in shown
     assert "python -m jobs.worker record" in shown
     assert "Errors 1" in shown
 
 
-def test_parts_of_the_disk_and_what_may_go_are_listed_and_removed_after_a_confirmation(
+def test_removable_files_are_listed_and_removed_after_a_confirmation(
     open_page: OpenPage, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = write(settings.logs / "worker-svd.jsonl.1", 1_500_000)
@@ -48,7 +48,7 @@ def test_parts_of_the_disk_and_what_may_go_are_listed_and_removed_after_a_confir
     assert "There is nothing to delete." in text(ran(page))
 
 
-def test_runs_are_listed_with_what_deleting_them_frees(open_page: OpenPage, settings: Settings) -> None:
+def test_runs_are_listed_with_the_space_that_deleting_them_frees(open_page: OpenPage, settings: Settings) -> None:
     run_id = record_training(Store(settings.database), synthetic=True)
     record_training(Store(settings.database), ends=False)
     write(settings.trained / run_id / "0.keras", 2_000_000)
@@ -62,7 +62,7 @@ def test_runs_are_listed_with_what_deleting_them_frees(open_page: OpenPage, sett
         assert connection.llen(MESSAGES) == 0
 
 
-def test_a_backup_is_made_and_named(open_page: OpenPage, settings: Settings) -> None:
+def test_a_backup_can_be_made_on_the_page(open_page: OpenPage, settings: Settings) -> None:
     record_training(Store(settings.database))
     page = open_page("maintenance", tab="Backups")
     assert "Last backup never" in text(page)
@@ -74,7 +74,7 @@ def test_a_backup_is_made_and_named(open_page: OpenPage, settings: Settings) -> 
     assert json.dumps(str(settings.redis_url))[1:-1] not in text(page)
 
 
-def test_without_a_queue_the_page_says_what_it_needs(
+def test_without_a_queue_the_page_says_that_it_needs_one(
     open_page: OpenPage, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:9/0")

@@ -98,7 +98,7 @@ DOWNLOADS = {
 
 
 @pytest.mark.parametrize("download", DOWNLOADS)
-def test_masks_of_the_fields_downloads_are_left_out_by_name(tmp_path: Path, download: str) -> None:
+def test_masks_of_common_data_sets_are_left_out_by_name(tmp_path: Path, download: str) -> None:
     masked, pictured = DOWNLOADS[download]
     # Coloured as superpixels are, so that the content tells nothing
     coloured_map((tmp_path / masked).with_suffix(".png")).rename(tmp_path / masked)
@@ -113,11 +113,11 @@ def test_masks_of_the_fields_downloads_are_left_out_by_name(tmp_path: Path, down
     "path",
     ["masked/1.jpg", "1_lesion.jpg", "unmasked lesions/ISIC_1.jpg", "segmented/1.jpg", "lesion/1.jpg", "gt3.jpg"],
 )
-def test_names_that_photographs_have_too_say_nothing(path: str) -> None:
+def test_names_that_photographs_have_too_do_not_mark_a_mask(path: str) -> None:
     assert not mask_by_name(path)
 
 
-def test_masks_lie_in_no_class_and_are_none(tmp_path: Path) -> None:
+def test_masks_form_no_class(tmp_path: Path) -> None:
     for number, label in enumerate(("nv", "mel", "nv")):
         photograph(tmp_path / "Train" / label / f"ISIC_{number}.jpg", number)
         mask(tmp_path / "masks" / f"ISIC_{number}.png")
@@ -131,7 +131,7 @@ def test_masks_lie_in_no_class_and_are_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["A first folder", "zz last"])
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif"])
-def test_the_alphabet_of_folders_does_not_choose_between_mask_and_photograph(
+def test_the_order_of_folders_does_not_decide_between_mask_and_photograph(
     tmp_path: Path, folder: str, ending: str
 ) -> None:
     for number in (1, 2):
@@ -143,7 +143,7 @@ def test_the_alphabet_of_folders_does_not_choose_between_mask_and_photograph(
     assert set(reasons(dataset).values()) == {BY_CONTENT}
 
 
-def test_a_black_and_white_picture_in_a_folder_of_one_case_is_a_mask(tmp_path: Path) -> None:
+def test_a_black_and_white_image_in_the_folder_of_a_case_is_a_mask(tmp_path: Path) -> None:
     for case in ("1", "2"):
         photograph(tmp_path / f"case {case}" / "dermoscopy.jpg", int(case))
         mask(tmp_path / f"case {case}" / "area.png")
@@ -160,7 +160,7 @@ def test_two_different_files_with_one_image_id_are_refused_with_both_names(tmp_p
         load_dataset(tmp_path)
 
 
-def test_the_ending_in_the_table_tells_two_files_of_one_name_apart(tmp_path: Path) -> None:
+def test_the_suffix_in_the_table_chooses_between_two_files_of_one_name(tmp_path: Path) -> None:
     photograph(tmp_path / "ISIC_1.jpg", 1)
     coloured_map(tmp_path / "ISIC_1.png")
     rows(tmp_path, "ISIC_1.jpg")
@@ -169,7 +169,7 @@ def test_the_ending_in_the_table_tells_two_files_of_one_name_apart(tmp_path: Pat
     assert list(reasons(dataset)) == ["ISIC_1.png"]
 
 
-def test_a_copy_of_a_photograph_counts_once_and_a_damaged_one_gives_way(tmp_path: Path) -> None:
+def test_of_several_copies_of_a_photograph_one_readable_copy_is_used(tmp_path: Path) -> None:
     for part in ("part_1", "part_2"):
         photograph(tmp_path / part / "ISIC_1.jpg", 1)
         photograph(tmp_path / part / "ISIC_2.jpg", 2)
@@ -182,7 +182,7 @@ def test_a_copy_of_a_photograph_counts_once_and_a_damaged_one_gives_way(tmp_path
     assert "Expected an image" in found["part_1/ISIC_2.jpg"]
 
 
-def test_without_a_table_a_folder_of_the_photographs_names_that_says_nothing_is_refused(tmp_path: Path) -> None:
+def test_without_a_table_a_second_folder_with_the_same_file_names_is_refused(tmp_path: Path) -> None:
     for number in (1, 2):
         photograph(tmp_path / "images" / f"{number}.jpg", number)
         coloured_map(tmp_path / "maps" / f"{number}.png", number)
@@ -192,13 +192,13 @@ def test_without_a_table_a_folder_of_the_photographs_names_that_says_nothing_is_
     assert len(load_dataset(tmp_path).records) == 5
 
 
-def test_pictures_in_black_and_white_alone_are_a_data_set_like_any_other(tmp_path: Path) -> None:
+def test_a_data_set_of_only_black_and_white_images_is_accepted(tmp_path: Path) -> None:
     for folder in ("mel", "nv"):
         mask(tmp_path / folder / "1.png", radius=len(folder))
     assert load_dataset(tmp_path).class_counts() == {"melanoma": 1, "nevus": 1}
 
 
-def test_numbered_pictures_of_several_classes_are_no_maps_of_one_another(tmp_path: Path) -> None:
+def test_equal_numbers_in_different_class_folders_are_not_taken_for_masks(tmp_path: Path) -> None:
     photograph(tmp_path / "nv" / "1.png", 1)
     written(tmp_path / "mel" / "1.png", np.full((30, 40, 3), (40, 80, 160), np.uint8))
     assert load_dataset(tmp_path).class_counts() == {"melanoma": 1, "nevus": 1}

@@ -47,7 +47,7 @@ def reasons(dataset: Dataset) -> dict[str, str]:
     return {item.name: item.reason for item in dataset.left_out}
 
 
-def test_a_ground_truth_of_isic_2018_gives_its_labels(tmp_path: Path) -> None:
+def test_the_ground_truth_table_of_isic_2018_gives_labels(tmp_path: Path) -> None:
     classes = ISIC_2018.split(",")[1:]
     images(tmp_path / "ISIC2018_Task3_Training_Input", *(f"ISIC_{each}" for each in classes))
     folder = tmp_path / "ISIC2018_Task3_Training_GroundTruth"
@@ -67,7 +67,7 @@ def test_a_ground_truth_of_isic_2018_gives_its_labels(tmp_path: Path) -> None:
     assert "lesion, age, sex or localisation, unknown" in dataset.left_out[0].reason
 
 
-def test_isic_2019_joins_its_ground_truth_and_its_metadata(tmp_path: Path) -> None:
+def test_the_two_tables_of_isic_2019_are_joined(tmp_path: Path) -> None:
     chosen = {"a": ["SCC"], "b": ["UNK"], "c": [], "d": ["MEL", "NV"], "e": ["AK"], "f": ["NV"]}
     images(tmp_path / "ISIC_2019_Training_Input", *chosen, "unlisted")
     lines = [one_hot(image, ISIC_2019, *columns) for image, columns in chosen.items()]
@@ -91,7 +91,7 @@ def test_isic_2019_joins_its_ground_truth_and_its_metadata(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("missing", ["age_approx", "sex", "anatom_site_general", "lesion_id", "all of them"])
-def test_a_column_that_no_image_fills_may_be_missing_and_that_is_said(tmp_path: Path, missing: str) -> None:
+def test_optional_columns_may_be_missing_and_are_named(tmp_path: Path, missing: str) -> None:
     images(tmp_path, "ISIC_1")
     values = {
         "isic_id": "ISIC_1", "attribution": '"Hospital, A"', "diagnosis_1": "Malignant",
@@ -127,7 +127,7 @@ def test_a_column_that_no_image_fills_may_be_missing_and_that_is_said(tmp_path: 
         ("diagnosis", "MEL", "melanoma"),
     ],
 )
-def test_the_archives_levels_of_diagnosis_are_asked_for_the_most_telling(
+def test_the_most_specific_diagnosis_level_of_the_isic_archive_is_used(
     tmp_path: Path, columns: str, values: str, label: str | None
 ) -> None:
     images(tmp_path, "ISIC_1")
@@ -149,16 +149,14 @@ def test_the_archives_levels_of_diagnosis_are_asked_for_the_most_telling(
         ("a_1,benign", None, "benign"),
     ],
 )
-def test_other_tables_of_the_field_need_an_id_and_a_diagnosis_alone(
-    tmp_path: Path, header: str, row: str | None, label: str
-) -> None:
+def test_other_tables_need_only_an_id_and_a_diagnosis(tmp_path: Path, header: str, row: str | None, label: str) -> None:
     images(tmp_path, "a", "a_1")
     table(tmp_path / "labels of the download.csv", header, *([row] if row else []))
     dataset = load_dataset(tmp_path)
     assert [record.label for record in dataset.records] == [label]
 
 
-def test_unread_tables_are_listed_with_the_reason(tmp_path: Path) -> None:
+def test_tables_that_are_not_used_are_listed_with_the_reason(tmp_path: Path) -> None:
     images(tmp_path, "a")
     table(tmp_path / "HAM10000_metadata.csv", HAM10000, "HAM_1,a,nv,histo,50,male,back")
     table(tmp_path / "copy" / "HAM10000_metadata.csv", HAM10000, "HAM_1,a,nv,histo,50,male,back")
@@ -179,7 +177,7 @@ def test_unread_tables_are_listed_with_the_reason(tmp_path: Path) -> None:
     assert found == {}
 
 
-def test_a_later_table_fills_in_what_the_first_leaves_unknown_and_contradictions_are_named(tmp_path: Path) -> None:
+def test_a_later_table_adds_missing_values_and_contradictions_are_named(tmp_path: Path) -> None:
     images(tmp_path, "a", "b", "c")
     rows = ("HAM_1,a,nv,histo,,male,back", "HAM_2,b,mel,histo,50,male,back")
     table(tmp_path / "HAM10000_metadata.csv", HAM10000, *rows)
@@ -195,7 +193,7 @@ def test_a_later_table_fills_in_what_the_first_leaves_unknown_and_contradictions
     assert dataset.left_out == (LeftOut("metadata.csv, line 3", reason),)
 
 
-def test_class_folders_and_a_table_agree_or_their_contradiction_is_named(tmp_path: Path) -> None:
+def test_contradictions_between_class_folders_and_a_table_are_named(tmp_path: Path) -> None:
     images(tmp_path / "nevus", "a", "b")
     images(tmp_path / "melanoma", "c")
     table(tmp_path / "labels.csv", "image,diagnosis,age,sex,localization,lesion_id", "a,nevus,1,,,", "b,mel,1,,,")
@@ -204,7 +202,7 @@ def test_class_folders_and_a_table_agree_or_their_contradiction_is_named(tmp_pat
     assert reasons(dataset) == {"nevus/b.jpg": "The folder names nevus, the table mel. The table is used."}
 
 
-def test_a_table_without_diagnoses_adds_to_class_folders_what_it_says(tmp_path: Path) -> None:
+def test_a_table_without_diagnoses_adds_its_columns_to_class_folders(tmp_path: Path) -> None:
     images(tmp_path / "nv", "a")
     images(tmp_path / "mel", "b")
     table(tmp_path / "people.csv", "image,age,sex,lesion_id,localization", "a,33,male,L1,hand")
@@ -219,7 +217,7 @@ def test_a_table_without_diagnoses_adds_to_class_folders_what_it_says(tmp_path: 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_delimiters_line_ends_and_a_byte_order_mark_make_no_difference(
+def test_any_delimiter_line_ending_and_encoding_is_read(
     tmp_path: Path, delimiter: str, encoding: str, end: str
 ) -> None:
     images(tmp_path, "a")
@@ -231,9 +229,7 @@ def test_delimiters_line_ends_and_a_byte_order_mark_make_no_difference(
 
 
 @pytest.mark.parametrize("closed_later", [False, True])
-def test_a_quote_that_is_never_closed_is_an_error_with_its_line_and_swallows_nothing(
-    tmp_path: Path, closed_later: bool
-) -> None:
+def test_an_unclosed_quote_raises_an_error_with_its_line(tmp_path: Path, closed_later: bool) -> None:
     images(tmp_path, "a", "b", "c")
     last = 'HAM_3,c,nv,histo,45,male,"back"' if closed_later else "HAM_3,c,nv,histo,45,male,back"
     rows = ("HAM_1,a,nv,histo,45,male,back", 'HAM_2,b,nv,histo,45,"male,back', last)
@@ -259,7 +255,7 @@ def test_a_row_with_more_values_than_columns_is_named_and_not_used(tmp_path: Pat
         (b'HAM_2,"b"x,nv,histo,45,male,back', "line 3 cannot be read"),
     ],
 )
-def test_a_table_that_is_not_text_is_an_error_with_its_line(tmp_path: Path, damage: bytes, reason: str) -> None:
+def test_a_table_that_is_not_text_raises_an_error_with_its_line(tmp_path: Path, damage: bytes, reason: str) -> None:
     images(tmp_path, "a")
     content = (HAM10000.encode(), b"HAM_1,a,nv,histo,45,male,back", damage, b"")
     (tmp_path / "HAM10000_metadata.csv").write_bytes(b"\n".join(content))
@@ -267,7 +263,7 @@ def test_a_table_that_is_not_text_is_an_error_with_its_line(tmp_path: Path, dama
         load_dataset(tmp_path)
 
 
-def test_a_column_that_is_read_stands_once(tmp_path: Path) -> None:
+def test_a_duplicate_column_is_refused(tmp_path: Path) -> None:
     images(tmp_path, "a")
     table(tmp_path / "HAM10000_metadata.csv", "image_id,dx,dx", "a,nv,mel")
     with pytest.raises(DatasetError, match="got several of dx"):
@@ -275,7 +271,7 @@ def test_a_column_that_is_read_stands_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("written", "listed"), [("e\u0301", "\u00e9"), ("\u00e9", "e\u0301")])
-def test_decomposed_names_and_composed_ids_are_the_same(tmp_path: Path, written: str, listed: str) -> None:
+def test_composed_and_decomposed_unicode_names_are_equal(tmp_path: Path, written: str, listed: str) -> None:
     images(tmp_path / "images", f"l{written}sion")
     table(tmp_path / "HAM10000_metadata.csv", HAM10000, f"HAM_1,l{listed}sion,nv,histo,45,male,back")
     dataset = load_dataset(tmp_path)
@@ -283,7 +279,7 @@ def test_decomposed_names_and_composed_ids_are_the_same(tmp_path: Path, written:
     assert dataset.left_out == ()
 
 
-def test_an_id_longer_than_a_files_name_is_a_row_without_a_file(tmp_path: Path) -> None:
+def test_an_id_that_is_too_long_for_a_file_name_is_a_row_without_a_file(tmp_path: Path) -> None:
     images(tmp_path, "a")
     rows = [f"HAM_1,{image},nv,histo,45,male,back" for image in ("a", "x" * 300, "y" * 5000)]
     table(tmp_path / "HAM10000_metadata.csv", HAM10000, *rows)
@@ -292,7 +288,7 @@ def test_an_id_longer_than_a_files_name_is_a_row_without_a_file(tmp_path: Path) 
     assert {item.reason for item in dataset.left_out} == {NO_FILE}
 
 
-def test_ids_that_differ_in_their_ending_alone_stay_apart(tmp_path: Path) -> None:
+def test_ids_that_differ_only_in_their_suffix_are_different(tmp_path: Path) -> None:
     photograph(tmp_path / "a.jpg", 1)
     photograph(tmp_path / "a.png.jpg", 2)  # what a reconstruction of a.png may be called
     lines = ("HAM_1,a.jpg,nv,histo,45,male,back", "HAM_2,a.png,mel,histo,45,male,back")

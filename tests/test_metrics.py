@@ -72,7 +72,7 @@ def assert_agrees(received: dict[str, float | None], wanted: dict[str, float | N
         assert received[name] == (value if value is None else pytest.approx(value, rel=1e-6, abs=1e-12)), name
 
 
-def test_the_table_has_every_column_of_the_definitions_in_their_order() -> None:
+def test_the_metrics_are_those_of_the_definitions_in_the_same_order() -> None:
     assert [metric.name for metric in METRICS] == [
         "mse",
         "rmse",
@@ -114,7 +114,7 @@ def test_the_table_has_every_column_of_the_definitions_in_their_order() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_metric_agrees_with_the_plain_libraries(size: tuple[int, int], seed: int) -> None:
+def test_every_metric_agrees_with_the_reference_libraries(size: tuple[int, int], seed: int) -> None:
     image = photograph(*size, seed)
     other = stored(image)
     received = compare(image, other)
@@ -122,7 +122,7 @@ def test_every_metric_agrees_with_the_plain_libraries(size: tuple[int, int], see
     assert_agrees(received, expected(image, other))
 
 
-def test_every_metric_agrees_at_the_article_size_for_good_and_for_bad_images() -> None:
+def test_every_metric_agrees_at_450x600_for_good_and_bad_reconstructions() -> None:
     image = photograph(450, 600)
     original = Original(image)
     for other in (stored(image, 95), stored(image, 5), np.ascontiguousarray(image[::-1, ::-1]), 255 - image):
@@ -130,7 +130,7 @@ def test_every_metric_agrees_at_the_article_size_for_good_and_for_bad_images() -
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20), (20, 1), (6, 40), (20, 30)])
-def test_the_reference_leaves_undefined_what_the_product_does(size: tuple[int, int]) -> None:
+def test_metrics_and_reference_are_undefined_for_the_same_images(size: tuple[int, int]) -> None:
     image, black, grey = photograph(*size), np.zeros((*size, 3), np.uint8), np.full((*size, 3), 90, np.uint8)
     for one, two in itertools.product((image, photograph(*size, seed=1), black, grey), repeat=2):
         assert_agrees(compare(one, two), expected(one, two))
@@ -152,7 +152,7 @@ def test_every_metric_agrees_on_a_real_original(real_data: Path) -> None:
         lambda size: st.tuples(*[arrays(np.uint8, (*size, 3), elements=st.integers(0, 255))] * 2)
     )
 )
-def test_any_two_images_get_finite_values_or_none_within_their_ranges(pair: tuple[Image, Image]) -> None:
+def test_every_metric_of_any_image_pair_is_none_or_within_its_range(pair: tuple[Image, Image]) -> None:
     values = compare(*pair)
     assert all(value is None or math.isfinite(value) for value in values.values())
     for name, low, high in (
@@ -173,7 +173,7 @@ def test_any_two_images_get_finite_values_or_none_within_their_ranges(pair: tupl
 
 @settings(max_examples=60, deadline=None)
 @given(image=arrays(np.uint8, st.tuples(st.integers(7, 12), st.integers(7, 12), st.just(3))), data=st.data())
-def test_ssim_of_any_image_pair_is_that_of_scikit_image(image: Image, data: st.DataObject) -> None:
+def test_ssim_of_any_image_pair_equals_that_of_scikit_image(image: Image, data: st.DataObject) -> None:
     other = data.draw(arrays(np.uint8, image.shape))
     expected = structural_similarity(image, other, channel_axis=2, data_range=255)
     assert compare(image, other)["ssim"] == pytest.approx(expected, rel=1e-6, abs=1e-9)
@@ -181,7 +181,7 @@ def test_ssim_of_any_image_pair_is_that_of_scikit_image(image: Image, data: st.D
 
 @settings(max_examples=60, deadline=None)
 @given(image=arrays(np.uint8, st.tuples(st.integers(2, 9), st.integers(2, 9), st.just(3))), data=st.data())
-def test_texture_and_information_of_any_image_pair_are_those_of_the_libraries(
+def test_texture_and_information_of_any_image_pair_equal_those_of_the_libraries(
     image: Image, data: st.DataObject
 ) -> None:
     other = data.draw(arrays(np.uint8, image.shape))
@@ -215,7 +215,7 @@ def test_low_and_high_frequency_errors_add_up_to_the_squared_grey_error(size: tu
 
 @pytest.mark.parametrize("size", [(450, 600), (450, 601), (100, 100), (7, 12), (1, 1), (1, 20)])
 @pytest.mark.parametrize("cutoff", [0.1, 0.25, 0.5, 0.333])
-def test_the_border_of_low_frequencies_belongs_to_them(size: tuple[int, int], cutoff: float) -> None:
+def test_frequencies_at_the_cutoff_count_as_low(size: tuple[int, int], cutoff: float) -> None:
     height, width = size
     low = low_frequencies(height, width, cutoff)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
@@ -224,7 +224,7 @@ def test_the_border_of_low_frequencies_belongs_to_them(size: tuple[int, int], cu
     assert low[~clear].all()
 
 
-def test_identical_images_are_perfect_and_their_psnr_is_undefined() -> None:
+def test_identical_images_have_perfect_metrics_and_an_undefined_psnr() -> None:
     image = photograph(45, 60)
     values = compare(image, image.copy())
     assert values["psnr"] is None
@@ -259,7 +259,7 @@ def test_a_shift_of_every_pixel_has_closed_forms() -> None:
     assert compare(image, image + np.uint8(10))["changed_percent"] == 0
 
 
-def test_the_changed_pixels_are_counted_by_their_largest_channel_and_the_threshold() -> None:
+def test_a_pixel_is_changed_when_its_largest_channel_difference_exceeds_the_threshold() -> None:
     image = np.full((10, 10, 3), 100, np.uint8)
     other = image.copy()
     other[0, 0] = (100, 100, 120)
@@ -270,7 +270,7 @@ def test_the_changed_pixels_are_counted_by_their_largest_channel_and_the_thresho
     assert compare(image, other, MetricParameters(changed_threshold=20))["changed_percent"] == 0
 
 
-def test_the_cutoff_moves_the_border_of_the_spectral_errors() -> None:
+def test_the_cutoff_separates_the_spectral_errors() -> None:
     image, other = photograph(40, 50), photograph(40, 50, seed=3)
     grey, other_grey = (cv2.cvtColor(each, cv2.COLOR_BGR2GRAY).astype(float) for each in (image, other))
     errors = np.abs(np.fft.fft2(grey - other_grey, norm="ortho")) ** 2
@@ -280,7 +280,7 @@ def test_the_cutoff_moves_the_border_of_the_spectral_errors() -> None:
     assert received["mse_high"] == pytest.approx(errors[~low].mean())
 
 
-def test_a_single_pixel_leaves_undefined_what_needs_neighbours_or_spread() -> None:
+def test_metrics_that_need_neighbours_or_variance_are_undefined_for_one_pixel() -> None:
     values = compare(np.full((1, 1, 3), 90, np.uint8), np.full((1, 1, 3), 93, np.uint8))
     undefined = {name for name, value in values.items() if value is None}
     assert undefined == {
@@ -298,13 +298,13 @@ def test_a_single_pixel_leaves_undefined_what_needs_neighbours_or_spread() -> No
 
 
 @pytest.mark.parametrize("size", [(1, 20), (20, 1), (6, 40), (40, 6)])
-def test_images_below_seven_pixels_have_no_ssim_and_lines_no_texture(size: tuple[int, int]) -> None:
+def test_ssim_is_undefined_below_seven_pixels_and_texture_for_single_lines(size: tuple[int, int]) -> None:
     values = compare(photograph(*size), photograph(*size, seed=1))
     assert values["ssim"] is None
     assert (values["haralick_distance"] is None) == (min(size) == 1)
 
 
-def test_an_all_black_original_has_no_spectrum_to_lose() -> None:
+def test_spectral_metrics_of_a_black_original_are_undefined() -> None:
     black = np.zeros((20, 30, 3), np.uint8)
     values = compare(black, photograph(20, 30))
     undefined = {name for name, value in values.items() if value is None}
@@ -349,20 +349,20 @@ def test_an_image_of_one_level_has_an_entropy_of_exactly_zero(size: tuple[int, i
     assert values["haralick_distance"] == pytest.approx(np.linalg.norm(textures[0] - textures[1]), rel=1e-12)
 
 
-def test_a_spectrum_of_equal_magnitudes_has_no_correlation() -> None:
+def test_the_correlation_of_a_constant_spectrum_is_undefined() -> None:
     # one lit pixel: |F| is the same at every frequency
     image = np.zeros((9, 12, 3), np.uint8)
     image[4, 5] = 200
     assert compare(image, photograph(9, 12))["spectral_correlation"] is None
 
 
-def test_images_laid_out_otherwise_in_memory_measure_the_same() -> None:
+def test_the_memory_layout_of_images_does_not_change_the_metrics() -> None:
     image, other = photograph(30, 40), photograph(30, 40, seed=1)
     turned = np.asfortranarray(other)
     assert compare(np.asfortranarray(image), turned) == compare(image, other)
 
 
-def test_comparing_leaves_both_images_as_they_were() -> None:
+def test_comparing_does_not_change_the_images() -> None:
     image, other = photograph(30, 40), photograph(30, 40, seed=1)
     kept, other_kept = image.copy(), other.copy()
     original = Original(image)
@@ -404,13 +404,13 @@ def test_the_maps_of_the_inspector_average_to_the_metrics() -> None:
     assert 100 * np.mean(difference > 10) == pytest.approx(compare(image, other)["changed_percent"])
 
 
-def test_loops_compile_where_no_folder_can_hold_their_cache() -> None:
+def test_loops_compile_without_a_writable_cache_folder() -> None:
     # Numba finds no place beside a function that comes from no file, as beside one in a read-only folder
     namespace: dict[str, Callable[[int], int]] = {}
     exec("def doubled(number):\n    return 2 * number", namespace)  # noqa: S102
     assert compiled(namespace["doubled"])(21) == 42
 
 
-def test_an_image_of_more_pixels_than_a_comparison_has_memory_for_is_refused() -> None:
+def test_an_image_with_too_many_pixels_to_compare_is_refused() -> None:
     with pytest.raises(ImageError, match=r"at most 50 million pixels to compare.* got 9999×9999"):
         Original(np.zeros((9999, 9999, 3), np.uint8))  # zeros take no memory before they are written to

@@ -50,7 +50,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[name, tuple(sorted(labels.items()))]
 
 
-def test_the_figures_are_those_of_store_and_queue(settings: Settings) -> None:
+def test_metrics_equal_the_state_of_store_and_queue(settings: Settings) -> None:
     store = Store(settings.database)
     record_training(store)
     record_training(store, ends=False)
@@ -72,7 +72,7 @@ def test_the_figures_are_those_of_store_and_queue(settings: Settings) -> None:
     assert value(found, "dermslim_epochs_total") == len(store.read("SELECT * FROM epochs"))
 
 
-def test_what_does_not_answer_is_said_and_the_rest_is_given(settings: Settings) -> None:
+def test_an_unreachable_part_is_reported_as_down_beside_the_other_metrics(settings: Settings) -> None:
     away = replace(settings, given_redis_url="redis://127.0.0.1:9/0")
     record_training(Store(settings.database))
     found = parsed(metrics.metrics_text(away))
@@ -86,7 +86,7 @@ def test_what_does_not_answer_is_said_and_the_rest_is_given(settings: Settings) 
 
 
 @pytest.mark.slow
-def test_workers_that_are_alive_are_counted_by_host(settings: Settings) -> None:
+def test_live_workers_are_counted_per_host(settings: Settings) -> None:
     with workers(settings, "record"):
         found = parsed(metrics.metrics_text(settings))
     assert [(dict(labels)["kind"], count) for (name, labels), count in found.items() if name == "dermslim_workers"] == [
@@ -126,7 +126,7 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings
     return settings
 
 
-def test_this_machine_is_answered_where_there_is_no_login(environment: Settings) -> None:
+def test_without_a_login_only_requests_of_this_machine_are_answered(environment: Settings) -> None:
     with serving() as url:
         status, text = scrape(url)
         assert status == 200
@@ -135,7 +135,9 @@ def test_this_machine_is_answered_where_there_is_no_login(environment: Settings)
         assert status == 401, "a page elsewhere that points a name of its own here"
 
 
-def test_with_a_token_only_its_bearer_is_answered(environment: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_token_only_requests_with_that_token_are_answered(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("METRICS_TOKEN", "for-prometheus-alone")
     with serving() as url:
         assert scrape(url)[0] == 401
@@ -174,7 +176,7 @@ def drips(address: tuple[str, int]) -> bool:
     return True
 
 
-def test_clients_of_the_exporter_that_drip_bytes_are_cut_off_and_scrapes_go_on(
+def test_slow_clients_of_the_exporter_are_disconnected_and_scrapes_continue(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(metrics, "LONGEST_SCRAPE", 0.5)
@@ -188,14 +190,14 @@ def test_clients_of_the_exporter_that_drip_bytes_are_cut_off_and_scrapes_go_on(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_the_exporter_answers_under_no_foreign_name(settings: Settings) -> None:
+def test_the_exporter_refuses_foreign_host_names(settings: Settings) -> None:
     with exporting(settings) as (host, port):
         assert scrape(f"http://{host}:{port}/metrics", Host="evil.example")[0] == 403
         assert scrape(f"http://{host}:{port}/metrics", Host=f"localhost:{port}")[0] == 200
 
 
 @pytest.mark.parametrize("host", ["[", "http://[", "a b", "@", "127.0.0.1:x"])
-def test_a_host_that_cannot_be_read_is_not_this_machine(environment: Settings, host: str) -> None:
+def test_an_invalid_host_header_is_refused(environment: Settings, host: str) -> None:
     with serving() as url:
         assert scrape(url, Host=host)[0] in (400, 401)
 

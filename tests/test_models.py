@@ -65,14 +65,14 @@ def test_counts_equal_keras_over_all_scopes_factors_iterations_and_sizes(name, s
         assert count_parameters(spec, *size) == keras_count(spec, *size), spec
 
 
-def test_a_stateless_count_is_that_of_a_model_with_weights() -> None:
+def test_a_stateless_count_equals_that_of_a_model_with_weights() -> None:
     model = build_model(CUSTOM2, 64, 64)
     assert trainable_count(model) == keras_count(CUSTOM2, 64, 64)
     assert trainable_count(model) == sum(weight.numpy().size for weight in model.trainable_weights)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_layer_has_kerass_output_shape_and_the_walks_name(name) -> None:
+def test_every_keras_layer_has_the_expected_name_and_output_shape(name) -> None:
     with keras.StatelessScope():
         model = build_model(NETWORKS[name], 200, 100)
     layers = {layer.name: layer for layer in model.layers}
@@ -84,7 +84,7 @@ def test_every_layer_has_kerass_output_shape_and_the_walks_name(name) -> None:
             assert (f"{step.name}_projection" in layers) == (step.input_shape != step.output_shape)
 
 
-def test_odd_layers_of_users_networks_are_counted_and_shaped_as_keras_does() -> None:
+def test_unusual_layers_have_the_counts_and_shapes_of_keras() -> None:
     spec = NetworkSpec(
         name="odd",
         title="odd",
@@ -110,7 +110,7 @@ def test_odd_layers_of_users_networks_are_counted_and_shaped_as_keras_does() -> 
             assert model.get_layer(step.name).output.shape[1:] == step.output_shape
 
 
-def test_the_bytes_are_those_of_keras_weights_and_of_adam() -> None:
+def test_network_bytes_equal_those_of_keras_weights_and_of_adam() -> None:
     model = build_model(prune(CUSTOM1, 50), 64, 64)
     optimizer = keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
@@ -120,7 +120,7 @@ def test_the_bytes_are_those_of_keras_weights_and_of_adam() -> None:
     assert cost.bytes_weights + moments == cost.bytes_with_optimizer
 
 
-def test_a_saved_weights_file_is_as_large_as_said_but_for_its_headers(tmp_path: Path) -> None:
+def test_a_saved_weights_file_has_the_predicted_size_plus_headers(tmp_path: Path) -> None:
     spec = prune(CUSTOM1, 50)
     path = tmp_path / "custom1.weights.h5"
     build_model(spec, 64, 64).save_weights(path)
@@ -154,7 +154,7 @@ def test_a_residual_block_adds_its_input_before_the_last_relu() -> None:
     np.testing.assert_allclose(keras.ops.convert_to_numpy(block(pixels)), pixels / 255, rtol=1e-5)
 
 
-def test_every_branch_reaches_the_output() -> None:
+def test_every_branch_influences_the_output() -> None:
     keras.utils.set_random_seed(3)
     model = build_model(LENET5, 40, 30)
     generator = np.random.default_rng(3)
@@ -171,7 +171,7 @@ def test_every_branch_reaches_the_output() -> None:
     assert not np.array_equal(output(grey, young), output(grey, old))
 
 
-def test_a_network_learns_to_tell_dark_from_bright() -> None:
+def test_a_network_learns_to_distinguish_dark_and_bright_images() -> None:
     keras.utils.set_random_seed(1)
     generator = np.random.default_rng(1)
     labels = generator.integers(0, 4, 64)
@@ -183,7 +183,7 @@ def test_a_network_learns_to_tell_dark_from_bright() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_size_too_small_is_refused_before_any_layer_is_built() -> None:
+def test_an_input_size_that_is_too_small_is_refused_before_building() -> None:
     with pytest.raises(SpecError, match="leaves nothing at image_max_pool6"):
         build_model(CUSTOM1, 63, 63)
 
@@ -204,7 +204,7 @@ def test_another_backend_builds_the_same_networks_without_tensorflow(backend) ->
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_building_calls_keras_only() -> None:
+def test_building_a_model_imports_only_keras() -> None:
     source = (Path(__file__).resolve().parents[1] / "core" / "networks" / "keras_models.py").read_text()
     imports = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
     assert not any(name in line for line in imports for name in ("tensorflow", "jax", "torch"))

@@ -126,7 +126,7 @@ def strings(part: Any) -> Iterator[str]:
         yield from strings(each)
 
 
-def test_every_function_that_draws_is_tried_with_names_that_are_markup_or_has_none() -> None:
+def test_every_chart_function_is_tested_with_markup_names_or_takes_no_names() -> None:
     drawing = {
         name
         for module in (charts, dataset_charts, network_charts, style, training_charts)
@@ -137,7 +137,7 @@ def test_every_function_that_draws_is_tried_with_names_that_are_markup_or_has_no
 
 
 @pytest.mark.parametrize("draw", CASES)
-def test_names_reach_plotly_as_text(draw: Callable[[], go.Figure]) -> None:
+def test_names_are_given_to_plotly_as_text(draw: Callable[[], go.Figure]) -> None:
     found = list(strings(json.loads(draw().to_json())))
     own = [re.sub(r"<br>|<extra>.*?</extra>", "", each) for each in found]
     assert not [each for each in own if "<" in each or "%{x} $" in each or "$z$" in each]
@@ -147,7 +147,7 @@ def test_names_reach_plotly_as_text(draw: Callable[[], go.Figure]) -> None:
 
 
 @pytest.mark.parametrize("draw", CASES)
-def test_an_axis_of_names_says_that_it_is_one(draw: Callable[[], go.Figure]) -> None:
+def test_an_axis_of_names_has_the_type_category(draw: Callable[[], go.Figure]) -> None:
     figure = json.loads(draw().to_json())
     for trace in figure["data"]:
         for axis in "xy":
@@ -156,12 +156,12 @@ def test_an_axis_of_names_says_that_it_is_one(draw: Callable[[], go.Figure]) -> 
                 assert figure["layout"][place]["type"] == "category"
 
 
-def test_the_matrix_of_classes_has_an_axis_of_names_on_both_sides() -> None:
+def test_both_axes_of_the_confusion_matrix_have_the_type_category() -> None:
     figure = training_charts.confusion([[1, 0, 0, 0]] * 4, "Test")
     assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("category", "category")
 
 
-def test_the_number_of_images_stands_at_the_bar_of_its_class_whatever_the_class_is_called() -> None:
+def test_the_number_of_images_is_drawn_at_the_bar_of_its_class_for_any_class_name() -> None:
     labels = [*NUMBERS, "a_b", "a-b", "non_melanoma", "non-melanoma", "constructor", MARKED]
     figure = dataset_charts.class_counts(classes(labels))
     (bars,) = figure.data
@@ -177,7 +177,7 @@ def test_the_number_of_images_stands_at_the_bar_of_its_class_whatever_the_class_
     assert "constructor" not in places  # what every object of JavaScript has
 
 
-def test_a_long_name_is_shortened_beside_the_axis_and_stays_itself_in_the_figure() -> None:
+def test_a_long_name_is_shortened_in_tick_labels_only() -> None:
     names = [f"{'n' * 150}{number}" for number in range(3)]
     axis = dataset_charts.class_counts(classes(names)).layout.yaxis
     assert list(axis.categoryarray) == list(axis.tickvals) == names[::-1]
@@ -185,7 +185,7 @@ def test_a_long_name_is_shortened_beside_the_axis_and_stays_itself_in_the_figure
     assert len(set(axis.ticktext)) == 3
 
 
-def test_a_title_taken_out_of_a_figure_is_text_again() -> None:
+def test_the_title_taken_from_a_figure_is_unescaped_text() -> None:
     figure = network_charts.network_drawing(replace(LENET5, title=MARKED), 200, 100)
     assert components.dressed(figure).title == f"{MARKED} for images of 200 × 100"
 
@@ -218,18 +218,18 @@ def test_a_title_taken_out_of_a_figure_is_text_again() -> None:
         ("a\n\n# b", r"a&#10;&#10;\# b"),
     ],
 )
-def test_a_name_is_no_markup(name: str, expected: str) -> None:
+def test_markup_in_a_name_is_escaped(name: str, expected: str) -> None:
     assert words.escaped(name) == expected
     assert plain(words.escaped(name)) == name
 
 
-def test_commands_in_a_sentence_are_code_and_a_name_with_a_backtick_ends_none() -> None:
+def test_commands_in_a_sentence_are_code_even_with_backticks_in_names() -> None:
     assert words.with_commands("Put them *back*, or `make up`.") == r"Put them \*back\*, or `make up`."
     hostile = words.with_commands("`register /a` ![](https:example.org) --name b`")
     assert "![](" not in re.sub(r"`[^`]*`", "", hostile)
 
 
-def test_options_with_one_label_are_told_apart() -> None:
+def test_options_with_equal_labels_get_different_labels() -> None:
     assert words.unlike({"a": "same", "b": "same", "c": "other"}) == {"a": "same · a", "b": "same · b", "c": "other"}
 
 
@@ -338,7 +338,7 @@ def shown_markdown(test: AppTest) -> list[str]:
         *[("maintenance", {"tab": tab}) for tab in ("Health", "Runs", "Backups")],
     ],
 )
-def test_no_page_takes_a_name_for_markup(open_page: OpenPage, page: str, params: dict[str, str]) -> None:
+def test_no_page_renders_a_name_as_markup(open_page: OpenPage, page: str, params: dict[str, str]) -> None:
     shown = open_page(page, **params)
     found = shown_markdown(shown)
     assert len(found) > 5
@@ -347,14 +347,14 @@ def test_no_page_takes_a_name_for_markup(open_page: OpenPage, page: str, params:
         assert not [each for each in strings(json.loads(chart.proto.spec)) if "<b>" in each or "a&amp;b" in each]
 
 
-def test_the_page_of_a_run_takes_no_name_for_markup(open_page: OpenPage, full: Path) -> None:
+def test_the_page_of_a_run_renders_no_name_as_markup(open_page: OpenPage, full: Path) -> None:
     for run_id in [run.id for run in Store(full / "data" / "dermslim.duckdb").runs()]:
         found = shown_markdown(open_page("run", run=run_id))
         assert [each for each in found if words.escaped(HOSTILE) in each]
         assert not [each for each in found if any(danger in each for danger in DANGERS)]
 
 
-def test_next_leads_through_every_image_whatever_it_is_called(open_page: OpenPage) -> None:
+def test_the_next_button_visits_every_image_with_any_name(open_page: OpenPage) -> None:
     shown = open_page("inspector", dataset=HOSTILE)
     seen = []
     for _ in NAMES:
@@ -364,13 +364,13 @@ def test_next_leads_through_every_image_whatever_it_is_called(open_page: OpenPag
     assert sorted(seen) == sorted(NAMES)
 
 
-def test_an_id_with_outer_spaces_is_another_than_the_one_without(open_page: OpenPage) -> None:
+def test_an_image_id_with_outer_spaces_differs_from_the_same_id_without(open_page: OpenPage) -> None:
     assert open_page("inspector", dataset=HOSTILE, image=" outer ").header[0].value == "&#32;outer&#32;"
     assert open_page("inspector", dataset=HOSTILE, image="outer").header[0].value == "outer"
     assert open_page("inspector", dataset=HOSTILE, image=" 0 ").header[0].value == "0"  # typed with spaces
 
 
-def test_a_data_set_with_outer_spaces_is_another_than_the_one_without(open_page: OpenPage) -> None:
+def test_a_data_set_name_with_outer_spaces_differs_from_the_same_name_without(open_page: OpenPage) -> None:
     for name in (" outer ", "outer"):
         shown = open_page("datasets", dataset=name)
         assert shown.session_state["choice_dataset"] == name
@@ -379,7 +379,9 @@ def test_a_data_set_with_outer_spaces_is_another_than_the_one_without(open_page:
         assert len(links) == len(NAMES)
 
 
-def test_each_of_two_runs_with_one_label_can_be_chosen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_two_runs_with_the_same_label_can_be_chosen(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(settings.database)
     runs = [record_measured(store, SweepSpec(dataset="d", ks=(5, 10))) for _ in range(2)]
     with store.transaction() as connection:

@@ -29,7 +29,7 @@ def traces(figure, axis, **matching):
 
 
 @pytest.mark.parametrize("spec", NETWORKS.values(), ids=lambda spec: spec.name)
-def test_every_layer_is_a_block_and_no_two_overlap(spec) -> None:
+def test_every_layer_is_drawn_as_a_block_without_overlap(spec) -> None:
     placed = network_charts.blocks(spec, 200, 100)
     assert len(placed) == len(list(walk(spec, 200, 100))) + 2  # both inputs
     for lane in {block.y for block in placed}:
@@ -39,7 +39,7 @@ def test_every_layer_is_a_block_and_no_two_overlap(spec) -> None:
     assert joint.x > max(block.x for block in placed if block.y != joint.y)
 
 
-def test_blocks_tell_size_by_height_and_channels_by_width() -> None:
+def test_block_height_shows_the_size_and_block_width_the_channels() -> None:
     convolutions = [block for block in network_charts.blocks(ALEXNET, 200, 100) if block.kind == "Conv2D"]
     assert [block.label for block in convolutions][:2] == ["Conv2D 64", "Conv2D 192"]
     assert convolutions[0].height == pytest.approx(math.log2(1 + math.sqrt(98 * 48)))
@@ -47,18 +47,18 @@ def test_blocks_tell_size_by_height_and_channels_by_width() -> None:
     assert convolutions[0].width < convolutions[1].width < convolutions[2].width > convolutions[4].width
 
 
-def test_pointing_at_a_block_tells_shape_parameters_and_macs() -> None:
+def test_the_hover_text_of_a_block_has_shape_parameters_and_macs() -> None:
     figure = network_charts.network_drawing(CUSTOM2, 200, 100, theme="light")
     (residual,) = [trace for trace in figure.data if trace.name == "Residual block"]
     assert residual.hovertext[1].startswith("image_residual2: Residual block 256, 3×3<br>output 6×3×256<br>1,0")
 
 
-def test_a_size_too_small_is_not_drawn() -> None:
+def test_a_network_is_not_drawn_for_an_input_size_that_is_too_small() -> None:
     with pytest.raises(SpecError, match="leaves nothing at image_max_pool5"):
         network_charts.network_drawing(CUSTOM2, 20, 20)
 
 
-def test_parameters_by_layer_are_those_of_the_table_and_sum_to_one_hundred_percent() -> None:
+def test_parameters_by_layer_equal_the_table_and_sum_to_100_percent() -> None:
     table = layer_table(ALEXNET, 200, 100)
     figure = network_charts.parameters_by_layer(table, theme="dark")
     drawn = {name: count for trace in figure.data for name, count in zip(trace.y, trace.x, strict=True)}
@@ -70,7 +70,7 @@ def test_parameters_by_layer_are_those_of_the_table_and_sum_to_one_hundred_perce
     assert "below 0.01 %" in figure.data[1].text[0]
 
 
-def test_each_network_has_its_panel_with_a_line_a_curve() -> None:
+def test_each_network_has_a_panel_with_one_line_per_curve() -> None:
     figure = network_charts.curves_chart(CURVES, theme="light")
     assert [note.text for note in figure.layout.annotations] == ["lenet5", "alexnet"]
     lines = traces(figure, "x2")
@@ -81,7 +81,7 @@ def test_each_network_has_its_panel_with_a_line_a_curve() -> None:
     assert figure.layout.title.subtitle.text == "Learnable parameters, millions, against the iteration"
 
 
-def test_each_curve_has_its_panel_with_three_fits_their_bands_and_the_points() -> None:
+def test_each_curve_has_a_panel_with_three_fits_their_bands_and_the_points() -> None:
     figure = network_charts.fits_chart(ALEXNETS, theme="light")
     assert [note.text for note in figure.layout.annotations][:2] == ["50 %, all", "50 %, first"]
     for number, curve in enumerate(ALEXNETS, start=1):
@@ -103,20 +103,20 @@ def test_on_a_logarithmic_axis_nothing_is_drawn_at_or_below_zero() -> None:
     assert min(np.nanmin(np.asarray(trace.y, float)) for trace in figure.data) > 0
 
 
-def test_residuals_are_the_fits_own() -> None:
+def test_the_residuals_chart_draws_the_residuals_of_each_fit() -> None:
     figure = network_charts.residuals_chart(ALEXNETS, theme="light")
     for number, curve in enumerate(ALEXNETS, start=1):
         drawn = traces(figure, "x" if number == 1 else f"x{number}")
         assert [tuple(trace.y) for trace in drawn] == [fit.residuals for fit in curve.fits]
 
 
-def test_a_model_with_too_few_points_is_left_out_and_the_rest_drawn() -> None:
+def test_a_model_with_too_few_points_is_not_drawn() -> None:
     curves = list(fit_curves(curve_table([LENET5], [50], ["all"], 1, 200, 100)))
     names = [trace.name for trace in network_charts.fits_chart(curves, theme="light").data]
     assert names == ["linear", "exponential", "counted"]
 
 
-def test_without_curves_the_figure_says_so() -> None:
+def test_without_curves_the_figure_has_a_note() -> None:
     for draw in (network_charts.curves_chart, network_charts.fits_chart, network_charts.residuals_chart):
         assert draw([]).layout.annotations[0].text == "No curve is chosen."
 
@@ -129,11 +129,11 @@ def test_the_quantity_and_its_unit_are_named(quantity) -> None:
     assert "logarithmic" in said
 
 
-def test_drawings_import_no_streamlit() -> None:
+def test_network_charts_import_no_streamlit() -> None:
     source = (ROOT / "dashboard" / "charts" / "networks.py").read_text()
     assert "streamlit" not in source.replace("no Streamlit", "")
 
 
-def test_a_kept_chart_has_the_pages_own_background() -> None:
+def test_an_exported_chart_has_the_background_of_the_page() -> None:
     theme = tomllib.loads((ROOT / "dashboard" / ".streamlit" / "config.toml").read_text())["theme"]
     assert {mode: theme[mode]["backgroundColor"] for mode in ("light", "dark")} == BACKGROUNDS

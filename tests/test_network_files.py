@@ -25,7 +25,7 @@ def written(folder: Path, name: str, text: str | bytes) -> Path:
     return path
 
 
-def test_the_example_is_a_network(tmp_path) -> None:
+def test_the_example_file_is_a_valid_network(tmp_path) -> None:
     one = load_network(written(tmp_path, "small.yaml", EXAMPLE_YAML))
     assert one.name == "small"
     assert one.source == "file small.yaml"
@@ -38,7 +38,7 @@ def test_the_example_is_a_network(tmp_path) -> None:
     assert one.image[-1] == Dense(32)
 
 
-def test_a_users_network_appears_beside_the_four_and_is_counted_like_them(tmp_path) -> None:
+def test_a_users_network_is_listed_and_counted_like_the_four(tmp_path) -> None:
     (tmp_path / "networks").mkdir()
     written(tmp_path / "networks", "small.yaml", EXAMPLE_YAML)
     found = all_networks(tmp_path)
@@ -117,18 +117,18 @@ def test_an_error_in_yaml_names_file_and_line(tmp_path, old, new, line, message)
         ("net.json", "{}", "expected a file ending in .yaml, .yml, got .json"),
     ],
 )
-def test_a_file_that_is_no_network_says_what_was_expected(tmp_path, name, content, message) -> None:
+def test_a_file_that_is_not_a_network_raises_an_error_with_the_expectation(tmp_path, name, content, message) -> None:
     with pytest.raises(SpecError, match=f"^{name}.*{message}"):
         load_network(written(tmp_path, name, content))
 
 
-def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path) -> None:
+def test_windows_line_endings_and_a_byte_order_mark_are_accepted(tmp_path) -> None:
     plain = load_network(written(tmp_path, "mine.yaml", YAML))
     path = written(tmp_path, "mine.yaml", b"\xef\xbb\xbf" + YAML.replace("\n", "\r\n").encode())
     assert load_network(path) == plain
 
 
-def test_one_broken_file_is_left_out_with_its_reason_and_stops_no_other(tmp_path) -> None:
+def test_an_invalid_file_is_left_out_with_its_reason_and_others_are_loaded(tmp_path) -> None:
     written(tmp_path, "broken.yaml", YAML.replace("filters: 8", "filters: 0"))
     written(tmp_path, "good.yaml", YAML)
     written(tmp_path, "lenet5.yaml", YAML)
@@ -150,7 +150,7 @@ def test_one_broken_file_is_left_out_with_its_reason_and_stops_no_other(tmp_path
     "value",
     ["!!bool maybe", "!!int ''", "!!float ''", "!!timestamp soon", "!!int x", "!own 1", "!!str 8", "! 8"],
 )
-def test_a_tag_is_refused_with_its_line_whether_it_fits_or_not(tmp_path, value) -> None:
+def test_any_yaml_tag_is_refused_with_its_line(tmp_path, value) -> None:
     written(tmp_path, "bad.yaml", YAML.replace("filters: 8", f"filters: {value}"))
     written(tmp_path, "good.yaml", YAML)
     found = load_networks(tmp_path)
@@ -177,7 +177,7 @@ def test_a_tag_is_refused_with_its_line_whether_it_fits_or_not(tmp_path, value) 
         (".inf", float("inf")),
     ],
 )
-def test_words_mean_what_yaml_1_2_says(word, meaning) -> None:
+def test_plain_scalars_follow_yaml_1_2(word, meaning) -> None:
     assert (plain_scalar(word), type(plain_scalar(word))) == (meaning, type(meaning))
     assert read_yaml(f"- {word}\n- '{word}'")[0] == [meaning, word]
 
@@ -206,7 +206,7 @@ def test_words_mean_what_yaml_1_2_says(word, meaning) -> None:
         ("units: 16", "units: " + "y" * 15_000, 7, "at most 200 characters, got 15000"),
     ],
 )  # fmt: skip
-def test_no_number_or_text_is_too_large_for_a_sentence(tmp_path, old, new, line, message) -> None:
+def test_errors_about_huge_numbers_and_texts_are_short(tmp_path, old, new, line, message) -> None:
     assert old in YAML
     path = written(tmp_path, "mine.yaml", YAML.replace(old, new))
     with pytest.raises(SpecError, match=rf"(?s)^mine.yaml, line {line}: .*{message}") as raised:
@@ -215,7 +215,7 @@ def test_no_number_or_text_is_too_large_for_a_sentence(tmp_path, old, new, line,
     assert str(raised.value).isprintable()
 
 
-def test_a_toml_file_is_named_with_the_way_to_write_it_as_yaml(tmp_path) -> None:
+def test_a_toml_file_is_left_out_with_instructions_to_write_yaml(tmp_path) -> None:
     written(tmp_path, "mine.toml", '[[image]]\nlayer = "flatten"\n')
     os.mkfifo(tmp_path / "pipe.toml")
     found = load_networks(tmp_path)
@@ -227,13 +227,13 @@ def test_a_toml_file_is_named_with_the_way_to_write_it_as_yaml(tmp_path) -> None
     assert reason.endswith("The page Networks has an example"), "the reason is shown whole"
 
 
-def test_more_layers_than_any_network_has_are_refused(tmp_path) -> None:
+def test_more_than_500_layers_are_refused(tmp_path) -> None:
     many = "image: [" + "{layer: flatten}," * 501 + "]"
     with pytest.raises(SpecError, match="image: expected at most 500 layers, got 501"):
         load_network(written(tmp_path, "many.yaml", many))
 
 
-def test_a_network_from_the_queue_keeps_to_the_same_bounds() -> None:
+def test_a_network_from_the_queue_has_the_same_bounds() -> None:
     with pytest.raises(SpecError, match="expected units to be at most 100000, got a number of more than 15 digits"):
         from_dict({"name": "own", "image": [{"layer": "flatten"}, {"layer": "dense", "units": 10**6000}]})
     wide = NetworkSpec("own", "own", "", (), (*ALEXNET.image[:-3], Dense(100_000), Dense(100_000)), *HEADS)
@@ -245,7 +245,7 @@ def test_a_network_from_the_queue_keeps_to_the_same_bounds() -> None:
 HEADS = (ALEXNET.metadata, ALEXNET.head)
 
 
-def test_nothing_but_a_file_is_opened(tmp_path) -> None:
+def test_only_regular_files_are_opened(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "dangling.yaml").symlink_to(tmp_path / "nothing")
     (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
@@ -267,7 +267,7 @@ def test_nothing_but_a_file_is_opened(tmp_path) -> None:
     }
 
 
-def test_a_file_whose_name_cannot_be_shown_is_left_out_under_one_that_can(tmp_path) -> None:
+def test_a_file_with_an_unprintable_name_is_left_out_under_a_printable_one(tmp_path) -> None:
     own = "name: own\n" + YAML
     names = ("<b>.yaml", "a\nb.yaml", "\x1b[31m.yaml", "x" * 200 + ".yaml", "\udcff.yaml", "![](x).yaml")
     for name in names:
@@ -282,7 +282,7 @@ def test_a_file_whose_name_cannot_be_shown_is_left_out_under_one_that_can(tmp_pa
         assert "expected a file's name of at most 100 letters" in reason
 
 
-def test_a_folder_that_is_none_is_named(tmp_path) -> None:
+def test_a_file_in_place_of_the_networks_folder_is_reported(tmp_path) -> None:
     written(tmp_path, "networks", "nothing")
     found = all_networks(tmp_path)
     assert found.networks == NETWORKS

@@ -42,7 +42,7 @@ def metrics(test: AppTest) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", ["networks", "curves", "prune_train"])
-def test_no_file_in_the_folder_keeps_a_page_from_opening(open_page: OpenPage, folder: Path, page: str) -> None:
+def test_pages_open_whatever_files_the_networks_folder_contains(open_page: OpenPage, folder: Path, page: str) -> None:
     (folder / "tag.yaml").write_text(EXAMPLE_YAML.replace("filters: 16", "filters: !!bool maybe"))
     (folder / "digits.yaml").write_text(EXAMPLE_YAML.replace("filters: 16", f"filters: 0x{'f' * 5000}"))
     (folder / "loop.yaml").symlink_to(folder / "loop.yaml")
@@ -60,7 +60,9 @@ def test_no_file_in_the_folder_keeps_a_page_from_opening(open_page: OpenPage, fo
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "small"])
-def test_every_network_opens_by_its_link_with_tables_drawing_and_readings(open_page: OpenPage, name: str) -> None:
+def test_every_network_can_be_opened_by_its_link_with_tables_drawing_and_readings(
+    open_page: OpenPage, name: str
+) -> None:
     shown = open_page("networks", network=name, size="256x256")
     said = text(shown)
     for part in ("Image model (CNN)", "Text model (MLP)", "Combined model", "Readings taken", "Cost at each size"):
@@ -70,7 +72,7 @@ def test_every_network_opens_by_its_link_with_tables_drawing_and_readings(open_p
     assert said.count("- ") >= 1
 
 
-def test_the_tables_and_figures_are_those_of_the_network(open_page: OpenPage) -> None:
+def test_tables_and_figures_show_the_chosen_network(open_page: OpenPage) -> None:
     shown = open_page("networks", network="lenet5")
     assert metrics(shown)["Parameters"] == f"{count_parameters(LENET5, 200, 100):,}"
     layers = table(shown, "Filters or units")
@@ -81,7 +83,7 @@ def test_the_tables_and_figures_are_those_of_the_network(open_page: OpenPage) ->
     assert not layers.map(lambda cell: str(cell) in ("None", "nan", "<NA>")).any(axis=None)
 
 
-def test_a_size_too_small_names_the_layer_and_leaves_the_rest_of_the_page(open_page: OpenPage) -> None:
+def test_an_input_size_that_is_too_small_names_the_layer_and_keeps_the_rest_of_the_page(open_page: OpenPage) -> None:
     shown = open_page("networks", network="custom1", size="40x40")
     assert "leaves nothing at image_max_pool6" in text(shown)
     sizes = table(shown, "Size").set_index("Size")["Parameters"]
@@ -91,18 +93,18 @@ def test_a_size_too_small_names_the_layer_and_leaves_the_rest_of_the_page(open_p
 
 
 @pytest.mark.parametrize("size", ["abc", "0x5", "10x20,30x40", "99999x2"])
-def test_what_is_no_size_is_a_sentence(open_page: OpenPage, size: str) -> None:
+def test_an_invalid_size_gives_an_error_message(open_page: OpenPage, size: str) -> None:
     for page in ("networks", "curves"):
         shown = open_page(page, size=size)
         assert any("xpected" in error.value and "rows" in error.value for error in shown.error), page
 
 
-def test_a_broken_file_is_named_with_its_line_on_both_pages(open_page: OpenPage) -> None:
+def test_an_invalid_file_is_named_with_its_line_on_both_pages(open_page: OpenPage) -> None:
     for page in ("networks", "curves"):
         assert "broken.yaml, line 6: image, layer 1" in text(open_page(page))
 
 
-def test_a_file_put_into_the_folder_appears_without_a_restart(open_page: OpenPage, folder: Path) -> None:
+def test_a_new_file_in_the_folder_appears_without_a_restart(open_page: OpenPage, folder: Path) -> None:
     shown = open_page("networks")
     (folder / "another.yaml").write_text(EXAMPLE_YAML)
     (folder / "broken.yaml").unlink()
@@ -115,7 +117,7 @@ def test_a_file_put_into_the_folder_appears_without_a_restart(open_page: OpenPag
 # -- curves --------------------------------------------------------------------------------------------------------
 
 
-def test_the_curves_open_with_the_articles_view_and_say_how_its_claims_fare(open_page: OpenPage) -> None:
+def test_the_curves_page_opens_with_the_articles_settings_and_its_claims(open_page: OpenPage) -> None:
     shown = open_page("curves")
     assert shown.multiselect(key="networks").value == list(NETWORKS)
     assert shown.multiselect(key="factors").value == ["50", "33.33"]
@@ -130,7 +132,7 @@ def test_the_curves_open_with_the_articles_view_and_say_how_its_claims_fare(open
     assert len(shown.get("plotly_chart")) == 2
 
 
-def test_a_deep_link_opens_the_same_view(open_page: OpenPage) -> None:
+def test_a_link_opens_the_same_view_of_the_curves(open_page: OpenPage) -> None:
     shown = open_page(
         "curves", networks=["small", "alexnet"], factors=["16.5", "7.25"], scopes=["the first convolution"],
         size="256x256", iterations="7", quantity="MACs", log="true", shown="small", image="SVG", iteration="3",
@@ -147,7 +149,7 @@ def test_a_deep_link_opens_the_same_view(open_page: OpenPage) -> None:
     assert config["toImageButtonOptions"]["format"] == "svg"
 
 
-def test_a_step_shows_the_layers_that_are_left(open_page: OpenPage) -> None:
+def test_an_iteration_shows_the_pruned_layers(open_page: OpenPage) -> None:
     shown = open_page("curves", networks=["alexnet"], factors=["50"], scopes=["all convolutions"])
     ran(shown.slider(key="iteration").set_value(3))
     spec = ALEXNET
@@ -160,7 +162,7 @@ def test_a_step_shows_the_layers_that_are_left(open_page: OpenPage) -> None:
     assert layers.loc["image_dense3", "Filters or units"] == "512"
 
 
-def test_fewer_iterations_take_the_step_back_with_them(open_page: OpenPage) -> None:
+def test_reducing_the_iterations_reduces_the_chosen_iteration(open_page: OpenPage) -> None:
     shown = open_page("curves", iterations="8", iteration="7")
     ran(shown.slider(key="iterations").set_value(4))
     assert shown.slider(key="iteration").value == 4
@@ -176,13 +178,15 @@ def test_fewer_iterations_take_the_step_back_with_them(open_page: OpenPage) -> N
         ({"networks": [""]}, "Expected at least one network, got none."),
     ],
 )
-def test_what_cannot_be_counted_is_a_sentence(open_page: OpenPage, params: dict[str, Any], sentence: str) -> None:
+def test_settings_that_cannot_be_counted_give_a_message(
+    open_page: OpenPage, params: dict[str, Any], sentence: str
+) -> None:
     shown = open_page("curves", **params)
     assert sentence in text(shown)
     assert not shown.get("plotly_chart")
 
 
-def test_points_that_cannot_tell_are_warned_of(open_page: OpenPage) -> None:
+def test_too_few_points_give_a_warning(open_page: OpenPage) -> None:
     shown = open_page("curves", networks=["lenet5"], iterations="2")
     assert "Too few or too flat points to judge" in text(shown)
     assert any("Not enough points" in each.label for each in shown.expander)

@@ -79,7 +79,7 @@ def test_a_message_of_an_older_version_is_read_as_its_type(
     assert known | {"started_at": AT} == {name: values[name] for name in known} | {"started_at": AT}
 
 
-def test_what_is_no_message_is_refused_with_its_reason() -> None:
+def test_an_invalid_message_is_refused_with_the_reason() -> None:
     for text in (
         b'{"kind": "unknown", "values": {}}',
         b"[]",
@@ -168,7 +168,7 @@ def test_a_sweep_that_an_older_version_enqueued_is_measured_and_recorded(
     assert connection.llen(messages.REJECTED) == 0
 
 
-def test_a_training_that_was_paused_or_scheduled_goes_on_where_it_was(
+def test_a_paused_or_scheduled_training_of_an_older_version_continues(
     settings: Settings, dataset: Dataset, connection: Redis
 ) -> None:
     run = submitted(dataset, TRAINING, TRAIN_SPEC, 2)
@@ -188,7 +188,7 @@ def test_a_training_that_was_paused_or_scheduled_goes_on_where_it_was(
     assert LiveRun(connection, TRAINING).jobs_left() == []
 
 
-def test_data_sets_and_studies_that_an_older_version_left_are_read(
+def test_data_sets_and_studies_of_an_older_version_are_read(
     settings: Settings, dataset: Dataset, connection: Redis
 ) -> None:
     text = json.dumps({**asdict(dataset), "root": str(dataset.root)}).encode()

@@ -43,7 +43,7 @@ def plateau_of(curve, metric="mse", ks=KS):
     return table.loc[metric, "plateau_k"]
 
 
-def test_every_rule_answers_in_order_with_json_parameters():
+def test_every_rule_gives_a_choice_with_json_parameters_in_order():
     choices = choose_k(sweep({"psnr": PSNR, "ssim": SSIM}))
     assert [choice.rule for choice in choices] == ["plateau", "knee", "threshold", "budget"]
     parameters = [json.loads(json.dumps(choice.parameters)) for choice in choices]
@@ -52,14 +52,14 @@ def test_every_rule_answers_in_order_with_json_parameters():
     assert parameters[3]["budget_ratio"] == 3.77
 
 
-def test_a_metric_arrives_where_five_percent_of_its_improvement_is_left():
+def test_a_metric_arrives_at_the_first_k_with_five_percent_of_its_improvement_left():
     # improvement 10: exactly 5 % are left at 300, more at 200
     assert plateau_of((10, 0.6, 0.5, 0.4, 0.2, 0)) == 300
     assert plateau_of((10, 0.6, 0.51, 0.4, 0.2, 0)) == 350
     assert plateau_of((30, 39.4, 39.5, 39.6, 39.8, 40), "psnr") == 300
 
 
-def test_the_measured_curves_arrive_where_a_hand_calculation_says():
+def test_the_measured_curves_arrive_at_the_k_calculated_by_hand():
     table = arrivals(sweep({"psnr": PSNR, "ssim": SSIM, "haralick_distance": HARALICK})).set_index("metric")
     # left at 300: PSNR (41.57−41.51)/1.76 = 3.4 %, SSIM 0.0007/0.0219 = 3.2 %; at 200: 18.8 %, 16.9 %
     # Haralick distance is best at 300; at 200, 0.84/9.79 = 8.6 % are left
@@ -73,11 +73,11 @@ def test_the_measured_curves_arrive_where_a_hand_calculation_says():
     assert table.loc["haralick_distance", "best"] == pytest.approx(1.56)
 
 
-def test_a_curve_that_gets_worse_again_has_arrived_at_its_best():
+def test_a_curve_that_gets_worse_again_arrives_at_its_best_k():
     assert plateau_of((10, 1, 5, 5, 5, 5)) == 200
 
 
-def test_a_dip_before_a_later_improvement_is_no_plateau():
+def test_a_temporary_improvement_is_not_a_plateau():
     assert plateau_of((10, 1, 9, 1, 1, 1)) == 350
 
 
@@ -92,7 +92,7 @@ def test_an_undefined_mean_is_skipped():
     assert plateau_of((np.nan, 5, 1, 1, 1, np.nan)) == 300
 
 
-def test_a_metric_defined_nowhere_neither_arrives_nor_votes():
+def test_a_metric_that_is_undefined_everywhere_neither_arrives_nor_votes():
     measurements = sweep({"ssim": SSIM, "psnr": [np.nan] * 6})
     row = arrivals(measurements).set_index("metric").loc["psnr"]
     assert pd.isna(row["plateau_k"])
@@ -114,7 +114,7 @@ def test_each_quantity_votes_once():
     assert rule(sweep({**flat, "mse": (10, 9, 8, 7, 0, 0)}), "plateau").k == 400
 
 
-def test_plateau_waits_for_four_fifths_of_the_metrics():
+def test_plateau_needs_four_fifths_of_the_metrics():
     early, late = (10, 0, 0, 0, 0, 0), (10, 9, 8, 7, 0, 0)
     names = VOTERS[:10]
     curves = {name: [-value for value in early] if high(name) else early for name in names}
@@ -127,32 +127,32 @@ def high(name):
     return next(metric.better for metric in METRICS if metric.name == name) == "high"
 
 
-def test_plateau_waits_for_the_explained_variance():
+def test_plateau_needs_the_explained_variance():
     measurements = sweep({"ssim": SSIM}, explained=(0.9, 0.95, 0.97, 0.979, 0.98, 0.99))
     choice = rule(measurements, "plateau")
     assert choice.k == 400
     assert "explained variance, 98 %" in choice.reason
 
 
-def test_plateau_without_enough_explained_variance_says_what_was_reached():
+def test_plateau_without_enough_explained_variance_gives_the_value_that_was_reached():
     choice = rule(sweep({"ssim": SSIM}, explained=0.951), "plateau")
     assert (choice.k, choice.stability) == (None, None)
     assert "at least 98 %" in choice.reason
     assert "k, 450, 1 of 1 metrics meet this and explained variance is 95.1 %" in choice.reason
 
 
-def test_nearly_all_of_the_variance_is_not_called_all():
+def test_the_explained_variance_is_not_rounded_up_to_100_percent():
     assert "explained variance, over 99.99 %, is" in rule(sweep({"ssim": SSIM}, explained=0.99999), "plateau").reason
     assert "explained variance, 100 %, is" in rule(sweep({"ssim": SSIM}, explained=1.0), "plateau").reason
 
 
-def test_plateau_at_the_largest_k_says_that_more_could_follow():
+def test_plateau_at_the_largest_k_notes_that_a_larger_k_may_be_chosen():
     choice = rule(sweep({"mse": (60, 50, 40, 30, 20, 10)}), "plateau")
     assert choice.k == 450
     assert "larger k may choose another" in choice.reason
 
 
-def test_one_k_is_no_plateau_and_no_knee():
+def test_a_single_k_has_no_plateau_and_no_knee():
     measurements = sweep({"ssim": (0.96,), "psnr": (41,)}, ks=(350,))
     assert rule(measurements, "plateau").k is None
     assert "at least two measured k" in rule(measurements, "plateau").reason
@@ -160,7 +160,7 @@ def test_one_k_is_no_plateau_and_no_knee():
     assert rule(measurements, "threshold").k == 350
 
 
-def test_knee_is_the_median_of_kneeds_knees():
+def test_knee_is_the_median_of_the_knees_found_by_kneed():
     ks = tuple(range(50, 501, 50))
     curves = {
         "mse": [100 / k for k in ks],
@@ -215,7 +215,7 @@ def test_threshold_is_the_smallest_k_that_meets_every_floor():
     assert rule(measurements, "threshold", floors={"haralick_distance": 1.6}).k == 300
 
 
-def test_threshold_that_no_k_meets_says_what_was_reached():
+def test_threshold_that_no_k_meets_gives_the_best_values():
     choice = rule(sweep({"psnr": PSNR, "ssim": SSIM}), "threshold", floors={"ssim": 0.99, "hu_distance": 0.1})
     assert choice.k is None
     assert "SSIM of at least 0.99" in choice.reason
@@ -243,14 +243,14 @@ def test_budget_is_the_largest_k_whose_ratio_is_enough():
     assert "4.279 at k = 100" in choice.reason
 
 
-def test_budget_divides_the_summed_bytes():
+def test_budget_uses_the_ratio_of_summed_bytes():
     measurements = sweep({"ssim": SSIM}, images=2)
     measurements["source_bytes"] = np.where(measurements["image_id"] == "ISIC_0", 900, 100)
     measurements["stored_bytes"] = np.where(measurements["image_id"] == "ISIC_0", 100, 100)
     assert "5, the largest" in rule(measurements, "budget").reason
 
 
-def test_the_bootstrap_repeats_for_a_seed_and_its_stability_is_a_share():
+def test_the_bootstrap_is_reproducible_and_its_stability_is_from_0_to_1():
     measurements = sweep({"psnr": PSNR, "ssim": SSIM, "haralick_distance": HARALICK}, images=20, noise=0.02)
     first, second = choose_k(measurements), choose_k(measurements)
     assert first == second
@@ -278,7 +278,7 @@ def test_one_image_has_no_stability():
     assert {choice.stability for choice in choose_k(sweep({"psnr": PSNR, "ssim": SSIM}))} == {None}
 
 
-def test_unmeasured_rows_count_for_nothing_and_are_named():
+def test_unmeasured_rows_are_ignored_and_named():
     measurements = sweep({"psnr": PSNR, "ssim": SSIM}, images=3)
     broken = (measurements["image_id"] == "ISIC_2") & (measurements["k"] > 300)
     measurements.loc[broken, "reason"] = "k must lie between 1 and the rank, 300"
@@ -289,7 +289,7 @@ def test_unmeasured_rows_count_for_nothing_and_are_named():
     assert rule(measurements, "budget").k == 450
 
 
-def test_nothing_measured_chooses_nothing():
+def test_without_measurements_no_rule_chooses_a_k():
     measurements = sweep({"ssim": SSIM})
     measurements["reason"] = "truncated"
     for frame in (measurements, measurements.iloc[:0]):
@@ -303,7 +303,7 @@ def test_nothing_measured_chooses_nothing():
     "parameters",
     [{"share": 1.2}, {"remaining": -0.1}, {"floors": {"beauty": 1}}, {"budget_ratio": 0}, {"resamples": -1}],
 )
-def test_parameters_that_cannot_be_used_are_refused(parameters):
+def test_invalid_rule_parameters_are_refused(parameters):
     with pytest.raises(SpecError, match="Expected"):
         RuleParameters(**parameters)
 

@@ -68,7 +68,7 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_every_image_gets_a_file_and_reads_back_as_itself(case: str, tmp_path: Path) -> None:
+def test_every_image_gets_its_own_file_and_can_be_read_back(case: str, tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path / "from", *FOLDERS[case]))
     assert len(dataset.records) == len(FOLDERS[case])
     read = reconstructed(dataset, tmp_path / "made")
@@ -79,7 +79,7 @@ def test_every_image_gets_a_file_and_reads_back_as_itself(case: str, tmp_path: P
     assert pixels(read) == pixels(dataset)
 
 
-def test_ordinary_names_stay_as_they_are_and_need_no_list(tmp_path: Path) -> None:
+def test_ordinary_file_names_are_kept_and_need_no_manifest(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path / "from", "melanoma/ISIC_0024306.jpg", "nevus/ISIC_0024307.jpg"))
     read = reconstructed(dataset, tmp_path / "made")
     assert [record.path for record in read.records] == ["melanoma/ISIC_0024306.png", "nevus/ISIC_0024307.png"]
@@ -87,14 +87,16 @@ def test_ordinary_names_stay_as_they_are_and_need_no_list(tmp_path: Path) -> Non
     assert not (tmp_path / "made" / MANIFEST).exists()
 
 
-def test_a_sample_keeps_ids_and_labels_that_only_the_whole_data_set_explains(tmp_path: Path) -> None:
+def test_a_sample_keeps_the_ids_and_labels_of_the_whole_data_set(tmp_path: Path) -> None:
     dataset = load_dataset(write(tmp_path / "from", "melanoma/x.jpg", "nevus/x.jpg", "odd/y.jpg"))
     for record in dataset.records:
         read = reconstructed(replace(dataset, records=(record,)), tmp_path / f"made {record.label}")
         assert [(each.image_id, each.label) for each in read.records] == [(record.image_id, record.label)]
 
 
-def test_the_command_says_where_it_wrote_every_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_every_image_and_refuses_to_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     folder, output = write(tmp_path / "from", "lesion.jpg", "lesion.png", "a.JPG", "a.jpg"), tmp_path / "made"
     command = ["reconstruct", str(folder), "--k", "9", "--local", "--workers", "1", "--output", str(output)]
@@ -108,7 +110,7 @@ def test_the_command_says_where_it_wrote_every_image(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("inside", [".", "made", "deeper/made"])
-def test_no_reconstruction_is_written_among_its_own_originals(
+def test_a_reconstruction_inside_the_folder_of_its_originals_is_refused(
     inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
@@ -122,7 +124,7 @@ def test_no_reconstruction_is_written_among_its_own_originals(
     refuse_inside(folder / ".hidden" / "made", folder)  # which is no part of the data set
 
 
-def test_two_commands_do_not_write_to_one_folder_at_once(tmp_path: Path) -> None:
+def test_two_commands_cannot_write_to_one_folder_at_once(tmp_path: Path) -> None:
     second = claimed(tmp_path / "made", tmp_path / "from")
     with claimed(tmp_path / "made", tmp_path / "from"), pytest.raises(SpecError, match="new or empty folder"):
         second.__enter__()
@@ -146,7 +148,7 @@ def test_a_run_claims_its_folder_before_anything_is_queued(settings: Settings, t
         queues.submit(spec.replace(name="originals"), own)
 
 
-def test_a_claim_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_refused_claim_leaves_no_files(tmp_path: Path) -> None:
     claim_output(tmp_path / "made", "reconstruct-1", tmp_path / "from")
     before = sorted((tmp_path / "made").iterdir())
     with pytest.raises(SpecError):
@@ -165,7 +167,7 @@ NAMES = st.lists(
 
 
 @given(NAMES)
-def test_no_two_names_are_one_on_any_file_system(paths: list[str]) -> None:
+def test_output_names_are_unique_on_every_file_system(paths: list[str]) -> None:
     folders = {folder.as_posix() for path in paths for folder in PurePosixPath(path).parents}
     paths = [path for path in paths if path not in folders]  # a file and a folder of one name cannot be
     names = output_names(paths, ".jpg")
@@ -176,7 +178,7 @@ def test_no_two_names_are_one_on_any_file_system(paths: list[str]) -> None:
     assert below.isdisjoint(merged(PurePosixPath(name)) for name in names.values())
 
 
-def test_a_name_that_would_become_too_long_is_cut_and_stays_its_own() -> None:
+def test_a_name_that_is_too_long_is_shortened_and_stays_unique() -> None:
     long = ["é" * 125 + "a.jpg", "é" * 125 + "b.jpg"]
     names = output_names(long, ".avif")
     assert len(set(names.values())) == 2
@@ -184,7 +186,7 @@ def test_a_name_that_would_become_too_long_is_cut_and_stays_its_own() -> None:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
-def test_a_file_of_a_users_folder_follows_the_umask(mask: int, tmp_path: Path) -> None:
+def test_a_file_in_a_users_folder_follows_the_umask(mask: int, tmp_path: Path) -> None:
     former = os.umask(mask)
     try:
         write_whole(tmp_path / "made" / "a.jpg", b"picture")
@@ -203,7 +205,7 @@ def test_a_file_of_a_users_folder_follows_the_umask(mask: int, tmp_path: Path) -
         '{"layout": "plain", "images": [{"path": 1}]}',
     ],
 )
-def test_a_list_that_is_damaged_is_named(text: str, tmp_path: Path) -> None:
+def test_a_damaged_manifest_raises_an_error_with_its_name(text: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "from", "a.jpg")
     (folder / MANIFEST).write_text(text)
     with pytest.raises(DatasetError, match=MANIFEST):
