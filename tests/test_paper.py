@@ -22,7 +22,7 @@ def original(name: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("number", TABLE_METRICS)
-def test_a_table_holds_the_articles_figures(number) -> None:
+def test_each_printed_table_equals_that_of_the_article(number) -> None:
     printed = original(f"table{number}").rename(
         columns={"architecture": "network", "dataset": "version", "model": "name"}
     )
@@ -31,14 +31,14 @@ def test_a_table_holds_the_articles_figures(number) -> None:
     pd.testing.assert_frame_equal(table.drop(columns="source"), printed)
 
 
-def test_the_claims_are_the_articles() -> None:
+def test_the_claims_equal_those_of_the_article() -> None:
     printed = original("claims")
     same = ["id", "area", "printed_value"]
     pd.testing.assert_frame_equal(claims()[same], printed[same])
 
 
 @pytest.mark.parametrize(("number", "rows"), [(4, 8), (5, 8), (6, 18)])
-def test_a_table_has_a_percentage_in_every_cell_of_each_of_the_four_networks(number, rows) -> None:
+def test_each_table_has_a_percentage_in_every_cell_of_each_network(number, rows) -> None:
     table = printed_table(number)
     assert len(table) == rows
     assert list(table["network"].unique()) == list(NETWORKS)
@@ -47,21 +47,21 @@ def test_a_table_has_a_percentage_in_every_cell_of_each_of_the_four_networks(num
     assert not table.drop(columns=list(TABLE_METRICS[number])).duplicated().any()
 
 
-def test_every_claim_is_numbered_and_says_where_it_stands() -> None:
+def test_every_claim_has_a_number_and_a_source() -> None:
     table = claims()
     assert tuple(table.columns) == CLAIM_COLUMNS
     assert list(table["id"]) == [f"C{number:02}" for number in range(1, 24)]
     assert (table[["source", "claim", "printed_value"]] != "").all(axis=None)
 
 
-def test_a_caller_cannot_change_the_figures() -> None:
+def test_callers_cannot_change_the_printed_figures() -> None:
     mine, other = claims(), printed_table(6)
     mine["claim"], other["test_accuracy"] = "", 0
     assert (claims()["claim"] != "").all()
     assert (printed_table(6)["test_accuracy"] > 0).all()
 
 
-def test_the_contradictions_told_of_follow_from_the_tables() -> None:
+def test_the_reported_contradictions_follow_from_the_tables() -> None:
     five = printed_table(5).pivot_table(index="network", columns="version", values="test_accuracy")
     drop = (five["original"] - five["reconstructed"]).round(2)
     assert drop[["lenet5", "custom1"]].tolist() == [2.50, 2.78]

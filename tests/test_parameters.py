@@ -21,13 +21,13 @@ from core.networks.costs import (
 from core.networks.pruning import FACTORS, SCOPES, prune
 
 
-def test_alexnet_has_19_19_million_parameters_of_which_three_halvings_leave_1_9_percent() -> None:
+def test_three_halvings_leave_1_9_percent_of_alexnets_19_19_million_parameters() -> None:
     curve = curve_table([ALEXNET], [50], ["all"], 3, 200, 100)["parameters"]
     assert round(curve[0] / 1e6, 2) == 19.19
     assert round(100 * curve[3] / curve[0], 1) == 1.9
 
 
-def test_the_four_networks_have_these_many_parameters_at_200x100() -> None:
+def test_the_four_networks_have_the_expected_parameter_counts_at_200x100() -> None:
     # Worked out by hand from the tables, branch by branch; 63 is the metadata branch.
     lenet = 6 * 76 + 12 + 16 * 151 + 32 + (47 * 22 * 16 + 1) * 84 + 85 * 120 + 63 + 122 * 16 + 17 * 4
     assert count_parameters(LENET5, 200, 100) == lenet == 1_404_979
@@ -49,7 +49,7 @@ def test_the_four_networks_have_these_many_parameters_at_200x100() -> None:
         (Residual(4), (5, 3, 2), (5, 3, 4), 76 + 148 + 12 + 16, 16, (72 + 144 + 8) * 15),
     ],
 )
-def test_a_layer_costs_what_its_closed_form_says(layer, before, after, parameters, statistics, macs) -> None:
+def test_the_cost_of_each_layer_equals_its_closed_form(layer, before, after, parameters, statistics, macs) -> None:
     cost = layer_cost(PlacedLayer("image", "layer", layer, before, after))
     assert (cost.parameters, cost.statistics, cost.macs) == (parameters, statistics, macs)
 
@@ -61,7 +61,7 @@ def test_bytes_are_float32_weights_with_running_statistics_and_adams_two_moments
     assert cost.bytes_with_optimizer == cost.bytes_weights + 8 * 3_362_871
 
 
-def test_the_layer_table_sums_to_the_networks_cost_and_prints_as_the_article_does() -> None:
+def test_the_layer_table_sums_to_the_cost_and_has_the_articles_format() -> None:
     table = layer_table(ALEXNET, 200, 100)
     assert tuple(table.columns) == LAYER_COLUMNS
     assert table["parameters"].sum() == count_parameters(ALEXNET, 200, 100)
@@ -75,13 +75,13 @@ def test_the_layer_table_sums_to_the_networks_cost_and_prints_as_the_article_doe
     assert layer_table(LENET5, 200, 100).iloc[-1]["type"] == "Dense"
 
 
-def test_a_projection_appears_where_pruning_leaves_channels_that_differ() -> None:
+def test_pruning_adds_a_projection_to_a_residual_block_whose_channels_differ() -> None:
     table = layer_table(prune(CUSTOM2, 33.33, "all"), 200, 100).set_index("name")["detail"]
     assert "identity" in table["image_residual1"]
     assert "128 channels" in table["image_residual2"]
 
 
-def test_a_curve_table_has_a_row_for_every_iteration_from_the_unpruned_network_on() -> None:
+def test_a_curve_table_has_one_row_per_iteration_including_the_unpruned_network() -> None:
     table = curve_table(NETWORKS.values(), FACTORS, SCOPES, 2, 200, 100)
     assert tuple(table.columns) == CURVE_COLUMNS
     assert len(table) == 4 * 4 * 4 * 3
@@ -98,7 +98,7 @@ def test_a_curve_table_has_a_row_for_every_iteration_from_the_unpruned_network_o
     ]
 
 
-def test_a_factor_named_twice_is_one_curve() -> None:
+def test_a_factor_given_twice_is_one_curve() -> None:
     assert len(curve_table([LENET5], [50, 50.0, "50"], ["all", "all"], 2, 200, 100)) == 3
 
 
@@ -110,12 +110,12 @@ def test_a_factor_named_twice_is_one_curve() -> None:
         ([50], ["all"], 10, "lenet5: .* leaves nothing at image_conv2"),
     ],
 )
-def test_a_curve_that_cannot_be_counted_says_why(factors, scopes, size, message) -> None:
+def test_a_curve_that_cannot_be_counted_raises_an_error_with_the_reason(factors, scopes, size, message) -> None:
     with pytest.raises(SpecError, match=message):
         curve_table([LENET5], factors, scopes, 2, size, size)
 
 
-def test_pruned_layers_stand_beside_what_they_were() -> None:
+def test_compare_layers_shows_sizes_before_and_after_pruning() -> None:
     table = compare_layers(ALEXNET, prune(ALEXNET, 50, "first"), 200, 100).set_index("name")
     assert table.loc["image_conv1", ["size_before", "size"]].tolist() == [64, 32]
     assert table.loc["image_conv2", ["size_before", "size"]].tolist() == [192, 192]
@@ -123,7 +123,7 @@ def test_pruned_layers_stand_beside_what_they_were() -> None:
     assert table["parameters"].sum() == count_parameters(prune(ALEXNET, 50, "first"), 200, 100)
 
 
-def test_the_size_table_counts_each_size_once_and_says_why_one_is_too_small() -> None:
+def test_the_size_table_has_each_size_once_and_the_reason_when_one_is_too_small() -> None:
     table = size_table([LENET5, CUSTOM1], [(200, 100), (40, 40), (200, 100)])
     assert tuple(table.columns) == SIZE_COLUMNS
     assert table[["network", "height", "width"]].to_numpy().tolist() == [

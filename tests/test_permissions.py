@@ -58,12 +58,12 @@ def old_store(folder: Path) -> Settings:
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_folder_and_what_was_missing_above_it_are_their_owner_s_alone(tmp_path: Path) -> None:
+def test_a_new_folder_and_its_new_parents_are_private(tmp_path: Path) -> None:
     assert private_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert (mode(tmp_path / "a"), mode(tmp_path / "a" / "b")) == (0o700, 0o700)
 
 
-def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     assert mode(private_folder(tmp_path)) == 0o750
     (tmp_path / "file").touch()
@@ -71,7 +71,7 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
         private_folder(tmp_path / "file")
 
 
-def test_an_old_store_is_closed_to_other_accounts_which_is_said_once(tmp_path: Path) -> None:
+def test_an_old_store_is_made_private_and_reported_once(tmp_path: Path) -> None:
     settings = old_store(tmp_path / "data")
     assert open_to_others(settings)[0] == f"{settings.data_dir} (755)"
     said = tighten(settings)
@@ -83,7 +83,7 @@ def test_an_old_store_is_closed_to_other_accounts_which_is_said_once(tmp_path: P
     assert tighten(settings) == []
 
 
-def test_what_an_owner_may_do_stays_and_links_are_not_followed(tmp_path: Path) -> None:
+def test_the_owners_permissions_are_kept_and_links_are_not_followed(tmp_path: Path) -> None:
     settings = old_store(tmp_path / "data")
     (tmp_path / "elsewhere").mkdir()
     (settings.logs / "link").symlink_to(tmp_path / "elsewhere")
@@ -93,7 +93,7 @@ def test_what_an_owner_may_do_stays_and_links_are_not_followed(tmp_path: Path) -
     assert mode(settings.logs / "file") == 0o400
 
 
-def test_a_data_set_of_the_user_s_in_data_dir_keeps_its_modes_behind_the_closed_folder(tmp_path: Path) -> None:
+def test_a_data_set_in_data_dir_keeps_its_mode_in_the_private_folder(tmp_path: Path) -> None:
     settings = old_store(tmp_path / "data")
     write_images(settings.data_dir / "moles", 1)
     tighten(settings)
@@ -101,7 +101,7 @@ def test_a_data_set_of_the_user_s_in_data_dir_keeps_its_modes_behind_the_closed_
     assert mode(settings.data_dir / "moles") == 0o755
 
 
-def test_an_empty_folder_and_one_with_own_networks_alone_are_closed(tmp_path: Path) -> None:
+def test_an_empty_folder_and_one_with_only_networks_are_made_private(tmp_path: Path) -> None:
     for name in ("empty", "prepared"):
         (tmp_path / name).mkdir()
     (tmp_path / "prepared" / "networks").mkdir()
@@ -110,7 +110,7 @@ def test_an_empty_folder_and_one_with_own_networks_alone_are_closed(tmp_path: Pa
         assert mode(tmp_path / name) == 0o700
 
 
-def test_a_folder_with_others_files_stays_open_also_at_the_next_start_and_what_is_ours_in_it_does_not(
+def test_a_folder_with_other_files_stays_open_but_dermslims_files_in_it_become_private(
     tmp_path: Path,
 ) -> None:
     shared = tmp_path / "photographs"
@@ -131,7 +131,7 @@ def test_a_folder_with_others_files_stays_open_also_at_the_next_start_and_what_i
     assert mode(shared) == 0o700, "as the note says"
 
 
-def test_folders_that_others_have_things_in_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_folders_keep_their_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home" / "ada"))
     for folder in (tmp_path / "home", tmp_path / "home" / "ada"):
         folder.mkdir(exist_ok=True, parents=True)
@@ -144,7 +144,7 @@ def test_folders_that_others_have_things_in_are_left(tmp_path: Path, monkeypatch
         assert mode(folder) == before
 
 
-def test_another_account_s_folder_is_left_and_named(shared_place: Path) -> None:
+def test_the_folder_of_another_account_keeps_its_mode_and_is_reported(shared_place: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
     folder = shared_place / "data"
@@ -154,7 +154,7 @@ def test_another_account_s_folder_is_left_and_named(shared_place: Path) -> None:
     assert mode(folder) == 0o755
 
 
-def test_nothing_is_made_where_there_is_no_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
     assert tighten(Settings(tmp_path / "none", ())) == []
     assert not (tmp_path / "none").exists()
 
@@ -162,7 +162,7 @@ def test_nothing_is_made_where_there_is_no_folder(tmp_path: Path) -> None:
 # -- locks -----------------------------------------------------------------------------------------------------------
 
 
-def test_locks_are_their_owner_s_alone_also_those_of_an_older_version(tmp_path: Path) -> None:
+def test_lock_files_are_private_even_those_of_an_older_version(tmp_path: Path) -> None:
     (tmp_path / "old.lock").touch(0o644)
     for name in ("old.lock", "new.lock"):
         os.close(open_lock(tmp_path / name))
@@ -173,7 +173,7 @@ def test_locks_are_their_owner_s_alone_also_those_of_an_older_version(tmp_path: 
             assert mode(tmp_path / name) == 0o600
 
 
-def test_another_account_cannot_hold_a_lock_to_read_it(shared_place: Path) -> None:
+def test_another_account_cannot_lock_a_private_lock_file(shared_place: Path) -> None:
     path = shared_place / "old.lock"
     path.touch(0o644)
 
@@ -189,7 +189,7 @@ def test_another_account_cannot_hold_a_lock_to_read_it(shared_place: Path) -> No
         pass
 
 
-def test_a_lock_is_no_link_to_a_file_elsewhere(tmp_path: Path) -> None:
+def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
         open_lock(tmp_path / "x.lock")
@@ -201,7 +201,7 @@ def test_a_lock_is_no_link_to_a_file_elsewhere(tmp_path: Path) -> None:
 # -- whole processes -------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_closes_data_dir_says_so_and_leaves_nothing_open(shared_place: Path) -> None:
+def test_a_worker_makes_data_dir_private_and_reports_it(shared_place: Path) -> None:
     settings = old_store(shared_place / "data")
     (settings.data_dir / "dermslim.duckdb").unlink()
     with running_server(settings):
@@ -236,7 +236,7 @@ sys.exit(main(programs=lambda settings, options: [*server_program(settings), tou
 """
 
 
-def test_the_launcher_makes_a_private_folder_and_so_does_all_that_it_starts(tmp_path: Path) -> None:
+def test_the_launcher_and_the_processes_it_starts_create_private_files(tmp_path: Path) -> None:
     data_dir = tmp_path / "new" / "data"
     made = data_dir / "made"
     command = [sys.executable, "-c", LAUNCHER, "--port", str(free_port()), str(made)]
@@ -254,7 +254,7 @@ def doctor_says(settings: Settings) -> Check:
     return next(iter(check_privacy(settings)))
 
 
-def test_the_doctor_names_what_is_open(tmp_path: Path) -> None:
+def test_the_doctor_reports_files_that_are_open_to_other_accounts(tmp_path: Path) -> None:
     settings = old_store(tmp_path / "data")
     found = doctor_says(settings)
     assert found.status == WARNING
@@ -264,7 +264,7 @@ def test_the_doctor_names_what_is_open(tmp_path: Path) -> None:
     assert doctor_says(settings).status == OK
 
 
-def test_a_command_makes_private_files_in_data_dir_and_keeps_its_umask(tmp_path: Path) -> None:
+def test_private_files_are_created_inside_the_block_only(tmp_path: Path) -> None:
     with private.private_files():
         (tmp_path / "inside").touch()
     (tmp_path / "outside").touch()

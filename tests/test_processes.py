@@ -24,7 +24,7 @@ def test_that_never_ends(settings):
 """
 
 
-def test_nothing_is_left_of_tests_whose_pytest_is_killed(tmp_path: Path) -> None:
+def test_no_process_remains_of_tests_whose_pytest_is_killed(tmp_path: Path) -> None:
     marker, test = tmp_path / "working", tmp_path / "test_endless.py"
     test.write_text(ENDLESS.format(marker=str(marker)))
     modules = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))

@@ -80,7 +80,7 @@ def epochs(count: int) -> list[EpochResult]:
 # -- nothing there -----------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_store_says_how_to_begin(open_page: OpenPage) -> None:
+def test_an_empty_store_shows_how_to_begin(open_page: OpenPage) -> None:
     for view in ("Runs", "Compare"):
         shown = open_page(tab=view)
         assert "No network has been trained yet." in text(shown)
@@ -90,7 +90,7 @@ def test_an_empty_store_says_how_to_begin(open_page: OpenPage) -> None:
     assert begun.query_params["tab"] == "New run"
 
 
-def test_without_a_worker_the_form_says_what_to_start_and_without_tensorflow_what_to_install(
+def test_the_form_names_a_missing_worker_and_missing_packages(
     store: Store, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
@@ -197,7 +197,7 @@ def test_the_form_submits_algorithm_2_with_its_rules_and_the_users_baseline(
     assert started.query_params["run"] == Queues(settings).runs()[0].id
 
 
-def test_the_form_shows_the_sets_really_reached_and_the_leak(store: Store, open_page: OpenPage) -> None:
+def test_the_form_shows_the_sizes_of_the_sets_and_the_leak(store: Store, open_page: OpenPage) -> None:
     shown = open_page(tab="New run")
     sets = table(shown, "Training with repeats")
     assert sets["Class"].tolist() == ["melanoma", "nevus", "non-melanoma", "negative"]
@@ -208,7 +208,9 @@ def test_the_form_shows_the_sets_really_reached_and_the_leak(store: Store, open_
     assert "accuracy comes out too high" in text(leaky)
 
 
-def test_a_size_too_small_for_a_network_is_refused_with_its_layer(store: Store, open_page: OpenPage) -> None:
+def test_an_input_size_that_is_too_small_for_a_network_is_refused_with_the_layer(
+    store: Store, open_page: OpenPage
+) -> None:
     shown = open_page(tab="New run")
     field(shown, "networks").set_value(["lenet5", "custom1"])
     shown = ran(field(shown, "sizes").set_value("48×64"))
@@ -228,7 +230,7 @@ def test_a_size_too_small_for_a_network_is_refused_with_its_layer(store: Store, 
         ("datasets", [], "expected at least one data set with labels"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_can_be_started(
+def test_invalid_settings_show_an_error_and_disable_the_start_button(
     store: Store, open_page: OpenPage, name: str, value: Any, problem: str
 ) -> None:
     shown = ran(field(open_page(tab="New run"), name).set_value(value))
@@ -236,7 +238,9 @@ def test_what_is_wrong_is_said_and_nothing_can_be_started(
     assert next(each for each in shown.button if each.label == "Start").disabled
 
 
-def test_a_run_that_has_been_trained_is_offered_instead(store: Store, open_page: OpenPage, settings: Settings) -> None:
+def test_an_equal_run_that_has_finished_is_offered_instead(
+    store: Store, open_page: OpenPage, settings: Settings
+) -> None:
     fingerprint = labelled("ham").fingerprint
     rules = Rules(factors=(50.0,), max_iterations=1)
     run_id = record_training(store, "lenet5", (70.0, 60.0), rules=rules, fingerprint=fingerprint)
@@ -267,7 +271,7 @@ def test_a_link_fills_the_form(store: Store, open_page: OpenPage, before: str) -
     assert "network vgg, scope none, iteration x" in text(unknown)
 
 
-def test_the_curves_page_takes_a_point_on_to_the_form(store: Store, open_page: OpenPage) -> None:
+def test_the_curves_page_links_a_point_to_the_form(store: Store, open_page: OpenPage) -> None:
     curves = open_page("curves", iteration="0", size="75x100", factors="33.33")
     link = next(each for each in curves.get("page_link") if each.proto.label.startswith("Take this point on"))
     parts = dict(each.split("=") for each in link.proto.query_string.split("&"))
@@ -281,7 +285,7 @@ def test_the_curves_page_takes_a_point_on_to_the_form(store: Store, open_page: O
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_run_shows_its_answer_its_ladder_and_its_front(store: Store, open_page: OpenPage) -> None:
+def test_a_finished_run_shows_its_answer_its_steps_and_its_pareto_front(store: Store, open_page: OpenPage) -> None:
     run_id = record_training(store, "alexnet", (70.0, 80.0, 40.0, 50.0), rules=Rules(factors=(50, 33.33)), sets=True)
     store.record_epochs(run_id, 1, 0, epochs(3), NOW)
     shown = open_page(run=run_id)
@@ -331,7 +335,9 @@ def test_a_step_that_could_not_be_trained_is_named_with_its_reason(store: Store,
     assert "1 step could not be trained" in [each.label for each in shown.expander]
 
 
-def test_a_run_that_ended_without_results_says_why(store: Store, open_page: OpenPage, settings: Settings) -> None:
+def test_a_run_that_ended_without_results_shows_the_reason(
+    store: Store, open_page: OpenPage, settings: Settings
+) -> None:
     broken = record_training(store, "lenet5", (), ends=False)
     store.record_training_ended(broken, 1, "expected the folder /images; it is gone", NOW)
     cancelled = record_training(store, "lenet5", (), seed=2, ends=False)
@@ -383,7 +389,7 @@ def drawn_values(chart: Any) -> dict[str, list[float]]:
     }
 
 
-def test_a_run_under_way_is_suspended_resumed_moved_and_cancelled_by_its_buttons(
+def test_a_run_under_way_can_be_suspended_resumed_reprioritized_and_cancelled(
     store: Store, open_page: OpenPage, settings: Settings
 ) -> None:
     run_id, _ = submitted(settings, store)
@@ -427,7 +433,7 @@ def test_a_run_cancelled_in_its_first_step_keeps_its_learning_curves(
 # -- runs beside each other --------------------------------------------------------------------------------------------
 
 
-def test_runs_are_compared_by_what_differs_with_means_over_seeds(store: Store, open_page: OpenPage) -> None:
+def test_compared_runs_show_differing_settings_and_means_over_seeds(store: Store, open_page: OpenPage) -> None:
     reached = {1: 70.0, 2: 74.0, 3: 80.0}
     runs = [record_training(store, "lenet5", (each,), seed=seed) for seed, each in reached.items()]
     runs.append(record_training(store, "alexnet", (90.0,), synthetic=True, dataset="demo"))

@@ -50,7 +50,7 @@ def dense(spec: NetworkSpec) -> list[int]:
         (1000, Decimal("0.1"), 999),
     ],
 )
-def test_a_pruned_size_is_the_exact_floor_and_never_below_one(size, factor, expected) -> None:
+def test_a_pruned_size_is_the_exact_floor_and_at_least_one(size, factor, expected) -> None:
     assert pruned_size(size, factor) == expected
 
 
@@ -81,7 +81,7 @@ def test_an_impossible_size_is_refused(size) -> None:
         ("first_three", [32, 96, 192, 384, 256]),
     ],
 )
-def test_a_scope_shrinks_its_convolutions_and_always_the_first_two_dense_layers(scope, expected) -> None:
+def test_a_scope_prunes_its_convolutions_and_always_the_first_two_dense_layers(scope, expected) -> None:
     smaller = prune(ALEXNET, 50, scope)
     assert convolutions(smaller) == expected
     assert dense(smaller) == [512, 512, 512]
@@ -89,7 +89,7 @@ def test_a_scope_shrinks_its_convolutions_and_always_the_first_two_dense_layers(
     assert smaller.metadata == ALEXNET.metadata
 
 
-def test_a_scope_larger_than_the_network_is_all_of_it() -> None:
+def test_a_scope_larger_than_the_network_prunes_all_convolutions() -> None:
     assert prune(LENET5, 50, "first_three") == prune(LENET5, 50, "all")
 
 
@@ -102,7 +102,7 @@ def test_every_scope_has_a_label() -> None:
     assert list(SCOPES) == list(SCOPE_LABELS)
 
 
-def test_steps_floor_from_the_size_before_and_not_from_the_first() -> None:
+def test_each_iteration_prunes_the_sizes_of_the_previous_one() -> None:
     assert [convolutions(spec)[0] for spec in iterations(LENET5, 33.33, "all", 3)] == [6, 4, 2, 1]
 
 
@@ -114,7 +114,7 @@ def test_an_impossible_number_of_iterations_is_refused(count) -> None:
 
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("scope", SCOPES)
-def test_shrinking_goes_on_until_everything_in_scope_is_one_and_then_says_so(scope, factor) -> None:
+def test_a_network_can_be_pruned_until_every_size_in_scope_is_one(scope, factor) -> None:
     spec = CUSTOM2
     for _ in range(200):
         if not can_shrink(spec, factor, scope):
@@ -128,7 +128,7 @@ def test_shrinking_goes_on_until_everything_in_scope_is_one_and_then_says_so(sco
     assert prune(spec, factor, scope) == spec
 
 
-def test_residual_blocks_under_every_scope_still_add_equal_shapes() -> None:
+def test_residual_blocks_add_equal_shapes_under_every_scope() -> None:
     blocks_first = NetworkSpec(
         name="blocks",
         title="blocks",
@@ -152,7 +152,7 @@ def test_residual_blocks_under_every_scope_still_add_equal_shapes() -> None:
                 assert step.output_shape[2] == step.layer.filters
 
 
-def test_no_iteration_changes_the_network_it_starts_from() -> None:
+def test_pruning_does_not_change_the_original_network() -> None:
     before = {name: hash(spec) for name, spec in NETWORKS.items()}
     for spec in NETWORKS.values():
         list(iterations(spec, 50, "all", 3))

@@ -29,7 +29,7 @@ IMAGES = 60
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_a_sweep_of_real_originals_agrees_with_the_independent_measurement_within_sampling(real_data: Path) -> None:
+def test_a_sweep_of_real_originals_agrees_with_an_independent_measurement(real_data: Path) -> None:
     dataset = load_dataset(real_data / "ham10000")
     assert len(dataset.records) == 299
     assert len(dataset.left_out) == 10_015 - 299
@@ -53,7 +53,7 @@ def test_a_sweep_of_real_originals_agrees_with_the_independent_measurement_withi
 
 
 @pytest.mark.real_data
-def test_the_command_line_measures_real_originals_and_says_what_the_partial_download_lacks(
+def test_the_command_measures_real_originals_and_counts_the_missing_files(
     real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))

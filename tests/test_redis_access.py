@@ -69,7 +69,7 @@ def guarded(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     return replace(settings, given_redis_url=request.getfixturevalue(request.param))
 
 
-def test_every_process_works_by_the_address_alone(guarded: Settings, tmp_path: Path) -> None:
+def test_every_process_needs_only_the_redis_address(guarded: Settings, tmp_path: Path) -> None:
     ping(str(guarded.redis_url))
     dataset = load_dataset(write_images(tmp_path / "moles", 3))
     queues = Queues(guarded)
@@ -88,12 +88,12 @@ def command(settings: Settings, url: str) -> subprocess.CompletedProcess[str]:
     return run_command(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_the_command_line_works_by_the_address_alone(guarded: Settings) -> None:
+def test_the_command_line_needs_only_the_redis_address(guarded: Settings) -> None:
     done = command(guarded, str(guarded.redis_url))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_wrong_password_is_an_error_that_does_not_tell_it(settings: Settings, acl_url: str) -> None:
+def test_a_wrong_password_raises_an_error_that_does_not_contain_it(settings: Settings, acl_url: str) -> None:
     wrong = acl_url.replace("4711", "4712")
     with pytest.raises(QueueUnavailable) as refused:
         ping(wrong)
@@ -106,7 +106,7 @@ def test_a_wrong_password_is_an_error_that_does_not_tell_it(settings: Settings, 
         assert "p@ss" not in text
 
 
-def test_a_user_who_may_not_is_an_error_in_a_sentence(settings: Settings, acl_url: str) -> None:
+def test_missing_permissions_raise_queue_unavailable(settings: Settings, acl_url: str) -> None:
     with Redis.from_url(str(settings.redis_url)) as admin:
         admin.execute_command("ACL", "SETUSER", "dermslim", "-@write")
     with pytest.raises(QueueUnavailable, match="permissions"):
@@ -114,17 +114,17 @@ def test_a_user_who_may_not_is_an_error_in_a_sentence(settings: Settings, acl_ur
 
 
 @pytest.mark.parametrize("change", [("?ssl_ca_certs=", "?other="), ("localhost", "127.0.0.1")])
-def test_a_certificate_that_nobody_vouches_for_is_refused(tls_url: str, change: tuple[str, str]) -> None:
+def test_an_untrusted_certificate_is_refused(tls_url: str, change: tuple[str, str]) -> None:
     url = tls_url.replace(*change) if change[0] != "?ssl_ca_certs=" else tls_url.partition("?")[0]
     with pytest.raises(QueueUnavailable, match=r"(?i)certificate|verify"):
         ping(url)
 
 
-def test_the_certificate_may_be_taken_unseen_where_the_address_says_so(tls_url: str) -> None:
+def test_certificate_checks_can_be_disabled_in_the_address(tls_url: str) -> None:
     ping(tls_url.partition("?")[0] + "?ssl_cert_reqs=none&ssl_check_hostname=false")
 
 
-def test_an_address_without_tls_does_not_fall_back_to_it_nor_the_other_way(tls_url: str, tmp_path: Path) -> None:
+def test_there_is_no_fallback_between_tls_and_plain_connections(tls_url: str, tmp_path: Path) -> None:
     with pytest.raises(QueueUnavailable):
         ping(tls_url.partition("?")[0].replace("rediss://", "redis://"))
     with running_server(Settings(tmp_path, (), embedded_port=free_port())) as plain:
@@ -137,9 +137,7 @@ def test_an_address_without_tls_does_not_fall_back_to_it_nor_the_other_way(tls_u
     "url",
     ["http://:4711@localhost/0", "redis://:4711@localhost:none/0", "rediss://:4711@localhost:1/0?ssl_cert_reqs=maybe"],
 )
-def test_an_address_that_cannot_be_read_is_an_error_that_does_not_tell_its_password(
-    settings: Settings, url: str
-) -> None:
+def test_an_invalid_address_raises_an_error_that_does_not_contain_its_password(settings: Settings, url: str) -> None:
     for attempt in (lambda: ping(url), lambda: Queues(replace(settings, given_redis_url=url)).ping()):
         with pytest.raises(QueueUnavailable) as refused:
             attempt()
@@ -176,7 +174,7 @@ def test_an_address_that_cannot_be_read_is_an_error_that_does_not_tell_its_passw
         (f"unix:///{'v' * 200}", "no socket's whole path of at most"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_a_sentence_that_names_what_is_wrong(
+def test_an_unusable_address_raises_an_error_that_names_the_problem(
     settings: Settings, url: str, sentence: str
 ) -> None:
     for attempt in (
@@ -191,7 +189,7 @@ def test_an_address_that_cannot_be_used_is_a_sentence_that_names_what_is_wrong(
 
 @pytest.mark.parametrize("sign", ["/", "?", "#", "@", ":", "%", "?word=", "/word?a=b@", "["])
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
-def test_a_password_whose_signs_are_not_written_as_they_must_be_is_never_told(sign: str, scheme: str) -> None:
+def test_a_password_with_unescaped_characters_is_never_shown(sign: str, scheme: str) -> None:
     for url in (f"{scheme}://:hush{sign}word@host:6379/0", f"{scheme}://:12{sign}hush=word@host/x?hush=1"):
         try:
             told = repr(read_address(url))
@@ -201,7 +199,7 @@ def test_a_password_whose_signs_are_not_written_as_they_must_be_is_never_told(si
             assert part not in told, url
 
 
-def test_an_address_keeps_what_it_says() -> None:
+def test_every_part_of_an_address_is_read() -> None:
     found = read_address("rediss://ada:p%40ss@[::1]:7/3?ssl_ca_certs=/ca.pem&socket_timeout=2.5&client_name=ada")
     assert found.place == "::1:7"
     assert found.reached == {
@@ -222,7 +220,7 @@ def test_an_address_keeps_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("words", [["jobs", "status"], ["jobs.worker", "svd"], ["dashboard", "--port", "8699"]])
-def test_every_process_ends_with_one_sentence_where_an_option_is_not_known(words: list[str], tmp_path: Path) -> None:
+def test_every_process_ends_with_one_sentence_when_an_option_is_unknown(words: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "DATA_DIR": str(tmp_path), "REDIS_URL": "redis://127.0.0.1:1/0?ssl_keyfile=k.pem"}
     done = run_command(
         [sys.executable, "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
@@ -232,7 +230,7 @@ def test_every_process_ends_with_one_sentence_where_an_option_is_not_known(words
     assert len(done.stderr.splitlines()) == 1, "no traceback"
 
 
-def test_the_doctor_goes_on_with_its_other_checks(settings: Settings) -> None:
+def test_the_doctor_continues_with_its_other_checks(settings: Settings) -> None:
     wrong = replace(settings, given_redis_url="redis://127.0.0.1:1/0?timeout=5")
     found = {check.area: check for check in doctor.examine(wrong, keras=False)}
     assert "got timeout" in found["queue"].found
@@ -259,7 +257,7 @@ def outcome(settings: Settings, url: str) -> tuple[int, str]:
     ("password", "reason"),
     [(":wrong@", "refuses the password in the URL"), ("", "asks for a password, and the URL has none")],
 )
-def test_a_worker_with_a_wrong_password_or_none_ends_and_says_why(
+def test_a_worker_with_a_wrong_or_missing_password_ends_with_the_reason(
     settings: Settings, password: str, reason: str
 ) -> None:
     path = urlsplit(str(settings.redis_url)).path
@@ -270,14 +268,16 @@ def test_a_worker_with_a_wrong_password_or_none_ends_and_says_why(
     assert "Traceback" not in told
 
 
-def test_a_worker_whose_server_nobody_vouches_for_ends_and_says_why(settings: Settings, tls_url: str) -> None:
+def test_a_worker_whose_server_has_an_untrusted_certificate_ends_with_the_reason(
+    settings: Settings, tls_url: str
+) -> None:
     code, told = outcome(settings, tls_url.partition("?")[0])
     assert code == 1
     assert "no Redis server that TLS vouches for is at localhost:" in told
     assert "Traceback" not in told
 
 
-def test_another_program_at_the_address_is_no_redis_server() -> None:
+def test_another_program_at_the_address_is_reported_as_not_redis() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         port = listener.getsockname()[1]
 
@@ -293,7 +293,7 @@ def test_another_program_at_the_address_is_no_redis_server() -> None:
     assert "hush" not in str(refused.value)
 
 
-def test_a_worker_that_is_no_longer_let_in_ends_and_says_why(settings: Settings, acl_url: str) -> None:
+def test_a_worker_whose_password_is_changed_ends_with_the_reason(settings: Settings, acl_url: str) -> None:
     environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": acl_url}
     log = settings.data_dir / "worker"
     with log.open("w") as stream:
@@ -310,7 +310,7 @@ def test_a_worker_that_is_no_longer_let_in_ends_and_says_why(settings: Settings,
     assert "refuses the password in the URL" in log.read_text()
 
 
-def test_a_patient_client_says_at_once_that_the_server_is_away_and_waits_for_it(
+def test_a_patient_client_reports_an_unreachable_server_at_once_and_waits_for_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(tmp_path, ())

@@ -66,7 +66,7 @@ def test_an_empty_store_has_no_training_and_gives_the_printed_tables(store: Stor
         assert not table(number, selection.steps).rows["runs"].any()
 
 
-def test_means_and_deviations_are_those_of_plain_pandas(store: Store) -> None:
+def test_means_and_deviations_equal_those_of_plain_pandas(store: Store) -> None:
     generator = np.random.default_rng(7)
     rows = []
     for network in ("lenet5", "custom2"):
@@ -102,7 +102,7 @@ def test_an_unpruned_network_counts_once_whichever_kind_of_run_trained_it(store:
     assert (chosen_rows(store, 6)["runs"] == 1).all()
 
 
-def test_rules_of_pruning_keep_histories_apart_but_not_their_unpruned_networks(store: Store) -> None:
+def test_pruning_rules_separate_histories_but_not_their_unpruned_networks(store: Store) -> None:
     record_training(store, "lenet5", [60.0, 60.0], seed=1, rules=HALVINGS)
     record_training(store, "lenet5", [70.0, 70.0], seed=2, rules=Rules(factors=(50, 33.33)))
     assert chosen_rows(store, 4)["runs"].tolist() == [2]
@@ -115,7 +115,7 @@ def test_rules_of_pruning_keep_histories_apart_but_not_their_unpruned_networks(s
     assert len(set(every["settings"])) == 2
 
 
-def test_real_images_go_before_synthetic_ones_and_the_rest_is_named(store: Store) -> None:
+def test_real_images_are_preferred_to_synthetic_ones_and_the_rest_is_named(store: Store) -> None:
     record_training(store, "lenet5", [50.0])
     record_training(store, "lenet5", [90.0], dataset="demo", synthetic=True)
     assert families(trainings(store)) == ["ham", "demo"]
@@ -126,7 +126,7 @@ def test_real_images_go_before_synthetic_ones_and_the_rest_is_named(store: Store
     assert demo["test_accuracy"].tolist() == [90]
 
 
-def test_a_data_set_brings_its_reconstructions_and_a_reconstruction_stands_alone(store: Store) -> None:
+def test_choosing_a_data_set_includes_its_reconstructions(store: Store) -> None:
     record_training(store, "lenet5", [50.0])
     record_training(store, "lenet5", [60.0], dataset="smaller", source="ham")
     assert chosen_rows(store, 5, Choice(dataset="ham"))["version"].tolist() == ["original", "reconstructed"]
@@ -134,7 +134,7 @@ def test_a_data_set_brings_its_reconstructions_and_a_reconstruction_stands_alone
     assert chosen_rows(store, 5, Choice(versions=("original",)))["test_accuracy"].tolist() == [50]
 
 
-def test_newer_settings_take_a_networks_place_once_there_are_pairs_of_them(store: Store) -> None:
+def test_newer_settings_replace_older_ones_when_they_form_pairs(store: Store) -> None:
     longest = QUICK.replace(epochs=40)
     record_training(store, "lenet5", [50.0], training=LONGER)
     record_training(store, "lenet5", [60.0], dataset="smaller", source="ham", training=LONGER)
@@ -145,7 +145,7 @@ def test_newer_settings_take_a_networks_place_once_there_are_pairs_of_them(store
     assert chosen_rows(store, 5)["test_accuracy"].tolist() == [10, 20]
 
 
-def test_a_quick_trial_takes_no_place_where_there_is_a_longer_training(store: Store) -> None:
+def test_a_quick_trial_does_not_replace_a_longer_training(store: Store) -> None:
     record_training(store, "lenet5", [50.0], training=LONGER)
     record_training(store, "lenet5", [10.0], training=QUICK.replace(epochs=14))
     record_training(store, "lenet5", [10.0], dataset="smaller", source="ham", training=QUICK.replace(epochs=14))
@@ -154,7 +154,7 @@ def test_a_quick_trial_takes_no_place_where_there_is_a_longer_training(store: St
     assert chosen_rows(store, 5)["test_accuracy"].tolist() == [40]
 
 
-def test_each_network_has_its_own_newest_settings_and_the_caption_says_whose(store: Store) -> None:
+def test_each_network_has_its_own_newest_settings_which_the_caption_names(store: Store) -> None:
     record_training(store, "lenet5", [50.0])
     record_training(store, "custom2", [60.0], training=LONGER)
     found = table(5, select(trainings(store), 5).steps)
@@ -197,7 +197,7 @@ def test_no_training_is_counted_twice_and_no_row_mixes_data_or_settings(mixed: p
         assert len(mixed.drop_duplicates()) == 1
 
 
-def test_single_runs_are_shown_whatever_they_are_and_unknown_ones_refused(store: Store) -> None:
+def test_chosen_runs_are_always_shown_and_unknown_ones_are_refused(store: Store) -> None:
     first = record_training(store, "lenet5", [50.0])
     other = record_training(store, "lenet5", [60.0], dataset="demo", synthetic=True, training=LONGER)
     shown = chosen_rows(store, 5, Choice(runs=(first, other)))
@@ -210,7 +210,7 @@ def test_single_runs_are_shown_whatever_they_are_and_unknown_ones_refused(store:
         select(trainings(store), 7)
 
 
-def test_networks_seeds_studies_and_settings_narrow_a_table_down(store: Store) -> None:
+def test_a_table_can_be_limited_to_networks_seeds_studies_and_settings(store: Store) -> None:
     record_training(store, "lenet5", [50.0], seed=1, study="grid-1")
     record_training(store, "lenet5", [60.0], seed=2, study="grid-2")
     record_training(store, "custom2", [70.0], training=LONGER)
@@ -223,7 +223,7 @@ def test_networks_seeds_studies_and_settings_narrow_a_table_down(store: Store) -
         assert chosen_rows(store, 5, choice)["test_accuracy"].tolist() == expected
 
 
-def test_what_changed_under_one_name_is_never_averaged(store: Store) -> None:
+def test_data_sets_and_networks_that_changed_are_never_averaged(store: Store) -> None:
     record_training(store, "lenet5", [50.0], seed=1, fingerprint="a" * 64)
     record_training(store, "lenet5", [60.0], seed=2, fingerprint="b" * 64)
     rows = chosen_rows(store, 5)
@@ -252,7 +252,7 @@ def test_the_further_table_has_recall_by_class_sizes_and_times(store: Store) -> 
     assert {line.count("|") for line in written.splitlines() if line.startswith("|")} == {len(UNPRINTED) + 3 + 1}
 
 
-def test_a_step_of_a_run_under_way_stands_in_the_tables(store: Store) -> None:
+def test_a_step_of_a_run_under_way_is_in_the_tables(store: Store) -> None:
     record_training(store, "lenet5", [80.0], rules=HALVINGS, ends=False)
     assert chosen_rows(store, 6)["name"].tolist() == ["Original"]
     assert (table_name(6), table_name(FURTHER)) == ("table6", "further")
@@ -268,7 +268,7 @@ def judged_by(store: Store, wanted: Grounds | None = None):
     return chosen, known(store, found, offered, chosen), basis(offered, chosen)
 
 
-def test_an_empty_store_judges_what_is_counted_and_says_what_is_missing(store: Store) -> None:
+def test_an_empty_store_judges_only_counted_claims_and_names_what_is_missing(store: Store) -> None:
     chosen, facts, sentences = judged_by(store)
     assert chosen == Grounds()
     assert sentences == [
@@ -281,7 +281,7 @@ def test_an_empty_store_judges_what_is_counted_and_says_what_is_missing(store: S
     assert statuses["C13"] == REPRODUCED
 
 
-def test_sweeps_of_real_images_and_of_the_articles_k_go_first(store: Store) -> None:
+def test_sweeps_of_real_images_and_of_the_articles_k_are_preferred(store: Store) -> None:
     small = record_measured(store, SweepSpec(dataset="ham", ks=(10, 20)))
     whole = record_measured(store, SweepSpec(dataset="ham"))
     partly = record_measured(store, SweepSpec(dataset="ham", ks=(350, 360)))
@@ -302,7 +302,7 @@ def test_sweeps_of_real_images_and_of_the_articles_k_go_first(store: Store) -> N
         judged_by(store, Grounds(sweep="nothing-such"))
 
 
-def test_resize_comparisons_of_the_articles_k_and_sizes_go_first(store: Store) -> None:
+def test_resize_comparisons_of_the_articles_k_and_sizes_are_preferred(store: Store) -> None:
     whole = record_measured(store, ResizeSpec(dataset="ham"))
     record_measured(store, ResizeSpec(dataset="ham", sizes=((200, 100), (256, 256))))
     record_measured(store, ResizeSpec(dataset="ham", k=20))
@@ -330,7 +330,7 @@ def test_originals_are_paired_with_the_reconstruction_made_from_them(store: Stor
         judged_by(store, Grounds(reconstruction="other"))
 
 
-def test_trainings_with_other_settings_or_without_a_partner_are_no_pair(store: Store) -> None:
+def test_trainings_with_different_settings_do_not_form_a_pair(store: Store) -> None:
     record_training(store, "lenet5", [80.0])
     record_training(store, "lenet5", [80.0], dataset="k350", source="ham", training=LONGER)
     _, facts, _ = judged_by(store)
@@ -352,7 +352,7 @@ def test_pruning_is_judged_by_finished_histories_of_the_newest_settings(store: S
     assert judge("C16", facts).runs == (on_reconstruction,)
 
 
-def test_the_note_on_polynomials_says_where_aicc_disagrees_with_figures_that_are_computed(store: Store) -> None:
+def test_the_note_on_polynomials_names_the_curves_where_aicc_disagrees(store: Store) -> None:
     _, facts, _ = judged_by(store)
     assert facts.curves is not None
     note = judge("C14", facts).note
@@ -365,7 +365,7 @@ def test_the_note_on_polynomials_says_where_aicc_disagrees_with_figures_that_are
     assert judge("C13", facts).status == REPRODUCED
 
 
-def test_every_network_that_the_claims_name_is_one_of_the_articles(store: Store) -> None:
+def test_claims_use_only_the_networks_of_the_article(store: Store) -> None:
     record_training(store, replace(LENET5, name="mine"), [70.0, 70.0], rules=HALVINGS)
     _, facts, _ = judged_by(store)
     assert facts.steps is not None

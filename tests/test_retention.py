@@ -71,7 +71,7 @@ def made_dataset(store: Store, settings: Settings, run_id: str) -> Dataset:
     return made
 
 
-def test_every_table_that_names_a_run_is_emptied_of_it_and_no_other(queues: Queues) -> None:
+def test_deleting_a_run_removes_its_rows_from_every_table(queues: Queues) -> None:
     store = queues.store
     kept = record_training(store, study="together", sets=True)
     gone = record_training(store, study="alone", sets=True)
@@ -89,7 +89,7 @@ def test_every_table_that_names_a_run_is_emptied_of_it_and_no_other(queues: Queu
     assert [run.id for run in store.runs()] == [kept]
 
 
-def test_a_run_under_way_or_begun_again_is_never_deleted(queues: Queues, settings: Settings, connection: Redis) -> None:
+def test_a_run_under_way_or_retried_is_never_deleted(queues: Queues, settings: Settings, connection: Redis) -> None:
     store = queues.store
     running = record_training(store, ends=False)
     with pytest.raises(SpecError, match=r"expected a run that has ended; .* is queued. Cancel it first"):
@@ -104,7 +104,7 @@ def test_a_run_under_way_or_begun_again_is_never_deleted(queues: Queues, setting
     assert {run.id for run in store.runs()} == {running, ended}
 
 
-def test_a_run_of_a_study_under_way_stays(queues: Queues) -> None:
+def test_a_run_of_a_study_under_way_is_not_deleted(queues: Queues) -> None:
     run_id = record_training(queues.store, study="article-1")
     queues.store.record_study(
         {"study": "article-1", "kind": "article", "dataset": "d", "spec": "{}", "submitted_at": datetime.now(UTC)}
@@ -113,7 +113,7 @@ def test_a_run_of_a_study_under_way_stays(queues: Queues) -> None:
         retention.deletable(queues, [run_id])
 
 
-def test_only_old_runs_are_chosen_by_age(queues: Queues) -> None:
+def test_only_runs_older_than_the_given_age_are_chosen(queues: Queues) -> None:
     cancelled_sweep(queues.store, "old", 100)
     cancelled_sweep(queues.store, "new", 10)
     chosen = retention.deletable(queues, older_than=retention.age("90d"))
@@ -123,7 +123,7 @@ def test_only_old_runs_are_chosen_by_age(queues: Queues) -> None:
         build_parser().parse_args(["delete", "--older-than", "soon"])
 
 
-def test_deleting_frees_weights_keys_and_only_if_asked_the_written_data_set(
+def test_deleting_removes_weights_and_keys_and_on_request_the_written_data_set(
     queues: Queues, settings: Settings, connection: Redis
 ) -> None:
     store = queues.store
@@ -148,7 +148,7 @@ def test_deleting_frees_weights_keys_and_only_if_asked_the_written_data_set(
     assert settings.reconstructed.exists()
 
 
-def test_a_data_sets_name_leads_nowhere_else(queues: Queues, settings: Settings, connection: Redis) -> None:
+def test_deleting_never_follows_a_name_out_of_its_folder(queues: Queues, settings: Settings, connection: Redis) -> None:
     outside = write(settings.data_dir / "precious" / "image.png", 10)
     for name in ("../precious", "..", ".", "linked"):
         settings.reconstructed.mkdir(exist_ok=True)
@@ -162,7 +162,7 @@ def test_a_data_sets_name_leads_nowhere_else(queues: Queues, settings: Settings,
 
 
 @pytest.mark.slow
-def test_the_command_says_what_it_would_free_and_then_frees_it(
+def test_the_delete_command_shows_and_frees_the_space(
     queues: Queues, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_id = record_training(queues.store)
@@ -204,7 +204,7 @@ def found_in(settings: Settings, queues: Queues | None, *kinds: str, days: float
     return {each.path.name for each in retention.waste(settings, queues, kinds=kinds, days=days)}
 
 
-def test_arrays_that_are_used_stay_and_the_others_go(
+def test_only_unused_arrays_are_removed(
     queues: Queues, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = load_dataset(write_images(tmp_path / "known", 2), name="known")
@@ -230,7 +230,7 @@ def test_arrays_that_are_used_stay_and_the_others_go(
     assert arrays.open_array(known, recent, 8, 8) is not None
 
 
-def test_checkpoints_stay_while_they_may_be_needed(queues: Queues, settings: Settings, connection: Redis) -> None:
+def test_checkpoints_are_kept_while_they_may_be_needed(queues: Queues, settings: Settings, connection: Redis) -> None:
     store = queues.store
     finished, running = record_training(store), record_training(store, ends=False)
     for run_id, days in ((finished, 2), (running, 90), ("train-unknown", 90)):
@@ -248,9 +248,7 @@ def test_checkpoints_stay_while_they_may_be_needed(queues: Queues, settings: Set
     assert place.exists()
 
 
-def test_folders_of_unknown_runs_go_and_those_of_local_ones_and_new_ones_stay(
-    queues: Queues, settings: Settings
-) -> None:
+def test_folders_of_unknown_runs_are_removed_except_local_and_new_ones(queues: Queues, settings: Settings) -> None:
     known = record_training(queues.store)
     for name, days in ((known, 9), ("train-20260101-000000-aaaaaa", 9), ("local-abc", 9), ("prune-train-new", 0)):
         folder = write(settings.trained / name / "0.keras", 10, days_old=days).parent
@@ -258,7 +256,7 @@ def test_folders_of_unknown_runs_go_and_those_of_local_ones_and_new_ones_stay(
     assert found_in(settings, queues, "trained") == {"train-20260101-000000-aaaaaa"}
 
 
-def test_reconstructions_go_only_where_asked_for(queues: Queues, settings: Settings, connection: Redis) -> None:
+def test_reconstructions_are_removed_only_on_request(queues: Queues, settings: Settings, connection: Redis) -> None:
     made_dataset(queues.store, settings, "reconstruct-1")
     for name in ("forgotten", "being-written"):
         write(settings.reconstructed / name / "image.jpg", 10, days_old=3)
@@ -268,7 +266,7 @@ def test_reconstructions_go_only_where_asked_for(queues: Queues, settings: Setti
     assert found_in(settings, queues, "reconstructed") == {"forgotten"}
 
 
-def test_nothing_is_concluded_about_runs_without_store_or_queue(queues: Queues, settings: Settings) -> None:
+def test_without_store_or_queue_no_run_counts_as_unknown(queues: Queues, settings: Settings) -> None:
     write(settings.trained / "train-unknown" / "0.keras", 10, days_old=9)
     away = Queues(Settings(settings.data_dir, settings.data_roots, given_redis_url="redis://127.0.0.1:9/0"))
     assert found_in(settings, away, "trained") == set()
@@ -278,7 +276,7 @@ def test_nothing_is_concluded_about_runs_without_store_or_queue(queues: Queues, 
     assert found_in(settings, queues, "trained") == set(), "a worker's host has no store, and runs all the same"
 
 
-def test_logs_that_are_written_to_stay(queues: Queues, settings: Settings) -> None:
+def test_logs_in_use_are_kept(queues: Queues, settings: Settings) -> None:
     write(settings.logs / "worker-svd.jsonl", 10)
     write(settings.logs / "worker-svd.jsonl.1", 10)
     write(settings.logs / "svd-9.log", 10, days_old=40)
@@ -288,7 +286,9 @@ def test_logs_that_are_written_to_stay(queues: Queues, settings: Settings) -> No
         assert found_in(settings, None, "logs") == {"worker-svd.jsonl.1"}
 
 
-def test_prune_frees_what_it_says(queues: Queues, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_prune_command_frees_the_announced_space(
+    queues: Queues, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(settings.logs / "worker-svd.jsonl.2", 1_500_000)
     before = retention.disk_use(settings)["logs"]
     assert main(["prune", "--kinds", "logs", "--dry-run"]) == 0
@@ -300,7 +300,7 @@ def test_prune_frees_what_it_says(queues: Queues, settings: Settings, capsys: py
     assert main(["prune", "--kinds", "everything"]) == 1
 
 
-def test_the_parts_of_the_disk_sum_to_the_folder(queues: Queues, settings: Settings) -> None:
+def test_the_sizes_of_all_parts_sum_to_the_size_of_the_folder(queues: Queues, settings: Settings) -> None:
     write(settings.trained / "train-1" / "0.keras", 12345)
     write(settings.data_dir / "demo" / "image.png", 77)
     use = retention.disk_use(settings)

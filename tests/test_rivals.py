@@ -54,7 +54,7 @@ def compared(metric, codec, sweep=SWEEP, rivals=RIVALS, k=350):
     return found[0]
 
 
-def test_the_smallest_quality_that_is_good_enough_is_compared():
+def test_the_smallest_sufficient_quality_is_compared():
     comparison = compared("ssim", "jpeg")
     assert (comparison.quality, comparison.reached, comparison.images) == (90, True, 2)
     assert (comparison.svd_bytes, comparison.rival_bytes) == (2000, 1380)
@@ -62,13 +62,13 @@ def test_the_smallest_quality_that_is_good_enough_is_compared():
     assert comparison.sentence.startswith("At the SSIM of k = 350 (0.9559), JPEG 90 needs 31 % fewer bytes.")
 
 
-def test_an_equal_mean_is_good_enough():
+def test_an_equal_mean_is_sufficient():
     rivals = rows("jpeg 85", quality=85, ssim=0.9559)
     comparison = compared("ssim", "jpeg", rivals=rivals)
     assert (comparison.quality, comparison.reached) == (85, True)
 
 
-def test_interpolation_lies_on_the_line_between_two_measured_qualities():
+def test_the_interpolation_is_linear_between_two_measured_qualities():
     comparison = compared("ssim", "jpeg")
     share = (0.9559 - 0.94) / (0.956 - 0.94)
     assert comparison.interpolated_quality == pytest.approx(80 + 10 * share)
@@ -78,12 +78,12 @@ def test_interpolation_lies_on_the_line_between_two_measured_qualities():
     )
 
 
-def test_a_rival_that_needs_more_bytes_is_said_to():
+def test_a_codec_that_needs_more_bytes_is_described_as_such():
     assert compared("psnr", "jpeg").sentence.startswith("At the PSNR of k = 350 (41.5 dB), JPEG 95 needs 1.0 % more")
     assert "PNG needs 300 % more bytes" in compared("ssim", "png").sentence
 
 
-def test_a_rival_at_its_lowest_quality_may_do_with_less():
+def test_a_codec_at_its_lowest_measured_quality_gets_a_note():
     comparison = compared("ssim", "webp")
     assert comparison.lowest
     assert comparison.interpolated_quality is None
@@ -93,7 +93,7 @@ def test_a_rival_at_its_lowest_quality_may_do_with_less():
     )
 
 
-def test_a_rival_that_no_measured_quality_brings_there_shows_its_nearest():
+def test_a_codec_that_does_not_reach_the_value_shows_its_nearest_quality():
     comparison = compared("ssim", "avif")
     assert not comparison.reached
     assert comparison.sentence == (
@@ -102,7 +102,7 @@ def test_a_rival_that_no_measured_quality_brings_there_shows_its_nearest():
     )
 
 
-def test_low_is_better_for_the_haralick_distance():
+def test_lower_is_better_for_the_haralick_distance():
     comparison = compared("haralick_distance", "jpeg")
     assert not comparison.reached
     assert comparison.quality == 95
@@ -117,7 +117,7 @@ def test_identical_images_have_an_infinite_psnr():
     assert comparison.percent == pytest.approx(300)
 
 
-def test_equal_bytes_are_neither_more_nor_fewer():
+def test_equal_sizes_are_described_as_equal():
     rivals = rows("jpeg 95", ssim=0.99)
     assert "JPEG 95 needs as many bytes." in compared("ssim", "jpeg", rivals=rivals).sentence
 
@@ -137,7 +137,7 @@ def test_only_images_that_both_runs_measured_are_compared():
     assert (comparison.target, comparison.quality) == (0.9, 90)
 
 
-def test_runs_without_an_image_in_common_give_one_plain_sentence():
+def test_runs_without_a_common_image_give_one_sentence():
     elsewhere = RIVALS.assign(image_id=RIVALS["image_id"] + "b")
     assert compare_rivals(SWEEP, elsewhere, 350) == ()
     assert rivals_sentences(SWEEP, elsewhere, 350) == (
@@ -146,24 +146,24 @@ def test_runs_without_an_image_in_common_give_one_plain_sentence():
     assert len(rivals_sentences(SWEEP, RIVALS.iloc[:0], 350)) == 1
 
 
-def test_an_undefined_target_is_said_once():
+def test_an_undefined_target_gives_one_sentence():
     sweep = rows("k=350", k=350, ssim=None)
     sentences = rivals_sentences(sweep, RIVALS, 350, ["ssim"])
     assert sentences == ("The SSIM of k = 350 is undefined for these images, so no codec can be compared by it.",)
 
 
-def test_every_metric_and_codec_has_its_sentence():
+def test_every_metric_and_codec_has_a_sentence():
     sentences = rivals_sentences(SWEEP, RIVALS, 350)
     assert len(sentences) == 3 * 4
     assert [sum(f"the {name} of" in sentence for sentence in sentences) for name in ("SSIM", "PSNR")] == [4, 4]
 
 
-def test_a_k_that_the_sweep_lacks_is_refused():
+def test_a_k_that_was_not_measured_is_refused():
     with pytest.raises(SpecError, match=r"\[100, 350\], got 200"):
         compare_rivals(SWEEP, RIVALS, 200)
 
 
-def test_rate_points_are_bytes_a_pixel_beside_the_means():
+def test_rate_points_have_bytes_per_pixel_and_mean_metrics():
     points = rate_points(summarise(RIVALS), storage(RIVALS)).set_index("label")
     assert set(points.index) == {"JPEG 80", "JPEG 90", "JPEG 95", "WebP 80", "AVIF 50", "PNG"}
     assert points.loc["JPEG 90", "bytes_per_pixel"] == pytest.approx(690 / 200)
@@ -174,7 +174,7 @@ def test_rate_points_are_bytes_a_pixel_beside_the_means():
     assert list(sweep["haralick_distance"]) == [11.0, 1.65]
 
 
-def test_rate_points_of_nothing_are_an_empty_table():
+def test_rate_points_without_measurements_are_an_empty_table():
     nothing = SWEEP.iloc[:0]
     points = rate_points(summarise(nothing), storage(nothing))
     assert points.empty

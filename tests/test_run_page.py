@@ -52,7 +52,7 @@ def run_of(folder: Path, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", [*(spec.kind for spec in SPECS), "train", "prune-train"])
-def test_a_run_of_every_kind_has_its_facts_files_and_the_command_that_repeats_it(
+def test_every_kind_of_run_shows_facts_files_and_the_command_that_repeats_it(
     open_page: OpenPage, folder: Path, kind: str
 ) -> None:
     run_id = run_of(folder, kind)
@@ -67,7 +67,7 @@ def test_a_run_of_every_kind_has_its_facts_files_and_the_command_that_repeats_it
     assert any(each.label.endswith(", CSV") for each in test.download_button)
 
 
-def test_a_training_run_has_its_sets_notes_steps_and_verdicts(open_page: OpenPage, folder: Path) -> None:
+def test_a_training_run_shows_its_sets_notes_steps_and_verdicts(open_page: OpenPage, folder: Path) -> None:
     test = open_page("run", run=run_of(folder, "prune-train"))
     said = text(test)
     assert "Split by lesion. Nothing leaks." in said
@@ -84,9 +84,7 @@ def test_a_training_run_has_its_sets_notes_steps_and_verdicts(open_page: OpenPag
     assert facts["Workers"] == "train-1 on far-host"
 
 
-def test_weights_on_this_host_can_be_downloaded_and_others_are_told_where_they_lie(
-    open_page: OpenPage, folder: Path
-) -> None:
+def test_weights_on_this_host_can_be_downloaded_and_others_are_located(open_page: OpenPage, folder: Path) -> None:
     run_id = run_of(folder, "prune-train")
     labels = [each.label for each in open_page("run", run=run_id).download_button]
     assert "Weights of Original, 7 bytes" in labels
@@ -96,14 +94,14 @@ def test_weights_on_this_host_can_be_downloaded_and_others_are_told_where_they_l
     assert f"R1: 50%: /elsewhere/{run_id}/1.keras, on the host of worker train-1 on far-host" in said
 
 
-def test_no_file_outside_the_folder_of_trained_networks_is_given(open_page: OpenPage, folder: Path) -> None:
+def test_no_file_outside_the_folder_of_trained_networks_can_be_downloaded(open_page: OpenPage, folder: Path) -> None:
     run_id = run_of(folder, "prune-train")
     assert data.trained_file(run_id, "0.keras") is not None
     for run, name in ((run_id, "../../secret.keras"), ("..", "secret.keras"), (run_id, "/etc/passwd"), (run_id, "9")):
         assert data.trained_file(run, name) is None
 
 
-def test_an_unknown_run_is_a_sentence_with_runs_that_come_near(open_page: OpenPage, folder: Path) -> None:
+def test_an_unknown_run_gives_a_message_with_similar_runs(open_page: OpenPage, folder: Path) -> None:
     known = run_of(folder, "prune-train")
     for wanted in (known[:-2], "../../etc/passwd", "x*[y](z)"):
         test = open_page("run", run=wanted)
@@ -119,12 +117,12 @@ def test_the_page_without_an_id_lists_the_newest_runs(open_page: OpenPage, folde
     assert run_of(folder, "prune-train") in [link.label for link in test.page_link]
 
 
-def test_an_empty_store_has_no_runs(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_opens_on_an_empty_store(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "its address names it" in text(opener(monkeypatch, tmp_path / "data", valkey_url)("run"))
 
 
 @pytest.mark.parametrize("missing", [("psnr",), ("psnr", "ssim", "rmse", "mse", "explained_variance")])
-def test_a_metric_that_no_image_defines_breaks_no_page(
+def test_pages_open_when_a_metric_is_undefined_for_every_image(
     tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
 ) -> None:
     store = Store(tmp_path / "data" / "dermslim.duckdb")
