@@ -71,7 +71,7 @@ def replay(network: NetworkSpec, rules: Rules, table: dict[str, dict[str, float 
     return run(start(network, rules), lambda step: table[step.name])[0]
 
 
-def test_lenet5_in_table_6_is_never_accepted() -> None:
+def test_pruned_lenet5_of_table_6_is_never_accepted() -> None:
     table = printed("lenet5")
     state = replay(LENET5, Rules(factors=(50, 33.33), on_reject=CONTINUE, max_failures=3), table)
     assert names(state) == list(table)
@@ -82,7 +82,7 @@ def test_lenet5_in_table_6_is_never_accepted() -> None:
     assert names(replay(LENET5, Rules(factors=(50, 33.33), on_reject=CONTINUE), table)) == list(table)[:3]
 
 
-def test_alexnet_in_table_6_goes_on_from_rejected_networks_and_keeps_its_third_halving() -> None:
+def test_alexnet_of_table_6_continues_from_rejected_networks_and_keeps_r3() -> None:
     # The text says that R4 and R5 missed training and testing; the printed test figures of R5 alone would pass.
     missed = {"train_accuracy": 89.0}
     table = printed("alexnet", **{"R4: 50%": missed, "R5: 50%": missed})
@@ -100,7 +100,7 @@ def test_alexnets_printed_test_figures_reject_r4_and_accept_r5() -> None:
     assert state.outcomes[4].acceptance.reason == "test accuracy 70.83 is 0.50 points under the 71.33 needed"
 
 
-def test_custom2_in_table_6_is_accepted_after_going_on_from_a_rejected_network() -> None:
+def test_custom2_of_table_6_is_accepted_after_a_rejected_network() -> None:
     table = printed("custom2")
     state = replay(CUSTOM2, Rules(factors=(50, 33.33), on_reject=CONTINUE, max_failures=3, max_iterations=3), table)
     assert names(state) == list(table)
@@ -109,7 +109,7 @@ def test_custom2_in_table_6_is_accepted_after_going_on_from_a_rejected_network()
     assert names(replay(CUSTOM2, Rules(factors=(50, 33.33)), table)) == list(table)[:3]
 
 
-def test_custom1_in_table_6_cannot_be_reached_in_one_run() -> None:
+def test_custom1_of_table_6_needs_two_runs() -> None:
     # After R1: 50% is accepted its second halving has its turn, which the table lacks; R1: 33% starts from the
     # original again, so it is a run of its own. The last row misses all three test limits.
     table = printed("custom1", **{"R2: 50%": {"test_accuracy": 0.0}})
@@ -170,7 +170,7 @@ def test_the_same_factor_follows_an_acceptance_and_the_next_one_a_rejection() ->
          "Nothing shrinks any more: every layer in scope of R1: 50% has size 1."),
     ],
 )  # fmt: skip
-def test_a_run_says_why_it_stops(network, rules, verdicts, reason) -> None:
+def test_a_run_stops_with_the_reason(network, rules, verdicts, reason) -> None:
     assert play(network, rules, verdicts)[1].reason == reason
 
 
@@ -181,7 +181,7 @@ def test_two_failures_that_are_not_in_a_row_do_not_stop_a_run() -> None:
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_each_criterion_alone_rejects_and_is_named(criterion) -> None:
+def test_each_single_criterion_rejects_a_step_and_is_named(criterion) -> None:
     state = start(ALEXNET, Rules())
     state = record(state, next_step(state), dict.fromkeys(CRITERIA, 92.0))
     limits = {"train": 90, "validation": 80, "test": 90}
@@ -201,13 +201,13 @@ def test_each_criterion_alone_rejects_and_is_named(criterion) -> None:
     assert undefined.outcomes[-1].acceptance.reason == f"{criterion.replace('_', ' ')} is undefined"
 
 
-def test_the_first_criterion_missed_is_the_one_named() -> None:
+def test_the_first_missed_criterion_is_named() -> None:
     state = start(ALEXNET)
     state = record(state, next_step(state), dict.fromkeys(CRITERIA, 10.0))
     assert state.outcomes[0].acceptance.criterion == "train_accuracy"
 
 
-def test_an_unpruned_network_under_the_baseline_is_still_where_pruning_starts() -> None:
+def test_pruning_starts_from_an_unpruned_network_even_below_the_baseline() -> None:
     state = record(start(LENET5), next_step(start(LENET5)), dict.fromkeys(CRITERIA, 60.0))
     assert not state.outcomes[0].acceptance.accepted
     step = next_step(state)
@@ -215,20 +215,20 @@ def test_an_unpruned_network_under_the_baseline_is_still_where_pruning_starts() 
     assert step.name == "R1: 50%"
 
 
-def test_a_test_limit_is_met_exactly_despite_rounding() -> None:
+def test_a_test_limit_is_met_exactly_in_spite_of_rounding() -> None:
     state = start(LENET5)
     state = record(state, next_step(state), GOOD | {"test_recall": 65.01})
     state = record(state, next_step(state), GOOD | {"test_recall": 63.01})
     assert state.outcomes[-1].acceptance.accepted
 
 
-def test_lenet5_has_the_lower_bar_in_validation() -> None:
+def test_lenet5_has_a_lower_validation_baseline() -> None:
     assert article_baseline("lenet5").validation_precision == 75
     assert start(LENET5).baseline.validation_accuracy == 75
     assert start(ALEXNET).baseline == Baseline()
 
 
-def test_a_step_that_could_not_be_trained_counts_as_rejected_and_the_run_goes_on() -> None:
+def test_a_step_that_could_not_be_trained_counts_as_rejected() -> None:
     state = start(ALEXNET)
     state = record(state, next_step(state), GOOD)
     state = record(state, next_step(state), None, "out of memory")
@@ -242,7 +242,7 @@ def test_nothing_follows_an_unpruned_network_that_could_not_be_trained() -> None
     assert next_step(state) == Stop("The unpruned network could not be trained: loss is NaN")
 
 
-def test_only_the_step_whose_turn_it_is_can_be_recorded() -> None:
+def test_only_the_next_step_can_be_recorded() -> None:
     state = start(ALEXNET)
     first = next_step(state)
     state = record(state, first, GOOD)
@@ -250,7 +250,7 @@ def test_only_the_step_whose_turn_it_is_can_be_recorded() -> None:
         record(state, first, GOOD)
 
 
-def test_missing_and_impossible_figures_are_refused() -> None:
+def test_missing_and_impossible_metrics_are_refused() -> None:
     state = start(ALEXNET)
     with pytest.raises(SpecError, match="got none for test_recall"):
         record(state, next_step(state), {name: 90 for name in CRITERIA if name != "test_recall"})
@@ -275,7 +275,7 @@ def test_missing_and_impossible_figures_are_refused() -> None:
         {"on_reject": "give up"},
     ],
 )
-def test_rules_that_no_run_can_follow_are_refused(wrong) -> None:
+def test_invalid_rules_are_refused(wrong) -> None:
     with pytest.raises(SpecError, match="Expected"):
         Rules(**wrong)
 
@@ -309,7 +309,7 @@ verdicts = st.lists(st.booleans(), max_size=40)
 
 @settings(deadline=None)  # shared cores
 @given(st.sampled_from(list(NETWORKS.values())), rules, verdicts)
-def test_any_history_ends_without_growing_and_keeps_what_was_accepted(network, rules, verdicts) -> None:
+def test_any_history_ends_without_growth_and_keeps_accepted_steps(network, rules, verdicts) -> None:
     answers = iter(verdicts)
     state, kept = start(network, rules), ()
     parameters = {(): count_parameters(network, 200, 100)}

@@ -75,12 +75,12 @@ def name_of(call: ast.Call) -> str:
 # -- the queue -----------------------------------------------------------------------------------------------------
 
 
-def test_the_bomb_of_these_tests_goes_off_when_it_is_unpickled(tmp_path: Path) -> None:
+def test_the_test_pickle_writes_a_file_when_it_is_unpickled(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "hit")))  # noqa: S301
     assert (tmp_path / "hit").exists()
 
 
-def test_nothing_can_unpickle() -> None:
+def test_no_module_can_unpickle() -> None:
     able = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
     found = [f"{source}:{line}" for source in all_sources() for name, line in imports(source) if name in able]
     assert found == []
@@ -98,11 +98,11 @@ def test_nothing_can_unpickle() -> None:
                     assert ast.literal_eval(given[word]) is safe, where
 
 
-def test_weights_that_hold_code_are_not_loaded_by_default() -> None:
+def test_weights_that_contain_code_are_not_loaded_by_default() -> None:
     assert inspect.signature(keras.saving.load_model).parameters["safe_mode"].default is True
 
 
-def test_every_touch_of_the_queue_says_json() -> None:
+def test_every_access_to_the_queue_uses_the_json_serializer() -> None:
     touched = 0
     for source in sources("jobs"):
         for call in calls(source):
@@ -113,7 +113,7 @@ def test_every_touch_of_the_queue_says_json() -> None:
     assert touched >= 6
 
 
-def test_workers_run_the_functions_that_are_submitted_and_no_others() -> None:
+def test_workers_run_exactly_the_functions_that_are_submitted() -> None:
     named = {
         node.value
         for source in sources("jobs")
@@ -126,7 +126,7 @@ def test_workers_run_the_functions_that_are_submitted_and_no_others() -> None:
     assert named == FUNCTIONS
 
 
-def test_all_that_a_run_leaves_in_redis_is_json_or_plain_text(settings: Settings, tmp_path: Path) -> None:
+def test_everything_that_a_run_stores_in_redis_is_json_or_plain_text(settings: Settings, tmp_path: Path) -> None:
     dataset = load_dataset(write_images(tmp_path / "moles", 3))
     Queues(settings).register(dataset)
     Queues(settings).submit(SweepSpec(dataset="moles", ks=(2,)), dataset)
@@ -174,9 +174,7 @@ def poisoned(connection: Redis, name: str, hit: Path) -> list[Job]:
 
 
 @pytest.mark.parametrize("kind", QUEUES)
-def test_a_poisoned_job_is_refused_by_every_worker_and_does_nothing(
-    settings: Settings, tmp_path: Path, kind: str
-) -> None:
+def test_every_worker_refuses_a_malicious_job(settings: Settings, tmp_path: Path, kind: str) -> None:
     hit = tmp_path / "hit"
     names = SERVED["train"] if kind == "train" else (kind,)
     ends = {b"failed", b"finished", None}
@@ -194,7 +192,7 @@ def test_a_poisoned_job_is_refused_by_every_worker_and_does_nothing(
         assert status - ends == set(), "every one was taken and came to an end"
 
 
-def test_a_job_may_only_be_one_of_dermslims_own_functions(settings: Settings) -> None:
+def test_a_job_can_only_call_functions_of_dermslim(settings: Settings) -> None:
     with connect(settings) as connection:
         job = Queue("svd", connection=connection, serializer=JSONSerializer).enqueue("os.getcwd")
         own = OwnJob.fetch(job.id, connection=connection, serializer=JSONSerializer)
@@ -218,7 +216,7 @@ CHECKED = {
 SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE)\b")
 
 
-def test_sql_is_put_together_from_checked_names_alone() -> None:
+def test_sql_is_built_only_from_checked_names() -> None:
     seen = 0
     for source in sources("core/store"):
         file = source.name
@@ -234,7 +232,7 @@ def test_sql_is_put_together_from_checked_names_alone() -> None:
     assert seen >= 15
 
 
-def test_column_names_that_are_not_columns_are_refused(tmp_path: Path) -> None:
+def test_unknown_column_names_are_refused(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.duckdb")
     store.migrate()
     for evil in (EVIL, "1; DROP TABLE runs", "run_id, (SELECT 1)", "*"):
@@ -244,7 +242,7 @@ def test_column_names_that_are_not_columns_are_refused(tmp_path: Path) -> None:
             store.worst_images("any", evil, "k=1")
 
 
-def test_no_public_read_can_be_injected(tmp_path: Path) -> None:
+def test_no_public_read_function_allows_sql_injection(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "moles", 2)
     store = Store(tmp_path / "store.duckdb")
     store.record_dataset(replace(load_dataset(folder), name=EVIL), datetime.now(UTC))
@@ -282,7 +280,7 @@ def test_no_public_read_can_be_injected(tmp_path: Path) -> None:
     assert store.dataset(EVIL) is not None
 
 
-def test_a_read_reaches_no_other_file(tmp_path: Path) -> None:
+def test_a_query_cannot_read_other_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("word\nhidden\n")
     store = StoreFile(tmp_path / "store.duckdb")
@@ -301,7 +299,7 @@ def outside(tmp_path: Path) -> Path:
     return write_images(tmp_path / "outside", 1) / "mole000.jpg"
 
 
-def test_links_that_lead_out_are_left_out_and_never_read(tmp_path: Path, outside: Path) -> None:
+def test_links_that_point_outside_are_left_out_and_never_read(tmp_path: Path, outside: Path) -> None:
     folder = write_images(tmp_path / "moles", 2)
     (folder / "link.jpg").symlink_to(outside)
     (folder / "chain.jpg").symlink_to(folder / "link.jpg")
@@ -326,9 +324,7 @@ def test_a_worker_reads_nothing_outside_its_data_set(tmp_path: Path, outside: Pa
     assert "lies outside" in str(result.reason) or "cannot be read" in str(result.reason)
 
 
-def test_a_link_that_is_put_in_an_images_place_after_it_was_registered_is_not_followed(
-    tmp_path: Path, outside: Path
-) -> None:
+def test_a_link_that_replaces_a_registered_image_is_not_followed(tmp_path: Path, outside: Path) -> None:
     folder = write_images(tmp_path / "moles", 1)
     record = load_dataset(folder).records[0]
     (folder / record.path).unlink()
@@ -339,7 +335,7 @@ def test_a_link_that_is_put_in_an_images_place_after_it_was_registered_is_not_fo
     assert read(folder / record.path, inside=(folder, outside.parent)) == outside.read_bytes()
 
 
-def test_a_link_that_changes_between_check_and_read_gives_nothing_away(tmp_path: Path, outside: Path) -> None:
+def test_a_link_that_changes_between_check_and_read_exposes_no_file(tmp_path: Path, outside: Path) -> None:
     """A link swapped as fast as another process can: what is read is inside, or nothing is."""
     folder = write_images(tmp_path / "moles", 1)
     inside = (folder / "mole000.jpg").read_bytes()
@@ -392,7 +388,7 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.slow
-def test_no_secret_is_told_by_a_running_stack(tmp_path: Path, port: int) -> None:
+def test_a_running_stack_shows_no_secret(tmp_path: Path, port: int) -> None:
     """Look for the queue's and the dashboard's password wherever someone else might read it."""
     password = "a password of this test 4711"
     data_dir = tmp_path / "data"
@@ -467,7 +463,7 @@ def holds(file: Path, secrets: tuple[str, ...]) -> bool:
     return any(secret.encode() in content for secret in secrets)
 
 
-def test_a_record_tells_nothing_of_the_process_that_made_it(settings: Settings, tmp_path: Path) -> None:
+def test_messages_contain_no_secret_of_the_process(settings: Settings, tmp_path: Path) -> None:
     dataset = load_dataset(write_images(tmp_path / "moles", 1))
     Queues(settings).submit(SweepSpec(dataset="moles", ks=(2,)), dataset)
     with connect(settings) as connection:

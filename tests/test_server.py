@@ -80,7 +80,7 @@ BUNDLED = "Valkey 9.1.2"
         ("keydb-server", "KeyDB server v=6.3.4", BUNDLED),
     ],
 )
-def test_the_hosts_own_server_goes_first_where_it_is_new_enough(
+def test_a_server_program_of_the_host_is_preferred_when_new_enough(
     name: str, said: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = fake(tmp_path / "bin", name, said)
@@ -92,7 +92,9 @@ def test_the_hosts_own_server_goes_first_where_it_is_new_enough(
     assert (tmp_path / "data" / "valkey" / "written-by").read_text() == f"{chosen}\n"
 
 
-def test_a_folder_with_data_keeps_to_a_server_that_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_data_is_opened_only_by_a_server_that_can_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     (tmp_path / "old" / "valkey" / "appendonlydir").mkdir(parents=True)
     own = fake(tmp_path / "bin", "valkey-server", "Valkey server v=8.1.4 sha=0")
@@ -117,14 +119,14 @@ def test_a_folder_with_data_keeps_to_a_server_that_reads_them(tmp_path: Path, mo
         ("Valkey 9.1.2", "Redis 8.0.0", False),
     ],
 )
-def test_which_server_reads_what_another_wrote(one: str, other: str, reads: bool) -> None:
+def test_each_server_version_reads_the_data_of_compatible_versions(one: str, other: str, reads: bool) -> None:
     first, second = ServerProgram.parse(one), ServerProgram.parse(other)
     assert first is not None
     assert second is not None
     assert first.reads(second) == reads
 
 
-def test_what_was_queued_survives_a_killed_server(embedded: Settings) -> None:
+def test_queued_jobs_survive_a_killed_server(embedded: Settings) -> None:
     url, process = start(embedded)
     with Redis.from_url(url) as client:
         client.rpush("rq:queue:svd", "chunk 1", "chunk 2")
@@ -137,7 +139,7 @@ def test_what_was_queued_survives_a_killed_server(embedded: Settings) -> None:
     assert again == url, "socket and password stay"
 
 
-def test_the_server_listens_on_a_socket_in_a_private_folder_and_on_no_interface(embedded: Settings) -> None:
+def test_the_server_listens_only_on_a_socket_in_a_private_folder(embedded: Settings) -> None:
     url, process = start(embedded)
     try:
         assert psutil.Process(process.pid).net_connections(kind="inet") == []
@@ -153,7 +155,7 @@ def test_the_server_listens_on_a_socket_in_a_private_folder_and_on_no_interface(
     assert not path.exists()
 
 
-def test_another_account_does_not_reach_the_socket(shared_place: Path) -> None:
+def test_another_account_cannot_connect_to_the_socket(shared_place: Path) -> None:
     settings = Settings(shared_place / "data", ())
     with running_server(settings) as url:
         ping(settings)
@@ -161,7 +163,7 @@ def test_another_account_does_not_reach_the_socket(shared_place: Path) -> None:
         assert as_nobody(lambda: settings.redis_url) == "PermissionError"
 
 
-def test_twelve_thousand_connections_of_another_account_are_none(shared_place: Path) -> None:
+def test_many_connection_attempts_of_another_account_do_not_block_the_server(shared_place: Path) -> None:
     settings = Settings(shared_place / "data", ())
     with running_server(settings) as url:
         path = Redis.from_url(url).connection_pool.connection_kwargs["path"]
@@ -177,7 +179,7 @@ def test_twelve_thousand_connections_of_another_account_are_none(shared_place: P
 
 
 @pytest.mark.parametrize("name", ["n" * 120, "\u00e4" * 60, "new\nline", "a#b?c%20d@e:f"])
-def test_a_data_folder_of_any_name_has_a_socket(tmp_path: Path, name: str) -> None:
+def test_a_data_folder_with_any_name_gets_a_socket(tmp_path: Path, name: str) -> None:
     settings = Settings(tmp_path / name, ())
     with running_server(settings) as url:
         ping(settings)
@@ -189,7 +191,7 @@ def test_a_data_folder_of_any_name_has_a_socket(tmp_path: Path, name: str) -> No
     assert path.parent.exists() != elsewhere, "a folder among the temporary files is removed"
 
 
-def test_a_socket_s_other_folder_is_used_again_only_while_it_is_private(tmp_path: Path) -> None:
+def test_the_temporary_folder_of_a_socket_is_reused_only_while_it_is_private(tmp_path: Path) -> None:
     settings = Settings(tmp_path / ("n" * 120), ())
 
     def folder() -> Path:
@@ -210,7 +212,7 @@ def test_a_socket_s_other_folder_is_used_again_only_while_it_is_private(tmp_path
     assert not made[2].exists()
 
 
-def test_the_server_listens_on_the_loopback_interface_where_that_is_asked_for(by_port: Settings) -> None:
+def test_the_server_listens_on_the_loopback_interface_on_request(by_port: Settings) -> None:
     with running_server(by_port) as url:
         ping(by_port)
         with Redis.from_url(url) as client:
@@ -223,7 +225,7 @@ def test_the_server_listens_on_the_loopback_interface_where_that_is_asked_for(by
         assert not (by_port.data_dir / "valkey" / "valkey.sock").exists()
 
 
-def test_a_port_that_is_taken_is_a_sentence(by_port: Settings) -> None:
+def test_a_port_in_use_raises_a_readable_error(by_port: Settings) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", by_port.embedded_port or 0))
         squatter.listen()
@@ -231,7 +233,7 @@ def test_a_port_that_is_taken_is_a_sentence(by_port: Settings) -> None:
             prepare_server(by_port)
 
 
-def test_nobody_gets_in_without_the_password_which_stands_in_private_files_only(embedded: Settings) -> None:
+def test_a_password_is_required_and_is_only_in_private_files(embedded: Settings) -> None:
     url, process = start(embedded)
     try:
         password = Redis.from_url(url).connection_pool.connection_kwargs["password"]
@@ -249,7 +251,7 @@ def test_nobody_gets_in_without_the_password_which_stands_in_private_files_only(
         process.wait()
 
 
-def test_the_address_is_known_while_the_server_runs_and_gone_afterwards(embedded: Settings) -> None:
+def test_the_address_is_known_only_while_the_server_runs(embedded: Settings) -> None:
     assert embedded.redis_url is None
     with running_server(embedded) as url:
         assert embedded.redis_url == url
@@ -258,12 +260,12 @@ def test_the_address_is_known_while_the_server_runs_and_gone_afterwards(embedded
         client.ping()
 
 
-def test_two_folders_have_two_passwords(tmp_path: Path) -> None:
+def test_two_data_folders_have_different_passwords(tmp_path: Path) -> None:
     urls = {prepare_server(Settings(tmp_path / name, ())).url for name in ("a", "b")}
     assert len({url.split("@")[0] for url in urls}) == 2
 
 
-def test_a_silent_address_is_named_without_its_password() -> None:
+def test_an_unreachable_address_is_named_without_its_password() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -272,7 +274,7 @@ def test_a_silent_address_is_named_without_its_password() -> None:
     assert "geheim" not in str(refused.value)
 
 
-def test_a_wrong_password_and_a_wrong_url_are_told_apart(valkey_url: str) -> None:
+def test_a_wrong_password_and_a_wrong_url_give_different_errors(valkey_url: str) -> None:
     place = valkey_url.split("@")[1]
     with pytest.raises(QueueUnavailable, match="refuses the password"):
         ping(f"unix://:geheim@{place}")
@@ -280,7 +282,7 @@ def test_a_wrong_password_and_a_wrong_url_are_told_apart(valkey_url: str) -> Non
         ping(f"http://{place}")
 
 
-def test_a_server_that_cannot_start_says_so_at_once(embedded: Settings) -> None:
+def test_a_server_that_cannot_start_raises_an_error_at_once(embedded: Settings) -> None:
     server = prepare_server(embedded)
     configuration = Path(server.command[1])
     configuration.write_text(configuration.read_text() + "no-such-option yes\n")
@@ -289,7 +291,7 @@ def test_a_server_that_cannot_start_says_so_at_once(embedded: Settings) -> None:
         wait_until_answering(server.url, process)
 
 
-def test_settings_prefer_the_server_of_the_user(embedded: Settings) -> None:
+def test_settings_prefer_a_given_server_to_the_embedded_one(embedded: Settings) -> None:
     with running_server(embedded) as url:
         theirs = replace(embedded, given_redis_url="redis://elsewhere:6379/0")
         assert theirs.redis_url != url
@@ -299,7 +301,7 @@ def test_settings_prefer_the_server_of_the_user(embedded: Settings) -> None:
 # -- a server that comes back elsewhere -----------------------------------------------------------------------------
 
 
-def test_whoever_lost_the_server_finds_it_at_another_place(tmp_path: Path) -> None:
+def test_a_client_finds_the_server_at_its_new_address(tmp_path: Path) -> None:
     by_socket = Settings(tmp_path, ())
     with running_server(by_socket):
         client = connect(by_socket, patient=True)
@@ -315,7 +317,7 @@ def test_whoever_lost_the_server_finds_it_at_another_place(tmp_path: Path) -> No
             assert address[:60] in str(client.client_list()), "Redis 7.0 shows no more of a path"
 
 
-def test_a_worker_goes_on_where_the_server_comes_back(tmp_path: Path) -> None:
+def test_a_worker_reconnects_when_the_server_has_a_new_address(tmp_path: Path) -> None:
     places = [Settings(tmp_path, (), embedded_port=free_port()) for _ in range(2)]
     environment = {**os.environ, "DATA_DIR": str(tmp_path)}
     with running_server(places[0]):
@@ -336,7 +338,7 @@ def test_a_worker_goes_on_where_the_server_comes_back(tmp_path: Path) -> None:
         end(process)
 
 
-def test_a_client_tells_no_password_where_no_address_is_left(tmp_path: Path) -> None:
+def test_a_client_sends_no_password_when_the_server_is_not_running(tmp_path: Path) -> None:
     settings = Settings(tmp_path, (), embedded_port=free_port())
     with running_server(settings):
         client = connect(settings)
@@ -350,7 +352,7 @@ def test_a_client_tells_no_password_where_no_address_is_left(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("scheme", ["redis", "unix"])
-def test_a_client_tells_no_password_to_another_account_s_server(shared_place: Path, scheme: str) -> None:
+def test_a_client_sends_no_password_to_a_server_of_another_account(shared_place: Path, scheme: str) -> None:
     shared_place.chmod(0o777)
     port, path = free_port(), shared_place / "v.sock"
     url = f"redis://:hush@127.0.0.1:{port}/0" if scheme == "redis" else f"unix://:hush@{path}"
@@ -378,7 +380,7 @@ def test_a_client_tells_no_password_to_another_account_s_server(shared_place: Pa
     assert heard.read_bytes() == b""
 
 
-def test_a_server_s_address_is_forgotten_when_it_dies(tmp_path: Path) -> None:
+def test_the_address_of_a_dead_server_is_removed(tmp_path: Path) -> None:
     settings = Settings(tmp_path, ())
     child = Child(server_program(settings)[0], settings.logs)
     supervisor.start(child, folder=ROOT)

@@ -15,7 +15,7 @@ from core.errors import SpecError
 from core.settings import Settings, Variables, described, variables
 
 
-def test_every_variable_has_a_help_and_a_default_that_can_be_read() -> None:
+def test_every_variable_has_a_help_text_and_a_valid_default() -> None:
     names = [name for name, _, _ in described()]
     assert "DATA_DIR" in names
     assert all(text.endswith(".") for _, _, text in described())
@@ -31,9 +31,7 @@ def test_the_documentation_lists_each_variable_as_it_is_declared() -> None:
         assert f"| `{name}` | {shown} | {text} |" in lines
 
 
-def test_the_environment_goes_before_the_file_in_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_overrides_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("TRAIN_WORKERS=3\nWORKER_NICENESS=7\nDATA_DIR=elsewhere\nIMAGES_DIR=/images\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(settings_module._Environment.model_config, "env_file", ".env")
@@ -55,14 +53,14 @@ def test_the_environment_goes_before_the_file_in_the_working_folder(
         ("LOG_FORMAT", "xml", "expected text or json, got xml"),
     ],
 )
-def test_a_value_out_of_bounds_is_one_line_with_name_expectation_and_value(
+def test_a_value_out_of_bounds_raises_an_error_with_name_expectation_and_value(
     name: str, value: str, sentence: str
 ) -> None:
     with pytest.raises(SpecError, match=f"^{name}: {re.escape(sentence)}$"):
         variables({name: value})
 
 
-def test_no_secret_is_shown() -> None:
+def test_settings_never_show_a_secret() -> None:
     secrets = dict.fromkeys(("DASHBOARD_PASSWORD", "METRICS_TOKEN", "WEBHOOK_SECRET"), "top-secret-value")
     given = variables(
         secrets | {"REDIS_URL": "redis://:top-secret-value@h", "WEBHOOK_URL": "https://h/top-secret-value"}
@@ -72,7 +70,7 @@ def test_no_secret_is_shown() -> None:
     assert "top-secret-value" not in repr(Settings.from_environment({"REDIS_URL": "redis://:top-secret-value@h"}))
 
 
-def test_a_secret_of_the_file_reaches_no_log(tmp_path: Path) -> None:
+def test_a_secret_from_the_env_file_is_masked_in_logs(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("METRICS_TOKEN=top-secret-value\n")
     code = (
         "import logging; from core.settings import Settings; from jobs import logs\n"

@@ -38,7 +38,7 @@ def read(file: Path, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_every_table_is_there_as_parquet_and_as_a_view(own: Settings, tmp_path: Path) -> None:
+def test_a_snapshot_has_every_table_as_parquet_and_as_a_view(own: Settings, tmp_path: Path) -> None:
     about = take_snapshot(own, tmp_path / "s")
     rows = store_check.read_in_full(Store(own.database))
     assert about.rows == rows
@@ -52,7 +52,7 @@ def test_every_table_is_there_as_parquet_and_as_a_view(own: Settings, tmp_path: 
     assert json.loads((tmp_path / "s" / "snapshot.json").read_text())["rows"] == rows
 
 
-def test_the_views_follow_their_folder_and_never_read_anothers_files(own: Settings, tmp_path: Path) -> None:
+def test_the_views_read_the_files_of_their_own_folder_after_a_move(own: Settings, tmp_path: Path) -> None:
     count = "SELECT count(*) FROM runs"
     take_snapshot(own, tmp_path / "a" / "it's [1]")
     moved = (tmp_path / "a" / "it's [1]").rename(tmp_path / "moved [2]")
@@ -74,7 +74,7 @@ def test_the_views_follow_their_folder_and_never_read_anothers_files(own: Settin
             connection.execute("SELECT count(*) FROM b.runs")
 
 
-def test_a_snapshot_is_taken_while_another_one_is_read_and_the_store_written(own: Settings, tmp_path: Path) -> None:
+def test_a_snapshot_can_be_replaced_while_it_is_read(own: Settings, tmp_path: Path) -> None:
     take_snapshot(own, tmp_path / "s")
     with duckdb.connect(tmp_path / "s" / "dermslim.duckdb", read_only=True) as notebook:
         held = notebook.execute("SELECT count(*) FROM runs")
@@ -85,7 +85,7 @@ def test_a_snapshot_is_taken_while_another_one_is_read_and_the_store_written(own
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "s"]
 
 
-def test_what_is_no_snapshot_is_not_replaced(own: Settings, tmp_path: Path) -> None:
+def test_only_a_snapshot_can_be_replaced_by_a_snapshot(own: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notebook.ipynb").write_text("{}")
@@ -110,7 +110,7 @@ def test_a_snapshot_follows_the_umask(own: Settings, tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()} == {0o640}
 
 
-def test_a_damaged_store_gives_no_snapshot(own: Settings, tmp_path: Path) -> None:
+def test_no_snapshot_is_taken_of_a_damaged_store(own: Settings, tmp_path: Path) -> None:
     data = own.database.read_bytes()
     own.database.write_bytes(data[:-1_000_000])
     with pytest.raises(StoreDamaged, match=rf"every row of {own.database} to be readable; table "):

@@ -65,7 +65,7 @@ def test_a_stored_study_is_read_and_written_as_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("stored", STORED["older"], ids=lambda stored: json.dumps(stored["values"])[:60])
-def test_an_older_spec_without_newer_settings_has_their_defaults_and_the_same_hash(stored: dict[str, Any]) -> None:
+def test_an_older_spec_gets_defaults_for_newer_settings_and_the_same_hash(stored: dict[str, Any]) -> None:
     assert spec_hash(spec_from_dict(with_layers(stored["values"])), "f" * 8) == stored["hash"]
 
 
@@ -86,26 +86,26 @@ def test_an_older_spec_without_newer_settings_has_their_defaults_and_the_same_ha
         ({"targets": 3}, "Expected targets to be the settings train, validation, test, got 3."),
     ],
 )
-def test_a_wrong_setting_is_refused_with_what_was_expected_and_what_came(values: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_setting_is_refused_with_expected_and_given_value(values: dict[str, Any], sentence: str) -> None:
     given = {"kind": "prune-train", "dataset": "d", "network": network_to_dict(NETWORKS["lenet5"]), **values}
     with pytest.raises(SpecError) as refused:
         spec_from_dict(given)
     assert str(refused.value) == sentence
 
 
-def test_a_number_stays_as_it_was_typed() -> None:
+def test_a_number_keeps_its_type_as_typed() -> None:
     assert repr(TrainingProtocol(rotation=10).to_dict()["rotation"]) == "10"
     assert repr(TrainingProtocol(rotation=10.0).to_dict()["rotation"]) == "10.0"
     assert TrainingProtocol(rotation=10) == TrainingProtocol(rotation=10.0)
 
 
-def test_specs_are_values() -> None:
+def test_specs_are_immutable_and_hashable() -> None:
     with pytest.raises(ValueError, match="frozen"):
         TrainingProtocol().epochs = 3  # type: ignore[misc]
     assert len({TrainingProtocol(), TrainingProtocol(epochs=75), TrainingProtocol(epochs=3)}) == 2
 
 
-def test_the_key_of_the_settings_tells_what_their_text_tells() -> None:
+def test_the_settings_key_contains_what_the_settings_text_describes() -> None:
     spec = PruneTrainSpec(dataset="d", network=NETWORKS["lenet5"])
     assert dict(spec.settings_key) == {
         "training.height": 200, "training.width": 100, "training.epochs": 75, "training.batch_size": 32,
@@ -122,7 +122,7 @@ def test_the_key_of_the_settings_tells_what_their_text_tells() -> None:
         assert spec.replace(**unseen).settings_key == spec.settings_key
 
 
-def test_the_articles_baseline_is_no_setting_of_its_own() -> None:
+def test_the_articles_baseline_does_not_count_as_a_changed_setting() -> None:
     for name in ("lenet5", "alexnet"):
         spec = TrainSpec(dataset="d", network=NETWORKS[name])
         assert "baseline" not in dict(spec.settings_key)
@@ -266,7 +266,7 @@ EVERY_FIELD = [(model, field.path) for model in MODELS for field in fields_of(mo
 @pytest.mark.parametrize(("model", "path"), EVERY_FIELD, ids=[f"{each[0].__name__}-{each[1]}" for each in EVERY_FIELD])
 @given(data=st.data())
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_field_goes_through_json_and_command_line(
+def test_every_field_can_be_passed_by_json_and_command_line(
     model: type[Spec], path: str, store: Store, data: st.DataObject
 ) -> None:
     spec = data.draw(with_one(model, path))
@@ -278,7 +278,7 @@ def test_every_field_goes_through_json_and_command_line(
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 @given(data=st.data())
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-def test_specs_of_any_values_go_through_queue_store_and_command_line(
+def test_any_spec_can_be_passed_by_queue_store_and_command_line(
     model: type[Spec], store: Store, data: st.DataObject
 ) -> None:
     spec = data.draw(whole(model))

@@ -76,7 +76,7 @@ def sets(split: Split) -> list[set[int]]:
 
 @unhurried
 @given(record_sets(), small_targets, st.integers(0, 99))
-def test_no_lesion_stands_in_two_splits(records: list[DatasetImage], targets: Targets, seed: int) -> None:
+def test_no_lesion_is_in_two_splits(records: list[DatasetImage], targets: Targets, seed: int) -> None:
     split = split_records(records, targets, seed=seed)
     for lesion in lesions_by_plain_loops(records):
         assert sum(not lesion.isdisjoint(images) for images in sets(split)) <= 1
@@ -85,7 +85,7 @@ def test_no_lesion_stands_in_two_splits(records: list[DatasetImage], targets: Ta
 
 @unhurried
 @given(record_sets(), small_targets, st.integers(0, 99), st.booleans())
-def test_every_record_is_in_at_most_one_split_and_has_a_class(
+def test_every_image_is_in_at_most_one_split_and_has_a_class(
     records: list[DatasetImage], targets: Targets, seed: int, leaky: bool
 ) -> None:
     split = split_records(records, targets, seed=seed, leaky_split=leaky)
@@ -106,7 +106,7 @@ def test_quotas_are_never_exceeded(records: list[DatasetImage], targets: Targets
 
 @unhurried
 @given(record_sets(), small_targets, st.integers(0, 99), st.randoms(use_true_random=False))
-def test_the_split_follows_from_seed_and_ids_whatever_the_order(records, targets, seed, random) -> None:
+def test_the_split_depends_on_seed_and_ids_and_not_on_the_order(records, targets, seed, random) -> None:
     split = split_records(records, targets, seed=seed)
     assert split == split_records(records, targets, seed=seed)
     shuffled = list(records)
@@ -119,7 +119,7 @@ def test_the_split_follows_from_seed_and_ids_whatever_the_order(records, targets
 
 @unhurried
 @given(record_sets(), small_targets, st.integers(0, 99))
-def test_oversampling_evens_the_classes_out_and_takes_from_training_only(records, targets, seed) -> None:
+def test_oversampling_balances_the_classes_with_training_images_only(records, targets, seed) -> None:
     split = split_records(records, targets, seed=seed)
     assert set(split.oversampled) == set(split.train)
     originals = [index for index, copy in zip(split.oversampled, split.augmented, strict=True) if not copy]
@@ -134,9 +134,7 @@ def test_oversampling_evens_the_classes_out_and_takes_from_training_only(records
 
 @unhurried
 @given(st.integers(1, 200), st.integers(0, 20))
-def test_a_small_class_of_single_images_is_divided_in_the_quotas_proportions_and_used_up(
-    images: int, seed: int
-) -> None:
+def test_a_small_class_is_divided_in_proportion_to_the_quotas_and_used_completely(images: int, seed: int) -> None:
     records = of_class("melanoma", 476) + of_class("nevus", images)
     split = split_records(
         records, Targets(train=660, validation=220, test=72), seed=seed
@@ -148,7 +146,7 @@ def test_a_small_class_of_single_images_is_divided_in_the_quotas_proportions_and
     assert [len(images_of) - count for images_of, count in zip(sets(split), counts, strict=True)] == [330, 110, 36]
 
 
-def test_a_class_whose_lesions_are_larger_than_some_shares_is_still_used_up() -> None:
+def test_a_class_with_lesions_larger_than_some_shares_is_used_completely() -> None:
     records = of_class("melanoma", 100) + of_class("nevus", 12, per_lesion=6)
     split = split_records(records, Targets(train=60, validation=20, test=10))  # shares of nevus: 8, 3, 1
     nevi = [[index for index in images if records[index].label == "nevus"] for images in sets(split)]
@@ -156,7 +154,7 @@ def test_a_class_whose_lesions_are_larger_than_some_shares_is_still_used_up() ->
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_small_classs_large_lesions_find_their_place_before_small_ones_take_it(seed: int) -> None:
+def test_large_lesions_of_a_small_class_are_placed_before_small_ones(seed: int) -> None:
     nevi = [record(f"nevus_{i:02}", "nevus", "large" if i < 8 else None) for i in range(12)]
     split = split_records([*nevi, *of_class("melanoma", 45)], Targets(train=60, validation=20, test=10), seed=seed)
     assert [len([index for index in images if index < 12]) for images in sets(split)] == [8, 3, 1]
@@ -170,7 +168,7 @@ def test_another_seed_gives_another_split() -> None:
     )
 
 
-def test_one_image_less_moves_few_others() -> None:
+def test_removing_one_image_moves_few_others() -> None:
     records = of_class("melanoma", 200, per_lesion=2) + of_class("nevus", 200)
     targets = Targets(train=120, validation=40, test=20)
     whole, without = split_records(records, targets), split_records(records[1:], targets)
@@ -181,7 +179,7 @@ def test_one_image_less_moves_few_others() -> None:
     assert moved <= 8
 
 
-def test_files_of_the_same_bytes_and_chains_of_lesions_count_as_one_lesion() -> None:
+def test_identical_files_and_linked_lesions_count_as_one_lesion() -> None:
     chain = [
         record("a", "melanoma", "L1"),
         record("b", "melanoma", "L1", "same"),
@@ -195,14 +193,14 @@ def test_files_of_the_same_bytes_and_chains_of_lesions_count_as_one_lesion() -> 
         assert sum(bool(images & {0, 1, 2, 4}) for images in sets(split)) <= 1
 
 
-def test_unreadable_and_unlabelled_images_stay_out() -> None:
+def test_unreadable_and_unlabelled_images_are_left_out() -> None:
     records = [*of_class("melanoma", 10), *of_class("nevus", 10), record("x", None), record("y", "rash")]
     split = split_records(records, Targets(train=100, validation=50, test=20), unreadable=(0, 15))
     assert set().union(*sets(split)) == set(range(20)) - {0, 15}
     assert split.classes == ("melanoma", "nevus")
 
 
-def test_impossible_settings_are_refused_with_a_sentence() -> None:
+def test_impossible_split_settings_are_refused_with_the_reason() -> None:
     with pytest.raises(SpecError, match=r"at least two classes.*got nevus"):
         split_records(of_class("nevus", 9))
     with pytest.raises(SpecError, match="at least 2 images, one for each class"):
@@ -213,7 +211,7 @@ def test_impossible_settings_are_refused_with_a_sentence() -> None:
         split_records(of_class("nevus", 9) + of_class("melanoma", 9), seed=-1)
 
 
-def test_a_leaky_split_is_random_by_image_and_labelled_so() -> None:
+def test_a_leaky_split_is_random_by_image_and_labelled_as_leaky() -> None:
     records = of_class("melanoma", 200, per_lesion=4) + of_class("nevus", 200, per_lesion=4)
     targets = Targets(train=120, validation=60, test=40)
     leaky = split_records(records, targets, leaky_split=True)
@@ -229,7 +227,7 @@ def test_a_leaky_split_is_random_by_image_and_labelled_so() -> None:
     assert found.sentence.startswith(f"{found.test_shared} of 40 test images and")
 
 
-def test_the_table_counts_lesions_images_and_repeats() -> None:
+def test_the_split_table_counts_lesions_images_and_repeats() -> None:
     records = of_class("melanoma", 100, per_lesion=2) + of_class("negative", 10)
     table = reached(records, split_records(records, Targets(train=60, validation=20, test=10))).set_index(
         ["label", "split"]
@@ -240,7 +238,7 @@ def test_the_table_counts_lesions_images_and_repeats() -> None:
     assert table.loc[("negative", "validation")].tolist() == [10, 2, 2, 2]
 
 
-def test_an_epochs_order_follows_from_seed_and_epoch_and_holds_every_image() -> None:
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_and_contains_every_image() -> None:
     split = split_records(of_class("melanoma", 40) + of_class("nevus", 9), Targets(train=20, validation=10, test=6))
     indices, augmented = epoch_indices(split, 7, 3)
     again, _ = epoch_indices(split, 7, 3)
@@ -264,7 +262,7 @@ def ham10000(real_data: Path) -> list[DatasetImage]:
 
 
 @pytest.mark.real_data
-def test_the_whole_of_ham10000_meets_the_articles_quotas_quickly_and_would_leak_at_random(real_data: Path) -> None:
+def test_all_of_ham10000_meets_the_articles_quotas_and_would_leak_at_random(real_data: Path) -> None:
     records = ham10000(real_data)
     started = time.process_time()
     split = split_records(records)
@@ -309,7 +307,7 @@ def test_a_leaky_split_of_too_few_images_is_refused_too() -> None:
         require_sets(records, split_records(records, leaky_split=True))
 
 
-def test_a_set_without_test_images_is_said_and_can_be_trained() -> None:
+def test_an_empty_test_set_is_reported_and_training_is_possible() -> None:
     records = of_lesions(*[("melanoma", 2), ("nevus", 2)] * 6)
     split = split_records(records)
     assert (len(split.train) > 0, len(split.validation) > 0, split.test) == (True, True, ())
@@ -317,7 +315,7 @@ def test_a_set_without_test_images_is_said_and_can_be_trained() -> None:
     assert missing_classes(records, split) == ["No image is left for test: its figures are undefined."]
 
 
-def test_a_class_that_a_set_lacks_is_named() -> None:
+def test_a_class_missing_in_a_set_is_named() -> None:
     records = of_lesions(*[("melanoma", 1)] * 20, ("nevus", 9))
     split = split_records(records)
     holders = {name for name in SPLITS for index in getattr(split, name) if records[index].label == "nevus"}
@@ -331,7 +329,7 @@ def test_a_class_that_a_set_lacks_is_named() -> None:
             require_sets(records, split)
 
 
-def test_a_seed_has_32_bits() -> None:
+def test_a_split_seed_of_more_than_32_bits_is_refused() -> None:
     records = of_lesions(*[("melanoma", 1), ("nevus", 1)] * 9)
     split_records(records, seed=2**32 - 1)
     with pytest.raises(SpecError, match="to 4294967295"):

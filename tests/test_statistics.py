@@ -61,7 +61,7 @@ def test_every_variant_and_metric_has_one_row_equal_to_numpy():
         assert (row.count, row.undefined) == (30, 0)
 
 
-def test_an_undefined_value_is_counted_and_enters_no_figure():
+def test_undefined_values_are_counted_and_left_out_of_the_statistics():
     measurements = rows([1.0, 2.0, 6.0])
     measurements["hu_correlation"] = pd.Series([0.5, None, 0.7], dtype=object)
     row = figure(summarise(measurements), "k=100", "hu_correlation")
@@ -69,26 +69,26 @@ def test_an_undefined_value_is_counted_and_enters_no_figure():
     assert (row["count"], row["undefined"]) == (2, 1)
 
 
-def test_an_infinite_value_does_not_poison_the_mean():
+def test_infinite_values_count_as_undefined():
     row = figure(summarise(rows([1.0, 2.0, 6.0], psnr=[40.0, np.inf, 42.0])), "k=100", "psnr")
     assert row["mean"] == pytest.approx(41.0)
     assert (row["count"], row["undefined"]) == (2, 1)
 
 
-def test_a_row_with_a_reason_is_neither_defined_nor_undefined():
+def test_an_unmeasured_row_counts_neither_as_defined_nor_as_undefined():
     measurements = rows([1.0, 2.0, np.nan])
     measurements.loc[2, "reason"] = "k must lie between 1 and the rank, 90. Received: 100"
     row = figure(summarise(measurements), "k=100", "mse")
     assert (row["mean"], row["count"], row["undefined"]) == (pytest.approx(1.5), 2, 0)
 
 
-def test_a_metric_defined_nowhere_keeps_its_row_without_figures():
+def test_a_metric_that_is_undefined_everywhere_keeps_its_row():
     row = figure(summarise(rows([1.0, 2.0], psnr=None)), "k=100", "psnr")
     assert row[["mean", "std", "median", "p05", "p95"]].isna().all()
     assert (row["count"], row["undefined"]) == (0, 2)
 
 
-def test_one_image_has_a_mean_and_no_deviation():
+def test_one_image_has_a_mean_and_no_standard_deviation():
     row = figure(summarise(rows([4.0])), "k=100", "mse")
     assert row["mean"] == row["median"] == row["p05"] == row["p95"] == 4.0
     assert np.isnan(row["std"])
@@ -103,7 +103,7 @@ def test_a_variant_measured_on_no_image_keeps_its_rows():
     assert row[["source_bytes", "ratio", "saved_percent"]].isna().all()
 
 
-def test_no_measurements_give_empty_tables_with_their_columns():
+def test_without_measurements_the_tables_are_empty_and_keep_their_columns():
     measurements = rows([])
     assert summarise(measurements).empty
     assert list(storage(measurements)["variant"]) == []
@@ -111,7 +111,7 @@ def test_no_measurements_give_empty_tables_with_their_columns():
     assert "undefined" in summarise(measurements)
 
 
-def test_storage_sums_the_four_sizes_and_divides_the_sums():
+def test_storage_ratios_divide_the_summed_sizes():
     measurements = sweep()
     table = storage(measurements).set_index("variant")
     assert list(table.index) == ["k=100", "k=200", "k=300"]
@@ -135,14 +135,14 @@ def test_storage_counts_identical_and_unmeasured_images():
     assert row["source_bytes"] == 1000 + 1010 + 1020
 
 
-def test_a_sum_with_a_missing_size_is_null_and_not_too_small():
+def test_a_sum_with_a_missing_size_is_null():
     row = storage(rows([1.0, 2.0], control_bytes=[250.0, None])).iloc[0]
     assert row["stored_bytes"] == 401
     assert row[["control_bytes", "control_ratio", "svd_gain"]].isna().all()
     assert row["ratio"] == pytest.approx(2010 / 401)
 
 
-def test_settings_that_differ_between_images_are_null_and_a_missing_size_differs_from_nothing():
+def test_a_column_that_differs_between_images_is_null_and_missing_values_are_ignored():
     row = storage(rows([1.0, 2.0, np.nan], height=[450, 300, 450], width=[600, 600, None])).iloc[0]
     assert pd.isna(row["height"])
     assert row["width"] == 600
@@ -158,14 +158,14 @@ def test_rivals_keep_their_codec_and_quality():
     assert table["k"].isna().all()
 
 
-def test_the_order_of_the_rows_changes_nothing():
+def test_the_order_of_the_rows_does_not_change_the_tables():
     measurements = sweep()
     shuffled = measurements.sample(frac=1, random_state=5)
     pd.testing.assert_frame_equal(summarise(measurements), summarise(shuffled))
     pd.testing.assert_frame_equal(storage(measurements), storage(shuffled))
 
 
-def test_a_metric_that_nothing_defines_is_a_column_of_the_means_all_the_same() -> None:
+def test_the_table_of_means_keeps_a_column_without_values() -> None:
     rows = pd.DataFrame({"variant": ["k=20", "k=3"], "metric": "ssim", "mean": [0.5, 0.25]})
     rows = pd.concat([rows, rows.assign(metric="psnr", mean=float("nan"))])
     table = mean_table(rows, ("psnr", "ssim", "haralick_distance"))

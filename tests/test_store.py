@@ -87,14 +87,14 @@ def test_the_measurements_table_has_the_columns_that_measuring_gives(store: Stor
     assert tuple(store.measurements("none").columns) == ("run_id", *MEASUREMENT_COLUMNS)
 
 
-def test_a_data_set_comes_back_as_it_was_registered(store: Store) -> None:
+def test_a_registered_data_set_can_be_read_back(store: Store) -> None:
     store.record_dataset(dataset(), NOW)
     assert store.dataset("moles") == dataset()
     row = store.datasets().iloc[0]
     assert (row["images"], row["left_out"], row["bytes"]) == (2, 1, 300)
 
 
-def test_registering_again_replaces_the_former_registration(store: Store) -> None:
+def test_registering_again_replaces_the_earlier_registration(store: Store) -> None:
     store.record_dataset(dataset(), NOW)
     smaller = replace(dataset(), records=dataset().records[:1], left_out=())
     store.record_dataset(smaller, NOW)
@@ -102,7 +102,7 @@ def test_registering_again_replaces_the_former_registration(store: Store) -> Non
     assert len(store.datasets()) == 1
 
 
-def test_a_removed_data_set_is_gone_and_its_runs_stay(store: Store) -> None:
+def test_removing_a_data_set_keeps_its_runs(store: Store) -> None:
     store.record_dataset(dataset(), NOW)
     store.record_run(RUN)
     store.remove_dataset("moles")
@@ -125,7 +125,7 @@ def test_results_delivered_twice_are_recorded_once(store: Store) -> None:
     assert (run.done, run.failed, run.total, run.attempt) == (1, 1, 2, 1)
 
 
-def test_a_record_of_an_attempt_that_was_replaced_is_dropped(store: Store) -> None:
+def test_results_of_an_older_attempt_are_dropped(store: Store) -> None:
     store.record_run(RUN)
     store.record_images([Chunk(RUN.id, 1, "svd-1", [result("a"), result("b", status="failed")])])
     store.record_retry(RUN.id, 2)
@@ -137,7 +137,7 @@ def test_a_record_of_an_attempt_that_was_replaced_is_dropped(store: Store) -> No
     assert store.images(RUN.id)["image_id"].tolist() == ["a", "b"]
 
 
-def test_results_of_an_older_claim_on_an_image_are_dropped_and_so_are_those_of_a_finished_run(store: Store) -> None:
+def test_results_of_an_older_claim_or_for_a_finished_run_are_dropped(store: Store) -> None:
     store.record_run(replace(RUN, total=4))
     store.record_images([Chunk(RUN.id, 1, "first", [result("a"), result("b")])])  # of a time without claims
     store.record_images([Chunk(RUN.id, 1, "third", [result("a", psnr=33.0), result("b", psnr=33.0)], claim=8)])
@@ -162,7 +162,7 @@ def test_results_of_an_older_claim_on_an_image_are_dropped_and_so_are_those_of_a
     pd.testing.assert_frame_equal(store.images(RUN.id), images)
 
 
-def test_results_of_an_unknown_run_are_an_error_so_that_they_are_tried_again(store: Store) -> None:
+def test_results_of_an_unknown_run_raise_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="svd-sweep-9"):
         store.record_images([Chunk("svd-sweep-9", 1, "svd-1", [result("a")])])
 
@@ -187,7 +187,7 @@ def test_a_finished_run_keeps_its_statistics_sizes_and_rules(store: Store) -> No
     assert (run.status, run.work_seconds, run.workers, run.seconds) == ("finished", 1.0, "svd-1", 0.0)
 
 
-def test_the_worst_images_are_the_lowest_where_high_is_better_and_the_highest_where_low_is(store: Store) -> None:
+def test_the_worst_images_depend_on_the_direction_of_the_metric(store: Store) -> None:
     store.record_dataset(dataset(), NOW)
     store.record_run(RUN)
     worse = result("b", psnr=20.0)
@@ -199,7 +199,7 @@ def test_the_worst_images_are_the_lowest_where_high_is_better_and_the_highest_wh
         store.worst_images(RUN.id, "mse; DROP TABLE runs", "k=2")
 
 
-def test_a_cancelled_run_is_not_revived_by_a_late_start(store: Store) -> None:
+def test_a_late_start_does_not_change_a_cancelled_run(store: Store) -> None:
     store.record_run(RUN)
     store.record_cancelled(RUN.id, 1, NOW)
     store.record_started(RUN.id, 1, NOW)
@@ -208,9 +208,7 @@ def test_a_cancelled_run_is_not_revived_by_a_late_start(store: Store) -> None:
     assert run.status == "cancelled"
 
 
-def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_store_is_migrated_and_a_newer_one_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.record_run(RUN)
 
     def moods(connection: duckdb.DuckDBPyConnection) -> None:
@@ -228,7 +226,7 @@ def test_an_older_file_is_brought_forwards_and_a_newer_one_refused(
         store.migrate()
 
 
-def test_a_store_records_its_migrations_by_name_and_tells_older_programs_its_version(store: Store) -> None:
+def test_a_store_records_its_migrations_by_name_and_its_version_for_older_programs(store: Store) -> None:
     store.migrate()
     assert store.read("SELECT name FROM migrations")["name"].tolist() == list(MIGRATIONS)
     with duckdb.connect(store.path) as connection:  # as programs of version 3 ask
@@ -237,7 +235,7 @@ def test_a_store_records_its_migrations_by_name_and_tells_older_programs_its_ver
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_an_older_store_gets_the_tables_and_columns_of_a_new_one(tmp_path: Path, version: int) -> None:
+def test_a_migrated_store_has_the_tables_and_columns_of_a_new_one(tmp_path: Path, version: int) -> None:
     older_store(tmp_path / "old.duckdb", version)
     Store(tmp_path / "old.duckdb").migrate()
     Store(tmp_path / "new.duckdb").migrate()
@@ -246,7 +244,7 @@ def test_an_older_store_gets_the_tables_and_columns_of_a_new_one(tmp_path: Path,
     assert old == new
 
 
-def test_a_store_from_before_trainings_gets_their_tables_and_keeps_its_rows(tmp_path: Path) -> None:
+def test_a_store_without_training_tables_gets_them_and_keeps_its_rows(tmp_path: Path) -> None:
     older_store(tmp_path / "old.duckdb", 1)
     with duckdb.connect(tmp_path / "old.duckdb") as connection:
         connection.execute("INSERT INTO dataset_left_out VALUES ('moles', 'a.jpg', 'a reason')")
@@ -260,7 +258,7 @@ def test_a_store_from_before_trainings_gets_their_tables_and_keeps_its_rows(tmp_
     assert len(store.read("SELECT * FROM dataset_left_out")) == 1
 
 
-def test_a_store_from_before_claims_keeps_its_rows_and_takes_records_with_and_without_one(tmp_path: Path) -> None:
+def test_a_store_without_claims_keeps_its_rows_and_accepts_results_with_and_without_claims(tmp_path: Path) -> None:
     older_store(tmp_path / "old.duckdb", 2)
     values = replace(RUN, status=Status.RUNNING, done=1).columns()
     row = {column: value for column, value in values.items() if value is not None and column != "claim"}
@@ -288,7 +286,7 @@ def chunk_text(*results: ImageResult, worker: str, **claim: int) -> bytes:
     return json.dumps({"kind": "chunk", "values": {**values, **claim}}).encode()
 
 
-def test_a_store_that_says_1_and_has_all_of_2_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_store_with_the_wrong_version_number_1_is_recognized_as_version_2(tmp_path: Path) -> None:
     older_store(tmp_path / "misread.duckdb", 2, says=1)
     store = Store(tmp_path / "misread.duckdb")
     assert store.schema_version() == 2
@@ -296,7 +294,7 @@ def test_a_store_that_says_1_and_has_all_of_2_is_used_as_it_is(tmp_path: Path) -
     assert store.studies() == []
 
 
-def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
+def test_a_failed_transaction_writes_nothing(store: Store) -> None:
     store.record_run(RUN)
     broken = replace(result("b"), rows=({**result("b").rows[0], "height": 10**12},))
     with pytest.raises(StoreError, match="DuckDB rejected the statement"):
@@ -305,7 +303,7 @@ def test_a_transaction_that_fails_leaves_nothing_behind(store: Store) -> None:
     assert store.measurements(RUN.id).empty
 
 
-def test_a_process_from_outside_that_holds_the_file_is_waited_for_and_then_named(store: Store) -> None:
+def test_a_store_in_use_by_another_program_raises_store_busy(store: Store) -> None:
     store.record_run(RUN)
     code = f"import duckdb, time; c = duckdb.connect({str(store.path)!r}); print('open', flush=True); time.sleep(30)"
     stranger = Process([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -320,7 +318,7 @@ def test_a_process_from_outside_that_holds_the_file_is_waited_for_and_then_named
     assert len(store.runs()) == 1
 
 
-def test_readers_and_a_writer_at_once_all_get_through(store: Store) -> None:
+def test_concurrent_readers_and_a_writer_all_succeed(store: Store) -> None:
     store.record_run(replace(RUN, total=100))
     code = (
         "import sys, time; from pathlib import Path; from core.store.measurements import Store\n"
@@ -342,7 +340,7 @@ def test_readers_and_a_writer_at_once_all_get_through(store: Store) -> None:
     assert len(store.images(RUN.id)) == 10
 
 
-def test_times_are_kept_to_the_microsecond_and_zone(store: Store) -> None:
+def test_times_keep_microseconds_and_time_zone(store: Store) -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     store.record_run(replace(RUN, submitted_at=at))
     run = store.run(RUN.id)
@@ -358,7 +356,7 @@ def test_frames_have_the_types_that_pages_compute_with(store: Store) -> None:
     assert rows.values.tolist() == [[4, 4.5, 40]]
 
 
-def test_threads_that_read_at_once_are_all_answered_and_shut_in(tmp_path: Path) -> None:
+def test_concurrent_reads_are_answered_and_cannot_read_other_files(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.duckdb")
     store.migrate()
     (tmp_path / "secret.csv").write_text("a\n1\n")

@@ -76,7 +76,7 @@ def damage(path: Path, table: str) -> None:
     path.write_bytes(data)
 
 
-def test_a_store_changed_anywhere_is_damaged_or_reads_as_it_was(whole: Store, tmp_path: Path) -> None:
+def test_a_changed_file_is_reported_as_damaged_or_reads_unchanged(whole: Store, tmp_path: Path) -> None:
     chance, before, found = random.Random(15), content(whole), 0
     size = whole.path.stat().st_size
     for number in range(36):  # three of each kind of change at each kind of place
@@ -102,7 +102,7 @@ def test_a_store_changed_anywhere_is_damaged_or_reads_as_it_was(whole: Store, tm
     assert found >= 12
 
 
-def test_the_tables_that_cannot_be_read_are_named_and_the_others_are_read(whole: Store, tmp_path: Path) -> None:
+def test_unreadable_tables_are_named_and_the_others_can_be_read(whole: Store, tmp_path: Path) -> None:
     copy = StoreFile(tmp_path / "damaged.duckdb")
     shutil.copyfile(whole.path, copy.path)
     damage(copy.path, "measurements")
@@ -111,14 +111,14 @@ def test_the_tables_that_cannot_be_read_are_named_and_the_others_are_read(whole:
     assert len(Store(copy.path).runs()) == 2, "what is whole can still be read"
 
 
-def test_a_check_tells_rows_and_leaves_the_file_as_it_is(whole: Store) -> None:
+def test_a_check_counts_rows_and_does_not_change_the_file(whole: Store) -> None:
     before = whole.path.read_bytes()
     rows = store_check.checked(whole.path)
     assert (rows["runs"], rows["epochs"], rows["dataset_left_out"]) == (2, 3, 1)
     assert whole.path.read_bytes() == before
 
 
-def test_a_reader_that_dies_of_the_file_is_said_in_a_sentence(
+def test_a_reader_that_crashes_on_the_file_is_reported_as_damage(
     whole: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killer = tmp_path / "killer"
@@ -141,7 +141,7 @@ def test_a_store_that_lacks_a_table_or_a_column_is_damaged(whole: Store, tmp_pat
         Store(tmp_path / "0.duckdb").steps([])
 
 
-def test_tables_and_views_of_a_users_own_are_no_damage(whole: Store, tmp_path: Path) -> None:
+def test_additional_tables_and_views_are_not_damage(whole: Store, tmp_path: Path) -> None:
     copy = StoreFile(tmp_path / "own.duckdb")
     shutil.copyfile(whole.path, copy.path)
     with duckdb.connect(copy.path) as connection:
@@ -150,7 +150,7 @@ def test_tables_and_views_of_a_users_own_are_no_damage(whole: Store, tmp_path: P
     assert store_check.read_in_full(copy)['my "own"'] == 1
 
 
-def test_a_damaged_log_is_a_sentence_for_readers_and_the_writer(whole: Store, tmp_path: Path) -> None:
+def test_a_damaged_write_ahead_log_raises_a_readable_error(whole: Store, tmp_path: Path) -> None:
     left = tmp_path / "left"
     left.mkdir()
     shutil.copyfile(whole.path, tmp_path / "store.duckdb")
@@ -170,7 +170,7 @@ def test_a_damaged_log_is_a_sentence_for_readers_and_the_writer(whole: Store, tm
             act()
 
 
-def test_files_that_are_no_database_are_damaged_for_readers_and_the_writer(tmp_path: Path) -> None:
+def test_files_that_are_not_databases_count_as_damaged(tmp_path: Path) -> None:
     for text in (b"", b"this is not a database", bytes(1 << 20), b"\0" * 8 + b"DUCK" + bytes(5000)):
         store = Store(tmp_path / "store.duckdb")
         store.path.write_bytes(text)
@@ -180,7 +180,7 @@ def test_files_that_are_no_database_are_damaged_for_readers_and_the_writer(tmp_p
         assert store.path.read_bytes() == text
 
 
-def test_a_file_that_may_not_be_read_is_unavailable_and_not_damaged(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_unavailable_and_not_damaged(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.duckdb")
     store.path.mkdir()
     with pytest.raises(StoreUnavailable) as raised:
@@ -188,7 +188,7 @@ def test_a_file_that_may_not_be_read_is_unavailable_and_not_damaged(tmp_path: Pa
     assert not isinstance(raised.value, StoreDamaged)
 
 
-def test_a_bad_question_is_no_damage(whole: Store) -> None:
+def test_an_invalid_query_is_not_damage(whole: Store) -> None:
     with pytest.raises(StoreError, match="DuckDB rejected the statement") as raised:
         whole.read("SELECT nothing FROM runs")
     assert not isinstance(raised.value, StoreUnavailable)
@@ -196,7 +196,7 @@ def test_a_bad_question_is_no_damage(whole: Store) -> None:
         connection.execute("SELECT nothing FROM runs")
 
 
-def test_a_disk_without_room_is_no_damage(whole: Store, tmp_path: Path) -> None:
+def test_a_full_disk_is_not_damage(whole: Store, tmp_path: Path) -> None:
     copy = tmp_path / "store.duckdb"
     shutil.copyfile(whole.path, copy)
     # A process may write files of no more than its limit: the same error as a full disk, for this process alone.
@@ -214,7 +214,7 @@ def test_a_disk_without_room_is_no_damage(whole: Store, tmp_path: Path) -> None:
     assert store_check.read_in_full(StoreFile(copy))["runs"] == 2
 
 
-def test_a_large_table_is_read_in_parts_to_its_last_row(
+def test_a_large_table_is_read_in_parts_completely(
     whole: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = StoreFile(tmp_path / "copy.duckdb")

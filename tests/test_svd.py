@@ -47,7 +47,7 @@ def plain_matrices(image: Image, mode: str) -> list[npt.NDArray[np.float64]]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", SIZES)
-def test_reconstructions_equal_those_of_a_plain_svd(size: tuple[int, int], mode: str) -> None:
+def test_reconstructions_equal_those_of_numpys_svd(size: tuple[int, int], mode: str) -> None:
     image = photograph(*size)
     factors, plain = decompose(image, mode), reference.decompose(image, mode)
     ks = sorted({1, min(2, factors.rank), factors.rank // 2 or 1, max(1, factors.rank - 1), factors.rank})
@@ -64,7 +64,7 @@ def test_reconstructions_equal_those_of_a_plain_svd(size: tuple[int, int], mode:
 
 
 @pytest.mark.parametrize("size", [(40, 150), (150, 40), (449, 300)])
-def test_a_k_gives_the_same_pixels_alone_and_in_any_list(size: tuple[int, int]) -> None:
+def test_one_k_gives_the_same_pixels_alone_and_in_any_list(size: tuple[int, int]) -> None:
     factors = decompose(photograph(*size))
     ks = sorted({1, 17, factors.rank // 2, factors.rank - 1, factors.rank})
     for k, received in factors.reconstructions(ks):
@@ -73,7 +73,7 @@ def test_a_k_gives_the_same_pixels_alone_and_in_any_list(size: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_at_the_article_size_at_most_one_pixel_in_a_thousand_differs(seed: int) -> None:
+def test_at_450x600_at_most_one_pixel_in_a_thousand_differs_from_the_reference(seed: int) -> None:
     image = photograph(450, 600, seed)
     plain = reference.decompose(image)
     for k, received in decompose(image).reconstructions((1, 20, 100, 350, 449, 450)):
@@ -83,7 +83,7 @@ def test_at_the_article_size_at_most_one_pixel_in_a_thousand_differs(seed: int) 
 
 
 @pytest.mark.real_data
-def test_on_a_real_original_at_most_one_pixel_in_a_thousand_differs(real_data: Path) -> None:
+def test_on_a_real_original_at_most_one_pixel_in_a_thousand_differs_from_the_reference(real_data: Path) -> None:
     image = decode(min((real_data / "ham10000" / "images").glob("*.jpg")))
     plain = reference.decompose(image)
     for k, received in decompose(image).reconstructions((100, 200, 300, 350, 400, 450)):
@@ -97,14 +97,14 @@ def test_on_a_real_original_at_most_one_pixel_in_a_thousand_differs(real_data: P
     image=arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3))),
     mode=st.sampled_from(MODES),
 )
-def test_the_full_rank_gives_any_image_back(image: Image, mode: str) -> None:
+def test_the_full_rank_reconstructs_any_image_exactly(image: Image, mode: str) -> None:
     factors = decompose(image, mode)
     assert factors.rank == largest_k(*image.shape[:2], mode)
     np.testing.assert_array_equal(factors.reconstruct(factors.rank), image)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_image_of_low_rank_comes_back_whole_from_its_rank_on(mode: str) -> None:
+def test_an_image_of_low_rank_is_reconstructed_exactly_from_its_rank_upwards(mode: str) -> None:
     # outer products of whole numbers: rank 2 in every channel and in the unfolded matrix
     random = np.random.default_rng(3)
     left, right = random.integers(0, 8, (40, 2)), random.integers(0, 8, (2, 55))
@@ -124,7 +124,7 @@ def test_a_constant_image_needs_one_singular_value(level: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(33, 47), (61, 20), (1, 1)])
-def test_singular_values_are_those_of_numpy(size: tuple[int, int], mode: str) -> None:
+def test_singular_values_equal_those_of_numpy(size: tuple[int, int], mode: str) -> None:
     image = photograph(*size)
     expected = [np.linalg.svd(matrix, compute_uv=False) for matrix in plain_matrices(image, mode)]
     factors = decompose(image, mode)
@@ -144,7 +144,7 @@ def test_explained_variance_is_the_mean_share_of_the_matrices(mode: str) -> None
     assert factors.explained_variance(factors.rank) == 1.0
 
 
-def test_explained_variance_leaves_a_black_channel_out_and_is_undefined_when_all_are_black() -> None:
+def test_explained_variance_ignores_black_channels_and_is_undefined_without_others() -> None:
     image = photograph(20, 30)
     image[:, :, 0] = 0
     spectra = [np.linalg.svd(image[:, :, channel].astype(float), compute_uv=False) ** 2 for channel in (1, 2)]
@@ -153,7 +153,7 @@ def test_explained_variance_leaves_a_black_channel_out_and_is_undefined_when_all
     assert decompose(np.zeros((20, 30, 3), np.uint8)).explained_variance(3) is None
 
 
-def test_the_error_of_a_truncation_is_the_energy_cut_off() -> None:
+def test_the_squared_error_of_a_truncation_is_the_energy_left_out() -> None:
     # Eckart–Young: ‖A − A_k‖² = Σ_{i>k} s_i², up to the rounding of the pixels (1/12 each)
     image = np.clip(photograph(90, 120), 40, 215)
     factors = decompose(image)
@@ -163,7 +163,7 @@ def test_the_error_of_a_truncation_is_the_energy_cut_off() -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1, 21, True, 2.0, None])
-def test_a_k_outside_the_rank_is_an_error_that_names_the_rank(k: int) -> None:
+def test_a_k_outside_the_rank_raises_an_error_with_the_rank(k: int) -> None:
     factors = decompose(photograph(20, 30))
     for call in (factors.reconstruct, factors.explained_variance, lambda k: list(factors.reconstructions((1, k)))):
         with pytest.raises(SpecError, match=r"rank, 20.*got k="):
@@ -172,13 +172,13 @@ def test_a_k_outside_the_rank_is_an_error_that_names_the_rank(k: int) -> None:
         factor_bytes(k, 20, 30)
 
 
-def test_ks_come_ascending_and_once_whatever_their_order() -> None:
+def test_reconstructions_are_sorted_by_k_without_duplicates() -> None:
     factors = decompose(photograph(20, 30))
     assert [k for k, _ in factors.reconstructions((7, 3, 20, 7))] == [3, 7, 20]
     assert list(factors.reconstructions(())) == []
 
 
-def test_an_unknown_mode_and_what_is_no_image_are_refused() -> None:
+def test_an_unknown_mode_and_invalid_images_are_refused() -> None:
     with pytest.raises(SpecError, match=r"per_channel, unfolded.*'rows'"):
         decompose(photograph(5, 5), "rows")
     for wrong in (np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)):
@@ -186,7 +186,7 @@ def test_an_unknown_mode_and_what_is_no_image_are_refused() -> None:
             decompose(wrong)
 
 
-def test_factor_sizes_and_break_even_are_the_article_counts() -> None:
+def test_factor_sizes_and_break_even_equal_the_articles() -> None:
     assert factor_bytes(350, 450, 600) == 2 * 3 * 350 * 1051
     assert factor_bytes(350, 450, 600, "unfolded") == 2 * 350 * (450 + 1800 + 1)
     assert break_even_k(450, 600) == pytest.approx(256.9, abs=0.05)

@@ -50,7 +50,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("spec", EVERY_KIND, ids=lambda spec: spec.kind)
-def test_a_spec_survives_the_queue(spec: MeasuringSpec) -> None:
+def test_a_spec_can_be_sent_through_the_queue(spec: MeasuringSpec) -> None:
     assert measuring_spec_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
@@ -73,9 +73,7 @@ def test_a_spec_survives_the_queue(spec: MeasuringSpec) -> None:
         ({"dataset": ""}, "data set"),
     ],
 )
-def test_a_sweep_that_cannot_be_measured_is_refused_with_what_was_expected(
-    values: dict[str, object], message: str
-) -> None:
+def test_an_invalid_sweep_is_refused_with_the_expectation(values: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=re.escape(message)):
         SweepSpec(**{"dataset": "d", **values})  # type: ignore[arg-type]
 
@@ -95,19 +93,19 @@ def test_a_sweep_that_cannot_be_measured_is_refused_with_what_was_expected(
         lambda: measuring_spec_from_dict({"kind": "svd-sweep", "dataset": "d", "metrics": {"speed": 3}}),
     ],
 )
-def test_other_specs_refuse_too(make: object) -> None:
+def test_invalid_specs_of_other_kinds_are_refused(make: object) -> None:
     with pytest.raises(SpecError, match="xpected"):
         make()  # type: ignore[operator]
 
 
-def test_the_hash_follows_what_is_measured_and_not_the_name_of_the_data_set() -> None:
+def test_the_hash_depends_on_the_measurement_and_not_on_the_data_sets_name() -> None:
     spec = SweepSpec(dataset="d", ks=(2, 4))
     assert spec_hash(spec, "f") == spec_hash(spec.replace(dataset="other name", ks=(4, 2), quality=95), "f")
     assert spec_hash(spec, "f") != spec_hash(spec, "g")
     assert spec_hash(spec, "f") != spec_hash(spec.replace(seed=2), "f")
 
 
-def test_sweep_rows_equal_the_plain_loop(dataset: Dataset) -> None:
+def test_sweep_rows_equal_those_of_a_plain_loop(dataset: Dataset) -> None:
     record = dataset.records[0]
     spec = SweepSpec(dataset="d", ks=(2, 9, 30), quality=90)
     result = measure(record, dataset.root, spec)
@@ -131,7 +129,7 @@ def test_sweep_rows_equal_the_plain_loop(dataset: Dataset) -> None:
         assert (row["control_bytes"], row["factor_bytes"]) == (len(control), 2 * 3 * k * (48 + 64 + 1))
 
 
-def test_rivals_compare_the_original_through_each_codec(dataset: Dataset) -> None:
+def test_rivals_compare_the_original_with_each_codecs_output(dataset: Dataset) -> None:
     spec = RivalsSpec(dataset="d", rivals=(("jpeg", 50), ("png", None), ("webp", 80), ("avif", 60)))
     rows = measure(dataset.records[0], dataset.root, spec).rows
     assert [row["variant"] for row in rows] == ["jpeg 50", "png", "webp 80", "avif 60"]
@@ -143,7 +141,7 @@ def test_rivals_compare_the_original_through_each_codec(dataset: Dataset) -> Non
     assert all(row["control_bytes"] is None and row["k"] is None for row in rows)
 
 
-def test_the_resize_comparison_compares_after_area_interpolation(dataset: Dataset) -> None:
+def test_the_resize_comparison_resizes_by_area_interpolation(dataset: Dataset) -> None:
     spec = ResizeSpec(dataset="d", sizes=((24, 16),), k=5, codec="png")
     row = measure(dataset.records[0], dataset.root, spec).rows[0]
     image = cv2.imread(str(dataset.root / "mole.jpg"))
@@ -160,7 +158,7 @@ def test_the_resize_comparison_compares_after_area_interpolation(dataset: Datase
     assert (row["height"], row["width"]) == (24, 16)
 
 
-def test_a_reconstruction_is_written_whole_under_the_same_name(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_reconstruction_is_written_completely_under_the_same_name(dataset: Dataset, tmp_path: Path) -> None:
     spec = ReconstructSpec(dataset="d", name="e", k=48, codec="png")
     output = tmp_path / "out"
     result = measure(dataset.records[0], dataset.root, spec, output)
@@ -174,7 +172,7 @@ def test_a_reconstruction_is_written_whole_under_the_same_name(dataset: Dataset,
     assert [each.name for each in output.iterdir()] == ["mole.png"]
 
 
-def test_a_file_that_vanished_gives_a_failed_result_with_its_name(dataset: Dataset) -> None:
+def test_a_missing_file_gives_a_failed_result_with_its_name(dataset: Dataset) -> None:
     (dataset.root / "mole.jpg").unlink()
     result = measure(dataset.records[0], dataset.root, SweepSpec(dataset="d", ks=(2,)))
     assert (result.status, result.rows) == ("failed", ())
@@ -182,7 +180,7 @@ def test_a_file_that_vanished_gives_a_failed_result_with_its_name(dataset: Datas
     assert "mole.jpg" in result.reason
 
 
-def test_a_failed_write_leaves_no_part_behind(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_partial_file(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"):
         write_whole(tmp_path / "taken", b"data")
@@ -213,7 +211,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_sentence(dataset: Dataset, d
     ],
     ids=lambda spec: spec.kind,
 )
-def test_an_image_too_large_to_be_decomposed_fails_with_a_sentence_and_others_are_measured(
+def test_an_image_too_large_to_decompose_fails_and_others_are_measured(
     dataset: Dataset, tmp_path: Path, spec: SweepSpec | ResizeSpec | ReconstructSpec
 ) -> None:
     record = dataset.records[0]
