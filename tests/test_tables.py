@@ -47,7 +47,7 @@ def row(table, **keys):
     return rows.iloc[0]
 
 
-def test_seeds_are_averaged_and_stand_beside_the_printed_figure() -> None:
+def test_means_over_seeds_are_shown_with_the_printed_value() -> None:
     table = article_table(5, steps(step(test_accuracy=76.0), step(run_id="run-2", seed=2, test_accuracy=79.0)))
     alexnet = row(table, network="alexnet", version="reconstructed")
     assert alexnet["runs"] == 2
@@ -58,7 +58,7 @@ def test_seeds_are_averaged_and_stand_beside_the_printed_figure() -> None:
     assert alexnet["test_precision_difference"] == pytest.approx(70 - 77.77)
 
 
-def test_one_run_has_no_deviation_and_unmeasured_rows_are_printed_only() -> None:
+def test_one_run_has_no_deviation_and_unmeasured_rows_have_only_printed_values() -> None:
     table = article_table(4, steps(step()))
     assert pd.isna(row(table, network="alexnet", version="reconstructed")["train_accuracy_std"])
     lenet5 = row(table, network="lenet5", version="original")
@@ -68,7 +68,7 @@ def test_one_run_has_no_deviation_and_unmeasured_rows_are_printed_only() -> None
     assert len(table.rows) == 8
 
 
-def test_rows_stand_in_the_articles_order_and_what_it_lacks_after_them() -> None:
+def test_rows_follow_the_articles_order_with_other_rows_at_the_end() -> None:
     table = article_table(
         6,
         steps(
@@ -89,12 +89,12 @@ def test_rows_stand_in_the_articles_order_and_what_it_lacks_after_them() -> None
     assert list(table.rows[["network", "name"]].itertuples(index=False, name=None)) == expected
 
 
-def test_tables_4_and_5_take_the_unpruned_networks_only() -> None:
+def test_tables_4_and_5_use_only_the_unpruned_networks() -> None:
     table = article_table(5, steps(step(), step(step=1, name="R1: 50%", test_accuracy=10.0)))
     assert row(table, network="alexnet", version="reconstructed")["test_accuracy"] == 70
 
 
-def test_the_best_of_a_network_is_marked_where_there_are_several() -> None:
+def test_the_best_row_of_a_network_is_marked_when_there_are_several() -> None:
     table = article_table(
         5, steps(step(version="original", test_accuracy=71.0), step(test_accuracy=71.001), step("lenet5"))
     )
@@ -117,7 +117,7 @@ def test_runs_on_other_data_or_with_other_settings_are_never_averaged() -> None:
     assert (table.rows.query("network == 'alexnet' and name == 'Original'")["runs"] == 1).all()
 
 
-def test_a_step_without_figures_is_left_out() -> None:
+def test_a_step_without_metrics_is_left_out() -> None:
     table = article_table(5, steps(step(**dict.fromkeys(EVERY, None))))
     assert (table.rows["runs"] == 0).all()
     assert table.caption.endswith("Nothing measured yet; printed figures only.")
@@ -132,7 +132,7 @@ def test_an_empty_frame_gives_the_printed_table() -> None:
             assert "alexnet" in write(table)
 
 
-def test_the_caption_says_data_n_seeds_and_settings() -> None:
+def test_the_caption_gives_data_n_seeds_and_settings() -> None:
     two = steps(step(), step(run_id="run-2", seed=7)).assign(images="360 test images", synthetic=True)
     table = article_table(5, two)
     for text in ("ham_reconstructed (reconstructed, synthetic)", "n: 360 test images", "2 runs, 2 seeds (1, 7)",
@@ -140,7 +140,7 @@ def test_the_caption_says_data_n_seeds_and_settings() -> None:
         assert text in table.caption
 
 
-def test_the_csv_reads_back_in_full_precision() -> None:
+def test_the_csv_can_be_read_back_in_full_precision() -> None:
     table = article_table(5, steps(step(test_accuracy=200 / 3), step(version="original")))
     back = pd.read_csv(io.StringIO(to_csv(table)))
     assert list(back.columns) == list(table.rows.columns)
@@ -148,7 +148,7 @@ def test_the_csv_reads_back_in_full_precision() -> None:
     assert both[0]["test_accuracy"] == both[1]["test_accuracy"] == 200 / 3
 
 
-def test_markdown_has_as_many_cells_in_every_line_and_the_best_in_bold() -> None:
+def test_markdown_has_equal_numbers_of_cells_and_the_best_in_bold() -> None:
     table = article_table(5, steps(step(version="original", test_accuracy=80.125), step(run_id="run|2")))
     lines = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {1 + 3 + 3 * 3}
@@ -156,7 +156,7 @@ def test_markdown_has_as_many_cells_in_every_line_and_the_best_in_bold() -> None
     assert "–" in lines[2]
 
 
-def test_latex_has_balanced_braces_escaped_text_and_as_many_cells_in_every_row() -> None:
+def test_latex_has_balanced_braces_escaped_text_and_equal_numbers_of_cells() -> None:
     hostile = step("mine", dataset="100% of a_b & {c}^2\\d#~$", version="original")
     table = article_table(6, steps(step(), step(run_id="r2", seed=2, test_accuracy=73), step(step=1, name="R1: 50%"),
                                    hostile))  # fmt: skip
@@ -181,7 +181,7 @@ def test_escapes_replace_each_character_once() -> None:
     assert markdown_escape("a|b_c\n*d*") == r"a\|b\_c \*d\*"
 
 
-def test_what_is_no_table_and_what_is_no_step_is_refused() -> None:
+def test_unknown_tables_and_invalid_steps_are_refused() -> None:
     with pytest.raises(SpecError, match="expected table 4, 5 or 6, got 7"):
         article_table(7, steps(step()))
     with pytest.raises(SpecError, match=r"got none of \['test_recall'\]"):

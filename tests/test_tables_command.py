@@ -38,7 +38,7 @@ def data_dir(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_DIR", str(folder))
 
 
-def test_a_printed_table_is_the_pages_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_the_command_equals_that_of_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = select(trainings(Store(folder / "dermslim.duckdb")), 5).steps
     for kind, write in (("csv", to_csv), ("markdown", to_markdown), ("latex", to_latex)):
         assert main(["tables", "--number", "5", "--format", kind]) == 0
@@ -47,7 +47,7 @@ def test_a_printed_table_is_the_pages_own(folder: Path, capsys: pytest.CaptureFi
         assert "table5: left out: 1 training on other data: a_demo & 100%." in printed.err
 
 
-def test_files_are_written_for_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_file_for_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables", "--format", "csv", "--output", str(tmp_path / "made")]) == 0
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
         "further.csv", "table4.csv", "table5.csv", "table6.csv",
@@ -58,7 +58,7 @@ def test_files_are_written_for_every_table(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.count("written to") == 4
 
 
-def test_a_data_set_and_single_runs_can_be_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_and_single_runs_can_be_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables", "--number", "5", "--dataset", "a_demo & 100%", "--format", "csv"]) == 0
     demo = pd.read_csv(io.StringIO(capsys.readouterr().out)).query("runs > 0")
     assert demo["test_accuracy"].tolist() == [90]
@@ -67,7 +67,7 @@ def test_a_data_set_and_single_runs_can_be_asked_for(folder: Path, capsys: pytes
     assert pd.read_csv(io.StringIO(capsys.readouterr().out)).query("runs > 0")["run_ids"].tolist() == [run_id]
 
 
-def test_what_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_runs_and_data_sets_give_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, text in (
         (["tables", "--runs", "train-0"], "expected runs with a finished training"),
         (["tables", "--dataset", "nowhere"], "expected a data set with finished trainings (ham,"),
@@ -79,7 +79,9 @@ def test_what_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> 
         assert printed.out == ""
 
 
-def test_the_claims_are_the_pages_own(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_claims_of_the_command_equal_those_of_the_page(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = Store(folder / "dermslim.duckdb")
     trained = trainings(store)
     offered = offers(store, trained)
@@ -98,14 +100,14 @@ def test_the_claims_are_the_pages_own(folder: Path, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == f"23 claims written to {path}\n"
 
 
-def test_help_says_what_is_taken_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_describes_the_default_choice(capsys: pytest.CaptureFixture[str]) -> None:
     for command, words in (("tables", "count once, the newest"), ("claims", "real images come before synthetic")):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert words in capsys.readouterr().out
 
 
-def test_latex_compiles_or_at_least_has_every_environment_closed(
+def test_latex_has_every_environment_closed_and_compiles(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = ",".join(trainings(Store(folder / "dermslim.duckdb"))["run_id"].unique())

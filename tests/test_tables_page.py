@@ -40,7 +40,7 @@ def shown(test: AppTest, number: int) -> pd.DataFrame:
     return frame.set_axis(frame.index.str.replace("\u00a0", " ").str.replace("\\", ""), axis=0)
 
 
-def test_without_trainings_the_printed_tables_stand_there(
+def test_without_trainings_the_printed_tables_are_shown(
     tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = opener(monkeypatch, tmp_path / "data", valkey_url)("tables")
@@ -50,7 +50,7 @@ def test_without_trainings_the_printed_tables_stand_there(
     assert shown(test, 5)["printed"].tolist() == [f"{value:.2f}" for value in printed_table(5)["test_precision"]]
 
 
-def test_measured_printed_and_difference_stand_beside_each_other(open_page: OpenPage) -> None:
+def test_measured_value_printed_value_and_difference_are_shown_side_by_side(open_page: OpenPage) -> None:
     table = shown(open_page("tables"), 5)
     assert table.index[:2].tolist() == ["lenet5 · original", "lenet5 · reconstructed"]
     accuracy = table.columns.get_loc("Accuracy")
@@ -65,7 +65,7 @@ def test_each_row_links_to_its_runs_by_seed(open_page: OpenPage, folder: Path) -
     assert cell == ", ".join(f"[{seed}](run?run={run})" for seed, run in enumerate(runs, 1))
 
 
-def test_the_caption_says_data_n_seeds_and_settings_and_what_is_left_out(open_page: OpenPage) -> None:
+def test_the_caption_gives_data_n_seeds_settings_and_what_is_left_out(open_page: OpenPage) -> None:
     said = text(open_page("tables"))
     for part in (
         "ham (original), smaller (reconstructed)",
@@ -77,13 +77,13 @@ def test_the_caption_says_data_n_seeds_and_settings_and_what_is_left_out(open_pa
         assert part in said
 
 
-def test_synthetic_images_are_called_so(open_page: OpenPage) -> None:
+def test_synthetic_images_are_labelled(open_page: OpenPage) -> None:
     test = open_page("tables", dataset="*demo*_[a](b)")
     assert "*demo*_[a](b) (original, synthetic)" in text(test)
     assert shown(test, 5).loc["lenet5 · original", "Accuracy"] == "90.00"
 
 
-def test_choices_stand_in_the_address(open_page: OpenPage, folder: Path) -> None:
+def test_choices_are_read_from_the_address(open_page: OpenPage, folder: Path) -> None:
     assert shown(open_page("tables", seeds=["2"]), 5).loc["lenet5 · original", "Accuracy"] == "**74.00**"
     assert shown(open_page("tables", studies=["grid-1"]), 5).loc["lenet5 · reconstructed", "Accuracy"] == "–"
     assert shown(open_page("tables", images=["original"]), 5).loc["lenet5 · reconstructed", "Accuracy"] == "–"
@@ -91,7 +91,7 @@ def test_choices_stand_in_the_address(open_page: OpenPage, folder: Path) -> None
     assert shown(open_page("tables", runs=[demo]), 5).loc["lenet5 · original", "Accuracy"] == "90.00"
 
 
-def test_pruning_is_shown_step_by_step_with_its_classes_sizes_and_times_below(open_page: OpenPage) -> None:
+def test_pruning_steps_are_shown_with_class_recalls_sizes_and_times_below(open_page: OpenPage) -> None:
     test = open_page("tables")
     steps = shown(test, 6)
     assert steps.index[:4].tolist() == [f"lenet5 · {name}" for name in ("Original", "R1: 50%", "R1: 33%", "R2: 33%")]
@@ -107,7 +107,7 @@ def test_every_table_can_be_downloaded_in_three_formats(open_page: OpenPage) -> 
     assert labels == ["CSV", "Markdown", "LaTeX"] * 4
 
 
-def test_another_data_set_is_chosen_by_the_reader(open_page: OpenPage) -> None:
+def test_another_data_set_can_be_chosen(open_page: OpenPage) -> None:
     test = open_page("tables")
     test = ran(test.selectbox(key="choice_dataset").set_value("*demo*_[a](b)"))
     assert shown(test, 5).loc["lenet5 · original", "Accuracy"] == "90.00"

@@ -63,11 +63,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[EpochRes
     return list(train(NETWORK, *DATA, SPEC, folder)), folder
 
 
-def test_the_split_of_these_tests_has_repeats_to_augment() -> None:
+def test_the_test_split_has_repeats_to_augment() -> None:
     assert 0 < sum(DATA[3].augmented) < len(DATA[3].oversampled)
 
 
-def test_every_epoch_is_told_with_its_figures(undisturbed) -> None:
+def test_every_epoch_is_reported_with_its_metrics(undisturbed) -> None:
     history, _ = undisturbed
     assert [result.epoch for result in history] == [1, 2, 3, 4]
     for result in history:
@@ -78,7 +78,7 @@ def test_every_epoch_is_told_with_its_figures(undisturbed) -> None:
     assert history[-1].train_loss < history[0].train_loss
 
 
-def test_a_training_stopped_after_two_epochs_resumes_and_ends_as_one_undisturbed(undisturbed, tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_with_the_result_of_an_uninterrupted_one(undisturbed, tmp_path: Path) -> None:
     stopped = train(NETWORK, *DATA, SPEC, tmp_path)
     first = [next(stopped), next(stopped)]
     stopped.close()
@@ -91,7 +91,7 @@ def test_a_training_stopped_after_two_epochs_resumes_and_ends_as_one_undisturbed
     assert same(final(tmp_path), final(undisturbed[1]))
 
 
-def test_a_killed_process_is_taken_up_by_another_to_the_same_end(undisturbed, tmp_path: Path) -> None:
+def test_another_process_finishes_a_killed_training_with_the_same_result(undisturbed, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; sys.path.insert(0, 'tests'); import test_training as t\n"
         "for result in t.train(t.NETWORK, *t.DATA, t.SPEC, pathlib.Path(sys.argv[1])): print(result.epoch, flush=True)"
@@ -111,7 +111,7 @@ def test_another_seed_gives_another_result(undisturbed, tmp_path: Path) -> None:
     assert other.train_loss != undisturbed[0][0].train_loss
 
 
-def test_a_finished_training_is_told_again_and_nothing_is_trained(undisturbed) -> None:
+def test_a_finished_training_is_reported_again_without_training(undisturbed) -> None:
     history, folder = undisturbed
     before = final(folder)
     again = list(train(NETWORK, *DATA, SPEC, folder))
@@ -119,20 +119,20 @@ def test_a_finished_training_is_told_again_and_nothing_is_trained(undisturbed) -
     assert same(before, final(folder))
 
 
-def test_a_folder_of_another_training_is_refused(undisturbed) -> None:
+def test_the_checkpoint_of_another_training_is_refused(undisturbed) -> None:
     _, folder = undisturbed
     with pytest.raises(SpecError, match="another training's checkpoint"):
         next(train(NETWORK, *DATA, SPEC.replace(learning_rate=0.01), folder))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no archive"])
-def test_a_damaged_checkpoint_counts_as_none(damage: bytes, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_ignored(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / training.CHECKPOINT_NAME).write_bytes(damage)
     assert training.history_of(tmp_path) == ()
     assert training.restore(tmp_path, None, "") == []
 
 
-def test_the_kept_weights_are_those_of_the_best_epoch_on_all_three_splits(undisturbed) -> None:
+def test_the_kept_weights_are_those_of_the_best_epoch(undisturbed) -> None:
     history, folder = undisturbed
     best = max(history, key=lambda result: (result.meets_baseline, result.validation_accuracy, -result.epoch))
     assert [path.name for path in folder.glob("kept-*")] == [f"kept-{best.epoch}.npz"]
@@ -156,7 +156,7 @@ def test_a_saved_network_gives_the_same_probabilities(undisturbed, tmp_path: Pat
     assert classify(chances, labels[list(split.validation)]).images == len(split.validation)
 
 
-def test_an_epoch_that_meets_the_baseline_is_kept_before_a_better_one_that_does_not() -> None:
+def test_an_epoch_that_meets_the_baseline_is_preferred_to_a_better_one_that_does_not() -> None:
     plain = EpochResult(1, 1.0, 95.0, 95.0, 95.0, 1.0, 85.0, 85.0, 85.0, 1.0, 1.0, meets_baseline=True)
     better = replace(plain, epoch=2, validation_accuracy=99.0, meets_baseline=False)
     assert training.kept_epoch([plain, better]) == 1
@@ -165,7 +165,7 @@ def test_an_epoch_that_meets_the_baseline_is_kept_before_a_better_one_that_does_
     assert training.kept_epoch([replace(plain, validation_accuracy=None), replace(plain, epoch=2)]) == 2
 
 
-def test_the_baseline_asks_for_all_four_figures_and_counts_a_limit_reached_as_met() -> None:
+def test_the_baseline_needs_all_four_metrics_and_includes_its_limits() -> None:
     labels = np.arange(4).repeat(5)
     chances = np.eye(4, dtype=np.float32)[labels]
     chances[:4] = chances[:4, ::-1]  # 16 of 20 are right: 80 %
@@ -178,7 +178,7 @@ def test_the_baseline_asks_for_all_four_figures_and_counts_a_limit_reached_as_me
     assert not training.judged(1, logs, chances, labels, Baseline(validation_precision=81)).meets_baseline
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_a_hint(tmp_path: Path) -> None:
+def test_a_nan_loss_ends_the_training_with_a_hint(tmp_path: Path) -> None:
     next(train(NETWORK, *DATA, SPEC, tmp_path))
     checkpoint = tmp_path / training.CHECKPOINT_NAME
     with np.load(checkpoint) as file:
@@ -212,21 +212,21 @@ except t.TrainingError as error:
 """
 
 
-def test_a_process_that_really_runs_out_of_memory_says_so_with_a_hint(tmp_path: Path) -> None:
+def test_a_process_that_runs_out_of_memory_gives_a_hint(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STARVED, str(tmp_path)]
     answer = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert answer.returncode == 0, answer.stderr[-2000:]
     assert answer.stdout.startswith("There is too little memory for batches of 24 images of 300×400")
 
 
-def test_too_little_memory_is_told_with_a_hint_and_nothing_else_is_hidden() -> None:
+def test_out_of_memory_errors_get_a_hint_and_other_errors_are_unchanged() -> None:
     with pytest.raises(TrainingError, match="smaller batch"), training.explained(SPEC):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes")
     with pytest.raises(RuntimeError, match="the device is gone"), training.explained(SPEC):
         raise RuntimeError("the device is gone")
 
 
-def test_mixed_precision_trains_with_32_bit_probabilities_and_leaves_the_policy_as_it_was(tmp_path: Path) -> None:
+def test_mixed_precision_gives_32_bit_probabilities_and_restores_the_policy(tmp_path: Path) -> None:
     spec = SPEC.replace(mixed_precision=True, epochs=1)
     (result,) = train(NETWORK, *DATA, spec, tmp_path)
     assert np.isfinite(result.train_loss)
@@ -236,7 +236,7 @@ def test_mixed_precision_trains_with_32_bit_probabilities_and_leaves_the_policy_
     assert model.predict(({"image": DATA[0][:2], "metadata": DATA[1][:2]}), verbose=0).dtype == np.float32
 
 
-def test_an_epochs_batches_are_its_order_and_only_repeats_are_changed() -> None:
+def test_batches_follow_the_order_of_the_epoch_and_only_repeats_are_augmented() -> None:
     pixels, metadata, labels, split = DATA
     order, augmented = epoch_indices(split, SPEC.seed, 2)
     batches = [training_batches(*DATA, SPEC, 2)[number] for number in range(len(training_batches(*DATA, SPEC, 2)))]
@@ -249,14 +249,14 @@ def test_an_epochs_batches_are_its_order_and_only_repeats_are_changed() -> None:
     assert np.array_equal(plain[0][0]["image"], pixels[order[:5]])
 
 
-def test_augmentation_without_any_range_only_flips() -> None:
+def test_augmentation_with_zero_ranges_only_flips() -> None:
     image = DATA[0][0]
     spec = SPEC.replace(rotation=0.0, zoom=0.0, brightness=0.0)
     flips = {image[::down, ::across].tobytes() for down in (1, -1) for across in (1, -1)}
     assert {augment(image, spec, np.random.default_rng(seed)).tobytes() for seed in range(40)} == flips
 
 
-def test_augmentation_brightens_within_its_share() -> None:
+def test_augmentation_changes_brightness_within_its_range() -> None:
     grey = np.full((8, 6, 3), 100, np.uint8)
     levels = [augment(grey, SPEC, np.random.default_rng(seed)) for seed in range(40)]
     assert all(len(np.unique(level)) == 1 and 90 <= level[0, 0, 0] <= 110 for level in levels)
@@ -275,19 +275,19 @@ def test_augmentation_brightens_within_its_share() -> None:
         {"k": 1},
     ],
 )
-def test_a_protocol_that_cannot_be_followed_is_refused(wrong) -> None:
+def test_an_invalid_protocol_is_refused(wrong) -> None:
     with pytest.raises(SpecError, match="Expected"):
         TrainingProtocol.from_dict(wrong)
 
 
-def test_protocols_survive_json_and_the_article_is_the_default() -> None:
+def test_protocols_can_be_stored_as_json_and_default_to_the_article() -> None:
     for spec in PRESETS.values():
         assert TrainingProtocol.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     article = PRESETS["article"]
     assert (article.epochs, article.learning_rate, article.batch_size) == (75, 0.002, 32)
 
 
-def test_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_arrays_that_do_not_match_are_refused(tmp_path: Path) -> None:
     pixels, metadata, labels, split = DATA
     for data, message in (
         ((pixels[:, :-1], metadata, labels, split), "uint8 images"),
@@ -302,7 +302,7 @@ def test_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         evaluate(NETWORK, *DATA, SPEC, tmp_path)
 
 
-def test_training_calls_no_backend() -> None:
+def test_training_imports_no_backend() -> None:
     source = Path(training.__file__).read_text()
     imports = [line for line in source.splitlines() if line.lstrip().startswith(("import ", "from "))]
     assert not any(name in line for line in imports for name in ("tensorflow", "jax", "torch"))

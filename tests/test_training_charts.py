@@ -43,7 +43,7 @@ def points(sizes: list[int], figures: list[float | None]) -> pd.DataFrame:
 # -- the front ---------------------------------------------------------------------------------------------------------
 
 
-def test_no_point_on_the_front_is_beaten_and_each_other_is_beaten_by_one_on_it() -> None:
+def test_the_pareto_front_contains_exactly_the_points_that_no_other_beats() -> None:
     generator = np.random.default_rng(3)
     for _ in range(50):
         steps = points(generator.integers(1, 8, 9).tolist(), generator.integers(50, 58, 9).astype(float).tolist())
@@ -58,11 +58,11 @@ def test_no_point_on_the_front_is_beaten_and_each_other_is_beaten_by_one_on_it()
             assert any(beats(other, pair) for other in on_it) is not is_on
 
 
-def test_a_step_without_the_figure_is_never_on_the_front() -> None:
+def test_a_step_without_the_metric_is_never_on_the_front() -> None:
     assert training_numbers.pareto_front(points([10, 5], [60.0, None]), "test_accuracy").tolist() == [True, False]
 
 
-def test_size_against_accuracy_shows_each_step_and_the_front_in_order_of_size() -> None:
+def test_size_against_accuracy_shows_each_step_and_the_front_sorted_by_size() -> None:
     steps = points([1000, 100, 10], [90.0, 95.0, 70.0]).assign(
         name=["Original", "R1: 50%", "R2: 50%"], accepted=[True, True, False], reason=["", "", "too low"]
     )
@@ -80,14 +80,14 @@ def test_size_against_accuracy_shows_each_step_and_the_front_in_order_of_size() 
 
 
 @pytest.mark.parametrize(("number", "text"), [(20, "20"), (5000, "5 k"), (200_000, "200 k"), (10_000_000, "10 M")])
-def test_numbers_of_parameters_are_short_on_the_axis(number: int, text: str) -> None:
+def test_parameter_counts_are_shortened_on_the_axis(number: int, text: str) -> None:
     assert training_charts.count_in_words(number) == text
 
 
 # -- layers ------------------------------------------------------------------------------------------------------------
 
 
-def test_layer_sizes_follow_the_pruning_and_leave_the_other_branch_alone() -> None:
+def test_layer_sizes_follow_pruning_and_the_metadata_branch_is_unchanged() -> None:
     networks = [ALEXNET, prune(ALEXNET, 50), prune(prune(ALEXNET, 50), 33.33)]
     steps = pd.DataFrame({"step": range(3), "network": [json.dumps(network_to_dict(each)) for each in networks]})
     sizes = training_numbers.layer_sizes(steps, 200, 100)
@@ -100,7 +100,7 @@ def test_layer_sizes_follow_the_pruning_and_leave_the_other_branch_alone() -> No
     assert (other[0] == other[2]).all()
 
 
-def test_the_chart_of_layers_writes_sizes_and_colours_shares() -> None:
+def test_the_chart_of_layers_shows_sizes_as_text_and_shares_as_colours() -> None:
     sizes = pd.DataFrame({0: [8, 4], 1: [2, 4]}, index=["image_conv1", "metadata_dense1"])
     trace = training_charts.layer_shares(sizes, ["Original", "R1: 75%"]).data[0]
     assert [list(row) for row in trace.z] == [[100, 25], [100, 100]]
@@ -108,7 +108,7 @@ def test_the_chart_of_layers_writes_sizes_and_colours_shares() -> None:
     assert list(trace.x) == ["0. Original", "1. R1: 75%"]
 
 
-def test_confusion_is_coloured_by_the_share_of_the_true_class() -> None:
+def test_the_confusion_matrix_is_coloured_by_the_share_of_the_true_class() -> None:
     matrix = [[3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [1, 0, 0, 9]]
     figure = training_charts.confusion(matrix, "Test")
     assert [list(row) for row in figure.data[0].z] == [[75, 25, 0, 0], [0, 100, 0, 0], [0, 0, 0, 0], [10, 0, 0, 90]]
@@ -116,7 +116,7 @@ def test_confusion_is_coloured_by_the_share_of_the_true_class() -> None:
     assert training_charts.confusion([[0] * 4] * 4, "Test").layout.annotations[0].text == "No images."
 
 
-def test_class_recalls_stand_a_class_a_row() -> None:
+def test_class_recalls_have_one_row_per_class() -> None:
     recall = dict(zip(CLASSES, [90.0, 80.0, None, 100.0], strict=True))
     table = training_numbers.class_recalls({"train": {"class_recall": recall}, "test": {"class_recall": recall}})
     assert list(table.columns) == ["train", "test"]
@@ -147,7 +147,7 @@ def test_a_learning_curve_shows_both_sets_the_baseline_and_the_kept_epoch() -> N
     assert list(loss.data[0].y) == [1 / 50, 1 / 80, 1 / 70]
 
 
-def test_nothing_trained_gives_a_figure_that_says_so() -> None:
+def test_without_epochs_the_figure_has_a_note() -> None:
     empty = frame([epoch(1, 50.0)]).iloc[:0]
     assert "No epoch" in training_charts.learning_curve(empty, "loss").layout.annotations[0].text
     groups = training_numbers.curves_over_seeds(empty.assign(run_id="", step=0), trained(Store(Path("nowhere")), []))
@@ -174,7 +174,7 @@ def test_means_over_seeds_equal_the_plain_computation(store: Store) -> None:
         assert table.loc[name, "test_accuracy_std"] == pytest.approx(statistics.stdev(values))
 
 
-def test_only_runs_alike_in_all_but_the_seed_are_averaged(store: Store) -> None:
+def test_only_runs_that_differ_only_in_the_seed_are_averaged(store: Store) -> None:
     longer = TrainingProtocol(epochs=4, height=48, width=64)
     runs = [
         record_training(store, "lenet5", (70.0,), seed=1),
@@ -197,13 +197,13 @@ def test_only_runs_alike_in_all_but_the_seed_are_averaged(store: Store) -> None:
     assert "ham-k350" in names[3]
 
 
-def test_a_seed_trained_twice_counts_once_by_its_later_run(store: Store) -> None:
+def test_a_seed_trained_twice_counts_once_with_its_later_run(store: Store) -> None:
     runs = [record_training(store, "lenet5", (figure,), seed=1) for figure in (60.0, 70.0)]
     table = training_numbers.over_seeds(trained(store, runs))
     assert (table["n"].tolist(), table["test_accuracy"].tolist()) == ([1], [70.0])
 
 
-def test_curves_over_seeds_equal_the_plain_computation_and_are_drawn_with_their_band(store: Store) -> None:
+def test_curves_over_seeds_equal_the_plain_computation_and_have_a_band(store: Store) -> None:
     runs = [record_training(store, "lenet5", (70.0,), seed=seed, ends=False) for seed in (1, 2)]
     for run_id, values in zip(runs, ((50.0, 60.0), (60.0, 90.0)), strict=True):
         epochs = [epoch(number, value) for number, value in enumerate(values, start=1)]
@@ -224,7 +224,7 @@ def test_curves_over_seeds_equal_the_plain_computation_and_are_drawn_with_their_
     }
 
 
-def test_compared_sizes_have_bars_of_one_deviation(store: Store) -> None:
+def test_compared_sizes_have_error_bars_of_one_standard_deviation(store: Store) -> None:
     runs = [record_training(store, "lenet5", (figure,), seed=seed) for seed, figure in ((1, 70.0), (2, 74.0))]
     groups = training_numbers.over_seeds(trained(store, runs))
     trace = training_charts.compared_sizes(groups, training_numbers.group_names(groups), "test_accuracy").data[0]
@@ -235,7 +235,7 @@ def test_compared_sizes_have_bars_of_one_deviation(store: Store) -> None:
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
-def test_only_settings_that_differ_are_shown() -> None:
+def test_only_differing_settings_are_shown() -> None:
     other = SPEC.replace(training=SPEC.training.replace(seed=2, epochs=9), rules=Rules(factors=(16.5,)))
     once = TrainSpec(dataset="ham", network=LENET5, training=SPEC.training)
     table = training_numbers.differing_settings({"a": SPEC, "b": other, "c": once})
@@ -247,7 +247,7 @@ def test_only_settings_that_differ_are_shown() -> None:
     assert training_numbers.differing_settings({"a": SPEC, "b": SPEC}).empty
 
 
-def test_networks_of_one_name_with_other_layers_differ() -> None:
+def test_networks_with_the_same_name_and_different_layers_differ() -> None:
     other = SPEC.replace(network=prune(LENET5, 50))
     table = training_numbers.differing_settings({"a": SPEC, "b": other})
     assert table.index.tolist() == ["Layers"]
@@ -257,7 +257,7 @@ def test_networks_of_one_name_with_other_layers_differ() -> None:
 # -- before a run ------------------------------------------------------------------------------------------------------
 
 
-def test_the_most_trainings_are_those_until_nothing_shrinks_and_the_fewest_end_at_the_failures() -> None:
+def test_step_range_gives_the_fewest_and_the_most_trainings_of_a_run() -> None:
     network, count = LENET5, 1
     while can_shrink(network, 50):
         network, count = prune(network, 50), count + 1

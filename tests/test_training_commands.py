@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder: Path, tmp_path: Path) -> None:
+def test_a_local_prune_train_exports_one_row_per_step_with_the_documented_columns(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "steps.csv"
     command = [sys.executable, "-m", "jobs", "prune-train", str(folder), "--network", "lenet5", "--size", "48x64"]
     command += ["--epochs", "3", "--factors", "50,33.33", "--seed", "1", "--local", "--export", str(path)]
@@ -83,7 +83,7 @@ def test_a_local_prune_train_exports_a_row_a_step_in_the_promised_columns(folder
         (["--targets", "3,3,3"], "Expected targets of at least 4 images"),
     ],
 )
-def test_what_no_training_can_follow_is_refused_in_a_sentence(
+def test_invalid_training_settings_are_refused_with_a_sentence(
     folder: Path, options: list[str], expected: str, capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     assert main(["train", str(folder), *options]) == 1
@@ -103,7 +103,7 @@ def test_what_no_training_can_follow_is_refused_in_a_sentence(
         (["--priority", "urgent"], "urgent"),
     ],
 )
-def test_options_that_cannot_be_read_say_what_was_expected(
+def test_invalid_options_are_refused_with_the_expectation(
     options: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -111,12 +111,12 @@ def test_options_that_cannot_be_read_say_what_was_expected(
     assert expected in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_with_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["train", str(tmp_path / "nowhere"), "--local"]) == 1
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_networks_and_seeds_are_submitted_together_and_wait_for_their_hour(
+def test_networks_and_seeds_are_submitted_together_and_scheduled(
     folder: Path, capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     hour = datetime.now().astimezone() + timedelta(hours=2)
@@ -156,7 +156,7 @@ BERLIN = ZoneInfo("Europe/Berlin")  # 2026: ahead on 29 March at 02:00, back on 
     ],
 )
 @pytest.mark.parametrize("zone", [BERLIN, None])
-def test_a_time_of_day_is_what_a_clock_on_the_wall_shows(
+def test_a_time_of_day_is_local_time_across_clock_changes(
     at: str, now: str, expected: str, zone: ZoneInfo | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
@@ -169,7 +169,7 @@ def test_a_time_of_day_is_what_a_clock_on_the_wall_shows(
     assert moment.isoformat(timespec="minutes") == expected
 
 
-def test_the_next_moment_is_the_readers_and_within_a_day() -> None:
+def test_the_next_moment_is_in_the_readers_time_zone_and_within_a_day() -> None:
     tokyo, now = ZoneInfo("Asia/Tokyo"), datetime(2026, 11, 25, 22, 30, tzinfo=UTC)  # 07:30 there, the day after
     for hour, day in ((7, 27), (8, 26)):
         found = next_moment(parse_time(f"{hour}:00"), now, tokyo)
@@ -180,7 +180,7 @@ def test_the_next_moment_is_the_readers_and_within_a_day() -> None:
         next_time("noon")
 
 
-def test_a_local_training_checks_the_time_of_day_and_waits_for_it(
+def test_a_local_training_checks_the_start_time_and_waits_for_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(folder), "--local", "--start-after", "25:70"]) == 1
@@ -191,7 +191,7 @@ def test_a_local_training_checks_the_time_of_day_and_waits_for_it(
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_a_data_set_with_nothing_to_validate_on_is_refused_before_training(
+def test_a_data_set_without_validation_images_is_refused_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Settings, local: bool
 ) -> None:
     folder = write_lesions(tmp_path / "few", 2)
@@ -214,7 +214,7 @@ def test_a_data_set_with_nothing_to_validate_on_is_refused_before_training(
         assert "all images of a lesion belong to one set" in capsys.readouterr().err
 
 
-def test_the_rows_of_a_training_run_and_of_a_study_are_exported(
+def test_the_rows_of_a_training_run_and_of_a_study_can_be_exported(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(settings.database)
@@ -232,7 +232,7 @@ def test_the_rows_of_a_training_run_and_of_a_study_are_exported(
     assert capsys.readouterr().out.splitlines()[0] == f"2 rows written to {path}"
 
 
-def test_an_export_without_rows_is_an_error_and_writes_nothing(
+def test_an_export_without_rows_fails_and_writes_nothing(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(settings.database)
@@ -252,7 +252,7 @@ def test_an_export_without_rows_is_an_error_and_writes_nothing(
     assert not path.exists()
 
 
-def test_a_training_is_not_begun_for_an_export_that_cannot_be_written(
+def test_a_training_whose_export_cannot_be_written_is_not_started(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     for local in ([], ["--local"]):

@@ -146,9 +146,7 @@ def dataset(lab: Queues, images: Path) -> Dataset:
 
 
 @pytest.mark.slow
-def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(
-    keras_lab: Queues, images: Path, reference: Trained
-) -> None:
+def test_a_run_through_the_queue_equals_one_without_it(keras_lab: Queues, images: Path, reference: Trained) -> None:
     lab, dataset = keras_lab, registered(keras_lab, images)
     spec = PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON)
     first, second = lab.submit(spec, dataset), lab.submit(spec, dataset)
@@ -167,7 +165,7 @@ def test_a_run_by_the_queue_equals_one_in_a_process_of_its_own(
     ]
 
 
-def test_an_estimate_counts_the_epochs_of_likely_networks_and_their_starts(lab: Queues, dataset: Dataset) -> None:
+def test_an_estimate_includes_the_epochs_and_the_start_times_of_likely_networks(lab: Queues, dataset: Dataset) -> None:
     training = COMMON["training"].replace(epochs=2, seed=9)
     short = TrainSpec(dataset=dataset.name, **(COMMON | {"training": training}))
     ended(lab, lab.submit(short, dataset).run_id)
@@ -208,7 +206,7 @@ def test_a_suspended_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Que
 
 
 @pytest.mark.slow
-def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_checkpoint(
+def test_cancel_stops_after_the_epoch_or_at_once_and_retry_continues_from_the_checkpoint(
     lab: Queues, dataset: Dataset
 ) -> None:
     training = COMMON["training"].replace(epochs=40)
@@ -246,7 +244,7 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_goes_on_from_the_chec
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Queues, dataset: Dataset) -> None:
+def test_a_nan_loss_fails_the_step_and_the_run_with_a_hint(lab: Queues, dataset: Dataset) -> None:
     """The weights are spoilt on disk while the run is suspended, as a training that diverges would spoil them."""
     training = COMMON["training"].replace(epochs=50, seed=4)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
@@ -271,7 +269,7 @@ def test_a_loss_that_is_no_number_fails_the_step_and_the_run_with_a_hint(lab: Qu
 
 
 @pytest.mark.slow
-def test_a_run_waits_for_a_process_that_is_still_at_it_and_a_job_that_comes_late_does_nothing(
+def test_a_run_waits_for_the_process_that_still_trains_it_and_a_late_job_does_nothing(
     lab: Queues, dataset: Dataset
 ) -> None:
     spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=5)}))
@@ -301,7 +299,7 @@ def forget_description(settings: Settings, dataset: Dataset) -> None:
     Redis.from_url(str(settings.redis_url)).delete(run_jobs.dataset_key(dataset.fingerprint))
 
 
-def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab: Queues, dataset: Dataset) -> None:
+def test_runs_start_in_order_of_priority_which_can_be_changed(lab: Queues, dataset: Dataset) -> None:
     """The worker finds the data set's description gone, which ends each run at once, in the order of their turn."""
     held, wanted = [], ("normal", "low", "normal", "high", "low")
     later = datetime.now(UTC) + timedelta(hours=3)
@@ -330,7 +328,7 @@ def test_high_priority_goes_before_normal_before_low_and_a_run_can_be_moved(lab:
     assert len(lab.runs()) == len(lab.store.runs())
 
 
-def test_a_run_that_is_to_start_later_waits_for_its_hour_and_then_begins(lab: Queues, dataset: Dataset) -> None:
+def test_a_scheduled_run_starts_at_its_time(lab: Queues, dataset: Dataset) -> None:
     spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=6)}))
     with pytest.raises(SpecError, match="time zone"):
         lab.submit(spec, dataset, start_after=datetime(2040, 1, 1))  # noqa: DTZ001
@@ -344,7 +342,7 @@ def test_a_run_that_is_to_start_later_waits_for_its_hour_and_then_begins(lab: Qu
     assert any("resumed: it was to start after" in line for line in lab.log(run_id))
 
 
-def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_path: Path) -> None:
+def test_a_missing_folder_fails_the_training_with_the_reason(lab: Queues, tmp_path: Path) -> None:
     folder = write_lesions(lab.settings.data_roots[0] / "vanishing", 6)
     small = registered(lab, folder)
     folder.rename(tmp_path / "away")
@@ -358,7 +356,7 @@ def test_a_folder_that_vanished_fails_the_run_with_its_reason(lab: Queues, tmp_p
     assert lab.store.step_results(run_id) == []
 
 
-def test_a_job_that_failed_before_stands_in_nobodys_way(settings: Settings) -> None:
+def test_an_earlier_failed_job_does_not_block_its_successor(settings: Settings) -> None:
     connection = Redis.from_url(str(settings.redis_url))
     live = LiveRun(connection, "train-x")
     state = first_state(TrainSpec(dataset="lesions", **COMMON))
@@ -385,7 +383,7 @@ def test_a_job_that_failed_before_stands_in_nobodys_way(settings: Settings) -> N
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_every_way_ends_as_an_undisturbed_one(
+def test_a_run_with_killed_processes_ends_like_an_uninterrupted_one(
     settings: Settings, images: Path, reference: Trained
 ) -> None:
     """The job's process in the middle of an epoch, then the record worker, then the `train` worker itself."""
@@ -410,7 +408,7 @@ def test_a_run_killed_in_every_way_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_a_step_that_ends_its_process_three_times_is_given_up_and_a_retry_keeps_the_steps_before(
+def test_a_step_that_kills_its_process_three_times_fails_and_a_retry_keeps_earlier_steps(
     settings: Settings, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test kills the job's process, as the kernel does when memory runs out."""
@@ -446,7 +444,7 @@ def test_a_step_that_ends_its_process_three_times_is_given_up_and_a_retry_keeps_
         assert ended(queues, run_id).failed == 0
 
 
-def test_submissions_of_one_click_share_a_study(lab: Queues, dataset: Dataset) -> None:
+def test_runs_submitted_together_share_a_study(lab: Queues, dataset: Dataset) -> None:
     later = datetime.now(UTC) + timedelta(hours=3)
     specs = [
         TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=seed)}))

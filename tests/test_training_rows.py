@@ -96,7 +96,7 @@ def run(store: Store) -> dict[str, Any]:
     return found
 
 
-def test_a_step_s_row_is_whole_and_read_back_as_it_was(store: Store) -> None:
+def test_the_row_of_a_step_is_complete_and_can_be_read_back(store: Store) -> None:
     store.record_step("prune-train-1", 1, step_of(), "train-host-1", NOW, None)
     assert store.step_results("prune-train-1") == []  # it is being trained
     assert store.steps()["status"].tolist() == ["training"]
@@ -112,7 +112,7 @@ def test_a_step_s_row_is_whole_and_read_back_as_it_was(store: Store) -> None:
     assert set(row.index) - known == {"run_id", "attempt", "worker", "started_at", "finished_at"}
 
 
-def test_whatever_is_delivered_twice_stands_there_once(store: Store) -> None:
+def test_rows_delivered_twice_are_recorded_once(store: Store) -> None:
     for _ in range(2):
         store.record_training_data("prune-train-1", 1, DATA)
         store.record_step("prune-train-1", 1, trained(), "w", NOW, NOW)
@@ -138,7 +138,7 @@ def test_whatever_is_delivered_twice_stands_there_once(store: Store) -> None:
     }
 
 
-def test_progress_counts_epochs_of_the_steps_begun(store: Store) -> None:
+def test_progress_counts_the_epochs_of_started_steps(store: Store) -> None:
     assert (run(store).done, run(store).total) == (0, 2)
     store.record_step("prune-train-1", 1, trained(0), "w", NOW, NOW)
     record_epochs(store, [1, 2])
@@ -147,7 +147,7 @@ def test_progress_counts_epochs_of_the_steps_begun(store: Store) -> None:
     assert (run(store).done, run(store).total) == (3, 4)
 
 
-def test_records_of_an_older_attempt_are_dropped(store: Store) -> None:
+def test_rows_of_an_older_attempt_are_dropped(store: Store) -> None:
     store.record_step("prune-train-1", 1, trained(0), "w", NOW, NOW)
     record_epochs(store, [1, 2])
     store.record_cancelled("prune-train-1", 1, NOW)
@@ -164,7 +164,7 @@ def test_records_of_an_older_attempt_are_dropped(store: Store) -> None:
     assert store.steps()["step"].tolist() == [0]
 
 
-def test_records_of_an_older_claim_and_of_a_run_that_has_ended_are_dropped(store: Store) -> None:
+def test_rows_of_an_older_claim_or_for_an_ended_run_are_dropped(store: Store) -> None:
     def everything(name: str, claim: int) -> None:
         """All that a worker records of step 0."""
         late = replace(EPOCH, train_loss=float(claim))
@@ -196,7 +196,7 @@ def test_records_of_an_older_claim_and_of_a_run_that_has_ended_are_dropped(store
     assert store.steps()["worker"].tolist() == ["after a retry"]
 
 
-def test_records_that_workers_of_a_time_without_claims_have_left_in_the_queue_are_written(store: Store) -> None:
+def test_messages_of_an_older_version_without_claims_are_recorded(store: Store) -> None:
     common = {"run_id": "prune-train-1", "attempt": 1}
     result = {"result": trained().to_dict(), "worker": "w", "started_at": NOW.isoformat(), "finished_at": None}
     epochs = {"step": 0, "epochs": [vars(EPOCH)], "ended_at": NOW.isoformat()}
@@ -207,7 +207,7 @@ def test_records_that_workers_of_a_time_without_claims_have_left_in_the_queue_ar
     assert store.epochs(["prune-train-1"])["epoch"].tolist() == [1]
 
 
-def test_a_retry_forgets_the_rows_from_its_step_on_and_keeps_those_before(store: Store) -> None:
+def test_a_retry_deletes_the_rows_from_its_step_on_and_keeps_earlier_ones(store: Store) -> None:
     for step in range(3):
         store.record_step("prune-train-1", 1, trained(step), "w", NOW, NOW)
         record_epochs(store, [1, 2], step=step)
@@ -222,7 +222,7 @@ def test_a_retry_forgets_the_rows_from_its_step_on_and_keeps_those_before(store:
     assert (found.done, found.total) == (2, 2)
 
 
-def test_an_end_counts_failed_steps_and_does_not_change_a_run_that_was_cancelled(store: Store) -> None:
+def test_the_end_of_a_run_counts_failed_steps_and_does_not_change_a_cancelled_run(store: Store) -> None:
     step = next_training(SPEC, first_state(SPEC))
     assert isinstance(step, Step)
     store.record_step("prune-train-1", 1, failed(SPEC, step, "The process died."), "w", NOW, NOW)
@@ -237,12 +237,12 @@ def test_an_end_counts_failed_steps_and_does_not_change_a_run_that_was_cancelled
     assert store.finished_run("h1") is None  # neither counts as having trained the same thing
 
 
-def test_rows_of_a_run_that_is_not_recorded_are_an_error(store: Store) -> None:
+def test_rows_of_an_unknown_run_raise_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="expected run elsewhere in the store"):
         store.record_step("elsewhere", 1, trained(), "w", NOW, NOW)
 
 
-def test_trained_steps_are_what_the_tables_take(store: Store) -> None:
+def test_finished_steps_have_the_columns_that_the_tables_need(store: Store) -> None:
     single = TrainSpec(dataset="moles-k350", network=LENET5, training=SPEC.training)
     store.record_run(new_run("train-2", single, dataset="moles-k350", source="moles", synthetic=True))
     store.record_step("train-2", 1, trained(), "w", NOW, NOW)
@@ -261,7 +261,7 @@ def test_trained_steps_are_what_the_tables_take(store: Store) -> None:
     assert list(store.trainings([]).columns) == list(rows.columns)
 
 
-def test_a_study_is_recorded_once_and_changes_its_status(store: Store) -> None:
+def test_a_study_is_recorded_once_and_its_status_can_change(store: Store) -> None:
     values = {"study": "s1", "kind": "article", "dataset": "moles", "spec": "{}", "submitted_at": NOW}
     for spec in ("{}", '{"other": 1}'):
         store.record_study(values | {"spec": spec})

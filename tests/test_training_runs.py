@@ -96,14 +96,14 @@ specs = st.builds(TrainSpec, **common) | st.builds(PruneTrainSpec, **common, rul
 
 @given(specs)
 @settings(max_examples=60, deadline=None)
-def test_a_spec_survives_json_and_keeps_its_hash(spec: TrainSpec) -> None:
+def test_a_training_spec_can_be_stored_as_json_and_keeps_its_hash(spec: TrainSpec) -> None:
     read = spec_from_dict(json.loads(json.dumps(spec.to_dict())))
     assert read == spec
     assert type(read) is type(spec)
     assert spec_hash(read, "f") == spec_hash(spec, "f") != spec_hash(spec, "g")
 
 
-def test_a_number_typed_with_or_without_its_point_makes_the_same_run() -> None:
+def test_a_number_typed_with_or_without_decimal_point_gives_the_same_run() -> None:
     whole, typed = (
         PruneTrainSpec(dataset="d", network=LENET5, rules=Rules(factors=(factor, 33.33))) for factor in (50, 50.0)
     )
@@ -125,7 +125,7 @@ def test_the_command_of_a_run_describes_the_same_run(spec: TrainSpec) -> None:
 
 @given(specs, specs)
 @settings(max_examples=60, deadline=None)
-def test_settings_differ_where_rows_may_not_be_averaged_and_only_there(one: TrainSpec, other: TrainSpec) -> None:
+def test_settings_texts_differ_exactly_when_rows_must_not_be_averaged(one: TrainSpec, other: TrainSpec) -> None:
     seeded = one.replace(training=one.training.replace(seed=one.training.seed + 1))
     assert seeded.settings == one.settings
     assert len(set(one.settings.split(", "))) == len(one.settings.split(", "))
@@ -134,7 +134,7 @@ def test_settings_differ_where_rows_may_not_be_averaged_and_only_there(one: Trai
             assert one.settings != other.settings
 
 
-def test_the_settings_of_the_article_name_the_protocol_alone() -> None:
+def test_the_settings_text_of_the_article_gives_only_the_protocol() -> None:
     assert SPEC.settings == "200×100, 75 epochs, batch 32, learning rate 0.002"
     changed = SPEC.replace(
         targets=Targets(train=40, validation=20, test=8),
@@ -150,7 +150,7 @@ def test_the_settings_of_the_article_name_the_protocol_alone() -> None:
     )
 
 
-def test_the_article_s_thresholds_follow_the_network() -> None:
+def test_the_articles_thresholds_depend_on_the_network() -> None:
     assert (
         SPEC.thresholds
         == article_baseline("lenet5")
@@ -184,7 +184,7 @@ def test_the_article_s_thresholds_follow_the_network() -> None:
         ({"training": TrainingProtocol(height=8, width=8)}, "8"),
     ],
 )
-def test_a_spec_that_no_training_can_follow_is_refused(wrong: dict[str, Any], expected: str) -> None:
+def test_an_invalid_training_spec_is_refused(wrong: dict[str, Any], expected: str) -> None:
     with pytest.raises(SpecError, match=expected):
         SPEC.replace(**wrong)
 
@@ -203,7 +203,7 @@ def result(spec: TrainSpec, step: Step, level: float) -> StepResult:
     return replace(described(spec, step), status="finished", figures=figures)
 
 
-def test_a_train_run_has_one_step_and_a_pruning_run_shrinks_what_was_accepted() -> None:
+def test_a_train_run_has_one_step_and_a_pruning_run_prunes_accepted_networks() -> None:
     single = TrainSpec(dataset="moles", network=LENET5)
     step = next_training(single, first_state(single))
     assert isinstance(step, Step)
@@ -224,7 +224,7 @@ def test_a_train_run_has_one_step_and_a_pruning_run_shrinks_what_was_accepted() 
     assert next_training(SPEC, state) == Stop("The baseline was missed 2 times in a row.")
 
 
-def test_an_unpruned_network_that_cannot_be_trained_ends_a_run() -> None:
+def test_a_run_ends_when_the_unpruned_network_cannot_be_trained() -> None:
     for spec in (SPEC, TrainSpec(dataset="moles", network=LENET5)):
         step = next_training(spec, first_state(spec))
         assert isinstance(step, Step)
@@ -235,7 +235,7 @@ def test_an_unpruned_network_that_cannot_be_trained_ends_a_run() -> None:
         assert "too little memory" in following.reason
 
 
-def test_a_step_survives_json() -> None:
+def test_a_step_result_can_be_stored_as_json() -> None:
     step = next_training(SPEC, first_state(SPEC))
     assert isinstance(step, Step)
     found = result(SPEC, step, 97.5)
@@ -243,13 +243,13 @@ def test_a_step_survives_json() -> None:
     assert (found.parameters, found.macs) > (0, 0)
 
 
-def test_likely_networks_are_those_that_an_estimate_counts() -> None:
+def test_likely_networks_lists_the_networks_of_an_estimate() -> None:
     assert likely_networks(TrainSpec(dataset="moles", network=LENET5)) == [LENET5]
     assert likely_networks(SPEC)[:2] == [LENET5, prune(LENET5, 50)]
     assert len(likely_networks(SPEC.replace(rules=Rules(max_iterations=1)))) == 2
 
 
-def test_data_are_refused_where_a_set_cannot_be_drawn(tmp_path: Path) -> None:
+def test_data_from_which_a_set_cannot_be_drawn_are_refused(tmp_path: Path) -> None:
     records = tuple(DatasetImage(f"{i}", f"{i}.png", 1, 40, 56, f"{i}", "nevus") for i in range(8))
     one_class = Dataset("moles", tmp_path, "class_folders", records, ())
     with pytest.raises(SpecError):
@@ -258,7 +258,7 @@ def test_data_are_refused_where_a_set_cannot_be_drawn(tmp_path: Path) -> None:
         training_data(one_class, SPEC, tmp_path / "cache")
 
 
-def test_a_newer_claim_takes_the_checkpoint_from_older_ones_which_can_write_no_file_any_more(tmp_path: Path) -> None:
+def test_a_newer_claim_takes_over_the_checkpoint_and_blocks_older_claims(tmp_path: Path) -> None:
     step = next_training(SPEC, first_state(SPEC))
     assert isinstance(step, Step)
     step = replace(step, index=1)
@@ -284,7 +284,7 @@ def test_a_newer_claim_takes_the_checkpoint_from_older_ones_which_can_write_no_f
     assert (other / "checkpoint.npz").read_bytes() == b"step-10"
 
 
-def test_old_checkpoints_are_forgotten_but_those_of_runs_that_are_kept(tmp_path: Path) -> None:
+def test_old_checkpoints_are_deleted_except_those_of_active_runs(tmp_path: Path) -> None:
     import os
     import time
 

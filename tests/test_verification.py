@@ -82,7 +82,7 @@ def test_every_row_of_every_kind_of_run_agrees_with_the_reference(
 
 
 @pytest.mark.parametrize("metric", METRIC_COLUMNS)
-def test_a_wrong_figure_is_found_with_both_values(dataset: Dataset, metric: str) -> None:
+def test_a_wrong_value_is_reported_with_both_values(dataset: Dataset, metric: str) -> None:
     rows = measured(dataset, SPEC)
     right = rows.loc[1, metric]
     rows.loc[1, metric] = right * (1 + 1e-5)
@@ -97,7 +97,7 @@ def test_a_wrong_figure_is_found_with_both_values(dataset: Dataset, metric: str)
     assert "5 of 6 rows agree, largest relative difference 1e-5" in found.sentence
 
 
-def test_a_figure_that_is_missing_or_that_should_be_undefined_is_found(dataset: Dataset) -> None:
+def test_a_missing_value_and_a_value_that_should_be_undefined_are_reported(dataset: Dataset) -> None:
     spec = SweepSpec(dataset="moles", ks=(40,), codec="png")  # the full rank: identical images
     rows = measured(dataset, spec)
     assert rows["psnr"].isna().all()
@@ -111,7 +111,7 @@ def test_a_figure_that_is_missing_or_that_should_be_undefined_is_found(dataset: 
     assert found.largest < 1e-6
 
 
-def test_where_the_codec_gives_another_image_the_row_says_so_and_counts_as_no_difference(dataset: Dataset) -> None:
+def test_a_row_whose_decoded_image_differs_is_not_compared(dataset: Dataset) -> None:
     rows, again = measured(dataset, SPEC), checks(dataset, SPEC)
     again.loc[0, "decoded_crc32"] += 1
     again.loc[0, list(METRIC_COLUMNS)] *= 1.1
@@ -127,7 +127,7 @@ def test_where_the_codec_gives_another_image_the_row_says_so_and_counts_as_no_di
     assert "0 of 0 rows agree. 6 rows were not compared" in found.sentence
 
 
-def test_rows_without_a_checksum_are_known_again_by_the_size_of_the_stored_file(dataset: Dataset) -> None:
+def test_rows_without_a_checksum_are_compared_by_the_size_of_the_stored_file(dataset: Dataset) -> None:
     rows, again = measured(dataset, SPEC), checks(dataset, SPEC)
     rows["decoded_crc32"] = None
     assert compare(rows, again).agrees
@@ -137,7 +137,9 @@ def test_rows_without_a_checksum_are_known_again_by_the_size_of_the_stored_file(
     assert found.rows["state"].tolist() == ["differs", "other image", "agrees", "agrees", "agrees", "agrees"]
 
 
-def test_a_reconstruction_that_numpy_does_not_give_is_found(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reconstruction_that_differs_from_numpys_is_reported(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Wrong(SVDFactors):
         def reconstructions(self, ks):  # type: ignore[no-untyped-def]
             return ((k, image if k != 10 else image[::-1].copy()) for k, image in super().reconstructions(ks))
@@ -152,7 +154,7 @@ def test_a_reconstruction_that_numpy_does_not_give_is_found(dataset: Dataset, mo
     assert not found.agrees
 
 
-def test_an_image_that_is_gone_is_told_with_its_reason(dataset: Dataset) -> None:
+def test_a_missing_image_is_reported_with_its_reason(dataset: Dataset) -> None:
     rows = measured(dataset, SPEC)
     (dataset.root / "mole001.jpg").unlink()
     found = compare(rows, checks(dataset, SPEC))
@@ -163,7 +165,7 @@ def test_an_image_that_is_gone_is_told_with_its_reason(dataset: Dataset) -> None
     assert "does not exist" in found.sentence
 
 
-def test_a_seed_chooses_the_same_images_each_time_and_more_of_them_hold_the_first() -> None:
+def test_the_chosen_images_depend_on_the_seed_and_larger_choices_contain_smaller_ones() -> None:
     records = [DatasetImage(f"image{number}", f"{number}.jpg", 1, 450, 600, "0" * 64) for number in range(40)]
     few, many = chosen(records, 2, 7), chosen(reversed(records), 20, 7)
     assert many[:2] == few
@@ -172,7 +174,7 @@ def test_a_seed_chooses_the_same_images_each_time_and_more_of_them_hold_the_firs
     assert len(chosen(records, 99, 7)) == 40
 
 
-def test_images_too_large_for_a_plain_decomposition_are_not_chosen() -> None:
+def test_images_too_large_for_the_reference_are_not_chosen() -> None:
     small, large = (
         DatasetImage(name, name, 1, side, side, "0" * 64) for name, side in (("small", 500), ("large", 5000))
     )
@@ -195,7 +197,7 @@ def test_rows_of_real_originals_agree_with_the_reference(real_data: Path) -> Non
     assert found.largest < 1e-7
 
 
-def test_a_local_sweep_is_checked_at_its_end_and_fails_where_a_figure_differs(
+def test_a_local_sweep_is_checked_at_its_end_and_fails_when_a_value_differs(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))

@@ -77,7 +77,7 @@ def falsify(store: Store, run_id: str, image: str, variant: str, metric: str) ->
 
 
 @pytest.mark.parametrize("kind", ["svd-sweep", "rivals", "resize-study"])
-def test_a_run_that_has_finished_is_checked_with_two_of_its_images(lab: Queues, kind: str) -> None:
+def test_a_finished_run_is_checked_with_two_of_its_images(lab: Queues, kind: str) -> None:
     dataset = registered(lab, write_images(lab.settings.data_roots[0] / f"moles-{kind}", 5))
     further = {"svd-sweep": {"ks": (3, 20)}, "rivals": {"rivals": (("jpeg", 60), ("png", None))},
                "resize-study": {"sizes": ((20, 30), (9, 9)), "k": 5}}[kind]  # fmt: skip
@@ -91,7 +91,7 @@ def test_a_run_that_has_finished_is_checked_with_two_of_its_images(lab: Queues, 
     assert lab.store.run(run_id) == ended  # the check changes nothing of the run
 
 
-def test_a_wrong_figure_in_the_store_is_found_and_the_command_says_so(
+def test_the_verify_command_reports_a_wrong_value_in_the_store(
     lab: Queues, command: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = registered(lab, write_images(lab.settings.data_roots[0] / "moles-wrong", 6, seed=3))
@@ -115,7 +115,7 @@ def test_a_wrong_figure_in_the_store_is_found_and_the_command_says_so(
     assert found.differing[["image_id", "variant", "metric"]].to_numpy().tolist() == [[other, "k=20", "ssim"]]
 
 
-def test_a_figure_that_becomes_wrong_after_the_check_is_found_without_another_one(lab: Queues) -> None:
+def test_a_value_that_changes_after_the_check_is_reported_without_a_new_check(lab: Queues) -> None:
     dataset = registered(lab, write_images(lab.settings.data_roots[0] / "moles-later", 2, seed=4))
     run_id = finished(lab, SweepSpec(dataset=dataset.name, ks=(3,)), dataset)
     image = checked(lab, run_id)[0]
@@ -155,7 +155,7 @@ def test_runs_that_cannot_be_checked_are_refused_with_the_reason(lab: Queues) ->
         verification.submit(lab, run_id)
 
 
-def test_an_image_that_is_gone_is_told_and_the_run_stays_finished(lab: Queues) -> None:
+def test_a_missing_image_is_reported_and_the_run_stays_finished(lab: Queues) -> None:
     folder = write_images(lab.settings.data_roots[0] / "moles-gone", 2, seed=8)
     dataset = registered(lab, folder)
     run_id = finished(lab, SweepSpec(dataset=dataset.name, ks=(3,)), dataset)
@@ -172,7 +172,7 @@ def test_an_image_that_is_gone_is_told_and_the_run_stays_finished(lab: Queues) -
     assert (run.status, run.failed) == ("finished", 0)
 
 
-def test_a_check_whose_process_dies_is_begun_again(settings: Settings) -> None:
+def test_a_check_whose_process_dies_is_started_again(settings: Settings) -> None:
     folder = write_images(settings.data_roots[1] / "moles", 2, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd") as started:
@@ -188,7 +188,7 @@ def test_a_check_whose_process_dies_is_begun_again(settings: Settings) -> None:
     assert "12 of 12 rows agree" in found.sentence
 
 
-def test_a_run_of_an_older_store_was_not_checked_and_can_be(
+def test_a_run_of_an_older_store_can_be_checked(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = load_dataset(write_images(tmp_path / "moles", 3))

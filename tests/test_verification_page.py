@@ -39,7 +39,7 @@ def record_check(store: Store, run_id: str, factor: float) -> None:
 @pytest.mark.parametrize(
     ("page", "spec"), [("sweeps", SweepSpec(dataset="ham")), ("resize", ResizeSpec(dataset="ham"))]
 )
-def test_a_page_says_whether_its_run_agrees_with_the_reference(
+def test_a_page_shows_whether_its_run_agrees_with_the_reference(
     open_page: OpenPage, folder: Path, page: str, spec: SweepSpec | ResizeSpec
 ) -> None:
     store = Store(folder / "dermslim.duckdb")
@@ -65,9 +65,7 @@ def test_a_page_says_whether_its_run_agrees_with_the_reference(
         assert any(link.label.startswith("a, ") for link in test.get("page_link") if "inspector" in link.proto.page)
 
 
-def test_the_button_of_a_run_whose_data_set_is_gone_says_why_it_cannot_be_checked(
-    open_page: OpenPage, folder: Path
-) -> None:
+def test_checking_a_run_whose_data_set_was_removed_shows_the_reason(open_page: OpenPage, folder: Path) -> None:
     store = Store(folder / "dermslim.duckdb")
     test = open_page("run", run=record_measured(store, SweepSpec(dataset="gone")))
     button = next(each for each in test.button if each.label == "Check 2 images")

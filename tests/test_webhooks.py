@@ -92,9 +92,7 @@ def failed_run(store: Store, run_id: str, at: datetime | None = None) -> None:
     store.record_failed(run_id, 1, "expected images; none came", at)
 
 
-def test_a_run_that_ended_is_told_once_though_the_address_fails_twice_first(
-    settings: Settings, connection: Redis
-) -> None:
+def test_a_run_that_ended_is_announced_once_after_two_failed_deliveries(settings: Settings, connection: Redis) -> None:
     store = Store(settings.database)
     failed_run(store, "svd-sweep-1")
     with address(500, 503) as there:
@@ -119,7 +117,7 @@ def test_a_run_that_ended_is_told_once_though_the_address_fails_twice_first(
     assert told["synthetic"] is True
 
 
-def test_a_training_is_told_with_its_headline_figures(settings: Settings, connection: Redis) -> None:
+def test_a_training_is_announced_with_its_main_results(settings: Settings, connection: Redis) -> None:
     store = Store(settings.database)
     run_id = record_training(store, accuracies=(70.0,))
     expected = store.steps([run_id]).iloc[0]
@@ -176,7 +174,7 @@ def dripping(beginning: bytes, drop: bytes) -> Iterator[tuple[str, threading.Eve
     ("beginning", "drop"),
     [(b"", b"H"), (STATUS, b"x"), (HEADER, b"x"), (HEADER + b"a", b"\r\nX-More: a"), (b"", CONTINUE)],
 )
-def test_an_address_that_drips_bytes_holds_a_delivery_no_longer_than_any_other(
+def test_a_slow_address_delays_a_delivery_no_longer_than_the_limit(
     settings: Settings, connection: Redis, monkeypatch: pytest.MonkeyPatch, beginning: bytes, drop: bytes
 ) -> None:
     monkeypatch.setattr(webhooks, "LONGEST", 0.5)
@@ -194,15 +192,13 @@ def test_an_address_that_drips_bytes_holds_a_delivery_no_longer_than_any_other(
     assert "within 0.5 s" in waiting["problem"] or "headers" in waiting["problem"]
 
 
-def test_an_answer_whose_body_never_ends_is_an_answer(settings: Settings) -> None:
+def test_an_answer_with_an_endless_body_counts_as_an_answer(settings: Settings) -> None:
     with dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10_000) as (url, closed):
         assert webhooks.post(replace(settings, webhook_url=url), "1", {}) is None
         assert closed.wait(60)
 
 
-def test_an_address_that_never_ends_its_tls_handshake_is_given_up(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_tls_handshake_ends_with_a_timeout(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "LONGEST", 0.5)
     monkeypatch.setattr(webhooks, "TO_CONNECT", 1.0)
     with dripping(b"\x16\x03\x03\x40\x00", b"\x02") as (url, closed):
@@ -211,9 +207,7 @@ def test_an_address_that_never_ends_its_tls_handshake_is_given_up(
         assert closed.wait(60)
 
 
-def test_tls_is_asked_for_a_certificate_that_is_vouched_for(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tls_needs_a_trusted_certificate(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -226,7 +220,9 @@ def test_tls_is_asked_for_a_certificate_that_is_vouched_for(
     assert len(there.requests) == 1
 
 
-def test_an_address_that_is_gone_keeps_the_event_and_its_secret(settings: Settings, connection: Redis) -> None:
+def test_an_event_for_an_unreachable_address_is_kept_without_showing_its_secret(
+    settings: Settings, connection: Redis
+) -> None:
     store = Store(settings.database)
     failed_run(store, "svd-sweep-1")
     own = replace(settings, webhook_url="http://127.0.0.1:9/token-in-the-path")
@@ -241,7 +237,7 @@ def test_an_address_that_is_gone_keeps_the_event_and_its_secret(settings: Settin
     assert "token-in-the-path" not in given_up
 
 
-def test_only_ends_asked_for_and_after_the_beginning_are_told(settings: Settings, connection: Redis) -> None:
+def test_only_requested_and_new_events_are_announced(settings: Settings, connection: Redis) -> None:
     store = Store(settings.database)
     failed_run(store, "old", datetime.now(UTC) - timedelta(days=30))
     failed_run(store, "new")
@@ -252,7 +248,7 @@ def test_only_ends_asked_for_and_after_the_beginning_are_told(settings: Settings
     assert [key.decode().split()[0] for key in connection.hkeys(webhooks.EVENTS)] == ["new"]
 
 
-def test_a_study_and_a_second_attempt_are_told(settings: Settings, connection: Redis) -> None:
+def test_a_study_and_a_second_attempt_are_announced(settings: Settings, connection: Redis) -> None:
     store = Store(settings.database)
     own = replace(settings, webhook_url="http://127.0.0.1:9/")
     failed_run(store, "svd-sweep-1")
@@ -270,21 +266,21 @@ def test_a_study_and_a_second_attempt_are_told(settings: Settings, connection: R
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "host/x", "http://"])
-def test_other_addresses_are_refused_and_nothing_is_sent(settings: Settings, url: str) -> None:
+def test_invalid_addresses_are_refused_and_nothing_is_sent(settings: Settings, url: str) -> None:
     own = replace(settings, webhook_url=url)
     with pytest.raises(SpecError, match="WEBHOOK_URL: expected an address"):
         webhooks.check(own)
     assert webhooks.start_delivering(own) is None
 
 
-def test_events_that_do_not_exist_are_named(settings: Settings) -> None:
+def test_unknown_events_are_named(settings: Settings) -> None:
     own = replace(settings, webhook_url="http://host/", webhook_events=("finished", "started"))
     with pytest.raises(SpecError, match="expected some of finished, failed, cancelled, got started"):
         webhooks.check(own)
 
 
 @pytest.mark.slow
-def test_the_record_worker_tells_the_end_of_a_sweep_while_it_goes_on_recording(
+def test_the_record_worker_announces_the_end_of_a_sweep_while_it_continues_recording(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queues = Queues(settings)

@@ -33,7 +33,7 @@ def ran(environment: dict[str, str], *command: str) -> subprocess.CompletedProce
     return run_command([sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_every_module_but_those_of_training_is_imported(environment: dict[str, str]) -> None:
+def test_every_module_except_those_of_training_can_be_imported(environment: dict[str, str]) -> None:
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for folder in ("core", "jobs", "dashboard")
@@ -46,7 +46,7 @@ def test_every_module_but_those_of_training_is_imported(environment: dict[str, s
     assert done.returncode == 0, done.stderr
 
 
-def test_a_sweep_is_measured_here(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_sweep_can_be_measured_without_tensorflow(environment: dict[str, str], tmp_path: Path) -> None:
     create_demo_dataset(tmp_path / "images", images=8)
     sweep = ("-m", "jobs", "svd-sweep", str(tmp_path / "images"), "--k", "10", "--limit", "2", "--local")
     done = ran(environment, *sweep, "--export", str(tmp_path / "rows.csv"))
@@ -54,19 +54,19 @@ def test_a_sweep_is_measured_here(environment: dict[str, str], tmp_path: Path) -
     assert (tmp_path / "rows.csv").read_text().count("\n") == 3
 
 
-def test_training_here_is_refused_with_what_to_install(environment: dict[str, str], tmp_path: Path) -> None:
+def test_local_training_is_refused_with_what_to_install(environment: dict[str, str], tmp_path: Path) -> None:
     done = ran(environment, "-m", "jobs", "train", str(tmp_path / "no-such-folder"), "--local")
     assert (done.returncode, done.stdout) == (1, "")
     assert SENTENCE in done.stderr
 
 
-def test_a_worker_that_trains_ends_with_what_to_install(environment: dict[str, str]) -> None:
+def test_a_training_worker_ends_with_what_to_install(environment: dict[str, str]) -> None:
     done = ran(environment | {"REDIS_URL": "redis://127.0.0.1:9/0"}, "-m", "jobs.worker", "train")
     assert done.returncode == 1
     assert SENTENCE in done.stderr
 
 
-def test_the_doctor_says_that_training_is_not_possible_and_finds_no_error_in_it(environment: dict[str, str]) -> None:
+def test_the_doctor_reports_missing_training_packages_as_a_warning(environment: dict[str, str]) -> None:
     done = ran(environment, "-m", "jobs", "doctor")
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines if "software:" in line] == ["ok", "ok", "warning", "ok"], done.stdout
@@ -74,7 +74,7 @@ def test_the_doctor_says_that_training_is_not_possible_and_finds_no_error_in_it(
     assert not [line for line in lines if line.startswith("error") and "Keras" in line]
 
 
-def test_the_launcher_starts_no_worker_that_trains(
+def test_the_launcher_starts_no_training_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
