@@ -56,7 +56,7 @@ def until(condition: Callable[[], object], seconds: float = 300) -> float:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    """Return whether a process has ended; a zombie counts as ended."""
     with suppress(psutil.NoSuchProcess):
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     return True

@@ -1,4 +1,4 @@
-"""What another account of this host can do: tried in a process of its own, where the tests run as root."""
+"""Runs a function as another account of this host, in a separate process, when root runs the tests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NOBODY = 65534
 
 
 def as_nobody(act: Callable[[], object]) -> str:
-    """Do something as the account `nobody`; return "done", or the name of the error that it ends in."""
+    """Call a function as the account `nobody`; return "done" or the name of the exception."""
     if os.geteuid() != 0:
-        pytest.skip("only root can try what another account may do")
+        pytest.skip("only root can act as another account")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -23,7 +23,7 @@ def as_nobody(act: Callable[[], object]) -> str:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
             act()
-        except BaseException as error:  # whatever it is, the parent reports it
+        except BaseException as error:  # the parent process reports any exception
             said = type(error).__name__
         os.write(writer, said.encode())
         os._exit(0)

@@ -1,4 +1,4 @@
-"""What the tests in a real browser need: the whole stack with a small demo, Chromium, and what no page may do."""
+"""Shared by the tests in a real browser: the whole stack with a small demo, Chromium, and the accessibility rules."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from jobs.queues import Queues
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 DEMO_IMAGES = 48
-STARTED_WITHIN = 180  # seconds; a cold start on an idle machine takes some ten
+STARTED_WITHIN = 180  # seconds; a cold start on an idle machine takes about ten
 FINISHED_WITHIN = 600  # seconds that a run of the demo, or a test's own, may take
-PATIENCE = 60_000  # milliseconds that an expected sight is waited for
+PATIENCE = 60_000  # milliseconds to wait for an expected element
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 FAILURES = ROOT / "test-results"
 
-# Streamlit has run the page to its end, the page's own heading stands, and something below it.
+# Streamlit has run the page to its end, and the page shows its heading and something below it.
 SHOWN = """
     document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'
     && document.querySelector('[data-testid=stMain] h1')
@@ -47,21 +47,21 @@ SHOWN = """
     && !document.querySelector('[data-testid=stMain] [data-stale=true]')
     && [...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => chart.querySelector('svg.main-svg'))
 """
-# On a page with an address of its own Streamlit's script first asks there where the server is, and then above it.
+# Streamlit's script looks for the server first below the page's address and then above it; the first request fails.
 ALLOWED_ERROR = re.compile(r"http://127\.0\.0\.1:\d+/\w+/_stcore/(health|host-config)")
-# Chromium drops all that it is loading once the machine gets or loses an address, on whatever interface.
+# Chromium aborts all requests when the machine gets or loses an address on any interface.
 NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
-# Rule -> selectors that break it and that only Streamlit could mend.
+# Rule -> selectors that break it and that only Streamlit can fix.
 ALLOWED_VIOLATIONS = {
-    # The sidebar's list of pages holds a <div> a section between <ul> and <li>.
+    # The sidebar's list of pages has one <div> per section between <ul> and <li>.
     "list": ("[data-testid=stSidebarNavItems]",),
     "listitem": ("[data-testid=stSidebarNavItems] li",),
-    # A table that is wider than its place becomes a region of one name for all.
+    # Every table that is too wide becomes a region with the same name.
     "landmark-unique": ("[role=region][aria-label='Scrollable table']",),
-    # Where Streamlit does not notice that width, it takes no focus; Chromium lets the keyboard scroll it all the same.
+    # A wide table that Streamlit does not detect takes no focus, but Chromium lets the keyboard scroll it.
     "scrollable-region-focusable": ("[data-testid=stTable] > div",),
-    # The chosen segment or pill and a slider's value are written in the accent, the former on a tint of it. The accent
-    # lies under the white labels of buttons too: on the dark page no colour has a contrast of 4.5 in all these places.
+    # The chosen segment or pill and the value of a slider use the accent colour, which is also the background of white
+    # button labels. On the dark page no colour has a contrast of 4.5 in all these places.
     "color-contrast": (
         "[data-testid=stButtonGroup] button[data-selected=true] p",
         "[data-testid=stButtonGroup] button[aria-checked=true] p",
@@ -71,7 +71,7 @@ ALLOWED_VIOLATIONS = {
 
 
 def chromium() -> str:
-    """Where Chromium is: `CHROMIUM`, else on the path. Raises LookupError with what to do."""
+    """Return the path of Chromium: `CHROMIUM`, else the program on the path. Raises LookupError with instructions."""
     given = environ.get("CHROMIUM")
     found = next(
         filter(None, map(shutil.which, [given] if given else ["chromium", "chromium-browser", "google-chrome"])), None
@@ -84,9 +84,9 @@ def chromium() -> str:
 
 @dataclass
 class Stack:
-    """What `make demo` starts, with few images, on a port and over a data folder of its own.
+    """The stack that `make demo` starts, with few images, on its own port and data folder.
 
-    Its `svd` and `train` workers come only with `start_workers`: until then whatever is submitted waits.
+    Its `svd` and `train` workers start only with `start_workers`: until then submitted runs wait.
     """
 
     url: str
@@ -96,7 +96,7 @@ class Stack:
     workers: dict[str, list[subprocess.Popen[bytes]]] = field(default_factory=dict)
 
     def start_workers(self) -> None:
-        """Start two `svd` workers and a `train` worker, unless they run."""
+        """Start two `svd` workers and a `train` worker if they do not run."""
         for kind in () if self.workers else ("svd", "svd", "train"):
             with (self.settings.data_dir / f"{kind}.log").open("a") as log:
                 process = Process(
@@ -122,11 +122,11 @@ class Stack:
 
     @contextmanager
     def held(self, kind: str) -> Iterator[None]:
-        """Keep the workers of a queue, and the processes that do their jobs, from going on inside the block."""
+        """Suspend the workers of a queue and the processes of their jobs inside the block."""
         workers = [psutil.Process(process.pid) for process in self.workers[kind]]
         try:
             for worker in workers:
-                worker.suspend()  # first, so that it starts no other job
+                worker.suspend()  # first, so that it starts no new job
             for child in (child for worker in workers for child in worker.children(recursive=True)):
                 with suppress(psutil.NoSuchProcess):  # it has just ended its job
                     child.suspend()
@@ -137,13 +137,13 @@ class Stack:
                     process.resume()
 
     def state(self, run_id: str) -> Run:
-        """How a run stands in store and queue."""
+        """Return the state of a run in store and queue."""
         state = Queues(self.settings).run(run_id)
         assert state is not None, f"expected run {run_id} in the store or the queue"
         return state
 
     def result(self, kind: str) -> str:
-        """The demo's own run of a kind, the first that was submitted, once it has finished."""
+        """Wait for the demo's first run of a kind to finish; return its id."""
         self.start_workers()
 
         def finished() -> str | None:
@@ -155,7 +155,7 @@ class Stack:
 
 
 def until(found: Callable[[], Any], what: str, seconds: float = FINISHED_WITHIN) -> Any:
-    """Ask again and again until the answer is true or not zero, and give it."""
+    """Call a function until its result is true; return the result."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < deadline, f"expected {what} within {seconds} s"
@@ -165,8 +165,8 @@ def until(found: Callable[[], Any], what: str, seconds: float = FINISHED_WITHIN)
 
 @contextmanager
 def demo_stack(folder: Path) -> Iterator[Stack]:
-    """Start the launcher with its demo but without workers, wait until its page answers; stop it as Ctrl-C does."""
-    holder = socket.socket()  # so that nobody else is given the port; servers, which set SO_REUSEADDR too, may listen
+    """Start the launcher with its demo but without workers and wait until its page answers; stop it like Ctrl-C."""
+    holder = socket.socket()  # reserves the port; servers that set SO_REUSEADDR can still listen on it
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))
     port = holder.getsockname()[1]
@@ -199,7 +199,7 @@ def demo_stack(folder: Path) -> Iterator[Stack]:
 
 
 def answers(url: str) -> bool:
-    """Whether an address answers with success."""
+    """Return whether an address answers with status 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own loopback address
             return bool(answer.status == 200)
@@ -218,7 +218,7 @@ def launched_browser() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """A reader in a browser of their own: opens pages, and collects what the browser complains of."""
+    """A user in a browser: opens pages and collects the errors that the browser reports."""
 
     page: Page
     stack: Stack
@@ -240,7 +240,7 @@ class Visitor:
         self.network_changes += NETWORK_CHANGED in (request.failure or "")
 
     def open(self, path: str) -> Page:
-        """Open a page of the dashboard and wait until it is there; anew where a change of network came between."""
+        """Open a page of the dashboard and wait until it is shown; try again after a change of the network."""
         while True:
             changes = self.network_changes
             try:
@@ -253,9 +253,9 @@ class Visitor:
                 return self.page
 
     def download(self, button: Locator) -> tuple[str, bytes]:
-        """Press a download button; give the file's name and what is in it.
+        """Press a download button; return the file's name and content.
 
-        After ten files a page gets no further one from Chromium without asking its reader.
+        After ten files of one page, Chromium asks the user before each further download.
         """
         with self.page.expect_download() as download:
             button.click()
@@ -266,14 +266,14 @@ class Visitor:
         self.page.wait_for_function(SHOWN, timeout=PATIENCE)
 
     def unfold(self) -> None:
-        """Open whatever can be folded out."""
+        """Open all expanders."""
         folded = self.page.locator("[data-testid=stMain] details:not([open]) > summary")
         while folded.count():
             folded.first.click()
             self.settle()
 
     def turn(self, scheme: str) -> None:
-        """Ask for the light or dark page, as the system's setting does."""
+        """Switch to the light or dark page, as the setting of the operating system does."""
         page = {"light": "rgb(255, 255, 255)", "dark": "rgb(17, 25, 30)"}[scheme]
         self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         self.page.wait_for_function(
@@ -283,9 +283,9 @@ class Visitor:
         self.settle()
 
     def violations(self, *rules: str) -> list[str]:
-        """What breaks axe-core's rules (all of them unless some are named), a sentence each.
+        """Return one sentence for each violation of axe-core's rules (by default of all rules).
 
-        The window is made as high as the page: what lies outside it, axe-core passes over.
+        The window is made as high as the page, because axe-core ignores elements outside it.
         """
         height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
         assert self.page.viewport_size is not None
@@ -314,7 +314,7 @@ class Visitor:
         )
 
     def scrolls_sideways(self) -> bool:
-        """Whether the page is wider than the window."""
+        """Return whether the page is wider than the window."""
         return bool(
             self.page.evaluate(
                 "[document.scrollingElement, document.querySelector('[data-testid=stMain]')]"

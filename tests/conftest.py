@@ -18,23 +18,23 @@ from core.settings import Settings, described, usable_cores
 from jobs.server import running_server
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ["DERMSLIM_ENV_FILE"] = ""  # whoever runs the tests may have a `.env` here
-os.environ["WORKER_NICENESS"] = "0"  # tests wait for workers, and must not wait for them last
+os.environ["DERMSLIM_ENV_FILE"] = ""  # the user may have a `.env` file here
+os.environ["WORKER_NICENESS"] = "0"  # tests wait for workers, so these need the normal priority
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one process more than there are cores, since some tests wait for most of their time; at most four."""
+    """Return the number of cores plus one, at most four, because some tests mostly wait."""
     return min(usable_cores() + 1, 4)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End the processes that run tests beside each other when the one that started them is killed."""
+    """End the xdist processes when the process that started them is killed."""
     if hasattr(config, "workerinput"):
         die_with_parent(os.getppid())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with the most slow tests first, then those with the most tests: none is left for the end."""
+    """Run the files with the most slow tests first, then those with the most tests, so that the run ends evenly."""
     slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
     count = collections.Counter(item.path for item in items)
     items.sort(key=lambda item: (-slow[item.path], -count[item.path], item.path))
@@ -42,9 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep tests away from the folders and the server of whoever runs them, and from each other's `__main__`.
+    """Protect the user's folders and server from the tests, and reset `__main__` after each test.
 
-    A page that AppTest runs becomes `__main__`, which processes that later tests start would import.
+    A page that AppTest runs becomes `__main__`, and processes that later tests start would import it.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     monkeypatch.setitem(settings_module._Environment.model_config, "env_file", None)
@@ -63,7 +63,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def valkey_url(valkey_server: str) -> str:
-    """Give the URL of a real Valkey server that holds nothing."""
+    """Give the URL of a real, empty Valkey server."""
     with Redis.from_url(valkey_server) as client:
         client.flushdb()
     return valkey_server
@@ -71,7 +71,7 @@ def valkey_url(valkey_server: str) -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path, valkey_url: str) -> Settings:
-    """Settings whose state lies in `tmp_path`/data, whose roots are `tmp_path`, whose server is `valkey_url`."""
+    """Give settings with the state in `tmp_path`/data, the data root `tmp_path` and the server `valkey_url`."""
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     return Settings(data_dir, (data_dir, tmp_path), given_redis_url=valkey_url)
@@ -79,7 +79,7 @@ def settings(tmp_path: Path, valkey_url: str) -> Settings:
 
 @pytest.fixture
 def shared_place() -> Iterator[Path]:
-    """A folder that every account of the host may enter, unlike `tmp_path`."""
+    """Give a folder that every account of the host can open, unlike `tmp_path`."""
     with tempfile.TemporaryDirectory(prefix="dermslim-test-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -87,7 +87,7 @@ def shared_place() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder with `ham10000/` and `negatives/`: `DERMSLIM_REAL_DATA`, else `../shared/data` beside the project."""
+    """Give the folder with `ham10000/` and `negatives/`: `DERMSLIM_REAL_DATA`, else `../shared/data`."""
     folder = Path(os.environ.get("DERMSLIM_REAL_DATA") or ROOT.parent / "shared" / "data")
     if not (folder / "ham10000").is_dir():
         pytest.skip(f"no real originals: expected {folder}/ham10000, or set DERMSLIM_REAL_DATA")

@@ -1,9 +1,9 @@
-"""Faults done to a whole stack in the middle of its work, and what must hold after each.
+"""Inject faults into a whole stack while it works, and check the results.
 
 The stack is the one that a user starts: `python -m dashboard`, with its own Valkey, store and workers. A round submits
-a sweep and a pruning run, does the harm at a random moment while both are under way, waits for their ends, and compares
-every row with those of an undisturbed run. `test_faults.py` plays three rounds of many faults each; `soak.py` plays
-each fault by itself, for hours.
+a sweep and a pruning run, injects a fault at a random moment while both are under way, waits until both have ended, and
+compares every row with those of an uninterrupted run. `test_faults.py` runs three rounds with many faults each;
+`soak.py` injects each fault separately, for hours.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ PARTS = {  # part of the stack -> words of its command line
     "train worker": ("jobs.worker", "train"),
     "dashboard": ("dashboard/server.py",),
 }
-KS = (5, 10, 15, 20, 25, 30, 40, 50, 60)  # so many that the sweep is under way for seconds
+KS = (5, 10, 15, 20, 25, 30, 40, 50, 60)  # enough values for the sweep to take several seconds
 EPOCHS = 12
-LONGEST_RUNNING = 90.0  # seconds that anything may be shown as running after its process died, promised
+LONGEST_RUNNING = 90.0  # seconds that work may be shown as running after its process died
 LONGEST_ROUND = 300.0  # seconds
 
 
 @dataclass
 class Stack:
-    """A running stack. folder: holds images/ and data/. launcher: its process. clock: see `own_clock`."""
+    """A running stack. folder: contains images/ and data/. launcher: its process. clock: see `own_clock`."""
 
     folder: Path
     roots: tuple[Path, ...]
@@ -78,7 +78,7 @@ class Stack:
         return Queues(Settings(self.data_dir, self.roots))
 
     def parts(self, name: str) -> list[psutil.Process]:
-        """The living processes of a part of the stack, without the jobs that they have forked."""
+        """Return the live processes of a part of the stack, without the processes of their jobs."""
         words = PARTS[name]
         found = []
         for process in psutil.Process(self.launcher.pid).children():
@@ -88,13 +88,13 @@ class Stack:
         return found
 
     def living(self, name: str) -> list[psutil.Process]:
-        """The processes of a part of the stack, waited for where it is being started."""
+        """Return the processes of a part of the stack; wait if it is being started."""
         found: list[psutil.Process] = []
         wait_for(lambda: found.extend(self.parts(name)) or found, 60)
         return found
 
     def jobs(self, name: str) -> list[psutil.Process]:
-        """The processes that workers have forked for a job."""
+        """Return the processes that workers have forked for jobs."""
         found = []
         for worker in self.parts(name):
             with suppress(psutil.Error):
@@ -102,11 +102,11 @@ class Stack:
         return found
 
     def note_processes(self) -> None:
-        """Remember every process that there is, so that those left behind are found."""
+        """Remember every process of the stack, so that orphans are found later."""
         self.seen |= set(psutil.Process(self.launcher.pid).children(recursive=True))
 
     def answers(self) -> bool:
-        """Whether the dashboard answers."""
+        """Return whether the dashboard answers."""
         with (
             suppress(OSError),
             urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_stcore/health", timeout=5) as got,
@@ -121,8 +121,7 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Start the whole stack with its state in `folder`/data, and end it.
 
-    images: that lie outside of `folder`. clock: a file, so that the stack's time of day may be stepped. variables: of
-    the environment.
+    images: a folder outside `folder`. clock: a file that sets the stack's time of day. variables: of the environment.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -151,12 +150,12 @@ def running_stack(
 
 Harm = Callable[[Stack, random.Random], None]
 
-# The work that is disturbed, and what it comes to undisturbed
+# The work during which faults are injected, and its expected results
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a round submits, and the rows that it must give. measured: of the sweep, by image and k."""
+    """The runs that a round submits, and their expected rows. measured: of the sweep, by image and k."""
 
     images: Path
     sweep: SweepSpec
@@ -166,7 +165,7 @@ class Work:
 
 
 def prepare_work(folder: Path, *, keras: bool = True) -> Work:
-    """Draw images, and run sweep and training here, without queue, workers and store."""
+    """Draw images, and run the sweep and the training locally, without queue, workers and store."""
     images = write_lesions(folder / "lesions", 24, height=120, width=160)
     dataset = load_dataset(images)
     sweep = SweepSpec(dataset=dataset.name, ks=KS)
@@ -177,7 +176,7 @@ def prepare_work(folder: Path, *, keras: bool = True) -> Work:
         targets=Targets(train=64, validation=16, test=16),
         baseline=Baseline(
             train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=100
-        ),  # whatever was trained is accepted, so that the steps are known
+        ),  # every trained network is accepted, so the steps are known
         rules=Rules(factors=(50.0,), max_iterations=1),
     )
     rows = [row for record in dataset.records for row in measure(record, dataset.root, sweep).rows]
@@ -187,7 +186,7 @@ def prepare_work(folder: Path, *, keras: bool = True) -> Work:
 
 @dataclass(frozen=True)
 class Round:
-    """A round's runs, and seconds from the harm to the end of the later one."""
+    """The runs of a round, and the seconds from the fault to the end of the later run."""
 
     sweep: Run
     training: Run
@@ -205,10 +204,10 @@ def registered(queues: Queues, images: Path) -> Dataset:
 def play(
     stack: Stack, work: Work, harm: Harm, chance: random.Random, reason: str | None = None, *, begun: float = 8
 ) -> Round:
-    """Submit the work, do the harm while it is under way, wait for its end, and see that nothing was lost by it.
+    """Submit the work, inject a fault while it is under way, wait for its end, and assert that nothing was lost.
 
-    reason: what a run may fail of, in its own words; it is then retried. begun: seconds in which Keras starts, the
-    first epochs pass and the second step begins.
+    reason: text of an error that a run may fail with; it is then retried. begun: seconds in which Keras starts, the
+    first epochs are trained and the second step starts.
     """
     queues = stack.queues
     dataset = registered(queues, work.images)
@@ -228,7 +227,7 @@ def play(
 
 
 def ended_well(queues: Queues, run_id: str, reason: str | None) -> Run:
-    """Wait for a run's end; retry what has failed for that reason."""
+    """Wait for the end of a run; retry it if it failed for the given reason."""
     state = ended(queues, run_id)
     if reason is None or (state.status == "finished" and not state.failed):
         return state
@@ -240,10 +239,10 @@ def ended_well(queues: Queues, run_id: str, reason: str | None) -> Run:
 
 
 def ended(queues: Queues, run_id: str) -> Run:
-    """Wait for a run's end; a server or a store that does not answer for a while is waited for, as pages do."""
+    """Wait for the end of a run, also while the server or the store does not answer."""
     deadline = time.monotonic() + LONGEST_ROUND
     while True:
-        with suppress(Exception):  # whatever it is, it must have passed before the deadline
+        with suppress(Exception):  # any error must be over before the deadline
             state = queues.run(run_id)
             if state is not None and state.ended and queues.messages_waiting() == 0:
                 return state
@@ -252,7 +251,7 @@ def ended(queues: Queues, run_id: str) -> Run:
 
 
 def assert_undisturbed(stack: Stack, work: Work, found: Round) -> None:
-    """See that rows are complete, without doubles and equal to an undisturbed run's, and that nothing is left over."""
+    """Assert that rows are complete, unique and equal to those of an uninterrupted run; look for leftover processes."""
     queues = stack.queues
     sweep, training = found.sweep, found.training
     assert (sweep.status, sweep.failed) == ("finished", 0), sweep
@@ -263,7 +262,7 @@ def assert_undisturbed(stack: Stack, work: Work, found: Round) -> None:
         rows[columns].sort_values(columns[:2], ignore_index=True),
         expected[columns].sort_values(columns[:2], ignore_index=True),
         check_dtype=False,
-        rtol=1e-12,  # the last digit follows from the number of threads
+        rtol=1e-12,  # the last digit depends on the number of threads
         atol=0,
     )
     assert_trained_alike(queues.store, training.id, work.trained)
@@ -271,11 +270,11 @@ def assert_undisturbed(stack: Stack, work: Work, found: Round) -> None:
 
 
 def assert_nothing_is_left(stack: Stack) -> None:
-    """See that no dead process counts as running, and that none which lost its parent goes on."""
+    """Assert that no dead process counts as running and that no orphan process is left."""
     connection = Redis.from_url(str(stack.queues.settings.redis_url))
 
     def left() -> str:
-        """What is wrong yet."""
+        """Return what is still wrong, or an empty text."""
         on_time = stack.clock is None or read_clock(stack.clock) == 0
         living = {process.pid for name in PARTS if "worker" in name for process in stack.parts(name)}
         known = {int(worker.pid or 0) for worker in Worker.all(connection=connection, serializer=JSONSerializer)}
@@ -299,7 +298,7 @@ def assert_nothing_is_left(stack: Stack) -> None:
     for process in stack.seen:
         with suppress(psutil.NoSuchProcess):
             alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-            assert not alive or process.pid in ours, f"an orphan goes on: {process}"
+            assert not alive or process.pid in ours, f"an orphan process still runs: {process}"
     wait_for(stack.answers, 60)
 
 
@@ -307,7 +306,7 @@ def assert_nothing_is_left(stack: Stack) -> None:
 
 
 def kill(part: str) -> Harm:
-    """A part of the stack is killed."""
+    """Kill a part of the stack."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
         time.sleep(chance.uniform(0, 1))
@@ -318,12 +317,12 @@ def kill(part: str) -> Harm:
 
 
 def kill_job(part: str) -> Harm:
-    """The process that a worker has forked for a job is killed, as the kernel does where memory runs out."""
+    """Kill the process of a job, as the kernel does when memory runs out."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
         def killed() -> bool:
             for process in stack.jobs(part):
-                with suppress(psutil.NoSuchProcess):  # it ends by itself just now
+                with suppress(psutil.NoSuchProcess):  # it has just ended by itself
                     if process.status() != psutil.STATUS_ZOMBIE:
                         process.kill()
                         return True
@@ -336,9 +335,9 @@ def kill_job(part: str) -> Harm:
 
 
 def poison(stack: Stack, chance: random.Random) -> None:
-    """An image ends the process of every job that measures it; it is given up after three, its run's rest is measured.
+    """Kill every process that measures one image; after three tries this image fails and the others are measured.
 
-    The image is so large that measuring it takes seconds, in which the process is killed.
+    The image is so large that measuring it takes several seconds, in which the process is killed.
     """
     folder = stack.folder / "poison"
     if not folder.exists():
@@ -351,7 +350,7 @@ def poison(stack: Stack, chance: random.Random) -> None:
     live = LiveRun(Redis.from_url(str(queues.settings.redis_url)), run_id)
 
     def killed(tries: int) -> bool:
-        """Kill the process that tries the large image for that time, once it must be the only one at the run."""
+        """Kill the process of this try at the large image, once no other process works on the run."""
         if live.connection.hget(f"{live.key}:tries", "mole001") != b"%d" % tries or live.progress()[0] < 2:
             return False
         workers = [each.pid for each in queues.workers() if each.current_run == run_id]
@@ -368,13 +367,13 @@ def poison(stack: Stack, chance: random.Random) -> None:
 
 
 def silence_valkey(seconds: float) -> Harm:
-    """Valkey is out of reach: connections are neither answered nor refused."""
+    """Suspend Valkey: connections are neither answered nor refused."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
         (server,) = stack.living("valkey")
         server.suspend()
         time.sleep(seconds)
-        with suppress(psutil.NoSuchProcess):  # the launcher may have replaced the server that did not answer
+        with suppress(psutil.NoSuchProcess):  # the launcher may have replaced a server that did not answer
             server.resume()
 
     return harm
@@ -395,7 +394,7 @@ time.sleep(float(sys.argv[2]))
 
 
 def hold_store(seconds: float) -> Harm:
-    """A stranger's process, which knows nothing of our lock, has the database open for writing."""
+    """Open the database for writing in a process that does not use DermSlim's lock."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
         store = stack.queues.settings.database
@@ -407,7 +406,7 @@ def hold_store(seconds: float) -> Harm:
 
 
 def fill_disk(seconds: float) -> Harm:
-    """Something else takes all the space there is on the disk of the data folder, and gives it back."""
+    """Fill the disk of the data folder for a while."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
         filler = stack.data_dir / "filler"
@@ -419,7 +418,7 @@ def fill_disk(seconds: float) -> Harm:
                         file.write(b"\0" * size)
             return shutil.disk_usage(stack.data_dir).free < 65536
 
-        wait_for(full, 60)  # others may have removed a file of theirs meanwhile
+        wait_for(full, 60)  # other processes may have freed some space meanwhile
         time.sleep(seconds)
         filler.unlink()
 
@@ -428,7 +427,7 @@ def fill_disk(seconds: float) -> Harm:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
-    """Mount a file system of that size at a folder. PermissionError where this process may not."""
+    """Mount a file system of that size at a folder. Raises PermissionError if this process cannot."""
     folder.mkdir(parents=True)
     mounted = run_command(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)], capture_output=True, text=True
@@ -442,12 +441,12 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
 
 
 def no_compiler() -> bool:
-    """Whether a stack cannot be given a clock of its own here."""
+    """Return whether there is no C compiler, which a separate clock needs."""
     return shutil.which("cc") is None
 
 
 def own_clock(file: Path) -> dict[str, str]:
-    """Return the environment of processes whose time of day is as far off as a file says; see `stepped_clock.c`."""
+    """Return the environment of processes whose clock is shifted by the offset in a file; see `stepped_clock.c`."""
     library = file.with_suffix(".so")
     source = Path(__file__).with_name("stepped_clock.c")
     run_command(["cc", "-O1", "-shared", "-fPIC", "-Wall", "-o", str(library), str(source), "-ldl"], check=True)
@@ -456,7 +455,7 @@ def own_clock(file: Path) -> dict[str, str]:
 
 
 def write_clock(file: Path, seconds: int) -> None:
-    """Say how far off the time of day is; those who have the file mapped see it at once."""
+    """Set the offset of the time of day; processes that have mapped the file see it at once."""
     file.touch()
     with file.open("r+b") as place:
         place.write(struct.pack("=q", seconds))
@@ -467,7 +466,7 @@ def read_clock(file: Path) -> int:
 
 
 def step_clock(seconds: int, then: Harm | None = None) -> Harm:
-    """The time of day jumps, as it does when a machine that was wrong hears the right time."""
+    """Change the time of day, as a machine does when it corrects its clock."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
         assert stack.clock is not None
@@ -481,7 +480,7 @@ def step_clock(seconds: int, then: Harm | None = None) -> Harm:
 
 
 def each_of(*harms: Harm) -> Harm:
-    """Several faults one after the other, in the same round."""
+    """Inject several faults one after the other in one round."""
 
     def harm(stack: Stack, chance: random.Random) -> None:
         for each in harms:
@@ -491,7 +490,7 @@ def each_of(*harms: Harm) -> Harm:
 
 
 def faults(outage: float) -> dict[str, Harm]:
-    """Return every fault that needs no special stack, by name. outage: seconds that something is away."""
+    """Return every fault that needs no special stack, by name. outage: seconds of each outage."""
     return {
         "an svd job's process is killed": kill_job("svd worker"),
         "a training's process is killed": kill_job("train worker"),
@@ -500,13 +499,13 @@ def faults(outage: float) -> dict[str, Harm]:
         "the record worker is killed": kill("record worker"),
         "the dashboard is killed": kill("dashboard"),
         "Valkey is killed": kill("valkey"),
-        "Valkey is out of reach": silence_valkey(outage),
-        "the store is held by a stranger": hold_store(outage),
+        "Valkey does not answer": silence_valkey(outage),
+        "another program has the store open": hold_store(outage),
         "an image kills the process each time": poison,
     }
 
 
-NO_SPACE = "No space left"  # what a run may fail of where the disk is full
+NO_SPACE = "No space left"  # the error of a run when the disk is full
 
 
 def disk_faults(outage: float) -> dict[str, Harm]:
@@ -517,7 +516,7 @@ def disk_faults(outage: float) -> dict[str, Harm]:
 def clock_faults() -> dict[str, Harm]:
     """Return the faults for a stack with a clock of its own."""
     return {
-        "the clock jumps ahead by an hour": step_clock(3600),
+        "the clock goes forward by an hour": step_clock(3600),
         "the clock goes back by two hours": step_clock(-7200),
         "the clock goes back by an hour and a train worker is killed": step_clock(-3600, kill("train worker")),
     }

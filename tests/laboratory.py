@@ -1,4 +1,4 @@
-"""What several tests of the jobs need: small image folders, and real workers in their own processes."""
+"""Shared by tests of jobs: small image folders, and real workers in their own processes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from jobs.queues import Queues
 from jobs.run_states import WorkerState
 
 ROOT = Path(__file__).resolve().parents[1]
-# For a process that trains something: it imports a stand-in in place of Keras, which takes three seconds to import.
+# For processes that train: they import a substitute, because importing Keras takes three seconds.
 WITHOUT_KERAS = {"PYTHONPATH": str(ROOT / "tests" / "without_keras")}
-WELL_BEGUN = 0.05  # seconds of computing after which a job's process has told the kernel to end it with its worker
+WELL_BEGUN = 0.05  # seconds of CPU time after which the process of a job is set to end with its worker
 MEASURED = ["seconds", "epoch_seconds", "images_per_second", "peak_memory", "weights", "worker"]
 TIMES = ["attempt", "started_at", "finished_at", "ended_at", "run_id", *MEASURED]
 Trained = tuple[list[Any], pd.DataFrame]  # a run's steps and epochs
@@ -57,7 +57,7 @@ print(json.dumps([steps, epochs]))
 
 
 def write_lesions(folder: Path, count: int = 24, *, height: int = 40, width: int = 56) -> Path:
-    """Draw `count` images of each of four classes, told apart by their lesion's brightness through noise."""
+    """Draw `count` noisy images of each of the four classes, which differ in the brightness of the lesion."""
     generator = np.random.default_rng(0)
     for number, label in enumerate(CLASSES):
         (folder / label).mkdir(parents=True)
@@ -85,7 +85,7 @@ def workers(
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start workers and give their processes.
 
-    beside: others run already, of which some may have been killed. keras: they train with Keras, not with its stand-in.
+    beside: other workers may run already or have been killed. keras: train with Keras instead of its substitute.
     """
     environment = {
         **os.environ,
@@ -110,13 +110,13 @@ def workers(
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
-    """Ask a process to end, and kill it where it has not after so many seconds."""
+    """Ask a process to end, and kill it if it has not ended after `seconds`."""
     process.terminate()
     wait_or_kill(process, seconds)
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
-    """Wait for the end of a process that was asked to: a worker that is asked twice drops its job."""
+    """Wait for a process that was asked to end; do not ask twice, because a worker would then drop its job."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -125,7 +125,7 @@ def wait_or_kill(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that is free at this moment."""
+    """Return a loopback port that is free at this moment."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -139,19 +139,19 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    """Return whether a process has ended; a zombie counts as ended."""
     with suppress(psutil.NoSuchProcess):
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     return True
 
 
 def suspended_job(*workers: subprocess.Popen[bytes] | WorkerState, seconds: float = 120) -> psutil.Process:
-    """Wait for the process of a job that one of these workers is at; suspend it, so that it ends by the test alone."""
+    """Wait for the process of a job of one of these workers and suspend it, so that only the test can end it."""
     found: list[psutil.Process] = []
 
     def suspended() -> bool:
         for process in [job for worker in workers for job in psutil.Process(worker.pid).children()]:
-            with suppress(psutil.NoSuchProcess):  # it ends by itself just now
+            with suppress(psutil.NoSuchProcess):  # it has just ended by itself
                 if process.cpu_times().user < WELL_BEGUN:
                     continue
                 process.suspend()
@@ -167,12 +167,12 @@ def suspended_job(*workers: subprocess.Popen[bytes] | WorkerState, seconds: floa
 
 
 def settled(frame: pd.DataFrame) -> pd.DataFrame:
-    """A run's rows without what differs between two undisturbed runs: times, and who trained where."""
+    """Return rows without the columns that differ between two equal runs: times, worker and files."""
     return frame.drop(columns=[name for name in TIMES if name in frame])
 
 
 def trained_here(spec: TrainSpec, images: Path, place: Path, *, keras: bool = False) -> Trained:
-    """Return a run's steps and epochs, trained in a process of its own, without queue and workers."""
+    """Train in a separate process without queue and workers; return the run's steps and epochs."""
     command = [sys.executable, "-c", REFERENCE, str(images), str(place), json.dumps(spec.to_dict())]
     environment = {**os.environ, **({} if keras else WITHOUT_KERAS)}
     answer = run_command(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=400)
@@ -181,7 +181,7 @@ def trained_here(spec: TrainSpec, images: Path, place: Path, *, keras: bool = Fa
 
 
 def assert_trained_alike(store: Store, run_id: str, reference: Trained) -> None:
-    """Whatever happened to a run, its rows are those of an undisturbed one, each once."""
+    """Assert that the rows of a run equal those of an uninterrupted run, without duplicates."""
     steps, epochs = reference
     results = store.step_results(run_id)
     assert [result.step for result in results] == [step["step"] for step in steps]

@@ -1,4 +1,4 @@
-"""What the tests of single pages share: opening one as Streamlit runs it, and reading what it says."""
+"""Shared by the tests of single pages: open a page as Streamlit runs it, and read its text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ APP = ROOT / "dashboard" / "app.py"
 
 
 def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str, first: str = "overview") -> OpenPage:
-    """Return what opens a page over a data folder, with parameters in its address; first: which, unless told."""
+    """Return a function that opens a page on a data folder, with query parameters. first: the default page."""
     monkeypatch.setenv("DATA_DIR", str(data_dir))
     monkeypatch.setenv("DATA_ROOTS", str(data_dir.parent))
     monkeypatch.setenv("REDIS_URL", url)
@@ -34,14 +34,14 @@ def opener(monkeypatch: pytest.MonkeyPatch, data_dir: Path, url: str, first: str
 
 
 def ran(part: Any) -> AppTest:
-    """Run the page, after a change to a part of it, and see that nothing was raised."""
+    """Run the page after a change to one of its elements, and assert that it raised no exception."""
     test: AppTest = part.run()
     assert not test.exception, [each.message for each in test.exception]
     return test
 
 
 def text(test: AppTest) -> str:
-    """Return what a reader reads on the page, as one text without the escapes of Markdown."""
+    """Return the text of the page as one string, without Markdown escapes."""
     kinds = ("title", "header", "markdown", "caption", "error", "warning", "info", "success", "code")
     parts = [str(each.value) for kind in kinds for each in getattr(test, kind)]
     parts += [f"{each.label} {each.value}" for each in test.metric]
@@ -51,5 +51,5 @@ def text(test: AppTest) -> str:
 
 
 def plain(markdown: str) -> str:
-    """Return what a reader sees of a text that `words.escaped` made."""
+    """Return the text as a reader sees it, without the escapes of `words.escaped`."""
     return re.sub(r"\\(.)|&#(\d+);", lambda found: found[1] or chr(int(found[2])), markdown.replace(words.NOTHING, ""))

@@ -1,4 +1,4 @@
-"""Runs recorded in a real store as the record worker does, with figures that a test chooses."""
+"""Records runs in a real store as the record worker does, with values that a test chooses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUICK = TrainingProtocol(epochs=3, height=48, width=64)
 EASY = Baseline(
     train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=2
-)  # only the test figures decide
+)  # only the test metrics decide
 RESULT = {"kept_epoch": 2, "seconds": 60.0, "epoch_seconds": 20.0, "images_per_second": 100.0,
           "peak_memory": 10**9, "device": "a cpu", "weights_bytes": 10**6, "checkpoint_bytes": 3 * 10**6}  # fmt: skip
 minutes = count(1)
@@ -40,7 +40,7 @@ OLDER_SCHEMAS = re.split(r"^-- version \d+$", OLDER, flags=re.MULTILINE)[1:]
 
 
 def new_run(run_id: str, spec: RunSpec, at: datetime = START, *, fingerprint: str = "f", **values: Any) -> Run:
-    """A run as it is submitted, of two images where nothing else is said."""
+    """Return a submitted run, by default of two images."""
     known = {
         "dataset": spec.dataset,
         "synthetic": False,
@@ -55,7 +55,7 @@ def new_run(run_id: str, spec: RunSpec, at: datetime = START, *, fingerprint: st
 
 
 def older_store(path: Path, version: int, *, says: int | None = None) -> None:
-    """Create a store as the release of this version did. says: the version that the file claims to have."""
+    """Create a store as the release of this version did. says: the version number written to the file."""
     with duckdb.connect(path) as connection:
         for statements in OLDER_SCHEMAS[:version]:
             connection.execute(statements)
@@ -63,7 +63,7 @@ def older_store(path: Path, version: int, *, says: int | None = None) -> None:
 
 
 def classification(recall: float) -> Classification:
-    """Predictions on ten images a class, of which the share `recall` percent is right."""
+    """Return predictions on ten images per class, of which `recall` percent are right."""
     right = round(recall / 10)
     labels = [place for place in range(len(CLASSES)) for _ in range(10)]
     guesses = [place if number < right else (place + 1) % len(CLASSES) for place in range(len(CLASSES))
@@ -88,9 +88,9 @@ def record_training(
     ends: bool = True,
     weights: Path | None = None,
 ) -> str:
-    """Record a run whose steps reach these test accuracies, a minute after the one before; return its id.
+    """Record a run whose steps reach these test accuracies, one minute after the previous run; return its id.
 
-    rules: of a prune-train run. sets: whether what it was trained on is recorded too. ends: whether it has finished.
+    rules: makes it a prune-train run. sets: whether the training data are recorded too. ends: whether it has finished.
     """
     common = {
         "dataset": dataset,
@@ -145,7 +145,7 @@ def record_training(
 def record_measured(
     store: Store, spec: MeasuringSpec, *, synthetic: bool = False, figures: Mapping[str, float | None] | None = None
 ) -> str:
-    """Record a finished run of two images with the article's figures, a minute after the last; figures: others."""
+    """Record a finished run of two images, one minute after the previous run. figures: values to change."""
     at = START + timedelta(minutes=next(minutes))
     run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
     store.record_run(

@@ -1,6 +1,7 @@
-"""Play faults in random order and at random moments, each at least once and then until the time is over: `make soak`.
+"""Inject faults in random order at random moments, each at least once, until the time is over: `make soak`.
 
-Prints one line per fault and, at the end, how many of each kind were tried and survived; exit code 1 if one was not.
+Prints one line per fault, and at the end the number of tried and survived faults of each kind. The exit code is 1 if a
+fault was not survived.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ OUTAGE = 60.0  # seconds
 
 
 def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[Stack, dict[str, Harm], str | None]]:
-    """Start the stacks that the faults need; yield each with its faults, and with what runs may fail of there."""
+    """Start the stacks that the faults need; yield each with its faults and the error that its runs may fail with."""
     yield open_ones.enter_context(running_stack(folder)), faults(OUTAGE), None
     small = folder / "small"
     small.mkdir()
@@ -44,9 +45,9 @@ def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[S
         open_ones.enter_context(small_disk(small / "data", 700))
         yield open_ones.enter_context(running_stack(small, images=images)), disk_faults(OUTAGE), NO_SPACE
     except PermissionError as reason:
-        print(f"without a full disk: no small one can be mounted here: {reason}")
+        print(f"without the full disk: no small disk can be mounted here: {reason}")
     if no_compiler():
-        print("without steps of the clock: they need a C compiler, cc")
+        print("without clock changes: they need a C compiler, cc")
         return
     clock = folder / "clock"
     clock.mkdir()
@@ -55,8 +56,13 @@ def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[S
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=120, help="how long at least (default 120)")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of order and moments")
+    parser.add_argument("--minutes", type=float, default=120, help="the shortest duration (default 120)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().randrange(10**6),
+        help="seed of the order and the moments of faults",
+    )
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.minutes:g} minutes", flush=True)
     chance = random.Random(options.seed)
@@ -83,10 +89,10 @@ def main() -> int:
                     print(f"{fault}: NOT SURVIVED\n{failure}", flush=True)
                     continue
                 survived[fault] += 1
-                print(f"{fault}: survived, {found.seconds:.0f} s until both runs had ended", flush=True)
+                print(f"{fault}: survived; both runs ended after {found.seconds:.0f} s", flush=True)
     for fault in sorted(tried):
         print(f"{fault}: {tried[fault]} tried, {survived[fault]} survived")
-    print(f"in all {tried.total()} faults tried, {survived.total()} survived")
+    print(f"total: {tried.total()} faults tried, {survived.total()} survived")
     return 0 if tried == survived else 1
 
 

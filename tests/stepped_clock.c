@@ -1,7 +1,7 @@
-/* The time of day, as far off as a file says: preloaded into processes whose clock is to jump while they run.
+/* Shifts the time of day by the offset in a file. It is preloaded into processes whose clock a test changes.
 
    STEPPED_CLOCK names a file of one 64-bit number, the offset in seconds, which is mapped and read at every call.
-   Clocks that no step of the time of day reaches (monotonic, CPU time) are left alone, and so are sleeps. */
+   Clocks that are independent of the time of day (monotonic, CPU time) are unchanged, and so are sleeps. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

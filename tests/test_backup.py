@@ -329,7 +329,7 @@ def held(worker: subprocess.Popen[bytes]) -> Iterator[None]:
     """Keep a worker, and the process that does its job, from going on inside the block."""
     family = [psutil.Process(worker.pid)]
     try:
-        family[0].suspend()  # first, so that it starts no other job
+        family[0].suspend()  # first, so that it starts no new job
         for child in family[0].children():
             with suppress(psutil.NoSuchProcess):
                 child.suspend()

@@ -154,7 +154,7 @@ def assert_accessible(visitor: Visitor, path: str, text: str) -> None:
     assert visitor.violations("color-contrast") == []
 
 
-# -- the demo begins ---------------------------------------------------------------------------------------------------
+# The demo begins
 
 
 def test_the_demo_waits_for_workers_and_is_labelled_synthetic(visitor: Visitor) -> None:
@@ -175,7 +175,7 @@ def test_the_demo_waits_for_workers_and_is_labelled_synthetic(visitor: Visitor) 
     expect(main(page).locator("img").first).to_be_visible()
 
 
-# -- what needs no result ----------------------------------------------------------------------------------------------
+# What needs no result
 
 
 def test_the_inspector_follows_k_and_the_image(visitor: Visitor) -> None:
@@ -216,7 +216,7 @@ def test_a_page_is_accessible_in_light_and_dark_and_on_a_phone(visitor: Visitor,
     assert_accessible(visitor, path, PAGES[path])
 
 
-# -- sweeps ------------------------------------------------------------------------------------------------------------
+# Sweeps
 
 
 def test_a_sweep_can_be_submitted_cancelled_and_retried(visitor: Visitor) -> None:
@@ -310,7 +310,7 @@ def test_downloaded_files_of_a_sweep_contain_the_rows_of_the_store(visitor: Visi
     assert len(columns) == len(wanted["Every image and k, CSV"])
 
 
-# -- trainings ---------------------------------------------------------------------------------------------------------
+# Trainings
 
 
 def training_form(visitor: Visitor, kind: str, **fields: str) -> Page:
@@ -390,7 +390,7 @@ def test_a_training_is_cancelled_after_an_epoch_and_finishes_when_retried(visito
     assert (spec.training.epochs, spec.training.seed) == (30, 5)
 
 
-# -- the demo's results ------------------------------------------------------------------------------------------------
+# The demo's results
 
 
 @pytest.fixture

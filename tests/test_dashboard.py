@@ -96,7 +96,7 @@ def alerts(test: AppTest) -> list[str]:
     return [str(each.value) for each in (*test.error, *test.warning)]
 
 
-# -- empty, broken, unreachable ------------------------------------------------------------------------------------
+# Empty, broken, unreachable
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -144,7 +144,7 @@ def test_a_store_that_is_not_a_database_gives_an_error_message(
         assert any("to be a whole DuckDB file" in alert for alert in alerts(shown)), page
 
 
-# -- results -------------------------------------------------------------------------------------------------------
+# Results
 
 
 def test_the_overview_shows_the_figures_of_the_last_sweep_with_links_to_the_run(open_page: OpenPage) -> None:
@@ -221,7 +221,7 @@ def test_every_view_of_a_data_set_can_be_opened_by_its_link(open_page: OpenPage,
     assert shown.session_state["choice_view"] == view
 
 
-# -- the inspector -------------------------------------------------------------------------------------------------
+# The inspector
 
 
 def test_the_inspector_shows_the_values_that_the_sweep_recorded(open_page: OpenPage, full: Path) -> None:
@@ -261,7 +261,7 @@ def test_an_uploaded_image_is_inspected_and_an_uploaded_text_is_refused(open_pag
     assert len(other.error) == 1
 
 
-# -- forms ---------------------------------------------------------------------------------------------------------
+# Forms
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_a_folder_outside_the_data_roots_is_refused_with_a_message(open_page: Op
     assert any("inside the data roots" in alert for alert in alerts(shown))
 
 
-# -- reading -------------------------------------------------------------------------------------------------------
+# Reading
 
 
 def test_cached_reads_are_updated_when_the_store_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +391,7 @@ def test_difference_maps_are_darkest_where_images_are_equal() -> None:
     assert (np.diff(shades.astype(int)) >= 0).mean() > 0.99
 
 
-# -- words ---------------------------------------------------------------------------------------------------------
+# Words
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Many faults in three rounds, to one whole stack at work; `make soak` plays each by itself, for hours and with Keras.
+"""Many faults in three rounds on one whole stack; `make soak` injects each separately, for hours and with Keras.
 
-A failure prints its seed; DERMSLIM_FAULT_SEED plays the same again.
+A failure prints its seed; set DERMSLIM_FAULT_SEED to repeat the same round.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from faults import (
 from laboratory import WITHOUT_KERAS
 
 OUTAGE = 5.0  # seconds; `make soak` takes 60
-LONG_EPOCHS = WITHOUT_KERAS | {"EPOCH_SECONDS": "0.4"}  # so that the training is under way at each fault of a round
+LONG_EPOCHS = WITHOUT_KERAS | {"EPOCH_SECONDS": "0.4"}  # so that the training runs during each fault of a round
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -56,7 +56,7 @@ def work(folder: Path) -> Work:
 
 @pytest.fixture(scope="module")
 def disk(folder: Path) -> Iterator[bool]:
-    """Whether the stack's data lie on a small disk of their own, as a full one needs."""
+    """Give whether the stack's data are on a small disk, which the full disk needs."""
     with ExitStack() as mounted:
         try:
             mounted.enter_context(small_disk(folder / "stack" / "data", 700))

@@ -1,7 +1,7 @@
-"""A second host: its workers share nothing with the first but the queue, over TLS with a password, and images to read.
+"""A second host: its workers share with the first only the queue, over TLS with a password, and read-only images.
 
-The first host is a Valkey server, a record worker and their DATA_DIR; the second one has a DATA_DIR, a working folder
-and a copy of the images elsewhere. Where root runs the tests, what belongs to the first is closed to the second.
+The first host has a Valkey server, a record worker and their DATA_DIR. The second host has its own DATA_DIR, a working
+folder and a copy of the images elsewhere. When root runs the tests, the second host cannot open the first host's files.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from jobs.server import running_server
 from jobs.upkeep.checks.check import Check
 from jobs.upkeep.checks.data import check_data
 
-pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
+pytestmark = pytest.mark.timeout(900)  # as for other trainings: they take long on a busy machine
 
 NOBODY = 65534
 ROOT_RUNS = os.geteuid() == 0
-# Root without the right to open what belongs to others.
+# Runs a command as root without the right to open files of other accounts.
 CONFINED = (
     ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--pdeathsig=KILL")
     if ROOT_RUNS and shutil.which("setpriv")
@@ -71,7 +71,7 @@ TRAINING = TrainSpec(
 
 @dataclass(frozen=True)
 class SecondHost:
-    """What its workers are started with, and the workers."""
+    """The folders of the second host, and its workers."""
 
     folder: Path
     images: Path
@@ -80,7 +80,7 @@ class SecondHost:
 
 @dataclass(frozen=True)
 class Hosts:
-    """Both; settings and queues are the first one's."""
+    """Both hosts; settings and queues are those of the first."""
 
     settings: Settings
     queues: Queues
@@ -88,14 +88,14 @@ class Hosts:
     second: SecondHost
 
     def named(self, kind: str) -> str:
-        """The name of the second host's worker of a kind."""
+        """Return the name of the second host's worker of a kind."""
         pid = self.second.workers[kind].pid
         return next(each.name for each in self.queues.workers() if each.pid == pid)
 
 
 @contextmanager
 def first_host(folder: Path) -> Iterator[Settings]:
-    """Run a queue server and a record worker on a folder that is the first host's alone."""
+    """Run a queue server and a record worker on a folder that only the first host can open."""
     (folder / "images").mkdir(parents=True)
     (folder / "data").mkdir()
     folder.chmod(0o700)
@@ -163,7 +163,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 
 @pytest.fixture(scope="module")
 def submitted(hosts: Hosts) -> dict[str, str]:
-    """A training and a sweep of the demo data, under way on the second host."""
+    """Submit a training and a sweep of the demo data to the second host; give their ids by kind."""
     demo = registered(hosts.queues, hosts.images / "demo")
     assert demo.synthetic
     return {spec.kind: hosts.queues.submit(spec, demo).run_id for spec in (TRAINING, SWEEP)}
@@ -189,7 +189,7 @@ def swept(hosts: Hosts, folder: Path) -> Run:
     return ended(hosts.queues, hosts.queues.submit(SweepSpec(dataset=dataset.name, ks=(3,)), dataset).run_id)
 
 
-# -- work done on the second host ----------------------------------------------------------------------------------
+# Work done on the second host
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ def test_the_second_host_has_no_store_and_cannot_read_the_first_hosts_files(
 ) -> None:
     for run_id in submitted.values():
         ended(hosts.queues, run_id)
-    # A training's process removes its checkpoint after the end is told.
+    # The process of a training removes its checkpoint after it has reported the end.
     wait_for(lambda: all(each.current_run is None for each in hosts.queues.workers()), 60)
     state = hosts.second.folder / "state"
     assert {path.name for path in state.iterdir()} == {"logs", "trained", "arrays"}
@@ -270,7 +270,7 @@ def test_the_password_is_in_no_process_list_and_no_log_of_the_second_host(
     assert not [path for path in logs if secret in path.read_text()]
 
 
-# -- a second host that lacks something ----------------------------------------------------------------------------
+# A second host with missing files
 
 
 def test_images_that_differ_on_the_second_host_fail_with_the_reason(hosts: Hosts) -> None:
@@ -327,7 +327,7 @@ def test_a_reconstruction_is_left_to_a_worker_that_can_reach_its_folder(hosts: H
         return any("left to other workers" in line and there in line for line in hosts.queues.log(run_id))
 
     with workers(hosts.settings, "svd", beside=True) as (own,):
-        own.send_signal(signal.SIGSTOP)  # else it may do everything before the second host's worker comes to a job
+        own.send_signal(signal.SIGSTOP)  # otherwise it may do all jobs before the second host's worker gets one
         hosts.queues.retry(run_id)
         wait_for(left_to_others, 60)
         own.send_signal(signal.SIGCONT)
@@ -346,7 +346,7 @@ def test_a_reconstruction_is_written_through_a_folder_that_both_hosts_share(tmp_
     one, shared = tmp_path / "one" / "reconstructed", tmp_path / "shared"
     shared.mkdir()
     one.parent.mkdir()
-    one.symlink_to(shared)  # as a network folder: one place under two names
+    one.symlink_to(shared)  # like a network folder: one folder with two paths
     mark_output(one / "small", "reconstruct-1")
     environment = {"DATA_DIR": str(tmp_path / "two"), "DATA_ROOTS": f"{one}={shared}"}
     second = Settings.from_environment(environment)
@@ -389,14 +389,14 @@ def test_the_doctor_on_the_second_host_checks_each_data_set_at_its_mapped_folder
     wait_for(lambda: "moles" not in found(), 60)
 
 
-# -- nothing shared at all -----------------------------------------------------------------------------------------
+# Nothing shared but the network
 
 
 @pytest.fixture
 def namespace() -> Iterator[tuple[str, str]]:
-    """A network namespace with one cable to this one: its name, and this end's address."""
+    """Give the name of a network namespace that is linked to this one, and the address of this side."""
     if not ROOT_RUNS:
-        pytest.skip("expected root, who may make network namespaces")
+        pytest.skip("expected root, because only root can create network namespaces")
     number = os.getpid() % 65536
     name, here, there = f"dermslim-{number}", f"ds{number}a", f"ds{number}b"
     subnet = f"10.213.{number // 256}.{number % 256 // 4 * 4}"
@@ -458,7 +458,7 @@ def test_a_host_that_shares_only_the_queue_by_network_measures_a_sweep(
         }
 
 
-# -- DATA_ROOTS, --redis -------------------------------------------------------------------------------------------
+# DATA_ROOTS, --redis
 
 
 def roots(text: str) -> Settings:

@@ -1,4 +1,4 @@
-"""The launcher with real processes: what it starts, starts again, ends, and refuses in one sentence."""
+"""The launcher with real processes: what it starts, restarts and ends, and which settings it refuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jobs.queues import Queues
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Stands in for the dashboard: answers every path with 200.
+# Replaces the dashboard: answers every path with 200.
 PAGE = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -41,7 +41,7 @@ class Page(BaseHTTPRequestHandler):
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
 """
 
-# A worker that does not listen to SIGTERM, in a job that went into a session of its own, as RQ's work-horse does.
+# A worker that ignores SIGTERM, with a job in its own session, like RQ's work-horse.
 STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -51,8 +51,8 @@ print("working", flush=True)
 time.sleep(600)
 """
 
-# The launcher with a process table of the test's own: the real Valkey server, the page, and what the test adds. How
-# long it waits for what does not listen, before it kills, is the test's choice too.
+# The launcher with the test's process table: the real Valkey server, the page, and the test's programs. The test also
+# chooses how long the launcher waits before it kills processes that ignore SIGTERM.
 SCRIPT = """
 import sys
 from functools import partial
@@ -89,7 +89,7 @@ class Launched:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def child(self, text: str) -> psutil.Process:
-        """The launcher's own child whose command holds `text`."""
+        """Return the launcher's child process whose command contains `text`."""
         for one in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):  # it just died
                 if text in " ".join(one.cmdline()):
@@ -114,7 +114,7 @@ def free_port() -> int:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    """Whether processes end, each of which would otherwise go on for minutes."""
+    """Wait for the processes to end and return whether all did; otherwise each would run for minutes."""
     with contextlib.suppress(AssertionError):
         until(lambda: all(map(gone, processes)))
     return all(map(gone, processes))
@@ -138,7 +138,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
                 stderr=stream,
                 text=True,
                 start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where tests run under nohup
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # for tests that run under nohup
             )
         started.append(Launched(process, port, data_dir, output))
         return started[-1]
@@ -167,7 +167,7 @@ def test_a_signal_ends_every_process_even_those_that_ignore_sigterm(
     os.kill(launched.process.pid, number)
     assert launched.process.wait(120) == code
     assert all_gone(processes)
-    assert not (launched.data_dir / "valkey" / "url").exists(), "nobody looks for a server that was stopped"
+    assert not (launched.data_dir / "valkey" / "url").exists(), "the address of a stopped server is removed"
     assert "Traceback" not in launched.said()
 
 
@@ -179,9 +179,9 @@ def test_a_second_signal_stops_without_waiting(launch: Launch) -> None:
     os.kill(launched.process.pid, signal.SIGINT)
     launched.wait_for("stopping")
     with pytest.raises(subprocess.TimeoutExpired):
-        launched.process.wait(1)  # one signal: the worker has all of the 500 seconds
+        launched.process.wait(1)  # after one signal the worker has 500 seconds
     os.kill(launched.process.pid, signal.SIGINT)
-    assert launched.process.wait(60) == 130, "well before its patience ends"
+    assert launched.process.wait(60) == 130, "long before the 500 seconds"
     assert all_gone(processes)
 
 
@@ -207,7 +207,7 @@ def test_a_dead_worker_is_restarted_and_its_child_processes_are_ended(launch: La
     worker.kill()
     said = launched.wait_for("svd-1 ended")
     assert "svd-1 ended (killed by SIGKILL); it is started again in 0.5 s" in said
-    assert all_gone(left), "else it would sleep for ten minutes"
+    assert all_gone(left), "otherwise it would sleep for ten minutes"
     until(lambda: (launched.data_dir / "logs" / "svd-1.log").read_text().count("working") >= 3)
     assert (launched.data_dir / "logs" / "svd-1.log").read_text().count("svd-1 starts") == 2
     assert launched.child("SIG_IGN").pid != worker.pid
@@ -250,7 +250,7 @@ def test_a_task_runs_once_and_a_failing_task_is_tried_three_times(launch: Launch
 
 
 def refusal(launched: Launched) -> str:
-    """The one sentence that a launcher that cannot start leaves."""
+    """Return the one sentence of a launcher that cannot start."""
     assert launched.process.wait(60) == 1
     sentence = launched.said().strip()
     assert sentence.startswith("DermSlim cannot start: ")
@@ -426,7 +426,7 @@ def test_the_log_of_a_program_that_writes_continuously_stays_short(
             child.process.kill()
             child.process.wait()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["wordy.log", "wordy.log.1", "wordy.log.2"]
-    assert max(sizes) < 200_000, "20,000 lines are 220 kB; between two looks the log may grow beyond its limit"
+    assert max(sizes) < 200_000, "20,000 lines are 220 kB; between two checks the log may exceed its limit"
     lines = [line for file in sorted(tmp_path.iterdir(), reverse=True) for line in file.read_text().splitlines()]
     assert lines[-2:] == ["line 20000", "the end"]
 
@@ -438,7 +438,7 @@ def test_a_log_in_use_is_emptied_when_it_cannot_be_rotated(tmp_path: Path) -> No
     (tmp_path / "svd-1.log.2").mkdir()
     (tmp_path / "svd-1.log.2" / "file").touch()
     rotate(log, limit=100, in_use=True)
-    assert log.stat().st_size == 0, "the disk comes before the log"
+    assert log.stat().st_size == 0, "freeing the disk is more important than the log"
 
 
 def test_the_tail_is_the_last_lines_even_of_a_log_that_is_not_text(tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_the_tail_is_the_last_lines_even_of_a_log_that_is_not_text(tmp_path: Pat
     assert tail(log, 2) == "    line 4998\n    line 4999"
     assert tail(tmp_path / "none.log") == "    (no log)"
     log.write_text("--- monday svd-1 starts\nold\n--- tuesday svd-1 starts\nnew\n")
-    assert tail(log) == "    new", "what an earlier start left would mislead"
+    assert tail(log) == "    new", "lines of an earlier start are left out"
 
 
 def submit_sweep(data_dir: Path, images: int) -> tuple[Queues, str]:
@@ -470,7 +470,7 @@ def state(queues: Queues, run_id: str) -> tuple[str, int, int]:
 
 
 def upgrade(port: int, host: str) -> str:
-    """First line of the dashboard's answer to a browser that reached it under the name `host`."""
+    """Return the first line of the dashboard's answer to a browser that uses the host name `host`."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(
             f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: http://{host}:{port}\r\n"
@@ -509,7 +509,7 @@ def test_the_whole_stack_stops_and_continues_after_a_restart(tmp_path: Path, num
         queues, run_id = submit_sweep(data_dir, images)
         until(lambda: state(queues, run_id)[1] > 0, 90)
         left = psutil.Process(first.pid).children(recursive=True)
-        assert state(queues, run_id)[1] < images, "it is stopped in the middle"
+        assert state(queues, run_id)[1] < images, "the stack is stopped in the middle of the run"
         os.kill(first.pid, number)
         assert first.wait(120) == (130 if number == signal.SIGINT else -signal.SIGKILL)
         assert all_gone(left)

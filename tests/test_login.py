@@ -1,4 +1,4 @@
-"""The login with real servers: nothing is served before it, few attempts, and whose session a page belongs to."""
+"""The login with real servers: protected paths, limited attempts, sessions, and the user that is recorded."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Server:
 
 
 def shown(page: ClientConnection, wanted: str, seconds: float = 60) -> bytes:
-    """Run the page's script and return what it sends until `wanted` is among it."""
+    """Run the page's script and return what it sends until `wanted` is in it."""
     message = BackMsg()
     message.rerun_script.query_string = ""
     page.send(message.SerializeToString())
@@ -267,7 +267,7 @@ def test_a_changed_cookie_or_one_signed_with_another_key_is_refused(guarded: Ser
     for cookie in (f"{payload[:-2]}AA.{rest}", other, changed):
         assert guarded.ask("/", Cookie=f"{COOKIE}={cookie}").status == 401
     same = access({"DATA_DIR": str(guarded.data_dir), "DASHBOARD_PASSWORD": PASSWORD}).cookie(ADA)
-    assert guarded.ask("/", Cookie=f"{COOKIE}={same}").status == 200, "a restart of the server keeps its sessions"
+    assert guarded.ask("/", Cookie=f"{COOKIE}={same}").status == 200, "sessions survive a restart of the server"
 
 
 def test_signing_out_ends_the_session_in_open_pages_too(guarded: Server) -> None:
@@ -277,7 +277,7 @@ def test_signing_out_ends_the_session_in_open_pages_too(guarded: Server) -> None
         assert guarded.ask("/signout", Cookie=f"{COOKIE}={cookie}").headers["Location"] == "/signin"
         assert guarded.ask("/", Cookie=f"{COOKIE}={cookie}").status == 401
         with pytest.raises(ConnectionClosed) as closed:
-            shown(page, "what never comes")
+            shown(page, "a text that is never sent")
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
     with pytest.raises(InvalidStatus), guarded.page(cookie):
@@ -291,7 +291,7 @@ def test_signing_out_closes_open_pages_that_send_nothing(guarded: Server) -> Non
         guarded.ask("/signout", Cookie=f"{COOKIE}={cookie}")
         with pytest.raises(ConnectionClosed):
             read_on(page)
-        assert shown(another, "Bob"), "other sessions go on"
+        assert shown(another, "Bob"), "other sessions continue"
 
 
 def test_a_signed_out_cookie_is_refused_after_a_restart_and_by_another_dashboard(tmp_path: Path) -> None:
@@ -321,8 +321,8 @@ def test_signed_out_sessions_are_remembered_until_they_expire(tmp_path: Path, mo
         ended.add(number, now + 1000)
     assert len(ended.file.read_text()) < 200
     again = SignedOut(ended.file)
-    assert all(again.holds(number, now) for number in "acdef"), "none of them comes back when the room is used up"
-    assert again.holds("b", now), "all who had signed in by then sign in again"
+    assert all(again.holds(number, now) for number in "acdef"), "none is forgotten when the limit is reached"
+    assert again.holds("b", now), "everyone who had signed in before must sign in again"
     assert not again.holds("g", time.time() + 1)
 
 
@@ -332,7 +332,7 @@ def test_a_damaged_file_of_signed_out_sessions_admits_no_older_session(tmp_path:
     file.write_bytes(content.encode(errors="surrogateescape"))
     ended = SignedOut(file)
     assert ended.holds("any", file.stat().st_mtime - 1)
-    assert not ended.holds("any", file.stat().st_mtime + 1), "whoever signs in anew is in"
+    assert not ended.holds("any", file.stat().st_mtime + 1), "a new sign-in is accepted"
     ended.add("a", time.time() + 1000)
     assert SignedOut(file).holds("a", file.stat().st_mtime + 1)
 
@@ -361,7 +361,7 @@ FOREIGN = (
 def test_a_page_of_another_origin_cannot_open_a_websocket_or_send_a_form(
     guarded: Server, ada: str, origin: str
 ) -> None:
-    """Another port of the same host gets the user's cookie too, since cookies do not know ports."""
+    """Another port of the same host gets the user's cookie too, because cookies ignore ports."""
     origin = origin.format(port=guarded.port)
     with pytest.raises(InvalidStatus) as refused, guarded.page(ada, origin):
         pass
@@ -388,11 +388,11 @@ def test_requests_that_another_site_causes_are_refused_except_links(guarded: Ser
     assert guarded.ask("/sweeps", **session, **link).status == 200
     assert guarded.ask("/", "POST", b"a=b", **session, **link).status == 403
     guarded.ask("/signout", **session, **link)
-    assert guarded.ask("/", Cookie=f"{COOKIE}={ada}").status == 200, "a link elsewhere signs nobody out"
+    assert guarded.ask("/", Cookie=f"{COOKIE}={ada}").status == 200, "a link on another site signs nobody out"
 
 
 def test_without_a_login_requests_with_a_foreign_host_name_are_refused(tmp_path: Path) -> None:
-    """Started by hand, so that no `--server.allowedHosts` of the launcher helps."""
+    """The server is started by hand, so the launcher does not set `--server.allowedHosts`."""
     with served(tmp_path) as server:
         evil = f"evil.example:{server.port}"
         for host in (evil, "evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1"):
@@ -426,7 +426,7 @@ MORE_HEADERS = (b"X-Forwarded-For", b"X-Forwarded-Proto", b"Forwarded", b"Author
 
 
 def statuses(server: Server, *requests: bytes) -> set[bytes]:
-    """What a client gets that writes its requests byte by byte as it likes."""
+    """Return the status codes that raw requests get."""
     found = set()
     for request in requests:
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
@@ -536,9 +536,11 @@ def test_an_address_must_wait_after_too_many_wrong_passwords(tmp_path: Path) -> 
         wrong = [server.sign_in(ADA, f"{PASSWORD} {number}").status for number in range(ATTEMPTS)]
         assert wrong == [401] * ATTEMPTS
         late = server.sign_in(ADA, PASSWORD)
-        assert late.status == 429, "not even the right one"
+        assert late.status == 429, "not even the right password is accepted"
         assert 0 < int(late.headers["Retry-After"]) <= WINDOW + 1
-        assert server.sign_in(ADA, PASSWORD, X_Forwarded_For="192.0.2.7").status == 303, "others are not shut out"
+        assert server.sign_in(ADA, PASSWORD, X_Forwarded_For="192.0.2.7").status == 303, (
+            "other addresses are not blocked"
+        )
         log = server.log.read_text()
         assert log.count("a wrong password from 127.0.0.1") == ATTEMPTS
         assert f"{ADA} signed in from 192.0.2.7" in log
@@ -546,7 +548,7 @@ def test_an_address_must_wait_after_too_many_wrong_passwords(tmp_path: Path) -> 
 
 
 def test_a_forged_forwarded_address_is_ignored(tmp_path: Path) -> None:
-    """Many tries at once, each with another address: few are looked at, and whoever sends no such header comes in."""
+    """Many attempts at once with different forged addresses share one limit; a client without the header signs in."""
     made_up = ["evil", "\x1b[31m192.0.2.9", "2001:db8::1", *(f"192.0.2.{number}" for number in range(147))]
     with served(tmp_path, DASHBOARD_PASSWORD=PASSWORD) as server, ThreadPoolExecutor(50) as pool:
         tries = [pool.submit(server.sign_in, ADA, f"{PASSWORD}!", X_Forwarded_For=each) for each in made_up]
@@ -563,7 +565,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_attempts_behind_a_trusted_proxy_are_counted_per_client(proxied: Server) -> None:
-    # The proxy appends the address that it sees to what the client has written.
+    # The proxy appends the address that it sees to the client's header.
     wrong = [
         proxied.sign_in(ADA, f"{PASSWORD}!", X_Forwarded_For=f"198.51.100.{number}, 192.0.2.7").status
         for number in range(ATTEMPTS + 2)
@@ -610,7 +612,7 @@ def test_a_cancelled_waiter_passes_its_turn_to_the_next() -> None:
         async with line.turn(1):
             called = asyncio.create_task(line.turn(1).__aenter__())
             await asyncio.sleep(0)
-        called.cancel()  # its turn has come, and it has not run since
+        called.cancel()  # it has been given its turn but has not run yet
         await asyncio.gather(called, return_exceptions=True)
         async with asyncio.timeout(30), line.turn(1):
             return True
@@ -624,11 +626,11 @@ def test_the_limit_for_all_addresses_together_does_not_delay_known_users() -> No
     attempts.forget("192.0.2.1")
     many = [f"198.51.{number // 200}.{number % 200}" for number in range(1000)]
     assert [attempts.wait(each, now=1) for each in many].count(0) == ATTEMPTS_OF_ALL
-    assert 0 < attempts.wait("203.0.113.1", now=1) <= PACE, "a short wait"
+    assert 0 < attempts.wait("203.0.113.1", now=1) <= PACE, "the wait is short"
     assert attempts.wait("203.0.113.1", now=1 + PACE) == 0
     assert attempts.wait("192.0.2.1", now=1) == 0
     attempts.forget("203.0.113.1")
-    assert attempts.wait("203.0.113.2", now=1 + PACE) == 0, "a right password takes nothing off the others"
+    assert attempts.wait("203.0.113.2", now=1 + PACE) == 0, "a right password does not use up attempts of others"
 
 
 def test_the_number_of_remembered_addresses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -651,8 +653,8 @@ def test_attempts_are_counted_per_address_and_expire() -> None:
     assert [attempts.wait("192.0.2.1", now=number) for number in range(ATTEMPTS)] == [0.0] * ATTEMPTS
     assert attempts.wait("192.0.2.1", now=10) == WINDOW - 10
     assert attempts.wait("192.0.2.2", now=10) == 0
-    assert attempts.wait("192.0.2.1", now=WINDOW) == 0, "the first is forgotten"
-    assert attempts.wait("192.0.2.1", now=WINDOW + 0.5) > 0, "the second is not"
+    assert attempts.wait("192.0.2.1", now=WINDOW) == 0, "the first attempt has expired"
+    assert attempts.wait("192.0.2.1", now=WINDOW + 0.5) > 0, "the second has not"
     attempts.forget("192.0.2.1")
     assert attempts.wait("192.0.2.1", now=WINDOW + 0.6) == 0
 
@@ -686,7 +688,7 @@ def test_a_hash_of_an_earlier_version_still_verifies_the_password(tmp_path: Path
 def test_a_new_hash_is_argon2id_that_other_programs_can_verify() -> None:
     text = str(PasswordHash.of(PASSWORD))
     assert text.startswith("argon2id:v=19:m=65536,t=3,p=4:")
-    assert "$" not in text, "Compose files and shells would replace it"
+    assert "$" not in text, "Compose files and shells would expand it"
     Argon2id.verify_phc_encoded(PASSWORD.encode(), "$" + text.replace(":", "$"))
 
 
@@ -777,7 +779,7 @@ def test_the_launcher_limits_host_names_only_without_a_login(tmp_path: Path, mon
 
 
 def test_a_server_on_a_public_address_without_a_login_serves_only_a_refusal(tmp_path: Path) -> None:
-    # 127.1 is 127.0.0.1, but not an address that the guard knows as this machine's own.
+    # 127.1 is 127.0.0.1, but the guard does not recognize it as a loopback address.
     with served(tmp_path, "--server.address=127.1") as server:
         for path in ("/", "/sweeps", "/signin", "/media/a.png"):
             answer = server.ask(path, Accept="text/html")
@@ -799,7 +801,7 @@ def test_a_page_without_its_guard_shows_only_a_refusal(tmp_path: Path, monkeypat
     assert not page.title
 
 
-# -- who submitted what ----------------------------------------------------------------------------------------
+# The submitting user
 
 
 def test_a_submitted_run_records_the_signed_in_user(
@@ -832,7 +834,7 @@ def test_without_a_login_the_user_of_the_machine_is_recorded(tmp_path: Path, mon
     assert "@" in str(access_module.current_user())
 
 
-# -- OpenID Connect --------------------------------------------------------------------------------------------
+# OpenID Connect
 
 
 def test_only_listed_users_with_a_verified_address_are_admitted() -> None:
@@ -849,7 +851,7 @@ def test_only_listed_users_with_a_verified_address_are_admitted() -> None:
 
 
 def test_a_signed_out_openid_session_is_refused_as_a_copy_and_after_a_restart(tmp_path: Path) -> None:
-    """Streamlit only asks the browser to forget the cookie."""
+    """Streamlit itself only asks the browser to delete the cookie."""
     secrets = tmp_path / "secrets.toml"
     with reserved_port() as unused:
         provider = f"http://127.0.0.1:{unused}/.well-known/openid-configuration"
@@ -883,7 +885,7 @@ def test_a_signed_out_openid_session_is_refused_as_a_copy_and_after_a_restart(tm
         with page(server, ada) as open_page:
             shown(open_page, "AdaLovelace")
             server.ask("/auth/logout", Cookie=ada, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
-            assert shown(open_page, "AdaLovelace"), "another site signs nobody out"
+            assert shown(open_page, "AdaLovelace"), "another site cannot sign anyone out"
             server.ask("/auth/logout", Cookie=ada)
             with pytest.raises(ConnectionClosed):
                 read_on(open_page)

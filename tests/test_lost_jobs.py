@@ -41,7 +41,7 @@ from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.queues import Queues
 from jobs.worker import ForkingWorker
 
-pytestmark = pytest.mark.timeout(900)  # as of other trainings: a machine that is busy takes its time
+pytestmark = pytest.mark.timeout(900)  # as for other trainings: they take long on a busy machine
 
 EPOCHS = 20
 SPEC = PruneTrainSpec(
@@ -51,7 +51,7 @@ SPEC = PruneTrainSpec(
     targets=Targets(train=64, validation=16, test=16),
     baseline=Baseline(
         train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=100
-    ),  # whatever was trained is accepted, so that the steps are known
+    ),  # every trained network is accepted, so the steps are known
     rules=Rules(factors=(50.0,), max_iterations=1),
 )
 

@@ -190,7 +190,7 @@ def test_the_title_taken_from_a_figure_is_unescaped_text() -> None:
     assert components.dressed(figure).title == f"{MARKED} for images of 200 × 100"
 
 
-# -- Markdown ----------------------------------------------------------------------------------------------------------
+# Markdown
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_options_with_equal_labels_get_different_labels() -> None:
     assert words.unlike({"a": "same", "b": "same", "c": "other"}) == {"a": "same · a", "b": "same · b", "c": "other"}
 
 
-# -- pages -------------------------------------------------------------------------------------------------------------
+# Pages
 
 HOSTILE = "*a* ![](https:example.org) :material:home: 1e3"
 NAMES = [HOSTILE, " outer ", "outer", "0", "<b>x<b>", "`c`", "- x", "www.example.org", "a&amp;b"]

@@ -56,7 +56,7 @@ def test_pages_open_whatever_files_the_networks_folder_contains(open_page: OpenP
         assert "It is a pipe, socket or device" in said
 
 
-# -- networks ------------------------------------------------------------------------------------------------------
+# Networks
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "small"])
@@ -114,7 +114,7 @@ def test_a_new_file_in_the_folder_appears_without_a_restart(open_page: OpenPage,
     assert str(folder) in [code.value for code in shown.code]
 
 
-# -- curves --------------------------------------------------------------------------------------------------------
+# Curves
 
 
 def test_the_curves_page_opens_with_the_articles_settings_and_its_claims(open_page: OpenPage) -> None:

@@ -55,7 +55,7 @@ def old_store(folder: Path) -> Settings:
     return Settings(folder, ())
 
 
-# -- folders ---------------------------------------------------------------------------------------------------------
+# Folders
 
 
 def test_a_new_folder_and_its_new_parents_are_private(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-# -- locks -----------------------------------------------------------------------------------------------------------
+# Locks
 
 
 def test_lock_files_are_private_even_those_of_an_older_version(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-# -- whole processes -------------------------------------------------------------------------------------------------
+# Whole processes
 
 
 def test_a_worker_makes_data_dir_private_and_reports_it(shared_place: Path) -> None:

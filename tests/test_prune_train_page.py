@@ -77,7 +77,7 @@ def epochs(count: int) -> list[EpochResult]:
     ]
 
 
-# -- nothing there -----------------------------------------------------------------------------------------------------
+# Nothing there
 
 
 def test_an_empty_store_shows_how_to_begin(open_page: OpenPage) -> None:
@@ -107,7 +107,7 @@ def test_a_data_set_without_labels_cannot_be_trained_on(settings: Settings, open
     assert "No data set with labels is registered yet" in text(open_page(tab="New run"))
 
 
-# -- the form ----------------------------------------------------------------------------------------------------------
+# The form
 
 
 def specs_of(settings: Settings) -> list[TrainSpec]:
@@ -282,7 +282,7 @@ def test_the_curves_page_links_a_point_to_the_form(store: Store, open_page: Open
     }  # fmt: skip
 
 
-# -- a run -------------------------------------------------------------------------------------------------------------
+# A run
 
 
 def test_a_finished_run_shows_its_answer_its_steps_and_its_pareto_front(store: Store, open_page: OpenPage) -> None:
@@ -430,7 +430,7 @@ def test_a_run_cancelled_in_its_first_step_keeps_its_learning_curves(
     assert {"training": [61.0, 62.0], "validation": [51.0, 52.0]} in map(drawn_values, shown.get("plotly_chart"))
 
 
-# -- runs beside each other --------------------------------------------------------------------------------------------
+# Runs beside each other
 
 
 def test_compared_runs_show_differing_settings_and_means_over_seeds(store: Store, open_page: OpenPage) -> None:

@@ -144,7 +144,7 @@ def test_an_invalid_address_raises_an_error_that_does_not_contain_its_password(s
         assert "4711" not in str(refused.value)
 
 
-# -- an address that cannot be used ---------------------------------------------------------------------------------
+# An address that cannot be used
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_the_doctor_continues_with_its_other_checks(settings: Settings) -> None:
     assert {"disk", "store", "data", "networks", "outside"} <= found.keys()
 
 
-# -- a server that does not let in ----------------------------------------------------------------------------------
+# A server that does not let in
 
 
 def outcome(settings: Settings, url: str) -> tuple[int, str]:

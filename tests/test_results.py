@@ -52,7 +52,7 @@ def left_out(store: Store, number: int | str, choice: Choice | None = None) -> s
     return " ".join(select(trainings(store), number, choice).left_out)
 
 
-# -- tables --------------------------------------------------------------------------------------------------------
+# Tables
 
 
 def test_an_empty_store_has_no_training_and_gives_the_printed_tables(store: Store) -> None:
@@ -258,7 +258,7 @@ def test_a_step_of_a_run_under_way_is_in_the_tables(store: Store) -> None:
     assert (table_name(6), table_name(FURTHER)) == ("table6", "further")
 
 
-# -- claims --------------------------------------------------------------------------------------------------------
+# Claims
 
 
 def judged_by(store: Store, wanted: Grounds | None = None):

@@ -72,7 +72,7 @@ def name_of(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
-# -- the queue -----------------------------------------------------------------------------------------------------
+# The queue
 
 
 def test_the_test_pickle_writes_a_file_when_it_is_unpickled(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_job_can_only_call_functions_of_dermslim(settings: Settings) -> None:
             own.perform()
 
 
-# -- the store -----------------------------------------------------------------------------------------------------
+# The store
 
 CHECKED = {
     # Tables and columns written out beside the query, conditions made of them, or what `_check_columns` has seen.
@@ -290,7 +290,7 @@ def test_a_query_cannot_read_other_files(tmp_path: Path) -> None:
         store.migrate()
 
 
-# -- paths ---------------------------------------------------------------------------------------------------------
+# Paths
 
 
 @pytest.fixture
@@ -378,7 +378,7 @@ def test_a_data_set_outside_the_roots_is_neither_registered_nor_measured(setting
             confine(Path(path), narrow.data_roots)
 
 
-# -- secrets -------------------------------------------------------------------------------------------------------
+# Secrets
 
 
 @pytest.fixture

@@ -298,7 +298,7 @@ def test_settings_prefer_a_given_server_to_the_embedded_one(embedded: Settings) 
     assert os.fspath(embedded.redis_url_file).endswith("valkey/url")
 
 
-# -- a server that comes back elsewhere -----------------------------------------------------------------------------
+# A server that comes back elsewhere
 
 
 def test_a_client_finds_the_server_at_its_new_address(tmp_path: Path) -> None:

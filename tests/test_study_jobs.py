@@ -1,4 +1,4 @@
-"""The article's study in the queue: real Valkey, real store, a record worker that may die anywhere, real workers."""
+"""The article's study in the queue, with a real Valkey, a real store, real workers and a killed record worker."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ SPEC = ArticleSpec(
 
 
 class Lab:
-    """Queue and store without workers; the test does their work when it wants it done."""
+    """A queue and a store without workers; the test does the work of the workers."""
 
     def __init__(self, settings: Settings) -> None:
         folder = settings.data_roots[-1] / "moles"
@@ -115,7 +115,7 @@ class Lab:
         return self.store.runs(kind)[::-1]
 
     def end(self, kind: str, error: str | None = None) -> None:
-        """End the runs of a kind that have not, as the workers would."""
+        """End the queued and running runs of a kind, as the workers would."""
         now = datetime.now(UTC)
         for run in self.runs(kind):
             if run.status not in ("queued", "running"):
@@ -127,7 +127,7 @@ class Lab:
         self.record()
 
     def _measure(self, run: Run, now: datetime) -> None:
-        """Record a measuring run's end; what it measured matters to a study by the k that the rules choose alone."""
+        """Record the end of a measuring run; a study needs only the k that the rules choose."""
         spec = run.spec
         results = [ImageResult(each.image_id, "measured", None, 0.2) for each in self.dataset.records]
         self.store.record_images([Chunk(run.id, run.attempt, "svd-1", results)])
@@ -193,18 +193,18 @@ def test_a_study_uses_runs_that_exist_already(lab: Lab) -> None:
 
 
 class KilledError(Exception):
-    """Stands for a SIGKILL at this point: nothing after it happens."""
+    """Simulate a SIGKILL at this point: nothing after it is executed."""
 
 
 POINTS: dict[str, tuple[Any, str, bool]] = {
-    "before the run is known to the queue": (LiveRun, "create", True),
+    "before the run is created in the queue": (LiveRun, "create", True),
     "before the message is sent": (LiveRun, "create", False),
     "before the jobs are enqueued": (run_jobs, "enqueue", True),
     "while the jobs are enqueued": (Queue, "enqueue_many", True),
     "after the jobs were enqueued": (run_jobs, "enqueue", False),
-    "before they are noted as enqueued": (LiveRun, "submitted", True),
-    "before the data set is left": (run_kinds, "leave_dataset", True),
-    "after the data set was left": (run_kinds, "leave_dataset", False),
+    "before the run is marked as submitted": (LiveRun, "submitted", True),
+    "before the data set is stored for the workers": (run_kinds, "leave_dataset", True),
+    "after the data set was stored for the workers": (run_kinds, "leave_dataset", False),
 }
 
 
@@ -231,7 +231,7 @@ def test_a_study_continues_wherever_its_record_worker_was_killed(
     for _ in range(3):
         for key in lab.redis.keys("dermslim:spec:*"):
             if not LiveRun(lab.redis, str(lab.redis.get(key).decode())).facts():
-                assert 0 < lab.redis.ttl(key) <= 60  # of a run that never came to be
+                assert 0 < lab.redis.ttl(key) <= 60  # of a run that was never created
                 lab.redis.delete(key)
         lab.record()
     assert sorted(run.kind for run in lab.runs()) == ["svd-sweep", "train"]
@@ -463,7 +463,7 @@ FULL = SPEC.replace(
 )
 
 
-# The first network's own thresholds, asked for by name: for every network then.
+# The first network's thresholds, given explicitly, apply to every network.
 NAMED_BASELINE = SPEC.replace(
     networks=(LENET5, ALEXNET), training=PRESETS["laptop"], baseline=article_baseline("lenet5")
 )
@@ -568,7 +568,7 @@ def test_a_whole_study_finishes_with_real_workers_when_the_record_worker_is_kill
 
 @contextmanager
 def record_worker(settings: Settings) -> Iterator[int]:
-    """Run a record worker beside others; give its process id. `laboratory.workers` waits for all to be alive."""
+    """Run a record worker beside other workers; give its process id."""
     environment = {
         **os.environ,
         "DATA_DIR": str(settings.data_dir),

@@ -147,7 +147,7 @@ def state_of(settings: Settings) -> Progress:
     return state.progress
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
+# Figures
 
 
 def trained_steps(store: Store) -> pd.DataFrame:
@@ -196,7 +196,7 @@ def test_the_saving_is_given_with_that_of_re_encoding_alone() -> None:
     assert "No k has been chosen yet" in compression_sentence(None, sizes)
 
 
-# -- the form ----------------------------------------------------------------------------------------------------------
+# The form
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_copying_a_studys_settings_gives_the_same_study(store: Store, settings: 
     assert records(settings) == []
 
 
-# -- a study -----------------------------------------------------------------------------------------------------------
+# A study
 
 
 def test_without_a_study_the_page_describes_one(open_page: OpenPage) -> None:

@@ -40,7 +40,7 @@ def points(sizes: list[int], figures: list[float | None]) -> pd.DataFrame:
     return pd.DataFrame({"parameters": sizes, "test_accuracy": pd.array(figures, dtype="Float64")})
 
 
-# -- the front ---------------------------------------------------------------------------------------------------------
+# The front
 
 
 def test_the_pareto_front_contains_exactly_the_points_that_no_other_beats() -> None:
@@ -84,7 +84,7 @@ def test_parameter_counts_are_shortened_on_the_axis(number: int, text: str) -> N
     assert training_charts.count_in_words(number) == text
 
 
-# -- layers ------------------------------------------------------------------------------------------------------------
+# Layers
 
 
 def test_layer_sizes_follow_pruning_and_the_metadata_branch_is_unchanged() -> None:
@@ -123,7 +123,7 @@ def test_class_recalls_have_one_row_per_class() -> None:
     assert table.loc["nevus", "test"] == 80
 
 
-# -- learning curves ---------------------------------------------------------------------------------------------------
+# Learning curves
 
 
 def frame(epochs: list[EpochResult]) -> pd.DataFrame:
@@ -154,7 +154,7 @@ def test_without_epochs_the_figure_has_a_note() -> None:
     assert "None of these runs" in training_charts.compared_curves(groups, "loss").layout.annotations[0].text
 
 
-# -- over seeds --------------------------------------------------------------------------------------------------------
+# Over seeds
 
 
 def trained(store: Store, run_ids: list[str]) -> pd.DataFrame:
@@ -232,7 +232,7 @@ def test_compared_sizes_have_error_bars_of_one_standard_deviation(store: Store) 
     assert list(trace.error_y.array) == pytest.approx([statistics.stdev([70.0, 74.0])])
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# Settings
 
 
 def test_only_differing_settings_are_shown() -> None:
@@ -254,7 +254,7 @@ def test_networks_with_the_same_name_and_different_layers_differ() -> None:
     assert table.loc["Layers"].nunique() == 2
 
 
-# -- before a run ------------------------------------------------------------------------------------------------------
+# Before a run
 
 
 def test_step_range_gives_the_fewest_and_the_most_trainings_of_a_run() -> None:

@@ -1,4 +1,4 @@
-"""TLS before a server that has none of its own, as stunnel or a balancer puts it there."""
+"""A TLS terminator for a server without TLS, like stunnel or a load balancer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import trustme
 
 @contextmanager
 def terminator(authority: trustme.CA, target: Path, name: str, address: str = "127.0.0.1") -> Iterator[int]:
-    """Give a port of `address` that takes TLS alone, with a certificate for `name`, and hands on to a Unix socket.
+    """Give a port of `address` that accepts only TLS, with a certificate for `name`, and forwards to a Unix socket.
 
-    The embedded server is built without TLS; what DermSlim has to do is the client's part, which is the same.
+    The embedded server is built without TLS; DermSlim is the client, whose part is the same.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
@@ -30,9 +30,11 @@ def terminator(authority: trustme.CA, target: Path, name: str, address: str = "1
             pass  # one side closed
         finally:
             for each in (source, goal):
-                with suppress(OSError):  # it is closed already
-                    each.shutdown(socket.SHUT_RDWR)  # else it stays open while the other direction waits for bytes,
-                each.close()  # and the server gives jobs to a client that is gone
+                with suppress(OSError):  # it is already closed
+                    each.shutdown(
+                        socket.SHUT_RDWR
+                    )  # otherwise it stays open while the other direction waits for bytes,
+                each.close()  # and the server gives jobs to a client that has disconnected
 
     def serve() -> None:
         while True:

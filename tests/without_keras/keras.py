@@ -1,9 +1,9 @@
-"""A stand-in for Keras: a softmax regression in NumPy, for tests that need trainings but no networks.
+"""A substitute for Keras: a softmax regression in NumPy, for tests that need trainings but no networks.
 
-Importing Keras costs every process of a training three seconds of computing. A process that has this folder on its
-`PYTHONPATH` imports this module instead. It offers what `core.networks.keras_models` and `core.training.loop` call and
-nothing else, so batches, checkpoints, resumed trainings, evaluations and files are those of the product. Whatever the
-layers, the model sees the mean colours of a grid of 4 × 4 fields and the metadata.
+Importing Keras takes three seconds in every process that trains. A process that has this folder on its `PYTHONPATH`
+imports this module instead. It has only what `core.networks.keras_models` and `core.training.loop` call, so batches,
+checkpoints, resumed trainings, evaluations and files are those of DermSlim. Its model always uses the mean colours of a
+4 × 4 grid of fields and the metadata, whatever the layers.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 __version__ = "0"
-# So that a test can act while a training starts or is under way.
+# These delays let a test act while a training starts or runs.
 START_SECONDS = float(os.environ.get("START_SECONDS", "0"))
 EPOCH_SECONDS = float(os.environ.get("EPOCH_SECONDS", "0.1"))
-BUSY_SECONDS = 0.1  # of computing before the first epoch: see `laboratory.WELL_BEGUN`
+BUSY_SECONDS = 0.1  # of CPU time before the first epoch: see `laboratory.WELL_BEGUN`
 FIELDS, CHANNELS, METADATA, CLASSES = 4, 3, 3, 4
 
 
 class Variable:
-    """An array that training changes in place of a tensor."""
+    """An array that replaces a trainable tensor."""
 
     def __init__(self, value: Any) -> None:
         self.value = np.asarray(value)
@@ -35,7 +35,7 @@ class Variable:
 
 
 class Adam:
-    """Adam, with the state that a checkpoint must hold."""
+    """Adam, with the state that a checkpoint contains."""
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = learning_rate
