@@ -7,7 +7,7 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$each && break; done)
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet
-# requirements*.txt hold every package with its version and hashes, so pip has nothing to resolve.
+# requirements*.txt contain every package with its version and hashes, so pip has nothing to resolve.
 LOCKED := --no-deps --require-hashes --requirement
 UV ?= $(RUN) -m uv
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes \
@@ -22,10 +22,10 @@ help:  ## list these commands
 demo: $(VENV)/installed  ## start everything with a synthetic data set and its runs: http://127.0.0.1:8501
 	@exec $(RUN) -m dashboard --demo
 
-up: $(VENV)/installed  ## the same without demo data
+up: $(VENV)/installed  ## start everything without demo data
 	@exec $(RUN) -m dashboard
 
-setup: $(VENV)/installed  ## only make the environment
+setup: $(VENV)/installed  ## only create the environment
 
 test: lint types tests  ## install what tests need, then lint, types and tests
 
@@ -42,10 +42,10 @@ tests: $(VENV)/installed-dev
 test-browser: $(VENV)/installed-dev chromium  ## test the whole stack in a real browser
 	$(RUN) -m pytest -m browser $(PYTEST_ARGS)
 
-soak: $(VENV)/installed-dev  ## do faults to a whole stack for hours (SOAK_ARGS="--minutes 120") and count what was survived
+soak: $(VENV)/installed-dev  ## cause faults in all parts for hours (SOAK_ARGS="--minutes 120") and count survivals
 	PYTHONPATH=. $(RUN) tests/soak.py $(SOAK_ARGS)
 
-# Chromium belongs to the system: root on Debian or Ubuntu gets it here, everyone else is told how.
+# Root on Debian or Ubuntu installs Chromium here; other users get instructions.
 chromium:
 	@for each in $(or $(CHROMIUM),chromium chromium-browser google-chrome); do \
 		command -v "$$each" >/dev/null && exit 0; done; \
@@ -57,7 +57,7 @@ chromium:
 benchmarks: $(VENV)/installed-dev  ## measure speed and memory against the plain loops
 	$(RUN) -m benchmarks
 
-# Not among the packages for tests: it needs the list of vulnerabilities at api.osv.dev, and so the network.
+# pip-audit is not one of the test packages, because it needs the list of vulnerabilities at api.osv.dev.
 audit: $(VENV)/installed-dev  ## look up all installed packages in the list of known vulnerabilities (needs the network)
 	@$(INSTALL) pip-audit==2.10.1
 	@$(RUN) -m pip_audit --local --vulnerability-service osv || { \
@@ -74,9 +74,9 @@ clean:  ## remove the environment and caches; the data folder stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamps are newer than the lists they were installed from, so that only a changed list installs again.
+# Each stamp file is newer than the list that it was installed from, so pip runs again only if a list has changed.
 $(VENV)/installed: requirements.txt pyproject.toml | $(RUN)
-	@echo "installing what requirements.txt lists into $(VENV); the first time takes some minutes"
+	@echo "installing the packages of requirements.txt into $(VENV); the first time takes some minutes"
 	@$(INSTALL) $(LOCKED) requirements.txt
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
