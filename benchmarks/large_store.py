@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from core.article.plan import ArticleSpec, plan, run_spec
-from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS
+from core.compression.image_results import MEASUREMENT_COLUMNS, METRIC_COLUMNS
 from core.compression.results import RunResults, run_results
 from core.compression.specs import DEFAULT_KS, SweepSpec
 from core.data.splits import SPLITS

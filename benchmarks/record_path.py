@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 
 from benchmarks.large_store import fill_store
-from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult
+from core.compression.image_results import MEASUREMENT_COLUMNS, METRIC_COLUMNS, ImageResult
 from core.compression.specs import DEFAULT_KS
 from core.runs import Run
 from core.settings import Settings

@@ -30,8 +30,8 @@ from scipy.ndimage import gaussian_filter
 
 from benchmarks.peers import printed_loop
 from core.compression import reference
+from core.compression.comparison import Original, warm_up
 from core.compression.measure import measure
-from core.compression.metrics import Original, warm_up
 from core.compression.specs import SweepSpec
 from core.compression.svd import decompose
 from core.data.datasets import DatasetImage

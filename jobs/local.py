@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from core.compression.measure import METRIC_COLUMNS, SIZE_COLUMNS, ImageResult, measure, new_names
-from core.compression.specs import MeasuringSpec
+from core.compression.image_results import METRIC_COLUMNS, SIZE_COLUMNS, ImageResult
+from core.compression.specs import MeasuringSpec, new_names
 from core.data.datasets import Dataset, DatasetImage
 from core.data.names import refuse_inside
 from core.errors import DermSlimError, SpecError
@@ -58,6 +58,8 @@ def measure_all(
 def _measured(
     task: tuple[DatasetImage, str | None], root: Path, spec: MeasuringSpec, output: Path | None
 ) -> ImageResult:
+    from core.compression.measure import measure  # here, since most commands measure nothing
+
     record, name = task
     return measure(record, root, spec, output, name)
 

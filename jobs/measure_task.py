@@ -11,7 +11,8 @@ from typing import Any
 
 from rq import Retry, get_current_job
 
-from core.compression.measure import ImageResult, measure
+from core.compression.image_results import ImageResult
+from core.compression.measure import measure
 from core.compression.specs import MeasuringSpec, measuring_spec_from_dict
 from core.compression.verification import measure_again
 from core.data.datasets import DatasetImage

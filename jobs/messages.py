@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from rq import Retry
 
-from core.compression.measure import ImageResult
+from core.compression.image_results import ImageResult
 from core.data.datasets import Dataset
 from core.runs import Run, fields_of
 from core.training.results import EpochResult, StepResult

@@ -18,7 +18,7 @@ from itertools import takewhile
 from rq import get_current_job
 from rq.job import Job
 
-from core.compression.measure import Chunk, ImageResult
+from core.compression.image_results import Chunk, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, ReconstructSpec, measuring_spec_from_dict
 from core.data.datasets import Dataset, complete_folder

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.compression.measure import new_names
-from core.compression.specs import MeasuringSpec, ReconstructSpec, variants
+from core.compression.specs import MeasuringSpec, ReconstructSpec, new_names, variants
 from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
 from core.estimates import Estimate, measuring_estimate, training_estimate

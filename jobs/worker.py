@@ -216,11 +216,12 @@ def give_way(niceness: int) -> None:
 def prepare_measuring() -> None:
     """Import and compile once, before jobs are forked, what every job needs."""
     import cv2
+    import scipy.linalg  # noqa: F401
 
-    import core.compression.metrics
+    import core.compression.comparison
 
     cv2.setNumThreads(1)
-    core.compression.metrics.warm_up()
+    core.compression.comparison.warm_up()
     __import__("jobs.measure_task")
     gc.collect()
     gc.freeze()  # a collection in a forked job would touch, and so copy, every object that it shares with the worker

@@ -33,7 +33,8 @@ from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
 from benchmarks.processes import Process, run_command
-from core.compression.measure import METRIC_COLUMNS, measure
+from core.compression.image_results import METRIC_COLUMNS
+from core.compression.measure import measure
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets

@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from core.compression.measure import MEASUREMENT_COLUMNS, Chunk, ImageResult
+from core.compression.image_results import MEASUREMENT_COLUMNS, Chunk, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, variants
 from core.data.datasets import Dataset, DatasetImage

@@ -13,7 +13,7 @@ import pytest
 from laboratory import ROOT, wait_for, workers, write_images, write_lesions
 
 from benchmarks.processes import run_command
-from core.compression.measure import METRIC_COLUMNS, SIZE_COLUMNS
+from core.compression.image_results import METRIC_COLUMNS, SIZE_COLUMNS
 from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import load_dataset
 from core.settings import Settings

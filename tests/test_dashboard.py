@@ -19,7 +19,8 @@ from recorded import new_run
 from redis import Redis
 from streamlit.testing.v1 import AppTest
 
-from core.compression.measure import Chunk, measure
+from core.compression.image_results import Chunk
+from core.compression.measure import measure
 from core.compression.metrics import METRICS_BY_NAME
 from core.compression.optimal_k import arrivals
 from core.compression.results import run_results

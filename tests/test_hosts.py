@@ -28,7 +28,8 @@ from redis import Redis
 from tls import terminator
 
 from benchmarks.processes import Process, run_command
-from core.compression.measure import MEASUREMENT_COLUMNS, measure
+from core.compression.image_results import MEASUREMENT_COLUMNS
+from core.compression.measure import measure
 from core.compression.specs import ReconstructSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.data.demo import create_demo_dataset

@@ -19,7 +19,8 @@ from laboratory import ROOT, gone, suspended_job, wait_for, workers, write_image
 from redis import Redis
 
 from benchmarks.processes import run_command
-from core.compression.measure import METRIC_COLUMNS, measure
+from core.compression.image_results import METRIC_COLUMNS
+from core.compression.measure import measure
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset
 from core.errors import DatasetError, QueueUnavailable, SpecError

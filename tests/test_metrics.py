@@ -20,15 +20,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import normalized_mutual_information, structural_similarity, variation_of_information
 
 from core.compression import reference
-from core.compression.metrics import (
-    METRICS,
-    METRICS_BY_NAME,
-    Original,
-    difference_map,
-    low_frequencies,
-    ssim_map,
-    warm_up,
-)
+from core.compression.comparison import Original, difference_map, low_frequencies, ssim_map, warm_up
+from core.compression.metrics import METRICS, METRICS_BY_NAME
 from core.compression.pixel_loops import compiled
 from core.compression.specs import MetricParameters
 from core.data.images import decode

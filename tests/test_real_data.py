@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.compression.measure import MEASUREMENT_COLUMNS, measure
+from core.compression.image_results import MEASUREMENT_COLUMNS
+from core.compression.measure import measure
 from core.compression.results import run_results
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset

@@ -16,7 +16,7 @@ from laboratory import wait_for, workers, write_images
 from recorded import new_run, record_training
 from redis import Redis
 
-from core.compression.measure import Chunk, ImageResult
+from core.compression.image_results import Chunk, ImageResult
 from core.compression.specs import ReconstructSpec, SweepSpec
 from core.data import training_arrays as arrays
 from core.data.datasets import Dataset, load_dataset

@@ -16,7 +16,7 @@ import pytest
 from recorded import older_store
 
 from benchmarks.processes import Process
-from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.compression.image_results import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset, DatasetImage

@@ -35,7 +35,7 @@ from core.article.plan import (
     Override,
     plan,
 )
-from core.compression.measure import Chunk, ImageResult
+from core.compression.image_results import Chunk, ImageResult
 from core.compression.results import RunResults
 from core.compression.specs import ReconstructSpec
 from core.data.datasets import Dataset, load_dataset

@@ -27,7 +27,7 @@ from core.article.plan import (
     run_spec,
 )
 from core.article.summary import COLUMNS, accuracy_sentences, compression_sentence, training_figures
-from core.compression.measure import Chunk, ImageResult
+from core.compression.image_results import Chunk, ImageResult
 from core.compression.results import RunResults
 from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError

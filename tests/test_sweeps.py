@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from core.compression.measure import MEASUREMENT_COLUMNS, measure, write_whole
+from core.compression.image_results import MEASUREMENT_COLUMNS
+from core.compression.measure import measure, write_whole
 from core.compression.specs import (
     MeasuringSpec,
     MetricParameters,

@@ -10,8 +10,9 @@ import pytest
 from laboratory import write_images
 
 from core.compression import verification
-from core.compression.measure import METRIC_COLUMNS, measure
-from core.compression.metrics import Original
+from core.compression.comparison import Original
+from core.compression.image_results import METRIC_COLUMNS
+from core.compression.measure import measure
 from core.compression.specs import (
     MeasuringSpec,
     MetricParameters,

@@ -12,7 +12,8 @@ from recorded import START, new_run, older_store
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from core.compression.measure import Chunk, measure
+from core.compression.image_results import Chunk
+from core.compression.measure import measure
 from core.compression.results import run_results
 from core.compression.specs import SPECS, MeasuringSpec, SweepSpec
 from core.data.datasets import Dataset, load_dataset

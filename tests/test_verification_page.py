@@ -8,7 +8,7 @@ import pytest
 from pages import OpenPage, opener, text
 from recorded import START, record_measured
 
-from core.compression.measure import METRIC_COLUMNS
+from core.compression.image_results import METRIC_COLUMNS
 from core.compression.specs import ResizeSpec, SweepSpec
 from core.compression.verification import COLUMNS
 from core.store.measurements import Store

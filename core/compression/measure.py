@@ -6,12 +6,13 @@ import hashlib
 import secrets
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core.compression.metrics import METRICS, Image, Original
+from core.compression.comparison import Image, Original
+from core.compression.image_results import MEASUREMENT_COLUMNS, ImageResult
 from core.compression.specs import (
     MeasuringSpec,
     ReconstructSpec,
@@ -21,67 +22,9 @@ from core.compression.specs import (
     codec_name,
 )
 from core.compression.svd import check_cost, decompose, factor_bytes
-from core.data.datasets import Dataset, DatasetImage, read_registered
+from core.data.datasets import DatasetImage, read_registered
 from core.data.images import CODECS, decode, encode, resize
-from core.data.names import output_names
 from core.errors import DermSlimError, ImageError, SpecError
-
-METRIC_COLUMNS = tuple(metric.name for metric in METRICS)
-SIZE_COLUMNS = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
-MEASUREMENT_COLUMNS = (
-    "image_id",
-    "variant",
-    "k",
-    "codec",
-    "quality",
-    "height",
-    "width",
-    *SIZE_COLUMNS,
-    *METRIC_COLUMNS,
-    "decoded_crc32",  # of the stored and decoded image that was compared
-    "reason",
-)
-
-
-def new_names(dataset: Dataset, spec: MeasuringSpec) -> dict[str, str]:
-    """Return what a reconstruction's files are called, by the path of the original; empty for other kinds of run."""
-    if not isinstance(spec, ReconstructSpec):
-        return {}
-    return output_names((record.path for record in dataset.records), CODECS[spec.codec].extension)
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """What one image gave: its rows, or the reason why it has none.
-
-    rows: dicts with the keys MEASUREMENT_COLUMNS. file: the reconstruction's record (reconstruct only).
-    """
-
-    image_id: str
-    status: str  # 'measured' or 'failed'
-    reason: str | None
-    seconds: float
-    rows: tuple[dict[str, Any], ...] = ()
-    file: dict[str, Any] | None = None
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ImageResult:
-        """Return the result that `dataclasses.asdict` and JSON described."""
-        return cls(**{**values, "rows": tuple(values["rows"])})
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What one job sends: the results of some images of a run's attempt, and the worker that measured them.
-
-    claim: the number of the worker's claim on the job (`jobs.live_runs.Claim`); 0 from workers of a time without.
-    """
-
-    run_id: str
-    attempt: int
-    worker: str
-    results: Sequence[ImageResult]
-    claim: int = 0
 
 
 def measure(

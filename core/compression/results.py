@@ -24,7 +24,7 @@ class RunResults:
 def run_results(spec: MeasuringSpec, measurements: pd.DataFrame, total: int) -> RunResults:
     """Return the results of a run.
 
-    measurements: rows with the columns `core.compression.measure.MEASUREMENT_COLUMNS`. total: the images of the
+    measurements: rows with the columns `core.compression.image_results.MEASUREMENT_COLUMNS`. total: the images of the
     run; those without a row count as unmeasured. Variants come in the order of `spec`.
     """
     order = variants(spec)

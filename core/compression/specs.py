@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ValidationInfo
 from core.compression.svd import MODES, MOST_BYTES, check_cost, decomposition_bytes, largest_k
 from core.data.datasets import Dataset
 from core.data.images import CODECS
-from core.data.names import name_fault
+from core.data.names import name_fault, output_names
 from core.errors import ImageError, SpecError
 from core.specs import LARGEST_SEED, Number, Once, Setting, Spec, Text, Whole, spec_of_kind
 
@@ -251,6 +251,13 @@ def variants(spec: MeasuringSpec) -> tuple[str, ...]:
     if isinstance(spec, ResizeSpec):
         return tuple(f"{rows}x{columns}" for rows, columns in spec.sizes)
     return (f"k={spec.k}",) if isinstance(spec, ReconstructSpec) else ()
+
+
+def new_names(dataset: Dataset, spec: MeasuringSpec) -> dict[str, str]:
+    """Return what a reconstruction's files are called, by the path of the original; empty for other kinds of run."""
+    if not isinstance(spec, ReconstructSpec):
+        return {}
+    return output_names((record.path for record in dataset.records), CODECS[spec.codec].extension)
 
 
 def codec_name(codec: str, quality: int | None) -> str:

@@ -15,7 +15,6 @@ from typing import cast
 import cv2
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from core.errors import ImageError, SpecError
 
@@ -58,6 +57,8 @@ class SVDFactors:
 
         They are computed from the matrices, because roots of `energies` are noise below 1e-8 of the largest.
         """
+        import scipy.linalg  # here, because every process knows a decomposition's size, and few decompose
+
         return np.stack([scipy.linalg.svdvals(matrix.astype(np.float64)) for matrix in self.matrices])
 
     def reconstruct(self, k: int) -> Image:
@@ -191,6 +192,8 @@ def _left_vectors(matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float
     Everything is float64: the squared spectrum spans 1e10 to 30, and float32 makes a third of the pixels wrong. The
     Gram matrix is exact, because it sums products of whole numbers.
     """
+    import scipy.linalg
+
     exact = matrix.astype(np.float64)
     energies, vectors = scipy.linalg.eigh(exact @ exact.T, driver="evd", overwrite_a=True, check_finite=False)
     return vectors[:, ::-1], np.maximum(energies[::-1], 0.0)

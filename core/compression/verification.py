@@ -1,6 +1,6 @@
 """Some images of a run measured again by the reference, and the run's figures compared with what that gives.
 
-A run measures with `core.compression.svd` and `metrics`, which are fast; `core.compression.reference` is plain. Both
+A run measures with `core.compression.svd` and `comparison`, which are fast; `core.compression.reference` is plain. Both
 are given the same stored and decoded image, so that their metrics may differ by rounding only.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from core.compression.measure import METRIC_COLUMNS
+from core.compression.image_results import METRIC_COLUMNS
 from core.compression.specs import MeasuringSpec, ResizeSpec, RivalsSpec, SweepSpec, codec_name
 from core.compression.svd import decompose
 from core.data.datasets import DatasetImage, read_registered

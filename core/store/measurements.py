@@ -17,7 +17,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from core.compression.measure import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.compression.image_results import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
 from core.compression.results import RunResults
 from core.compression.verification import Verification, compare
 from core.data.datasets import Dataset, DatasetImage

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from core.compression.metrics import Original, difference_map, ssim_map, warm_up
+from core.compression.comparison import Original, difference_map, ssim_map, warm_up
 from core.compression.svd import SVDFactors, decompose
 from core.data.images import decode, encode, probe, read, resize
 from core.errors import ImageError

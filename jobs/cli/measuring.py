@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.compression.measure import MEASUREMENT_COLUMNS, ImageResult
+from core.compression.image_results import MEASUREMENT_COLUMNS, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.compression.summary import mean_table

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.compression.measure import ImageResult
+from core.compression.image_results import ImageResult
 from core.compression.specs import MeasuringSpec
 from core.compression.verification import IMAGES, Verification, chosen, compare, measure_again
 from core.data.datasets import Dataset, DatasetImage

@@ -1,0 +1,59 @@
+"""What is measured of one image: the columns of its rows, its result, and what a job sends of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.compression.metrics import METRICS
+
+METRIC_COLUMNS = tuple(metric.name for metric in METRICS)
+SIZE_COLUMNS = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
+MEASUREMENT_COLUMNS = (
+    "image_id",
+    "variant",
+    "k",
+    "codec",
+    "quality",
+    "height",
+    "width",
+    *SIZE_COLUMNS,
+    *METRIC_COLUMNS,
+    "decoded_crc32",  # of the stored and decoded image that was compared
+    "reason",
+)
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What one image gave: its rows, or the reason why it has none.
+
+    rows: dicts with the keys MEASUREMENT_COLUMNS. file: the reconstruction's record (reconstruct only).
+    """
+
+    image_id: str
+    status: str  # 'measured' or 'failed'
+    reason: str | None
+    seconds: float
+    rows: tuple[dict[str, Any], ...] = ()
+    file: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ImageResult:
+        """Return the result that `dataclasses.asdict` and JSON described."""
+        return cls(**{**values, "rows": tuple(values["rows"])})
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one job sends: the results of some images of a run's attempt, and the worker that measured them.
+
+    claim: the number of the worker's claim on the job (`jobs.live_runs.Claim`); 0 from workers of a time without.
+    """
+
+    run_id: str
+    attempt: int
+    worker: str
+    results: Sequence[ImageResult]
+    claim: int = 0
