@@ -1,1 +1,1 @@
-"""Speed and memory, measured as ratios against plain peers in the same run."""
+"""Benchmarks of speed and memory, measured as ratios to plain implementations in the same run."""

@@ -1,9 +1,9 @@
-"""Every benchmark of this folder, one after the other, each in a process of its own: `python -m benchmarks`.
+"""Every benchmark of this folder, one after the other, each in a separate process: `python -m benchmarks`.
 
   python -m benchmarks                     all, some minutes on an idle machine
   python -m benchmarks curves sweep_speed  only these
 
-Each prints its own figures; below stands a line a benchmark. Exit status 1 when one missed what it promises.
+Each prints its own figures; one line per benchmark follows at the end. The exit status is 1 if one missed a target.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> tuple[str, ...]:
-    """Return the modules that can be run, by name: those that are no more than parts of others have no `main`."""
+    """Return the names of the modules that can be run, which are those with a `main`."""
     found = (path for path in sorted(FOLDER.glob("*.py")) if not path.stem.startswith("__"))
     return tuple(path.stem for path in found if '__name__ == "__main__"' in path.read_text())
 
@@ -33,7 +33,7 @@ def run(name: str) -> tuple[int, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks that are named, or all; return 1 when a promise is not kept."""
+    """Run the named benchmarks, or all; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = parser.parse_args(arguments).names or names()
     if unknown := set(wanted) - set(names()):
         parser.error(f"expected names of {', '.join(names())}, got {', '.join(sorted(unknown))}")
-    lines, kept = [], True
+    lines, met = [], True
     for name in dict.fromkeys(wanted):
         print(f"== {name}", flush=True)
         status, seconds = run(name)
-        verdict = "kept" if status == 0 else "NOT KEPT" if status == 1 else f"failed with exit status {status}"
+        verdict = "met" if status == 0 else "MISSED" if status == 1 else f"failed with exit status {status}"
         lines.append(f"{name:16} {verdict} ({seconds:.0f} s)")
-        kept &= status == 0
+        met &= status == 0
     print("\n".join(["", *lines]))
-    return 0 if kept else 1
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Counting without TensorFlow, and what the page of parameter curves computes at every change, against their bounds.
+"""Counting parameters without TensorFlow, and the computations of the page of parameter curves, against their bounds.
 
-Every network × two factors × four scopes × 8 iterations are counted in under 0.1 s. The page's own view counts, fits,
-judges and draws in under 0.2 s of processor time: `python -m benchmarks.curves`.
+Every network × two factors × four scopes × 8 iterations are counted in under 0.1 s. The page counts, fits,
+judges and draws its default view in under 0.2 s of processor time: `python -m benchmarks.curves`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ITERATIONS = 8
 HEIGHT, WIDTH = 200, 100
 COUNT_BOUND = 0.1  # seconds
 PAGE_BOUND = 0.2
-START_BOUND = 0.5  # of the command, which imports no heavy package
+START_BOUND = 0.5  # for the command, which imports no heavy package
 SLOW_PACKAGES = ("tensorflow", "keras", "numpy", "pandas", "scipy")
 
 
 def best_of(repeats: int, work: Callable[[], object]) -> float:
-    """Return the fewest seconds that `work` took: the machine's other users only ever add to it."""
+    """Return the fewest seconds that `work` took, because other processes can only slow it down."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -37,7 +37,7 @@ def best_of(repeats: int, work: Callable[[], object]) -> float:
 
 
 def recompute() -> None:
-    """Compute everything that the page of parameter curves shows when it opens, and its residuals and files too."""
+    """Compute everything that the page of parameter curves shows when it opens, its residuals and its files."""
     table = curve_table(NETWORKS.values(), FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)
     curves = tuple(fit_curves(table))
     list(claim_sentences(curves))
@@ -65,7 +65,7 @@ def command() -> None:
 
 
 def main() -> int:
-    """Print each figure beside its bound; return 1 when one is missed."""
+    """Print each figure beside its bound; return 1 if one is missed."""
     networks = NETWORKS.values()
     points = len(list(curve_points(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)))
     counting = best_of(5, lambda: list(curve_points(networks, FACTORS, SCOPES, ITERATIONS, HEIGHT, WIDTH)))
@@ -73,7 +73,7 @@ def main() -> int:
     start = best_of(3, command)
     loaded = heavy_imports()
     print(f"counting {points} networks: {counting:.3f} s (bound {COUNT_BOUND} s)")
-    print(f"all that the page computes: {page:.3f} s (bound {PAGE_BOUND} s)")
+    print(f"all computations of the page: {page:.3f} s (bound {PAGE_BOUND} s)")
     print(f"the command, from its start: {start:.3f} s (bound {START_BOUND} s)")
     print(f"slow packages loaded by counting: {', '.join(loaded) or 'none'} (bound none)")
     return int(counting > COUNT_BOUND or page > PAGE_BOUND or start > START_BOUND or bool(loaded))

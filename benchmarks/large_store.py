@@ -1,4 +1,4 @@
-"""A store as large as a busy lab's: sweeps of 10,000 images × 6 k, made in SQL, and a study of a hundred trainings."""
+"""A large store: sweeps of 10,000 images × 6 k, generated in SQL, and a study of about a hundred trainings."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from core.training.specs import PruneTrainSpec, TrainSpec
 from core.training.steps import STEP_FIGURES, described, first_state, judged, next_training
 
 DATASET, RECONSTRUCTION = "HAM10000-like", "HAM10000-like-k350"
-TESTED = 90  # images a class
+TESTED = 90  # images per class
 
 
 def fill_store(path: Path, *, sweeps: int, images: int) -> list[str]:
     """Write `sweeps` finished runs of `images` images; return their ids.
 
-    Statistics are those of the first run, computed from its rows; the others repeat them under their own ids.
+    The statistics are computed from the rows of the first run and copied to the other runs.
     """
     store = Store(path)
     store.migrate()
@@ -106,7 +106,7 @@ def _measurements(connection: duckdb.DuckDBPyConnection, run_id: str, images: in
 
 
 def fill_trainings(path: Path, *, seeds: int) -> str:
-    """Write a finished study: four networks × `seeds`, trained once on originals, pruned on reconstructions.
+    """Write a finished study: four networks × `seeds`, each trained once on originals and pruned on reconstructions.
 
     Return the id of the prune-train run that ended last.
     """

@@ -1,8 +1,8 @@
-"""A busy lab on one machine: `python -m benchmarks.load`.
+"""Many workers and users on one machine: `python -m benchmarks.load`.
 
-8 `svd` workers, 2,000 queued jobs and 20 dashboard sessions that poll, as pages ask for, over a store of 100 sweeps of
-10,000 images × 6 k. Meanwhile the pages are measured in a real browser, as by `benchmarks.pages`. Nothing may fail: no
-session sees an error, no job fails, no record is put aside, and every image that was measured stands in the store.
+8 `svd` workers, 2,000 queued jobs and 20 dashboard sessions that poll like pages, with a store of 100 sweeps of 10,000
+images × 6 k. Meanwhile the pages are measured in a real browser as in `benchmarks.pages`. Nothing may fail: no session
+sees an error, no job fails, no message is rejected, and every measured image is in the store.
 """
 
 from __future__ import annotations
@@ -33,25 +33,27 @@ from jobs.queues import Queues
 from jobs.server import running_server
 
 WORKERS, JOBS, SESSIONS = 8, 2000, 20
-POLLED = ("", "jobs", "sweeps", "prune_train", "datasets")  # pages of the sessions, in turn
+POLLED = ("", "jobs", "sweeps", "prune_train", "datasets")  # pages that the sessions open, in turn
 IMAGES = 10_000
 
 
 def queue_jobs(queues: Queues, folder: Path, count: int) -> list[str]:
-    """Submit sweeps over a large folder until so many jobs wait; return the runs."""
+    """Submit sweeps of a large folder until `count` jobs wait; return the runs."""
     dataset = write_images(folder, IMAGES)
     queues.register(dataset)
     waiting = Queue("svd", connection=Redis.from_url(str(queues.settings.redis_url)), serializer=JSONSerializer)
     runs: list[str] = []
     while waiting.count < count:
-        spec = SweepSpec(dataset=dataset.name, ks=(5, 25, 50 + len(runs)))  # each another, so that none is taken over
+        spec = SweepSpec(
+            dataset=dataset.name, ks=(5, 25, 50 + len(runs))
+        )  # each is different, so that none counts as equal to an earlier one
         runs.append(queues.submit(spec, dataset).run_id)
     print(f"{waiting.count:,} jobs of {len(runs)} sweeps wait", flush=True)
     return runs
 
 
 def judge(queues: Queues, runs: list[str], sessions: list[Session]) -> bool:
-    """Print what failed, and the polls' seconds; return whether nothing did."""
+    """Print what failed and the seconds of the polls; return whether nothing failed."""
     errors = [error for session in sessions for error in session.errors]
     missing = [session.page for session in sessions if session.first is None]
     connection = Redis.from_url(str(queues.settings.redis_url))
@@ -69,13 +71,13 @@ def judge(queues: Queues, runs: list[str], sessions: list[Session]) -> bool:
     for error in dict.fromkeys(errors):
         print(f"a session saw: {error}")
     if missing:
-        print(f"pages that never stood: {', '.join(missing)}")
+        print(f"pages that were never shown: {', '.join(missing)}")
     return not (errors or missing or failed or rejected or lost) and recorded == done
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("--store", type=Path, help="folder to keep the large store in, used again when it is there")
+    parser.add_argument("--store", type=Path, help="folder of the large store, which is reused if it exists")
     parser.add_argument("--seconds", type=float, default=60, help="how long the sessions poll at least (default 60)")
     options = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -87,22 +89,22 @@ def main() -> int:
 
 
 def under_load(settings: Settings, folder: Path, chromium: str | None, seconds: float) -> bool:
-    """Queue the jobs, let workers and sessions have at it, and return whether nothing failed and all was kept."""
+    """Queue the jobs, run workers and sessions, and return whether nothing failed and all targets were met."""
     ids = pages.fill(settings, folder)
     queues = Queues(settings)
     with pages.dashboard(settings) as address:
         runs = queue_jobs(queues, folder / "images", JOBS)
         with workers(settings, "record", *["svd"] * WORKERS):
-            kept, sessions = busy(address, ids, chromium, seconds)
+            met, sessions = busy(address, ids, chromium, seconds)
             for run_id in runs:
                 queues.cancel(run_id)
             while queues.messages_waiting() or any(worker.current_run for worker in queues.workers()):
                 time.sleep(0.5)
-            return judge(queues, runs, sessions) and kept
+            return judge(queues, runs, sessions) and met
 
 
 def busy(address: str, ids: Mapping[str, str], chromium: str | None, seconds: float) -> tuple[bool, list[Session]]:
-    """Let the sessions poll while the pages are measured; return whether their promises were kept, and the sessions."""
+    """Let the sessions poll while the pages are measured; return whether the targets were met, and the sessions."""
     sessions: list[Session] = []
     ended = threading.Event()
 
@@ -112,18 +114,18 @@ def busy(address: str, ids: Mapping[str, str], chromium: str | None, seconds: fl
 
     polling = threading.Thread(target=keep_polling)
     polling.start()
-    kept = True
+    met = True
     try:
         if chromium is None:
             print("pages not measured: expected chromium or google-chrome on the path; found neither")
         else:
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=list(pages.FLAGS))
-                kept = pages.measure(address, browser, ids)
+                met = pages.measure(address, browser, ids)
     finally:
         ended.set()
         polling.join()
-    return kept, sessions
+    return met, sessions
 
 
 if __name__ == "__main__":

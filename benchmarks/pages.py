@@ -1,12 +1,12 @@
-"""How fast pages are over a large store, in a real browser: `python -m benchmarks.pages`.
+"""How fast pages are with a large store, in a real browser: `python -m benchmarks.pages`.
 
-The store holds 100 sweeps of 10,000 images × 6 k and a study of 96 training runs, some 400 steps of 75 epochs (about
-1 GB, in a temporary folder, or kept with --store). Each page is opened in a fresh headless Chromium tab several times.
-First content is the time until the page's own heading and its first element below stand; an interaction is the time
-from a click until Streamlit has run the page again. Then a small network is trained by a real worker over a store of
-its own, and the time from each epoch's end until its point stands on the open page is taken (--only live, or pages).
-Needs Chromium or Chrome on the path; the first visit after the dashboard's start, which imports it, is not counted.
-The load of the machine is printed, since it decides much.
+The store has 100 sweeps of 10,000 images × 6 k and a study of 96 training runs, about 400 steps of 75 epochs (about
+1 GB, in a temporary folder, or in the folder of --store). Each page is opened several times in a new tab of headless
+Chromium. First content is the time until the page's heading and the first element below it are shown. An interaction is
+the time from a click until Streamlit has run the page again. Then a real worker trains a small network with another
+store, and the time from the end of each epoch until its point is on the open page is measured (--only live, or pages).
+This needs Chromium or Chrome on the path. The first visit after the dashboard's start, which imports modules, is not
+counted. The load of the machine is printed, because it influences the times.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from core.training.specs import TrainingProtocol, TrainSpec
 from jobs.queues import Queues
 from jobs.server import running_server
 
-FIRST_CONTENT, INTERACTION, SLIDER_STEP, LIVE = 1.5, 0.7, 0.5, 2.0  # seconds, promised
+FIRST_CONTENT, INTERACTION, SLIDER_STEP, LIVE = 1.5, 0.7, 0.5, 2.0  # seconds, targets
 SLIDER = "a step of the slider"
-PHOTOGRAPHS = "photographs"  # a few images that are really there, for the inspector
+PHOTOGRAPHS = "photographs"  # a few images that exist as files, for the inspector
 VISITS = 5
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -48,11 +48,11 @@ IDLE = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState =
 DRAWN = (
     "[...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(chart => chart.querySelector('svg.main-svg'))"
 )
-LIVE_TRAINING = TrainingProtocol(epochs=20, batch_size=8, height=96, width=128)  # some two seconds an epoch
-# Whether a chart of the page has so many points in a line.
+LIVE_TRAINING = TrainingProtocol(epochs=20, batch_size=8, height=96, width=128)  # about two seconds per epoch
+# JavaScript: whether a chart of the page has a line with at least `count` points.
 POINTS = """count => [...document.querySelectorAll('[data-testid=stPlotlyChart] .js-plotly-plot')].some(
     chart => (chart.data || []).some(trace => (trace.x?._inputArray ?? trace.x)?.length >= count))"""
-READING = 2500  # milliseconds between a page's last chart, which the browser still lays out, and a first click
+READING = 2500  # milliseconds between the last chart of a page, which the browser still lays out, and the first click
 BELOW_HEADING = (
     "(() => { const blocks = document.querySelectorAll('[data-testid=stMain] [data-testid=stElementContainer]');"
     " return document.querySelector('[data-testid=stMain] h1') && blocks.length > 1 })()"
@@ -70,17 +70,17 @@ def press(text: str) -> Callable[[Page], None]:
 
 
 def unfold(text: str) -> Callable[[Page], None]:
-    """Return an interaction: open what is folded away under this text."""
+    """Return an interaction: open the expander with this text."""
     return lambda page: page.locator("summary").filter(has_text=text).click()
 
 
 def choose_second(page: Page) -> None:
-    """Take the second option of the list that is open."""
+    """Choose the second option of the open list."""
     page.get_by_role("option").nth(1).click()
 
 
 def open_list_of_steps(page: Page) -> None:
-    """Open the list of a training's steps, which closes again where the page still scrolls."""
+    """Open the list of a training's steps; wait first, because the list closes while the page still scrolls."""
     steps = page.get_by_role("combobox", name="Step", exact=True)
     steps.scroll_into_view_if_needed()
     page.wait_for_timeout(500)
@@ -94,9 +94,9 @@ def step_of_slider(page: Page) -> None:
     slider.press("ArrowLeft")
 
 
-# What has to be done before an interaction, and is not timed with it.
+# Interaction -> what is done before it and not timed.
 BEFORE: dict[Callable[[Page], None], Callable[[Page], None]] = {choose_second: open_list_of_steps}
-# page -> path, and the interactions tried on it
+# page -> path, and its timed interactions
 PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "overview": ("", {}),
     "data sets": (f"datasets?dataset={DATASET}", {}),
@@ -124,7 +124,7 @@ def wait_for_run(page: Page) -> None:
 
 
 def visit(browser: Browser, url: str, interactions: dict[str, Callable[[Page], None]]) -> dict[str, float]:
-    """Open a page in a tab of its own; return seconds of first content and of each interaction."""
+    """Open a page in a new tab; return the seconds of first content and of each interaction."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     try:
         started = time.perf_counter()
@@ -148,8 +148,8 @@ def visit(browser: Browser, url: str, interactions: dict[str, Callable[[Page], N
 
 
 def measure(address: str, browser: Browser, ids: Mapping[str, str]) -> bool:
-    """Print every page's median times; return whether all promises were kept. ids: the runs that pages show."""
-    kept = True
+    """Print every page's median times; return whether all targets were met. ids: the runs that pages show."""
+    met = True
     for name, (pattern, interactions) in PAGES.items():
         path = pattern.format(**ids)
         visit(browser, f"{address}/{path}", {})  # imports and caches
@@ -157,20 +157,20 @@ def measure(address: str, browser: Browser, ids: Mapping[str, str]) -> bool:
         for what in visits[0]:
             seconds = statistics.median(each[what] for each in visits)
             bound = {"first content": FIRST_CONTENT, "complete": None, SLIDER: SLIDER_STEP}.get(what, INTERACTION)
-            kept &= told(f"{name:16} {what}", seconds, bound)
-    return kept
+            met &= report(f"{name:16} {what}", seconds, bound)
+    return met
 
 
-def told(what: str, seconds: float, bound: float | None) -> bool:
-    """Print a figure, with the load of the machine; return whether it lies below the bound."""
-    kept = bound is None or seconds < bound
-    verdict = "" if bound is None else f"promised {bound} s: {'kept' if kept else 'NOT KEPT'}"
+def report(what: str, seconds: float, bound: float | None) -> bool:
+    """Print a time with the load of the machine; return whether it is below the bound."""
+    met = bound is None or seconds < bound
+    verdict = "" if bound is None else f"target {bound} s: {'met' if met else 'MISSED'}"
     print(f"{what:42} {seconds:6.2f} s  {verdict:28} load {os.getloadavg()[0]:.1f}", flush=True)
-    return kept
+    return met
 
 
 def measure_pages(browser: Browser, kept_store: Path | None) -> bool:
-    """Time every page over the large store; return whether all promises were kept."""
+    """Time every page with the large store; return whether all targets were met."""
     with tempfile.TemporaryDirectory() as name:
         settings = Settings(kept_store or Path(name), (Path(name),))
         ids = fill(settings, Path(name))
@@ -179,7 +179,7 @@ def measure_pages(browser: Browser, kept_store: Path | None) -> bool:
 
 
 def fill(settings: Settings, folder: Path) -> dict[str, str]:
-    """Fill the store, unless that was done before, and write the inspector's photographs; return runs to look at."""
+    """Fill the store if it is empty, and write the inspector's photographs; return the ids of runs to open."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if not settings.database.exists():
         fill_trainings(settings.database, seeds=12)
@@ -191,7 +191,7 @@ def fill(settings: Settings, folder: Path) -> dict[str, str]:
 
 
 def measure_live(browser: Browser) -> bool:
-    """Time a training's epochs from their ends to their points on the page; return whether the promise was kept."""
+    """Time a training's epochs from their ends to their points on the page; return whether the target was met."""
     with tempfile.TemporaryDirectory() as name:
         settings = Settings(Path(name) / "data", (Path(name),))
         settings.data_dir.mkdir()
@@ -204,7 +204,7 @@ def measure_live(browser: Browser) -> bool:
             page = browser.new_page(viewport={"width": 1400, "height": 900})
             page.goto(f"{address}/prune_train?run={run_id}", wait_until="commit")
             seen = []
-            for epoch in range(1, LIVE_TRAINING.epochs):  # with the last one the page turns to the results
+            for epoch in range(1, LIVE_TRAINING.epochs):  # after the last epoch the page shows the results
                 page.wait_for_function(POINTS, arg=epoch, timeout=300_000)
                 seen.append(time.time())
             page.close()
@@ -215,12 +215,12 @@ def measure_live(browser: Browser) -> bool:
         raise RuntimeError(f"expected the training to finish, got {last.status}: {last.error}")
     ends = [each.timestamp() for each in epochs["ended_at"]]
     delays = sorted(at - end for at, end in zip(seen, ends[: len(seen)], strict=True))
-    told("live curve       an epoch's point, median", statistics.median(delays), None)
-    return told("live curve       the slowest epoch's point", delays[-1], LIVE)
+    report("live curve       an epoch's point, median", statistics.median(delays), None)
+    return report("live curve       the slowest epoch's point", delays[-1], LIVE)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -228,7 +228,7 @@ def free_port() -> int:
 
 @contextmanager
 def dashboard(settings: Settings) -> Iterator[str]:
-    """Run the dashboard alone over a data folder; give its address."""
+    """Run only the dashboard on a data folder; give its address."""
     port = free_port()
     environment = {
         **os.environ,
@@ -249,22 +249,22 @@ def dashboard(settings: Settings) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__)
-    parser.add_argument("--store", type=Path, help="folder to keep the large store in, used again when it is there")
+    parser.add_argument("--store", type=Path, help="folder of the large store, which is reused if it exists")
     parser.add_argument("--only", choices=("pages", "live"), help="one of the two parts")
     options = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         print("pages not measured: expected chromium or google-chrome on the path; found neither")
         return 0
-    kept = True
+    met = True
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         if options.only != "live":
-            kept &= measure_pages(browser, options.store)
+            met &= measure_pages(browser, options.store)
         if options.only != "pages":
-            kept &= measure_live(browser)
+            met &= measure_live(browser)
         browser.close()
-    return 0 if kept else 1
+    return 0 if met else 1
 
 
 def _wait_for_port(port: int) -> None:

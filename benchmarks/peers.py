@@ -1,4 +1,4 @@
-"""Algorithm 1 as the article prints it: what the product's speed is measured against, beside the reference."""
+"""Algorithm 1 as the article prints it: a peer of the speed benchmark, beside the reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core.data.images import decode, encode
 
 
 def printed_loop(data: bytes, ks: Iterable[int]) -> Iterator[dict[str, float | None]]:
-    """Yield a row for each k as `reference.article_loop` does, with SVD and the original's features inside the loop."""
+    """Yield one row per k like `reference.article_loop`, with the SVD and the original's features inside the loop."""
     image = decode(data)
     control = encode(image, "jpeg", 95)
     for k in ks:

@@ -22,7 +22,7 @@ def run_command(command: Any, **options: Any) -> subprocess.CompletedProcess[Any
 
 
 def tied(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a process that is to end with this one."""
+    """Return the options of a process that ends with this one."""
     parent, before = os.getpid(), options.get("preexec_fn")
 
     def begin() -> None:

@@ -1,6 +1,6 @@
-"""Dashboard sessions without a browser: each opens a page and polls it as the page asks, over Streamlit's protocol.
+"""Dashboard sessions without a browser: each opens a page and polls it like a browser, with Streamlit's protocol.
 
-Twenty browsers would need more of the machine than the dashboard that is measured.
+Twenty browsers would load the machine more than the dashboard that is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_MESSAGE = 64 * 2**20  # bytes
 
 @dataclass
 class Session:
-    """What one session has seen. first: seconds until its page stood. polls: seconds of each poll. errors: in words."""
+    """The results of one session. first: seconds until its page was shown. polls: seconds of each. errors: messages."""
 
     page: str
     first: float | None = None
@@ -32,7 +32,7 @@ class Session:
 async def visit(address: str, session: Session, ended: asyncio.Event) -> None:
     """Open the session's page at `address` (host:port) and poll it until `ended`."""
     loop = asyncio.get_running_loop()
-    asked: dict[str, float] = {}  # fragment -> when its rerun was asked for; "" is the whole page
+    asked: dict[str, float] = {}  # fragment -> when its rerun was requested; "" is the whole page
     intervals: dict[str, float] = {}
     timers: set[asyncio.Task[None]] = set()
 
@@ -103,5 +103,5 @@ async def visit_all(address: str, pages: Sequence[str], ended: threading.Event, 
 
 
 def poll(address: str, pages: Sequence[str], ended: threading.Event, seconds: float) -> list[Session]:
-    """Do the same from a thread."""
+    """Run `visit_all` from a thread."""
     return asyncio.run(visit_all(address, pages, ended, seconds))

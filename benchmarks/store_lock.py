@@ -1,7 +1,7 @@
 """How long a writer of the store waits under four busy readers: `python -m benchmarks.store_lock`.
 
-Four processes take the lock shared again and again and hold it as long as a page's query does. One process takes it
-alone, as the record worker does, and measures how long each wait lasts. The peer is a pair of `flock` files, polled.
+Four processes repeatedly take the shared lock for as long as the query of a page does. One process takes the exclusive
+lock, as the record worker does, and measures each wait. The peer is a pair of polled `flock` files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from core.files.file_lock import file_lock
 from core.processes import die_with_parent
 
-PROMISED = 0.1  # seconds a writer waits, in the median
+TARGET = 0.1  # seconds that a writer waits, median
 READERS, HELD = 4, 0.01
 WRITES, ROUNDS, BETWEEN = 50, 3, 0.02
 
 
 @contextmanager
 def flocks(path: Path, *, shared: bool) -> Iterator[None]:
-    """Hold a file by `flock`; a writer keeps a second file closed while it waits, and a reader passes through it."""
+    """Lock a file with `flock`; a waiting writer locks a second file, which readers must lock briefly first."""
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with path.with_suffix(".gate").open("a") as gate, path.open("a") as door:
         for file in (gate, door):
@@ -48,7 +48,7 @@ def taken(kind: str, path: Path, *, shared: bool) -> AbstractContextManager[None
 
 
 def read(kind: str, path: Path, begun: Event, ended: Event, reads: mp.SimpleQueue[list[float]]) -> None:
-    """Take the lock shared until the benchmark has ended; send how long each wait lasted."""
+    """Repeatedly take the shared lock until the benchmark has ended; send the seconds of each wait."""
     die_with_parent(os.getppid())
     waits = []
     while not ended.is_set():
@@ -61,7 +61,7 @@ def read(kind: str, path: Path, begun: Event, ended: Event, reads: mp.SimpleQueu
 
 
 def waits(kind: str, folder: Path) -> tuple[list[float], list[float]]:
-    """Return how long each write and each read waited, in seconds."""
+    """Return the seconds that each write and each read waited."""
     context = mp.get_context("spawn")
     path, ended, reads = folder / f"{kind}.lock", context.Event(), context.SimpleQueue()
     begun = [context.Event() for _ in range(READERS)]
@@ -98,8 +98,8 @@ def main() -> int:
                 )
     store, peer = (statistics.median(found) for found in medians.values())
     print(f"store lock: {1000 * store:.1f} ms; flock: {1000 * peer:.1f} ms; ratio {store / peer:.1f}")
-    print(f"promised: {1000 * PROMISED:.0f} ms: {'kept' if store <= PROMISED else 'NOT KEPT'}")
-    return 0 if store <= PROMISED else 1
+    print(f"target: {1000 * TARGET:.0f} ms: {'met' if store <= TARGET else 'MISSED'}")
+    return 0 if store <= TARGET else 1
 
 
 if __name__ == "__main__":
