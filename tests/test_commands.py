@@ -315,7 +315,7 @@ def test_an_image_of_one_pixel_is_measured_and_a_k_above_its_rank_is_named(
     rows = tmp_path / "rows.csv"
     assert main(["svd-sweep", str(folder), "--k", "1,3", "--local", "--workers", "1", "--export", str(rows)]) == 1
     frame = pd.read_csv(rows).set_index(["image_id", "k"])
-    assert frame.loc[("dot", 3), "reason"] == "k = 3: expected at most 1, the rank of this 1×1 image"
+    assert frame.loc[("dot", 3), "reason"] == "Expected k of at most 1, the rank of this 1×1 image, got 3."
     assert frame.loc[("dot", 1), "mse"] == 0
     assert "1 rows not measured" in capsys.readouterr().err
 

@@ -159,7 +159,7 @@ def test_small_black_and_constant_images_give_null_where_a_metric_is_undefined(l
     assert rows.loc[("black", 20), ["mse", "changed_percent"]].tolist() == [0, 0]
     assert rows.loc[("black", 20), ["psnr", "hu_correlation", "explained_variance"]].isna().all()
     assert np.isnan(rows.loc[("dot", 1), "ssim"])
-    assert rows.loc[("dot", 20), "reason"] == "k = 20: expected at most 1, the rank of this 1×1 image"
+    assert rows.loc[("dot", 20), "reason"] == "Expected k of at most 1, the rank of this 1×1 image, got 20."
     statistics = lab.store.statistics(state.id).set_index(["variant", "metric"])
     assert statistics.loc[("k=20", "psnr"), "count"] + statistics.loc[("k=20", "psnr"), "undefined"] == 3
     storage = lab.store.storage(state.id).set_index("variant")

@@ -42,7 +42,7 @@ def measure(
             raise ImageError(f"{record.path}: {error}") from error
         if isinstance(spec, ReconstructSpec):
             if output is None:
-                raise SpecError("output: expected the folder of the new data set, got none")
+                raise SpecError("Expected the folder of the new data set, got none.")
             name = name or Path(record.path).with_suffix(CODECS[spec.codec].extension).as_posix()
             rows, file = _reconstruct(record, data, spec, output, name)
         else:
@@ -50,7 +50,7 @@ def measure(
     except DermSlimError as error:
         return ImageResult(record.image_id, "failed", str(error), time.perf_counter() - started)
     except MemoryError:
-        reason = f"expected memory for a {record.height}×{record.width} image; there was not enough"
+        reason = f"Expected enough memory for a {record.height}×{record.width} image, got less."
         return ImageResult(record.image_id, "failed", reason, time.perf_counter() - started)
     return ImageResult(record.image_id, "measured", None, time.perf_counter() - started, rows, file)
 
@@ -59,9 +59,20 @@ def _row(record: DatasetImage, variant: str, **values: Any) -> dict[str, Any]:
     return {**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": record.image_id, "variant": variant, **values}
 
 
-def _compared(original: Original, other: Image) -> dict[str, Any]:
-    """Return the metrics of a stored and decoded image, and the checksum by which it is known again."""
-    return {**original.compare(other), "decoded_crc32": zlib.crc32(other.data)}
+def _compared(original: Original, other: Image, source: bytes, stored: bytes) -> dict[str, Any]:
+    """Return the columns of every measured row. other: the image that `stored` decodes to. source: the original's file.
+
+    The checksum tells later whether the codec still gives the same image.
+    """
+    height, width = other.shape[:2]
+    return {
+        "height": height,
+        "width": width,
+        "source_bytes": len(source),
+        "stored_bytes": len(stored),
+        **original.compare(other),
+        "decoded_crc32": zlib.crc32(other.data),
+    }
 
 
 def _reconstructions(
@@ -71,28 +82,22 @@ def _reconstructions(
     check_cost(record.height, record.width, spec.mode)
     image = decode(data)
     height, width = image.shape[:2]
-    control = len(encode(image, spec.codec, spec.quality))
     original = Original(image, spec.metrics)
     factors = decompose(image, spec.mode)
-    common = {"codec": spec.codec, "quality": spec.quality, "height": height, "width": width}
+    codec: dict[str, Any] = {"codec": spec.codec, "quality": spec.quality}
+    control = len(encode(image, **codec))
     for k, reconstruction in factors.reconstructions(k for k in ks if k <= factors.rank):
-        stored = encode(reconstruction, spec.codec, spec.quality)
-        row = _row(
-            record,
-            f"k={k}",
-            k=k,
-            **common,
-            source_bytes=len(data),
-            stored_bytes=len(stored),
-            control_bytes=control,
-            factor_bytes=factor_bytes(k, height, width, spec.mode),
-            **_compared(original, decode(stored, own=True)),
-            explained_variance=factors.explained_variance(k),
-        )
-        yield row, stored
+        stored = encode(reconstruction, **codec)
+        further = {
+            "control_bytes": control,
+            "factor_bytes": factor_bytes(k, height, width, spec.mode),
+            "explained_variance": factors.explained_variance(k),
+        }
+        figures = _compared(original, decode(stored, own=True), data, stored)
+        yield _row(record, f"k={k}", k=k, **codec, **figures | further), stored
     for k in (k for k in ks if k > factors.rank):
-        reason = f"k = {k}: expected at most {factors.rank}, the rank of this {height}×{width} image"
-        yield _row(record, f"k={k}", k=k, **common, reason=reason), b""
+        reason = f"Expected k of at most {factors.rank}, the rank of this {height}×{width} image, got {k}."
+        yield _row(record, f"k={k}", k=k, **codec, height=height, width=width, reason=reason), b""
 
 
 def _sweep_rows(record: DatasetImage, data: bytes, spec: SweepSpec) -> Iterator[dict[str, Any]]:
@@ -102,21 +107,11 @@ def _sweep_rows(record: DatasetImage, data: bytes, spec: SweepSpec) -> Iterator[
 
 def _rival_rows(record: DatasetImage, data: bytes, spec: RivalsSpec) -> Iterator[dict[str, Any]]:
     image = decode(data)
-    height, width = image.shape[:2]
     original = Original(image, spec.metrics)
     for codec, quality in spec.rivals:
         stored = encode(image, codec, quality)
-        yield _row(
-            record,
-            codec_name(codec, quality),
-            codec=codec,
-            quality=quality,
-            height=height,
-            width=width,
-            source_bytes=len(data),
-            stored_bytes=len(stored),
-            **_compared(original, decode(stored, own=True)),
-        )
+        figures = _compared(original, decode(stored, own=True), data, stored)
+        yield _row(record, codec_name(codec, quality), codec=codec, quality=quality, **figures)
 
 
 def _resize_rows(record: DatasetImage, data: bytes, spec: ResizeSpec) -> Iterator[dict[str, Any]]:
@@ -126,18 +121,8 @@ def _resize_rows(record: DatasetImage, data: bytes, spec: ResizeSpec) -> Iterato
     reconstruction = decode(stored, own=True)
     for height, width in spec.sizes:
         original = Original(resize(image, height, width), spec.metrics)
-        yield _row(
-            record,
-            f"{height}x{width}",
-            k=spec.k,
-            codec=spec.codec,
-            quality=spec.quality,
-            height=height,
-            width=width,
-            source_bytes=len(data),
-            stored_bytes=len(stored),
-            **_compared(original, resize(reconstruction, height, width)),
-        )
+        figures = _compared(original, resize(reconstruction, height, width), data, stored)
+        yield _row(record, f"{height}x{width}", k=spec.k, codec=spec.codec, quality=spec.quality, **figures)
 
 
 _ROWS: dict[type[MeasuringSpec], Any] = {SweepSpec: _sweep_rows, RivalsSpec: _rival_rows, ResizeSpec: _resize_rows}
