@@ -166,7 +166,7 @@ def test_the_squared_error_of_a_truncation_is_the_energy_left_out() -> None:
 def test_a_k_outside_the_rank_raises_an_error_with_the_rank(k: int) -> None:
     factors = decompose(photograph(20, 30))
     for call in (factors.reconstruct, factors.explained_variance, lambda k: list(factors.reconstructions((1, k)))):
-        with pytest.raises(SpecError, match=r"rank, 20.*got k="):
+        with pytest.raises(SpecError, match=r"rank, 20, got "):
             call(k)
     with pytest.raises(SpecError, match="rank, 20"):
         factor_bytes(k, 20, 30)

@@ -50,27 +50,32 @@ class Original:
 
     image: Image
     parameters: MetricParameters = field(default_factory=MetricParameters)
-    features: Features = field(init=False, repr=False)
-    windows: tuple[Array, Array] | None = field(init=False, repr=False)  # sums of SSIM's windows, None below 7 pixels
-    low: npt.NDArray[np.bool_] = field(init=False, repr=False)  # frequencies of `mse_low`
 
     def __post_init__(self) -> None:
-        """Take from the original everything that the comparisons share."""
+        """Check the number of pixels."""
         height, width = self.image.shape[:2]
         if height * width > COMPARED_PIXELS:
             raise ImageError(
-                f"expected at most {COMPARED_PIXELS // 10**6} million pixels to compare, which take 3 GB of memory;"
-                f" got {height}×{width}"
+                f"Expected at most {COMPARED_PIXELS // 10**6} million pixels to compare, which take 3 GB of memory,"
+                f" got {height}×{width}."
             )
-        features = _features(self.image)
-        large = min(height, width) >= SSIM_WINDOW
-        for name, value in (
-            ("image", features.image),
-            ("features", features),
-            ("windows", window_sums(features.image.reshape(height, 3 * width)) if large else None),
-            ("low", low_frequencies(height, width, self.parameters.radial_cutoff)),
-        ):
-            object.__setattr__(self, name, value)
+
+    @cached_property
+    def features(self) -> Features:
+        """What is taken from the image alone."""
+        return _features(self.image)
+
+    @cached_property
+    def windows(self) -> tuple[Array, Array] | None:
+        """Sums of SSIM's windows; None below 7 pixels."""
+        height, width = self.image.shape[:2]
+        return window_sums(self.features.image.reshape(height, -1)) if min(height, width) >= SSIM_WINDOW else None
+
+    @cached_property
+    def low(self) -> npt.NDArray[np.bool_]:
+        """Mask of the frequencies of `mse_low`."""
+        height, width = self.image.shape[:2]
+        return low_frequencies(height, width, self.parameters.radial_cutoff)
 
     def compare(self, other: Image) -> dict[str, float | None]:
         """Return every column of `METRICS` but `explained_variance` for another image of the same shape.

@@ -10,18 +10,20 @@ that are undefined at every k.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import annotated_types as at
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import AfterValidator
 
-from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.metrics import METRICS, METRICS_BY_NAME, Metric
 from core.compression.summary import measured, metric_columns, metric_values
 from core.errors import SpecError
+from core.specs import Number, Seed, Spec, Whole
 
 WITHOUT_VOTE = (
     "rmse",
@@ -31,8 +33,9 @@ WITHOUT_VOTE = (
     "explained_variance",
 )
 VOTERS = tuple(metric.name for metric in METRICS if metric.name not in WITHOUT_VOTE)
-DEFAULT_FLOORS: Mapping[str, float] = MappingProxyType({"ssim": 0.95, "psnr": 40.0})
 SIZES = ("source_bytes", "stored_bytes", "control_bytes")
+DEFAULT_FLOORS = {"ssim": 0.95, "psnr": 40.0}
+NOTHING_DEFINED = "No k can be chosen: no metric is defined at any k of these images."
 ROUNDING = 1e-9  # relative; a curve with less variation is constant, and a limit missed by less is met
 
 Floats = npt.NDArray[np.float64]
@@ -40,8 +43,17 @@ Integers = npt.NDArray[np.int64]
 Masks = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class RuleParameters:
+def of_known_metrics(floors: dict[str, float]) -> dict[str, float]:
+    """Return the floors where each is a metric's. SpecError."""
+    if unknown := [name for name in floors if name not in METRICS_BY_NAME]:
+        raise SpecError(f"Expected floors for the metrics {', '.join(METRICS_BY_NAME)}, got {', '.join(unknown)}.")
+    return floors
+
+
+Share = Annotated[Number, at.Interval(ge=0, le=1)]
+
+
+class RuleParameters(Spec):
     """The parameters of the rules.
 
     remaining: share of a metric's improvement that may remain at its plateau.
@@ -51,25 +63,13 @@ class RuleParameters:
     resamples, seed: of the bootstrap.
     """
 
-    remaining: float = 0.05
-    share: float = 0.8
-    explained_floor: float = 0.98
-    floors: Mapping[str, float] = field(default_factory=lambda: DEFAULT_FLOORS)
-    budget_ratio: float = 3.77
-    resamples: int = 200
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("remaining", "share", "explained_floor"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SpecError(f"Expected {name} from 0 to 1, got {getattr(self, name)}")
-        unknown = [name for name in self.floors if name not in METRICS_BY_NAME]
-        if unknown:
-            raise SpecError(f"Expected floors for the metrics {', '.join(METRICS_BY_NAME)}, got {unknown}")
-        if not self.budget_ratio > 0:
-            raise SpecError(f"Expected budget_ratio above 0, got {self.budget_ratio}")
-        if self.resamples < 0:
-            raise SpecError(f"Expected resamples of 0 or more, got {self.resamples}")
+    remaining: Share = 0.05
+    share: Share = 0.8
+    explained_floor: Share = 0.98
+    floors: Annotated[dict[str, Number], AfterValidator(of_known_metrics)] = DEFAULT_FLOORS
+    budget_ratio: Annotated[Number, at.Gt(0)] = 3.77
+    resamples: Annotated[Whole, at.Ge(0)] = 200
+    seed: Seed = 1
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ class Curves:
     means: dict[str, Floats]
     ratios: Floats
     control_ratios: Floats
+
+    def mean(self, metric: str) -> Floats:
+        """Return a metric's means (resamples, k), NaN for one that was not measured."""
+        return self.means.get(metric, np.full_like(self.ratios, np.nan))
 
     def voters(self) -> list[str]:
         """Return the metrics that vote: those of `VOTERS` that are defined at some k."""
@@ -162,50 +166,42 @@ def choose_k(measurements: pd.DataFrame, parameters: RuleParameters | None = Non
     coverage = _coverage(values)
     choices = []
     for rule in RULES:
+        k = stability = None
         position = int(rule.choose(sweep, parameters)[0])
-        found = position >= 0
-        stability = (
-            float(np.mean(rule.choose(resampled, parameters) == position)) if found and resampled is not None else None
-        )
-        choices.append(
-            OptimalK(
-                rule.name,
-                int(sweep.ks[position]) if found else None,
-                rule.explain(sweep, position, parameters) + coverage,
-                stability,
-                rule.settings(parameters),
-            )
-        )
+        if position >= 0:
+            k = int(sweep.ks[position])
+            if resampled is not None:
+                stability = float(np.mean(rule.choose(resampled, parameters) == position))
+        reason = rule.explain(sweep, position, parameters) + coverage
+        choices.append(OptimalK(rule.name, k, reason, stability, rule.settings(parameters)))
     return tuple(choices)
 
 
-def arrivals(measurements: pd.DataFrame, parameters: RuleParameters | None = None) -> pd.DataFrame:
+def arrivals(measurements: pd.DataFrame) -> pd.DataFrame:
     """Return the plateau and knee of each metric's mean curve, one row per metric in the order of `METRICS`.
 
     Columns: metric, label, better, votes, first (mean at the smallest k), best, best_k, plateau_k (smallest k
-    from which at most `remaining` of the improvement can still be gained), knee_k (Kneedle's); NULL for none.
+    from which at most `RuleParameters.remaining` of the improvement can still be gained), knee_k (Kneedle's); NULL for
+    none.
     """
     values = _values(measurements)
-    remaining = (parameters or RuleParameters()).remaining
-    columns = ["metric", "label", "better", "votes", "first", "best", "best_k", "plateau_k", "knee_k"]
-    rows = _arrival_rows(values.sweep(), remaining) if len(values.ks) else ()
-    table = pd.DataFrame(rows, columns=columns)
-    return table.astype({"first": float, "best": float, "best_k": "Int64", "plateau_k": "Int64", "knee_k": "Int64"})
+    rows = _arrival_rows(values.sweep()) if len(values.ks) else ()
+    whole = dict.fromkeys(("best_k", "plateau_k", "knee_k"), "Int64")
+    figures = {"first": "float64", "best": "float64", **whole}
+    return pd.DataFrame(rows, columns=["metric", "label", "better", "votes", *figures]).astype(figures)
 
 
-def _arrival_rows(curves: Curves, remaining: float) -> Iterator[tuple[Any, ...]]:
-    voters = curves.voters()
+def _arrival_rows(curves: Curves) -> Iterator[dict[str, Any]]:
+    voters, remaining = curves.voters(), RuleParameters().remaining
     for name, means in curves.means.items():
         metric = METRICS_BY_NAME[name]
-        known = (name, metric.label, metric.better, name in voters)
+        row = {"metric": name, "label": metric.label, "better": metric.better, "votes": name in voters}
         plateau = int(plateau_positions(curves, name, remaining)[0])
-        if plateau < 0:
-            yield (*known, None, None, None, None, None)
-            continue
-        best = int(np.nanargmax(_gains(curves, name)[0]))
-        knee = knees(curves, name)[0]
-        found = None if np.isnan(knee) else int(knee)
-        yield (*known, means[0, 0], means[0, best], int(curves.ks[best]), int(curves.ks[plateau]), found)
+        if plateau >= 0:
+            best = int(np.nanargmax(_gains(curves, name)[0]))
+            row |= {"first": means[0, 0], "best": means[0, best], "best_k": curves.ks[best]}
+            row |= {"plateau_k": curves.ks[plateau], "knee_k": knees(curves, name)[0]}
+        yield row
 
 
 def plateau_positions(curves: Curves, metric: str, remaining: float) -> Integers:
@@ -250,11 +246,10 @@ def _knee(ks: Integers, curve: Floats, form: str, direction: str) -> float:
 
 
 def _choose_plateau(curves: Curves, parameters: RuleParameters) -> Integers:
-    explained = curves.means.get("explained_variance", np.full_like(curves.ratios, np.nan))
     if len(curves.ks) < 2:
-        return np.full(len(explained), -1)
+        return np.full(len(curves.ratios), -1)
     enough = _arrived_share(curves, parameters) >= parameters.share - ROUNDING
-    return _first(enough & (explained >= parameters.explained_floor))
+    return _first(enough & (curves.mean("explained_variance") >= parameters.explained_floor))
 
 
 def _arrived_share(curves: Curves, parameters: RuleParameters) -> Floats:
@@ -272,18 +267,18 @@ def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) 
         return f"A plateau needs at least two measured k to compare; this sweep has one, k = {curves.ks[0]}."
     voters = curves.voters()
     if not voters:
-        return f"No k can be chosen: no metric is defined at any k of these images.{curves.without_vote()}"
+        return NOTHING_DEFINED + curves.without_vote()
     at = position if position >= 0 else len(curves.ks) - 1
     places = {name: int(plateau_positions(curves, name, parameters.remaining)[0]) for name in voters}
     arrived = sum(place <= at for place in places.values())
-    explained = curves.means.get("explained_variance", np.full_like(curves.ratios, np.nan))[0, at]
-    explained_text = f"{_percent(explained)}" if np.isfinite(explained) else "undefined"
+    share = curves.mean("explained_variance")[0, at]
+    explained = _percent(share) if np.isfinite(share) else "undefined"
     if position < 0:
         return (
             f"No measured k fits: the rule requires {_percent(parameters.share)} of the metrics with at most "
             f"{_percent(parameters.remaining)} of their improvement left, and an explained variance of at least "
             f"{_percent(parameters.explained_floor)}. At the largest k, {curves.ks[at]}, {arrived} of {len(voters)} "
-            f"metrics meet this and explained variance is {explained_text}." + curves.without_vote()
+            f"metrics meet this and explained variance is {explained}." + curves.without_vote()
         )
     late = [
         f"{METRICS_BY_NAME[name].label} (k = {curves.ks[place]})" for name, place in places.items() if place > position
@@ -291,7 +286,7 @@ def _explain_plateau(curves: Curves, position: int, parameters: RuleParameters) 
     return (
         f"k = {curves.ks[position]} is the smallest k where at least {_percent(parameters.share)} of the metrics, "
         f"{arrived} of {len(voters)}, have at most {_percent(parameters.remaining)} of their improvement left, and "
-        f"explained variance, {explained_text}, is at least {_percent(parameters.explained_floor)}."
+        f"explained variance, {explained}, is at least {_percent(parameters.explained_floor)}."
         + (f" Metrics that need a larger k: {', '.join(late)}." if late else "")
         + (
             " It is the largest k measured, so a sweep with larger k may choose another."
@@ -318,7 +313,7 @@ def _choose_knee(curves: Curves, parameters: RuleParameters) -> Integers:
 def _explain_knee(curves: Curves, position: int, parameters: RuleParameters) -> str:
     voters = curves.voters()
     if not voters:
-        return f"No k can be chosen: no metric is defined at any k of these images.{curves.without_vote()}"
+        return NOTHING_DEFINED + curves.without_vote()
     found = [knee for knee in (knees(curves, name)[0] for name in voters) if np.isfinite(knee)]
     if position < 0:
         few = f", and this sweep measured {len(curves.ks)}" if len(curves.ks) < 3 else ""
@@ -334,16 +329,13 @@ def _explain_knee(curves: Curves, position: int, parameters: RuleParameters) -> 
 def _choose_threshold(curves: Curves, parameters: RuleParameters) -> Integers:
     if not parameters.floors:
         return np.full(len(curves.ratios), -1)
-    return _first(np.all([_meets(curves, name, floor) for name, floor in parameters.floors.items()], axis=0))
-
-
-def _meets(curves: Curves, metric: str, floor: float) -> Masks:
-    return _reached(curves, metric) * _sign(metric) >= floor * _sign(metric)
+    floors = [(_reached(curves, name), floor, METRICS_BY_NAME[name].sign) for name, floor in parameters.floors.items()]
+    return _first(np.all([values * sign >= floor * sign for values, floor, sign in floors], axis=0))
 
 
 def _reached(curves: Curves, metric: str) -> Floats:
     """Return the metric's means (resamples, k); PSNR is infinite where every image equals its original."""
-    values = curves.means.get(metric, np.full_like(curves.ratios, np.nan))
+    values = curves.mean(metric)
     if metric == "psnr" and "mse" in curves.means:
         return np.where(curves.means["mse"] == 0, np.inf, values)
     return values
@@ -352,31 +344,27 @@ def _reached(curves: Curves, metric: str) -> Floats:
 def _explain_threshold(curves: Curves, position: int, parameters: RuleParameters) -> str:
     if not parameters.floors:
         return "No floor was given: this rule needs at least one, such as an SSIM of 0.95."
-    if position >= 0:
-        met = " and ".join(
-            f"mean {_limit(name, floor)} (it is {_value(name, _reached(curves, name)[0, position])})"
-            for name, floor in parameters.floors.items()
-        )
-        return f"k = {curves.ks[position]} is the smallest k with a {met}."
-    wanted = " and ".join(f"mean {_limit(name, floor)}" for name, floor in parameters.floors.items())
-    return f"No measured k has a {wanted}. Best reached: {_best_reached(curves, parameters.floors)}."
+    limits = {name: f"mean {_limit(METRICS_BY_NAME[name], floor)}" for name, floor in parameters.floors.items()}
+    if position < 0:
+        reached = ", ".join(_best_reached(curves, METRICS_BY_NAME[name]) for name in limits)
+        return f"No measured k has a {' and '.join(limits.values())}. Best reached: {reached}."
+    met = [
+        f"{limit} (it is {METRICS_BY_NAME[name].text(_reached(curves, name)[0, position])})"
+        for name, limit in limits.items()
+    ]
+    return f"k = {curves.ks[position]} is the smallest k with a {' and '.join(met)}."
 
 
-def _best_reached(curves: Curves, floors: Mapping[str, float]) -> str:
-    reached = []
-    for name in floors:
-        values = _reached(curves, name)[0]
-        if np.isnan(values).all():
-            reached.append(f"{METRICS_BY_NAME[name].label} is defined at no k")
-            continue
-        best = int(np.nanargmax(values * _sign(name)))
-        reached.append(f"{METRICS_BY_NAME[name].label} {_value(name, values[best])} at k = {curves.ks[best]}")
-    return ", ".join(reached)
+def _limit(metric: Metric, floor: float) -> str:
+    return f"{metric.label} of {'at least' if metric.better == 'high' else 'at most'} {metric.text(floor)}"
 
 
-def _limit(metric: str, floor: float) -> str:
-    bound = "at least" if METRICS_BY_NAME[metric].better == "high" else "at most"
-    return f"{METRICS_BY_NAME[metric].label} of {bound} {_value(metric, floor)}"
+def _best_reached(curves: Curves, metric: Metric) -> str:
+    values = _reached(curves, metric.name)[0]
+    if np.isnan(values).all():
+        return f"{metric.label} is defined at no k"
+    best = int(np.nanargmax(values * metric.sign))
+    return f"{metric.label} {metric.text(values[best])} at k = {curves.ks[best]}"
 
 
 def _choose_budget(curves: Curves, parameters: RuleParameters) -> Integers:
@@ -425,8 +413,7 @@ class Rule:
 
     def settings(self, parameters: RuleParameters) -> dict[str, Any]:
         """Return the parameters of this rule, JSON-ready."""
-        used = {name: getattr(parameters, name) for name in (*self.uses, "resamples", "seed")}
-        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in used.items()}
+        return parameters.model_dump(include={*self.uses, "resamples", "seed"})
 
 
 RULES = (
@@ -465,18 +452,9 @@ def _first(chosen: Masks) -> Integers:
     return np.where(chosen.any(axis=1), chosen.argmax(axis=1), -1)
 
 
-def _sign(metric: str) -> int:
-    return 1 if METRICS_BY_NAME[metric].better == "high" else -1
-
-
 def _gains(curves: Curves, metric: str) -> Floats:
     """Return the metric's means, negated where low is better, (resamples, k)."""
-    return curves.means[metric] * _sign(metric)
-
-
-def _value(metric: str, value: float) -> str:
-    text = "infinite" if np.isinf(value) else f"{value:.4g}"
-    return f"{text} {METRICS_BY_NAME[metric].unit}".strip()
+    return curves.means[metric] * METRICS_BY_NAME[metric].sign
 
 
 def _percent(share: float) -> str:

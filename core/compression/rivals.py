@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from core.compression.metrics import METRICS, METRICS_BY_NAME
@@ -93,7 +92,7 @@ def compare_rivals(
     sweep has no such k.
     """
     if k not in set(sweep["k"].dropna()):
-        raise SpecError(f"Expected one of the sweep's k {sorted(set(sweep['k'].dropna()))}, got {k}")
+        raise SpecError(f"Expected one of the sweep's k {sorted(set(sweep['k'].dropna()))}, got {k}.")
     ours, theirs = measured(sweep), measured(rivals)
     ours = ours[ours["k"] == k]
     complete = theirs.groupby("image_id")["variant"].nunique() == theirs["variant"].nunique()
@@ -121,15 +120,17 @@ def _ladder(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compare(metric: str, codec: str, k: int, own: pd.Series[float], steps: pd.DataFrame) -> RivalComparison:
-    sign = 1 if METRICS_BY_NAME[metric].better == "high" else -1
-    target, values, sizes = float(own[metric]), steps[metric].to_numpy(), steps["bytes"].to_numpy()
-    qualities = [None if np.isnan(quality) else int(quality) for quality in steps["quality"]]
+    sign, target = METRICS_BY_NAME[metric].sign, float(own[metric])
+    qualities, values, sizes = steps[["quality", metric, "bytes"]].to_numpy("float64").T
     meets = values * sign >= target * sign  # undefined values do not
     reached = bool(meets.any())
     known = np.where(np.isnan(values), -np.inf, values * sign)
     at = int(meets.argmax() if reached else known.argmax())
-    quality, share = _interpolate(qualities, values, at, target) if reached else (None, None)
-    size = None if share is None else sizes[at - 1] + share * (sizes[at] - sizes[at - 1])
+    quality = size = None
+    if reached and at > 0 and np.isfinite([values[at - 1 : at + 1], qualities[at - 1 : at + 1]]).all():
+        share = (target - values[at - 1]) / (values[at] - values[at - 1])
+        quality, size = (float(column[at - 1] + share * (column[at] - column[at - 1])) for column in (qualities, sizes))
+    has_quality = not np.isnan(qualities[at])
     return RivalComparison(
         metric=metric,
         codec=codec,
@@ -138,44 +139,30 @@ def _compare(metric: str, codec: str, k: int, own: pd.Series[float], steps: pd.D
         images=int(own["images"]),
         svd_bytes=int(own["bytes"]),
         reached=reached,
-        quality=qualities[at],
+        quality=int(qualities[at]) if has_quality else None,
         value=float(values[at]),
         rival_bytes=int(sizes[at]),
         percent=_percent(sizes[at], own["bytes"]),
         interpolated_quality=quality,
         interpolated_percent=None if size is None else _percent(size, own["bytes"]),
-        lowest=reached and at == 0 and qualities[at] is not None,
+        lowest=reached and at == 0 and has_quality,
     )
 
 
-def _interpolate(
-    qualities: Sequence[int | None], values: npt.NDArray[np.float64], at: int, target: float
-) -> tuple[float | None, float | None]:
-    """Return the quality at which the metric meets the target, and its relative position above the next lower one."""
-    if at == 0 or not np.isfinite(values[at - 1 : at + 1]).all():
-        return None, None
-    lower, upper = qualities[at - 1], qualities[at]
-    if lower is None or upper is None:
-        return None, None
-    share = float((target - values[at - 1]) / (values[at] - values[at - 1]))
-    return lower + share * (upper - lower), share
-
-
 def _sentences(comparison: RivalComparison) -> Iterator[str]:
-    label = METRIC_LABELS.get(comparison.metric, METRICS_BY_NAME[comparison.metric].label)
-    own = f"the {label} of k = {comparison.k} ({_value(comparison.metric, comparison.target)})"
+    metric = METRICS_BY_NAME[comparison.metric]
+    of_k = f"{METRIC_LABELS.get(metric.name, metric.label)} of k = {comparison.k}"
+    if np.isnan(comparison.target):
+        yield f"The {of_k} is undefined for these images, so no codec can be compared by it."
+        return
+    own = f"the {of_k} ({metric.text(comparison.target)})"
     name = CODEC_LABELS.get(comparison.codec, comparison.codec)
     rival = _label(None, comparison.codec, comparison.quality)
-    if np.isnan(comparison.target):
-        yield f"The {label} of k = {comparison.k} is undefined for these images, so no codec can be compared by it."
-        return
     if not comparison.reached:
-        nearest = (
-            f"{rival}, the nearest, has {_value(comparison.metric, comparison.value)} and "
-            f"needs {_needs(comparison.percent)}"
-            if np.isfinite(comparison.value)
-            else "it is undefined at all of them"
-        )
+        nearest = "it is undefined at all of them"
+        if np.isfinite(comparison.value):
+            value = metric.text(comparison.value)
+            nearest = f"{rival}, the nearest, has {value} and needs {_needs(comparison.percent)}"
         yield f"No measured quality of {name} reaches {own}; {nearest}."
         return
     yield f"At {own}, {rival} needs {_needs(comparison.percent)}."
@@ -203,7 +190,3 @@ def _label(k: float | None, codec: str, quality: float | None) -> str:
         return f"k = {int(k)}"
     name = CODEC_LABELS.get(codec, codec)
     return name if quality is None or pd.isna(quality) else f"{name} {int(quality)}"
-
-
-def _value(metric: str, value: float) -> str:
-    return "infinite" if np.isinf(value) else f"{value:.4g} {METRICS_BY_NAME[metric].unit}".strip()

@@ -111,7 +111,7 @@ def decompose(image: Image, mode: str = "per_channel") -> SVDFactors:
     """
     check_mode(mode)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"Expected an 8-bit image (H, W, 3), got {image.dtype} {image.shape}")
+        raise ValueError(f"Expected an 8-bit image (H, W, 3), got {image.dtype} {image.shape}.")
     check_cost(image.shape[0], image.shape[1], mode)
     planes = cv2.split(image) if mode == "per_channel" else (np.concatenate(cv2.split(image), axis=1),)
     rows, columns = planes[0].shape
@@ -170,14 +170,14 @@ def check_cost(height: int, width: int, mode: str = "per_channel") -> None:
 def check_k(k: int, rank: int) -> int:
     """Return k, or raise `SpecError` where it is not a whole number in 1..rank."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= rank:
-        raise SpecError(f"Expected k to be a whole number from 1 to the rank, {rank}, got k={k!r}")
+        raise SpecError(f"Expected k to be a whole number from 1 to the rank, {rank}, got {k!r}.")
     return int(k)
 
 
 def check_mode(mode: str) -> str:
     """Return the mode. Raises `SpecError` where it is not one of `MODES`."""
     if mode not in MODES:
-        raise SpecError(f"Expected the mode to be one of {', '.join(MODES)}, got {mode!r}")
+        raise SpecError(f"Expected the mode to be one of {', '.join(MODES)}, got {mode!r}.")
     return mode
 
 
