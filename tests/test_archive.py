@@ -1,4 +1,4 @@
-"""Files that claim to be backups: each is refused in one sentence, or restored as it was; nothing is left behind."""
+"""Files that claim to be backups: each is refused with one sentence or restored completely, and no files are left."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def packed(path: Path, members: Iterable[Member]) -> Path:
 
 
 def told(content: Content, **changes: Any) -> Content:
-    """Return these files with a manifest that fits them, but for the changes."""
+    """Return these files with a matching manifest, apart from the given changes."""
     files = {name: facts(text) for name, text in content.items() if name != MANIFEST}
     manifest = {**json.loads(content[MANIFEST]), "files": files, **changes}
     return {**content, MANIFEST: json.dumps(manifest).encode()}
@@ -85,7 +85,7 @@ def members(content: Content) -> list[Member]:
 def refused(
     target: Settings, path: Path, match: str = "Expected |expected |manifest|cannot be read|both a file and a folder"
 ) -> None:
-    """See that a file is refused in one sentence, by a restore and a dry run, and leaves nothing behind."""
+    """Assert that a restore and a dry run refuse a file with one sentence and leave no files."""
     for act in (backup.restore, backup.rehearse):
         with pytest.raises(DermSlimError, match=match) as raised:
             act(target, path)
@@ -266,7 +266,7 @@ def test_randomly_changed_bytes_are_detected_or_change_nothing(good: Content, tm
             found = vars(unpack(path, staging, only_store=True))
         except BackupError as error:
             found = {}
-            assert "\n" not in str(error), str(error)  # noqa: PT017 - either outcome is right
+            assert "\n" not in str(error), str(error)  # noqa: PT017 - both outcomes are correct
         assert not found or found == manifest, number
 
 

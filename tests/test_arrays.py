@@ -1,4 +1,4 @@
-"""The array of a data set's pixels, made once whoever asks for it, and its metadata as numbers."""
+"""The array of a data set's pixels, which is created only once, and its metadata as numbers."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_cache_that_cannot_be_written_raises_a_readable_error(dataset: Dataset
         image_array(dataset, tmp_path / "cache", 0, 10)
 
 
-# Another process, told the data set's folder, the cache, a file to wait for and one to note its progress in.
+# Another process. Its arguments: the data set's folder, the cache, a file to wait for, a file for its progress.
 ASKER = """
 import os, signal, sys, time
 from pathlib import Path
@@ -206,8 +206,8 @@ def test_two_processes_at_the_same_time_create_the_array_once(dataset: Dataset, 
     )
     assert {answer[0].strip() for answer in answers} == {f"{IMAGES} {expected}"}
     notes = sorted((tmp_path / f"notes{number}").read_text().split() for number in range(2))
-    assert notes[1] == [str(done) for done in range(1, IMAGES + 1)]  # the one that made it
-    assert set(notes[0]) == {"0"}  # the one that waited said so, and made nothing
+    assert notes[1] == [str(done) for done in range(1, IMAGES + 1)]  # the process that created the array
+    assert set(notes[0]) == {"0"}  # the process that waited reported it and created nothing
     assert files_below(tmp_path / "cache") == [ABOUT_NAME, PIXELS_NAME]
 
 
@@ -302,12 +302,12 @@ def test_the_least_recently_used_arrays_are_removed_for_a_new_one(dataset: Datas
     for number, (height, width) in enumerate(sizes):
         folders.append(image_array(dataset, cache, height, width).folder)
         touched(folders[-1], 1000 + number)
-    image_array(dataset, cache, *sizes[0])  # used again: now the second is the least recently used
+    image_array(dataset, cache, *sizes[0])  # used again, so the second is now the least recently used
     room = sum(folder_bytes(folder) for folder in folders)
     new = image_array(dataset, cache, 8, 9, limit=room)
     assert [folder.exists() for folder in folders] == [True, False, True]
     assert new.folder.exists()
-    assert image_array(dataset, cache, *sizes[1]).pixels.shape[2] == 11  # made again
+    assert image_array(dataset, cache, *sizes[1]).pixels.shape[2] == 11  # created again
 
 
 def test_an_array_in_use_is_never_removed(dataset: Dataset, tmp_path: Path) -> None:

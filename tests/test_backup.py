@@ -1,4 +1,4 @@
-"""Backups of a store and a queue in use, and what comes back from them in another folder."""
+"""Backups of a store and a queue in use, restored in another folder."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def connection(valkey_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def another(tmp_path: Path) -> Settings:
-    """Settings of an empty data folder with a server of its own, which does not run."""
+    """Give settings of an empty data folder with its own server, which does not run."""
     return Settings(tmp_path / "another", (tmp_path,))
 
 
@@ -60,7 +60,7 @@ def measured_dataset(store: Store, folder: Path) -> Dataset:
 
 
 def contents(connection: Redis) -> dict[str, object]:
-    """Every key's content, whatever order the server keeps it in."""
+    """Return the content of every key, independent of its order in the server."""
     readers = {
         b"string": connection.get,
         b"hash": connection.hgetall,
@@ -141,7 +141,7 @@ def test_waiting_messages_are_neither_lost_nor_written_twice(
 def test_a_backup_includes_the_write_ahead_log_of_a_killed_writer(settings: Settings, tmp_path: Path) -> None:
     store = Store(settings.database)
     record_training(store)
-    connection = duckdb.connect(settings.database)  # a writer that dies before its checkpoint
+    connection = duckdb.connect(settings.database)  # a writer that is killed before its checkpoint
     connection.execute("SET checkpoint_threshold = '1 GB'")
     connection.execute("UPDATE runs SET error = 'in the log'")
     folder = tmp_path / "as-it-was-left"
@@ -284,12 +284,12 @@ def test_without_a_queue_server_everything_else_can_be_backed_up(settings: Setti
 
 def test_a_stopped_stack_is_backed_up_with_its_queue(another: Settings, tmp_path: Path) -> None:
     record_training(Store(another.database))
-    assert backup.back_up(another, tmp_path / "none.tar").keys is None, "there was never a queue"
+    assert backup.back_up(another, tmp_path / "none.tar").keys is None, "no queue existed"
     with running_server(another), Redis.from_url(str(another.redis_url)) as there:
         LiveRun(there, "r1").create(RunFacts(attempt=1))
         running = contents(there)
     assert backup.back_up(another, tmp_path / "b.tar").keys == len(running)
-    assert another.redis_url is None, "the server is stopped again"
+    assert another.redis_url is None, "the command stops the server again"
     into = Settings(tmp_path / "into", (tmp_path,))
     assert backup.rehearse(into, tmp_path / "b.tar").keys == len(running)
     assert not into.data_dir.exists()
@@ -326,7 +326,7 @@ def test_a_queue_that_cannot_be_restored_leaves_the_existing_queue_unchanged(
 
 @contextmanager
 def held(worker: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Keep a worker, and the process that does its job, from going on inside the block."""
+    """Suspend a worker and the process of its job inside the block."""
     family = [psutil.Process(worker.pid)]
     try:
         family[0].suspend()  # first, so that it starts no new job
@@ -355,7 +355,7 @@ def test_a_backup_made_under_load_continues_elsewhere_with_the_same_results(
         sweep_data, train_data = registered(queues, moles), registered(queues, lesions)
         training = queues.submit(spec, train_data).run_id
         wait_for(lambda: ((state := queues.run(training)) and state.live.epoch) or 0, 120)
-        with held(trainer):  # else it may have trained everything by then
+        with held(trainer):  # otherwise it may have finished the training by then
             sweep = queues.submit(SweepSpec(dataset="moles", ks=(5, 20, 60, 100)), sweep_data).run_id
             wait_for(lambda: (state := queues.run(sweep)) is not None and state.done >= 1, 120)
         backup.back_up(settings, tmp_path / "busy.tar.zst")

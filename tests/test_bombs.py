@@ -1,4 +1,4 @@
-"""Files made to take memory or time: refused with a sentence before they take it, measured in a process of its own."""
+"""Files that are built to use much memory or time: each is refused first, as measured in a separate process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDE = 20_000  # 400 million pixels, 1.2 GB as colours
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes], bits: int = 1, colour: int = 0) -> bytes:
-    """A PNG file whose rows are all zero, and which holds them all: a few bytes for gigabytes."""
+    """Return a complete PNG file of zeros: a few bytes that decompress to gigabytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -60,7 +60,7 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int) -> bytes:
-    """Several frames, each said to be as large."""
+    """Return an animation of several frames with this size in each header."""
     frames = [Image.new("RGB", (64, 64), "brown") for _ in range(3)]
     buffer = BytesIO()
     frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
@@ -122,7 +122,7 @@ print(json.dumps(found))
 
 
 def measured(*files: Path) -> dict[str, tuple[list[str], int, float]]:
-    """Reasons, further bytes of memory and seconds of each file, in a process that has decoded the first already."""
+    """Return reasons, additional bytes of memory and seconds for each file, in a process that has decoded the first."""
     command = [sys.executable, "-c", MEASURE, *map(str, files)]
     done = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -135,7 +135,7 @@ def test_every_decompression_bomb_is_refused_with_a_reason_and_little_memory_and
     files = {name: tmp_path / f"{number}.{name[:3]}" for number, name in enumerate(BOMBS)}
     for name, make in BOMBS.items():
         files[name].write_bytes(make())
-    assert files["png"].stat().st_size < 100_000, "a bomb: small as a file"
+    assert files["png"].stat().st_size < 100_000, "a bomb is a small file"
     found = measured(ordinary, *files.values())
     for name, file in files.items():
         reasons, memory, seconds = found[str(file)]
@@ -171,7 +171,7 @@ def test_compressed_text_in_a_png_is_not_decompressed(tmp_path: Path) -> None:
 
 
 def test_a_large_16_bit_image_needs_little_more_memory_than_its_pixels(tmp_path: Path) -> None:
-    side = 3_000  # 9 million pixels: 54 MB as they are stored, 27 MB as they are given
+    side = 3_000  # 9 million pixels: 54 MB as stored, 27 MB as returned
     ordinary = write_images(tmp_path / "moles", 1) / "mole000.jpg"
     file = tmp_path / "deep.png"
     file.write_bytes(png(side, side, bits=16, colour=2))
@@ -181,7 +181,7 @@ def test_a_large_16_bit_image_needs_little_more_memory_than_its_pixels(tmp_path:
 
 
 def test_an_uploaded_image_that_is_too_large_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "decode", None)  # not even called
+    monkeypatch.setattr(pictures, "decode", None)  # decode is not called
     upload = png(5_000, 4_000)
     with pytest.raises(ImageError, match="at most 12 million pixels"):
         pictures.decomposed(upload, pictures.digest_of(upload), "per_channel")

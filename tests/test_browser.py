@@ -1,7 +1,7 @@
-"""The whole stack in a real browser, as its readers use it: `make test-browser`.
+"""The whole stack in a real browser, as users see it: `make test-browser`.
 
-One stack serves all tests. Its workers start with the first test that needs them, so that the demo is found waiting
-by the first of all; whatever a test has to meet under way it holds there (`Stack.held`).
+All tests use one stack. Its workers start with the first test that needs them, so the first test finds the demo
+waiting. A test that needs a run under way suspends the workers (`Stack.suspended`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ UNTIL_TRAINED = 600_000  # milliseconds that a training may take
 LIVE_WITHIN = 2.0  # seconds from an epoch's end to its point on the page
 DEMO_KINDS = ("svd-sweep", "resize-study", "rivals", "prune-train")
 KS = "k, the numbers of singular values kept"
-# Pages that need no result, and those that show some; with what shows that a page is there: its main button where it
-# has a form, else a part of its content.
+# Pages without and with results. The value shows that a page is loaded: the main button of its form, or a part of its
+# content.
 PAGES = {
     "datasets": "Start a sweep on it",
     "sweeps?tab=New+sweep": "Start the sweep|Open it",
@@ -68,7 +68,7 @@ RESULT_PAGES = {
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The demo's stack, of few images."""
+    """Give the demo's stack with few images."""
     with demo_stack(tmp_path_factory.mktemp("browser")) as started:
         yield started
 
@@ -81,7 +81,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Visitor]:
-    """A reader whose browser has complained of nothing by the end of the test; a failure leaves a picture."""
+    """Give a user whose browser must report no error until the end of the test; a failure saves a screenshot."""
     expect.set_options(timeout=PATIENCE)
     context = browser.new_context(viewport=DESKTOP, color_scheme="light", accept_downloads=True)  # type: ignore[arg-type]
     context.set_default_timeout(PATIENCE)
@@ -118,7 +118,7 @@ def field(page: Page, label: str) -> Locator:
 
 
 def fill(visitor: Visitor, label: str, text: str) -> None:
-    """Type into a field as a reader does: Streamlit takes it when the field is left."""
+    """Type into a field as a user does; Streamlit reads the text when the field loses the focus."""
     box = field(visitor.page, label)
     box.fill(text)
     box.press("Tab")
@@ -126,20 +126,20 @@ def fill(visitor: Visitor, label: str, text: str) -> None:
 
 
 def run_in_address(page: Page) -> str:
-    """The run that the page's address names, once it does."""
+    """Wait until the page's address names a run; return its id."""
     page.wait_for_url(re.compile(r"[?&]run=[\w-]+"))
     return re.search(r"[?&]run=([\w-]+)", page.url)[1]  # type: ignore[index]
 
 
 def spec_of(visitor: Visitor, run_id: str) -> dict[str, object]:
-    """What a run was asked to do, once it is recorded."""
+    """Wait until a run is recorded; return its spec."""
     run = until(lambda: visitor.stack.store.run(run_id), f"run {run_id} in the store")
     spec: dict[str, object] = json.loads(run.spec_json)
     return spec
 
 
 def assert_accessible(visitor: Visitor, path: str, text: str) -> None:
-    """No rule of axe-core is broken on a phone, with all folded out, or in the dark; a phone is wide enough."""
+    """Assert that axe-core finds no violation in light, in dark and on a phone, and that the phone's width suffices."""
     visitor.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
     page = visitor.open(path)
     sight = main(page).get_by_text(re.compile(f"^({text})$")).first
@@ -154,7 +154,7 @@ def assert_accessible(visitor: Visitor, path: str, text: str) -> None:
     assert visitor.violations("color-contrast") == []
 
 
-# The demo begins
+# The start of the demo
 
 
 def test_the_demo_waits_for_workers_and_is_labelled_synthetic(visitor: Visitor) -> None:
@@ -175,7 +175,7 @@ def test_the_demo_waits_for_workers_and_is_labelled_synthetic(visitor: Visitor) 
     expect(main(page).locator("img").first).to_be_visible()
 
 
-# What needs no result
+# Pages without results
 
 
 def test_the_inspector_follows_k_and_the_image(visitor: Visitor) -> None:
@@ -223,10 +223,10 @@ def test_a_sweep_can_be_submitted_cancelled_and_retried(visitor: Visitor) -> Non
     stack = visitor.stack
     stack.result("svd-sweep")
     page = visitor.open("sweeps?tab=New+sweep")
-    fill(visitor, "Seed", "11")  # else these would be the settings of the demo's sweep
+    fill(visitor, "Seed", "11")  # otherwise these would be the settings of the demo's sweep
     field(page, KS).fill("15, 150, 350")
     with stack.held("svd"):
-        button(page, "Start the sweep").click()  # at once: what was typed last counts too
+        button(page, "Start the sweep").click()  # at once, because the last typed text must count too
         run_id = run_in_address(page)
         assert spec_of(visitor, run_id)["ks"] == [15, 150, 350]
         expect(main(page).get_by_text(re.compile("48 images to measure|of 48 images"))).to_be_visible()
@@ -237,7 +237,7 @@ def test_a_sweep_can_be_submitted_cancelled_and_retried(visitor: Visitor) -> Non
         expect(main(page).get_by_text(f"{done} of 48 images")).to_be_visible()
         button(page, "Cancel").click()
         expect(main(page).get_by_text("This run was cancelled with")).to_be_visible()
-        # The queue learns of an end after the store, which the page reads.
+        # The page reads the store, which gets the end of a run before the queue does.
         until(lambda: stack.state(run_id).status == "cancelled", "the run to be cancelled", 60)
     button(page, re.compile(r"Retry the \d+ missing images?")).click()
     expect(heading(page, "Quality against k")).to_be_visible(timeout=UNTIL_TRAINED)
@@ -248,7 +248,7 @@ def test_a_sweep_can_be_submitted_cancelled_and_retried(visitor: Visitor) -> Non
 
 
 def tab_to(target: Locator) -> None:
-    """Go on with the tabulator until this has the focus; it may be drawn anew meanwhile and is met the next time."""
+    """Press Tab until this element has the focus; it may be drawn again meanwhile and is then found later."""
     expect(target).to_be_visible()
     for _ in range(200):
         target.page.keyboard.press("Tab")
@@ -258,13 +258,13 @@ def tab_to(target: Locator) -> None:
 
 
 def press_by_keyboard(page: Page, name: str) -> None:
-    """Press a button that the tabulator leads to."""
+    """Reach a button with the Tab key and press it."""
     tab_to(button(page, name))
     page.keyboard.press("Enter")
 
 
 def type_by_keyboard(visitor: Visitor, label: str, text: str) -> None:
-    """Replace what stands in a field that the tabulator leads to."""
+    """Reach a field with the Tab key and replace its text."""
     tab_to(field(visitor.page, label))
     visitor.page.keyboard.press("Control+a")
     visitor.page.keyboard.type(text)
@@ -326,7 +326,7 @@ def training_form(visitor: Visitor, kind: str, **fields: str) -> Page:
 
 
 def ends_of_epochs(stack: Stack, run_id: str, more_than: int) -> list[pd.Timestamp]:
-    """When the epochs of a run's first step ended, once the store has more than so many; before that none."""
+    """Return the end times of the epochs of a run's first step if there are more than `more_than`, otherwise none."""
     epochs = stack.store.epochs([run_id])
     ends = list(epochs.loc[epochs["step"] == 0, "ended_at"])
     return ends if len(ends) > more_than else []
@@ -334,7 +334,7 @@ def ends_of_epochs(stack: Stack, run_id: str, more_than: int) -> list[pd.Timesta
 
 def test_a_pruning_run_shows_each_epoch_and_then_its_steps(visitor: Visitor) -> None:
     stack = visitor.stack
-    stack.result("prune-train")  # else its steps would go first
+    stack.result("prune-train")  # otherwise its steps would run first
     page = training_form(
         visitor,
         "Prune and train, Algorithm 2",
@@ -349,7 +349,7 @@ def test_a_pruning_run_shows_each_epoch_and_then_its_steps(visitor: Visitor) -> 
     shown = 0
     while shown < 5:
         ends = until(partial(ends_of_epochs, stack, run_id, shown), "a further epoch in the store")
-        with stack.held("train"):  # what is measured is the page, not what the training leaves it of the machine
+        with stack.held("train"):  # so that the page is measured without the load of the training
             shown = len(ends)
             page.wait_for_function(points, arg=shown, polling=50)
             delays.append(time.time() - ends[-1].timestamp())
@@ -368,8 +368,8 @@ def test_a_training_is_cancelled_after_an_epoch_and_finishes_when_retried(visito
     stack = visitor.stack
     stack.result("prune-train")
     page = training_form(visitor, "Train each network once", **{"Batch size": "8", "Seeds": "5"})
-    field(page, "Epochs").fill("30")  # more than are trained while this process sleeps for a moment
-    button(page, "Start 1 run").click()  # at once: what was typed last counts too
+    field(page, "Epochs").fill("30")  # more than are trained while this process sleeps
+    button(page, "Start 1 run").click()  # at once, because the last typed text must count too
     run_id = run_in_address(page)
     until(lambda: stack.state(run_id).live.epoch, "a first epoch")
     with stack.held("train"):
@@ -395,7 +395,7 @@ def test_a_training_is_cancelled_after_an_epoch_and_finishes_when_retried(visito
 
 @pytest.fixture
 def finished_demo(stack: Stack) -> dict[str, str]:
-    """The demo's run of each kind, all finished."""
+    """Wait for the demo's runs; return the id of each kind."""
     return {kind: stack.result(kind) for kind in DEMO_KINDS}
 
 
@@ -467,7 +467,7 @@ def test_names_that_are_numbers_or_markup_are_shown_literally_and_load_nothing(v
     counts = {label: str(1 + place % 3) for place, label in enumerate(labels)}
 
     def at_their_bars() -> bool:
-        """Whether each total stands beside its class; both are looked at in one moment, since the page may yet move."""
+        """Return whether each total is beside its class; both are read at once, because the page may still move."""
         ticks, totals = page.evaluate(
             """() => ['.yaxislayer-above text', '.annotation text'].map(parts => [...document.querySelectorAll(parts)]
                 .map(part => [part.textContent, part.getBoundingClientRect().y])

@@ -1,4 +1,4 @@
-"""Every claim both ways: figures that bear it out, figures that refute it, and none."""
+"""Every claim with supporting values, with refuting values, and without values."""
 
 import pandas as pd
 import pytest
@@ -74,7 +74,7 @@ FACTORS_OF = {"Original": (), "R1: 50%": (50,), "R2: 50%": (50, 50), "R3: 50%": 
 
 
 def run(network: str, *verdicts: tuple[str, bool], run_id: str = "", version: str = "reconstructed", **values: object):
-    """Return a run's steps, the unpruned network first, with the sizes that counting gives."""
+    """Return the steps of a run, the unpruned network first, with the computed sizes."""
     rows = []
     for index, (name, accepted) in enumerate([("Original", True), *verdicts]):
         pruned = NETWORKS[network]

@@ -1,4 +1,4 @@
-"""The page Claims, run as Streamlit runs it, against a real store."""
+"""The page Claims, run as Streamlit runs it, with a real store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of predictions, against plain loops and closed forms."""
+"""The metrics of predictions, compared with plain loops and closed forms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def softmax(seed: int, images: int, sharpness: float) -> tuple[np.ndarray, np.nd
 
 
 def looped(chances: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    """The same metrics, image by image and class by class."""
+    """Return the same metrics, computed image by image and class by class."""
     predicted = [max(range(N), key=lambda number: row[number]) for row in chances]
     pairs = list(zip(labels.tolist(), predicted, strict=True))
 
@@ -94,7 +94,7 @@ def test_predictions_up_to_0_5_count_for_accuracy_but_not_for_the_articles_recal
 def test_without_a_confident_prediction_the_articles_precision_is_undefined_and_its_recall_0() -> None:
     found = classify(np.full((3, N), 1 / N), [0, 1, 2])
     assert (found.precision, found.recall) == (None, 0.0)
-    assert found.accuracy == pytest.approx(100 / 3)  # of equal chances the first class's
+    assert found.accuracy == pytest.approx(100 / 3)  # the first class wins when probabilities are equal
 
 
 def test_predicting_one_class_for_all_has_the_accuracy_of_its_share() -> None:

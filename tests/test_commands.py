@@ -1,4 +1,4 @@
-"""The command line, as a person types it: exit codes, sentences, and the exported rows."""
+"""The command line as a user types it: exit codes, messages and exported rows."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_local_runs_need_no_server_and_more_processes_give_the_same_rows(
 def test_metrics_that_no_image_defines_are_left_out_of_the_printed_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], height: int, width: int, undefined: list[str]
 ) -> None:
-    folder = write_images(tmp_path / "moles", 2, height=height, width=width)  # whole rank and PNG: nothing changes
+    folder = write_images(tmp_path / "moles", 2, height=height, width=width)  # full rank and PNG, so nothing changes
     common, rows = ["--local", "--workers", "1"], tmp_path / "rows.csv"
     png = ["--k", str(height), "--codec", "png", *common]
     assert main(["svd-sweep", str(folder), *png, "--export", str(rows)]) == 0
@@ -135,7 +135,7 @@ def test_numbers_out_of_range_are_refused_with_a_sentence(
     for arguments in asked:
         try:
             code = main([*arguments, "--local"])
-        except SystemExit as exit_:  # what argparse itself refuses
+        except SystemExit as exit_:  # argparse refused the value
             code = exit_.code
         assert code in (1, 2), arguments
         said = capsys.readouterr().err

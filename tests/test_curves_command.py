@@ -1,4 +1,4 @@
-"""The command `curves` as a person types it: its tables, its sentences, and how little it imports."""
+"""The command `curves` as a user types it: its tables, its messages and its imports."""
 
 from __future__ import annotations
 

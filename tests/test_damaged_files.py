@@ -1,4 +1,4 @@
-"""Files that are cut, damaged or stored in an uncommon way: the right pixels, or an error and no other word."""
+"""Truncated, damaged and unusual files: each gives the correct pixels or an error, and prints nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ JPEGS = jpegs()
 
 
 def refused(data: bytes) -> bool:
-    """Whether both `check` and `decode` refuse; they must agree."""
+    """Return whether `check` and `decode` refuse the data; they must agree."""
     reasons = []
     for function in (check, decode):
         try:
@@ -133,7 +133,7 @@ def over_white(colours: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> 
 MULTIPLIED = np.rint(COLOUR * (ALPHA[..., None] / 255)).astype(np.uint8)
 INK = np.dstack([255 - COLOUR, np.zeros_like(GREY)])
 RGBA = np.dstack([COLOUR, ALPHA])
-TIFFS = {  # what is stored in 8 bits, how, and the colours it means
+TIFFS = {  # stored 8-bit pixels, how they are stored, and the colours that they mean
     "colours": (COLOUR, {"photometric": "rgb"}, COLOUR),
     "separate planes": (planes(COLOUR), {"photometric": "rgb", "planarconfig": "separate"}, COLOUR),
     "grey": (GREY, {"photometric": "minisblack"}, np.dstack([GREY] * 3)),
@@ -180,7 +180,7 @@ def test_a_tiff_with_sixteen_bits_has_the_pixels_of_one_with_eight_bits(
             found[deep] = decode(data)[:, :, ::-1].astype(float)
     for pixels in found.values():
         assert np.abs(pixels - meant).max() <= 1
-    rare = name == "white is zero" and byteorder == ">"  # which Pillow refuses in 16 bits
+    rare = name == "white is zero" and byteorder == ">"  # Pillow refuses this in 16 bits
     assert len(found) == (1 if rare else 2)
 
 
@@ -263,7 +263,7 @@ def corpus() -> dict[str, bytes]:
 
 
 def mutations(data: bytes, generator: random.Random, count: int) -> Iterator[bytes]:
-    """Flip bits, set bytes of the header, cut, drop a part, overwrite a part with zeros."""
+    """Yield changed data: flipped bits, changed header bytes, truncated, a part removed or overwritten with zeros."""
     for number in range(count):
         changed, place = bytearray(data), generator.randrange(len(data))
         match number % 5:
@@ -282,7 +282,7 @@ def mutations(data: bytes, generator: random.Random, count: int) -> Iterator[byt
         yield bytes(changed)
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # pytest shows what is kept from the terminal otherwise
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # pytest shows warnings that are otherwise suppressed
 def test_check_and_decode_agree_on_every_damaged_file_and_print_nothing(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

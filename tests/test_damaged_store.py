@@ -1,4 +1,4 @@
-"""What everyone who meets a store that is damaged, or held by a stranger, does: say so, and lose nothing."""
+"""Pages, commands and workers report a store that is damaged or open in another program, and lose nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGES = sorted(path.stem for path in (ROOT / "dashboard" / "app_pages").glob("*.
 
 @pytest.fixture
 def broken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings whose store is damaged beyond its headers."""
+    """Give settings whose store is damaged after its headers."""
     record_training(Store(settings.database))
     data = settings.database.read_bytes()
     settings.database.write_bytes(data[:12_288] + bytes(len(data) - 12_288))
@@ -39,7 +39,7 @@ def broken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def held(settings: Settings) -> Iterator[Settings]:
-    """Settings whose store a program outside DermSlim has open."""
+    """Give settings whose store is open in a program that does not belong to DermSlim."""
     record_training(Store(settings.database))
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
     command = [sys.executable, "-c", code, str(settings.database)]

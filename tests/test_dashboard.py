@@ -1,4 +1,4 @@
-"""The pages, run as Streamlit runs them, against a real store and a real Valkey; and the words they use."""
+"""The pages, run as Streamlit runs them, with a real store and a real Valkey; and their texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOW = datetime(2026, 11, 22, 21, 45, tzinfo=UTC)
 
 
 def record(store: Store, run_id: str, spec: MeasuringSpec, dataset: Dataset, at: datetime = NOW) -> None:
-    """Measure here and record as the record worker does."""
+    """Measure locally and record as the record worker does."""
     records = dataset.sample(spec.sample_size, spec.seed)
     store.record_run(
         new_run(
@@ -77,13 +77,13 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_page(full: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
-    """Open pages over the folder `full`."""
+    """Give a function that opens pages with the folder `full`."""
     return opener(monkeypatch, full / "data", valkey_url)
 
 
 @pytest.fixture
 def open_empty(tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> OpenPage:
-    """Open pages over an empty folder."""
+    """Give a function that opens pages with an empty folder."""
     return opener(monkeypatch, tmp_path / "data", valkey_url)
 
 

@@ -1,4 +1,4 @@
-"""What a data set may be called, wherever a name enters; and the names made up where nobody gives one."""
+"""Valid names of data sets wherever a name is given, and the default names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders as users have them: whole, partial, damaged, oddly named, and with every kind of metadata."""
+"""Folders as users have them: complete, partial, damaged, with unusual names and with every kind of metadata."""
 
 import csv
 import hashlib
@@ -114,7 +114,7 @@ def test_unusable_files_are_listed_and_the_others_are_kept(ham):
 
 
 def test_duplicate_rows_and_files_are_named_and_the_first_is_used(ham):
-    image_file(ham / "images" / "ISIC_1.jpg", 1)  # a copy; other pixels under the same id are refused
+    image_file(ham / "images" / "ISIC_1.jpg", 1)  # a copy; different pixels under the same id are refused
     with (ham / "HAM10000_metadata.csv").open("a") as file:
         file.write("HAM_9,ISIC_1,mel,histo,55.0,male,back,vidir_modern\nHAM_9,ISIC_1,nv,histo,20,male,back,rosendahl\n")
         file.write("HAM_9,,nv,histo,20,male,back,rosendahl\n")
@@ -280,7 +280,7 @@ def test_links_and_pipes_are_left_out_with_a_reason(tmp_path):
     (inside / "broken.jpg").symlink_to(inside / "gone.jpg")
     (inside / "folder").symlink_to(outside)
     os.mkfifo(inside / "pipe.jpg")
-    with open(os.fsencode(inside) + b"/bad\xff.jpg", "wb") as file:  # noqa: PTH123 - a name Path cannot spell
+    with open(os.fsencode(inside) + b"/bad\xff.jpg", "wb") as file:  # noqa: PTH123 - Path cannot represent this name
         file.write((inside / "a.jpg").read_bytes())
     dataset = load_dataset(inside)
     assert [record.path for record in dataset.records] == ["a.jpg", "b.jpg"]

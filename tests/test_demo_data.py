@@ -1,4 +1,4 @@
-"""The synthetic data set: the same for a seed, complete or remade, and close to HAM10000 in what compression sees."""
+"""The synthetic data set: the same for a seed, complete or created again, and as compressible as HAM10000."""
 
 import dataclasses
 from collections import Counter
@@ -102,7 +102,7 @@ def test_the_plan_has_several_photographs_per_lesion_and_some_unknown_metadata()
     views = Counter(photograph.lesion for photograph in photographs)
     assert set(views.values()) == {1, 2, 3}
     people = {(p.lesion, p.label, p.dx, p.age, p.sex, p.localization) for p in photographs}
-    assert len(people) == len(views), "photographs of a lesion show one person"
+    assert len(people) == len(views), "photographs of one lesion belong to one person"
     for unknown in (None, "unknown"):
         values = [(p.age, p.sex, p.localization) for p in photographs]
         assert 0 < sum(unknown in value for value in values) < 200

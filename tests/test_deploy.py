@@ -1,4 +1,4 @@
-"""What can be proved of the containers without Docker: their files are sound, and their commands do what they say."""
+"""The containers, tested without Docker: their files are valid, and their commands and health checks work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SET_BY_OTHERS = {
 
 
 def interpolated(text: str, given: dict[str, str]) -> str:
-    """Compose's ${NAME:-default} and ${NAME:?complaint}; KeyError where a name without default is not given."""
+    """Replace Compose's ${NAME:-default} and ${NAME:?message}. KeyError if a name without default is not given."""
 
     def value(match: re.Match[str]) -> str:
         name, operator, rest = match.groups()
@@ -98,13 +98,13 @@ def test_compose_refuses_to_start_without_the_passwords() -> None:
 
 
 def explained(*, for_containers: bool) -> set[str]:
-    """The variables of .env.example: those for compose, or all, the commented ones too, each below its comment."""
+    """Return the explained variables of .env.example: those for Compose, or all, including commented ones."""
     example = (ROOT / ".env.example").read_text()
     return set(re.findall(r"(?<=\n)# [^\n]+\n" + ("" if for_containers else "#?") + r"([A-Z_]+)=", example))
 
 
 def variables_read() -> set[str]:
-    """The variables that `core.settings` declares, and those that the code takes with environ.get or environ[…]."""
+    """Return the variables that `core.settings` declares, and those that the code reads from `os.environ`."""
     found = {name for name, _, _ in described()}
     for source in (path for folder in ("core", "jobs", "dashboard") for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text())):
@@ -138,7 +138,7 @@ def test_the_documentation_lists_every_variable_that_the_code_reads() -> None:
 def test_every_service_is_unprivileged_read_only_and_limited_in_memory() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     users = re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)
-    assert users[-1] == "1000:1000", "the last stage"
+    assert users[-1] == "1000:1000", "user of the last stage"
     for name, service in compose(GIVEN)["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -195,7 +195,7 @@ def healthy(service: dict[str, Any], environment: dict[str, str], seconds: float
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A loopback port that nobody is given inside the block; a server, which sets SO_REUSEADDR, may listen there."""
+    """Reserve a loopback port inside the block; a server that sets SO_REUSEADDR can listen on it."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
@@ -211,7 +211,7 @@ def test_the_command_and_the_health_check_of_each_service_work(tmp_path: Path) -
     images.mkdir()
     with ExitStack() as running:
         port, page = running.enter_context(reserved_port()), running.enter_context(reserved_port())
-        # What the containers see as other names and folders.
+        # Host names and folders that differ in the containers are replaced.
         configuration = tmp_path / "valkey.conf"
         content = stack["configs"]["valkey"]["content"].replace("dir /data", f"dir {tmp_path}")
         configuration.write_text(f"{content}\nbind 127.0.0.1\nport {port}\n")
@@ -225,7 +225,7 @@ def test_the_command_and_the_health_check_of_each_service_work(tmp_path: Path) -
             running.enter_context(started(by_hand(services[name]["command"]), environment))
         dashboard = services["dashboard"]
         served = {**environment, "DASHBOARD_PASSWORD": dashboard["environment"]["DASHBOARD_PASSWORD"]}
-        # The Dockerfile's address; the port that the health check asks is the container's own.
+        # The address is that of the Dockerfile; the health check uses the container's port.
         address = {"STREAMLIT_SERVER_ADDRESS": "127.0.0.1", "STREAMLIT_SERVER_PORT": str(page)}
         running.enter_context(started(by_hand(dashboard["command"]), {**served, **address}))
         for name in WORKERS:

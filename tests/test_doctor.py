@@ -1,4 +1,4 @@
-"""The doctor: what is well, what is wrong and what to do, also with everything down."""
+"""The doctor: what is right, what is wrong and what to do, even when everything is down."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_doctor_reports_every_unreachable_part_and_checks_the_rest(tmp_path:
     assert found["software: packages"].status in (OK, WARNING)
     assert found["outside: webhook"].status == OK
     assert all(check.advice for check in found.values() if check.status != OK)
-    assert not (tmp_path / "absent").exists(), "looking changes nothing"
+    assert not (tmp_path / "absent").exists(), "the doctor changes nothing"
     assert "secret-word" not in json.dumps([vars(check) for check in found.values()])
 
 

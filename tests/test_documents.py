@@ -1,4 +1,4 @@
-"""The documents name files, sections, commands and options that exist."""
+"""The documents name only files, sections, commands and options that exist."""
 
 from __future__ import annotations
 

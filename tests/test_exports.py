@@ -1,4 +1,4 @@
-"""Tables as files: by their ending, exact, and without a cell that a spreadsheet would run."""
+"""Tables as files: format by suffix, exact values, and no cell that a spreadsheet would execute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits against NumPy and SciPy, and the article's claims about the curves."""
+"""Fits compared with NumPy and SciPy, and the article's claims about the curves."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_a_polynomial_fits_pruning_of_few_convolutions_of_the_custom_networks_be
 
 
 X = np.arange(6.0)
-Y = np.array([19.2, 9.7, 5.3, 2.4, 1.5, 0.6])  # not on any of the models
+Y = np.array([19.2, 9.7, 5.3, 2.4, 1.5, 0.6])  # no model fits these exactly
 
 
 def test_linear_and_polynomial_fits_equal_those_of_numpy() -> None:
@@ -118,7 +118,7 @@ def test_a_straight_line_is_fitted_best_by_the_linear_model() -> None:
 
 
 def test_a_negligible_curvature_does_not_make_the_polynomial_best() -> None:
-    y = 10 - X + 0.1 * np.array([1, -2, 1, -1, 2, -1]) + 1e-5 * (X - 2.5) ** 2  # the noise has no curvature of its own
+    y = 10 - X + 0.1 * np.array([1, -2, 1, -1, 2, -1]) + 1e-5 * (X - 2.5) ** 2  # the noise has no curvature
     linear, polynomial = fit_model(LINEAR, X, y), fit_model(POLYNOMIAL, X, y)
     assert 0 < polynomial.r2 - linear.r2 < 1e-9
     assert best_models([linear, polynomial])["r2"] == "linear"
@@ -239,7 +239,7 @@ def test_the_articles_claim_is_judged_by_r2(scope, y, holds, says) -> None:
 
 
 def test_a_best_exponential_with_a_low_r2_does_not_support_the_claim() -> None:
-    # Two of six points apart from a decay that the others follow, so that no model explains nine tenths.
+    # Two of six points differ from the decay of the others, so no model reaches R² = 0.9.
     fits = fit_points(X, 5 * np.exp(-1.2 * X) + np.array([1, 4, 1, 4, 1, 4]))
     assert judge("all", fits, {"r2": "exponential"}).holds is False
     assert f"not above {ARTICLE_R2}" in judge("all", fits, {"r2": "exponential"}).sentence

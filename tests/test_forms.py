@@ -1,4 +1,4 @@
-"""A run's settings put into a form give the same run again, to the last digit of every field."""
+"""The settings of a run, copied into a form, give the same run with the same value of every field."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ LOSSLESS = [
     SPECS[0].replace(metrics=MetricParameters(changed_threshold=255, radial_cutoff=math.nextafter(math.sqrt(0.5), 0))),
     SPECS[0].replace(metrics=MetricParameters(changed_threshold=0, radial_cutoff=1e-7)),
 ]
-NOT_IN_A_FORM = {"fingerprint"}  # of the images, which the data set tells
-OF_THE_STUDY = {"seed"}  # of its protocol, which `seeds` stands in for
+NOT_IN_A_FORM = {"fingerprint"}  # depends on the images of the data set
+OF_THE_STUDY = {"seed"}  # a study has `seeds` instead of its protocol's seed
 
 
 def sweep_app() -> None:
@@ -172,7 +172,7 @@ def store(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def as_default(spec: Spec) -> set[str]:
-    """Return the paths of the settings that have their default, those of the parts too."""
+    """Return the paths of the settings that have their default, including nested ones."""
     found = set()
     for name in type(spec).model_fields:
         value = getattr(spec, name)
@@ -190,7 +190,7 @@ def test_the_test_specs_have_no_field_at_its_default(spec: Any) -> None:
 
 
 def through_form(spec: Any) -> tuple[AppTest, Any]:
-    """Return a form with the settings of a spec in its fields, and the spec that it makes of them."""
+    """Return a form with the settings of a spec in its fields, and the spec that it creates from them."""
     test = AppTest.from_function(app_of(spec), default_timeout=60)
     test.session_state["spec"] = spec
     ran(test)
@@ -203,7 +203,7 @@ def test_copying_a_runs_settings_into_the_form_gives_the_same_run(store: Store, 
     test, made = through_form(spec)
     assert made == spec
     assert made.to_dict() == spec.to_dict()
-    assert ran(test).session_state["made"] == test.session_state["made"]  # and once more, from the fields as they stand
+    assert ran(test).session_state["made"] == test.session_state["made"]  # and again, from the unchanged fields
 
 
 @pytest.mark.parametrize("model", [type(spec) for spec in SPECS], ids=lambda model: model.__name__)

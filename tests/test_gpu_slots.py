@@ -1,4 +1,4 @@
-"""At most n `train` workers at once on a GPU; real processes, no GPU needed."""
+"""A limited number of `train` workers on a GPU; with real processes and without a GPU."""
 
 from __future__ import annotations
 

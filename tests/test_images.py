@@ -1,4 +1,4 @@
-"""Files of every kind a camera, scanner or broken download leaves, written here and read back."""
+"""Image files of many kinds, such as those of cameras, scanners and broken downloads, written and read back."""
 
 import io
 import os
@@ -18,7 +18,7 @@ REAL = Path(os.environ.get("DERMSLIM_REAL_DATA", "../shared/data")) / "ham10000"
 
 
 def picture(height=40, width=60):
-    """Smooth BGR colours without symmetry, so that every rotation and channel swap shows."""
+    """Return smooth BGR colours without symmetry, so that every rotation and channel swap changes them."""
     rows, columns = np.mgrid[0:height, 0:width]
     return np.dstack([40 + 2 * columns, 60 + 3 * rows, 200 - columns - rows]).clip(0, 255).astype(np.uint8)
 
@@ -167,7 +167,7 @@ def test_a_16_bit_image_can_be_rotated():
 def truncations():
     noise = np.random.default_rng(2).integers(0, 256, (80, 90, 3), dtype=np.uint8)
     thumbnail = Image.Exif()
-    thumbnail[0x010E] = jpeg().decode("latin-1")  # a picture with an end mark of its own, inside the header
+    thumbnail[0x010E] = jpeg().decode("latin-1")  # a thumbnail with its own end marker, inside the header
     files = {
         "jpeg": jpeg(noise),
         "progressive": saved(rgb(noise), "JPEG", progressive=True, quality=95),

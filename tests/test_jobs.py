@@ -1,4 +1,4 @@
-"""Runs from submission to recorded result: a real Valkey, real workers in their own processes, a real store."""
+"""Runs from submission to recorded results, with a real Valkey, a real store and real worker processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ended(queues: Queues, run_id: str, seconds: float = 240) -> Run:
 
 @pytest.fixture(scope="module")
 def lab(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
-    """One lab with a record worker and two `svd` workers, shared by the tests that disturb nothing."""
+    """Give queues with a record worker and two `svd` workers, shared by tests that do not change the workers."""
     folder = tmp_path_factory.mktemp("lab")
     url = valkey_server.replace("?db=0", "?db=3")
     settings = Settings(folder / "data", (folder,), given_redis_url=url)
@@ -234,7 +234,9 @@ def test_an_estimate_uses_the_newest_run_of_its_kind(lab: Queues, folder: Path) 
     three = lab.estimate(SweepSpec(dataset=dataset.name, ks=(3, 5, 7)), dataset).seconds
     assert one is not None
     assert three == pytest.approx(3 * one)
-    first = ReconstructSpec(dataset=dataset.name, name="estimated", k=3)  # none has finished yet on this data set
+    first = ReconstructSpec(
+        dataset=dataset.name, name="estimated", k=3
+    )  # no run of this kind has finished on this data set
     assert lab.estimate(first, dataset).seconds is not None
     wide = registered(lab, write_images(folder.with_name("wide"), 2, height=80, width=112, seed=12))
     assert lab.estimate(SweepSpec(dataset="wide", ks=(3,)), wide).seconds == pytest.approx(2 * one)
@@ -248,12 +250,12 @@ def test_workers_are_listed_with_host_and_queue(lab: Queues) -> None:
 
 @pytest.mark.slow
 def test_workers_whose_registration_expired_register_again(lab: Queues) -> None:
-    """As after a step of the server's clock, at which the keys of all workers expire."""
+    """The keys of all workers expire, for example after a change of the server's clock."""
     before = [(worker.name, worker.kind, worker.started_at) for worker in lab.workers()]
     connection = Redis.from_url(str(lab.settings.redis_url))
     processes = [psutil.Process(worker.pid) for worker in lab.workers()]
     for process in processes:
-        process.suspend()  # so that none makes itself known before all are seen to be forgotten
+        process.suspend()  # so that none registers again before the test has seen that all are missing
     try:
         connection.delete(*connection.keys("rq:worker*"))
         assert lab.workers() == []
@@ -279,7 +281,7 @@ def test_measuring_workers_have_a_lower_priority_than_training_workers(
 def test_cancel_stops_after_the_current_image_and_retry_measures_only_the_rest(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.run_kinds.CHUNKS", 2)  # a job of many images, which would go on to its last
+    monkeypatch.setattr("jobs.run_kinds.CHUNKS", 2)  # one job has many images and would continue to the last
     folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd"):
@@ -293,7 +295,7 @@ def test_cancel_stops_after_the_current_image_and_retry_measures_only_the_rest(
         assert state.status == "cancelled"
         wait_for(lambda: queues.messages_waiting() == 0, 60)
         measured = queues.store.images(run_id)
-        assert 3 <= done <= len(measured) <= min(done + 1, 39), "the one worker ends the image it was at"
+        assert 3 <= done <= len(measured) <= min(done + 1, 39), "the only worker finishes its current image"
         time.sleep(1)
         assert len(queues.store.images(run_id)) == len(measured)
         with pytest.raises(SpecError, match="cancelled"):
@@ -318,7 +320,7 @@ def test_a_killed_job_and_a_killed_worker_lose_no_result_and_leave_no_orphan_pro
         job, orphan = suspended_job(second), suspended_job(first)
         job.kill()
         first.kill()
-        wait_for(lambda: gone(orphan), 20)  # it is suspended: nothing else ends it
+        wait_for(lambda: gone(orphan), 20)  # it is suspended, so nothing else ends it
         state = ended(queues, run_id)
         assert (state.status, state.done, state.failed) == ("finished", 40, 0)
         assert len(queues.store.measurements(run_id)) == 160
@@ -326,7 +328,7 @@ def test_a_killed_job_and_a_killed_worker_lose_no_result_and_leave_no_orphan_pro
 
 @pytest.mark.slow
 def test_an_image_that_repeatedly_kills_its_process_fails_and_the_others_are_measured(settings: Settings) -> None:
-    """One image is so large that measuring it takes seconds: time for the test to play the fault and kill the job."""
+    """One image is so large that measuring it takes seconds, in which the test kills the job's process."""
     folder = write_images(settings.data_roots[1] / "poison", 3)
     write_images(folder / "large", 1, height=2600, width=2600)
     (folder / "large" / "mole000.jpg").replace(folder / "mole001.jpg")
@@ -409,7 +411,7 @@ def test_a_sweep_can_be_suspended_resumed_scheduled_and_reprioritized(settings: 
     assert (status(), waiting()) == ("queued", jobs)
     queues.prioritise(run_id, "high")
     assert (waiting(), waiting("-high")) == ([], jobs)
-    connection.hdel(f"dermslim:run:{run_id}:states", "1")  # a chunk that has been measured
+    connection.hdel(f"dermslim:run:{run_id}:states", "1")  # as for a measured chunk
     queues.prioritise(run_id, "low")
     assert waiting("-low") == [jobs[0], jobs[2]]
     later = datetime.now(UTC) + timedelta(hours=3)
@@ -431,7 +433,7 @@ def test_a_server_that_does_not_answer_raises_queue_unavailable(tmp_path: Path) 
 def test_a_job_that_ignores_cancelling_is_ended_and_its_results_are_kept(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job is suspended, as if one call took for ever; a large image follows small ones in one job."""
+    """The job's process is suspended, like a call that never ends; one job has small images and then a large one."""
     monkeypatch.setattr("jobs.run_kinds.CHUNKS", 1)
     monkeypatch.setattr("jobs.run_kinds.PIXELS", 10**9)
     folder = write_images(settings.data_roots[1] / "mixed", 3)
@@ -445,7 +447,7 @@ def test_a_job_that_ignores_cancelling_is_ended_and_its_results_are_kept(
         wait_for(lambda: live.connection.hget(f"{live.key}:tries", "zlarge"), 120)
         job = suspended_job(worker)
         queues.cancel(run_id)
-        wait_for(lambda: gone(job), 120)  # suspended: nothing else ends it
+        wait_for(lambda: gone(job), 120)  # it is suspended, so nothing else ends it
         wait_for(lambda: all(each.current_run is None for each in queues.workers()), 120)
         state = ended(queues, run_id)
         wait_for(lambda: queues.messages_waiting() == 0, 120)

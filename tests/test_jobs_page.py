@@ -1,4 +1,4 @@
-"""Training runs on the pages that show every kind of run: Jobs, Overview and the banner; and the words for them."""
+"""Training runs on the pages for every kind of run (Jobs, Overview and the banner), and their texts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dataset(folder: Path) -> Dataset:
 
 
 def record_pruning(store: Store, run_id: str, accuracies: list[float | None]) -> None:
-    """Record a pruning run whose steps reached these test accuracies; None: it could not be trained."""
+    """Record a pruning run whose steps reached these test accuracies. None: the step could not be trained."""
     spec = PruneTrainSpec(dataset=NAME, network=NETWORK, training=TRAINING)
     found = dataset(Path("/images"))
     store.record_run(new_run(run_id, spec, NOW, fingerprint=found.fingerprint, synthetic=True, total=TRAINING.epochs))
@@ -108,7 +108,9 @@ def test_a_queued_training_shows_its_epochs_and_that_no_worker_runs(queues: Queu
     )
     queues.suspend(queues.runs()[0].id)
     data.forget_runs()
-    assert "training run" not in "".join(each.value for each in open_page("jobs").warning)  # it is held on purpose
+    assert "training run" not in "".join(
+        each.value for each in open_page("jobs").warning
+    )  # it is suspended by the user
 
 
 def test_a_training_can_be_suspended_resumed_reprioritized_and_cancelled_on_the_page(queues: Queues) -> None:

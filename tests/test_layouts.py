@@ -1,4 +1,4 @@
-"""What folders say: classes in every download's layout and spelling, never a split or a picture's own folder."""
+"""Classes from folder names in the layouts and spellings of common downloads; splits are not classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NINE = {
 
 
 def label_of(*folders: str, more: tuple[str, ...] = ()) -> list[str | None]:
-    """The label of a picture in each folder; more: folders of further pictures."""
+    """Return the label of an image in each folder. more: folders of additional images."""
     paths = [f"{folder}/p{number}.jpg" for number, folder in enumerate((*folders, *more))]
     described = describe_by_folders(paths)[1]
     return [described[path].label for path in paths[: len(folders)]]

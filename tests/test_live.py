@@ -1,4 +1,4 @@
-"""What is known of a run under way, in a real Valkey."""
+"""The state of a run under way, in a real Valkey."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEPT_KEY = "dermslim:run:sweep:log"
 
 
 def test_the_end_of_an_old_attempt_does_not_change_a_newer_retry(valkey_url: str) -> None:
-    """The record worker has read the old attempt's end from the store just before the user retries."""
+    """The record worker has read the end of the old attempt from the store just before the user retries."""
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "sweep")
         live.create(RunFacts(attempt=1))
@@ -20,7 +20,7 @@ def test_the_end_of_an_old_attempt_does_not_change_a_newer_retry(valkey_url: str
         live.log("retried")
         live.end(None, attempt=1)
         assert active_runs(connection) == ["sweep"]
-        assert connection.ttl(KEPT_KEY) == -1, "the retry's log does not fade"
+        assert connection.ttl(KEPT_KEY) == -1, "the log of the retry does not expire"
         live.end(None, attempt=2)
         assert active_runs(connection) == []
         assert connection.ttl(KEPT_KEY) > 0
@@ -57,7 +57,7 @@ def test_only_the_newest_of_several_claims_on_a_step_may_write(valkey_url: str) 
 def test_an_attempt_that_has_ended_cannot_claim_and_loses_its_claims(valkey_url: str) -> None:
     with Redis.from_url(valkey_url) as connection:
         live = LiveRun(connection, "train-1")
-        assert live.claim("step 0", 1) is None, "nobody knows the run"
+        assert live.claim("step 0", 1) is None, "the run is unknown"
         live.create(RunFacts(attempt=1))
         first = live.claim("step 0", 1)
         assert first is not None

@@ -1,4 +1,4 @@
-"""Logs: a JSON object a line, with what is known of run and worker, and never a secret."""
+"""Logs: one JSON object per line, with run and worker if known, and without secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jobs.queues import Queues
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """Give the root logger back as it was, and begin with RQ's as new, whose level a worker of another test has set."""
+    """Restore the root logger, and reset RQ's logger, whose level a worker of another test may have set."""
     logging.getLogger("rq.worker").setLevel(logging.NOTSET)
     root = logging.getLogger()
     handlers, level, hook = list(root.handlers), root.level, sys.excepthook
@@ -111,7 +111,7 @@ def test_control_characters_in_a_message_are_escaped(tmp_path: Path) -> None:
     assert r"a\r\n2026-11-26 10:00:00,000 INFO forged \x1b[2J \x9b31m \x00 \x7f \u2028 \u202e \udcff" in text
     content = (tmp_path / "logs" / "command.jsonl").read_text()
     assert content[:-1].isprintable()
-    assert json.loads(content)["message"] == f"an image called {OUTSIDE}", "JSON gives back what there was"
+    assert json.loads(content)["message"] == f"an image called {OUTSIDE}", "JSON preserves the text"
 
 
 def test_lines_of_a_traceback_cannot_be_mistaken_for_log_records(tmp_path: Path) -> None:
@@ -142,8 +142,12 @@ def test_repeated_faults_are_counted_instead_of_written(tmp_path: Path, monkeypa
     written = lines(tmp_path / "logs" / "command.jsonl")
     assert sum("exc_info" in line for line in written) == terminal.getvalue().count("Traceback") == logs.MOST_ALIKE
     assert sum(line["message"] == "invalid request" for line in written) == logs.MOST_ALIKE
-    assert sum(line["message"] == "told" for line in written) == 500, "what is no fault is written each time"
-    assert sum("is damaged" in str(line["message"]) for line in written) == 500, "different faults are"
+    assert sum(line["message"] == "told" for line in written) == 500, (
+        "messages that are not faults are written each time"
+    )
+    assert sum("is damaged" in str(line["message"]) for line in written) == 500, (
+        "different faults are written each time"
+    )
     monkeypatch.setattr(logs, "ALIKE_SECONDS", 0.0)
     log.warning("invalid request")
     assert terminal.getvalue().endswith("invalid request (and 490 more like it before)\n")

@@ -1,4 +1,4 @@
-"""Workers taken for dead that come back: paused in the middle of a job, resumed once others have done it."""
+"""Workers that count as dead and come back: suspended during a job and resumed after others have done it."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def lesions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(lesions: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """What the training comes to undisturbed."""
+    """Give the results of an uninterrupted training."""
     return trained_here(SPEC, lesions, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.fixture(autouse=True)
 def long_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let epochs take so long that a training is still under way when the test suspends it."""
+    """Make epochs so long that a training is still under way when the test suspends it."""
     monkeypatch.setenv("EPOCH_SECONDS", "0.3")
 
 
@@ -95,7 +95,7 @@ def ended(queues: Queues, run_id: str) -> Run:
 
 
 def lose(connection: Connection, worker: subprocess.Popen[bytes], name: str) -> psutil.Process:
-    """Pause a worker and the process of its job, and have it look as if that were long ago. Give the process."""
+    """Suspend a worker and its job's process, and set its last heartbeat to long ago. Return the process."""
     job = suspended_job(worker)
     psutil.Process(worker.pid).suspend()
     for each in (SVD, *SERVED["train"]):
@@ -178,7 +178,7 @@ def test_a_resumed_training_worker_stops_when_another_has_taken_over_its_step(
             other = suspended_job(second)
             process.resume()
             wait_for(lambda: gone(process), 120)
-            assert live.jobs_left() == [0], "the second one had not ended the step"
+            assert live.jobs_left() == [0], "the second worker has not finished the step"
             other.resume()
             assert ended(queues, run_id).status == "finished"
             assert_trained_alike(queues.store, run_id, reference)
@@ -193,7 +193,7 @@ def test_a_resumed_training_worker_stops_when_another_has_taken_over_its_step(
 def test_a_resumed_measuring_worker_cannot_change_a_run_that_others_finished(
     resumed: str, settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process finds out by itself, or its worker ends it."""
+    """The process of the job ends by itself, or its worker ends it."""
     monkeypatch.setattr("jobs.run_kinds.CHUNKS", 1)
     folder = write_images(settings.data_roots[1] / "large", 4, height=450, width=600)
     queues = Queues(settings)
@@ -251,7 +251,7 @@ def test_a_worker_whose_registration_expired_keeps_its_job(connection: Connectio
     job = target.enqueue("jobs.measure_task.measure_chunk")
     execution = worker.prepare_execution(job)
     connection.delete(job.started_job_registry.key)
-    worker.prepare_job_execution(job)  # nobody else has begun it
+    worker.prepare_job_execution(job)  # no other worker has started it
     assert len(job.started_job_registry.get_job_ids(cleanup=False)) == 1
     connection.delete(job.started_job_registry.key)
     assert not worker.taken_over(job, execution)
@@ -280,13 +280,13 @@ def test_workers_are_listed_in_spite_of_an_incomplete_execution_entry(
 def test_only_a_job_that_no_worker_received_is_enqueued_again(name: str, connection: Connection) -> None:
     target = queue(name, connection)
     lost, waiting, begun = (target.enqueue("jobs.measure_task.measure_chunk") for _ in range(3))
-    connection.lrem(target.key, 1, lost.id)  # as when the server hands it to a host that has lost its power
+    connection.lrem(target.key, 1, lost.id)  # as when the server gives it to a host that loses its power
     connection.lrem(target.key, 1, begun.id)
     worker = ForkingWorker([target], name="busy", connection=connection, serializer=JSONSerializer)
     worker.prepare_execution(begun)
     worker.prepare_job_execution(begun)
     jobs = [lost, waiting, begun]
-    assert enqueue_missing(jobs) == [], "its worker may be about to begin it"
+    assert enqueue_missing(jobs) == [], "a worker may be about to start it"
     assert enqueue_missing(jobs, after=0) == [lost.id]
     assert target.job_ids == [lost.id, waiting.id]
     assert begun.get_status() == JobStatus.STARTED

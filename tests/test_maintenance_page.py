@@ -1,4 +1,4 @@
-"""The page Maintenance over real stores: what it shows, and that nothing goes before it was confirmed."""
+"""The page Maintenance with real stores: what it shows, and that deleting needs a confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks and other maps that lie beside photographs: left out by name or content, or refused, never measured."""
+"""Masks and other maps beside photographs: they are left out by name or content, or the folder is refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mask(path: Path, radius: int = 8, white: int = 255) -> Path:
 
 
 def coloured_map(path: Path, seed: int = 0) -> Path:
-    """A map that no rule tells from a photograph: many colours."""
+    """Write a map with many colours, which no rule distinguishes from a photograph."""
     return photograph(path, seed + 1000)
 
 
@@ -50,7 +50,7 @@ def reasons(dataset: Dataset) -> dict[str, str]:
     return {item.name: item.reason for item in dataset.left_out}
 
 
-# Folder and file of a mask -> folder and file of its photograph, as the field's downloads lay them out
+# Path of a mask -> path of its photograph, as in common downloads
 DOWNLOADS = {
     "ISIC 2016": (
         "ISBI2016_ISIC_Part1_Training_GroundTruth/ISIC_0000000_Segmentation.png",
@@ -100,7 +100,7 @@ DOWNLOADS = {
 @pytest.mark.parametrize("download", DOWNLOADS)
 def test_masks_of_common_data_sets_are_left_out_by_name(tmp_path: Path, download: str) -> None:
     masked, pictured = DOWNLOADS[download]
-    # Coloured as superpixels are, so that the content tells nothing
+    # Coloured like superpixels, so that the content does not decide
     coloured_map((tmp_path / masked).with_suffix(".png")).rename(tmp_path / masked)
     photograph(tmp_path / pictured)
     dataset = load_dataset(tmp_path)
@@ -121,7 +121,7 @@ def test_masks_form_no_class(tmp_path: Path) -> None:
     for number, label in enumerate(("nv", "mel", "nv")):
         photograph(tmp_path / "Train" / label / f"ISIC_{number}.jpg", number)
         mask(tmp_path / "masks" / f"ISIC_{number}.png")
-        mask(tmp_path / "Train" / "binary" / f"ISIC_{number}.png")  # no name that says it: the content does
+        mask(tmp_path / "Train" / "binary" / f"ISIC_{number}.png")  # the name does not decide, but the content does
         mask(tmp_path / "contour maps" / label / f"ISIC_{number}.png")
     dataset = load_dataset(tmp_path)
     assert dataset.class_counts() == {"melanoma": 1, "nevus": 2}
@@ -188,7 +188,7 @@ def test_without_a_table_a_second_folder_with_the_same_file_names_is_refused(tmp
         coloured_map(tmp_path / "maps" / f"{number}.png", number)
     with pytest.raises(DatasetError, match=r"maps, got files .* such as maps/1.png and images/1.jpg"):
         load_dataset(tmp_path)
-    photograph(tmp_path / "maps" / "3.jpg", 3)  # a name of its own: no folder of maps
+    photograph(tmp_path / "maps" / "3.jpg", 3)  # a name without a photograph, so this is not a folder of maps
     assert len(load_dataset(tmp_path).records) == 5
 
 

@@ -1,4 +1,4 @@
-"""The field's own tables: a column a class, the ISIC Archive's columns, and damaged files, named by line."""
+"""Metadata tables: one column per class, the columns of the ISIC Archive, and damaged files with their line."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_an_id_that_is_too_long_for_a_file_name_is_a_row_without_a_file(tmp_path
 
 def test_ids_that_differ_only_in_their_suffix_are_different(tmp_path: Path) -> None:
     photograph(tmp_path / "a.jpg", 1)
-    photograph(tmp_path / "a.png.jpg", 2)  # what a reconstruction of a.png may be called
+    photograph(tmp_path / "a.png.jpg", 2)  # a possible name of the reconstruction of a.png
     lines = ("HAM_1,a.jpg,nv,histo,45,male,back", "HAM_2,a.png,mel,histo,45,male,back")
     table(tmp_path / "HAM10000_metadata.csv", HAM10000, *lines)
     dataset = load_dataset(tmp_path)

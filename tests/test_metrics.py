@@ -1,4 +1,4 @@
-"""Every metric against NumPy, scikit-image, mahotas and OpenCV, closed forms and Parseval's theorem."""
+"""Every metric compared with NumPy, scikit-image, mahotas and OpenCV, closed forms and Parseval's theorem."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _compiled() -> None:
 
 
 def photograph(height: int, width: int, seed: int = 0) -> Image:
-    """Smooth shading with fine noise, as photographs have."""
+    """Return smooth shading with fine noise, like a photograph."""
     random = np.random.default_rng(seed)
     shading = gaussian_filter(random.standard_normal((height, width, 3)), (height / 6, width / 6, 0.5))
     shading *= 40 / max(shading.std(), 1e-9)
@@ -183,7 +183,7 @@ def test_texture_and_information_of_any_image_pair_equal_those_of_the_libraries(
         textures = [mahotas.features.haralick(each, return_mean=True) for each in (grey, other_grey)]
         mutual = normalized_mutual_information(grey, other_grey, bins=256)
     received = compare(image, other)
-    if np.isfinite(textures).all():  # mahotas takes roots of variances that rounding made negative
+    if np.isfinite(textures).all():  # mahotas takes square roots of variances that rounding made negative
         expected = np.linalg.norm(textures[0] - textures[1])
         assert received["haralick_distance"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
     assert received["variation_of_information"] == pytest.approx(
@@ -246,7 +246,7 @@ def test_a_shift_of_every_pixel_has_closed_forms() -> None:
     assert values["rmse"] == 11
     assert values["psnr"] == pytest.approx(20 * math.log10(255 / 11))
     assert values["changed_percent"] == 100
-    # all of a constant error is in the frequency 0; levels map one to one
+    # a constant error has only the frequency 0, and levels map one to one
     assert values["mse_high"] == pytest.approx(0, abs=1e-12)
     assert values["variation_of_information"] == pytest.approx(0, abs=1e-12)
     assert compare(image, image + np.uint8(10))["changed_percent"] == 0
@@ -333,7 +333,7 @@ def test_a_constant_image_agrees_with_the_libraries_where_they_are_defined(level
 
 @pytest.mark.parametrize("size", [(2, 3), (3, 11), (5, 7), (7, 7), (19, 23)])
 def test_an_image_of_one_level_has_an_entropy_of_exactly_zero(size: tuple[int, int]) -> None:
-    # a rounding of 1e-16 in its place would make the mutual information 2 and the texture's correlation noise
+    # with an entropy of 1e-16 from rounding, the mutual information would be 2 and the texture's correlation noise
     image, other = np.zeros((*size, 3), np.uint8), np.full((*size, 3), 5, np.uint8)
     values = compare(image, other)
     assert values["variation_of_information"] == 0
@@ -343,7 +343,7 @@ def test_an_image_of_one_level_has_an_entropy_of_exactly_zero(size: tuple[int, i
 
 
 def test_the_correlation_of_a_constant_spectrum_is_undefined() -> None:
-    # one lit pixel: |F| is the same at every frequency
+    # one bright pixel: |F| is the same at every frequency
     image = np.zeros((9, 12, 3), np.uint8)
     image[4, 5] = 200
     assert compare(image, photograph(9, 12))["spectral_correlation"] is None
@@ -398,7 +398,7 @@ def test_the_maps_of_the_inspector_average_to_the_metrics() -> None:
 
 
 def test_loops_compile_without_a_writable_cache_folder() -> None:
-    # Numba finds no place beside a function that comes from no file, as beside one in a read-only folder
+    # For a function without a file Numba finds no cache folder, as for one in a read-only folder
     namespace: dict[str, Callable[[int], int]] = {}
     exec("def doubled(number):\n    return 2 * number", namespace)  # noqa: S102
     assert compiled(namespace["doubled"])(21) == 42
@@ -406,4 +406,4 @@ def test_loops_compile_without_a_writable_cache_folder() -> None:
 
 def test_an_image_with_too_many_pixels_to_compare_is_refused() -> None:
     with pytest.raises(ImageError, match=r"at most 50 million pixels to compare.* got 9999×9999"):
-        Original(np.zeros((9999, 9999, 3), np.uint8))  # zeros take no memory before they are written to
+        Original(np.zeros((9999, 9999, 3), np.uint8))  # zeros need no memory until they are written to

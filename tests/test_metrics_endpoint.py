@@ -1,4 +1,4 @@
-"""Figures for Prometheus, read with its own parser; and who gets them."""
+"""Metrics for Prometheus, read with its parser, and who can read them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_metrics_equal_the_state_of_store_and_queue(settings: Settings) -> None:
     assert value(found, "dermslim_runs", kind="train", status="finished") == 1
     assert value(found, "dermslim_runs", kind="train", status="queued") == 1
     assert value(found, "dermslim_records_waiting") == value(found, "dermslim_records_rejected") == 1
-    assert value(found, "dermslim_queue_jobs", queue="record") == 1, "the bell"
+    assert value(found, "dermslim_queue_jobs", queue="record") == 1, "the job that starts the record worker"
     assert value(found, "dermslim_queue_jobs", queue="train-high") == 0
     assert value(found, "dermslim_workers", kind="svd", host="") == 0
     assert 0 <= value(found, "dermslim_last_backup_age_seconds") < 60
@@ -132,7 +132,7 @@ def test_without_a_login_only_requests_of_this_machine_are_answered(environment:
         assert status == 200
         assert value(parsed(text), "dermslim_up", part="queue") == 1
         status, text = scrape(url, Host="evil.example")
-        assert status == 401, "a page elsewhere that points a name of its own here"
+        assert status == 401, "a foreign host name that points to this machine"
 
 
 def test_with_a_token_only_requests_with_that_token_are_answered(
@@ -166,7 +166,7 @@ def exporting(settings: Settings) -> Iterator[tuple[str, int]]:
 
 
 def drips(address: tuple[str, int]) -> bool:
-    """Send a request that never ends, byte by byte; return once the other side has closed."""
+    """Send an endless request byte by byte; return when the other side has closed the connection."""
     with socket.create_connection(address, timeout=60) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nX-Drip: ")
         with contextlib.suppress(ConnectionError):

@@ -1,11 +1,11 @@
-"""Keras models from the records: Keras's own counts, shapes, bytes and arithmetic are the oracle."""
+"""Keras models of network specs, compared with Keras's counts, shapes, bytes and arithmetic."""
 
 import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings are no test output
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's start messages
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ from core.networks.keras_models import build_model, trainable_count
 from core.networks.pruning import FACTORS, SCOPES, iterations, prune
 
 SIZES = ((200, 100), (101, 75), (300, 300))
-STEPS = 4  # beyond the unpruned network
+STEPS = 4  # in addition to the unpruned network
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +44,8 @@ def fresh_keras():
 
 
 def keras_count(spec: NetworkSpec, height: int, width: int) -> int:
-    # Within a stateless scope Keras gives every weight its shape and fills none, but it would on leaving the scope;
-    # a session cleared before that has none left to fill: no gigabytes for a count.
+    # Within a stateless scope Keras creates weights with a shape and without values. It would create the values when
+    # the scope ends; clearing the session first avoids this, so counting needs no gigabytes.
     with keras.StatelessScope():
         count = trainable_count(build_model(spec, height, width))
         keras.utils.clear_session(free_memory=False)
@@ -53,7 +53,7 @@ def keras_count(spec: NetworkSpec, height: int, width: int) -> int:
 
 
 def pruned_networks(name: str) -> set[NetworkSpec]:
-    # Many coincide: every curve starts unpruned, and lenet5 has but two convolutions to tell scopes by.
+    # A set, because many are equal: every curve starts unpruned, and lenet5 has only two convolutions.
     spec = NETWORKS[name]
     return {each for scope in SCOPES for factor in FACTORS for each in iterations(spec, factor, scope, STEPS)}
 
@@ -148,7 +148,7 @@ def test_a_residual_block_adds_its_input_before_the_last_relu() -> None:
     model = build_model(spec, 4, 4)
     for layer in model.layers:
         if layer.name.startswith("image_residual1_batch_norm2"):
-            layer.gamma.assign(np.zeros(3))  # the convolutions' side of the sum becomes 0
+            layer.gamma.assign(np.zeros(3))  # the output of the convolutions becomes 0
     block = keras.Model(model.inputs[0], model.get_layer("image_residual1_relu2").output)
     pixels = np.random.default_rng(2).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(block(pixels)), pixels / 255, rtol=1e-5)
@@ -158,7 +158,7 @@ def test_every_branch_influences_the_output() -> None:
     keras.utils.set_random_seed(3)
     model = build_model(LENET5, 40, 30)
     generator = np.random.default_rng(3)
-    for weight in model.trainable_weights:  # positive weights, so that no ReLU is dead
+    for weight in model.trainable_weights:  # positive weights, so that every ReLU is active
         weight.assign(generator.uniform(0.01, 0.1, weight.shape))
     grey, white = np.full((1, 40, 30, 3), 100, np.uint8), np.full((1, 40, 30, 3), 255, np.uint8)
     young, old = np.array([[0.1, 1, 1]]), np.array([[9.0, 1, 1]])

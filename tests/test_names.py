@@ -1,4 +1,4 @@
-"""Names from outside are shown as they are: in figures, on every page, in links and in lists to choose from."""
+"""Names from users are shown literally: in figures, on every page, in links and in selection lists."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def rates(codec: str) -> pd.DataFrame:
     return pd.DataFrame([point])
 
 
-# Every function that draws a figure with names of users' networks, classes, runs or files, given names that are markup.
+# Every function that draws a figure with names of users' networks, classes, runs or files, with markup as names.
 NAMED: dict[str, list[Callable[[], go.Figure]]] = {
     "class_counts": [lambda: dataset_charts.class_counts(classes([MARKED, *NUMBERS], MARKED))],
     "distribution": [
@@ -109,7 +109,7 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
     "compared_curves": [lambda: training_charts.compared_curves(EPOCHS, "accuracy")],
     "compared_sizes": [lambda: training_charts.compared_sizes(RUNS, [MARKED], "test_accuracy")],
 }
-# Those that draw numbers, metrics and the article's own classes alone.
+# Functions that draw only numbers, metrics and the article's classes.
 NAMELESS = {
     "metric_against_k", "small_multiples", "storage_against_k", "spectrum", "histograms", "metric_by_size",
     "fits_chart", "residuals_chart", "learning_curve", "confusion",
@@ -174,7 +174,7 @@ def test_the_number_of_images_is_drawn_at_the_bar_of_its_class_for_any_class_nam
     assert [style.plain_text(label) for label in labels if label != "constructor"] == [
         name for name in reversed(places) if "onstructor" not in name
     ]
-    assert "constructor" not in places  # what every object of JavaScript has
+    assert "constructor" not in places  # a property of every object in JavaScript
 
 
 def test_a_long_name_is_shortened_in_tick_labels_only() -> None:
@@ -201,7 +201,7 @@ def test_the_title_taken_from_a_figure_is_unescaped_text() -> None:
         ("<b>&amp;</b>", r"\<b\>\&amp;\</b\>"),
         ("$x$ :red[x]", r"\$x\$ \:red\[x\]"),
         ("svd-sweep-1 2019 0.5", "svd-sweep-1 2019 0.5"),
-        # What Streamlit makes something of although Markdown has it as plain text:
+        # Plain text in Markdown that Streamlit renders differently:
         ("https://example.org", r"https\::small[]//example.org"),
         ("www.example.org", "www:small[].example.org"),
         ("me@example.org", "me@:small[]example.org"),
@@ -210,7 +210,7 @@ def test_the_title_taken_from_a_figure_is_unescaped_text() -> None:
         ("a -> b", r"a -:small[]\> b"),
         ("a -- b", "a -:small[]- b"),
         ("a >= b", r"a \>:small[]= b"),
-        # Where it would begin a list, a line or a block of code, or keep ** from closing:
+        # Text that would start a list, a rule or a code block, or prevent ** from closing:
         ("- x", r"\- x"),
         ("1. x", r"1\. x"),
         ("===", r"\=:small[]=:small[]="),
@@ -238,13 +238,13 @@ def test_options_with_equal_labels_get_different_labels() -> None:
 HOSTILE = "*a* ![](https:example.org) :material:home: 1e3"
 NAMES = [HOSTILE, " outer ", "outer", "0", "<b>x<b>", "`c`", "- x", "www.example.org", "a&amp;b"]
 MARKDOWN = ("body", "label", "help", "text", "title", "content", "delta")  # fields that Streamlit reads as Markdown
-PLAIN = ("text_input", "selectbox", "multiselect")  # whose values and options it does not
+PLAIN = ("text_input", "selectbox", "multiselect")  # elements whose values and options Streamlit shows as plain text
 DANGERS = ("![](", "*a*", ":material:home:")
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data folder whose data sets, classes, files, networks and runs have names that are markup."""
+    """Give a data folder whose data sets, classes, files, networks and runs have markup as names."""
     folder = tmp_path_factory.mktemp("named")
     generator = np.random.default_rng(1)
     for place, name in enumerate(NAMES):
@@ -256,7 +256,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(folder / "data" / "dermslim.duckdb")
     read = load_dataset(folder / "images", name="read")
     for name in (HOSTILE, " outer ", "outer"):
-        store.record_dataset(replace(read, name=name), NOW)  # names that a store may have from before names were tested
+        store.record_dataset(
+            replace(read, name=name), NOW
+        )  # names that a store may have from before names were checked
     made = DatasetImage("a", "a.png", 1, 40, 56, "0" * 64)
     store.record_dataset(
         Dataset(f"{HOSTILE}-k5", folder / HOSTILE, "plain", (made,), source=HOSTILE, settings="k=5"), NOW
@@ -286,7 +288,7 @@ def open_page(full: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> O
 
 
 def markdown_of(message: Message) -> Iterator[str]:
-    """Yield the texts of an element that Streamlit reads as Markdown."""
+    """Yield the texts of an element that Streamlit renders as Markdown."""
     for field, value in message.ListFields():
         if isinstance(value, Message):
             yield from markdown_of(value)
@@ -300,7 +302,7 @@ def markdown_of(message: Message) -> Iterator[str]:
 
 
 def shown_markdown(test: AppTest) -> list[str]:
-    """Return what Streamlit reads as Markdown on a page, code aside."""
+    """Return the texts of a page that Streamlit renders as Markdown, without code."""
     messages = [node.proto for node in test._tree if node.type != "code" and getattr(node, "proto", None) is not None]
     found = [part for message in messages for part in markdown_of(message)]
     for table in test.table:

@@ -1,4 +1,4 @@
-"""The drawings and curves by the numbers in them."""
+"""The drawings and curves of networks, checked by their numbers."""
 
 import math
 import tomllib
@@ -76,7 +76,7 @@ def test_each_network_has_a_panel_with_one_line_per_curve() -> None:
     lines = traces(figure, "x2")
     assert len(lines) == 8
     assert [list(line.y) for line in lines] == [list(curve.values) for curve in ALEXNETS]
-    assert sum(trace.showlegend for trace in figure.data) == 8  # each name once
+    assert sum(trace.showlegend for trace in figure.data) == 8  # each name appears once
     assert len({(line.line.color, line.line.dash) for line in lines}) == 8
     assert figure.layout.title.subtitle.text == "Learnable parameters, millions, against the iteration"
 

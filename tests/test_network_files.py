@@ -1,4 +1,4 @@
-"""Users' own networks: what a file may say, and errors that name its line."""
+"""Users' own networks: valid files, and errors with the line."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ def test_the_example_file_is_a_valid_network(tmp_path) -> None:
     one = load_network(written(tmp_path, "small.yaml", EXAMPLE_YAML))
     assert one.name == "small"
     assert one.source == "file small.yaml"
-    assert one.head == (Dense(16), Dense(4)), "the text branch and the head are the article's, Table 1"
+    assert one.head == (Dense(16), Dense(4)), "the text branch and the head are those of Table 1"
     assert one.title == "A small network"
     assert one.readings == ("Global pooling instead of flatten keeps the dense layers small.",)
     assert len(one.image) == 8
@@ -224,7 +224,7 @@ def test_a_toml_file_is_left_out_with_instructions_to_write_yaml(tmp_path) -> No
     reason = found.why_not("mine") or ""
     assert reason.startswith("mine.toml: expected a YAML file, got TOML, which is no longer read. Write it as YAML: ")
     assert "`- {layer: conv, filters: 16, kernel: 5}`" in reason
-    assert reason.endswith("The page Networks has an example"), "the reason is shown whole"
+    assert reason.endswith("The page Networks has an example"), "the complete reason is shown"
 
 
 def test_more_than_500_layers_are_refused(tmp_path) -> None:
@@ -239,7 +239,7 @@ def test_a_network_from_the_queue_has_the_same_bounds() -> None:
     wide = NetworkSpec("own", "own", "", (), (*ALEXNET.image[:-3], Dense(100_000), Dense(100_000)), *HEADS)
     with pytest.raises(SpecError, match="own: expected at most 4,000,000,000 parameters"):
         check_trainable(wide, 200, 100)
-    check_trainable(ALEXNET, 20, 10)  # too small for the network, which is another error's to say
+    check_trainable(ALEXNET, 20, 10)  # the input is too small, but another check reports that
 
 
 HEADS = (ALEXNET.metadata, ALEXNET.head)

@@ -1,4 +1,4 @@
-"""The pages about networks, run as Streamlit runs them, over a folder with the user's own files."""
+"""The pages about networks, run as Streamlit runs them, with a folder of users' files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.networks.pruning import prune
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give the folder of the user's own networks: a good file, and one whose sixth line is wrong."""
+    """Give a folder of users' networks: a valid file, and one whose sixth line is invalid."""
     found = tmp_path / "data" / "networks"
     found.mkdir(parents=True)
     (found / "small.yaml").write_text(EXAMPLE_YAML)

@@ -1,4 +1,4 @@
-"""A queue as version 0.1.0 of November 2026 left it in Redis, key by key: this version reads it and carries it on."""
+"""A queue as version 0.1.0 left it in Redis, key by key: this version reads it and continues the work."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EPOCH = {
 STUDY = {"study": "article-1", "kind": "article", "dataset": "moles", "spec": "{}", "submitted_by": "a@b"}
 IMAGE = {"image_id": "a", "status": "measured", "reason": None, "seconds": 0.1, "rows": [{"k": 2}], "file": None}
 
-# By the type that they are read as: messages as that version left them.
+# Type of the message -> messages as that version wrote them.
 OLDER: list[tuple[type[messages.Message], str, dict[str, Any]]] = [
     (messages.DatasetRemoved, "removed_dataset", {"name": "moles"}),
     (messages.RunStarted, "started", {"run_id": "r", "attempt": 1, "at": AT}),
@@ -126,7 +126,7 @@ def leave(connection: Redis, kind: str, values: dict[str, Any]) -> None:
 
 
 def leave_run(connection: Redis, run: dict[str, Any], **facts: str) -> None:
-    """Leave the hash of a run under way, as submitting it wrote it."""
+    """Write the hash of a run under way as submitting it did."""
     known = {"kind": run["kind"], "dataset": "moles", "total": run["total"], "attempt": 1, "spec": run["spec"]}
     known |= {"fingerprint": run["dataset_fingerprint"], "study": "", "submitted_at": AT, "submitted_by": "a@b"}
     connection.hset(f"dermslim:run:{run['run_id']}", mapping={**known, "synthetic": 0, "priority": "normal", **facts})
@@ -135,7 +135,7 @@ def leave_run(connection: Redis, run: dict[str, Any], **facts: str) -> None:
 
 
 def leave_job(connection: Redis, job_id: str, name: str, function: str, given: dict[str, Any]) -> None:
-    """Leave a waiting job as RQ wrote it, under a name that the function had then."""
+    """Write a waiting job as RQ did, with the function's name of that version."""
     fields = {"status": "queued", "origin": name, "created_at": "2026-11-26T10:33:52.916985Z", "timeout": 300}
     fields |= {"retries_left": 12, "retry_intervals": "[0]", "result_ttl": 3600, "failure_ttl": 604800}
     data = zlib.compress(json.dumps([function, None, [], given]).encode())
@@ -173,7 +173,7 @@ def test_a_paused_or_scheduled_training_of_an_older_version_continues(
 ) -> None:
     run = submitted(dataset, TRAINING, TRAIN_SPEC, 2)
     leave_run(connection, run, hold="paused", doing="", step="1", epochs_done="2", started_at=AT)
-    for step in (0, 1):  # that version kept the states of all steps
+    for step in (0, 1):  # that version stored the states of all steps
         state = json.dumps(algorithm2.to_dict(first_state(TRAIN_SPEC)))
         connection.hset(f"dermslim:run:{TRAINING}:states", step, state)
     queues = Queues(settings)

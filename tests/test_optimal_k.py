@@ -10,7 +10,7 @@ from core.compression.optimal_k import VOTERS, RuleParameters, arrivals, choose_
 from core.errors import SpecError
 
 KS = (100, 200, 300, 350, 400, 450)
-# Means over 80 HAM10000 originals, JPEG 95.
+# Means of 80 HAM10000 originals, JPEG 95.
 PSNR = (39.81, 41.24, 41.51, 41.55, 41.57, 41.57)
 SSIM = (0.9342, 0.9524, 0.9554, 0.9559, 0.9561, 0.9561)
 HARALICK = (11.35, 2.40, 1.56, 1.65, 1.97, 1.98)
@@ -18,7 +18,7 @@ RATIO = (4.279, 3.931, 3.842, 3.833, 3.832, 3.831)
 
 
 def sweep(curves, *, ks=KS, images=1, noise=0.0, ratios=RATIO, explained=1.0, seed=0):
-    """Measurements whose mean curves are the given ones; metrics not given are left out."""
+    """Return measurements with the given mean curves; other metrics are left out."""
     generator = np.random.default_rng(seed)
     frames = []
     for position, k in enumerate(ks):
@@ -109,7 +109,7 @@ def test_each_quantity_votes_once():
         "hist_bhattacharyya_r",
         "explained_variance",
     }
-    # all that do not vote arrive at once; the one voter arrives at 400
+    # the metrics without a vote arrive at the smallest k; the only voter arrives at 400
     flat = dict.fromkeys(without_vote - {"explained_variance"}, [1] * 6)
     assert rule(sweep({**flat, "mse": (10, 9, 8, 7, 0, 0)}), "plateau").k == 400
 
@@ -264,7 +264,7 @@ def test_equal_images_choose_the_same_k_in_every_resample():
 
 
 def test_stability_is_the_share_of_resamples_that_repeat_the_choice():
-    # of two images, one alone meets the floor at 100, both together at 200, the other alone at 300
+    # of two images, one alone reaches the minimum at 100, both together at 200, the other alone at 300
     measurements = sweep({"ssim": (1.0, 1.0, 1, 1, 1, 1)}, images=2)
     other = measurements["image_id"] == "ISIC_1"
     measurements.loc[other & (measurements["k"] == 100), "ssim"] = 0.0

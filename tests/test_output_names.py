@@ -1,4 +1,4 @@
-"""A reconstruction writes a file for each image, none over another, and reads back with the same ids and labels."""
+"""A reconstruction writes one file per image without collisions, and is read back with the same ids and labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jobs.queues import Queues
 
 
 def write(folder: Path, *names: str) -> Path:
-    """Write a picture of its own under each name."""
+    """Write a different image under each name."""
     generator = np.random.default_rng(len(names))
     for name in names:
         path = folder / name
@@ -38,7 +38,7 @@ def write(folder: Path, *names: str) -> Path:
 
 
 def reconstructed(dataset: Dataset, output: Path, codec: str = "png") -> Dataset:
-    """Reconstruct with all of the rank, so that each image keeps its pixels, and read what was written."""
+    """Reconstruct with the full rank, so that pixels do not change, and load the written folder."""
     spec = ReconstructSpec(dataset=dataset.name, name="made", k=32, codec=codec)
     results = list(measure_all(dataset, dataset.records, spec, workers=1, output=output))
     records = tuple(DatasetImage(**result.file) for result in results if result.file)
@@ -121,7 +121,7 @@ def test_a_reconstruction_inside_the_folder_of_its_originals_is_refused(
     assert main(command) == 1
     assert "expected a folder outside of" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    refuse_inside(folder / ".hidden" / "made", folder)  # which is no part of the data set
+    refuse_inside(folder / ".hidden" / "made", folder)  # hidden folders are not part of the data set
 
 
 def test_two_commands_cannot_write_to_one_folder_at_once(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ NAMES = st.lists(
 @given(NAMES)
 def test_output_names_are_unique_on_every_file_system(paths: list[str]) -> None:
     folders = {folder.as_posix() for path in paths for folder in PurePosixPath(path).parents}
-    paths = [path for path in paths if path not in folders]  # a file and a folder of one name cannot be
+    paths = [path for path in paths if path not in folders]  # a file and a folder cannot have the same name
     names = output_names(paths, ".jpg")
     assert names.keys() == set(paths)
     assert len({merged(PurePosixPath(name)) for name in names.values()}) == len(paths)

@@ -1,4 +1,4 @@
-"""The article's figures, against its tables where they are at hand, and against each other."""
+"""The article's printed values, compared with its tables, if available, and with each other."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from core.article.printed import CLAIM_COLUMNS, TABLE_METRICS, claims
 from core.article.printed import table as printed_table
 from core.networks.architectures import NETWORKS
 
-# The article's own tables, no part of the product.
+# The article's tables, which are not part of DermSlim.
 FOLDER = Path(os.environ.get("DERMSLIM_REAL_DATA", "../shared/data")).parent / "paper"
 
 

@@ -1,4 +1,4 @@
-"""Counts against closed forms, and the tables and curves made of them."""
+"""Parameter counts compared with closed forms, and the tables and curves of these counts."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_three_halvings_leave_1_9_percent_of_alexnets_19_19_million_parameters()
 
 
 def test_the_four_networks_have_the_expected_parameter_counts_at_200x100() -> None:
-    # Worked out by hand from the tables, branch by branch; 63 is the metadata branch.
+    # Calculated by hand from the tables, branch by branch; 63 is the metadata branch.
     lenet = 6 * 76 + 12 + 16 * 151 + 32 + (47 * 22 * 16 + 1) * 84 + 85 * 120 + 63 + 122 * 16 + 17 * 4
     assert count_parameters(LENET5, 200, 100) == lenet == 1_404_979
     assert {name: count_parameters(spec, 200, 100) for name, spec in NETWORKS.items()} == {

@@ -1,4 +1,4 @@
-"""DATA_DIR is private: other accounts of the host read nothing of it and hold none of its locks."""
+"""DATA_DIR is private: other accounts of the host cannot read its files or take its locks."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def mode(path: Path) -> int:
 
 
 def open_ones(folder: Path) -> list[str]:
-    """What other accounts may read, write or enter, a link's own mode aside."""
+    """Return the files and folders that other accounts can use, without links."""
     return [str(path) for path in (folder, *folder.rglob("*")) if not path.is_symlink() and mode(path) & 0o077]
 
 
 def old_store(folder: Path) -> Settings:
-    """A DATA_DIR as a version left it that kept nothing private."""
+    """Create a DATA_DIR as an older version did, without private modes."""
     folder.mkdir(parents=True)
     for name in ("logs", "trained/run-1", "arrays", "reconstructed/small", "backups", "networks", "valkey"):
         (folder / name).mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_a_folder_with_other_files_stays_open_but_dermslims_files_in_it_become_p
     assert any("photographs" in each for each in open_to_others(settings))
     (shared / NOTE).unlink()
     tighten(settings)
-    assert mode(shared) == 0o700, "as the note says"
+    assert mode(shared) == 0o700, "as the message says"
 
 
 def test_shared_folders_keep_their_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_another_account_cannot_lock_a_private_lock_file(shared_place: Path) -> 
         with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
-    assert as_nobody(hold) == "done", "as it was"
+    assert as_nobody(hold) == "done", "an older lock file can be locked"
     with file_lock(path, shared=True, timeout=1):
         pass
     assert as_nobody(hold) == "PermissionError"

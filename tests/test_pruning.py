@@ -1,4 +1,4 @@
-"""Shrinking: exact floors, scopes, and networks that stay consistent."""
+"""Pruning: exact floors, scopes, and consistent networks."""
 
 from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""On real HAM10000 originals: the figures measured independently with NumPy, scikit-image, mahotas and OpenCV."""
+"""Measurements of real HAM10000 originals, compared with NumPy, scikit-image, mahotas and OpenCV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
 from jobs.__main__ import main
 
-# k -> PSNR, SSIM, Haralick distance, source/stored: means over 80 originals, and the ratio without SVD.
+# k -> PSNR, SSIM, Haralick distance, source/stored: means of 80 originals; and the ratio without SVD.
 INDEPENDENT = {
     100: (39.81, 0.9342, 11.35, 4.279),
     200: (41.24, 0.9524, 2.40, 3.931),
@@ -47,7 +47,7 @@ def test_a_sweep_of_real_originals_agrees_with_an_independent_measurement(real_d
             assert abs(measured["mean"] - expected) < sampling, (k, metric)
         assert sizes.loc[k, "ratio"] == pytest.approx(ratio, rel=0.05)
         assert sizes.loc[k, "control_ratio"] == pytest.approx(WITHOUT_SVD, rel=0.05)
-        # What SVD adds hardly depends on the sample: both ratios are of the same files.
+        # The gain from SVD hardly depends on the sample, because both ratios are of the same files.
         assert sizes.loc[k, "svd_gain"] == pytest.approx(ratio / WITHOUT_SVD, rel=0.01)
     plateau = found.optimal_k.set_index("rule").loc["plateau"]
     assert plateau["k"] == 350

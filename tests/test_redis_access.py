@@ -1,4 +1,4 @@
-"""Redis with named users (ACL), and behind TLS, reached by REDIS_URL alone: by pages, commands and workers."""
+"""Redis with users (ACL) and with TLS: pages, commands and workers need only REDIS_URL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECRET = "p@ss:word/with?signs#4711"
 
 @pytest.fixture
 def acl_url(settings: Settings) -> Iterator[str]:
-    """The address of a user who may do what DermSlim needs: nothing dangerous, nothing administrative."""
+    """Give the address of a user with only the permissions that DermSlim needs."""
     with Redis.from_url(str(settings.redis_url)) as admin:
         rules = ("on", f">{SECRET}", "~*", "&*", "+@all", "-@admin", "-@dangerous", "+info", "+keys", "+client|setname")
         admin.execute_command("ACL", "SETUSER", "dermslim", *rules)
@@ -51,7 +51,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def tls_port(settings: Settings, authority: trustme.CA) -> Iterator[int]:
-    """A port that takes TLS alone and hands on to the Valkey server."""
+    """Give a port that accepts only TLS and forwards to the Valkey server."""
     with terminator(authority, Path(urlsplit(str(settings.redis_url)).path), "localhost") as port:
         yield port
 
@@ -144,7 +144,7 @@ def test_an_invalid_address_raises_an_error_that_does_not_contain_its_password(s
         assert "4711" not in str(refused.value)
 
 
-# An address that cannot be used
+# Invalid addresses
 
 
 @pytest.mark.parametrize(
@@ -238,16 +238,16 @@ def test_the_doctor_continues_with_its_other_checks(settings: Settings) -> None:
     assert {"disk", "store", "data", "networks", "outside"} <= found.keys()
 
 
-# A server that does not let in
+# A server that rejects the client
 
 
 def outcome(settings: Settings, url: str) -> tuple[int, str]:
-    """How a worker ends, and what it says."""
+    """Return the exit code and the output of a worker."""
     environment = {**os.environ, "DATA_DIR": str(settings.data_dir), "REDIS_URL": url}
     command = [sys.executable, "-m", "jobs.worker", "svd"]
     process = Process(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        _, told = process.communicate(timeout=100)  # a server that is away is waited for much longer
+        _, told = process.communicate(timeout=100)  # a worker waits much longer for an unreachable server
     finally:
         end(process)
     return process.returncode, told

@@ -1,4 +1,4 @@
-"""What tables and claims rest on: which trainings are chosen, that each counts once, and that means are pandas' own."""
+"""The data of tables and claims: which trainings are chosen, that each counts once, and that means are correct."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_each_network_has_its_own_newest_settings_which_the_caption_names(store:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Give the trainings of runs drawn at random, many of them the same training again."""
+    """Give trainings of randomly drawn runs, many of which repeat the same training."""
     store = Store(tmp_path_factory.mktemp("mixed") / "dermslim.duckdb")
     generator = np.random.default_rng(3)
     for _ in range(16):

@@ -1,4 +1,4 @@
-"""What may go and what must stay: runs deleted with all that belongs to them, caches pruned, nothing else touched."""
+"""Deleting runs with all their data, and pruning caches; everything else is kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def connection(valkey_url: str) -> Iterator[Redis]:
 
 @pytest.fixture
 def queues(settings: Settings, connection: Redis, monkeypatch: pytest.MonkeyPatch) -> Queues:
-    """Queues whose settings stand in the environment too, as the record worker and commands read them."""
+    """Give queues whose settings are also in the environment, for the record worker and commands."""
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
     Store(settings.database).migrate()
@@ -82,10 +82,10 @@ def test_deleting_a_run_removes_its_rows_from_every_table(queues: Queues) -> Non
     rows = store_upkeep.run_rows(store, [kept, gone])
     before = store_upkeep.row_counts(store)
     assert store_upkeep.delete_run(store, gone, attempt=1)
-    assert not store_upkeep.delete_run(store, gone, attempt=1), "a second time nothing is there"
+    assert not store_upkeep.delete_run(store, gone, attempt=1), "the run is already deleted"
     after = store_upkeep.row_counts(store)
     assert store_upkeep.run_rows(store, [kept, gone]) == {kept: rows[kept]}
-    assert sum(before.values()) - sum(after.values()) == rows[gone] + 1, "its rows, and its study's"
+    assert sum(before.values()) - sum(after.values()) == rows[gone] + 1, "the rows of the run and of its study"
     assert [run.id for run in store.runs()] == [kept]
 
 
@@ -170,7 +170,7 @@ def test_the_delete_command_shows_and_frees_the_space(
     assert main(["delete", run_id, "--dry-run"]) == 0
     assert "would free 2.0 MB" in capsys.readouterr().out
     assert weights.exists()
-    assert main(["delete", run_id]) == 1, "no record worker is there"
+    assert main(["delete", run_id]) == 1, "no record worker runs"
     assert "it deletes them once it runs" in capsys.readouterr().err
     with workers(settings, "record"):
         wait_for(lambda: queues.store.run(run_id) is None, 60)
@@ -215,7 +215,7 @@ def test_only_unused_arrays_are_removed(
     half = write(settings.arrays / "x.1.half" / "pixels.npy", 10, days_old=2).parent
     mapped = arrays.mapped(old / arrays.PIXELS_NAME)
     assert found_in(settings, queues, "arrays") == {orphan.name, half.name}
-    assert not arrays.remove_free(old), "somebody has it mapped"
+    assert not arrays.remove_free(old), "the array is mapped"
     assert isinstance(mapped, np.ndarray)
     del mapped
     found = retention.waste(settings, queues, kinds=["arrays"])
@@ -244,7 +244,7 @@ def test_checkpoints_are_kept_while_they_may_be_needed(queues: Queues, settings:
     assert {each.path.parent.name for each in found} == {finished, cancelled}
     LiveRun(connection, cancelled).create(RunFacts(attempt=2, spec="{}"))
     found = retention.waste(settings, queues, kinds=["checkpoints"], days=10)
-    assert {each.path.parent.name for each in found} == {finished}, "a retry has begun"
+    assert {each.path.parent.name for each in found} == {finished}, "a retry has started"
     assert place.exists()
 
 
@@ -273,7 +273,7 @@ def test_without_store_or_queue_no_run_counts_as_unknown(queues: Queues, setting
     assert found_in(settings, None, "trained") == set()
     assert found_in(settings, queues, "trained") == {"train-unknown"}
     settings.database.unlink()
-    assert found_in(settings, queues, "trained") == set(), "a worker's host has no store, and runs all the same"
+    assert found_in(settings, queues, "trained") == set(), "a worker's host has no store, so its runs are kept"
 
 
 def test_logs_in_use_are_kept(queues: Queues, settings: Settings) -> None:

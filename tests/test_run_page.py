@@ -24,7 +24,7 @@ SPECS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data folder with a run of every kind; the pruning run's first weights lie on this host."""
+    """Give a data folder with a run of every kind; the first weights of the pruning run are on this host."""
     found = tmp_path_factory.mktemp("run") / "data"
     store = Store(found / "dermslim.duckdb")
     for spec in SPECS:
@@ -89,7 +89,7 @@ def test_weights_on_this_host_can_be_downloaded_and_others_are_located(open_page
     labels = [each.label for each in open_page("run", run=run_id).download_button]
     assert "Weights of Original, 7 bytes" in labels
     assert "What the weights need to be used" in labels
-    assert not any("R1" in label for label in labels), "a link that leads out of the folder is not followed"
+    assert not any("R1" in label for label in labels), "a link that points outside the folder is not followed"
     said = text(open_page("run", run=run_id))
     assert f"R1: 50%: /elsewhere/{run_id}/1.keras, on the host of worker train-1 on far-host" in said
 

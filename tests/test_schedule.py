@@ -1,4 +1,4 @@
-"""Algorithm 2 without training: Table 6's histories, every reason to stop, and what holds for any history."""
+"""Algorithm 2 without training: the histories of Table 6, every reason to stop, and properties of any history."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -55,7 +55,7 @@ def accepted(state: State) -> list[bool]:
 
 
 def printed(network: str, **unprinted: dict[str, float]) -> dict[str, dict[str, float | None]]:
-    """Table 6's test figures; training and validation, which it does not print, meet the baseline unless given."""
+    """Return Table 6's test metrics; training and validation metrics, which are not printed, meet the baseline."""
     rows = (
         printed_table(6)
         .query("network == @network")
@@ -78,12 +78,12 @@ def test_pruned_lenet5_of_table_6_is_never_accepted() -> None:
     assert accepted(state) == [True, False, False, False]
     assert [round(outcome.acceptance.missed_by or 0, 2) for outcome in state.outcomes] == [0, 3.00, 1.34, 6.34]
     assert accepted_step(state).name == ORIGINAL
-    # The two failures that the article allows end the run a row earlier.
+    # With the article's limit of two failures the run ends one row earlier.
     assert names(replay(LENET5, Rules(factors=(50, 33.33), on_reject=CONTINUE), table)) == list(table)[:3]
 
 
 def test_alexnet_of_table_6_continues_from_rejected_networks_and_keeps_r3() -> None:
-    # The text says that R4 and R5 missed training and testing; the printed test figures of R5 alone would pass.
+    # The text says that R4 and R5 missed training and testing; the printed test metrics of R5 would pass.
     missed = {"train_accuracy": 89.0}
     table = printed("alexnet", **{"R4: 50%": missed, "R5: 50%": missed})
     state = replay(ALEXNET, Rules(on_reject=CONTINUE), table)
@@ -110,8 +110,8 @@ def test_custom2_of_table_6_is_accepted_after_a_rejected_network() -> None:
 
 
 def test_custom1_of_table_6_needs_two_runs() -> None:
-    # After R1: 50% is accepted its second halving has its turn, which the table lacks; R1: 33% starts from the
-    # original again, so it is a run of its own. The last row misses all three test limits.
+    # After R1: 50% is accepted, the second halving follows, which is not in the table. R1: 33% starts from the
+    # original again, so it is a separate run. The last row misses all three test limits.
     table = printed("custom1", **{"R2: 50%": {"test_accuracy": 0.0}})
     table["R2: 50%"] = dict(BAD)
     state = replay(CUSTOM1, Rules(factors=(50, 33.33)), table)
@@ -307,7 +307,7 @@ rules = st.builds(
 verdicts = st.lists(st.booleans(), max_size=40)
 
 
-@settings(deadline=None)  # shared cores
+@settings(deadline=None)  # other tests may use the cores
 @given(st.sampled_from(list(NETWORKS.values())), rules, verdicts)
 def test_any_history_ends_without_growth_and_keeps_accepted_steps(network, rules, verdicts) -> None:
     answers = iter(verdicts)

@@ -1,6 +1,6 @@
-"""What holds whoever sends what: JSON alone on the queue, SQL by parameters, paths in the roots, no secret told.
+"""Security: only JSON in the queue, SQL with parameters, paths inside the roots, and no visible secrets.
 
-Real workers meet real pickles, real links are swapped, and a running stack is searched for its passwords.
+Real workers get real pickles, real links are exchanged, and a running stack is searched for its passwords.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ EVIL = "x'; DROP TABLE runs; --"
 
 
 class Bomb:
-    """Unpickled, it leaves a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -156,7 +156,7 @@ def zlib_or_plain(data: bytes) -> bytes:
 
 
 def poisoned(connection: Redis, name: str, hit: Path) -> list[Job]:
-    """Jobs as an attacker who can write to the queue leaves them: a pickle as the call, and as other fields."""
+    """Return malicious jobs of an attacker with access to the queue: pickles as the call and as other fields."""
     pickling = Queue(name, connection=connection, serializer=DefaultSerializer)
     bomb = Bomb(hit)
     jobs = [
@@ -166,7 +166,7 @@ def poisoned(connection: Redis, name: str, hit: Path) -> list[Job]:
     plain = Queue(name, connection=connection, serializer=JSONSerializer)
     jobs.append(plain.enqueue("jobs.measure_task.measure_chunk", result_ttl=600))
     connection.hset(jobs[-1].key, mapping={"data": pickle.dumps(bomb), "meta": pickle.dumps(bomb)})
-    # Not pickles, but functions that are not DermSlim's.
+    # No pickles, but functions that do not belong to DermSlim.
     jobs.append(plain.enqueue("os.mknod", str(hit), result_ttl=600))
     jobs.append(plain.enqueue("jobs.record_worker.reconcile", result_ttl=600))
     connection.hset(jobs[-1].key, mapping={"success_callback_name": "os.mknod", "failure_callback_name": "os.mknod"})
@@ -185,11 +185,11 @@ def test_every_worker_refuses_a_malicious_job(settings: Settings, tmp_path: Path
             queues = [queue(name, connection) for name in names]
             wait_for(lambda: not any(len(each) for each in queues), 60)
             wait_for(lambda: not any(each.started_job_registry.count for each in queues), 60)
-            # A job that a worker has just taken is in neither.
+            # A job that a worker has just taken is in neither the queue nor a registry.
             wait_for(lambda: {connection.hget(job.key, "status") for job in jobs} <= ends, 60)
         assert not hit.exists()
         status = {connection.hget(job.key, "status") for job in jobs}
-        assert status - ends == set(), "every one was taken and came to an end"
+        assert status - ends == set(), "every job was taken and ended"
 
 
 def test_a_job_can_only_call_functions_of_dermslim(settings: Settings) -> None:
@@ -203,12 +203,12 @@ def test_a_job_can_only_call_functions_of_dermslim(settings: Settings) -> None:
 # The store
 
 CHECKED = {
-    # Tables and columns written out beside the query, conditions made of them, or what `_check_columns` has seen.
+    # Tables and columns in the code beside the query, conditions made of them, or names checked by `_check_columns`.
     "runs.py": {"where"},
     "measurements.py": {"table", "column", "where", "', '.join(chosen)", "metric", "order", "same"},
     "file.py": {"table"},
     "trainings.py": {"table", "where"},
-    # The store's own tables, by its catalogue.
+    # The tables in the catalogue of the store.
     "check.py": {"quoted"},
     "snapshot.py": {"table", "place", "mark", "same", "_literal(snapshot)", "other", "OPENED", "FOLDER"},
     "upkeep.py": {"name", "table", "column", "key", "' UNION ALL '.join(each)"},
@@ -275,7 +275,7 @@ def test_no_public_read_function_allows_sql_injection(tmp_path: Path) -> None:
     assert store.read("SELECT count(*) AS n FROM information_schema.tables")["n"].iloc[0] == before
     known = store.dataset(EVIL)
     assert known is not None
-    assert len(known.records) == 2, "a strange name is a name"
+    assert len(known.records) == 2, "an unusual name is accepted as a name"
     store.remove_dataset(EVIL + "' OR '1'='1")
     assert store.dataset(EVIL) is not None
 
@@ -284,7 +284,7 @@ def test_a_query_cannot_read_other_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("word\nhidden\n")
     store = StoreFile(tmp_path / "store.duckdb")
-    for _ in range(2):  # without a file, and with one
+    for _ in range(2):  # without and with a store file
         with pytest.raises((StoreError, duckdb.Error), match="disabled by configuration"):
             store.read(f"SELECT * FROM read_csv('{secret}')")  # noqa: S608
         store.migrate()
@@ -295,7 +295,7 @@ def test_a_query_cannot_read_other_files(tmp_path: Path) -> None:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A readable image beside the roots."""
+    """Give a readable image outside the roots."""
     return write_images(tmp_path / "outside", 1) / "mole000.jpg"
 
 
@@ -336,7 +336,7 @@ def test_a_link_that_replaces_a_registered_image_is_not_followed(tmp_path: Path,
 
 
 def test_a_link_that_changes_between_check_and_read_exposes_no_file(tmp_path: Path, outside: Path) -> None:
-    """A link swapped as fast as another process can: what is read is inside, or nothing is."""
+    """Another process exchanges a link as fast as it can; a read gives a file inside or an error."""
     folder = write_images(tmp_path / "moles", 1)
     inside = (folder / "mole000.jpg").read_bytes()
     code = (
@@ -352,7 +352,7 @@ def test_a_link_that_changes_between_check_and_read_exposes_no_file(tmp_path: Pa
     try:
         seen = {"right": 0, "refused": 0}
         while min(seen.values()) < 20:
-            with contextlib.suppress(ImageError):  # it lies outside now
+            with contextlib.suppress(ImageError):  # it points outside now
                 assert read(link, inside=(folder,)) == inside
                 seen["right"] += 1
                 continue
@@ -389,7 +389,7 @@ def port() -> Iterator[int]:
 
 @pytest.mark.slow
 def test_a_running_stack_shows_no_secret(tmp_path: Path, port: int) -> None:
-    """Look for the queue's and the dashboard's password wherever someone else might read it."""
+    """Search for the passwords of queue and dashboard wherever another user could read them."""
     password = "a password of this test 4711"
     data_dir = tmp_path / "data"
     output = tmp_path / "output"
@@ -433,7 +433,7 @@ def test_a_running_stack_shows_no_secret(tmp_path: Path, port: int) -> None:
             try:
                 seen[f"the command of {process.name}"] = (process / "cmdline").read_bytes().decode(errors="replace")
             except OSError:
-                continue  # it ended meanwhile
+                continue  # the process has ended
         for log in (data_dir / "logs").iterdir():
             seen[str(log)] = log.read_text(errors="replace")
         for table in settings_tables(settings):
@@ -443,7 +443,7 @@ def test_a_running_stack_shows_no_secret(tmp_path: Path, port: int) -> None:
         for secret in secrets:
             assert [place for place, text in seen.items() if secret in text] == []
         private = [file for file in data_dir.rglob("*") if file.is_file() and holds(file, secrets)]
-        assert private, "the queue's password stands in files of its own"
+        assert private, "the queue's password is in private files"
         assert [file for file in private if file.stat().st_mode & 0o077] == []
     finally:
         stack.terminate()
@@ -458,7 +458,7 @@ def settings_tables(settings: Settings) -> list[str]:
 def holds(file: Path, secrets: tuple[str, ...]) -> bool:
     try:
         content = file.read_bytes()
-    except FileNotFoundError:  # a draft, or the store's log between two transactions
+    except FileNotFoundError:  # a temporary file, or the store's write-ahead log between two transactions
         return False
     return any(secret.encode() in content for secret in secrets)
 

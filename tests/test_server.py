@@ -1,4 +1,4 @@
-"""The embedded Valkey server: private, found again wherever it comes back, and durable."""
+"""The embedded Valkey server: private, found again at a new address, and durable."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from jobs.server import (
 
 @pytest.fixture
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings of a folder whose name is odd, and short enough for a socket."""
+    """Give settings of a folder with an unusual name that is short enough for a socket."""
     data_dir = tmp_path_factory.mktemp("s") / 'with "quotes" and spaces'
     return Settings(data_dir, (data_dir,))
 
@@ -59,7 +59,7 @@ def start(settings: Settings) -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def fake(folder: Path, name: str, said: str) -> Path:
-    """A program on the path that only says its version."""
+    """Create a program that only prints its version."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\necho '{said}'\n")
     (folder / name).chmod(0o755)
@@ -98,12 +98,14 @@ def test_a_folder_with_data_is_opened_only_by_a_server_that_can_read_them(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     (tmp_path / "old" / "valkey" / "appendonlydir").mkdir(parents=True)
     own = fake(tmp_path / "bin", "valkey-server", "Valkey server v=8.1.4 sha=0")
-    assert str(program_for(tmp_path / "old" / "valkey")) == BUNDLED, "what an earlier version wrote is Valkey 9's"
+    assert str(program_for(tmp_path / "old" / "valkey")) == BUNDLED, (
+        "data of an earlier version were written by Valkey 9"
+    )
     share_program(Settings(tmp_path / "old", ()), Settings(tmp_path / "copy", ()))
     assert str(program_for(tmp_path / "copy" / "valkey")) == BUNDLED
     prepare_server(Settings(tmp_path / "new", ()))
     own.unlink()
-    assert str(program_for(tmp_path / "new" / "valkey")) == BUNDLED, "a newer one reads it too"
+    assert str(program_for(tmp_path / "new" / "valkey")) == BUNDLED, "a newer server can read them too"
     (tmp_path / "new" / "valkey" / "written-by").write_text("Valkey 10.0.1\n")
     with pytest.raises(QueueUnavailable, match=r"expected a server that reads what Valkey 10\.0\.1 wrote"):
         prepare_server(Settings(tmp_path / "new", ()))
@@ -136,7 +138,7 @@ def test_queued_jobs_survive_a_killed_server(embedded: Settings) -> None:
     with running_server(embedded) as again, Redis.from_url(again) as client:
         assert client.lrange("rq:queue:svd", 0, -1) == [b"chunk 1", b"chunk 2"]
         assert client.config_get("appendonly", "appendfsync") == {"appendonly": "yes", "appendfsync": "everysec"}
-    assert again == url, "socket and password stay"
+    assert again == url, "socket and password are unchanged"
 
 
 def test_the_server_listens_only_on_a_socket_in_a_private_folder(embedded: Settings) -> None:
@@ -150,7 +152,7 @@ def test_the_server_listens_only_on_a_socket_in_a_private_folder(embedded: Setti
     finally:
         process.kill()
         process.wait()
-    with running_server(embedded):  # what a killed server left is no obstacle
+    with running_server(embedded):  # files of a killed server do not prevent the start
         ping(embedded)
     assert not path.exists()
 
@@ -188,7 +190,7 @@ def test_a_data_folder_with_any_name_gets_a_socket(tmp_path: Path, name: str) ->
         assert stat.S_IMODE(path.parent.lstat().st_mode) == 0o700
         elsewhere = path.parent != settings.redis_url_file.parent
         assert elsewhere == (len(os.fsencode(settings.redis_url_file)) > 100)
-    assert path.parent.exists() != elsewhere, "a folder among the temporary files is removed"
+    assert path.parent.exists() != elsewhere, "a temporary folder is removed"
 
 
 def test_the_temporary_folder_of_a_socket_is_reused_only_while_it_is_private(tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_the_temporary_folder_of_a_socket_is_reused_only_while_it_is_private(tmp
         return Path(Redis.from_url(prepare_server(settings).url).connection_pool.connection_kwargs["path"]).parent
 
     made = [folder()]
-    assert folder() == made[0], "as after a server that was killed"
+    assert folder() == made[0], "as after a killed server"
     made[0].chmod(0o777)
     made.append(folder())
     assert made[1] != made[0]
@@ -298,7 +300,7 @@ def test_settings_prefer_a_given_server_to_the_embedded_one(embedded: Settings) 
     assert os.fspath(embedded.redis_url_file).endswith("valkey/url")
 
 
-# A server that comes back elsewhere
+# A server that restarts at another address
 
 
 def test_a_client_finds_the_server_at_its_new_address(tmp_path: Path) -> None:
@@ -312,9 +314,9 @@ def test_a_client_finds_the_server_at_its_new_address(tmp_path: Path) -> None:
         replace(by_socket, embedded_port=free_port()),
     ):
         with running_server(place):
-            assert client.get("before") == b"1", "without being told"
+            assert client.get("before") == b"1", "the client finds the new address itself"
             address = client.connection_pool.connection_kwargs["source"].address().place
-            assert address[:60] in str(client.client_list()), "Redis 7.0 shows no more of a path"
+            assert address[:60] in str(client.client_list()), "Redis 7.0 truncates the path"
 
 
 def test_a_worker_reconnects_when_the_server_has_a_new_address(tmp_path: Path) -> None:
@@ -366,7 +368,7 @@ def test_a_client_sends_no_password_to_a_server_of_another_account(shared_place:
             stranger.bind(("127.0.0.1", port) if scheme == "redis" else str(path))
             stranger.listen()
             heard.touch()
-            for _ in range(2):  # a client that is not patient tries twice
+            for _ in range(2):  # a client without `patient` tries twice
                 one, _ = stranger.accept()
                 with heard.open("ab") as file:
                     file.write(one.recv(1000))

@@ -1,4 +1,4 @@
-"""Snapshots: every table as it was at one moment, readable wherever the folder lies, in place of nothing else."""
+"""Snapshots: every table at one moment, readable after a move, and never written over other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specs: each setting is declared once, and what was stored before stays what it is."""
+"""Specs: each setting is declared once, and stored specs of older versions stay valid."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from jobs.cli import measuring, study, training
 from jobs.cli.options import command_line, fields_of
 from jobs.messages import Message, NewStudy, RunSubmitted, StudySubmitted
 
-# What the code of commit d04b2bf, before specs were pydantic models, wrote and hashed.
+# Specs and hashes written by commit d04b2bf, before specs were pydantic models.
 STORED = json.loads(Path(__file__).with_name("stored_specs.json").read_text(encoding="utf-8"))
 
 
 def with_layers(values: dict[str, Any]) -> dict[str, Any]:
-    """Return stored values with the layers of the networks that they name."""
+    """Return stored values with the layers of the named networks inserted."""
     found = dict(values)
     if "network" in found:
         found["network"] = network_to_dict(NETWORKS[found["network"]])
@@ -117,7 +117,7 @@ def test_the_settings_key_contains_what_the_settings_text_describes() -> None:
     assert dict(other.training_key) == dict(spec.training_key) | {"training.rotation": 15}
     assert other.settings == f"{spec.settings}, augmentation 15°/0.1/0.1, factors 50/33.33"
     plain = other.replace(training=other.training.replace(augmentation=False))
-    assert "rotation" not in str(plain.settings_key)  # it has no effect
+    assert "rotation" not in str(plain.settings_key)  # rotation has no effect without augmentation
     for unseen in ({"device": "cpu"}, {"dataset": "e"}, {"training": spec.training.replace(seed=9, jit_compile=True)}):
         assert spec.replace(**unseen).settings_key == spec.settings_key
 
@@ -131,13 +131,13 @@ def test_the_articles_baseline_does_not_count_as_a_changed_setting() -> None:
         assert given.settings_key == spec.settings_key
 
 
-# Every field of every spec goes through JSON, the queue's messages, the store and the command line.
+# Every field of every spec is passed through JSON, the queue's messages, the store and the command line.
 
 MODELS: tuple[type[Spec], ...] = (*RUN_SPECS.values(), ArticleSpec)
 REQUIRED = {"dataset": "moles", "network": NETWORKS["lenet5"], "name": "made"}
-FIXED = {"training.seed": ArticleSpec}  # of a study, `seeds` count
+FIXED = {"training.seed": ArticleSpec}  # a study uses `seeds`
 
-# What types and bounds do not tell: sizes that leave a network something, and which networks there are.
+# Values that types and bounds do not describe: input sizes that fit the networks, and the existing networks.
 DRAWN: dict[str, st.SearchStrategy[Any]] = {
     "height": st.integers(64, 300),
     "width": st.integers(64, 300),
@@ -146,7 +146,7 @@ DRAWN: dict[str, st.SearchStrategy[Any]] = {
 
 
 def drawn(annotation: Any, metadata: Collection[object] = (), *names: str) -> st.SearchStrategy[Any]:
-    """Return values of a type within its declared bounds; a type that this test cannot draw fails it."""
+    """Return a strategy for values of a type within its declared bounds. Fails for a type that it cannot draw."""
     for name in names:
         if name in DRAWN:
             return DRAWN[name]
@@ -176,7 +176,7 @@ def drawn(annotation: Any, metadata: Collection[object] = (), *names: str) -> st
 
 
 def whole(model: type[Spec]) -> st.SearchStrategy[Spec]:
-    """Return specs of a kind with every field drawn."""
+    """Return a strategy for specs of a kind with every field drawn."""
     fields = {
         name: drawn(info.annotation, info.metadata, name, f"{model.__name__}.{name}")
         for name, info in model.model_fields.items()
@@ -185,7 +185,7 @@ def whole(model: type[Spec]) -> st.SearchStrategy[Spec]:
 
 
 def made(model: type[Spec], **values: Any) -> Spec:
-    """Return the spec; values that do not go together are drawn again."""
+    """Return the spec; draw again if the values do not fit together."""
     try:
         return model(**values)
     except SpecError:
@@ -193,7 +193,7 @@ def made(model: type[Spec], **values: Any) -> Spec:
 
 
 def with_one(model: type[Spec], path: str) -> st.SearchStrategy[Spec]:
-    """Return specs as they are by default but for one field."""
+    """Return a strategy for default specs with one drawn field."""
     part, _, name = path.rpartition(".")
     usual = {name: value for name, value in REQUIRED.items() if name in model.model_fields}
     owner = type(getattr(model(**usual), part)) if part else model
@@ -219,7 +219,7 @@ NUMBERS, NOW = count(), datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def through_queue_and_store(spec: Spec, store: Store) -> Spec:
-    """Return the spec as it is read from the store, where the record worker writes what the queue's message says."""
+    """Return the spec as read from the store after the record worker has written the queue's message."""
     name, text = f"run-{next(NUMBERS)}", json.dumps(spec.to_dict())
     message: Message
     if isinstance(spec, ArticleSpec):
@@ -238,7 +238,7 @@ parser = cache(build_parser)
 
 
 def through_command_line(spec: Spec, store: Store) -> Spec:
-    """Return the spec that the command of a run gives."""
+    """Return the spec that the command of the run gives."""
     assert isinstance(spec, RunSpec | ArticleSpec)
     options = parser().parse_args(shlex.split(command_line(spec))[3:])
     assert options.folder == spec.dataset
@@ -251,7 +251,7 @@ def through_command_line(spec: Spec, store: Store) -> Spec:
     return measuring.spec_of(options, options.folder)
 
 
-# Each takes a spec along one way and returns what comes out. tests/test_forms.py takes specs through the forms.
+# Each passes a spec along one way and returns the result. tests/test_forms.py does the same with the forms.
 LEGS: list[Callable[[Spec, Store], Spec]] = [through_json, through_queue_and_store, through_command_line]
 
 
@@ -271,7 +271,7 @@ def test_every_field_can_be_passed_by_json_and_command_line(
 ) -> None:
     spec = data.draw(with_one(model, path))
     for leg in LEGS:
-        if leg is not through_queue_and_store:  # they hold JSON whatever its fields: the next test sends some
+        if leg is not through_queue_and_store:  # independent of the fields; the next test covers it
             assert leg(spec, store) == spec, leg.__name__
 
 

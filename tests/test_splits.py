@@ -1,4 +1,4 @@
-"""Splits: no lesion in two sets whatever the labels and lesions, quotas kept, and what a random split would leak."""
+"""Splits: no lesion in two sets with any labels and lesions, quotas, and the leak of a random split."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def of_class(label: str, images: int, per_lesion: int = 1) -> list[DatasetImage]
 
 @st.composite
 def record_sets(draw: st.DrawFn) -> list[DatasetImage]:
-    """Any tangle of labels, lesions and repeated files, lesions of several labels and unlabelled images included."""
+    """Draw images with any combination of labels, lesions and repeated files, including unlabelled images."""
     lesions = st.one_of(st.none(), st.integers(0, 25).map("lesion_{}".format))
     files = st.one_of(st.none(), st.none(), st.integers(0, 10).map("file_{}".format))
     labels = st.sampled_from([*CLASSES, None, "rash"])
@@ -50,12 +50,12 @@ def record_sets(draw: st.DrawFn) -> list[DatasetImage]:
     return [record("first", "melanoma"), record("second", "nevus"), *found]
 
 
-unhurried = settings(deadline=None)  # shared cores
+unhurried = settings(deadline=None)  # other tests may use the cores
 small_targets = st.builds(Targets, train=st.integers(4, 60), validation=st.integers(4, 30), test=st.integers(4, 20))
 
 
 def lesions_by_plain_loops(records: list[DatasetImage]) -> list[set[int]]:
-    """Merge records one pair at a time until nothing more merges."""
+    """Merge the images one pair at a time until nothing changes."""
     groups: list[set[int]] = []
     for i, one in enumerate(records):
         linked = [
@@ -185,7 +185,7 @@ def test_identical_files_and_linked_lesions_count_as_one_lesion() -> None:
         record("b", "melanoma", "L1", "same"),
         record("c", "nevus", "L2", "same"),
         record("d", None, "L2", "other"),
-        record("e", "nevus", None, "other"),  # linked by way of an unlabelled image
+        record("e", "nevus", None, "other"),  # linked through an unlabelled image
     ]
     for seed in range(20):
         records = chain + of_class("melanoma", 30) + of_class("nevus", 30)
@@ -233,7 +233,12 @@ def test_the_split_table_counts_lesions_images_and_repeats() -> None:
         ["label", "split"]
     )
     assert table.loc[("melanoma", "train")].tolist() == [30, 15, 30, 30]
-    assert table.loc[("melanoma", "test")].tolist() == [5, 2, 4, 4]  # five do not come in pairs
+    assert table.loc[("melanoma", "test")].tolist() == [
+        5,
+        2,
+        4,
+        4,
+    ]  # each lesion has two images, so a quota of five gives four
     assert table.loc[("negative", "train")].tolist() == [30, 7, 7, 30]
     assert table.loc[("negative", "validation")].tolist() == [10, 2, 2, 2]
 
@@ -282,7 +287,7 @@ def test_all_of_ham10000_meets_the_articles_quotas_and_would_leak_at_random(real
 
 
 def of_lesions(*sizes: tuple[str, int]) -> tuple[DatasetImage, ...]:
-    """One lesion a pair, of that class and with so many images."""
+    """Return one lesion per pair of class and number of images."""
     return tuple(
         record(f"I{number}-{image}", label, f"L{number}")
         for number, (label, images) in enumerate(sizes)

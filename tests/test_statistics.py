@@ -9,7 +9,7 @@ SIZES = ["source_bytes", "stored_bytes", "control_bytes", "factor_bytes"]
 
 
 def rows(values, *, k=100, **columns):
-    """Measurements of one k whose `mse` is given, one image a value; other metrics follow from it."""
+    """Return measurements of one k with the given values of `mse`, one per image, and other metrics derived from it."""
     count = len(values)
     frame = pd.DataFrame(
         {

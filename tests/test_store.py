@@ -1,4 +1,4 @@
-"""The store: whole rows in, whole rows out, each written once however often it is delivered."""
+"""The store: complete rows are written and read, each once even if it is delivered several times."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ def test_results_of_an_older_attempt_are_dropped(store: Store) -> None:
     assert not store.record_images([Chunk(RUN.id, 1, "svd-1", [result("b")])])
     assert store.images(RUN.id)["image_id"].tolist() == ["a"]
     assert store.record_images([Chunk(RUN.id, 2, "svd-2", [result("b")])])
-    store.record_retry(RUN.id, 2)  # delivered again: changes nothing
+    store.record_retry(RUN.id, 2)  # delivered again, which changes nothing
     assert store.images(RUN.id)["image_id"].tolist() == ["a", "b"]
 
 
 def test_results_of_an_older_claim_or_for_a_finished_run_are_dropped(store: Store) -> None:
     store.record_run(replace(RUN, total=4))
-    store.record_images([Chunk(RUN.id, 1, "first", [result("a"), result("b")])])  # of a time without claims
+    store.record_images([Chunk(RUN.id, 1, "first", [result("a"), result("b")])])  # from a version without claims
     store.record_images([Chunk(RUN.id, 1, "third", [result("a", psnr=33.0), result("b", psnr=33.0)], claim=8)])
     late = [result("a", status="failed"), result("b", psnr=22.0), result("c", psnr=22.0)]
     for claim in (0, 7):
@@ -229,7 +229,7 @@ def test_an_older_store_is_migrated_and_a_newer_one_refused(store: Store, monkey
 def test_a_store_records_its_migrations_by_name_and_its_version_for_older_programs(store: Store) -> None:
     store.migrate()
     assert store.read("SELECT name FROM migrations")["name"].tolist() == list(MIGRATIONS)
-    with duckdb.connect(store.path) as connection:  # as programs of version 3 ask
+    with duckdb.connect(store.path) as connection:  # the query of programs of version 3
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(VERSION,)]
     assert VERSION > 3
 
@@ -281,7 +281,7 @@ def test_a_store_without_claims_keeps_its_rows_and_accepts_results_with_and_with
 
 
 def chunk_text(*results: ImageResult, worker: str, **claim: int) -> bytes:
-    """A record as it lies in the queue."""
+    """Return a message as it is in the queue."""
     values = {"run_id": RUN.id, "attempt": 1, "worker": worker, "results": [asdict(each) for each in results]}
     return json.dumps({"kind": "chunk", "values": {**values, **claim}}).encode()
 

@@ -1,4 +1,4 @@
-"""A damaged store is said to be damaged, wherever its file was changed; else every row reads as it was."""
+"""A changed file of the store is reported as damaged, or every row can still be read unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADERS = 3 * 4096  # bytes of DuckDB's three headers, before the first block
 
 
 def fill(store: Store) -> None:
-    """Record rows into every table."""
+    """Write rows into every table."""
     record_training(store, accuracies=(70.0,), rules=Rules(factors=(50,)), sets=True, study="s")
     record_measured(store, SweepSpec(dataset="moles", ks=(2, 4)))
     record_reconstruction(store, "made", "moles", "k=2")
@@ -67,7 +67,7 @@ def damaged(whole: Store, folder: Path, change: object) -> StoreFile:
 
 
 def damage(path: Path, table: str) -> None:
-    """Change one bit of the first block with values of a table."""
+    """Change one bit in the first block that has values of a table."""
     with duckdb.connect(path, read_only=True) as connection:
         query = "SELECT block_id FROM pragma_storage_info(?) WHERE persistent AND block_id >= 0 LIMIT 1"
         block = connection.execute(query, [table]).fetchall()[0][0]
@@ -108,7 +108,7 @@ def test_unreadable_tables_are_named_and_the_others_can_be_read(whole: Store, tm
     damage(copy.path, "measurements")
     with pytest.raises(StoreDamaged, match=r"every row of .*damaged\.duckdb .* table .*measurements.* is damaged"):
         store_check.checked(copy.path)
-    assert len(Store(copy.path).runs()) == 2, "what is whole can still be read"
+    assert len(Store(copy.path).runs()) == 2, "undamaged tables can still be read"
 
 
 def test_a_check_counts_rows_and_does_not_change_the_file(whole: Store) -> None:
@@ -154,7 +154,7 @@ def test_a_damaged_write_ahead_log_raises_a_readable_error(whole: Store, tmp_pat
     left = tmp_path / "left"
     left.mkdir()
     shutil.copyfile(whole.path, tmp_path / "store.duckdb")
-    connection = duckdb.connect(tmp_path / "store.duckdb")  # a writer that dies before its checkpoint
+    connection = duckdb.connect(tmp_path / "store.duckdb")  # a writer that is killed before its checkpoint
     connection.execute("SET checkpoint_threshold = '1 GB'")
     connection.execute("UPDATE runs SET error = 'in the log'")
     for path in tmp_path.glob("store.duckdb*"):
@@ -199,7 +199,7 @@ def test_an_invalid_query_is_not_damage(whole: Store) -> None:
 def test_a_full_disk_is_not_damage(whole: Store, tmp_path: Path) -> None:
     copy = tmp_path / "store.duckdb"
     shutil.copyfile(whole.path, copy)
-    # A process may write files of no more than its limit: the same error as a full disk, for this process alone.
+    # A limit on the size of files gives the same error as a full disk, only for this process.
     code = (
         "import resource, signal, sys; from pathlib import Path; from core.store.measurements import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); size = Path(sys.argv[1]).stat().st_size\n"

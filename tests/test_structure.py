@@ -1,4 +1,4 @@
-"""Dependencies point one way, dashboard → jobs → core, and what stands in two places agrees."""
+"""Dependencies go one way, dashboard → jobs → core, and information in two places is equal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sources(folder: str) -> list[Path]:
 
 
 def imports(source: Path) -> Iterator[tuple[str, int]]:
-    """Every module that a file imports, at whatever depth and also by `importlib`, with its line."""
+    """Yield every module that a file imports, also inside functions and with `importlib`, with its line."""
     for node in ast.walk(ast.parse(source.read_text(), str(source))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -69,7 +69,7 @@ def test_there_are_no_import_cycles() -> None:
     graph = {
         module: {name for name, _ in imports(source)} & modules.keys() - {module} for module, source in modules.items()
     }
-    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 def test_only_the_store_imports_duckdb() -> None:
@@ -107,7 +107,7 @@ def test_an_import_hidden_in_a_function_is_found(tmp_path: Path) -> None:
 
 
 def undocumented(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
-    """Return the public functions and methods that have several statements and no docstring."""
+    """Yield the public functions and methods that have several statements and no docstring."""
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield from undocumented(node.body)
@@ -126,13 +126,13 @@ def test_every_public_function_of_several_statements_has_a_docstring(folder: str
 
 
 def locked(file: str) -> dict[str, str]:
-    """Return the version of each package that a lock file names."""
+    """Return the version of each package in a lock file."""
     lines = (ROOT / file).read_text().splitlines()
     return {name: version for line in lines if "==" in line for name, version in re.findall(r"^([\w.-]+)==(\S+)", line)}
 
 
 def direct(*extras: str) -> list[Requirement]:
-    """Return the requirements in pyproject.toml: DermSlim's own and those of the extras."""
+    """Return the requirements in pyproject.toml: those of DermSlim and those of the extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     texts = project["dependencies"] + [text for extra in extras for text in project["optional-dependencies"][extra]]
     return [each for each in map(Requirement, texts) if each.name != project["name"]]

@@ -1,4 +1,4 @@
-"""The article's study as a plan: in every order of finishing each run is submitted once, after those that it needs."""
+"""The article's study as a plan: each run is submitted once, after the runs it needs, in any order of finishing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ STUDY = "article-1"
 
 
 class Laboratory:
-    """A store in miniature: runs are submitted, finish and fail when a test says so."""
+    """A small store whose runs are submitted, finish and fail as a test decides."""
 
     def __init__(self, k: int | None = 350) -> None:
         self.runs: list[Run] = []
@@ -126,7 +126,7 @@ def test_a_failed_run_blocks_only_its_dependents_and_a_retry_finishes_the_study(
         assert (each.state == WAITING) == bool(needed & failing)
         assert (each.state == FAILED) == (each.part.key in failing and not needed & failing)
     assert "no room" in stuck.trouble
-    while (now := lab.progress()).status != "finished":  # every failed run retried: the same run, once more
+    while (now := lab.progress()).status != "finished":  # retry every failed run once
         for index, each in enumerate(lab.runs):
             if each.status == "failed":
                 lab.end(index)

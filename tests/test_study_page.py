@@ -1,4 +1,4 @@
-"""The page of the whole study, run as Streamlit runs it: empty, planned, under way, failed, and in the morning."""
+"""The page of the whole study, run as Streamlit runs it: empty, planned, under way, failed and finished."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ STUDY = "article-20261123-223000-abc123"
 
 @pytest.fixture
 def store(settings: Settings) -> Store:
-    """Give the store that the page reads, with one data set."""
+    """Give the store of the page, with one data set."""
     found = Store(settings.database)
     found.record_dataset(HAM, NOW)
     return found
@@ -91,7 +91,7 @@ def record_study(store: Store, spec: ArticleSpec = SPEC, study: str = STUDY) -> 
 
 
 def record_measured(store: Store, key: str, status: str = "finished", *, k: int | None = 350) -> None:
-    """Record a measuring part's run, ended as a test says."""
+    """Record the run of a measuring part with the given status."""
     part = next(each for each in plan(SPEC) if each.key == key)
     spec = run_spec(SPEC, part, k=350, reconstruction=MADE.name)
     run_id = f"{spec.kind}-20261123-230000-{key}"
@@ -112,7 +112,7 @@ def record_measured(store: Store, key: str, status: str = "finished", *, k: int 
 
 
 def record_trained(store: Store, key: str, *accuracies: float) -> str:
-    """Record a training part's run with the test accuracies of its steps."""
+    """Record the run of a training part with the test accuracies of its steps."""
     stage, network, seed = key.split()
     pruned = stage == PRUNING
     return record_training(
@@ -130,7 +130,7 @@ def record_trained(store: Store, key: str, *accuracies: float) -> str:
 
 
 def record_night(store: Store) -> None:
-    """Record a study of which everything finished."""
+    """Record a study whose runs have all finished."""
     record_study(store)
     for key in (SWEEP, RECONSTRUCTION, RESIZE):
         record_measured(store, key)
@@ -309,7 +309,7 @@ def test_copying_a_studys_settings_gives_the_same_study(store: Store, settings: 
     copying = next(button for button in page.button if button.label.startswith("Use these settings"))
     page = ran(copying.click())
     page = ran(page.button(key="start").click())
-    assert page.query_params["study"] == STUDY  # an equal one is under way: it is opened, and none submitted
+    assert page.query_params["study"] == STUDY  # an equal study is under way: the page opens it and submits none
     assert records(settings) == []
 
 

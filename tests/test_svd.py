@@ -1,4 +1,4 @@
-"""The decomposition against NumPy's SVD, closed forms and invariants."""
+"""The decomposition compared with NumPy's SVD, closed forms and invariants."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZES = ((1, 1), (1, 9), (9, 1), (2, 2), (5, 6), (7, 7), (33, 47), (61, 20), (40
 
 
 def photograph(height: int, width: int, seed: int = 0) -> Image:
-    """Smooth shading with fine noise, as photographs have: a spectrum that falls steeply."""
+    """Return smooth shading with fine noise, like a photograph, so that the spectrum falls steeply."""
     random = np.random.default_rng(seed)
     shading = gaussian_filter(random.standard_normal((height, width, 3)), (height / 6, width / 6, 0.5))
     shading *= 40 / max(shading.std(), 1e-9)
@@ -59,7 +59,7 @@ def test_reconstructions_equal_those_of_numpys_svd(size: tuple[int, int], mode: 
         assert received[k].flags.c_contiguous
         difference = cv2.absdiff(received[k], reference.reconstruct(plain, k)).max(axis=2)
         assert difference.max() <= 1
-        # one pixel of a tiny image may lie on the border of rounding
+        # one pixel of a tiny image may be rounded differently
         assert np.count_nonzero(difference) <= max(1, difference.size // 1000)
 
 
@@ -215,6 +215,6 @@ def test_an_image_whose_decomposition_needs_too_much_memory_is_refused(
         return
     with pytest.raises(ImageError, match=r"at most 2\.5 GB .* 9999×9999, which needs"):
         check_cost(*size, mode)
-    # as zeros take no memory before they are written to, the refusal comes before any is
+    # zeros need no memory until they are written to, so this tests that the refusal comes first
     with pytest.raises(ImageError):
         decompose(np.zeros((*size, 3), np.uint8), mode)

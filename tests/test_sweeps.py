@@ -1,4 +1,4 @@
-"""Specs refuse what cannot be measured, survive the queue, and one image's rows equal a plain computation."""
+"""Specs refuse impossible settings and can be queued; the rows of one image equal a plain computation."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_the_resize_comparison_resizes_by_area_interpolation(dataset: Dataset) -
     image = cv2.imread(str(dataset.root / "mole.jpg"))
     assert image is not None
     sweep = measure(dataset.records[0], dataset.root, ReconstructSpec(dataset="d", name="e", k=5, codec="png"))
-    assert sweep.status == "failed"  # no output folder given
+    assert sweep.status == "failed"  # without an output folder
     channels = []
     for channel in cv2.split(image.astype(float)):
         u, s, vt = np.linalg.svd(channel, full_matrices=False)
@@ -167,7 +167,7 @@ def test_a_reconstruction_is_written_completely_under_the_same_name(dataset: Dat
     original = cv2.imread(str(dataset.root / "mole.jpg"))
     assert written is not None
     assert original is not None
-    assert np.array_equal(written, original)  # full rank, stored without loss
+    assert np.array_equal(written, original)  # full rank and lossless codec
     assert result.file is not None
     assert result.file["bytes"] == (output / "mole.png").stat().st_size == result.rows[0]["stored_bytes"]
     assert [each.name for each in output.iterdir()] == ["mole.png"]

@@ -1,4 +1,4 @@
-"""Tables 4 to 6: means over seeds beside the article's figures, and the three forms they are written in."""
+"""Tables 4 to 6: means over seeds beside the article's values, in three formats."""
 
 import io
 import itertools
@@ -100,8 +100,8 @@ def test_the_best_row_of_a_network_is_marked_when_there_are_several() -> None:
     )
     best = table.rows.set_index(["network", "version"])["test_accuracy_best"]
     assert best["alexnet", "original"]
-    assert best["alexnet", "reconstructed"], "equal in what is shown"
-    assert best.sum() == 2, "one measured figure alone is not the best of anything"
+    assert best["alexnet", "reconstructed"], "equal after rounding"
+    assert best.sum() == 2, "a single measured value is not marked as the best"
     table = article_table(5, steps(step(version="original", test_accuracy=71.0), step(test_accuracy=72.0)))
     assert table.rows.set_index(["network", "version"])["test_accuracy_best"]["alexnet"].tolist() == [False, True]
 

@@ -1,4 +1,4 @@
-"""The commands `tables` and `claims` on a real store: the same rows as the pages, in every format."""
+"""The commands `tables` and `claims` with a real store: the same rows as on the pages, in every format."""
 
 from __future__ import annotations
 

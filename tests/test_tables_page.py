@@ -1,4 +1,4 @@
-"""The page Tables, run as Streamlit runs it, against a real store."""
+"""The page Tables, run as Streamlit runs it, with a real store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.training.specs import Rules
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a data folder with trainings on a data set and its reconstruction, on another one, and a pruning run."""
+    """Give a data folder with trainings on a data set, its reconstruction and another data set, and a pruning run."""
     found = tmp_path_factory.mktemp("tables") / "data"
     store = Store(found / "dermslim.duckdb")
     for seed, accuracy in ((1, 70.0), (2, 74.0)):
@@ -35,7 +35,7 @@ def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def shown(test: AppTest, number: int) -> pd.DataFrame:
-    """Return Table 4, 5 or 6 (or, as 7, the further one) as the page shows it, its names as plain text."""
+    """Return Table 4, 5 or 6 (7: the further table) as the page shows it, with names as plain text."""
     frame = test.table[number - 4].value
     return frame.set_axis(frame.index.str.replace("\u00a0", " ").str.replace("\\", ""), axis=0)
 

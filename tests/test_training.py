@@ -1,4 +1,4 @@
-"""Training: the same seed gives the same result, a killed training resumes, and the right weights are kept."""
+"""Training: equal seeds give equal results, a killed training resumes, and the correct weights are kept."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DATA = photographs()
 
 
 def final(folder: Path) -> list[np.ndarray]:
-    """The weights, the optimizer's state, and the kept weights that a training left."""
+    """Return the final weights, the optimizer's state and the kept weights of a training."""
     kept = next(folder.glob("kept-*.npz"))
     return training.read_arrays(folder / training.CHECKPOINT_NAME) + training.read_arrays(kept)
 
@@ -82,11 +82,13 @@ def test_a_stopped_training_resumes_with_the_result_of_an_uninterrupted_one(undi
     stopped = train(NETWORK, *DATA, SPEC, tmp_path)
     first = [next(stopped), next(stopped)]
     stopped.close()
-    keras.utils.set_random_seed(99)  # what else the process draws must not matter
+    keras.utils.set_random_seed(99)  # other random numbers of the process must not matter
     assert training.history_of(tmp_path) == tuple(first)
     resumed = list(train(NETWORK, *DATA, SPEC, tmp_path))
     assert resumed[:2] == first
-    assert [result.seconds for result in resumed[:2]] == [result.seconds for result in first]  # not trained again
+    assert [result.seconds for result in resumed[:2]] == [
+        result.seconds for result in first
+    ]  # these epochs are not trained again
     assert resumed == undisturbed[0]
     assert same(final(tmp_path), final(undisturbed[1]))
 
@@ -101,7 +103,7 @@ def test_another_process_finishes_a_killed_training_with_the_same_result(undistu
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         process.send_signal(signal.SIGKILL)
-    assert len(training.history_of(tmp_path)) <= 4  # it may have been killed before its first checkpoint was whole
+    assert len(training.history_of(tmp_path)) <= 4  # it may have been killed before its first checkpoint was complete
     assert list(train(NETWORK, *DATA, SPEC, tmp_path)) == undisturbed[0]
     assert same(final(tmp_path), final(undisturbed[1]))
 

@@ -1,4 +1,4 @@
-"""What the charts and tables of training runs are worked out from, against plain computations; and what is drawn."""
+"""The data of the charts and tables of training runs, compared with plain computations, and the figures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def points(sizes: list[int], figures: list[float | None]) -> pd.DataFrame:
     return pd.DataFrame({"parameters": sizes, "test_accuracy": pd.array(figures, dtype="Float64")})
 
 
-# The front
+# The Pareto front
 
 
 def test_the_pareto_front_contains_exactly_the_points_that_no_other_beats() -> None:

@@ -1,4 +1,4 @@
-"""The commands that train, as a person types them: exit codes, sentences, and the exported rows."""
+"""The commands that train, as a user types them: exit codes, messages and exported rows."""
 
 from __future__ import annotations
 
@@ -134,10 +134,10 @@ def test_networks_and_seeds_are_submitted_together_and_scheduled(
     captured = capsys.readouterr()
     assert captured.out.split() == run_ids
     assert captured.err.count("This run trains the same thing on the same images") == 4
-    assert Store(settings.database).runs() == []  # no record worker runs here: nothing is written
+    assert Store(settings.database).runs() == []  # no record worker runs, so nothing is written
 
 
-BERLIN = ZoneInfo("Europe/Berlin")  # 2026: ahead on 29 March at 02:00, back on 25 October at 03:00
+BERLIN = ZoneInfo("Europe/Berlin")  # clock changes in 2026: forward on 29 March at 02:00, back on 25 October at 03:00
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ BERLIN = ZoneInfo("Europe/Berlin")  # 2026: ahead on 29 March at 02:00, back on 
         ("22:30", "2026-10-24T23:00+02:00", "2026-10-25T22:30+01:00"),
         ("22:30", "2026-03-28T23:00+01:00", "2026-03-29T22:30+02:00"),
         ("08:00", "2026-03-29T01:59+01:00", "2026-03-29T08:00+02:00"),
-        ("02:30", "2026-03-28T22:00+01:00", "2026-03-29T03:00+02:00"),  # no clock shows 02:30 that night
+        ("02:30", "2026-03-28T22:00+01:00", "2026-03-29T03:00+02:00"),  # 02:30 does not exist that night
         ("02:30", "2026-03-29T03:00+02:00", "2026-03-30T02:30+02:00"),
-        ("02:30", "2026-10-25T01:00+02:00", "2026-10-25T02:30+02:00"),  # shown twice: the first,
+        ("02:30", "2026-10-25T01:00+02:00", "2026-10-25T02:30+02:00"),  # 02:30 exists twice: the first,
         ("02:30", "2026-10-25T02:30+02:00", "2026-10-25T02:30+01:00"),  # then the second
         ("02:30", "2026-10-25T02:30+01:00", "2026-10-26T02:30+01:00"),
         ("12:00", "2026-06-01T12:00+02:00", "2026-06-02T12:00+02:00"),

@@ -1,4 +1,4 @@
-"""Training runs from submission to recorded result: undisturbed, killed, held, cancelled; real workers throughout."""
+"""Training runs from submission to recorded results with real workers: finished, killed, suspended, cancelled."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from jobs.live_runs import LiveRun, RunFacts
 from jobs.queues import Queues, Submission
 from jobs.train_task import LOCK_NAME
 
-pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a machine that is busy
+pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a busy machine
 
 EPOCHS = 12
 EASY = Baseline(
     train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=100
-)  # whatever was trained is accepted, so that the sequence of steps is known
+)  # every trained network is accepted, so the sequence of steps is known
 COMMON: dict[str, Any] = {
     "network": LENET5,
     "training": TrainingProtocol(epochs=EPOCHS, batch_size=8, height=24, width=32, seed=3),
@@ -94,13 +94,13 @@ def live_run(settings: Settings, run_id: str) -> LiveRun:
 
 
 def checkpoint_of(queues: Queues, run_id: str) -> Path:
-    """The one checkpoint of a run's first step, in the folder of the claim that it was trained by."""
+    """Return the only checkpoint of a run's first step, in the folder of the current claim."""
     (found,) = (queues.settings.trained / run_id).glob("step-0-*/checkpoint.npz")
     return found
 
 
 def trained_epochs(queues: Queues, run_id: str) -> list[str]:
-    """The epochs that processes have trained, as the log tells them, in order."""
+    """Return the trained epochs in order, as the log lists them."""
     lines = (line.partition("Z ")[2] for line in queues.log(run_id))
     return [line.split(", loss")[0] for line in lines if ", loss " in line]
 
@@ -112,14 +112,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The run's steps and epochs, trained with Keras in a process of its own, without queue and workers."""
+    """Give the run's steps and epochs, trained with Keras in a separate process without queue and workers."""
     spec = PruneTrainSpec(dataset="lesions", rules=RULES, **COMMON)
     return trained_here(spec, images, tmp_path_factory.mktemp("reference"), keras=True)
 
 
 @pytest.fixture(scope="module")
 def lab(valkey_server: str, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
-    """One lab with a record worker and a `train` worker, shared by the tests that kill neither."""
+    """Give queues with a record worker and a `train` worker, shared by tests that kill neither."""
     folder = tmp_path_factory.mktemp("training-lab")
     url = valkey_server.replace("?db=0", "?db=4")
     settings = Settings(folder / "data", (folder, images.parent), given_redis_url=url)
@@ -130,7 +130,7 @@ def lab(valkey_server: str, images: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def keras_lab(valkey_server: str, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
-    """A lab whose `train` worker trains with Keras."""
+    """Give queues whose `train` worker trains with Keras."""
     folder = tmp_path_factory.mktemp("keras-lab")
     settings = Settings(
         folder / "data", (folder, images.parent), given_redis_url=valkey_server.replace("?db=0", "?db=5")
@@ -159,7 +159,7 @@ def test_a_run_through_the_queue_equals_one_without_it(keras_lab: Queues, images
     splits = lab.store.run_splits(first.run_id)
     assert splits.groupby("split")["images"].sum().to_dict() == {"train": 64, "validation": 16, "test": 16}
     folder = lab.settings.trained / first.run_id
-    idle(lab)  # the job's last act is to remove its checkpoint
+    idle(lab)  # at its end the job removes its checkpoint
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
         *("0.keras", "1.keras", "about.json"),
     ]
@@ -194,7 +194,7 @@ def test_a_suspended_run_keeps_its_checkpoint_and_trains_no_epoch_twice(lab: Que
     assert state.status == "suspended"
     assert 2 <= state.live.epoch < 30
     assert checkpoint_of(lab, run_id).is_file()
-    time.sleep(6)  # the record worker looks every five seconds whether a run has lost its job
+    time.sleep(6)  # the record worker checks every five seconds whether a run has lost its job
     assert state_of(lab, run_id) == state
     with pytest.raises(SpecError, match="has ended"):
         lab.retry(run_id)
@@ -223,7 +223,7 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_continues_from_the_ch
         lab.suspend(run_id)
     about = lab.settings.trained / run_id / "about.json"
     about.unlink()
-    os.mkfifo(about)  # the job writes it before it builds the network, and so waits for a reader
+    os.mkfifo(about)  # the job writes this file before it builds the network, and therefore waits for a reader
     lab.retry(run_id)
     wait_for(lambda: state_of(lab, run_id).live.doing == "building the network", 120)
     assert state_of(lab, run_id).live.epoch == reached
@@ -231,7 +231,7 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_continues_from_the_ch
     about.unlink()
     about.write_text(text)
     at_epoch(lab, run_id, reached + 1)
-    suspended_job(*(worker for worker in lab.workers() if worker.kind == "train"))  # it will end no epoch
+    suspended_job(*(worker for worker in lab.workers() if worker.kind == "train"))  # so that it finishes no epoch
     lab.cancel(run_id, force=True)
     idle(lab)
     assert ended(lab, run_id).status == "cancelled"
@@ -239,13 +239,13 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_continues_from_the_ch
     state = ended(lab, run_id)
     assert (state.status, state.done, state.attempt) == ("finished", 40, 3)
     epochs = trained_epochs(lab, run_id)
-    assert len(epochs) - len(set(epochs)) <= 1  # the one that was cut off may have been at its very end
+    assert len(epochs) - len(set(epochs)) <= 1  # the interrupted epoch may have been almost finished
     assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 41))
 
 
 @pytest.mark.slow
 def test_a_nan_loss_fails_the_step_and_the_run_with_a_hint(lab: Queues, dataset: Dataset) -> None:
-    """The weights are spoilt on disk while the run is suspended, as a training that diverges would spoil them."""
+    """The test writes NaN weights to the checkpoint of a suspended run, as in a diverging training."""
     training = COMMON["training"].replace(epochs=50, seed=4)
     run_id = lab.submit(TrainSpec(dataset=dataset.name, **(COMMON | {"training": training})), dataset).run_id
     at_epoch(lab, run_id, 1)
@@ -300,7 +300,7 @@ def forget_description(settings: Settings, dataset: Dataset) -> None:
 
 
 def test_runs_start_in_order_of_priority_which_can_be_changed(lab: Queues, dataset: Dataset) -> None:
-    """The worker finds the data set's description gone, which ends each run at once, in the order of their turn."""
+    """The data set's description is deleted, so each run fails at once, in the order of priority."""
     held, wanted = [], ("normal", "low", "normal", "high", "low")
     later = datetime.now(UTC) + timedelta(hours=3)
     for seed, priority in enumerate(wanted):
@@ -309,7 +309,7 @@ def test_runs_start_in_order_of_priority_which_can_be_changed(lab: Queues, datas
     connection = Redis.from_url(str(lab.settings.redis_url))
     forget_description(lab.settings, dataset)
     (worker,) = [psutil.Process(worker.pid) for worker in lab.workers() if worker.kind == "train"]
-    worker.suspend()  # so that all wait when it comes to them, but the first, which an idle worker may have taken
+    worker.suspend()  # so that all runs wait, except the first, which the idle worker may have taken
     try:
         for run_id in held:
             run_jobs.resume(LiveRun(connection, run_id))
@@ -362,7 +362,7 @@ def test_an_earlier_failed_job_does_not_block_its_successor(settings: Settings) 
     state = first_state(TrainSpec(dataset="lesions", **COMMON))
     live.create(RunFacts(attempt=1, kind="train"), {0: json.dumps(algorithm2.to_dict(state))})
     run_jobs.enqueue(live)
-    run_jobs.enqueue(live)  # twice: the record worker and a page may do so at the same time
+    run_jobs.enqueue(live)  # twice, as the record worker and a page may do at the same time
     assert queue("train", connection).get_job_ids() == ["train-x--1-0"]
     job = queue("train", connection).fetch_job("train-x--1-0")
     queue("train", connection).remove(job)
@@ -386,7 +386,7 @@ def test_an_earlier_failed_job_does_not_block_its_successor(settings: Settings) 
 def test_a_run_with_killed_processes_ends_like_an_uninterrupted_one(
     settings: Settings, images: Path, reference: Trained
 ) -> None:
-    """The job's process in the middle of an epoch, then the record worker, then the `train` worker itself."""
+    """Kill the job's process during an epoch, then the record worker, then the `train` worker."""
     settings = replace(settings, data_roots=(*settings.data_roots, images.parent))
     queues = Queues(settings)
     with workers(settings, "record", "train", "train", keras=True) as (recorder, *trainers):
@@ -400,7 +400,7 @@ def test_a_run_with_killed_processes_ends_like_an_uninterrupted_one(
             at_epoch(queues, run_id, 2, step=1)
             orphan = suspended_job(*trainers)
             next(each for each in trainers if each.pid == orphan.ppid()).kill()
-            wait_for(lambda: gone(orphan), 20)  # it is suspended: nothing else ends it
+            wait_for(lambda: gone(orphan), 20)  # it is suspended, so nothing else ends it
             state = ended(queues, run_id)
     assert (state.status, state.done, state.failed, state.attempt) == ("finished", 2 * EPOCHS, 0, 1)
     assert_trained_alike(queues.store, run_id, reference)
@@ -411,10 +411,8 @@ def test_a_run_with_killed_processes_ends_like_an_uninterrupted_one(
 def test_a_step_that_kills_its_process_three_times_fails_and_a_retry_keeps_earlier_steps(
     settings: Settings, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test kills the job's process, as the kernel does when memory runs out."""
-    monkeypatch.setenv(
-        "START_SECONDS", "2"
-    )  # so that no process reaches the end of its first epoch before it is killed
+    """Kill the job's process, as the kernel does when memory runs out."""
+    monkeypatch.setenv("START_SECONDS", "2")  # so that no process finishes its first epoch before it is killed
     settings = replace(settings, data_roots=(*settings.data_roots, images.parent))
     queues = Queues(settings)
     spec = PruneTrainSpec(dataset="lesions", **COMMON, rules=RULES.replace(max_iterations=2))

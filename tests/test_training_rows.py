@@ -1,4 +1,4 @@
-"""The store's rows of training runs: whole, once however often delivered, and those of an older attempt dropped."""
+"""The store's rows of training runs: complete, recorded once, and dropped if they are of an older attempt."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_row_of_a_step_is_complete_and_can_be_read_back(store: Store) -> Non
     store.record_step("prune-train-1", 1, trained(), "train-host-1", NOW + timedelta(hours=1), NOW + timedelta(hours=2))
     assert store.step_results("prune-train-1") == [trained()]
     row = store.steps(["prune-train-1"]).iloc[0]
-    assert row["started_at"] == NOW  # as it began, not as it was begun again
+    assert row["started_at"] == NOW  # the first start, not the second one
     assert row["finished_at"] == NOW + timedelta(hours=2)
     assert row["worker"] == "train-host-1"
     assert (row["train_accuracy"], row["test_accuracy"]) == (90, 92)
@@ -160,13 +160,13 @@ def test_rows_of_an_older_attempt_are_dropped(store: Store) -> None:
     assert store.epochs(["prune-train-1"])["step"].unique().tolist() == [0]
     assert store.run_splits("prune-train-1").empty
     assert (run(store).status, run(store).error, run(store).attempt) == ("queued", None, 2)
-    store.record_training_retry("prune-train-1", 2, 0)  # delivered twice, with whatever step
+    store.record_training_retry("prune-train-1", 2, 0)  # delivered twice, with a different step
     assert store.steps()["step"].tolist() == [0]
 
 
 def test_rows_of_an_older_claim_or_for_an_ended_run_are_dropped(store: Store) -> None:
     def everything(name: str, claim: int) -> None:
-        """All that a worker records of step 0."""
+        """Write all records of a worker for step 0."""
         late = replace(EPOCH, train_loss=float(claim))
         store.record_training_data("prune-train-1", 1, {**DATA, "notes": [name]}, claim=claim)
         store.record_step("prune-train-1", 1, trained(0), name, NOW, NOW, claim=claim)
@@ -176,7 +176,7 @@ def test_rows_of_an_older_claim_or_for_an_ended_run_are_dropped(store: Store) ->
         epochs = store.epochs(["prune-train-1"])
         return store.training_notes("prune-train-1"), store.steps()["worker"].tolist(), epochs["train_loss"].tolist()
 
-    everything("first", 0)  # by a worker of a time without claims
+    everything("first", 0)  # by a worker of a version without claims
     everything("second", 7)
     everything("third", 8)
     assert found() == (["third"], ["third"], [8.0])
@@ -234,7 +234,7 @@ def test_the_end_of_a_run_counts_failed_steps_and_does_not_change_a_cancelled_ru
     cancelled = store.run("prune-train-2")
     assert cancelled is not None
     assert cancelled.status == "cancelled"
-    assert store.finished_run("h1") is None  # neither counts as having trained the same thing
+    assert store.finished_run("h1") is None  # neither counts as an equal finished run
 
 
 def test_rows_of_an_unknown_run_raise_an_error(store: Store) -> None:
@@ -250,7 +250,7 @@ def test_finished_steps_have_the_columns_that_the_tables_need(store: Store) -> N
     store.record_step("prune-train-1", 1, step_of(1), "w", NOW, None)
     rows = store.trainings()
     assert list(rows.columns)[: len(STEP_COLUMNS)] == list(STEP_COLUMNS)
-    assert rows["run_id"].tolist() == ["prune-train-1", "train-2"]  # what is being trained is not among them
+    assert rows["run_id"].tolist() == ["prune-train-1", "train-2"]  # steps in training are not included
     assert rows["version"].tolist() == ["original", "reconstructed"]
     assert rows["synthetic"].tolist() == [False, True]
     assert rows["network"].tolist() == ["lenet5", "lenet5"]

@@ -1,4 +1,4 @@
-"""Specs of training runs: written and read back, told apart, turned into commands, and followed step by step."""
+"""Specs of training runs: writing and reading, comparing, commands, and the sequence of steps."""
 
 from __future__ import annotations
 
@@ -262,15 +262,17 @@ def test_a_newer_claim_takes_over_the_checkpoint_and_blocks_older_claims(tmp_pat
     step = next_training(SPEC, first_state(SPEC))
     assert isinstance(step, Step)
     step = replace(step, index=1)
-    other = tmp_path / "step-10"  # of another step
-    for place in (other, checkpoint_folder(tmp_path, step)):  # of a time without claims
+    other = tmp_path / "step-10"  # the checkpoint of another step
+    for place in (other, checkpoint_folder(tmp_path, step)):  # from a version without claims
         place.mkdir()
         (place / "checkpoint.npz").write_bytes(place.name.encode())
     first = take_over_checkpoint(tmp_path, step, 5)
     assert [path.name for path in first.iterdir()] == ["checkpoint.npz"]
     with (first / "checkpoint.half").open("wb") as half:  # the first process is paused while it writes
         second = take_over_checkpoint(tmp_path, step, 7)
-        assert take_over_checkpoint(tmp_path, step, 6) == checkpoint_folder(tmp_path, step, 6), "it comes too late"
+        assert take_over_checkpoint(tmp_path, step, 6) == checkpoint_folder(tmp_path, step, 6), (
+            "the older claim is too late"
+        )
         (second / "checkpoint.half").write_bytes(b"the second's")
         half.write(b"the first's, which are longer")
     assert not first.exists()

@@ -1,4 +1,4 @@
-"""Figures measured again by the reference: they agree, a wrong one is found, and another decoder is not blamed."""
+"""The check by the reference: correct values agree, wrong values are reported, other decoders are recognized."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_wrong_value_is_reported_with_both_values(dataset: Dataset, metric: st
 
 
 def test_a_missing_value_and_a_value_that_should_be_undefined_are_reported(dataset: Dataset) -> None:
-    spec = SweepSpec(dataset="moles", ks=(40,), codec="png")  # the full rank: identical images
+    spec = SweepSpec(dataset="moles", ks=(40,), codec="png")  # full rank, so the images are identical
     rows = measured(dataset, spec)
     assert rows["psnr"].isna().all()
     assert compare(rows, checks(dataset, spec)).agrees

@@ -1,4 +1,4 @@
-"""Checks of runs by real workers: queued when a run has finished, on request, and deleted with the run."""
+"""Checks of runs by real workers: queued after a run or on request, and deleted with the run."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_finished_run_is_checked_with_two_of_its_images(lab: Queues, kind: str
     assert found is not None
     assert found.agrees
     assert "4 of 4 rows agree" in found.sentence
-    assert lab.store.run(run_id) == ended  # the check changes nothing of the run
+    assert lab.store.run(run_id) == ended  # the check does not change the run
 
 
 def test_the_verify_command_reports_a_wrong_value_in_the_store(
@@ -102,7 +102,7 @@ def test_the_verify_command_reports_a_wrong_value_in_the_store(
     assert "4 of 4 rows agree" in capsys.readouterr().out
     other = next(each.image_id for each in dataset.records if each.image_id not in images)
     falsify(lab.store, run_id, other, "k=20", "ssim")
-    assert main(["verify", run_id]) == 0  # the same two images, which are right
+    assert main(["verify", run_id]) == 0  # the same two images, whose values are correct
     capsys.readouterr()
     assert main(["verify", run_id, "--images", "6"]) == 1
     said = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What the pages say of a run that was checked, was found wrong, or was never checked."""
+"""The pages of a run that agrees with the reference, differs from it, or was never checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def record_check(store: Store, run_id: str, factor: float) -> None:
-    """Record that the reference measured image a as the run did, but for the SSIM of its first row."""
+    """Record a check of image a that equals the run's values, except the SSIM of the first row."""
     rows = [
         {**dict.fromkeys(COLUMNS), "image_id": "a", "worker": "svd-1", "variant": row["variant"]}
         | {name: row[name] for name in ("stored_bytes", *METRIC_COLUMNS)}

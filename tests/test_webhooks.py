@@ -1,4 +1,4 @@
-"""Webhooks: each end told at least once, to an address that fails first too, without holding up the record worker."""
+"""Webhooks: each end is delivered at least once, even if the address fails first, and recording never waits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SOON = 24 * 3600.0
 
 
 class Address:
-    """A real server that answers the first requests as it is told, all later ones with 204."""
+    """A real server that answers the first requests with given status codes and later ones with 204."""
 
     def __init__(self, answers: list[int]) -> None:
         self.answers = answers
@@ -101,7 +101,7 @@ def test_a_run_that_ended_is_announced_once_after_two_failed_deliveries(settings
         assert webhooks.announce_new(own, store, connection) == 0
         now = time.time()
         assert webhooks.deliver_due(own, connection, now) == 1
-        assert webhooks.deliver_due(own, connection, now) == 0, "the next try has its time"
+        assert webhooks.deliver_due(own, connection, now) == 0, "the next try is not due yet"
         assert webhooks.deliver_due(own, connection, time.time() + SOON) == 1
         assert webhooks.undelivered(connection) == (1, 0)
         assert webhooks.deliver_due(own, connection, time.time() + 2 * SOON) == 1
@@ -151,7 +151,7 @@ STATUS, HEADER, CONTINUE = b"HTTP/1.1 204 No", b"HTTP/1.1 204 No Content\r\nX-Dr
 
 @contextmanager
 def dripping(beginning: bytes, drop: bytes) -> Iterator[tuple[str, threading.Event]]:
-    """An address that sends a beginning and then a drop again and again, until the other side has closed."""
+    """Give an address that sends `beginning` and then `drop` repeatedly until the client closes the connection."""
     closed = threading.Event()
 
     def serve(listener: socket.socket) -> None:
@@ -186,7 +186,7 @@ def test_a_slow_address_delays_a_delivery_no_longer_than_the_limit(
         delivering = threading.Thread(target=webhooks.deliver_due, args=(own, connection), daemon=True)
         delivering.start()
         wait_for(lambda: not delivering.is_alive(), 60)
-        assert closed.wait(60), "the connection is not left open"
+        assert closed.wait(60), "the connection is closed"
     (waiting,) = [json.loads(text) for text in connection.hvals(webhooks.EVENTS)]
     assert waiting["tries"] == 1
     assert "within 0.5 s" in waiting["problem"] or "headers" in waiting["problem"]

@@ -1,4 +1,4 @@
-"""Everything but training works where Keras and TensorFlow are not installed; training says what to install."""
+"""Everything except training works without Keras and TensorFlow; training names the packages to install."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENTENCE = "Training needs packages that are not installed: keras, tensorflow. R
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Return an environment in which no program finds Keras or TensorFlow."""
+    """Give an environment in which Python finds neither Keras nor TensorFlow."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules.update(keras=None, tensorflow=None)\n")
     roots = {"DATA_DIR": str(tmp_path / "data"), "DATA_ROOTS": str(tmp_path)}
     path = f"{tmp_path}{os.pathsep}{ROOT}"
@@ -41,7 +41,7 @@ def test_every_module_except_those_of_training_can_be_imported(environment: dict
         if path.name not in ("__init__.py", "keras_models.py", "loop.py") and path.parent.name != "app_pages"
     ]
     assert len(names) > 60
-    leaves = ("dashboard.app", "dashboard.server")  # they act when they are imported
+    leaves = ("dashboard.app", "dashboard.server")  # importing these runs them
     done = ran(environment, "-c", "".join(f"import {name}\n" for name in names if name not in leaves))
     assert done.returncode == 0, done.stderr
 
