@@ -9,10 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -28,6 +26,7 @@ from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, LeftOut
 from core.data.metadata_tables import Metadata, is_table, read_metadata
 from core.data.names import default_name, name_fault
 from core.data.photographs import Checked, check_file, describe_by_metadata, listed_id, refuse_unclear_folders
+from core.data.threads import on_all_cores
 from core.errors import DatasetError, ImageError, SpecError
 
 SYNTHETIC_MARKER = "SYNTHETIC.txt"
@@ -122,7 +121,7 @@ def load_dataset(
     listed = read_manifest(root, pictures, left_out)
     layout, described = listed or describe(root, files, pictures, left_out)
     records = []
-    for path, outcome in check_files(root, list(described), progress):
+    for path, outcome in on_all_cores(partial(check_file, root), list(described), progress):
         if isinstance(outcome, ImageError):
             left_out.append(LeftOut(path, str(outcome)))
         else:
@@ -224,22 +223,6 @@ def is_lost_image(root: Path, item: LeftOut) -> bool:
     if item.reason in (BY_NAME, BY_CONTENT) or is_table(item.name):
         return False
     return is_there(root / item.name) and (root / item.name).is_file()
-
-
-def check_files(
-    root: Path, paths: list[str], progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[str, Checked | ImageError]]:
-    """Yield each path with what its file holds or the error that keeps it out, in order, on all cores' threads."""
-    threads = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        for done, (path, outcome) in enumerate(
-            zip(paths, threads.map(partial(check_file, root), paths), strict=True), start=1
-        ):
-            yield path, outcome
-            if progress:
-                progress(done, len(paths))
-    finally:  # an interrupted run does not read the rest first
-        threads.shutdown(cancel_futures=True)
 
 
 def dataset_image(path: str, row: Row, checked: Checked) -> DatasetImage:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from core.data import images
 from core.data.datasets import METADATA_NAME, SYNTHETIC_MARKER
 from core.data.demo_pictures import Photograph, draw
 from core.data.metadata import LABELS
+from core.data.threads import on_all_cores
 from core.errors import DatasetError, SpecError
 
 Generator = np.random.Generator
@@ -93,18 +92,13 @@ def refuse_foreign(folder: Path) -> None:
 def write_photographs(
     root: Path, photographs: list[Photograph], seed: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    """Draw and save every photograph, on one thread per core (NumPy and OpenCV release the GIL)."""
+    """Draw and save every photograph."""
 
     def write(photograph: Photograph) -> None:
         (root / photograph.path).write_bytes(images.encode_original(draw(photograph, seed)))
 
-    threads = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        for done, _ in enumerate(threads.map(write, photographs), start=1):
-            if progress:
-                progress(done, len(photographs))
-    finally:  # an interrupted run stops at once
-        threads.shutdown(cancel_futures=True)
+    for _ in on_all_cores(write, photographs, progress):
+        pass
 
 
 def write_table(path: Path, photographs: list[Photograph]) -> None:

@@ -7,11 +7,10 @@ They are recognised by their names in published data sets (ISIC 2016 to 2018, HA
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from core.data import images
 from core.data.layouts import nearest_class, stem
+from core.data.threads import on_all_cores
 from core.errors import ImageError
 
 # Words of a folder's name: ISIC2018_Task1_Training_GroundTruth, train-masks, HAM10000_segmentations_lesion_tschandl
@@ -85,8 +85,7 @@ def masks_by_content(root: Path, pictures: Iterable[str]) -> set[str]:
     groups = [group for group in named.values() if len(group) > 1]
     groups += [[path, *named[other]] for path in paths for other in beginnings(stem(path)) if other in named]
     doubtful = sorted({path for group in groups for path in group})
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        found = dict(zip(doubtful, threads.map(lambda path: colours_of(root, path), doubtful), strict=True))
+    found = dict(on_all_cores(partial(colours_of, root), doubtful))
     masks = {
         path
         for group in groups
