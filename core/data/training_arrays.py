@@ -13,10 +13,10 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import Any
@@ -307,15 +307,6 @@ class MetadataEncoding:
     def to_dict(self) -> dict[str, Any]:
         """Return the encoding as JSON-ready values."""
         return {**asdict(self), "sexes": list(self.sexes), "localizations": list(self.localizations)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MetadataEncoding:
-        """Return the encoding that `to_dict` described. Raises SpecError."""
-        names = {item.name for item in fields(cls)}
-        if set(values) != names:
-            raise SpecError(f"Expected a metadata encoding of {', '.join(sorted(names))}, got {sorted(values)}.")
-        codes = {name: tuple(values[name]) for name in ("sexes", "localizations")}
-        return cls(**{**values, **codes})
 
     def encode(self, records: Sequence[DatasetImage]) -> npt.NDArray[np.float32]:
         """Return (n, 3) numbers in the order of `METADATA_FEATURES`: standardised age, code of sex, of localization."""
