@@ -149,7 +149,7 @@ class Run:
     def told(self, kind: type[SpecOfKind]) -> SpecOfKind:
         """Return what the run was told as a spec of this kind; SpecError where it is another."""
         if not isinstance(self.spec, kind):
-            raise SpecError(f"expected a {kind.kind} run; {self.id} is a {self.kind} run")
+            raise SpecError(f"Expected a {kind.kind} run, got {self.id}, which is a {self.kind} run.")
         return self.spec
 
     @property

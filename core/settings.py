@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SpecError
+from core.specs import expectation
 
 DEFAULT_ROOTS = ("/data", "/mnt", "/media", "/srv")
 ENV_FILE = os.environ.get("DERMSLIM_ENV_FILE", ".env")  # in the working folder; empty for none
@@ -92,7 +93,9 @@ class Variables(BaseModel):
         default=(), description="Ends that it gets: finished, failed, cancelled. Default: all."
     )
     webhook_secret: str | None = Field(default=None, repr=False, description="Key that signs the message.")
-    log_format: Literal["text", "json"] = Field(default="text", description="Format of the lines on standard error.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", title="text or json", description="Format of the lines on standard error."
+    )
 
     def given(self) -> dict[str, str]:
         """Return the variables that are set, by name."""
@@ -112,21 +115,12 @@ def variables(environ: Mapping[str, str] | None = None) -> Variables:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
-        got = first["input"] if Variables.model_fields[name].repr else "another value"
-        raise SpecError(f"{name.upper()}: expected {_expected(name)}, got {got}") from None
+        about = Variables.model_fields[name]
+        got = first["input"] if about.repr else "another value"
+        expected = about.title or expectation(about.annotation, about.metadata)
+        raise SpecError(f"Expected {name.upper()} to be {expected}, got {got}.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"expected to read {Path(ENV_FILE).resolve()}; {error}") from error
-
-
-def _expected(name: str) -> str:
-    """Return in words what the variable of a field may be."""
-    about = Variables.model_fields[name]
-    if about.title:
-        return about.title
-    bounds = {key: getattr(each, key) for each in about.metadata for key in ("ge", "le") if hasattr(each, key)}
-    if bounds:
-        return f"a whole number from {bounds['ge']} to {bounds['le']}"
-    return "text or json" if name == "log_format" else "text"
+        raise SpecError(f"Expected to read {Path(ENV_FILE).resolve()}, got: {error}.") from error
 
 
 def described() -> Iterator[tuple[str, str, str]]:
@@ -249,11 +243,11 @@ def _data_roots(text: str) -> tuple[list[Path], tuple[tuple[PurePosixPath, Path]
             path = PurePosixPath(there)
             if not path.is_absolute() or ".." in path.parts or "=" in there or not here:
                 raise SpecError(
-                    "DATA_ROOTS: expected folders, or THERE=HERE with THERE the whole path that the dashboard's host"
-                    f" uses, such as /data=/mnt/nas, got {entry}"
+                    "Expected DATA_ROOTS to be folders, or THERE=HERE with THERE the whole path that the dashboard's"
+                    f" host uses, such as /data=/mnt/nas, got {entry}."
                 )
             if path in mapped:
-                raise SpecError(f"DATA_ROOTS: expected {path} to be mapped once, got it twice")
+                raise SpecError(f"Expected DATA_ROOTS to map {path} once, got it twice.")
             mapped[path] = Path(here).expanduser().resolve()
         roots.append(Path(here).expanduser().resolve())
     return roots, tuple(sorted(mapped.items(), key=lambda pair: len(pair[0].parts), reverse=True))
@@ -266,15 +260,19 @@ def _redis_url(given: Variables) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:  # the reason may repeat a password that stands in it
-        raise SpecError("REDIS_URL: expected a Redis URL such as redis://user@host:6379/0; it cannot be read") from None
+        raise SpecError(
+            "Expected REDIS_URL to be a URL such as redis://user@host:6379/0, got one that cannot be read."
+        ) from None
     user, _, place = parts.netloc.rpartition("@")
     if ":" in user:
-        raise SpecError("REDIS_PASSWORD_FILE: expected no password in REDIS_URL beside it, got one in each")
+        raise SpecError("Expected no password in REDIS_URL beside REDIS_PASSWORD_FILE, got one in each.")
     try:
         password = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file}: {reason}") from error
+        raise SpecError(
+            f"Expected REDIS_PASSWORD_FILE to be a file with the password, got {file}: {reason}."
+        ) from error
     if not password:
-        raise SpecError(f"REDIS_PASSWORD_FILE: expected a file with the password; {file} is empty")
+        raise SpecError(f"Expected REDIS_PASSWORD_FILE to be a file with the password, got {file}, which is empty.")
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}"))

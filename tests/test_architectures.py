@@ -135,7 +135,9 @@ def test_each_layer_has_the_output_shape_of_its_definition(layer, shape, expecte
     ],
 )
 def test_an_input_size_that_is_too_small_names_the_layer_that_has_no_output(spec, height, width, layer) -> None:
-    with pytest.raises(SpecError, match=rf"{spec.name}.*{height}×{width} leaves nothing at {layer}, which needs"):
+    with pytest.raises(
+        SpecError, match=rf"{spec.name}, got {height}×{width}, which leaves nothing at {layer}: it needs"
+    ):
         list(walk(spec, height, width))
 
 
@@ -146,7 +148,9 @@ def test_the_smallest_size_that_leaves_one_pixel_is_accepted() -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "200"])
 def test_an_impossible_input_size_is_refused(size) -> None:
-    with pytest.raises(SpecError, match="expected height to be a whole number of at least 1, got"):
+    with pytest.raises(
+        SpecError, match="Expected the height of lenet5's input to be a whole number from 1 to 10,000, got"
+    ):
         list(walk(LENET5, size, 100))
 
 
@@ -158,24 +162,28 @@ def test_networks_can_be_written_to_json_and_read_back() -> None:
 @pytest.mark.parametrize(
     ("change", "message", "path"),
     [
-        ({"image": None}, "image: expected a list of layers, got None", ("image",)),
+        ({"image": None}, "Expected image to be a list of layers, got None", ("image",)),
         ({"colour": 1}, "got the unknown field 'colour'", ("colour",)),
-        ({"name": "my net"}, "expected a name of 1 to 40 letters, digits, - and _, got 'my net'", ("name",)),
-        ({"title": 3}, "expected title to be text, got 3", ("title",)),
-        ({"readings": "one"}, "expected readings to be a list of sentences, got 'one'", ("readings",)),
+        ({"name": "my net"}, "Expected a name of 1 to 40 letters, digits, - and _, got 'my net'", ("name",)),
+        ({"title": 3}, "Expected title to be text, got 3", ("title",)),
+        ({"readings": "one"}, "Expected readings to be a list of sentences, got 'one'", ("readings",)),
         (
             {"image": [{"layer": "cnov"}]},
-            "layer 1: expected layer to be one of conv, .* got 'cnov'",
+            "layer 1: Expected layer to be one of conv, .* got 'cnov'",
             ("image", 0, "layer"),
         ),
-        ({"image": [{"layer": "conv", "filters": 4}]}, "conv: expected kernel, got none", ("image", 0)),
+        ({"image": [{"layer": "conv", "filters": 4}]}, "Expected the kernel of conv, got none", ("image", 0)),
         (
             {"image": [{"layer": "flatten", "size": 2}]},
-            "flatten: expected no fields, got the unknown",
+            "Expected no fields for flatten, got the unknown",
             ("image", 0, "size"),
         ),
         ({"image": [{"layer": "flatten"}, {"layer": "dense", "units": 0}]}, "layer 2: .* got 0", ("image", 1, "units")),
-        ({"image": [{"layer": "dropout", "rate": 1}]}, "rate from 0 to below 1, got 1", ("image", 0, "rate")),
+        (
+            {"image": [{"layer": "dropout", "rate": 1}]},
+            "rate of dropout to be from 0 to below 1, got 1",
+            ("image", 0, "rate"),
+        ),
         ({"image": [{"layer": "zero_pad", "pad": "2"}]}, "got '2'", ("image", 0, "pad")),
         ({"image": [{"layer": "max_pool", "size": 2, "stride": 0}]}, "stride .* got 0", ("image", 0, "stride")),
         (
@@ -183,13 +191,17 @@ def test_networks_can_be_written_to_json_and_read_back() -> None:
             "padding",
             ("image", 0, "padding"),
         ),
-        ({"image": ["flatten"]}, "expected a layer such as .* got 'flatten'", ("image", 0)),
+        ({"image": ["flatten"]}, "Expected a layer such as .* got 'flatten'", ("image", 0)),
         ({"image": [{"layer": "concatenate"}]}, "got 'concatenate'", ("image", 0, "layer")),
-        ({"image": [{"layer": "conv", "filters": 4, "kernel": 3}]}, "expected a flatten or", ("image",)),
-        ({"image": [{"layer": "dense", "units": 4}]}, "expected a flatten before the first dense", ("image", 0)),
-        ({"image": [{"layer": "flatten"}, {"layer": "flatten"}]}, "no flatten after .* flat", ("image", 1)),
-        ({"metadata": []}, "metadata: expected at least one layer", ("metadata",)),
-        ({"head": [{"layer": "flatten"}]}, "head: expected dense, dropout or batch_norm, got flatten", ("head", 0)),
+        ({"image": [{"layer": "conv", "filters": 4, "kernel": 3}]}, "Expected a flatten or", ("image",)),
+        (
+            {"image": [{"layer": "dense", "units": 4}]},
+            "Expected a flatten in image before the first dense",
+            ("image", 0),
+        ),
+        ({"image": [{"layer": "flatten"}, {"layer": "flatten"}]}, "no flatten in image after .* flat", ("image", 1)),
+        ({"metadata": []}, "Expected at least one layer in metadata", ("metadata",)),
+        ({"head": [{"layer": "flatten"}]}, "Expected dense, dropout or batch_norm in head, got flatten", ("head", 0)),
         ({"head": [{"layer": "dense", "units": 5}]}, "dense of 4 units, one per class", ("head", 0)),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_users_network_is_counted_and_an_invalid_one_is_reported_with_its_line
     assert main(["small", "--iterations", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("small")
     assert main(["broken"]) == 1
-    assert capsys.readouterr().err.startswith("broken.yaml, line 6: image, layer 1: conv: expected filters")
+    assert capsys.readouterr().err.startswith("broken.yaml, line 6: image, layer 1: Expected the filters")
 
 
 @pytest.mark.parametrize(
@@ -91,22 +91,28 @@ def test_a_users_network_is_counted_and_an_invalid_one_is_reported_with_its_line
         (["lenet5", "--factors", "1e999999999"], "factors: expected percentages"),
         (["lenet5", "--iterations", "9" * 5000], "iterations: expected a whole number from 0 to 50"),
         (["lenet5", "--size", "9" * 5000 + "x9"], "size: expected rows x columns"),
-        (["lenet5", "--size", "10001x100"], "expected height to be at most 10000"),
-        (["lenet5", "--export", "curves.txt"], "expected a file's name that ends in .csv or .parquet"),
-        (["lenet5", "--fits", "nowhere/fits.csv"], "expected a folder that exists"),
+        (
+            ["lenet5", "--size", "10001x100"],
+            "Expected the height of lenet5's input to be a whole number from 1 to 10,000, got 10001",
+        ),
+        (["lenet5", "--export", "curves.txt"], "Expected a file name that ends in .csv or .parquet"),
+        (["lenet5", "--fits", "nowhere/fits.csv"], "Expected a folder that exists"),
         (["nope"], "networks: expected all or lenet5, alexnet, custom1, custom2, got nope"),
         ([","], "networks: expected at least one value, got none"),
         (["alexnet", "--factors", "50,x"], "factors: expected percentages such as 50,33.33, got 50,x"),
         (["alexnet", "--factors", "nan"], "factors: expected percentages such as 50,33.33, got nan"),
-        (["alexnet", "--factors=-5"], "expected a pruning factor above 0 and below 100 percent, got -5"),
-        (["alexnet", "--factors", "100"], "expected a pruning factor above 0 and below 100 percent, got 100"),
-        (["alexnet", "--scopes", "some"], "expected a scope of all, first, first_two, first_three, got 'some'"),
+        (["alexnet", "--factors=-5"], "Expected a pruning factor above 0 and below 100 percent, got -5"),
+        (["alexnet", "--factors", "100"], "Expected a pruning factor above 0 and below 100 percent, got 100"),
+        (["alexnet", "--scopes", "some"], "Expected a scope of all, first, first_two, first_three, got 'some'"),
         (["alexnet", "--size", "200"], "size: expected rows x columns such as 200x100, got 200"),
-        (["alexnet", "--size", "0x5"], "alexnet's input: expected height to be a whole number of at least 1, got 0"),
-        (["alexnet", "--size", "10x10"], "10×10 leaves nothing at image_max_pool2"),
+        (
+            ["alexnet", "--size", "0x5"],
+            "Expected the height of alexnet's input to be a whole number from 1 to 10,000, got 0",
+        ),
+        (["alexnet", "--size", "10x10"], "10×10, which leaves nothing at image_max_pool2"),
         (["alexnet", "--iterations", "six"], "iterations: expected a whole number from 0 to 50, got six"),
         (["alexnet", "--iterations=-1"], "iterations: expected a whole number from 0 to 50, got -1"),
-        (["alexnet", "--export", "/nowhere/curves.csv"], "expected a folder that exists for curves.csv; there is none"),
+        (["alexnet", "--export", "/nowhere/curves.csv"], "Expected a folder that exists for curves.csv, got /nowhere"),
     ],
 )
 def test_invalid_arguments_give_one_sentence_and_exit_code_1(

@@ -207,7 +207,7 @@ def test_the_facts_of_a_run_include_data_set_seed_and_command(open_page: OpenPag
 def test_the_resize_comparison_names_the_layer_at_which_a_network_no_longer_fits(open_page: OpenPage) -> None:
     shown = text(open_page("resize"))
     assert "Learnable parameters by size" in shown
-    assert "alexnet: expected an input large enough for every layer" in shown.replace("\\", "")
+    assert "Expected an input large enough for every layer of alexnet" in shown.replace("\\", "")
 
 
 def test_files_left_out_of_a_data_set_are_listed_with_the_reason(open_page: OpenPage) -> None:

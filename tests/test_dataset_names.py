@@ -38,18 +38,18 @@ def folder(tmp_path: Path) -> Path:
 def test_invalid_names_are_refused_wherever_a_name_is_given(folder: Path, tmp_path: Path, name: str) -> None:
     queues = Queues(Settings(tmp_path / "data", (tmp_path,)))
     fault = name_fault(name) or ""
-    assert fault.startswith("name: expected a plain folder name of 1 to 100 printable characters")
+    assert fault.startswith("Expected a name of 1 to 100 printable characters")
     assert len(fault) < 250
-    with pytest.raises(DatasetError, match="name: expected"):
+    with pytest.raises(DatasetError, match="Expected a name of 1 to 100"):
         load_dataset(folder, name=name)
-    with pytest.raises(DatasetError, match="name: expected"):
+    with pytest.raises(DatasetError, match="Expected a name of 1 to 100"):
         queues.resolve(str(folder), name=name)
-    with pytest.raises(DatasetError, match="name: expected"):
+    with pytest.raises(DatasetError, match="Expected a name of 1 to 100"):
         queues.register(Dataset(name, folder, "plain", load_dataset(folder).records))
-    with pytest.raises(SpecError, match="name: expected"):
+    with pytest.raises(SpecError, match="Expected a name of 1 to 100"):
         ReconstructSpec(dataset="moles", name=name, k=3)
     if name:
-        with pytest.raises(SpecError, match="name: expected"):
+        with pytest.raises(SpecError, match="Expected a name of 1 to 100"):
             ArticleSpec(dataset="moles", networks=(LENET5,), reconstruction=name)
 
 
@@ -65,7 +65,7 @@ def test_the_command_line_reports_an_invalid_name(
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     assert main(["reconstruct", str(folder), "--k", "3", "--local", "--name", name]) == 1
     shown = capsys.readouterr().err
-    assert "name: expected a plain folder name" in shown
+    assert "Expected a name of 1 to 100 printable" in shown
     assert "Traceback" not in shown
 
 

@@ -62,11 +62,11 @@ def test_formulas_in_claims_are_quoted() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rows.json", r"expected a file's name that ends in .csv or .parquet, got rows.json"),
-        ("rows", "expected a file's name that ends in"),
-        ("nowhere/rows.csv", "expected a folder that exists for rows.csv; there is none at"),
-        ("folder.csv", "expected a file that can be written; .*folder.csv is none"),
-        ("pipe.csv", "expected a file that can be written; .*pipe.csv is none"),
+        ("rows.json", r"Expected a file name that ends in .csv or .parquet, got rows.json"),
+        ("rows", "Expected a file name that ends in"),
+        ("nowhere/rows.csv", "Expected a folder that exists for rows.csv, got .* does not exist"),
+        ("folder.csv", "Expected a file that can be written, got .*folder.csv, which cannot"),
+        ("pipe.csv", "Expected a file that can be written, got .*pipe.csv, which cannot"),
         ("x" * 300 + ".csv", "File name too long"),
     ],
 )

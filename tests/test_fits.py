@@ -12,7 +12,7 @@ from core.networks.fits import (
     ARTICLE_R2,
     CRITERIA,
     FIT_COLUMNS,
-    FIT_MODELS_BY_NAME,
+    FIT_MODELS,
     best_models,
     claim_sentences,
     fit_curves,
@@ -25,7 +25,7 @@ from core.networks.pruning import SCOPES
 
 STEEP = (50, 33.33)
 PARTIAL = ("first", "first_two", "first_three")
-LINEAR, EXPONENTIAL, POLYNOMIAL = (FIT_MODELS_BY_NAME[name] for name in ("linear", "exponential", "polynomial"))
+LINEAR, EXPONENTIAL, POLYNOMIAL = FIT_MODELS
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -158,7 +158,7 @@ def test_a_constant_curve_has_no_r2_and_no_best_model() -> None:
 
 @pytest.mark.parametrize("y", [[1.0, 0.0], [1.0, -2.0], [1.0, float("nan")], [1.0, 2.0, 3.0], []])
 def test_invalid_points_are_refused(y) -> None:
-    with pytest.raises(SpecError, match="expected"):
+    with pytest.raises(SpecError, match="Expected"):
         fit_points([0.0, 1.0][: max(len(y), 1)], y)
 
 
@@ -214,7 +214,7 @@ def test_any_quantity_of_a_curve_is_fitted_in_millions(quantity) -> None:
 
 
 def test_an_unknown_quantity_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"expected a quantity of parameters, macs, .* got 'watts'"):
+    with pytest.raises(SpecError, match=r"Expected a quantity of parameters, macs, .* got 'watts'"):
         next(fit_curves(curve_table([LENET5], [50], ["all"], 2, 200, 100), "watts"))
 
 

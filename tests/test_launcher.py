@@ -351,11 +351,11 @@ def test_the_process_table_has_every_program_once_and_the_requested_workers(sett
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("ARRAYS_LIMIT_GB", "plenty", "expected a number of gigabytes such as 50, got plenty"),
-        ("WORKER_NICENESS", "20", "expected a whole number from 0 to 19, got 20"),
-        ("EMBEDDED_REDIS_PORT", "65536", "expected a whole number from 1 to 65535, got 65536"),
-        ("PORT", "web", "expected a whole number from 1 to 65535, got web"),
-        ("WORKER_NICENESS", "-5", "expected a whole number from 0 to 19, got -5"),
+        ("ARRAYS_LIMIT_GB", "plenty", "a number of gigabytes such as 50, got plenty"),
+        ("WORKER_NICENESS", "20", "a whole number from 0 to 19, got 20"),
+        ("EMBEDDED_REDIS_PORT", "65536", "a whole number from 1 to 65,535, got 65536"),
+        ("PORT", "web", "a whole number from 1 to 65,535, got web"),
+        ("WORKER_NICENESS", "-5", "a whole number from 0 to 19, got -5"),
     ],
 )
 def test_an_invalid_setting_ends_the_launcher_with_a_sentence(
@@ -369,7 +369,7 @@ def test_an_invalid_setting_ends_the_launcher_with_a_sentence(
     monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
     monkeypatch.setenv(name, text)
     assert launcher.main([]) == 1
-    assert f"{name}: {sentence}" in capsys.readouterr().err
+    assert f"Expected {name} to be {sentence}." in capsys.readouterr().err
 
 
 def test_an_older_python_is_refused_with_a_sentence() -> None:

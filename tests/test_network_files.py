@@ -75,25 +75,25 @@ image:
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
-        ("filters: 8", "filters: 0", 3, "image, layer 1: conv: expected filters .* got 0"),
+        ("filters: 8", "filters: 0", 3, "image, layer 1: Expected the filters of conv .* got 0"),
         ("filters: 8", "filters: eight", 3, "got 'eight'"),
         ("filters: 8", "filters: 8.5", 3, "got 8.5"),
         ("filters: 8", "filters: yes", 3, "got 'yes'"),
         ("filters: 8", "filters:", 3, "got None"),
-        ("filters: 8", "filtres: 8", 3, "expected filters, kernel, stride, padding, got the unknown field 'filtres'"),
-        ("    kernel: 3\n", "", 2, "conv: expected kernel, got none"),
-        ("layer: dense", "layer: danse", 6, "expected layer to be one of .* got 'danse'"),
-        ("  - {layer: flatten}\n", "", 5, "image: expected a flatten before the first dense"),
-        ("    kernel: 3", "    kernel: 3\n    filters: 9", 5, "expected each field once, got filters again"),
-        ("    kernel: 3", "  kernel: 3", 4, "expected YAML, got: "),
-        ("units: 16", "units: [16", 8, "expected YAML, got: "),
-        ("units: 16", "units: 2026-99-99", 7, "dense: expected units .* got '2026-99-99'"),
+        ("filters: 8", "filtres: 8", 3, "Expected filters, .*, padding for conv, got the unknown field 'filtres'"),
+        ("    kernel: 3\n", "", 2, "Expected the kernel of conv, got none"),
+        ("layer: dense", "layer: danse", 6, "Expected layer to be one of .* got 'danse'"),
+        ("  - {layer: flatten}\n", "", 5, "Expected a flatten in image before the first dense"),
+        ("    kernel: 3", "    kernel: 3\n    filters: 9", 5, "Expected each field once, got filters again"),
+        ("    kernel: 3", "  kernel: 3", 4, "Expected YAML, got: "),
+        ("units: 16", "units: [16", 8, "Expected YAML, got: "),
+        ("units: 16", "units: 2026-99-99", 7, "Expected the units of dense .* got '2026-99-99'"),
         ("units: 16", "units: !!python/object:os.system x", 7, "without tags, got the tag !!python/object"),
         ("units: 16", "units: &a 16\n  - {layer: dense, units: *a}", 8, r"every layer written out, got the alias \*a"),
         ("units: 16", "units: 16\nhead:\n  - {layer: dense, units: 5}", 9, "dense of 4 units"),
-        ("units: 16", "units: 16\nname: my net", 8, "expected a name of 1 to 40 letters"),
-        ("units: 16", "units: 16\n? [a]\n: 1", 8, "expected a word before the colon"),
-        ("units: 16", "units: 1\x006", 7, "expected text, got the character"),
+        ("units: 16", "units: 16\nname: my net", 8, "Expected a name of 1 to 40 letters"),
+        ("units: 16", "units: 16\n? [a]\n: 1", 8, "Expected a word before the colon"),
+        ("units: 16", "units: 1\x006", 7, "Expected text, got the character"),
         ("image:", "picture:", 1, "unknown field 'picture'"),
     ],
 )  # fmt: skip
@@ -107,14 +107,14 @@ def test_an_error_in_yaml_names_file_and_line(tmp_path, old, new, line, message)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.yaml", "", "line 1: expected fields such as image, got None"),
-        ("list.yml", "- 1", r"line 1: expected fields such as image, got \[1\]"),
-        ("none.yaml", "{}", "line 1: expected an image branch"),
-        ("deep.yaml", "a: " + "[" * 3000 + "]" * 3000, "line 1: expected a list of layers, got lists 21 deep"),
-        ("latin.yaml", "image: []\ntitle: M\xfcnchen".encode("latin-1"), "line 2: expected UTF-8 text"),
-        ("large.yaml", b"#" * (MAX_BYTES + 1), f"expected at most {MAX_BYTES} bytes, got {MAX_BYTES + 1}"),
-        ("a b.yaml", YAML, "expected a name of 1 to 40 letters, digits, - and _, got 'a b'"),
-        ("net.json", "{}", "expected a file ending in .yaml, .yml, got .json"),
+        ("empty.yaml", "", "line 1: Expected fields such as image, got None"),
+        ("list.yml", "- 1", r"line 1: Expected fields such as image, got \[1\]"),
+        ("none.yaml", "{}", "line 1: Expected an image branch"),
+        ("deep.yaml", "a: " + "[" * 3000 + "]" * 3000, "line 1: Expected a list of layers, got lists 21 deep"),
+        ("latin.yaml", "image: []\ntitle: M\xfcnchen".encode("latin-1"), "line 2: Expected UTF-8 text"),
+        ("large.yaml", b"#" * (MAX_BYTES + 1), f"Expected at most {MAX_BYTES} bytes, got {MAX_BYTES + 1}"),
+        ("a b.yaml", YAML, "Expected a name of 1 to 40 letters, digits, - and _, got 'a b'"),
+        ("net.json", "{}", "Expected a file ending in .yaml, .yml, got .json"),
     ],
 )
 def test_a_file_that_is_not_a_network_raises_an_error_with_the_expectation(tmp_path, name, content, message) -> None:
@@ -138,11 +138,11 @@ def test_an_invalid_file_is_left_out_with_its_reason_and_others_are_loaded(tmp_p
     found = load_networks(tmp_path)
     assert list(found.networks) == ["good"]
     assert found.left_out == {
-        "broken.yaml": "broken.yaml, line 3: image, layer 1: conv: "
-        "expected filters to be a whole number of at least 1, got 0",
-        "folder.yaml": "folder.yaml: expected a readable file, got: Is a directory",
-        "lenet5.yaml": "lenet5.yaml: expected a name of its own, got lenet5, which is that of the article's network",
-        "other.yml": "other.yml: expected a name of its own, got good, which is that of file good.yaml",
+        "broken.yaml": "broken.yaml, line 3: image, layer 1: "
+        "Expected the filters of conv to be a whole number from 1 to 100,000, got 0.",
+        "folder.yaml": "Expected folder.yaml to be a readable file, got: Is a directory.",
+        "lenet5.yaml": "Expected a unique name in lenet5.yaml, got lenet5, which is the name of the article's network.",
+        "other.yml": "Expected a unique name in other.yml, got good, which is the name of file good.yaml.",
     }
 
 
@@ -156,7 +156,7 @@ def test_any_yaml_tag_is_refused_with_its_line(tmp_path, value) -> None:
     found = load_networks(tmp_path)
     assert list(found.networks) == ["good"]
     assert list(found.left_out) == ["bad.yaml"]
-    assert found.left_out["bad.yaml"].startswith("bad.yaml, line 3: expected text and numbers without tags, got the")
+    assert found.left_out["bad.yaml"].startswith("bad.yaml, line 3: Expected text and numbers without tags, got the")
 
 
 @pytest.mark.parametrize(
@@ -188,21 +188,21 @@ def test_plain_scalars_follow_yaml_1_2(word, meaning) -> None:
         ("filters: 8", "filters: 0x" + "f" * 5000, 3, "at most 15 digits, got one of 5000"),
         ("filters: 8", "filters: " + "9" * 5000, 3, "at most 15 digits, got one of 5000"),
         ("filters: 8", "filters: 1:30", 3, "got '1:30'"),
-        ("filters: 8", "filters: 100001", 3, "conv: expected filters to be at most 100000, got 100001"),
-        ("kernel: 3", "kernel: 10001", 4, "conv: expected kernel to be at most 10000, got 10001"),
-        ("units: 16", "units: 999999999999999", 7, "expected units to be at most 100000"),
+        ("filters: 8", "filters: 100001", 3, "Expected the filters of conv to be .* to 100,000, got 100001"),
+        ("kernel: 3", "kernel: 10001", 4, "Expected the kernel of conv to be .* to 10,000, got 10001"),
+        ("units: 16", "units: 999999999999999", 7, "Expected the units of dense to be .* to 100,000"),
         ("units: 16", "units: .inf", 7, "got inf"),
         ("units: 16", "units: 1e999", 7, "got inf"),
-        ("kernel: 3", "kernel: 3\n    stride: 10001", 5, "expected stride to be at most 10000"),
-        ("filters: 8", "filters: 99999", 1, "expected layers with at most 1,000,000,000 numbers per image"),
-        ("units: 16", "units: 99999", 1, "expected at most 4,000,000,000 parameters at 200×100, got"),
+        ("kernel: 3", "kernel: 3\n    stride: 10001", 5, "Expected the stride of conv to be .* to 10,000"),
+        ("filters: 8", "filters: 99999", 1, "Expected layers of mine with at most 1,000,000,000 numbers per image"),
+        ("units: 16", "units: 99999", 1, "Expected mine to have at most 4,000,000,000 parameters at 200×100, got"),
         ("units: 16", "units: 16\ntitle: " + "x" * 201, 8, "at most 200 characters, got 201"),
-        ("units: 16", 'units: 16\ntitle: "\\e[31mred"', 8, "expected text that can be printed"),
-        ("units: 16", 'units: 16\ntitle: "\\ud800"', 8, "expected text that can be printed"),
+        ("units: 16", 'units: 16\ntitle: "\\e[31mred"', 8, "Expected text that can be printed"),
+        ("units: 16", 'units: 16\ntitle: "\\ud800"', 8, "Expected text that can be printed"),
         ("units: 16", 'units: 16\ntitle: "\\UFFFFFFFF"', 7, "a character or version that does not exist"),
         ("image:", "%YAML " + "1" * 5000 + ".1\n---\nimage:", 1, "a character or version that does not exist"),
-        ("units: 16", "units: 16\n---\nimage: []", 9, "expected one document"),
-        ("image:", "? &a {b: 1}\n: *a\nimage:", 1, "expected a word before the colon"),
+        ("units: 16", "units: 16\n---\nimage: []", 9, "Expected one document"),
+        ("image:", "? &a {b: 1}\n: *a\nimage:", 1, "Expected a word before the colon"),
         ("units: 16", "units: " + "y" * 15_000, 7, "at most 200 characters, got 15000"),
     ],
 )  # fmt: skip
@@ -222,22 +222,24 @@ def test_a_toml_file_is_left_out_with_instructions_to_write_yaml(tmp_path) -> No
     assert found.networks == {}
     assert list(found.left_out) == ["mine.toml", "pipe.toml"]
     reason = found.why_not("mine") or ""
-    assert reason.startswith("mine.toml: expected a YAML file, got TOML, which is no longer read. Write it as YAML: ")
+    assert reason.startswith("mine.toml: Expected a YAML file, got TOML, which is no longer read. Write it as YAML: ")
     assert "`- {layer: conv, filters: 16, kernel: 5}`" in reason
-    assert reason.endswith("The page Networks has an example"), "the complete reason is shown"
+    assert reason.endswith("The page Networks has an example."), "the complete reason is shown"
 
 
 def test_more_than_500_layers_are_refused(tmp_path) -> None:
     many = "image: [" + "{layer: flatten}," * 501 + "]"
-    with pytest.raises(SpecError, match="image: expected at most 500 layers, got 501"):
+    with pytest.raises(SpecError, match="Expected at most 500 layers in image, got 501"):
         load_network(written(tmp_path, "many.yaml", many))
 
 
 def test_a_network_from_the_queue_has_the_same_bounds() -> None:
-    with pytest.raises(SpecError, match="expected units to be at most 100000, got a number of more than 15 digits"):
+    with pytest.raises(
+        SpecError, match=r"Expected the units of dense to be .* to 100,000, got a number of more than 15 digits"
+    ):
         from_dict({"name": "own", "image": [{"layer": "flatten"}, {"layer": "dense", "units": 10**6000}]})
     wide = NetworkSpec("own", "own", "", (), (*ALEXNET.image[:-3], Dense(100_000), Dense(100_000)), *HEADS)
-    with pytest.raises(SpecError, match="own: expected at most 4,000,000,000 parameters"):
+    with pytest.raises(SpecError, match="Expected own to have at most 4,000,000,000 parameters"):
         check_trainable(wide, 200, 100)
     check_trainable(ALEXNET, 20, 10)  # the input is too small, but another check reports that
 
@@ -256,14 +258,14 @@ def test_only_regular_files_are_opened(tmp_path) -> None:
         bound.bind(str(tmp_path / "s.yaml"))
         found = load_networks(tmp_path)
     assert list(found.networks) == ["good"]
-    kind = "expected a readable file, got: It is a pipe, socket or device"
+    kind = "to be a readable file, got: It is a pipe, socket or device."
     assert found.left_out == {
-        "dangling.yaml": "dangling.yaml: expected a readable file, got: No such file or directory",
-        "device.yaml": f"device.yaml: {kind}",
-        "folder.yaml": "folder.yaml: expected a readable file, got: Is a directory",
-        "loop.yaml": "loop.yaml: expected a readable file, got: Too many levels of symbolic links",
-        "pipe.yaml": f"pipe.yaml: {kind}",
-        "s.yaml": f"s.yaml: {kind}",
+        "dangling.yaml": "Expected dangling.yaml to be a readable file, got: No such file or directory.",
+        "device.yaml": f"Expected device.yaml {kind}",
+        "folder.yaml": "Expected folder.yaml to be a readable file, got: Is a directory.",
+        "loop.yaml": "Expected loop.yaml to be a readable file, got: Too many levels of symbolic links.",
+        "pipe.yaml": f"Expected pipe.yaml {kind}",
+        "s.yaml": f"Expected s.yaml {kind}",
     }
 
 
@@ -279,11 +281,11 @@ def test_a_file_with_an_unprintable_name_is_left_out_under_a_printable_one(tmp_p
     for name, reason in found.left_out.items():
         assert name.isprintable()
         assert reason.isprintable()
-        assert "expected a file's name of at most 100 letters" in reason
+        assert "Expected a file name of at most 100 letters" in reason
 
 
 def test_a_file_in_place_of_the_networks_folder_is_reported(tmp_path) -> None:
     written(tmp_path, "networks", "nothing")
     found = all_networks(tmp_path)
     assert found.networks == NETWORKS
-    assert found.left_out == {"networks": "networks: expected a folder of networks' files, got: Not a directory"}
+    assert found.left_out == {"networks": "Expected networks to be a folder of network files, got: Not a directory."}

@@ -119,7 +119,7 @@ def test_a_reconstruction_inside_the_folder_of_its_originals_is_refused(
     command = ["reconstruct", str(folder), "--k", "9", "--local", "--workers", "1", "--output", str(folder / inside)]
     command += ["--name", "other"]
     assert main(command) == 1
-    assert "expected a folder outside of" in capsys.readouterr().err
+    assert "Expected an output folder outside of" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     refuse_inside(folder / ".hidden" / "made", folder)  # hidden folders are not part of the data set
 

@@ -47,16 +47,16 @@ def test_the_environment_overrides_the_env_file(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("SVD_WORKERS", "-1", "expected a whole number from 0 to 1024, got -1"),
-        ("PORT", "80.5", "expected a whole number from 1 to 65535, got 80.5"),
-        ("ARRAYS_LIMIT_GB", "inf", "expected a number of gigabytes such as 50, got inf"),
-        ("LOG_FORMAT", "xml", "expected text or json, got xml"),
+        ("SVD_WORKERS", "-1", "Expected SVD_WORKERS to be a whole number from 0 to 1,024, got -1."),
+        ("PORT", "80.5", "Expected PORT to be a whole number from 1 to 65,535, got 80.5."),
+        ("ARRAYS_LIMIT_GB", "inf", "Expected ARRAYS_LIMIT_GB to be a number of gigabytes such as 50, got inf."),
+        ("LOG_FORMAT", "xml", "Expected LOG_FORMAT to be text or json, got xml."),
     ],
 )
 def test_a_value_out_of_bounds_raises_an_error_with_name_expectation_and_value(
     name: str, value: str, sentence: str
 ) -> None:
-    with pytest.raises(SpecError, match=f"^{name}: {re.escape(sentence)}$"):
+    with pytest.raises(SpecError, match=f"^{re.escape(sentence)}$"):
         variables({name: value})
 
 

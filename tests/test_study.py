@@ -292,10 +292,13 @@ def test_a_preset_has_no_overrides_for_networks_that_are_not_chosen() -> None:
             {"overrides": (Override(network="custom1", height=64, width=64),)},
             "Expected at most one override for each of lenet5, alexnet",
         ),
-        ({"overrides": (Override(network="alexnet", height=8, width=8),)}, "alexnet: expected an input large enough"),
+        (
+            {"overrides": (Override(network="alexnet", height=8, width=8),)},
+            "Expected an input large enough for every layer of alexnet",
+        ),
         ({"codec": "png", "quality": 3}, "Expected no quality for png"),
         ({"sizes": ()}, "Expected at least one value of sizes"),
-        ({"reconstruction": "a/b"}, "name: expected a plain folder name"),
+        ({"reconstruction": "a/b"}, "Expected a name of 1 to 100"),
         ({"device": "abacus"}, "Expected device to be one of"),
     ],
 )

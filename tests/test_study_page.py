@@ -273,7 +273,7 @@ def test_a_preset_fills_the_fields_which_can_be_changed(store: Store, settings: 
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("article_size", "8×8", "expected an input large enough"),
+        ("article_size", "8×8", "Expected an input large enough"),
         ("article_size", "8×8, 9×9", "Expected one size of rows and columns, got 2"),
         ("article_seeds", "one", "Expected seeds such as 1,2,3, got one"),
         ("article_ks", "500", "at most 450"),

@@ -15,7 +15,7 @@ from recorded import record_training
 
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.networks.architectures import to_dict as network_to_dict
-from core.networks.pruning import can_shrink, prune, pruned_size
+from core.networks.pruning import can_shrink, kept_share, prune, shrink
 from core.store.measurements import Store
 from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
@@ -94,7 +94,7 @@ def test_layer_sizes_follow_pruning_and_the_metadata_branch_is_unchanged() -> No
     convolutions = sizes[sizes.index.str.contains("conv")]
     assert convolutions[0].tolist() == [64, 192, 384, 384, 256]
     for before, after, factor in ((0, 1, 50), (1, 2, 33.33)):
-        assert convolutions[after].tolist() == [pruned_size(size, factor) for size in convolutions[before]]
+        assert convolutions[after].tolist() == [shrink(size, kept_share(factor)) for size in convolutions[before]]
     other = sizes[sizes.index.str.startswith("metadata")]
     assert len(other) == 4
     assert (other[0] == other[2]).all()

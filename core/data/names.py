@@ -65,7 +65,7 @@ def refuse_inside(output: Path, root: Path) -> None:
     """Raise SpecError for an output folder inside the data set's folder, which would include the new files."""
     output, root = output.expanduser().resolve(), root.resolve()
     if output.is_relative_to(root) and not any(part.startswith(".") for part in output.relative_to(root).parts):
-        raise SpecError(f"output: expected a folder outside of {root}, whose images are read, got {output}")
+        raise SpecError(f"Expected an output folder outside of {root}, whose images are read, got {output}.")
 
 
 LONGEST = 100  # characters
@@ -81,8 +81,8 @@ def name_fault(name: str) -> str | None:
         return None
     got = repr(name) if len(name) <= SHOWN else f"{name[:SHOWN]!r}… ({len(name)} characters)"
     return (
-        f"name: expected a plain folder name of 1 to {LONGEST} printable characters, without / and \\, a dot in front "
-        f"or a space at either end, got {got}"
+        f"Expected a name of 1 to {LONGEST} printable characters, without / and \\, a dot in front or a space at "
+        f"either end, got {got}."
     )
 
 

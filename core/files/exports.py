@@ -77,7 +77,7 @@ def check_ending(path: Path, endings: Sequence[str]) -> str:
     found = path.suffix.lower()
     if found not in endings:
         known = f"{', '.join(endings[:-1])} or {endings[-1]}"
-        raise SpecError(f"expected a file's name that ends in {known}, got {path.name or path}")
+        raise SpecError(f"Expected a file name that ends in {known}, got {path.name or path}.")
     return found
 
 
@@ -88,14 +88,14 @@ def check_writable(path: Path | None, endings: Sequence[str] = TABLES) -> None:
     check_ending(path, endings)
     folder = path.parent
     if not folder.is_dir():
-        raise SpecError(f"expected a folder that exists for {path.name}; there is none at {folder}")
+        raise SpecError(f"Expected a folder that exists for {path.name}, got {folder}, which does not exist.")
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise SpecError(f"expected a folder that can be written; {folder} cannot") from None
+            raise SpecError(f"Expected a folder that can be written, got {folder}, which cannot.") from None
         return
     except OSError as error:
-        raise SpecError(f"expected a file that can be written; {path}: {error.strerror}") from error
+        raise SpecError(f"Expected a file that can be written, got {path}: {error.strerror}.") from error
     if not stat.S_ISREG(mode) or not os.access(path, os.W_OK):
-        raise SpecError(f"expected a file that can be written; {path} is none")
+        raise SpecError(f"Expected a file that can be written, got {path}, which cannot.")

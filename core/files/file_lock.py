@@ -29,9 +29,9 @@ def file_lock(path: Path, *, shared: bool, timeout: float) -> Iterator[None]:
         lock = ReadWriteLock(path, is_singleton=False)  # threads share nothing: each waits for its own lock
         lock.acquire_read(timeout) if shared else lock.acquire_write(timeout)
     except Timeout:
-        raise StoreBusy(f"expected {path.name} to be free; another process still holds it") from None
+        raise StoreBusy(f"Expected {path.name} to be free, got a lock that another process still holds.") from None
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"expected {path} to be a lock file; {error}") from error
+        raise StoreUnavailable(f"Expected {path} to be a lock file, got: {error}.") from error
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from core.errors import SpecError
 
@@ -43,17 +43,16 @@ MOST_VALUES = 10**9  # of one layer's output for one image: 4 GB
 def require_positive(word: str, most: int, **values: int) -> None:
     """Raise NetworkError unless every value is a whole number from 1 to `most`."""
     for field, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise NetworkError(f"{word}: expected {field} to be a whole number of at least 1, got {value!r}", (field,))
-        if value > most:
-            shown = value if value < 10**15 else "a number of more than 15 digits"
-            raise NetworkError(f"{word}: expected {field} to be at most {most}, got {shown}", (field,))
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            shown = "a number of more than 15 digits" if isinstance(value, int) and value >= 10**15 else repr(value)
+            wanted = f"Expected the {field} of {word} to be a whole number from 1 to {most:,}"
+            raise NetworkError(f"{wanted}, got {shown}.", (field,))
 
 
 def require_padding(word: str, padding: str) -> None:
     """Raise NetworkError unless the padding is 'valid' or 'same'."""
     if padding not in ("valid", "same"):
-        raise NetworkError(f"{word}: expected padding 'valid' or 'same', got {padding!r}", ("padding",))
+        raise NetworkError(f"Expected the padding of {word} to be 'valid' or 'same', got {padding!r}.", ("padding",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class Dropout:
     def __post_init__(self) -> None:
         """Validate the rate."""
         if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 <= self.rate < 1:
-            raise NetworkError(f"dropout: expected a rate from 0 to below 1, got {self.rate!r}", ("rate",))
+            raise NetworkError(f"Expected the rate of dropout to be from 0 to below 1, got {self.rate!r}.", ("rate",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,31 +161,22 @@ class Concatenate:
 
 Layer = Conv | MaxPool | ZeroPad | BatchNorm | Dropout | Flatten | GlobalAveragePool | Dense | Residual | Concatenate
 
-# The words of a network's file, and the names of the article's tables (Keras's own).
-WORDS: dict[str, type[Layer]] = {
-    "conv": Conv,
-    "max_pool": MaxPool,
-    "zero_pad": ZeroPad,
-    "batch_norm": BatchNorm,
-    "dropout": Dropout,
-    "flatten": Flatten,
-    "global_average_pool": GlobalAveragePool,
-    "dense": Dense,
-    "residual": Residual,
-}
-WORD_OF: dict[type[Layer], str] = {layer: word for word, layer in WORDS.items()} | {Concatenate: "concatenate"}
-TYPE_OF: dict[type[Layer], str] = {
-    Conv: "Conv2D",
-    MaxPool: "MaxPooling2D",
-    ZeroPad: "ZeroPadding2D",
-    BatchNorm: "BatchNormalization",
-    Dropout: "Dropout",
-    Flatten: "Flatten",
-    GlobalAveragePool: "GlobalAveragePooling2D",
-    Dense: "Dense",
-    Residual: "Residual block",
-    Concatenate: "Concatenate",
-}
+# Each layer with its word in a network's file and its name in the article's tables (Keras's own).
+LAYERS: tuple[tuple[type[Layer], str, str], ...] = (
+    (Conv, "conv", "Conv2D"),
+    (MaxPool, "max_pool", "MaxPooling2D"),
+    (ZeroPad, "zero_pad", "ZeroPadding2D"),
+    (BatchNorm, "batch_norm", "BatchNormalization"),
+    (Dropout, "dropout", "Dropout"),
+    (Flatten, "flatten", "Flatten"),
+    (GlobalAveragePool, "global_average_pool", "GlobalAveragePooling2D"),
+    (Dense, "dense", "Dense"),
+    (Residual, "residual", "Residual block"),
+    (Concatenate, "concatenate", "Concatenate"),
+)
+WORD_OF = {layer: word for layer, word, _ in LAYERS}
+TYPE_OF = {layer: name for layer, _, name in LAYERS}
+WORDS = {word: layer for layer, word, _ in LAYERS if layer is not Concatenate}  # files do not contain it
 FLATTENING = (Flatten, GlobalAveragePool)
 SPATIAL = (Conv, MaxPool, ZeroPad, Residual)
 
@@ -216,7 +206,7 @@ class NetworkSpec:
         last = self.head[-1]
         if not isinstance(last, Dense) or last.units != len(CLASSES):
             raise NetworkError(
-                f"head: expected its last layer to be a dense of {len(CLASSES)} units, one per class, got {last}",
+                f"Expected the last layer of head to be a dense of {len(CLASSES)} units, one per class, got {last}.",
                 ("head", len(self.head) - 1),
             )
 
@@ -227,28 +217,28 @@ def check_image_branch(layers: tuple[Layer, ...]) -> None:
     for index, layer in enumerate(layers):
         word, path = WORD_OF[type(layer)], ("image", index)
         if isinstance(layer, Concatenate):
-            raise NetworkError("image: expected no concatenate, the head begins with the only one", path)
+            raise NetworkError("Expected no concatenate in image, got one. The head begins with the only one.", path)
         if flat and isinstance(layer, SPATIAL + FLATTENING):
             raise NetworkError(
-                f"image: expected no {word} after the branch has become flat, got layer {index + 1}", path
+                f"Expected no {word} in image after it has become flat, got one as layer {index + 1}.", path
             )
         if not flat and isinstance(layer, Dense):
             raise NetworkError(
-                f"image: expected a flatten before the first dense, got dense as layer {index + 1}", path
+                f"Expected a flatten in image before the first dense, got dense as layer {index + 1}.", path
             )
         flat = flat or isinstance(layer, FLATTENING)
     if not flat:
-        raise NetworkError("image: expected a flatten or global_average_pool layer, got none", ("image",))
+        raise NetworkError("Expected a flatten or global_average_pool in image, got none.", ("image",))
 
 
 def check_flat_branch(branch: Branch, layers: tuple[Layer, ...]) -> None:
     """Raise NetworkError unless the branch has layers, all for flat input."""
     if not layers:
-        raise NetworkError(f"{branch}: expected at least one layer, got none", (branch,))
+        raise NetworkError(f"Expected at least one layer in {branch}, got none.", (branch,))
     for index, layer in enumerate(layers):
         if not isinstance(layer, Dense | Dropout | BatchNorm):
             raise NetworkError(
-                f"{branch}: expected dense, dropout or batch_norm, got {WORD_OF[type(layer)]} as layer {index + 1}",
+                f"Expected dense, dropout or batch_norm in {branch}, got {WORD_OF[type(layer)]} as layer {index + 1}.",
                 (branch, index),
             )
 
@@ -303,8 +293,8 @@ def walk_branch(spec: NetworkSpec, branch: Branch, layers: tuple[Layer, ...], sh
         if min(after) < 1:
             window = layer.kernel if isinstance(layer, Conv) else getattr(layer, "size", 1)
             raise NetworkError(
-                f"{spec.name}: expected an input large enough for every layer; {before[0]}×{before[1]} leaves nothing "
-                f"at {name}, which needs at least {window}×{window} and gets {shape[0]}×{shape[1]}",
+                f"Expected an input large enough for every layer of {spec.name}, got {before[0]}×{before[1]}, which "
+                f"leaves nothing at {name}: it needs at least {window}×{window} and gets {shape[0]}×{shape[1]}.",
                 (branch, index),
             )
         yield PlacedLayer(branch, name, layer, shape, after)
@@ -317,15 +307,14 @@ def walk(spec: NetworkSpec, height: int, width: int) -> Iterator[PlacedLayer]:
     Raises NetworkError (a SpecError) with the layer whose output would be empty.
     """
     require_positive(f"{spec.name}'s input", MOST_PIXELS, height=height, width=width)
-    image = metadata = ()  # type: Shape
-    for placed in walk_branch(spec, "image", spec.image, (height, width, CHANNELS)):
-        image = placed.output_shape
-        yield placed
-    for placed in walk_branch(spec, "metadata", spec.metadata, (len(METADATA_FEATURES),)):
-        metadata = placed.output_shape
-        yield placed
-    joined = (image[0] + metadata[0],)
-    yield PlacedLayer("head", "head_concatenate1", Concatenate(), image, joined)
+    inputs: dict[Branch, Shape] = {"image": (height, width, CHANNELS), "metadata": (len(METADATA_FEATURES),)}
+    ends: dict[Branch, Shape] = {}
+    for branch, shape in inputs.items():
+        for placed in walk_branch(spec, branch, getattr(spec, branch), shape):
+            ends[branch] = placed.output_shape
+            yield placed
+    joined = (ends["image"][0] + ends["metadata"][0],)
+    yield PlacedLayer("head", "head_concatenate1", Concatenate(), ends["image"], joined)
     yield from walk_branch(spec, "head", spec.head, joined)
 
 
@@ -344,19 +333,19 @@ def layer_to_dict(layer: Layer) -> dict[str, Any]:
 def layer_from_dict(data: object) -> Layer:
     """Return the record of {"layer": "conv", "filters": 6, "kernel": 5}. Raises NetworkError."""
     if not isinstance(data, Mapping):
-        raise NetworkError(f"expected a layer such as {{layer: conv, filters: 16, kernel: 5}}, got {data!r}")
+        raise NetworkError(f"Expected a layer such as {{layer: conv, filters: 16, kernel: 5}}, got {data!r}.")
     word = data.get("layer")
     if not isinstance(word, str) or word not in WORDS:
-        raise NetworkError(f"expected layer to be one of {', '.join(WORDS)}, got {word!r}", ("layer",))
+        raise NetworkError(f"Expected layer to be one of {', '.join(WORDS)}, got {word!r}.", ("layer",))
     record = WORDS[word]
     known = {field.name: field.default is not MISSING for field in fields(record)}
     for key in data:
         if key != "layer" and key not in known:
             expected = ", ".join(known) or "no fields"
-            raise NetworkError(f"{word}: expected {expected}, got the unknown field {key!r}", (str(key),))
+            raise NetworkError(f"Expected {expected} for {word}, got the unknown field {key!r}.", (str(key),))
     for field, optional in known.items():
         if field not in data and not optional:
-            raise NetworkError(f"{word}: expected {field}, got none", ())
+            raise NetworkError(f"Expected the {field} of {word}, got none.")
     return record(**{str(key): value for key, value in data.items() if key != "layer"})
 
 
@@ -366,9 +355,11 @@ def branch_from(data: Mapping[str, Any], branch: Branch, default: tuple[Layer, .
         return default
     layers = data[branch]
     if not isinstance(layers, list | tuple):
-        raise NetworkError(f"{branch}: expected a list of layers, got {layers!r}", (branch,))
+        raise NetworkError(f"Expected {branch} to be a list of layers, got {layers!r}.", (branch,))
     if len(layers) > MOST_LAYERS:
-        raise NetworkError(f"{branch}: expected at most {MOST_LAYERS} layers, got {len(layers)}", (branch, MOST_LAYERS))
+        raise NetworkError(
+            f"Expected at most {MOST_LAYERS} layers in {branch}, got {len(layers)}.", (branch, MOST_LAYERS)
+        )
     records = []
     for index, layer in enumerate(layers):
         try:
@@ -381,37 +372,30 @@ def branch_from(data: Mapping[str, Any], branch: Branch, default: tuple[Layer, .
 
 def to_dict(spec: NetworkSpec) -> dict[str, Any]:
     """Return a network as plain data for JSON or YAML."""
-    return {
-        "name": spec.name,
-        "title": spec.title,
-        "source": spec.source,
-        "readings": list(spec.readings),
-        "image": [layer_to_dict(layer) for layer in spec.image],
-        "metadata": [layer_to_dict(layer) for layer in spec.metadata],
-        "head": [layer_to_dict(layer) for layer in spec.head],
-    }
+    texts = {"name": spec.name, "title": spec.title, "source": spec.source, "readings": list(spec.readings)}
+    return texts | {branch: [layer_to_dict(layer) for layer in getattr(spec, branch)] for branch in get_args(Branch)}
 
 
 def from_dict(data: object) -> NetworkSpec:
     """Return the network of plain data; metadata branch and head default to the article's. Raises NetworkError."""
     if not isinstance(data, Mapping):
-        raise NetworkError(f"expected a network with the fields {', '.join(FIELDS)}, got {data!r}")
+        raise NetworkError(f"Expected a network with the fields {', '.join(FIELDS)}, got {data!r}.")
     for key in data:
         if key not in FIELDS:
-            raise NetworkError(f"expected the fields {', '.join(FIELDS)}, got the unknown field {key!r}", (str(key),))
+            raise NetworkError(f"Expected the fields {', '.join(FIELDS)}, got the unknown field {key!r}.", (str(key),))
     if "image" not in data:
-        raise NetworkError("expected an image branch, a list of layers under the field image, got none")
+        raise NetworkError("Expected an image branch, a list of layers under the field image, got none.")
     name = data.get("name")
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
-        raise NetworkError(f"expected a name of 1 to 40 letters, digits, - and _, got {name!r}", ("name",))
+        raise NetworkError(f"Expected a name of 1 to 40 letters, digits, - and _, got {name!r}.", ("name",))
     texts = {}
     for field, default in (("title", name), ("source", "")):
         texts[field] = data.get(field, default)
         if not isinstance(texts[field], str):
-            raise NetworkError(f"expected {field} to be text, got {texts[field]!r}", (field,))
+            raise NetworkError(f"Expected {field} to be text, got {texts[field]!r}.", (field,))
     readings = data.get("readings", ())
     if not isinstance(readings, list | tuple) or not all(isinstance(reading, str) for reading in readings):
-        raise NetworkError(f"expected readings to be a list of sentences, got {readings!r}", ("readings",))
+        raise NetworkError(f"Expected readings to be a list of sentences, got {readings!r}.", ("readings",))
     return NetworkSpec(
         name,
         readings=tuple(readings),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import SpecError
 from core.networks.architectures import (
@@ -51,6 +52,10 @@ class Cost:
     statistics: int = 0
     macs: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        """Return the cost of both."""
+        return Cost(self.parameters + other.parameters, self.statistics + other.statistics, self.macs + other.macs)
+
     @property
     def bytes_weights(self) -> int:
         """Bytes of the weights in float32: learnable parameters and running statistics.
@@ -68,10 +73,15 @@ class Cost:
         return self.bytes_weights + BYTES_A_NUMBER * ADAM_SLOTS * self.parameters
 
 
-def convolution_cost(kernel: int, channels: int, filters: int, positions: int) -> tuple[int, int]:
-    """Return parameters (with biases) and MACs of a convolution with `positions` output pixels."""
+def convolution_cost(kernel: int, channels: int, filters: int, positions: int) -> Cost:
+    """Return the cost of a convolution, biases included, with `positions` output pixels."""
     weights = kernel * kernel * channels * filters
-    return weights + filters, weights * positions
+    return Cost(weights + filters, 0, weights * positions)
+
+
+def normalisation_cost(channels: int) -> Cost:
+    """Return the cost of a batch normalisation: gamma and beta, running mean and variance."""
+    return Cost(2 * channels, 2 * channels, 0)
 
 
 def layer_cost(placed: PlacedLayer) -> Cost:
@@ -80,35 +90,28 @@ def layer_cost(placed: PlacedLayer) -> Cost:
     match placed.layer:
         case Conv(filters, kernel):
             height, width, _ = placed.output_shape
-            parameters, macs = convolution_cost(kernel, shape[2], filters, height * width)
-            return Cost(parameters, 0, macs)
+            return convolution_cost(kernel, shape[2], filters, height * width)
         case Dense(units):
             return Cost(shape[0] * units + units, 0, shape[0] * units)
         case BatchNorm():
-            return Cost(2 * shape[-1], 2 * shape[-1], 0)
+            return normalisation_cost(shape[-1])
         case Residual(filters, kernel):
             height, width, channels = shape
-            first = convolution_cost(kernel, channels, filters, height * width)
-            second = convolution_cost(kernel, filters, filters, height * width)
-            projection = convolution_cost(1, channels, filters, height * width) if channels != filters else (0, 0)
-            normalisation = 2 * 2 * filters  # gamma and beta, or mean and variance, of two layers
-            return Cost(
-                first[0] + second[0] + projection[0] + normalisation,
-                normalisation,
-                first[1] + second[1] + projection[1],
-            )
+            cost = convolution_cost(kernel, channels, filters, height * width) + normalisation_cost(filters)
+            cost += convolution_cost(kernel, filters, filters, height * width) + normalisation_cost(filters)
+            return cost if channels == filters else cost + convolution_cost(1, channels, filters, height * width)
         case _:
             return Cost()
 
 
 def network_cost(spec: NetworkSpec, height: int, width: int) -> Cost:
     """Return the cost of a network for images of height × width. Raises SpecError where the size is too small."""
-    costs = [layer_cost(placed) for placed in walk(spec, height, width)]
-    return Cost(
-        sum(cost.parameters for cost in costs),
-        sum(cost.statistics for cost in costs),
-        sum(cost.macs for cost in costs),
-    )
+    return sum((layer_cost(placed) for placed in walk(spec, height, width)), Cost())
+
+
+def quantities(cost: Cost) -> tuple[int, ...]:
+    """Return a cost's `QUANTITIES`, in their order."""
+    return tuple(getattr(cost, name) for name in QUANTITIES)
 
 
 def count_parameters(spec: NetworkSpec, height: int, width: int) -> int:
@@ -124,27 +127,12 @@ def check_trainable(spec: NetworkSpec, height: int, width: int) -> None:
         return
     for placed in layers:
         if (values := prod(placed.output_shape)) > MOST_VALUES:
-            wanted = f"{spec.name}: expected layers with at most {MOST_VALUES:,} numbers per image"
-            raise NetworkError(f"{wanted}, got {values:,} at {placed.name}", (placed.branch,))
+            wanted = f"Expected layers of {spec.name} with at most {MOST_VALUES:,} numbers per image"
+            raise NetworkError(f"{wanted}, got {values:,} at {placed.name}.", (placed.branch,))
     parameters = sum(layer_cost(placed).parameters for placed in layers)
     if parameters > MOST_PARAMETERS:
-        wanted = f"{spec.name}: expected at most {MOST_PARAMETERS:,} parameters at {height}×{width}"
-        raise NetworkError(f"{wanted}, got {parameters:,}", ("image",))
-
-
-LAYER_COLUMNS = (
-    "branch",
-    "name",
-    "type",
-    "size",
-    "kernel",
-    "stride",
-    "detail",
-    "output_shape",
-    "parameters",
-    "statistics",
-    "macs",
-)
+        wanted = f"Expected {spec.name} to have at most {MOST_PARAMETERS:,} parameters at {height}×{width}"
+        raise NetworkError(f"{wanted}, got {parameters:,}.", ("image",))
 
 
 def layer_row(placed: PlacedLayer) -> dict[str, object]:
@@ -183,15 +171,14 @@ def layer_row(placed: PlacedLayer) -> dict[str, object]:
 
 
 def layer_table(spec: NetworkSpec, height: int, width: int) -> pd.DataFrame:
-    """Return the network's layers in the form of the article's Tables 1 and 3, columns `LAYER_COLUMNS`.
+    """Return the network's layers in the form of the article's Tables 1 and 3, one `layer_row` each.
 
     size: filters or units, missing (Int64's NA) elsewhere. kernel: also a pooling's window and a padding's zeros.
     output_shape: rows × columns × channels.
     """
     import pandas as pd
 
-    table = pd.DataFrame([layer_row(placed) for placed in walk(spec, height, width)], columns=list(LAYER_COLUMNS))
-    return table.astype({"size": "Int64"})
+    return pd.DataFrame([layer_row(placed) for placed in walk(spec, height, width)]).astype({"size": "Int64"})
 
 
 def compare_layers(original: NetworkSpec, pruned: NetworkSpec, height: int, width: int) -> pd.DataFrame:
@@ -214,21 +201,17 @@ def size_table(networks: Iterable[NetworkSpec], sizes: Iterable[tuple[int, int]]
     """
     import pandas as pd
 
-    sizes = tuple(dict.fromkeys(sizes))
     rows: list[tuple[object, ...]] = []
-    for spec in networks:
-        for height, width in sizes:
-            try:
-                cost = network_cost(spec, height, width)
-            except SpecError as error:
-                rows.append((spec.name, height, width, *[None] * len(QUANTITIES), str(error)))
-            else:
-                rows.append((spec.name, height, width, *(getattr(cost, name) for name in QUANTITIES), None))
+    for spec, (height, width) in product(networks, dict.fromkeys(sizes)):
+        try:
+            rows.append((spec.name, height, width, *quantities(network_cost(spec, height, width)), None))
+        except SpecError as error:
+            rows.append((spec.name, height, width, *[None] * len(QUANTITIES), str(error)))
     return pd.DataFrame(rows, columns=list(SIZE_COLUMNS)).astype(dict.fromkeys(QUANTITIES, "Int64"))
 
 
 CURVE_COLUMNS = ("network", "factor", "scope", "iteration", *QUANTITIES)
-CurvePoint = tuple[str, float, str, int, int, int, int, int]  # one value for each of CURVE_COLUMNS
+CurvePoint = tuple[Any, ...]  # one value for each of CURVE_COLUMNS
 
 
 def curve_points(
@@ -243,22 +226,11 @@ def curve_points(
 
     Factors are in percent. Raises SpecError for an unknown scope, an impossible factor or too small an image.
     """
-    factors, scopes = {kept_share(factor): factor for factor in factors}.values(), tuple(dict.fromkeys(scopes))
-    for spec in networks:
-        for factor in factors:
-            for scope in scopes:
-                for iteration, pruned in enumerate(iterations(spec, factor, scope, count)):
-                    cost = network_cost(pruned, height, width)
-                    yield (
-                        spec.name,
-                        float(factor),
-                        scope,
-                        iteration,
-                        cost.parameters,
-                        cost.macs,
-                        cost.bytes_weights,
-                        cost.bytes_with_optimizer,
-                    )
+    factors = {kept_share(factor): factor for factor in factors}.values()
+    for spec, factor, scope in product(networks, factors, dict.fromkeys(scopes)):
+        for iteration, pruned in enumerate(iterations(spec, factor, scope, count)):
+            cost = network_cost(pruned, height, width)
+            yield spec.name, float(factor), scope, iteration, *quantities(cost)
 
 
 def curve_table(

@@ -62,7 +62,6 @@ FIT_MODELS: tuple[FitModel, ...] = (
     ),
     polynomial_model("polynomial", "a + b·x + c·x²", 2),
 )
-FIT_MODELS_BY_NAME = {model.name: model for model in FIT_MODELS}
 CRITERIA = ("r2", "adjusted_r2", "aicc")
 
 CONFIDENCE = 0.95
@@ -280,16 +279,16 @@ def fit_points(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Fit, ...]:
     """Fit every model of `FIT_MODELS` to points (x, y); raises SpecError unless all are finite and y is positive."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.ndim != 1 or x.shape != y.shape or len(x) == 0:
-        raise SpecError(f"expected as many x as y, at least one, got shapes {x.shape} and {y.shape}")
+        raise SpecError(f"Expected as many x as y, at least one, got shapes {x.shape} and {y.shape}.")
     if not np.isfinite(x).all() or not np.isfinite(y).all() or y.min() <= 0:
-        raise SpecError("expected finite points with y above 0, got others")
+        raise SpecError("Expected finite points with y above 0, got others.")
     return tuple(fit_model(model, x, y) for model in FIT_MODELS)
 
 
 def fit_curves(curves: pd.DataFrame, quantity: str = "parameters") -> Iterator[CurveFits]:
     """Yield the fits of each curve of a `costs.curve_table`, in its order, for one of its `QUANTITIES`."""
     if quantity not in QUANTITIES:
-        raise SpecError(f"expected a quantity of {', '.join(QUANTITIES)}, got {quantity!r}")
+        raise SpecError(f"Expected a quantity of {', '.join(QUANTITIES)}, got {quantity!r}.")
     for key, curve in curves.groupby(["network", "factor", "scope"], sort=False):
         network, factor, scope = cast(tuple[str, float, str], key)
         x = curve["iteration"].to_numpy(np.float64)

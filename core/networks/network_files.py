@@ -43,9 +43,9 @@ image:                        # the image branch, from the pixels on
 """
 
 WRITE_AS_YAML = (
-    'expected a YAML file, got TOML, which is no longer read. Write it as YAML: `title = "Mine"` becomes'
+    'Expected a YAML file, got TOML, which is no longer read. Write it as YAML: `title = "Mine"` becomes'
     " `title: Mine`, and each `[[image]]` one item of the list `image:`, such as"
-    " `- {layer: conv, filters: 16, kernel: 5}`. The page Networks has an example"
+    " `- {layer: conv, filters: 16, kernel: 5}`. The page Networks has an example."
 )
 
 
@@ -73,9 +73,9 @@ def check_values(data: object, lines: Lines) -> None:
         elif isinstance(value, str):
             longest = LONGEST_READING if path[:1] == ("readings",) else LONGEST_TITLE
             if len(value) > longest:
-                raise LineError(f"expected text of at most {longest} characters, got {len(value)}", lines(path))
+                raise LineError(f"Expected text of at most {longest} characters, got {len(value)}.", lines(path))
             if not value.replace("\n", "").isprintable():
-                raise LineError(f"expected text that can be printed, got {value!a}", lines(path))
+                raise LineError(f"Expected text that can be printed, got {value!a}.", lines(path))
 
 
 def printable(text: str) -> str:
@@ -91,8 +91,8 @@ def load_network(path: Path) -> NetworkSpec:
     except LineError as error:
         raise SpecError(printable(f"{path.name}, line {error.line}: {error}")) from error
     except OSError as error:
-        reason = error.strerror or "what cannot be read"
-        raise SpecError(printable(f"{path.name}: expected a readable file, got: {reason}")) from error
+        reason = error.strerror or "a file that cannot be read"
+        raise SpecError(printable(f"Expected {path.name} to be a readable file, got: {reason}.")) from error
     except SpecError as error:
         raise SpecError(printable(f"{path.name}: {error}")) from error
 
@@ -102,20 +102,20 @@ def _load(path: Path) -> NetworkSpec:
     if suffix == FORMER_SUFFIX:
         raise SpecError(WRITE_AS_YAML)
     if suffix not in SUFFIXES:
-        raise SpecError(f"expected a file ending in {', '.join(SUFFIXES)}, got {suffix or 'no ending'}")
+        raise SpecError(f"Expected a file ending in {', '.join(SUFFIXES)}, got {suffix or 'no ending'}.")
     if not FILE_NAME.fullmatch(path.name):
-        raise SpecError("expected a file's name of at most 100 letters, digits, spaces, dots, - and _")
+        raise SpecError("Expected a file name of at most 100 letters, digits, spaces, dots, - and _, got another.")
     content = read_plain(path, MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise SpecError(f"expected at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+        raise SpecError(f"Expected at most {MAX_BYTES} bytes, got {path.stat().st_size}.")
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise LineError("expected UTF-8 text, got other bytes", content.count(b"\n", 0, error.start) + 1) from error
+        raise LineError("Expected UTF-8 text, got other bytes.", content.count(b"\n", 0, error.start) + 1) from error
     data, lines = read_yaml(text)
     check_values(data, lines)
     if not isinstance(data, dict):
-        raise LineError(f"expected fields such as image, got {data!r}", 1)
+        raise LineError(f"Expected fields such as image, got {data!r}.", 1)
     try:
         spec = from_dict({"name": path.stem, "source": f"file {path.name}"} | data)
         check_trainable(spec, DEFAULT_HEIGHT, DEFAULT_WIDTH)
@@ -142,7 +142,7 @@ def load_networks(folder: Path) -> Networks:
     try:
         files = list(network_paths(folder))
     except OSError as error:
-        reason = f"{folder.name}: expected a folder of networks' files, got: {error.strerror}"
+        reason = f"Expected {folder.name} to be a folder of network files, got: {error.strerror}."
         return Networks({}, {folder.name: reason})
     for path in files:
         name = printable(path.name)
@@ -153,7 +153,7 @@ def load_networks(folder: Path) -> Networks:
             continue
         if spec.name in NETWORKS or spec.name in networks:
             owner = "the article's network" if spec.name in NETWORKS else networks[spec.name].source
-            left_out[name] = f"{name}: expected a name of its own, got {spec.name}, which is that of {owner}"
+            left_out[name] = f"Expected a unique name in {name}, got {spec.name}, which is the name of {owner}."
         else:
             networks[spec.name] = spec
     return Networks(networks, left_out)

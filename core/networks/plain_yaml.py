@@ -47,19 +47,19 @@ def read_yaml(text: str) -> tuple[object, Lines]:
         data = None if isinstance(first, yaml.StreamEndEvent) else _value(events, first, (), 1, lines)
         for event in events:
             if not isinstance(event, yaml.StreamEndEvent):
-                raise LineError("expected one document, got another after it", _line(event))
+                raise LineError("Expected one document, got another after it.", _line(event))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise LineError(f"expected YAML, got: {error.problem}", mark.line + 1 if mark else 1) from error
+        raise LineError(f"Expected YAML, got: {error.problem}.", mark.line + 1 if mark else 1) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise LineError(f"expected text, got the character {error.character!r}", line) from error
+        raise LineError(f"Expected text, got the character {error.character!r}.", line) from error
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError) as error:
         if isinstance(error, SpecError):
             raise
         # What PyYAML lets through: chr() of "\\UFFFFFFFF", int() of five thousand digits in %YAML, and the like.
         line = max(lines.values(), default=1)
-        raise LineError("expected YAML, got a character or version that does not exist", line) from error
+        raise LineError("Expected YAML, got a character or version that does not exist.", line) from error
 
     def line_of(path: ValuePath) -> int:
         while path and path not in lines:  # the closest value around it that the file holds
@@ -77,13 +77,13 @@ def _events(text: str) -> Iterator[yaml.Event]:
             continue
         if isinstance(event, yaml.AliasEvent):
             # Aliases of aliases can make a small file describe billions of layers.
-            raise LineError(f"expected every layer written out, got the alias *{event.anchor}", _line(event))
+            raise LineError(f"Expected every layer written out, got the alias *{event.anchor}.", _line(event))
         if tag := getattr(event, "tag", None):
             shown = tag.replace("tag:yaml.org,2002:", "!!")
-            raise LineError(f"expected text and numbers without tags, got the tag {shown}", _line(event))
+            raise LineError(f"Expected text and numbers without tags, got the tag {shown}.", _line(event))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise LineError(f"expected a list of layers, got lists {depth} deep", _line(event))
+            raise LineError(f"Expected a list of layers, got lists {depth} deep.", _line(event))
         yield event
 
 
@@ -100,9 +100,9 @@ def _value(
         mapping: dict[str, object] = {}
         while not isinstance(key := next(events), yaml.MappingEndEvent):
             if not isinstance(key, yaml.ScalarEvent):
-                raise LineError("expected a word before the colon, got a list or mapping", _line(key))
+                raise LineError("Expected a word before the colon, got a list or mapping.", _line(key))
             if key.value in mapping:
-                raise LineError(f"expected each field once, got {key.value} again", _line(key))
+                raise LineError(f"Expected each field once, got {key.value} again.", _line(key))
             mapping[key.value] = _value(events, next(events), (*path, key.value), _line(key), lines)
         return mapping
     if isinstance(event, yaml.ScalarEvent):
@@ -124,7 +124,7 @@ def plain_scalar(text: str, line: int = 1) -> object:
         digits = text if base == 10 else text[2:]
         if len(digits.lstrip("+-0")) > MOST_DIGITS:
             count = len(digits.lstrip("+-"))
-            raise LineError(f"expected a number of at most {MOST_DIGITS} digits, got one of {count}", line)
+            raise LineError(f"Expected a number of at most {MOST_DIGITS} digits, got one of {count}.", line)
         return int(digits, base)
     if DECIMAL.fullmatch(text):
         return float(text)

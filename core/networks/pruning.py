@@ -35,17 +35,10 @@ def kept_share(factor: Factor) -> Fraction:
     try:
         share = 1 - (factor if isinstance(factor, Fraction) else Fraction(str(factor))) / 100
     except (ValueError, ZeroDivisionError) as error:
-        raise SpecError(f"expected a pruning factor in percent, such as 33.33, got {factor!r}") from error
+        raise SpecError(f"Expected a pruning factor in percent, such as 33.33, got {factor!r}.") from error
     if not 0 < share < 1:
-        raise SpecError(f"expected a pruning factor above 0 and below 100 percent, got {factor}")
+        raise SpecError(f"Expected a pruning factor above 0 and below 100 percent, got {factor}.")
     return share
-
-
-def pruned_size(size: int, factor: Factor) -> int:
-    """Return ⌊size · (1 − factor/100)⌋ computed exactly, at least 1; `factor` is in percent."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise SpecError(f"expected a layer's size of at least 1, got {size!r}")
-    return shrink(size, kept_share(factor))
 
 
 def shrink(size: int, share: Fraction) -> int:
@@ -60,21 +53,18 @@ def prune(spec: NetworkSpec, factor: Factor, scope: str = "all") -> NetworkSpec:
     and projects its input. The metadata branch and the head keep their sizes.
     """
     if scope not in SCOPES:
-        raise SpecError(f"expected a scope of {', '.join(SCOPES)}, got {scope!r}")
+        raise SpecError(f"Expected a scope of {', '.join(SCOPES)}, got {scope!r}.")
     share = kept_share(factor)
     limit = SCOPES[scope]
-    convolutions = dense = 0
-    image: list[Layer] = []
-    for layer in spec.image:
-        if isinstance(layer, Conv | Residual):
-            if limit is None or convolutions < limit:
-                layer = replace(layer, filters=shrink(layer.filters, share))
-            convolutions += 1
-        elif isinstance(layer, Dense):
-            if dense < PRUNED_DENSE_LAYERS:
-                layer = Dense(shrink(layer.units, share))
-            dense += 1
-        image.append(layer)
+    image: list[Layer] = list(spec.image)
+    convolutions = [place for place, layer in enumerate(image) if isinstance(layer, Conv | Residual)][:limit]
+    dense = [place for place, layer in enumerate(image) if isinstance(layer, Dense)][:PRUNED_DENSE_LAYERS]
+    for place in (*convolutions, *dense):
+        match image[place]:
+            case Conv(filters) | Residual(filters) as layer:
+                image[place] = replace(layer, filters=shrink(filters, share))
+            case Dense(units):
+                image[place] = Dense(shrink(units, share))
     return replace(spec, image=tuple(image))
 
 
@@ -86,7 +76,7 @@ def can_shrink(spec: NetworkSpec, factor: Factor, scope: str = "all") -> bool:
 def iterations(spec: NetworkSpec, factor: Factor, scope: str, count: int) -> Iterator[NetworkSpec]:
     """Yield the unpruned network (iteration 0), then the network after each of `count` steps: count + 1 networks."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise SpecError(f"expected a number of iterations of at least 0, got {count!r}")
+        raise SpecError(f"Expected a number of iterations of at least 0, got {count!r}.")
     yield spec
     for _ in range(count):
         spec = prune(spec, factor, scope)
