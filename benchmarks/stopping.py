@@ -97,12 +97,12 @@ def stack_at_a_sweep(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def stack_ended(folder: Path, harm: Callable[[subprocess.Popen[bytes], list[psutil.Process]], None]) -> float:
-    """Call `harm` during a sweep; return the seconds until no process of the stack is left."""
+def stack_ended(folder: Path, action: Callable[[subprocess.Popen[bytes], list[psutil.Process]], None]) -> float:
+    """Call `action` during a sweep; return the seconds until no process of the stack is left."""
     with stack_at_a_sweep(folder) as launcher:
         processes = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
         begin = time.perf_counter()
-        harm(launcher, processes)
+        action(launcher, processes)
         until(lambda: all(map(gone, processes)))
         return time.perf_counter() - begin
 

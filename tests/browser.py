@@ -121,7 +121,7 @@ class Stack:
                 process.wait()
 
     @contextmanager
-    def held(self, kind: str) -> Iterator[None]:
+    def suspended(self, kind: str) -> Iterator[None]:
         """Suspend the workers of a queue and the processes of their jobs inside the block."""
         workers = [psutil.Process(process.pid) for process in self.workers[kind]]
         try:

@@ -149,7 +149,7 @@ def running_stack(
                 process.kill()
 
 
-Harm = Callable[[Stack, random.Random], None]
+Fault = Callable[[Stack, random.Random], None]
 
 # The work during which faults are injected, and its expected results
 
@@ -203,7 +203,7 @@ def registered(queues: Queues, images: Path) -> Dataset:
 
 
 def play(
-    stack: Stack, work: Work, harm: Harm, chance: random.Random, reason: str | None = None, *, begun: float = 8
+    stack: Stack, work: Work, fault: Fault, chance: random.Random, reason: str | None = None, *, begun: float = 8
 ) -> Round:
     """Submit the work, inject a fault while it is under way, wait for its end, and assert that nothing was lost.
 
@@ -217,7 +217,7 @@ def play(
     sweep_id = queues.submit(work.sweep, dataset, again=True).run_id
     wait_for(lambda: (run := queues.run(sweep_id)) is not None and run.done > 0, 60)
     stack.note_processes()
-    harm(stack, chance)
+    fault(stack, chance)
     began = time.monotonic()
     stack.note_processes()
     sweep, training = (ended_well(queues, run_id, reason) for run_id in (sweep_id, training_id))
@@ -306,21 +306,21 @@ def assert_nothing_is_left(stack: Stack) -> None:
 # Faults
 
 
-def kill(part: str) -> Harm:
+def kill(part: str) -> Fault:
     """Kill a part of the stack."""
 
-    def harm(stack: Stack, chance: random.Random) -> None:
+    def inject(stack: Stack, chance: random.Random) -> None:
         time.sleep(chance.uniform(0, 1))
         with suppress(psutil.NoSuchProcess):
             chance.choice(stack.living(part)).kill()
 
-    return harm
+    return inject
 
 
-def kill_job(part: str) -> Harm:
+def kill_job(part: str) -> Fault:
     """Kill the process of a job, as the kernel does when memory runs out."""
 
-    def harm(stack: Stack, chance: random.Random) -> None:
+    def inject(stack: Stack, chance: random.Random) -> None:
         def killed() -> bool:
             for process in stack.jobs(part):
                 with suppress(psutil.NoSuchProcess):  # it has just ended by itself
@@ -332,7 +332,7 @@ def kill_job(part: str) -> Harm:
         time.sleep(chance.uniform(0, 0.5))
         wait_for(killed, 60)
 
-    return harm
+    return inject
 
 
 def poison(stack: Stack, chance: random.Random) -> None:
@@ -367,20 +367,20 @@ def poison(stack: Stack, chance: random.Random) -> None:
     assert "the process died 3 times" in queues.store.images(run_id, "failed")["reason"].iloc[0]
 
 
-def silence_valkey(seconds: float) -> Harm:
+def suspend_valkey(seconds: float) -> Fault:
     """Suspend Valkey: connections are neither answered nor refused."""
 
-    def harm(stack: Stack, chance: random.Random) -> None:
+    def inject(stack: Stack, chance: random.Random) -> None:
         (server,) = stack.living("valkey")
         server.suspend()
         time.sleep(seconds)
         with suppress(psutil.NoSuchProcess):  # the launcher may have replaced a server that did not answer
             server.resume()
 
-    return harm
+    return inject
 
 
-HOLDER = """
+LOCKER = """
 import sys, time
 import duckdb
 while True:
@@ -389,27 +389,27 @@ while True:
         break
     except duckdb.IOException:
         time.sleep(0.01)
-print("held", flush=True)
+print("locked", flush=True)
 time.sleep(float(sys.argv[2]))
 """
 
 
-def hold_store(seconds: float) -> Harm:
+def lock_store(seconds: float) -> Fault:
     """Open the database for writing in a process that does not use DermSlim's lock."""
 
-    def harm(stack: Stack, chance: random.Random) -> None:
+    def inject(stack: Stack, chance: random.Random) -> None:
         store = stack.queues.settings.database
-        command = [sys.executable, "-c", HOLDER, str(store), str(seconds)]
-        holder = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
-        assert holder.stdout.strip() == "held"
+        command = [sys.executable, "-c", LOCKER, str(store), str(seconds)]
+        locker = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 60, check=True)
+        assert locker.stdout.strip() == "locked"
 
-    return harm
+    return inject
 
 
-def fill_disk(seconds: float) -> Harm:
+def fill_disk(seconds: float) -> Fault:
     """Fill the disk of the data folder for a while."""
 
-    def harm(stack: Stack, chance: random.Random) -> None:
+    def inject(stack: Stack, chance: random.Random) -> None:
         filler = stack.data_dir / "filler"
 
         def full() -> bool:
@@ -423,7 +423,7 @@ def fill_disk(seconds: float) -> Harm:
         time.sleep(seconds)
         filler.unlink()
 
-    return harm
+    return inject
 
 
 @contextmanager
@@ -466,10 +466,10 @@ def read_clock(file: Path) -> int:
     return int(struct.unpack("=q", file.read_bytes())[0])
 
 
-def step_clock(seconds: int, then: Harm | None = None) -> Harm:
+def step_clock(seconds: int, then: Fault | None = None) -> Fault:
     """Change the time of day, as a machine does when it corrects its clock."""
 
-    def harm(stack: Stack, chance: random.Random) -> None:
+    def inject(stack: Stack, chance: random.Random) -> None:
         assert stack.clock is not None
         time.sleep(chance.uniform(0, 1))
         write_clock(stack.clock, read_clock(stack.clock) + seconds)
@@ -477,20 +477,20 @@ def step_clock(seconds: int, then: Harm | None = None) -> Harm:
             time.sleep(chance.uniform(0, 2))
             then(stack, chance)
 
-    return harm
+    return inject
 
 
-def each_of(*harms: Harm) -> Harm:
+def each_of(*chosen: Fault) -> Fault:
     """Inject several faults one after the other in one round."""
 
-    def harm(stack: Stack, chance: random.Random) -> None:
-        for each in harms:
+    def inject(stack: Stack, chance: random.Random) -> None:
+        for each in chosen:
             each(stack, chance)
 
-    return harm
+    return inject
 
 
-def faults(outage: float) -> dict[str, Harm]:
+def faults(outage: float) -> dict[str, Fault]:
     """Return every fault that needs no special stack, by name. outage: seconds of each outage."""
     return {
         "an svd job's process is killed": kill_job("svd worker"),
@@ -500,8 +500,8 @@ def faults(outage: float) -> dict[str, Harm]:
         "the record worker is killed": kill("record worker"),
         "the dashboard is killed": kill("dashboard"),
         "Valkey is killed": kill("valkey"),
-        "Valkey does not answer": silence_valkey(outage),
-        "another program has the store open": hold_store(outage),
+        "Valkey does not answer": suspend_valkey(outage),
+        "another program has the store open": lock_store(outage),
         "an image kills the process each time": poison,
     }
 
@@ -509,12 +509,12 @@ def faults(outage: float) -> dict[str, Harm]:
 NO_SPACE = "No space left"  # the error of a run when the disk is full
 
 
-def disk_faults(outage: float) -> dict[str, Harm]:
+def disk_faults(outage: float) -> dict[str, Fault]:
     """Return the faults for a stack whose data folder is a `small_disk`."""
     return {"the disk is full": fill_disk(outage)}
 
 
-def clock_faults() -> dict[str, Harm]:
+def clock_faults() -> dict[str, Fault]:
     """Return the faults for a stack with a clock of its own."""
     return {
         "the clock goes forward by an hour": step_clock(3600),

@@ -21,7 +21,7 @@ import jobs  # noqa: F401  before NumPy is loaded: it limits BLAS to one thread,
 # isort: split
 from faults import (
     NO_SPACE,
-    Harm,
+    Fault,
     Stack,
     clock_faults,
     disk_faults,
@@ -36,7 +36,7 @@ from faults import (
 OUTAGE = 60.0  # seconds
 
 
-def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[Stack, dict[str, Harm], str | None]]:
+def stacks(folder: Path, images: Path, open_ones: ExitStack) -> Iterator[tuple[Stack, dict[str, Fault], str | None]]:
     """Start the stacks that the faults need; yield each with its faults and the error that its runs may fail with."""
     yield open_ones.enter_context(running_stack(folder)), faults(OUTAGE), None
     small = folder / "small"
@@ -69,29 +69,29 @@ def main() -> int:
     tried: collections.Counter[str] = collections.Counter()
     survived: collections.Counter[str] = collections.Counter()
     ending = time.monotonic() + 60 * options.minutes
-    with tempfile.TemporaryDirectory() as name, ExitStack() as open_ones:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place, ExitStack() as open_ones:
+        folder = Path(place)
         work = prepare_work(folder)
         choices = [
-            (stack, fault, harm, reason)
-            for stack, harms, reason in stacks(folder, work.images, open_ones)
-            for fault, harm in harms.items()
+            (stack, name, fault, reason)
+            for stack, found_faults, reason in stacks(folder, work.images, open_ones)
+            for name, fault in found_faults.items()
         ]
         while not tried or time.monotonic() < ending:
             chance.shuffle(choices)
-            for stack, fault, harm, reason in choices:
+            for stack, name, fault, reason in choices:
                 if len(tried) == len(choices) and time.monotonic() > ending:
                     break
-                tried[fault] += 1
+                tried[name] += 1
                 try:
-                    found = play(stack, work, harm, chance, reason)
+                    found = play(stack, work, fault, chance, reason)
                 except AssertionError as failure:
-                    print(f"{fault}: NOT SURVIVED\n{failure}", flush=True)
+                    print(f"{name}: NOT SURVIVED\n{failure}", flush=True)
                     continue
-                survived[fault] += 1
-                print(f"{fault}: survived; both runs ended after {found.seconds:.0f} s", flush=True)
-    for fault in sorted(tried):
-        print(f"{fault}: {tried[fault]} tried, {survived[fault]} survived")
+                survived[name] += 1
+                print(f"{name}: survived; both runs ended after {found.seconds:.0f} s", flush=True)
+    for name in sorted(tried):
+        print(f"{name}: {tried[name]} tried, {survived[name]} survived")
     print(f"total: {tried.total()} faults tried, {survived.total()} survived")
     return 0 if tried == survived else 1
 

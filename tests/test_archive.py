@@ -67,7 +67,7 @@ def packed(path: Path, members: Iterable[Member]) -> Path:
     return path
 
 
-def told(content: Content, **changes: Any) -> Content:
+def with_manifest(content: Content, **changes: Any) -> Content:
     """Return these files with a matching manifest, apart from the given changes."""
     files = {name: facts(text) for name, text in content.items() if name != MANIFEST}
     manifest = {**json.loads(content[MANIFEST]), "files": files, **changes}
@@ -122,7 +122,7 @@ def test_an_archive_with_a_member_that_no_backup_has_is_refused(
 ) -> None:
     extra = EXTRA[kind]()
     files = {**json.loads(good[MANIFEST])["files"], extra[0].name: facts(extra[1])}
-    content = told(good, files=files)
+    content = with_manifest(good, files=files)
     manifest = entry(MANIFEST, content.pop(MANIFEST))
     refused(target, packed(tmp_path / "b.tar", [*members(content), extra, manifest]))
 
@@ -153,7 +153,7 @@ def test_a_file_name_of_gigabytes_is_not_read_into_memory(target: Settings, tmp_
 
 
 def test_a_file_that_is_not_an_archive_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
-    whole = packed(tmp_path / "whole.tar.zst", members(told(good))).read_bytes()
+    whole = packed(tmp_path / "whole.tar.zst", members(with_manifest(good))).read_bytes()
     for suffix in archive.SUFFIXES:
         for text in (b"", b"text", b"PK\3\4" + bytes(100), bytes(1024), whole[: len(whole) // 2], gzip.compress(b"x")):
             path = tmp_path / f"b{suffix}"
@@ -168,7 +168,7 @@ def test_a_file_that_is_not_an_archive_is_refused(good: Content, target: Setting
 def test_an_archive_without_a_store_or_a_manifest_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
     path = tmp_path / "b.tar.gz"
     without = {name: text for name, text in good.items() if name != STORE}
-    refused(target, packed(path, members(told(without))), "Expected a backup with a store")
+    refused(target, packed(path, members(with_manifest(without))), "Expected a backup with a store")
     bare = {name: text for name, text in good.items() if name != MANIFEST}
     refused(target, packed(path, members(bare)), "Expected a backup with its manifest")
 
@@ -195,7 +195,7 @@ def test_an_invalid_manifest_is_refused(good: Content, target: Settings, tmp_pat
 def test_a_manifest_with_a_wrong_or_missing_part_is_refused(
     good: Content, target: Settings, tmp_path: Path, name: str
 ) -> None:
-    content = told(good)
+    content = with_manifest(good)
     whole = json.loads(content[MANIFEST])
     lacking = {key: value for key, value in whole.items() if key != name}
     wrong = [lacking, *({**whole, name: value} for value in ([], -1, "\0", {"a": []}, True, 1e999))]
@@ -208,20 +208,26 @@ def test_a_store_that_is_newer_or_damaged_is_refused(good: Content, target: Sett
     path = tmp_path / "b.tar"
     refused(
         target,
-        packed(path, members(told(good, schema_version=VERSION + 1))),
+        packed(path, members(with_manifest(good, schema_version=VERSION + 1))),
         "schema_version: Input should be less than or equal",
     )
-    refused(target, packed(path, members(told(good, rows={"runs": 7}))), "rows in .* differ from the manifest: runs")
+    refused(
+        target,
+        packed(path, members(with_manifest(good, rows={"runs": 7}))),
+        "rows in .* differ from the manifest: runs",
+    )
     store = bytearray(good[STORE])
     for changed in (b"text", b"", bytes(store[:-1_000_000]), bytes(store[:4096]) + bytes(len(store) - 4096)):
-        refused(target, packed(path, members(told({**good, STORE: changed}))), r"The store in .* cannot be read")
+        refused(
+            target, packed(path, members(with_manifest({**good, STORE: changed}))), r"The store in .* cannot be read"
+        )
     newer = tmp_path / "newer.duckdb"
     newer.write_bytes(good[STORE])
     with duckdb.connect(newer) as connection:
         connection.execute("INSERT INTO migrations VALUES ('of_a_newer_release', now())")
-    refused(target, packed(path, members(told({**good, STORE: newer.read_bytes()}))), "this one has version")
+    refused(target, packed(path, members(with_manifest({**good, STORE: newer.read_bytes()}))), "this one has version")
     duckdb.connect(tmp_path / "empty.duckdb").close()
-    content = told({**good, STORE: (tmp_path / "empty.duckdb").read_bytes()}, rows={"runs": 0})
+    content = with_manifest({**good, STORE: (tmp_path / "empty.duckdb").read_bytes()}, rows={"runs": 0})
     refused(target, packed(path, members(content)), "expected DermSlim's tables")
 
 
@@ -241,14 +247,14 @@ QUEUES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("kind", QUEUES)
 def test_an_invalid_queue_is_refused(good: Content, target: Settings, tmp_path: Path, kind: str) -> None:
-    content = told({**good, QUEUE: QUEUES[kind]}, keys=1)
+    content = with_manifest({**good, QUEUE: QUEUES[kind]}, keys=1)
     refused(target, packed(tmp_path / "b.tar", members(content)))
 
 
 def test_randomly_changed_bytes_are_detected_or_change_nothing(good: Content, tmp_path: Path) -> None:
     chance = random.Random(26)
-    whole = packed(tmp_path / "whole.tar", members(told(good))).read_bytes()
-    manifest = json.loads(told(good)[MANIFEST])
+    whole = packed(tmp_path / "whole.tar", members(with_manifest(good))).read_bytes()
+    manifest = json.loads(with_manifest(good)[MANIFEST])
     heads = [place for place in range(0, len(whole), 512) if whole[place + 257 : place + 262] == b"ustar"]
     assert len(heads) == len(good)
     for number in range(150):
@@ -283,13 +289,13 @@ def test_a_dry_run_prints_the_content_of_a_backup_and_writes_nothing(
     good: Content, target: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(target.data_dir))
-    path = packed(tmp_path / "b.tar.zst", members(told(good)))
+    path = packed(tmp_path / "b.tar.zst", members(with_manifest(good)))
     assert main(["restore", str(path), "--dry-run"]) == 0
     assert "is whole: " in capsys.readouterr().out
     assert not target.data_dir.parent.exists()
     path.write_bytes(path.read_bytes()[:-2000])
     assert main(["restore", str(path), "--dry-run"]) == 1
     assert "Expected a" in capsys.readouterr().err
-    backup.restore(target, packed(path, members(told(good))))
+    backup.restore(target, packed(path, members(with_manifest(good))))
     assert len(Store(target.database).runs()) == 1
     assert (target.data_dir / "networks" / "mine.yaml").read_text() == "title: mine\n"

@@ -325,7 +325,7 @@ def test_a_queue_that_cannot_be_restored_leaves_the_existing_queue_unchanged(
 
 
 @contextmanager
-def held(worker: subprocess.Popen[bytes]) -> Iterator[None]:
+def suspended(worker: subprocess.Popen[bytes]) -> Iterator[None]:
     """Suspend a worker and the process of its job inside the block."""
     family = [psutil.Process(worker.pid)]
     try:
@@ -355,7 +355,7 @@ def test_a_backup_made_under_load_continues_elsewhere_with_the_same_results(
         sweep_data, train_data = registered(queues, moles), registered(queues, lesions)
         training = queues.submit(spec, train_data).run_id
         wait_for(lambda: ((state := queues.run(training)) and state.live.epoch) or 0, 120)
-        with held(trainer):  # otherwise it may have finished the training by then
+        with suspended(trainer):  # otherwise it may have finished the training by then
             sweep = queues.submit(SweepSpec(dataset="moles", ks=(5, 20, 60, 100)), sweep_data).run_id
             wait_for(lambda: (state := queues.run(sweep)) is not None and state.done >= 1, 120)
         backup.back_up(settings, tmp_path / "busy.tar.zst")

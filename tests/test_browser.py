@@ -225,13 +225,13 @@ def test_a_sweep_can_be_submitted_cancelled_and_retried(visitor: Visitor) -> Non
     page = visitor.open("sweeps?tab=New+sweep")
     fill(visitor, "Seed", "11")  # otherwise these would be the settings of the demo's sweep
     field(page, KS).fill("15, 150, 350")
-    with stack.held("svd"):
+    with stack.suspended("svd"):
         button(page, "Start the sweep").click()  # at once, because the last typed text must count too
         run_id = run_in_address(page)
         assert spec_of(visitor, run_id)["ks"] == [15, 150, 350]
         expect(main(page).get_by_text(re.compile("48 images to measure|of 48 images"))).to_be_visible()
     until(lambda: stack.state(run_id).done, "a first image")
-    with stack.held("svd"):
+    with stack.suspended("svd"):
         done = stack.state(run_id).done
         assert 0 < done < 48
         expect(main(page).get_by_text(f"{done} of 48 images")).to_be_visible()
@@ -278,7 +278,7 @@ def test_a_sweep_can_be_submitted_cancelled_and_retried_with_the_keyboard_alone(
     page = visitor.open("sweeps?tab=New+sweep")
     type_by_keyboard(visitor, KS, "20, 300")
     type_by_keyboard(visitor, "Seed", "7")
-    with stack.held("svd"):
+    with stack.suspended("svd"):
         press_by_keyboard(page, "Start the sweep")
         run_id = run_in_address(page)
         press_by_keyboard(page, "Cancel")
@@ -349,7 +349,7 @@ def test_a_pruning_run_shows_each_epoch_and_then_its_steps(visitor: Visitor) -> 
     shown = 0
     while shown < 5:
         ends = until(partial(ends_of_epochs, stack, run_id, shown), "a further epoch in the store")
-        with stack.held("train"):  # so that the page is measured without the load of the training
+        with stack.suspended("train"):  # so that the page is measured without the load of the training
             shown = len(ends)
             page.wait_for_function(points, arg=shown, polling=50)
             delays.append(time.time() - ends[-1].timestamp())
@@ -372,7 +372,7 @@ def test_a_training_is_cancelled_after_an_epoch_and_finishes_when_retried(visito
     button(page, "Start 1 run").click()  # at once, because the last typed text must count too
     run_id = run_in_address(page)
     until(lambda: stack.state(run_id).live.epoch, "a first epoch")
-    with stack.held("train"):
+    with stack.suspended("train"):
         epoch = stack.state(run_id).live.epoch
         assert epoch is not None
         assert 0 < epoch < 30

@@ -38,7 +38,7 @@ def broken(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.fixture
-def held(settings: Settings) -> Iterator[Settings]:
+def locked_store(settings: Settings) -> Iterator[Settings]:
     """Give settings whose store is open in a program that does not belong to DermSlim."""
     record_training(Store(settings.database))
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
@@ -102,9 +102,9 @@ def test_the_record_worker_ends_with_a_sentence_when_the_store_is_damaged(broken
 
 
 def test_a_folder_can_be_measured_locally_while_another_program_has_the_store_open(
-    held: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    locked_store: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DATA_DIR", str(held.data_dir))
+    monkeypatch.setenv("DATA_DIR", str(locked_store.data_dir))
     write_images(tmp_path / "moles", 1)
     monkeypatch.chdir(tmp_path)
     for folder in ("moles", str(tmp_path / "moles")):
@@ -115,7 +115,9 @@ def test_a_folder_can_be_measured_locally_while_another_program_has_the_store_op
     assert "outside DermSlim, holds it open" in capsys.readouterr().err
 
 
-def test_the_banner_names_the_program_that_has_the_store_open(held: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = text(opener(monkeypatch, held.data_dir, str(held.redis_url))("maintenance"))
+def test_the_banner_names_the_program_that_has_the_store_open(
+    locked_store: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = text(opener(monkeypatch, locked_store.data_dir, str(locked_store.redis_url))("maintenance"))
     assert "is outside DermSlim, holds it open" in shown
     assert "(python" in shown

@@ -18,16 +18,16 @@ from faults import (
     Work,
     each_of,
     fill_disk,
-    hold_store,
     kill,
     kill_job,
+    lock_store,
     no_compiler,
     play,
     prepare_work,
     running_stack,
-    silence_valkey,
     small_disk,
     step_clock,
+    suspend_valkey,
 )
 from laboratory import WITHOUT_KERAS
 
@@ -84,10 +84,10 @@ def test_runs_finish_when_every_working_process_is_killed_once(stack: Stack, wor
 def test_runs_finish_in_spite_of_outages_of_server_and_store_and_clock_changes(
     stack: Stack, work: Work, chance: random.Random
 ) -> None:
-    harms = [kill("valkey"), silence_valkey(OUTAGE), hold_store(OUTAGE)]
+    chosen = [kill("valkey"), suspend_valkey(OUTAGE), lock_store(OUTAGE)]
     if stack.clock is not None:
-        harms += [step_clock(3600), step_clock(-3600, kill("train worker"))]
-    play(stack, work, each_of(*harms), chance, begun=2)
+        chosen += [step_clock(3600), step_clock(-3600, kill("train worker"))]
+    play(stack, work, each_of(*chosen), chance, begun=2)
 
 
 def test_runs_finish_in_spite_of_a_full_disk(stack: Stack, disk: bool, work: Work, chance: random.Random) -> None:

@@ -58,12 +58,12 @@ def test_one_worker_too_many_is_refused_until_another_worker_is_killed(settings:
 
 
 def test_there_are_as_many_slots_as_requested_and_one_per_process(tmp_path: Path) -> None:
-    held = [take_slot(3, 2, tmp_path) for _ in range(2)]
+    slots = [take_slot(3, 2, tmp_path) for _ in range(2)]
     with pytest.raises(DermSlimError, match="2 workers train there already"):
         take_slot(3, 2, tmp_path)
-    os.close(held[0])
-    held[0] = take_slot(3, 2, tmp_path)
-    for handle in held:
+    os.close(slots[0])
+    slots[0] = take_slot(3, 2, tmp_path)
+    for handle in slots:
         os.close(handle)
 
 

@@ -138,11 +138,11 @@ def test_repeated_faults_are_counted_instead_of_written(tmp_path: Path, monkeypa
             log.exception("request %d failed", number)
         log.warning("invalid request")
         log.warning("image %d is damaged", number)
-        log.info("told")
+        log.info("information")
     written = lines(tmp_path / "logs" / "command.jsonl")
     assert sum("exc_info" in line for line in written) == terminal.getvalue().count("Traceback") == logs.MOST_ALIKE
     assert sum(line["message"] == "invalid request" for line in written) == logs.MOST_ALIKE
-    assert sum(line["message"] == "told" for line in written) == 500, (
+    assert sum(line["message"] == "information" for line in written) == 500, (
         "messages that are not faults are written each time"
     )
     assert sum("is damaged" in str(line["message"]) for line in written) == 500, (
@@ -164,8 +164,8 @@ def test_a_locked_log_file_does_not_stop_writers(tmp_path: Path, monkeypatch: py
     log.info("second")
     lock = tmp_path / "logs" / "command.jsonl.lock"
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
-    with lock.open() as held:
-        fcntl.flock(held, fcntl.LOCK_SH)
+    with lock.open() as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_SH)
         log.info("third")
         assert [line["message"] for line in lines(path)] == ["second", "third"]
     log.info("fourth")

@@ -94,7 +94,7 @@ def ended(queues: Queues, run_id: str) -> Run:
     return state
 
 
-def lose(connection: Connection, worker: subprocess.Popen[bytes], name: str) -> psutil.Process:
+def suspend_as_lost(connection: Connection, worker: subprocess.Popen[bytes], name: str) -> psutil.Process:
     """Suspend a worker and its job's process, and set its last heartbeat to long ago. Return the process."""
     job = suspended_job(worker)
     psutil.Process(worker.pid).suspend()
@@ -138,7 +138,7 @@ def test_a_resumed_training_worker_cannot_change_a_run_that_another_host_finishe
         run_id = queues.submit(SPEC, dataset).run_id
         wait_for(lambda: len(queues.store.epochs([run_id])) >= 2, 300)
         (name,) = (worker.name for worker in queues.workers() if worker.kind == "train")
-        process = lose(connection, first, name)
+        process = suspend_as_lost(connection, first, name)
         assert len(queues.store.step_results(run_id)) == 0
         with workers(settings, "train", beside=True):
             assert ended(queues, run_id).status == "finished"
@@ -170,7 +170,7 @@ def test_a_resumed_training_worker_stops_when_another_has_taken_over_its_step(
         run_id = queues.submit(SPEC, dataset).run_id
         wait_for(lambda: len(queues.store.epochs([run_id])) >= 3, 300)
         (name,) = (worker.name for worker in queues.workers() if worker.kind == "train")
-        process = lose(connection, first, name)
+        process = suspend_as_lost(connection, first, name)
         live = LiveRun(connection, run_id)
         assert live.jobs_left() == [0]
         with workers(settings, "train", beside=True) as (second,):
@@ -202,7 +202,7 @@ def test_a_resumed_measuring_worker_cannot_change_a_run_that_others_finished(
         run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(100, 200, 300, 400)), dataset).run_id
         wait_for(lambda: (state := queues.run(run_id)) is not None and state.done >= 1, 120)
         (name,) = (worker.name for worker in queues.workers() if worker.kind == "svd")
-        process = lose(connection, first, name)
+        process = suspend_as_lost(connection, first, name)
         assert queues.store.images(run_id).empty
         with workers(settings, "svd", beside=True):
             state = ended(queues, run_id)
@@ -236,12 +236,12 @@ def test_a_worker_whose_job_was_taken_over_neither_fails_nor_retries_it(connecti
     connection.zadd(job.started_job_registry.key, {lost.composite_key: 1})
     begin_lost_again(connection)
     assert first.taken_over(job, lost)
-    held = begun(second)
+    execution = begun(second)
     assert first.taken_over(job, lost)
     first.handle_job_failure(job, target, exc_string="its process died", execution=lost)
     assert (job.get_status(), job.worker_name, target.job_ids) == (JobStatus.STARTED, "second", [])
-    assert not second.taken_over(job, held)
-    second.handle_job_failure(job, target, exc_string="its process died", execution=held)
+    assert not second.taken_over(job, execution)
+    second.handle_job_failure(job, target, exc_string="its process died", execution=execution)
     assert (job.get_status(), target.job_ids) == (JobStatus.QUEUED, [job.id])
 
 

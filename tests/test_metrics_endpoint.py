@@ -165,7 +165,7 @@ def exporting(settings: Settings) -> Iterator[tuple[str, int]]:
             thread.join()
 
 
-def drips(address: tuple[str, int]) -> bool:
+def slow_client(address: tuple[str, int]) -> bool:
     """Send an endless request byte by byte; return when the other side has closed the connection."""
     with socket.create_connection(address, timeout=60) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nX-Drip: ")
@@ -181,7 +181,7 @@ def test_slow_clients_of_the_exporter_are_disconnected_and_scrapes_continue(
 ) -> None:
     monkeypatch.setattr(metrics, "LONGEST_SCRAPE", 0.5)
     with exporting(settings) as address, ThreadPoolExecutor(metrics.MOST_SCRAPES + 4) as pool:
-        clients = [pool.submit(drips, address) for _ in range(metrics.MOST_SCRAPES + 4)]
+        clients = [pool.submit(slow_client, address) for _ in range(metrics.MOST_SCRAPES + 4)]
         assert all(client.result(60) for client in clients)
         monkeypatch.setattr(metrics, "LONGEST_SCRAPE", 60.0)
         status, text = scrape(f"http://{address[0]}:{address[1]}/metrics")

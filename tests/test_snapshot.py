@@ -77,10 +77,10 @@ def test_the_views_read_the_files_of_their_own_folder_after_a_move(own: Settings
 def test_a_snapshot_can_be_replaced_while_it_is_read(own: Settings, tmp_path: Path) -> None:
     take_snapshot(own, tmp_path / "s")
     with duckdb.connect(tmp_path / "s" / "dermslim.duckdb", read_only=True) as notebook:
-        held = notebook.execute("SELECT count(*) FROM runs")
+        result = notebook.execute("SELECT count(*) FROM runs")
         record_training(Store(own.database, timeout=5.0))
         take_snapshot(own, tmp_path / "s")
-        assert held.fetchall() == [(2,)]
+        assert result.fetchall() == [(2,)]
     assert read(tmp_path / "s" / "dermslim.duckdb", "SELECT count(*) FROM runs") == [(3,)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "s"]
 

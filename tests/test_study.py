@@ -48,7 +48,7 @@ SPEC = ArticleSpec(dataset="moles", fingerprint="f0", networks=(LENET5, ALEXNET)
 STUDY = "article-1"
 
 
-class Laboratory:
+class SmallStore:
     """A small store whose runs are submitted, finish and fail as a test decides."""
 
     def __init__(self, k: int | None = 350) -> None:
@@ -92,7 +92,7 @@ class Laboratory:
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_each_run_is_submitted_once_after_those_it_needs_in_any_order_of_finishing(data: st.DataObject) -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     submitted: list[str] = []
     finished: set[str] = set()
     while lab.progress().status == "running":
@@ -111,7 +111,7 @@ def test_each_run_is_submitted_once_after_those_it_needs_in_any_order_of_finishi
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_a_failed_run_blocks_only_its_dependents_and_a_retry_finishes_the_study(data: st.DataObject) -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     failing = data.draw(st.sets(st.sampled_from([part.key for part in plan(SPEC)]), min_size=1))
     attempts: list[str] = []
     while lab.progress().status == "running":
@@ -138,7 +138,7 @@ def test_a_failed_run_blocks_only_its_dependents_and_a_retry_finishes_the_study(
 
 
 def test_trainings_on_the_originals_start_at_once_and_the_rest_waits_for_k() -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     assert lab.submit_ready() == [
         SWEEP,
         *("originals lenet5 1", "originals lenet5 2", "originals alexnet 1", "originals alexnet 2"),
@@ -156,12 +156,12 @@ def test_trainings_on_the_originals_start_at_once_and_the_rest_waits_for_k() -> 
 
 
 def test_with_a_fixed_k_the_reconstruction_starts_at_once() -> None:
-    keys = Laboratory().submit_ready(SPEC.replace(k=100))
+    keys = SmallStore().submit_ready(SPEC.replace(k=100))
     assert {SWEEP, RECONSTRUCTION, RESIZE} <= set(keys)
 
 
 def test_when_the_rule_chooses_no_k_the_study_fails_until_a_k_is_given() -> None:
-    lab = Laboratory(k=None)
+    lab = SmallStore(k=None)
     lab.submit_ready()
     for index in lab.under_way():
         lab.end(index)
@@ -175,7 +175,7 @@ def test_when_the_rule_chooses_no_k_the_study_fails_until_a_k_is_given() -> None
 
 
 def test_runs_submitted_elsewhere_count_when_they_finish_and_not_when_they_fail() -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     sweep = spec_ahead(SPEC, plan(SPEC)[0])
     lab.submit(sweep, study=None)
     assert lab.progress().parts[0].state == UNDER_WAY
@@ -190,7 +190,7 @@ def test_runs_submitted_elsewhere_count_when_they_finish_and_not_when_they_fail(
 
 
 def test_a_run_on_other_images_or_with_other_settings_does_not_count() -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     sweep = spec_ahead(SPEC, plan(SPEC)[0])
     assert isinstance(sweep, SweepSpec)
     lab.submit(sweep, fingerprint="f1")
@@ -199,7 +199,7 @@ def test_a_run_on_other_images_or_with_other_settings_does_not_count() -> None:
 
 
 def test_a_training_with_a_failed_step_counts_as_failed() -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     lab.submit_ready()
     lab.end(1, failed=1)
     lab.end(0, failed=1)
@@ -209,7 +209,7 @@ def test_a_training_with_a_failed_step_counts_as_failed() -> None:
 
 
 def test_an_equal_reconstruction_with_any_name_is_used_unless_it_was_removed() -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     lab.submit_ready()
     lab.end(0)
     lab.submit(ReconstructSpec(dataset="moles", name="mine", k=350), study=None)
@@ -231,7 +231,7 @@ def test_a_name_in_use_gets_a_number() -> None:
 
 
 def test_a_refused_run_fails_with_its_reason_until_it_is_tried_again() -> None:
-    lab = Laboratory()
+    lab = SmallStore()
     refused = progress(SPEC, STUDY, lab.found(sweep="expected the data set to be registered"))
     assert refused.parts[0].state == FAILED
     assert refused.status == "running"

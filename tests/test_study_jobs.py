@@ -296,9 +296,9 @@ def test_a_suspended_study_starts_no_training_but_continues_to_measure(lab: Lab)
     suspend_study(lab.queues, study)
     assert lab.state(study).status == "suspended"
     (training,) = lab.runs("train")
-    held = lab.queues.run(training.id)
-    assert held is not None
-    assert held.status == "suspended"
+    suspended = lab.queues.run(training.id)
+    assert suspended is not None
+    assert suspended.status == "suspended"
     for kind in ("svd-sweep", "reconstruct", "resize-study"):
         lab.end(kind)
     assert lab.states(study)["pruning lenet5 1"] == READY
@@ -306,9 +306,9 @@ def test_a_suspended_study_starts_no_training_but_continues_to_measure(lab: Lab)
     assert lab.state(study).status == "suspended"
     resume_study(lab.queues, study)
     lab.record()
-    released = lab.queues.run(training.id)
-    assert released is not None
-    assert released.status == "queued"
+    resumed = lab.queues.run(training.id)
+    assert resumed is not None
+    assert resumed.status == "queued"
     lab.end_all()
     assert lab.state(study).status == FINISHED
 

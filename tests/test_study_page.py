@@ -129,7 +129,7 @@ def record_trained(store: Store, key: str, *accuracies: float) -> str:
     )
 
 
-def record_night(store: Store) -> None:
+def record_finished_study(store: Store) -> None:
     """Record a study whose runs have all finished."""
     record_study(store)
     for key in (SWEEP, RECONSTRUCTION, RESIZE):
@@ -157,7 +157,7 @@ def trained_steps(store: Store) -> pd.DataFrame:
 def test_results_are_shown_beside_the_articles_with_the_smallest_accepted_network(
     store: Store, settings: Settings
 ) -> None:
-    record_night(store)
+    record_finished_study(store)
     figures = training_figures(state_of(settings), trained_steps(store))
     assert list(figures.columns) == list(COLUMNS)
     rows = figures.set_index(["network", "version"])
@@ -392,7 +392,7 @@ def test_when_no_k_was_chosen_the_user_can_give_one(store: Store, settings: Sett
 def test_the_summary_of_a_finished_study_compares_results_with_the_article(
     store: Store, settings: Settings, open_page: OpenPage
 ) -> None:
-    record_night(store)
+    record_finished_study(store)
     page = open_page("study")
     shown = text(page)
     assert "7 of 7 runs finished" in shown

@@ -26,13 +26,18 @@ from core.store.trainings import STEP_COLUMNS
 EVERY = tuple(dict.fromkeys(itertools.chain(*TABLE_METRICS.values())))
 
 
-def told(size: str) -> SettingsKey:
+def settings_key(size: str) -> SettingsKey:
     return SettingsKey((("size", size),), (size,))
 
 
 def step(network: str = "alexnet", version: str = "reconstructed", **values: object) -> dict[str, object]:
     common = {"run_id": "run-1", "network": network, "dataset": f"ham_{version}", "version": version, "seed": 1}
-    return common | {"settings": told("200×100"), "step": 0, "name": "Original"} | dict.fromkeys(EVERY, 70.0) | values
+    return (
+        common
+        | {"settings": settings_key("200×100"), "step": 0, "name": "Original"}
+        | dict.fromkeys(EVERY, 70.0)
+        | values
+    )
 
 
 def steps(*rows: dict[str, object]) -> pd.DataFrame:
@@ -112,7 +117,9 @@ def test_runs_on_other_data_or_with_other_settings_are_never_averaged() -> None:
     both = table.rows.query("network == 'alexnet' and version == 'reconstructed'")
     assert both.set_index("dataset")["test_accuracy"].to_dict() == {"ham_k100": 50, "ham_reconstructed": 70}
     assert (both["test_accuracy_printed"] == 77.5).all()
-    table = article_table(6, steps(step(), step(run_id="run-2", settings=told("75×100")), step(version="original")))
+    table = article_table(
+        6, steps(step(), step(run_id="run-2", settings=settings_key("75×100")), step(version="original"))
+    )
     assert table.keys == ("network", "name", "version", "dataset", "settings")
     assert (table.rows.query("network == 'alexnet' and name == 'Original'")["runs"] == 1).all()
 

@@ -301,28 +301,28 @@ def forget_description(settings: Settings, dataset: Dataset) -> None:
 
 def test_runs_start_in_order_of_priority_which_can_be_changed(lab: Queues, dataset: Dataset) -> None:
     """The data set's description is deleted, so each run fails at once, in the order of priority."""
-    held, wanted = [], ("normal", "low", "normal", "high", "low")
+    run_ids, wanted = [], ("normal", "low", "normal", "high", "low")
     later = datetime.now(UTC) + timedelta(hours=3)
     for seed, priority in enumerate(wanted):
         spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=100 + seed)}))
-        held.append(lab.submit(spec, dataset, priority=priority, start_after=later).run_id)
+        run_ids.append(lab.submit(spec, dataset, priority=priority, start_after=later).run_id)
     connection = Redis.from_url(str(lab.settings.redis_url))
     forget_description(lab.settings, dataset)
     (worker,) = [psutil.Process(worker.pid) for worker in lab.workers() if worker.kind == "train"]
     worker.suspend()  # so that all runs wait, except the first, which the idle worker may have taken
     try:
-        for run_id in held:
+        for run_id in run_ids:
             run_jobs.resume(LiveRun(connection, run_id))
-        assert [state_of(lab, run_id).status for run_id in held[1:]] == ["queued"] * 4
-        lab.prioritise(held[4], "high")
-        assert state_of(lab, held[4]).live.priority == "high"
+        assert [state_of(lab, run_id).status for run_id in run_ids[1:]] == ["queued"] * 4
+        lab.prioritise(run_ids[4], "high")
+        assert state_of(lab, run_ids[4]).live.priority == "high"
     finally:
         worker.resume()
-    states = [ended(lab, run_id) for run_id in held]
+    states = [ended(lab, run_id) for run_id in run_ids]
     assert {state.status for state in states} == {"failed"}
     assert all("description; it is gone. Retry" in str(state.error) for state in states)
     order = sorted(states, key=lambda state: state.started_at or state.submitted_at)
-    assert [place for state in order if (place := held.index(state.id))] == [3, 4, 2, 1]
+    assert [place for state in order if (place := run_ids.index(state.id))] == [3, 4, 2, 1]
     with pytest.raises(SpecError, match="expected one of high, normal, low, got 'urgent'"):
         lab.submit(spec, dataset, again=True, priority="urgent")
     assert len(lab.runs()) == len(lab.store.runs())

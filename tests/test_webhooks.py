@@ -109,21 +109,21 @@ def test_a_run_that_ended_is_announced_once_after_two_failed_deliveries(settings
         assert webhooks.deliver_due(own, connection, time.time() + 9 * SOON) == 0
     assert len({headers["X-DermSlim-Delivery"] for headers, _ in there.requests}) == 1
     assert len(there.requests) == 3
-    told = there.events[-1]
-    assert (told["event"], told["run"], told["status"]) == ("run.failed", "svd-sweep-1", "failed")
-    assert told["error"] == "expected images; none came"
-    assert told["seconds"] == pytest.approx(30)
-    assert told["link"] == "https://derm.example/run?run=svd-sweep-1"
-    assert told["synthetic"] is True
+    announced = there.events[-1]
+    assert (announced["event"], announced["run"], announced["status"]) == ("run.failed", "svd-sweep-1", "failed")
+    assert announced["error"] == "expected images; none came"
+    assert announced["seconds"] == pytest.approx(30)
+    assert announced["link"] == "https://derm.example/run?run=svd-sweep-1"
+    assert announced["synthetic"] is True
 
 
 def test_a_training_is_announced_with_its_main_results(settings: Settings, connection: Redis) -> None:
     store = Store(settings.database)
     run_id = record_training(store, accuracies=(70.0,))
     expected = store.steps([run_id]).iloc[0]
-    told = webhooks.figures(store, store.run(run_id) or {})
-    assert told["first"]["test_accuracy"] == pytest.approx(70.0)
-    assert told["first"]["parameters"] == expected["parameters"]
+    announced = webhooks.figures(store, store.run(run_id) or {})
+    assert announced["first"]["test_accuracy"] == pytest.approx(70.0)
+    assert announced["first"]["parameters"] == expected["parameters"]
 
 
 def test_the_body_is_signed_with_the_secret(settings: Settings, connection: Redis) -> None:
@@ -150,7 +150,7 @@ STATUS, HEADER, CONTINUE = b"HTTP/1.1 204 No", b"HTTP/1.1 204 No Content\r\nX-Dr
 
 
 @contextmanager
-def dripping(beginning: bytes, drop: bytes) -> Iterator[tuple[str, threading.Event]]:
+def slow_address(beginning: bytes, drop: bytes) -> Iterator[tuple[str, threading.Event]]:
     """Give an address that sends `beginning` and then `drop` repeatedly until the client closes the connection."""
     closed = threading.Event()
 
@@ -180,7 +180,7 @@ def test_a_slow_address_delays_a_delivery_no_longer_than_the_limit(
     monkeypatch.setattr(webhooks, "LONGEST", 0.5)
     store = Store(settings.database)
     failed_run(store, "svd-sweep-1")
-    with dripping(beginning, drop) as (url, closed):
+    with slow_address(beginning, drop) as (url, closed):
         own = replace(settings, webhook_url=url)
         webhooks.announce_new(own, store, connection)
         delivering = threading.Thread(target=webhooks.deliver_due, args=(own, connection), daemon=True)
@@ -193,7 +193,7 @@ def test_a_slow_address_delays_a_delivery_no_longer_than_the_limit(
 
 
 def test_an_answer_with_an_endless_body_counts_as_an_answer(settings: Settings) -> None:
-    with dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10_000) as (url, closed):
+    with slow_address(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 10_000) as (url, closed):
         assert webhooks.post(replace(settings, webhook_url=url), "1", {}) is None
         assert closed.wait(60)
 
@@ -201,7 +201,7 @@ def test_an_answer_with_an_endless_body_counts_as_an_answer(settings: Settings) 
 def test_an_endless_tls_handshake_ends_with_a_timeout(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "LONGEST", 0.5)
     monkeypatch.setattr(webhooks, "TO_CONNECT", 1.0)
-    with dripping(b"\x16\x03\x03\x40\x00", b"\x02") as (url, closed):
+    with slow_address(b"\x16\x03\x03\x40\x00", b"\x02") as (url, closed):
         own = replace(settings, webhook_url=url.replace("http:", "https:"))
         assert webhooks.post(own, "1", {}) == "no answer within 0.5 s"
         assert closed.wait(60)
@@ -260,9 +260,9 @@ def test_a_study_and_a_second_attempt_are_announced(settings: Settings, connecti
     assert webhooks.announce_new(own, store, connection) == 0
     store.record_failed("svd-sweep-1", 2, "again", datetime.now(UTC))
     assert webhooks.announce_new(own, store, connection) == 1
-    told = [json.loads(text)["event"] for text in connection.hvals(webhooks.EVENTS)]
-    assert sorted(each["event"] for each in told) == ["run.failed", "run.failed", "study.finished"]
-    assert next(each for each in told if "study" in each)["seconds"] == pytest.approx(9)
+    announced = [json.loads(text)["event"] for text in connection.hvals(webhooks.EVENTS)]
+    assert sorted(each["event"] for each in announced) == ["run.failed", "run.failed", "study.finished"]
+    assert next(each for each in announced if "study" in each)["seconds"] == pytest.approx(9)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "host/x", "http://"])
@@ -292,5 +292,5 @@ def test_the_record_worker_announces_the_end_of_a_sweep_while_it_continues_recor
             run_id = queues.submit(SweepSpec(dataset=dataset.name, ks=(2, 4)), dataset).run_id
             wait_for(lambda: len(there.requests) >= 2, 120)
             assert queues.messages_waiting() == 0
-    told = there.events[-1]
-    assert (told["run"], told["event"], told["figures"]["images"]) == (run_id, "run.finished", 2)
+    announced = there.events[-1]
+    assert (announced["run"], announced["event"], announced["figures"]["images"]) == (run_id, "run.finished", 2)
