@@ -31,15 +31,15 @@ WRITES, ROUNDS, BETWEEN = 50, 3, 0.02
 def flocks(path: Path, *, shared: bool) -> Iterator[None]:
     """Lock a file with `flock`; a waiting writer locks a second file, which readers must lock briefly first."""
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with path.with_suffix(".gate").open("a") as gate, path.open("a") as door:
-        for file in (gate, door):
+    with path.with_suffix(".waiting").open("a") as waiting, path.open("a") as lock:
+        for file in (waiting, lock):
             while True:
                 try:
                     fcntl.flock(file, mode | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     time.sleep(0.003)
-        fcntl.flock(gate, fcntl.LOCK_UN)
+        fcntl.flock(waiting, fcntl.LOCK_UN)
         yield
 
 
