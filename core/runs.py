@@ -1,4 +1,4 @@
-"""A run of any kind: what it was told, how far it has come, and what the queue knows while it is under way."""
+"""A run of any kind: its settings, its progress, and what the queue knows while it is active."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RUN_SPECS: dict[str, type[RunSpec]] = {**SPECS, **TRAINING_SPECS}
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
-    """Build the spec that its `to_dict` described; SpecError for unknown kinds, names and values."""
+    """Build the spec from the values of its `to_dict`. Raises SpecError for unknown kinds, names and values."""
     return spec_of_kind(values, RUN_SPECS)
 
 
 @lru_cache(maxsize=10_000)
 def spec_from_json(text: str) -> RunSpec:
-    """Build the spec that a store or a queue keeps as JSON; SpecError as `spec_from_dict`."""
+    """Build the spec from the JSON of a store or a queue. Raises SpecError as `spec_from_dict`."""
     return spec_from_dict(json.loads(text))
 
 
@@ -61,14 +61,14 @@ def training_key(spec: TrainSpec) -> SettingsKey:
 
 
 def told_apart(keys: Iterable[SettingsKey]) -> tuple[tuple[str, ...], dict[SettingsKey, tuple[str, ...]]]:
-    """Return the texts of the settings that all of several keys share, and those of each key that are its own."""
+    """Return the texts of the settings that all keys share, and for each key the other texts."""
     each = dict.fromkeys(keys)
     shared = [text for text in next(iter(each), SettingsKey()).texts if all(text in key.texts for key in each)]
     return tuple(shared), {key: tuple(text for text in key.texts if text not in shared) for key in each}
 
 
 class Status(StrEnum):
-    """How a run stands. Suspended and scheduled, to start at a later time, are known to the queue alone."""
+    """The status of a run. Only the queue knows suspended and scheduled runs (to be started at a later time)."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -84,7 +84,7 @@ ENDED = (Status.FINISHED, Status.FAILED, Status.CANCELLED)
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """What the queue knows of a run that is under way; nothing of one that has ended.
+    """What the queue knows about an active run; the defaults for a run that has ended.
 
     position: active runs that were submitted before a queued one. rate: images per second. seconds_left: until the last
     image at that rate, or until the last epoch of the step. starts_at: of a scheduled run. step, step_name, epoch:
@@ -105,7 +105,7 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as the store has it, or as store and queue together see it.
+    """A run from the store, or from store and queue together.
 
     fingerprint: of the data set's images. source: the data set that a reconstruction was made from. total, done:
     images, or epochs of the steps that a training has begun so far. failed: images or steps. seconds: from start to
@@ -143,18 +143,18 @@ class Run:
 
     @property
     def spec(self) -> RunSpec:
-        """What the run was told. SpecError for settings that this version does not know."""
+        """The run's settings. Raises SpecError for settings that this version does not know."""
         return spec_from_json(self.spec_json)
 
     def told(self, kind: type[SpecOfKind]) -> SpecOfKind:
-        """Return what the run was told as a spec of this kind; SpecError where it is another."""
+        """Return the run's settings as a spec of this kind. Raises SpecError for a run of another kind."""
         if not isinstance(self.spec, kind):
             raise SpecError(f"Expected a {kind.kind} run, got {self.id}, which is a {self.kind} run.")
         return self.spec
 
     @property
     def trains(self) -> bool:
-        """Whether the run trains networks: its progress counts epochs then, not images."""
+        """Whether the run trains networks, so that its progress counts epochs, not images."""
         return self.kind in TRAINING_SPECS
 
     @property
@@ -164,11 +164,11 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to the run by itself."""
+        """Whether the run has finished, failed or was cancelled."""
         return self.status in ENDED
 
     def columns(self) -> dict[str, Any]:
-        """Return what the store's table `runs`, and messages about a new run, keep of it, by column."""
+        """Return the run's values in the store's table `runs` and in messages about a new run, by column."""
         return {COLUMNS.get(each.name, each.name): getattr(self, each.name) for each in fields(self)[:-1]}
 
 
@@ -184,19 +184,19 @@ FIELDS = {column: name for name, column in COLUMNS.items()}
 
 
 def fields_of(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a run from what `Run.columns` gave."""
+    """Return the fields of a run from the values of `Run.columns`."""
     return {FIELDS.get(column, column): value for column, value in columns.items()}
 
 
 def run_from_columns(columns: Mapping[str, Any]) -> Run:
-    """Return the run that `Run.columns` described; what is missing has its default."""
+    """Return the run from the values of `Run.columns`; missing values have their defaults."""
     named = fields_of(columns)
     return Run(**{**named, "status": Status(named.get("status", Status.QUEUED))})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What submits several runs together, as the store has it. spec_json: what was asked for."""
+    """A study from the store: several runs that were submitted together. spec_json: its settings."""
 
     id: str
     kind: str
@@ -211,6 +211,6 @@ class Study:
 
 
 def study_from_columns(values: Mapping[str, Any]) -> Study:
-    """Return the study that a row of the table `studies` holds."""
+    """Return the study of a row of the table `studies`."""
     rest = {column: value for column, value in values.items() if column not in ("study", "spec", "status")}
     return Study(id=values["study"], spec_json=values["spec"], status=Status(values["status"]), **rest)

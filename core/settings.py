@@ -1,4 +1,4 @@
-"""The variables that DermSlim reads, each declared once, and the settings of a process that follow from them."""
+"""The environment variables of DermSlim, each declared once, and the settings of a process from them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class _Environment(Variables, BaseSettings):
 
 
 def variables(environ: Mapping[str, str] | None = None) -> Variables:
-    """Read the environment and `.env`, or only what is given. SpecError in one line, without secrets."""
+    """Read the environment and `.env`, or only what is given. Raises SpecError with one line without secrets."""
     try:
         if environ is None:
             return _Environment()
@@ -124,7 +124,7 @@ def variables(environ: Mapping[str, str] | None = None) -> Variables:
 
 
 def described() -> Iterator[tuple[str, str, str]]:
-    """Yield each variable's name, its default, empty where it has none, and what it does; for the documentation."""
+    """Yield each variable's name, default ("" for none) and description, for the documentation."""
     for name, about in Variables.model_fields.items():
         default = "" if about.default_factory or about.default in (None, ()) else str(about.default)
         yield name.upper(), default, about.description or ""
@@ -160,7 +160,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Return the settings that the environment and `.env`, or only `environ`, ask for. SpecError."""
+        """Return the settings of the environment and `.env`, or of `environ` alone. Raises SpecError."""
         given = variables(environ)
         data_dir = given.data_dir.resolve()
         roots, mapped = _data_roots(given.data_roots)
@@ -181,7 +181,7 @@ class Settings:
         )
 
     def here(self, folder: Path) -> Path:
-        """Return where this host has a folder or file that a record names; the same path where none is mapped."""
+        """Return the path on this host of a recorded folder or file; the same path where no mapping applies."""
         for there, here in self.mapped_roots:
             if PurePosixPath(folder).is_relative_to(there):
                 return here / PurePosixPath(folder).relative_to(there)
@@ -194,7 +194,7 @@ class Settings:
 
     @property
     def redis_url_file(self) -> Path:
-        """Where `make up` leaves the address of its embedded server, readable by its owner only."""
+        """The file with the address of the embedded server of `make up`, readable by its owner only."""
         return self.data_dir / "valkey" / "url"
 
     @property
@@ -219,12 +219,12 @@ class Settings:
 
     @property
     def trained(self) -> Path:
-        """Folder of training runs: checkpoints while they train, weights afterwards; a folder a run."""
+        """Folder of training runs, one folder per run: checkpoints during training, weights afterwards."""
         return self.data_dir / "trained"
 
     @property
     def backups(self) -> Path:
-        """Folder of backups that were given no other place."""
+        """Default folder of backups."""
         return self.data_dir / "backups"
 
     @property
@@ -234,7 +234,7 @@ class Settings:
 
 
 def _data_roots(text: str) -> tuple[list[Path], tuple[tuple[PurePosixPath, Path], ...]]:
-    """Return the folders of this host, and what is mapped to which of them, the longest path first."""
+    """Return the folders of this host, and the pairs (THERE, HERE) of the mappings, the longest path first."""
     roots: list[Path] = []
     mapped: dict[PurePosixPath, Path] = {}
     for entry in filter(None, text.split(os.pathsep)):
@@ -259,7 +259,7 @@ def _redis_url(given: Variables) -> str | None:
         return url
     try:
         parts = urlsplit(url)
-    except ValueError:  # the reason may repeat a password that stands in it
+    except ValueError:  # the reason may contain the password of the URL
         raise SpecError(
             "Expected REDIS_URL to be a URL such as redis://user@host:6379/0, got one that cannot be read."
         ) from None

@@ -1,4 +1,4 @@
-"""What every spec of a run shares: settings declared once, each with its bounds, title, help, unit and flag.
+"""The base of all specs of runs: settings declared once, each with its bounds, title, help, unit and flag.
 
 A spec is a frozen pydantic model. A field says in one line what may be set:
 
@@ -45,7 +45,7 @@ Text: TypeAlias = StrictStr
 
 @dataclass(frozen=True)
 class Setting(at.GroupedMetadata):
-    """What a field of a spec is called, how it is explained, and what it may be.
+    """The title, explanation and permitted values of a field of a spec.
 
     title: the label of a form. name: of the setting in sentences, by default the field's. flag: the option of the
     command line, by default `--` and the field's name; fields that share a flag are typed together, as in 200x100, and
@@ -72,14 +72,14 @@ class Setting(at.GroupedMetadata):
     always: bool = False
 
     def __iter__(self) -> Iterator[object]:
-        """Yield what pydantic validates by."""
+        """Yield the constraints that pydantic checks."""
         yield from at.Interval(gt=self.gt, ge=self.ge, lt=self.lt, le=self.le)
         if self.choices:
             yield at.Predicate(self.choices.__contains__)
 
 
 def each_once(values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-    """Return the values where none is there twice. SpecError."""
+    """Return the values. Raises SpecError where one occurs more than once."""
     if repeated := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
         raise SpecError(f"Expected each of {info.field_name} once, got {_shown(repeated[0])} more than once.")
     return values
@@ -90,7 +90,7 @@ Seed = Annotated[Whole, at.Interval(ge=0, le=LARGEST_SEED)]
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen values that are validated when they are made, with a SpecError of one sentence."""
+    """Base of all specs: frozen values, validated on creation with a SpecError of one sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     kind: ClassVar[str] = ""
@@ -105,13 +105,13 @@ class Spec(BaseModel):
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
-        """Return the spec that `to_dict` described; what is missing has its default. Raises SpecError."""
+        """Return the spec from the values of `to_dict`; missing values have their defaults. Raises SpecError."""
         if not isinstance(values, Mapping):
             raise SpecError(f"Expected the settings {', '.join(cls.model_fields)}, got {_shown(values)}.")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON-ready values, its kind included where specs of several kinds travel together."""
+        """Return the spec as JSON-ready values, with its kind where the class has one."""
         return ({"kind": self.kind} if self.kind else {}) | self.model_dump(mode="json")
 
     def replace(self, **values: Any) -> Self:
@@ -119,7 +119,7 @@ class Spec(BaseModel):
         return type(self)(**(dict(self) | values))
 
     def default(self, name: str) -> Any:
-        """Return what a field is where nothing else is asked for."""
+        """Return the default of a field."""
         return type(self).model_fields[name].get_default(call_default_factory=True)
 
     def said(self) -> Iterator[tuple[str, Any, str]]:
@@ -136,17 +136,17 @@ class Spec(BaseModel):
 
     @property
     def settings_key(self) -> tuple[tuple[str, Any], ...]:
-        """What runs must share to be averaged together: the settings that their text tells, by path."""
+        """The settings that runs must share to be averaged, by path: those that have a text."""
         return tuple((path, value) for path, value, _ in self.said())
 
     @property
     def settings_texts(self) -> tuple[str, ...]:
-        """The settings as texts, each once; those that are as usual are left out."""
+        """The settings as texts, each once, without those that have their default."""
         return tuple(dict.fromkeys(text for _, _, text in self.said()))
 
 
 def value_text(value: object) -> str:
-    """Return a value as it stands in the text of a run's settings: 50/33.33 for several."""
+    """Return a value for the text of a run's settings: 50/33.33 for several."""
     if isinstance(value, tuple):
         return "/".join(map(value_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -154,7 +154,7 @@ def value_text(value: object) -> str:
 
 @cache
 def settings_of(model: type[Spec]) -> dict[str, Setting | None]:
-    """Return the declaration of each field by its name; None for a part whose own fields are the settings."""
+    """Return the declaration of each field by its name; None for a part, a spec with its own settings."""
     found: dict[str, Setting | None] = {}
     for name, field in model.model_fields.items():
         found[name] = next((each for each in field.metadata if isinstance(each, Setting)), None)
@@ -162,7 +162,7 @@ def settings_of(model: type[Spec]) -> dict[str, Setting | None]:
 
 
 def labelled(spec: Spec, part: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield label and value of every setting: `Baseline: Training accuracy`, 90. part: the label that comes before."""
+    """Yield label and value of every setting: `Baseline: Training accuracy`, 90. part: the label before it."""
     for name, setting in settings_of(type(spec)).items():
         value = getattr(spec, name)
         label = ": ".join(filter(None, (part, setting.title if setting else "")))
@@ -176,7 +176,7 @@ def labelled(spec: Spec, part: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def sentence(model: type[Spec], error: ValidationError) -> str:
-    """Return what was expected of the first wrong field, and what came."""
+    """Return the error of the first wrong field as "Expected X, got Y."."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "value_error":  # a check of the spec's own, or a part's sentence
         return str(first["ctx"]["error"])
@@ -194,7 +194,7 @@ def sentence(model: type[Spec], error: ValidationError) -> str:
 
 
 def expectation(annotation: Any, metadata: Collection[object] = (), *, several: bool = False) -> str:
-    """Return what a value of a field must be: `a whole number from 1 to 100,000`."""
+    """Return the permitted values of a field in words: `a whole number from 1 to 100,000`."""
     kind, metadata = bare(annotation, metadata)
     setting = next((each for each in metadata if isinstance(each, Setting)), None)
     if setting and setting.choices:
@@ -213,7 +213,7 @@ def expectation(annotation: Any, metadata: Collection[object] = (), *, several: 
 
 
 def bare(annotation: Any, metadata: Collection[object] = ()) -> tuple[Any, tuple[object, ...]]:
-    """Return a field's type without Annotated and None, an int or float as float, and what is known about it."""
+    """Return a field's type without Annotated and None, an int or float as float, and its metadata."""
     found = tuple(metadata)
     if get_origin(annotation) is Annotated:
         annotation, *more = get_args(annotation)
@@ -248,14 +248,14 @@ def _shown(value: object) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
-# Specs that travel together
+# Specs of several kinds
 
 
 S = TypeVar("S", bound=Spec)
 
 
 def spec_of_kind(values: Mapping[str, Any], kinds: Mapping[str, type[S]]) -> S:
-    """Build the spec that `to_dict` described. SpecError for unknown kinds, names and values."""
+    """Build the spec from the values of `to_dict`. Raises SpecError for unknown kinds, names and values."""
     kind = str(values.get("kind"))
     if kind not in kinds:
         raise SpecError(f"Expected kind to be one of {', '.join(kinds)}, got {kind}.")
@@ -263,16 +263,16 @@ def spec_of_kind(values: Mapping[str, Any], kinds: Mapping[str, type[S]]) -> S:
 
 
 def spec_hash(spec: Spec, fingerprint: str) -> str:
-    """Return the SHA-256 that two submissions share when they would measure the same thing.
+    """Return a SHA-256 that is equal for two submissions of the same measurement.
 
-    fingerprint: the data set's, so that the hash follows the images and not the name they were registered under.
+    fingerprint: the data set's, so that the hash depends on the images and not on the registered name.
     """
     values = _whole_numbers({**spec.to_dict(), "dataset": fingerprint})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _whole_numbers(value: Any) -> Any:
-    """Return JSON-ready values with 50.0 as 50: which of them was typed makes no difference to a run."""
+    """Return JSON-ready values with 50.0 as 50, because both give the same run."""
     if isinstance(value, dict):
         return {name: _whole_numbers(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
-"""Tables as files, for the command line and the pages alike: CSV for people, Parquet for exact values.
+"""Tables as files, for the command line and the pages: CSV for people, Parquet for exact values.
 
-A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a line end as a formula, quoted or not. A data
-set's names and ids may begin so. In CSV such a text gets an apostrophe before it, which spreadsheets take for "this is
-text"; a text that has apostrophes before such a character already gets one more, so that taking one away is exact.
-Numbers are never changed, nor anything in Parquet.
+A spreadsheet evaluates a cell that begins with `=`, `+`, `-`, `@`, a tab or a line end as a formula, quoted or not. The
+names and ids of a data set may begin with one of them. In CSV such a text gets an apostrophe before it, which marks
+text for spreadsheets. A text that already has apostrophes before such a character gets one more, so that removing one
+apostrophe gives the original. Numbers and Parquet files are not changed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # the wide signs are Excel
 
 
 def cell(value: object) -> object:
-    """Return a cell as CSV holds it: a text that a spreadsheet would run gets an apostrophe before it."""
+    """Return a cell for CSV: a text that a spreadsheet would evaluate gets an apostrophe before it."""
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 class CsvRows:
-    """Rows written to an open CSV file as they come; None is an empty field."""
+    """Write rows to an open CSV file one after the other; None is an empty field."""
 
     def __init__(self, file: TextIO, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
@@ -39,7 +39,7 @@ class CsvRows:
         self._writer.writerow([cell(column) for column in self.columns])
 
     def write(self, rows: Iterable[Iterable[object]]) -> None:
-        """Write rows whose values stand in the order of the columns."""
+        """Write rows whose values are in the order of the columns."""
         self._writer.writerows([cell(value) for value in row] for row in rows)
 
 
@@ -54,7 +54,7 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame to a file as its ending says, one of `TABLES`. SpecError for another ending; OSError."""
+    """Write a frame to a file in the format of its ending, one of `TABLES`. Raises SpecError, OSError."""
     if check_ending(path, TABLES) == ".parquet":
         frame.to_parquet(path, index=False)
     else:
@@ -62,7 +62,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write rows to a file as its ending says, one of `TABLES`; None is empty."""
+    """Write rows to a file in the format of its ending, one of `TABLES`; None is an empty cell."""
     if check_ending(path, TABLES) == ".parquet":
         import pandas as pd
 
@@ -73,7 +73,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def check_ending(path: Path, endings: Sequence[str]) -> str:
-    """Return a file's ending in small letters. SpecError unless it is one of these."""
+    """Return a file's ending in lower case. Raises SpecError unless it is one of `endings`."""
     found = path.suffix.lower()
     if found not in endings:
         known = f"{', '.join(endings[:-1])} or {endings[-1]}"
@@ -82,7 +82,7 @@ def check_ending(path: Path, endings: Sequence[str]) -> str:
 
 
 def check_writable(path: Path | None, endings: Sequence[str] = TABLES) -> None:
-    """Raise SpecError unless a file can be written there, before the work is done that it is for; None asks nothing."""
+    """Raise SpecError unless a file can be written to a path, before the work for it begins; None passes."""
     if path is None:
         return
     check_ending(path, endings)

@@ -1,4 +1,4 @@
-"""Small files that a user may have put anywhere, read so that nothing in their place can keep a process waiting."""
+"""Read small files of users. A pipe or device at such a path cannot make a process wait."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 def read_plain(path: Path, most: int) -> bytes:
     """Return at most `most` bytes of a regular file; links are followed.
 
-    OSError for what is none: opening a pipe or a device would wait for ever, or do something.
+    Raises OSError for other files: opening a pipe would wait for a writer, and opening a device may have effects.
     """
     _require_file(path.stat().st_mode, path)
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        _require_file(os.fstat(file.fileno()).st_mode, path)  # of what was opened, whatever was put there meanwhile
+        _require_file(os.fstat(file.fileno()).st_mode, path)  # the opened file, which may have replaced the first
         return file.read(most)
 
 

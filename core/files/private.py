@@ -1,6 +1,6 @@
-"""What keeps DermSlim's files from the host's other accounts: folders of mode 700, files and locks of mode 600.
+"""Keep DermSlim's files private from the host's other accounts: folders of mode 700, files and locks of mode 600.
 
-A lock that another account can open to read it can also hold, and so stop whoever waits for it.
+An account that can open a lock file for reading can also hold the lock and so block the processes that wait for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from core.settings import DEFAULT_ROOTS, Settings
 
 OTHERS = 0o077  # the mode bits of group and others
-# What DermSlim makes in DATA_DIR: under these names nothing else lies anywhere, under those others may have their own.
+# What DermSlim creates in DATA_DIR. OWN: names that no other program uses; OWN_HERE: names that others may use too.
 OWN: tuple[str, ...] = (
     "dashboard-key",
     "dermslim.duckdb",
@@ -27,19 +27,19 @@ OWN += ("dermslim.lock.gate", "last-backup.json", "launcher.lock", "record-worke
 OWN_HERE = ("arrays", "backups", "demo", "logs", "networks", "reconstructed", "trained")
 NOTE = "dermslim-shared.txt"
 NOTE_TEXT = """\
-DermSlim found this folder with files of others in it, so it leaves the folder's mode as it is.
-Remove this file, and the next start of DermSlim makes the folder private (mode 700).
+DermSlim found files of others in this folder, so it does not change the folder's mode.
+If you remove this file, the next start of DermSlim makes the folder private (mode 700).
 """
 
 
 def keep_new_files_private() -> None:
-    """Have all that this process and its children make be their owner's alone; for the stack's own processes."""
+    """Make all files that this process and its children create private; for the stack's own processes."""
     os.umask(OTHERS)
 
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Have all that is made inside the block be its owner's alone; for a command that writes in DATA_DIR."""
+    """Make all files that are created inside the block private; for a command that writes in DATA_DIR."""
     before = os.umask(OTHERS)
     try:
         yield
@@ -48,7 +48,7 @@ def private_files() -> Iterator[None]:
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder, and what is missing above it, that its owner alone may enter; one that is there stays as it is."""
+    """Create a private folder, and the missing folders above it; an existing folder is not changed."""
     if not folder.is_dir():
         private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -56,12 +56,12 @@ def private_folder(folder: Path) -> Path:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """Open a file for `open`; a new one is its owner's alone, whatever the umask."""
+    """Open a file for `open`; a new one is private with any umask."""
     return os.open(path, flags, 0o600)
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, made where there is none, of mode 600: whoever may not write it cannot hold it either."""
+    """Open a lock file of mode 600, created where it is missing; an account that cannot write it cannot hold it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     facts = os.fstat(handle)
     if facts.st_mode & OTHERS and facts.st_uid == os.geteuid():
@@ -71,16 +71,16 @@ def open_lock(path: Path) -> int:
 
 
 def close_to_others(path: Path) -> None:
-    """Take a file that is ours from other accounts, where it is open to them."""
+    """Make a file private that belongs to this account and is open to others."""
     for ours, mode in _top(path):
         _chmod(ours, mode)
 
 
 def tighten(settings: Settings) -> list[str]:
-    """Take from other accounts what an older version, or a plain `mkdir`, left open to them in DATA_DIR.
+    """Make private what an older version, or a plain `mkdir`, left open to other accounts in DATA_DIR.
 
-    Return a sentence about what was done, and about what had to stay; none where all is private already. A folder that
-    is another account's stays as it is, and so does one that holds files of others, or where others have their own.
+    Return sentences about what was changed and what could not be changed; none where everything is private already.
+    A folder that belongs to another account, holds files of others or is a shared place is not changed.
     """
     folder = settings.data_dir
     if not folder.is_dir():
@@ -105,7 +105,7 @@ def tighten(settings: Settings) -> list[str]:
 
 
 def open_to_others(settings: Settings) -> list[str]:
-    """Return what of DermSlim's other accounts of this host reach, each with its mode; a few examples."""
+    """Return DermSlim's files and folders that other accounts of this host can reach, with their modes."""
     try:
         mode = stat.S_IMODE(settings.data_dir.stat().st_mode)
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def open_to_others(settings: Settings) -> list[str]:
 
 
 def _not_ours(folder: Path) -> str | None:
-    """Return why a folder's mode is not DermSlim's to change, or None."""
+    """Return why DermSlim must not change a folder's mode, or None."""
     if folder.stat().st_uid != os.geteuid():
         return f"it belongs to another account ({folder.stat().st_uid}). Give it to this one, or make it private there"
     project = Path(__file__).resolve().parents[2]
@@ -137,7 +137,7 @@ def _not_ours(folder: Path) -> str | None:
 
 
 def _open_below(path: Path) -> Iterator[tuple[Path, int]]:
-    """Yield a file, or a folder and all below it, that is ours and open to others; folders before what they hold."""
+    """Yield what belongs to this account and is open to others: a file, or a folder and then all below it."""
     yield from _top(path)
     if path.is_symlink() or not path.is_dir():
         return
@@ -155,11 +155,11 @@ def _top(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _chmod(path: Path, mode: int) -> bool:
-    """Take the others' bits off; whether that came about."""
+    """Remove the mode bits of group and others; return whether they are removed."""
     try:
         path.chmod(mode & ~OTHERS)
         return not path.stat().st_mode & OTHERS
-    except FileNotFoundError:  # it went meanwhile
+    except FileNotFoundError:  # deleted by another process
         return False
     except PermissionError:  # a file system without modes
         return False

@@ -26,7 +26,7 @@ LONGEST_REASON = 400  # characters of what a file holds, quoted in the reason wh
 FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
 EXAMPLE_YAML = """\
-# The file's name is the network's, unless the field name says another.
+# The network has the file's name, unless the field name gives another.
 title: A small network
 readings:                     # sentences shown beside the network
   - Global pooling instead of flatten keeps the dense layers small.
@@ -62,7 +62,7 @@ class Networks:
 
 
 def check_values(data: object, lines: Lines) -> None:
-    """Raise LineError for text too long or not printable, before anything looks at it or quotes it."""
+    """Raise LineError for text that is too long or not printable, before it is used or quoted."""
     todo: list[tuple[ValuePath, object]] = [((), data)]
     while todo:
         path, value = todo.pop()
@@ -133,9 +133,9 @@ def network_paths(folder: Path) -> Iterator[Path]:
 
 
 def load_networks(folder: Path) -> Networks:
-    """Read every network's file of a folder; one that cannot be used is left out with its reason, and stops no other.
+    """Read every network's file of a folder; one that cannot be used is left out with its reason.
 
-    A folder that does not exist holds none.
+    A folder that does not exist has no networks.
     """
     networks: dict[str, NetworkSpec] = {}
     left_out: dict[str, str] = {}

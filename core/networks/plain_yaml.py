@@ -1,9 +1,9 @@
-"""YAML 1.2's core schema as plain data, each value with its line: no tags, no aliases, nothing but text and numbers.
+"""YAML 1.2's core schema as plain data, each value with its line; tags and aliases are errors.
 
-PyYAML reads YAML 1.1, in which `064` is 52, `1:30` is 90 and `yes` is true, and its constructors raise whatever Python
-raises on a tag that does not fit. ruamel.yaml's reader of YAML 1.2 turns `1_000` and `0b11` into numbers and
-`2026-01-31` into a date, which the core schema does not. So PyYAML only splits the text into events; this module reads
-what a word means.
+PyYAML reads YAML 1.1, in which `064` is 52, `1:30` is 90 and `yes` is true, and its constructors raise Python's
+own errors on a tag that does not fit. ruamel.yaml's reader of YAML 1.2 turns `1_000` and `0b11` into numbers and
+`2026-01-31` into a date, which the core schema does not. So PyYAML only splits the text into events, and this module
+interprets the words.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LineError(SpecError):
 
 
 def read_yaml(text: str) -> tuple[object, Lines]:
-    """Return a YAML text's plain data and where its values stand; raises LineError."""
+    """Return a YAML text's plain data and a function that gives the line of each value. Raises LineError."""
     lines: dict[ValuePath, int] = {}
     events = _events(text)
     try:
@@ -57,12 +57,12 @@ def read_yaml(text: str) -> tuple[object, Lines]:
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError) as error:
         if isinstance(error, SpecError):
             raise
-        # What PyYAML lets through: chr() of "\\UFFFFFFFF", int() of five thousand digits in %YAML, and the like.
+        # Errors that PyYAML does not catch, such as chr() of "\\UFFFFFFFF" or int() of five thousand digits in %YAML.
         line = max(lines.values(), default=1)
         raise LineError("Expected YAML, got a character or version that does not exist.", line) from error
 
     def line_of(path: ValuePath) -> int:
-        while path and path not in lines:  # the closest value around it that the file holds
+        while path and path not in lines:  # the innermost value around it that the file contains
             path = path[:-1]
         return lines.get(path, 1)
 
@@ -70,7 +70,7 @@ def read_yaml(text: str) -> tuple[object, Lines]:
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
-    """Yield what the library finds, documents' marks aside; LineError for tags, aliases and lists within lists."""
+    """Yield the library's events without the marks of documents. Raises LineError for tags, aliases and deep lists."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.StreamStartEvent | yaml.DocumentStartEvent | yaml.DocumentEndEvent):
@@ -114,7 +114,7 @@ def _value(
 
 
 def plain_scalar(text: str, line: int = 1) -> object:
-    """Return what an unquoted word means: None, true, false, a number, else the word; LineError for a long number."""
+    """Return the value of an unquoted word: None, a boolean, a number or text. Raises LineError for a long number."""
     if text in NULLS:
         return None
     if text in BOOLEANS:

@@ -31,7 +31,7 @@ PRUNED_DENSE_LAYERS = 2
 
 
 def kept_share(factor: Factor) -> Fraction:
-    """Return 1 − P exactly for a factor P in percent; 33.33 is 3333/10000, whatever its float is."""
+    """Return 1 − P exactly for a factor P in percent; 33.33 is exactly 3333/10000."""
     try:
         share = 1 - (factor if isinstance(factor, Fraction) else Fraction(str(factor))) / 100
     except (ValueError, ZeroDivisionError) as error:
