@@ -1,8 +1,8 @@
-"""The errors of DermSlim. A message says what was expected, then what came: "Expected X, got Y."
+"""The errors of DermSlim. A message gives the expectation, then the actual value: "Expected X, got Y."
 
 DermSlimError
 ├── SpecError          a run's parameters are invalid
-├── DatasetError       a folder cannot be read as a data set, or lies outside the data roots
+├── DatasetError       a folder cannot be read as a data set, or is outside the data roots
 │   └── NotOnThisHost  this host does not have the folder; another host may
 ├── ImageError         a file cannot be decoded or encoded
 ├── StoreError         the database rejects a statement or its values
@@ -24,7 +24,7 @@ class SpecError(DermSlimError, ValueError):
 
 
 class DatasetError(DermSlimError):
-    """A folder cannot be read as a data set, or lies outside the data roots."""
+    """A folder cannot be read as a data set, or is outside the data roots."""
 
 
 class NotOnThisHost(DatasetError):

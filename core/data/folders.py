@@ -26,7 +26,7 @@ def refuse_no_text(path: str | Path) -> None:
 
 
 def confine(path: Path, roots: Iterable[Path]) -> Path:
-    """Resolve a path and its symbolic links. Raises DatasetError unless it lies in one of the roots."""
+    """Resolve a path and its symbolic links. Raises DatasetError unless it is inside one of the roots."""
     allowed = [root.resolve() for root in roots]
     try:
         resolved = Path(path).expanduser().resolve()
@@ -44,7 +44,7 @@ def confine(path: Path, roots: Iterable[Path]) -> Path:
 def folder_here(folder: Path, settings: Settings) -> Path:
     """Return the path of a recorded folder on this host; the folder need not exist.
 
-    Raises NotOnThisHost where the path, mapped by `DATA_ROOTS` and resolved, lies outside the data roots.
+    Raises NotOnThisHost where the path, mapped by `DATA_ROOTS` and resolved, is outside the data roots.
     """
     try:
         return confine(settings.here(folder), settings.data_roots)
@@ -64,10 +64,10 @@ def images_here(folder: Path, settings: Settings) -> Path:
         reason = "the folder does not exist" if missing else error.strerror or str(error)
     place = f"the images of {folder} on host {socket.gethostname()}"
     if settings.here(folder) == folder:
-        advice = f"If this host stores them elsewhere, set DATA_ROOTS={folder}=FOLDER for its workers"
+        advice = f"If this host stores them elsewhere, set DATA_ROOTS={folder}=FOLDER for its workers."
     else:
         place += f", at {here} by its DATA_ROOTS"
-        advice = "Mount them there, or correct DATA_ROOTS of its workers"
+        advice = "Mount them there, or correct DATA_ROOTS of its workers."
     raise NotOnThisHost(f"Expected {place}, got none: {reason}. {advice}")
 
 

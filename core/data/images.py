@@ -243,7 +243,7 @@ def read(source: Path | bytes, *, inside: Collection[Path] = ()) -> bytes:
         data = source
     else:
         try:
-            # Non-blocking, because a worker would wait for a pipe for ever.
+            # Non-blocking, because opening a pipe would otherwise wait for a writer.
             with os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 facts = os.fstat(file.fileno())
                 if not stat.S_ISREG(facts.st_mode):
@@ -270,7 +270,7 @@ def opened_path(descriptor: int, path: Path) -> Path:
 
 
 def is_inside(path: Path, folders: Collection[Path]) -> bool:
-    """Return whether a resolved path lies in one of the folders."""
+    """Return whether a resolved path is inside one of the folders."""
     return any(path.is_relative_to(folder.resolve()) for folder in folders)
 
 

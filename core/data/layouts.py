@@ -54,7 +54,7 @@ def describe_by_folders(pictures: list[str]) -> tuple[str, dict[str, Row]]:
 
 
 def class_folders(pictures: Iterable[str]) -> dict[str, str]:
-    """Return the class folder's name of each picture that lies in one.
+    """Return the class folder's name of each picture inside one.
 
     A known class comes first, then the deepest folder with a telling name, unless it contains other class folders.
     Names that differ only in case, spaces, - or _ are the same class.

@@ -74,7 +74,7 @@ def describe_by_metadata(
 
 
 def in_negatives(path: str) -> bool:
-    """Return whether a picture lies in a folder of healthy skin."""
+    """Return whether a picture is inside a folder of healthy skin."""
     return any(part.lower() in NEGATIVES for part in PurePosixPath(path).parts[:-1])
 
 

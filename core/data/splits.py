@@ -191,7 +191,7 @@ def lesion_numbers(records: Sequence[DatasetImage]) -> Indices:
 
     Records of one lesion share the lesion_id or the bytes, directly or through further records.
     """
-    # Imported here: a third of a second that every process does without.
+    # Imported here, because the import takes a third of a second and few processes need it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -124,7 +124,7 @@ def check_parts(data: bytes, header: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def check_places(found: Parts, length: int, smallest: list[int]) -> None:
-    """Raise ImageError unless every part lies inside the file and has the bytes that it needs."""
+    """Raise ImageError unless every part is inside the file and has the bytes that it needs."""
     wanted = smallest * found.planes
     if len(found.offsets) < len(wanted):
         raise damaged(f"expected {len(wanted)} strips or tiles, got {len(found.offsets)}")

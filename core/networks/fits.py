@@ -352,7 +352,7 @@ def verdict_text(curves: tuple[CurveFits, ...]) -> str:
 
 
 def plural(count: int) -> str:
-    """Return curve or curves."""
+    """Return the noun for a number of curves: curve or curves."""
     return "curve" if count == 1 else "curves"
 
 
