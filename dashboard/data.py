@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -45,7 +46,11 @@ from jobs.study_estimates import StudyEstimate, estimate_study
 
 STORE_TIMEOUT = 5.0  # seconds that a page waits for the record worker's transaction
 STRANGERS = 0.5  # seconds that a page waits for a program outside DermSlim
+WORST_IMAGES = 12  # that a page shows
 Stamp = tuple[str, int, int]  # a cache's key must not begin with an underscore: Streamlit leaves those out
+HashFunctions = dict[str | type[Any], Callable[[Any], Any]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def settings() -> Settings:
@@ -68,11 +73,28 @@ def stamp() -> Stamp:
     return (str(database), facts.st_mtime_ns, facts.st_size)
 
 
+def current(
+    max_entries: int, spinner: str | bool = False
+) -> Callable[[Callable[Concatenate[Stamp, P], R]], Callable[P, R]]:
+    """Cache a read of the store until the database file changes: its first argument is the present stamp."""
+
+    def decorated(read: Callable[Concatenate[Stamp, P], R]) -> Callable[P, R]:
+        cached = st.cache_data(max_entries=max_entries, show_spinner=spinner)(read)
+
+        @functools.wraps(read)
+        def with_stamp(*arguments: P.args, **named: P.kwargs) -> R:
+            return cached(stamp(), *arguments, **named)
+
+        return with_stamp
+
+    return decorated
+
+
 def queues() -> Queues:
     """Return the queue as the pages use it: whoever is signed in submits. QueueUnavailable once nobody is."""
     user = access.current_user()
     if user is None:
-        raise QueueUnavailable("expected someone signed in; the session has ended, so open this page anew")
+        raise QueueUnavailable("expected someone signed in; the session has ended, so open this page again")
     return Queues(settings(), user=user, store=store())
 
 
@@ -89,119 +111,90 @@ def plain_row(row: pd.Series[Any]) -> dict[str, Any]:
     return {str(name): None if pd.isna(value) else value for name, value in row.items()}
 
 
-@st.cache_data(max_entries=10, show_spinner=False)
-def _datasets(at: Stamp) -> pd.DataFrame:
+@current(10)
+def datasets(at: Stamp) -> pd.DataFrame:
+    """Return one row per registered data set, by name."""
     return store().datasets()
 
 
-def datasets() -> pd.DataFrame:
-    """Return one row per registered data set, by name."""
-    return _datasets(stamp())
+Registration = tuple[str, str, str, str]
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _dataset(database: str, name: str, fingerprint: str, registered_at: str) -> Dataset | None:
-    return store().dataset(name)
-
-
-def dataset(name: str) -> Dataset | None:
-    """Return a registered data set with its records; shared between sessions, so not to be changed."""
+def _registration(name: str) -> Registration | None:
+    """Return what a data set's images and records depend on; None for one that is not registered."""
     found = datasets()
     found = found[found["name"] == name]
     if found.empty:
         return None
     row = found.iloc[0]
-    return _dataset(str(settings().database), name, row["fingerprint"], str(row["registered_at"]))
+    return (str(settings().database), name, row["fingerprint"], str(row["registered_at"]))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _records(database: str, name: str, fingerprint: str, registered_at: str) -> dict[str, DatasetImage]:
-    found = _dataset(database, name, fingerprint, registered_at)
+def _dataset(key: Registration) -> Dataset | None:
+    return store().dataset(key[1])
+
+
+def dataset(name: str) -> Dataset | None:
+    """Return a registered data set with its records; sessions share it, so do not change it."""
+    key = _registration(name)
+    return None if key is None else _dataset(key)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _records(key: Registration) -> dict[str, DatasetImage]:
+    found = _dataset(key)
     return {record.image_id: record for record in found.records} if found else {}
 
 
 def records(name: str) -> dict[str, DatasetImage]:
     """Return a registered data set's records by image id."""
-    row = datasets()
-    row = row[row["name"] == name]
-    if row.empty:
-        return {}
-    return _records(str(settings().database), name, row["fingerprint"].iloc[0], str(row["registered_at"].iloc[0]))
+    key = _registration(name)
+    return {} if key is None else _records(key)
 
 
-@st.cache_data(max_entries=30, show_spinner=False)
-def _class_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
-    return dataset_tables.class_table(_dataset)
+BY_IMAGES: HashFunctions = {Dataset: lambda found: found.fingerprint}
+kept_for_images = st.cache_data(max_entries=30, show_spinner=False, hash_funcs=BY_IMAGES)
+class_table = kept_for_images(dataset_tables.class_table)
+metadata_table = kept_for_images(dataset_tables.age_sex_localization)
+size_table = kept_for_images(dataset_tables.size_counts)
 
 
-def class_table(found: Dataset) -> pd.DataFrame:
-    """Return images, lesions and bytes per class."""
-    return _class_table(found.fingerprint, found)
+ResultKey = tuple[str | int, ...]
 
 
-@st.cache_data(max_entries=30, show_spinner=False)
-def _metadata_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
-    return dataset_tables.age_sex_localization(_dataset)
+def _result_key(run: Run) -> ResultKey:
+    """Return what a run's results depend on: its attempt and end, or the whole file's state while it is under way."""
+    if run.ended:
+        return (str(settings().database), run.id, f"{run.attempt} {run.status} {run.finished_at}")
+    return (run.id, *stamp())
 
 
-def metadata_table(found: Dataset) -> pd.DataFrame:
-    """Return the distributions of age, sex and localisation in long form."""
-    return _metadata_table(found.fingerprint, found)
+BY_RESULTS: HashFunctions = {Run: _result_key}
 
 
-@st.cache_data(max_entries=30, show_spinner=False)
-def _size_table(fingerprint: str, _dataset: Dataset) -> pd.DataFrame:
-    return dataset_tables.size_counts(_dataset)
-
-
-def size_table(found: Dataset) -> pd.DataFrame:
-    """Return how many images have each size."""
-    return _size_table(found.fingerprint, found)
-
-
-def _result_key(run: Run) -> tuple[str, str, str]:
-    """Return what a run's results depend on: they stay as they are until the run is tried again."""
-    return (str(settings().database), run.id, f"{run.attempt} {run.status} {run.finished_at}")
-
-
-@st.cache_data(max_entries=200, show_spinner=False)
-def _statistics(key: tuple[str, str, str]) -> pd.DataFrame:
-    return store().statistics(key[1])
-
-
+@st.cache_data(max_entries=200, show_spinner=False, hash_funcs=BY_RESULTS)
 def statistics(run: Run) -> pd.DataFrame:
     """Return a finished run's statistics."""
-    return _statistics(_result_key(run))
+    return store().statistics(run.id)
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def _storage(key: tuple[str, str, str]) -> pd.DataFrame:
-    return store().storage(key[1])
-
-
+@st.cache_data(max_entries=200, show_spinner=False, hash_funcs=BY_RESULTS)
 def storage(run: Run) -> pd.DataFrame:
     """Return a finished run's sizes."""
-    return _storage(_result_key(run))
+    return store().storage(run.id)
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def _optimal_k(key: tuple[str, str, str]) -> pd.DataFrame:
-    return store().optimal_k(key[1])
-
-
+@st.cache_data(max_entries=200, show_spinner=False, hash_funcs=BY_RESULTS)
 def optimal_k(run: Run) -> pd.DataFrame:
     """Return a finished run's rules."""
-    return _optimal_k(_result_key(run))
+    return store().optimal_k(run.id)
 
 
-@st.cache_data(max_entries=50, show_spinner=False)
-def _verification(at: Stamp, run_id: str) -> Verification | None:
-    return store().verification(run_id)
-
-
-def verification(run_id: str) -> Verification | None:
+@current(50)
+def verification(at: Stamp, run_id: str) -> Verification | None:
     """Return how a run's figures compare with the reference's, None where no image of it was checked."""
-    return _verification(stamp(), run_id)
+    return store().verification(run_id)
 
 
 def is_being_checked(run_id: str) -> bool:
@@ -218,29 +211,21 @@ def check_run(run_id: str, images: int) -> None:
     checks.submit(queues(), run_id, images)
 
 
-@st.cache_data(max_entries=100, show_spinner=False)
-def _worst_images(key: tuple[str, str, str], metric: str, variant: str, n: int) -> pd.DataFrame:
-    return store().worst_images(key[1], metric, variant, n)
-
-
-def worst_images(run: Run, metric: str, variant: str, n: int = 12) -> pd.DataFrame:
+@st.cache_data(max_entries=100, show_spinner=False, hash_funcs=BY_RESULTS)
+def worst_images(run: Run, metric: str, variant: str) -> pd.DataFrame:
     """Return the images that a metric judges worst at one variant."""
-    return _worst_images(_result_key(run), metric, variant, n)
+    return store().worst_images(run.id, metric, variant, WORST_IMAGES)
 
 
 RIVAL_COLUMNS = ("image_id", "variant", "k", "codec", "quality", "stored_bytes", "reason", "mse")
 
 
-@st.cache_data(max_entries=60, show_spinner=False)
-def _rivals_sentences(sweep: tuple[str, str, str], rivals: tuple[str, str, str], k: int, metric: str) -> list[str]:
-    columns = (*RIVAL_COLUMNS, metric)
-    ours = store().measurements(sweep[1], columns=columns, variant=f"k={k}")
-    return list(rivals_in_words(ours, store().measurements(rivals[1], columns=columns), k, (metric,)))
-
-
+@st.cache_data(max_entries=60, show_spinner=False, hash_funcs=BY_RESULTS)
 def rivals_sentences(sweep: Run, rivals: Run, k: int, metric: str) -> list[str]:
     """Return in words how the codecs of a rivals run compare with a sweep's k, by one metric."""
-    return _rivals_sentences(_result_key(sweep), _result_key(rivals), k, metric)
+    columns = (*RIVAL_COLUMNS, metric)
+    ours = store().measurements(sweep.id, columns=columns, variant=f"k={k}")
+    return list(rivals_in_words(ours, store().measurements(rivals.id, columns=columns), k, (metric,)))
 
 
 def arrivals(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
@@ -255,80 +240,52 @@ def arrivals(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
     return arrivals_of(rows.assign(image_id="mean", reason=None))
 
 
-@st.cache_data(max_entries=20, show_spinner=False)
-def _failed_images(at: Stamp, run_id: str) -> pd.DataFrame:
-    return store().images(run_id, "failed")
-
-
-def failed_images(run_id: str) -> pd.DataFrame:
+@current(20)
+def failed_images(at: Stamp, run_id: str) -> pd.DataFrame:
     """Return the images that a run could not measure, with their reasons."""
-    return _failed_images(stamp(), run_id)
+    return store().images(run_id, "failed")
 
 
 # -- tables and claims ---------------------------------------------------------------------------------------------
 
 
-@st.cache_data(max_entries=4, show_spinner=False)
-def _trainings(at: Stamp) -> pd.DataFrame:
+@current(4)
+def trainings(at: Stamp) -> pd.DataFrame:
+    """Return one row per finished training, see `core.article.evidence.trainings`."""
     return results.trainings(store())
 
 
-def trainings() -> pd.DataFrame:
-    """Return one row per finished training, see `core.article.evidence.trainings`."""
-    return _trainings(stamp())
-
-
-@st.cache_data(max_entries=4, show_spinner=False)
-def _offers(at: Stamp) -> Offers:
-    return results.offers(store(), _trainings(at))
-
-
-def offers() -> Offers:
+@current(4)
+def offers(at: Stamp) -> Offers:
     """Return what the claims could be judged by."""
-    return _offers(stamp())
+    return results.offers(store(), trainings())
 
 
-@st.cache_data(max_entries=8, show_spinner="Judging the claims")
-def _claims(at: Stamp, chosen: Grounds) -> pd.DataFrame:
-    return claims_table(results.known(store(), _trainings(at), _offers(at), chosen))
-
-
-def claims(chosen: Grounds) -> pd.DataFrame:
+@current(8, "Judging the claims")
+def claims(at: Stamp, chosen: Grounds) -> pd.DataFrame:
     """Return the claims with their verdicts, see `core.article.claims.claims_table`."""
-    return _claims(stamp(), chosen)
+    return claims_table(results.known(store(), trainings(), offers(), chosen))
 
 
 # -- single training runs ------------------------------------------------------------------------------------------
 
 
-@st.cache_data(max_entries=20, show_spinner=False)
-def _steps(at: Stamp, run_id: str) -> pd.DataFrame:
+@current(20)
+def steps(at: Stamp, run_id: str) -> pd.DataFrame:
+    """Return one row per step of a run, see `core.store.trainings`."""
     return store().steps([run_id])
 
 
-def steps(run_id: str) -> pd.DataFrame:
-    """Return one row per step of a run, see `core.store.trainings`."""
-    return _steps(stamp(), run_id)
-
-
-@st.cache_data(max_entries=20, show_spinner=False)
-def _run_splits(at: Stamp, run_id: str) -> pd.DataFrame:
+@current(20)
+def run_splits(at: Stamp, run_id: str) -> pd.DataFrame:
+    """Return the actual sets of a run."""
     return store().run_splits(run_id)
 
 
-def run_splits(run_id: str) -> pd.DataFrame:
-    """Return the sets that a run really has."""
-    return _run_splits(stamp(), run_id)
-
-
-@st.cache_data(max_entries=20, show_spinner=False)
-def _training_notes(at: Stamp, run_id: str) -> list[str]:
-    return store().training_notes(run_id)
-
-
-def training_notes(run_id: str) -> list[str]:
+@current(20)
+def training_notes(at: Stamp, run_id: str) -> list[str]:
     """Return the sentences that belong beside a run's results."""
-    return _training_notes(stamp(), run_id)
+    return store().training_notes(run_id)
 
 
 def trained_file(run_id: str, name: str) -> Path | None:
@@ -350,71 +307,39 @@ def table_file(frame: pd.DataFrame, kind: str) -> bytes:
 # -- learning curves, runs beside each other, and what a training would have -------------------------------------------
 
 
-TrainingKey = tuple[str | int, ...]
+@st.cache_data(max_entries=300, show_spinner=False, hash_funcs=BY_RESULTS)
+def epochs(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the epochs of runs."""
+    return store().epochs([run.id for run in runs])
 
 
-def _training_key(run: Run) -> TrainingKey:
-    """Return what a training run's rows depend on: its end, or while it lasts the whole file's state."""
-    return _result_key(run) if run.ended else stamp()
-
-
-@st.cache_data(max_entries=300, show_spinner=False)
-def _epochs(key: TrainingKey, run_ids: tuple[str, ...]) -> pd.DataFrame:
-    return store().epochs(run_ids)
-
-
-def epochs(run: Run) -> pd.DataFrame:
-    """Return a run's epochs."""
-    return _epochs(_training_key(run), (run.id,))
-
-
-def live_epochs(run_id: str) -> pd.DataFrame:
+@current(20)
+def live_epochs(at: Stamp, run_id: str) -> pd.DataFrame:
     """Return the epochs of a run under way as the file has them now."""
-    return _epochs(stamp(), (run_id,))
+    return store().epochs([run_id])
 
 
-@st.cache_data(max_entries=100, show_spinner=False)
-def _layer_sizes(run_id: str, steps: int, height: int, width: int, _rows: pd.DataFrame) -> pd.DataFrame:
-    return layer_sizes_of(_rows, height, width)
-
-
+@st.cache_data(max_entries=100, show_spinner=False, hash_funcs=BY_RESULTS)
 def layer_sizes(run: Run, height: int, width: int) -> pd.DataFrame:
     """Return filters or units by layer and step of a run, see `training_numbers.layer_sizes`."""
-    found = steps(run.id)
-    return _layer_sizes(f"{run.id} {run.attempt}", len(found), height, width, found)
+    return layer_sizes_of(steps(run.id), height, width)
 
 
-@st.cache_data(max_entries=50, show_spinner=False)
-def _trained_steps(keys: tuple[TrainingKey, ...], run_ids: tuple[str, ...]) -> pd.DataFrame:
-    return store().trainings(run_ids)[list(STEP_COLUMNS)]
-
-
+@st.cache_data(max_entries=50, show_spinner=False, hash_funcs=BY_RESULTS)
 def compared_steps(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the finished steps of several runs, columns `core.store.trainings.STEP_COLUMNS`."""
-    return _trained_steps(tuple(_training_key(run) for run in runs), tuple(run.id for run in runs))
+    return store().trainings([run.id for run in runs])[list(STEP_COLUMNS)]
 
 
-def compared_epochs(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the epochs of several runs."""
-    keys = tuple(each for run in runs for each in _training_key(run))
-    return _epochs(keys, tuple(run.id for run in runs))
-
-
-@st.cache_data(max_entries=30, show_spinner=False)
-def _sets(
-    fingerprint: str, targets: Targets, seed: int, leaky_split: bool, _dataset: Dataset
-) -> tuple[pd.DataFrame, str]:
-    split = split_records(_dataset.records, targets, seed=seed, leaky_split=leaky_split)
-    return reached(_dataset.records, split), split_sentence(_dataset, split)
-
-
+@st.cache_data(max_entries=30, show_spinner=False, hash_funcs=BY_IMAGES)
 def sets_reached(found: Dataset, targets: Targets, seed: int, leaky_split: bool) -> tuple[pd.DataFrame, str]:
     """Return the sets that a training would have, see `core.data.splits.reached`, and in words what a random split
     leaks.
 
     Raises SpecError where the data set cannot be divided.
     """
-    return _sets(found.fingerprint, targets, seed, leaky_split, found)
+    split = split_records(found.records, targets, seed=seed, leaky_split=leaky_split)
+    return reached(found.records, split), split_sentence(found, split)
 
 
 @st.cache_data(max_entries=300, ttl=120, show_spinner=False)
@@ -452,14 +377,10 @@ def study(study: str) -> StudyState | None:
     return _study_state(stamp(), settings().redis_url, study)
 
 
-@st.cache_data(max_entries=5, show_spinner=False)
-def _studies(at: Stamp) -> list[Study]:
-    return store().studies()
-
-
-def studies() -> list[Study]:
+@current(5)
+def studies(at: Stamp) -> list[Study]:
     """Return the studies of the article, newest first."""
-    return [study for study in _studies(stamp()) if study.kind == ARTICLE_STUDY]
+    return [study for study in store().studies() if study.kind == ARTICLE_STUDY]
 
 
 @st.cache_data(max_entries=50, ttl=60, show_spinner=False)
@@ -475,16 +396,11 @@ def study_estimate(spec: ArticleSpec, found: Dataset, done: Mapping[str, float])
     return _study_estimate(str(settings().database), json.dumps(spec.to_dict()), shares, found)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def _study_claims(at: Stamp, runs: tuple[str, ...], chosen: Grounds) -> pd.DataFrame:
-    trained = _trainings(at)
-    own = trained[trained["run_id"].isin(runs)]
-    return claims_table(results.known(store(), own, _offers(at), chosen))
-
-
-def study_claims(runs: Sequence[str], chosen: Grounds) -> pd.DataFrame:
+@current(8)
+def study_claims(at: Stamp, runs: tuple[str, ...], chosen: Grounds) -> pd.DataFrame:
     """Return the claims as these trainings alone, and what else is chosen, decide them."""
-    return _study_claims(stamp(), tuple(runs), chosen)
+    own = trainings()
+    return claims_table(results.known(store(), own[own["run_id"].isin(runs)], offers(), chosen))
 
 
 # -- the queue -----------------------------------------------------------------------------------------------------
@@ -556,7 +472,7 @@ def is_recorded(run_id: str) -> bool:
 
 
 def forget_runs() -> None:
-    """Read the runs anew at the next call: something was submitted, cancelled or retried."""
+    """Read the runs again at the next call: something was submitted, cancelled or retried."""
     _runs.clear()
     _health.clear()
     _study_state.clear()

@@ -233,7 +233,7 @@ def test_the_dashboard_shows_the_second_hosts_runs_and_workers(
     assert (training.status, training.workers) == ("finished", hosts.named("train"))
     assert data.statistics(sweep)["variant"].unique().tolist() == ["k=50", "k=300"]
     assert data.steps(submitted["train"])["worker"].tolist() == [hosts.named("train")]
-    assert data.epochs(training)["epoch"].tolist() == [1, 2, 3]
+    assert data.epochs([training])["epoch"].tolist() == [1, 2, 3]
     assert {hosts.named("svd"), hosts.named("train")} <= {each.name for each in data.health().workers}
     assert str(data.datasets().set_index("name").loc["demo", "root"]) == str(hosts.images / "demo")
 

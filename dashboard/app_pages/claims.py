@@ -34,10 +34,12 @@ def judged_by(found: Offers) -> Grounds:
         left, right = st.columns(2)
         with left:
             sweep = pick_run("SVD sweep", found.sweeps, "sweep")
-            resize = pick_run("Resize comparison", found.resizes, "study")
+            resize = pick_run("Resize comparison", found.resizes, "resize")
         with right:
             dataset = pick("Data set trained on", list(found.datasets), "dataset", found.synthetic)
-            reconstruction = pick("Its reconstruction", list(found.reconstructions.get(dataset or "", ())), "made")
+            reconstruction = pick(
+                "Its reconstruction", list(found.reconstructions.get(dataset or "", ())), "reconstruction"
+            )
         chosen = grounds(found, Grounds(sweep=sweep, resize=resize, dataset=dataset, reconstruction=reconstruction))
         rule = (
             "By default real images come before synthetic ones, then settings close to the article's, then the newest "
@@ -106,9 +108,7 @@ def card(claim: dict[str, str]) -> None:
         if claim["note"]:
             st.caption(words.escaped(claim["note"]))
         if claim["area"] == "curves":
-            st.page_link(
-                "app_pages/curves.py", label="The curves and their fits", icon=":material/trending_down:", help=""
-            )
+            components.page_link("curves", "The curves and their fits", icon=":material/trending_down:")
         runs = claim["runs"].split()
         if runs:
             links = [f"[{run_id}]({components.run_address(run_id)})" for run_id in runs]
@@ -123,9 +123,7 @@ def files(table: pd.DataFrame, sentences: list[str]) -> None:
             ("CSV", to_csv(table), "claims.csv", "text/csv"),
             ("Markdown", to_markdown(table, sentences), "claims.md", "text/markdown"),
         ):
-            st.download_button(
-                label, text, file_name=name, mime=mime, key=name, on_click="ignore", icon=":material/download:"
-            )
+            components.download(label, text, file_name=name, mime=mime, key=name)
 
 
 with components.sentences():

@@ -201,14 +201,14 @@ def figures(curves: Sequence[CurveFits]) -> None:
                 row[f"{CRITERION_NAMES[criterion]} {fit.model.name}"] = text
         rows.append(row)
     numbers = [f"{CRITERION_NAMES[criterion]} {model.name}" for criterion in CRITERIA for model in FIT_MODELS]
-    st.dataframe(
+    components.table(
         pd.DataFrame(rows),
-        hide_index=True,
+        alt="R², adjusted R² and AICc of each model for each curve, and the best by each",
+        height="auto",
         column_config={
             "Network": st.column_config.TextColumn(pinned=True),
             **{name: st.column_config.TextColumn(alignment="right") for name in numbers},
         },
-        alt="R², adjusted R² and AICc of each model for each curve, and the best by each",
     )
     st.caption(
         "R² = 1 − RSS/TSS never falls when a coefficient is added, so the polynomial, which contains the line, is "
@@ -261,24 +261,23 @@ def steps(spec: NetworkSpec, view: View) -> None:
         },
     )
     table = compare_layers(spec, pruned, height, width)
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Layer": table["name"],
-                "Type": table["type"],
-                "Filters or units": [
-                    "" if pd.isna(now) else f"{was} → {now}" if was != now else f"{now}"
-                    for was, now in zip(table["size_before"], table["size"], strict=True)
-                ],
-                "Kernel": table["kernel"].fillna(""),
-                "Output shape": table["output_shape"],
-                "Parameters before": table["parameters_before"].map(words.count_text),
-                "Parameters": table["parameters"].map(words.count_text),
-                "MACs": table["macs"].map(words.count_text),
-                "Note": table["detail"],
-            }
-        ),
-        hide_index=True,
+    components.table(
+        {
+            "Layer": table["name"],
+            "Type": table["type"],
+            "Filters or units": [
+                "" if pd.isna(now) else f"{was} → {now}" if was != now else f"{now}"
+                for was, now in zip(table["size_before"], table["size"], strict=True)
+            ],
+            "Kernel": table["kernel"].fillna(""),
+            "Output shape": table["output_shape"],
+            "Parameters before": table["parameters_before"].map(words.count_text),
+            "Parameters": table["parameters"].map(words.count_text),
+            "MACs": table["macs"].map(words.count_text),
+            "Note": table["detail"],
+        },
+        alt=f"Layers of {spec.name} after {at} steps beside their sizes before",
+        height="auto",
         column_config={
             "Layer": st.column_config.TextColumn(pinned=True, width="medium"),
             **{
@@ -286,7 +285,6 @@ def steps(spec: NetworkSpec, view: View) -> None:
                 for name in ("Filters or units", "Parameters before", "Parameters", "MACs")
             },
         },
-        alt=f"Layers of {spec.name} after {at} steps beside their sizes before",
     )
     components.downloads(f"{spec.name}-{at}", {"Layers of this step": lambda: table}, key="step")
 

@@ -69,23 +69,22 @@ def awaited() -> None:
 
 def listing(known: pd.DataFrame) -> None:
     """List the registered data sets."""
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Name": known["name"],
-                "Kind": ["synthetic" if each else "" for each in known["synthetic"]],
-                "Images": known["images"],
-                "Size": [words.bytes_text(each) for each in known["bytes"]],
-                "Left out": known["left_out"],
-                "Layout": [words.LAYOUTS.get(each, each) for each in known["layout"]],
-                "Made from": [
-                    f"{row.source}, {row.settings}" if words.known(row.source) else "" for row in known.itertuples()
-                ],
-                "Registered": [components.moment(each) for each in known["registered_at"]],
-                "Folder": known["root"],
-            }
-        ),
-        hide_index=True,
+    components.table(
+        {
+            "Name": known["name"],
+            "Kind": ["synthetic" if each else "" for each in known["synthetic"]],
+            "Images": known["images"],
+            "Size": [words.bytes_text(each) for each in known["bytes"]],
+            "Left out": known["left_out"],
+            "Layout": [words.LAYOUTS.get(each, each) for each in known["layout"]],
+            "Made from": [
+                f"{row.source}, {row.settings}" if words.known(row.source) else "" for row in known.itertuples()
+            ],
+            "Registered": [components.moment(each) for each in known["registered_at"]],
+            "Folder": known["root"],
+        },
+        alt="Registered data sets",
+        height="auto",
         column_config={
             "Name": st.column_config.TextColumn(width="medium"),
             "Images": st.column_config.NumberColumn(format="localized"),
@@ -93,7 +92,6 @@ def listing(known: pd.DataFrame) -> None:
             "Made from": st.column_config.TextColumn(width="medium"),
             "Folder": st.column_config.TextColumn(width="medium"),
         },
-        alt="Registered data sets",
     )
 
 
@@ -156,9 +154,10 @@ def classes(dataset: Dataset) -> None:
     with chart:
         components.chart(charts.class_counts(table, theme=components.theme()), alt="Images per class", key="classes")
     with rows:
-        st.dataframe(
+        components.table(
             table.assign(bytes=[words.bytes_text(each) for each in table["bytes"]]),
-            hide_index=True,
+            alt="Images, lesions and bytes per class",
+            height="auto",
             column_config={
                 "label": "Class",
                 "dx": "dx",
@@ -166,7 +165,6 @@ def classes(dataset: Dataset) -> None:
                 "lesions": st.column_config.NumberColumn("Lesions", format="localized"),
                 "bytes": "Size",
             },
-            alt="Images, lesions and bytes per class",
         )
 
 
@@ -193,16 +191,15 @@ def sizes(dataset: Dataset) -> None:
         row = table.iloc[0]
         st.markdown(f"All images have {words.size_text(row['height'], row['width'])} pixels (rows × columns).")
         return
-    st.dataframe(
+    components.table(
         table,
-        hide_index=True,
+        alt="Image sizes and how many images have each",
         height=min(300, 38 + 35 * len(table)),
         column_config={
             "height": st.column_config.NumberColumn("Rows", format="localized"),
             "width": st.column_config.NumberColumn("Columns", format="localized"),
             "images": st.column_config.NumberColumn("Images", format="localized"),
         },
-        alt="Image sizes and how many images have each",
     )
 
 
@@ -229,15 +226,14 @@ def left_out(dataset: Dataset) -> None:
         st.caption("Nothing was left out: every file and every metadata row is used.")
         return
     frame = pd.DataFrame([vars(item) for item in dataset.left_out])
-    st.dataframe(
+    components.table(
         frame,
-        hide_index=True,
+        alt="Files and metadata rows that were left out, with reasons",
         height=min(420, 38 + 35 * len(frame)),
         column_config={
             "name": st.column_config.TextColumn("File or row", width="medium"),
             "reason": st.column_config.TextColumn("Reason", width="large"),
         },
-        alt="Files and metadata rows that were left out, with reasons",
     )
     components.downloads(f"{dataset.name}-left-out", {"Left out": lambda: frame}, key="left_out")
 
@@ -299,19 +295,15 @@ if dataset is None:
 row = data.plain_row(known[known["name"] == dataset.name].iloc[0])
 with st.container(horizontal=True, vertical_alignment="center"):
     st.header(words.escaped(words.shortened(dataset.name, 60)))
-    st.page_link(
-        "app_pages/sweeps.py",
-        label="Start a sweep on it",
+    components.page_link(
+        "sweeps",
+        "Start a sweep on it",
         icon=":material/query_stats:",
         query_params={"tab": "New sweep", "dataset": dataset.name},
-        help="",
     )
     with st.popover("Remove", icon=":material/delete:", type="tertiary"):
         st.markdown("Its files and the runs measured on it stay. Registering the folder again brings it back.")
-        st.button(
-            "Remove the registration", on_click=components.attempt, args=(remove, dataset.name),
-            kwargs={"done": "Removed"},
-        )  # fmt: skip
+        components.action_button("Remove the registration", remove, dataset.name, done="Removed")
 facts(row)
 views = {
     "Images": sample_images,

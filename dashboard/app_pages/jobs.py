@@ -1,6 +1,5 @@
 """Everything that was submitted: what runs, what waits, what ended how; and the workers."""
 
-import pandas as pd
 import streamlit as st
 
 from core.runs import Run
@@ -30,11 +29,7 @@ def under_way(known: tuple[str, ...]) -> None:
     for run in active:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(
-                    f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** · "
-                    f"{words.escaped(words.shortened(run.dataset, 48))}"
-                    + (f" {components.SYNTHETIC}" if run.synthetic else "")
-                )
+                st.markdown(components.run_title(run))
                 if run.kind in WITH_PAGE:
                     components.run_link(run.id, run.kind, "Watch it", icon=":material/visibility:")
             settings = words.escaped(words.spec_text(run.spec))
@@ -45,25 +40,23 @@ def under_way(known: tuple[str, ...]) -> None:
 
 def ended_table(runs: list[Run]) -> None:
     """List the runs that have ended."""
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Status": [run.status for run in runs],
-                "Kind": [words.RUN_KIND_LABELS.get(run.kind, run.kind) for run in runs],
-                "Data set": [run.dataset + (" (synthetic)" if run.synthetic else "") for run in runs],
-                "Done": [100 * min(1.0, run.done / max(1, run.total)) for run in runs],
-                "Of": [words.count_of(run.total, words.part_of(run)) for run in runs],
-                "Failed": [words.failed_text(run).removesuffix(" failed") for run in runs],
-                "Finished": [components.moment(run.finished_at) for run in runs],
-                "Run": [run.id for run in runs],
-            }
-        ),
-        hide_index=True,
+    components.table(
+        {
+            "Status": [run.status for run in runs],
+            "Kind": [words.RUN_KIND_LABELS[run.kind] for run in runs],
+            "Data set": [run.dataset + (" (synthetic)" if run.synthetic else "") for run in runs],
+            "Done": [100 * min(1.0, run.done / max(1, run.total)) for run in runs],
+            "Of": [words.count_of(run.total, words.part_of(run)) for run in runs],
+            "Failed": [words.failed_text(run).removesuffix(" failed") for run in runs],
+            "Finished": [components.moment(run.finished_at) for run in runs],
+            "Run": [run.id for run in runs],
+        },
+        alt="Runs that have ended",
+        height="auto",
         column_config={
             "Data set": st.column_config.TextColumn(width="medium"),
             "Done": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100, width="small"),
         },
-        alt="Runs that have ended",
     )
 
 
@@ -102,22 +95,20 @@ def workers() -> None:
     if not health.workers:
         st.caption("No worker is running.")
         return
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Queue": [worker.kind for worker in health.workers],
-                "Host": [worker.host for worker in health.workers],
-                "Process": [str(worker.pid) for worker in health.workers],
-                "State": [worker.state for worker in health.workers],
-                "Works on": [worker.current_run or words.NONE for worker in health.workers],
-                "Jobs done": [worker.jobs_done for worker in health.workers],
-                "Running since": [components.moment(worker.started_at) for worker in health.workers],
-                "Last seen": [words.ago_text(worker.last_seen) for worker in health.workers],
-            }
-        ),
-        hide_index=True,
-        column_config={"Jobs done": st.column_config.NumberColumn(format="localized")},
+    components.table(
+        {
+            "Queue": [worker.kind for worker in health.workers],
+            "Host": [worker.host for worker in health.workers],
+            "Process": [str(worker.pid) for worker in health.workers],
+            "State": [worker.state for worker in health.workers],
+            "Works on": [worker.current_run or words.NONE for worker in health.workers],
+            "Jobs done": [worker.jobs_done for worker in health.workers],
+            "Running since": [components.moment(worker.started_at) for worker in health.workers],
+            "Last seen": [words.ago_text(worker.last_seen) for worker in health.workers],
+        },
         alt="Workers that are alive, by queue",
+        height="auto",
+        column_config={"Jobs done": st.column_config.NumberColumn(format="localized")},
     )
 
 
@@ -125,7 +116,7 @@ runs = components.runs()
 under_way(tuple(run.id for run in runs if not run.ended))
 if not runs:
     st.info("Nothing has been submitted yet.", icon=":material/inbox:")
-    st.page_link("app_pages/sweeps.py", label="Start an SVD sweep", icon=":material/query_stats:", help="")
+    components.page_link("sweeps", "Start an SVD sweep", icon=":material/query_stats:")
 else:
     ended = [run for run in runs if run.ended]
     if ended:
@@ -147,8 +138,7 @@ else:
         list(by_id),
         param="job",
         format_func=lambda run_id: (
-            f"{words.RUN_KIND_LABELS.get(by_id[run_id].kind, '')} · "
-            + words.run_label(by_id[run_id], components.reader_zone())
+            f"{words.RUN_KIND_LABELS[by_id[run_id].kind]} · " + words.run_label(by_id[run_id], components.reader_zone())
         ),
     )
     details(by_id[job])

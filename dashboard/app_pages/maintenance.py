@@ -5,7 +5,6 @@ from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
 from core.errors import QueueUnavailable
@@ -41,17 +40,15 @@ def disk() -> None:
         st.metric("Disk", words.bytes_text(room.total), border=True)
     st.caption(words.with_commands(f"`{settings.data_dir}`"))
     largest = max(1, *use.values())
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Part": [name.capitalize() for name in use],
-                "Size": [words.bytes_text(size) for size in use.values()],
-                "Of the largest": [100 * size / largest for size in use.values()],
-            }
-        ),
-        hide_index=True,
-        column_config={"Of the largest": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100)},
+    components.table(
+        {
+            "Part": [name.capitalize() for name in use],
+            "Size": [words.bytes_text(size) for size in use.values()],
+            "Of the largest": [100 * size / largest for size in use.values()],
+        },
         alt="Bytes of each part of the data folder",
+        height="auto",
+        column_config={"Of the largest": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100)},
     )
     st.header("Caches and leftovers")
     left, right = st.columns([3, 1], vertical_alignment="bottom")
@@ -70,17 +67,15 @@ def disk() -> None:
     if not found:
         st.info("There is nothing to delete.", icon=":material/check_circle:")
         return
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Kind": [each.kind for each in found],
-                "Size": [words.bytes_text(each.bytes) for each in found],
-                "Why": [each.reason for each in found],
-                "Where": [_below(each.path, settings.data_dir) for each in found],
-            }
-        ),
-        hide_index=True,
+    components.table(
+        {
+            "Kind": [each.kind for each in found],
+            "Size": [words.bytes_text(each.bytes) for each in found],
+            "Why": [each.reason for each in found],
+            "Where": [_below(each.path, settings.data_dir) for each in found],
+        },
         alt="Files that may be removed",
+        height="auto",
     )
     total = words.bytes_text(sum(each.bytes for each in found))
     if st.button(f"Remove {words.count_of(len(found), 'item')}, {total}", icon=":material/delete_sweep:"):
@@ -127,20 +122,19 @@ def runs() -> None:
         )
         return
     st.caption("Rows are chosen at the left. A run that is deleted is gone for good, its tables and weights with it.")
-    choice = st.dataframe(
-        pd.DataFrame(
-            {
-                "Status": [each.run.status for each in found],
-                "Kind": [words.RUN_KIND_LABELS.get(each.run.kind, each.run.kind) for each in found],
-                "Data set": [each.run.dataset + (" (synthetic)" if each.run.synthetic else "") for each in found],
-                "Ended": [components.moment(each.run.finished_at) for each in found],
-                "Rows": [each.rows for each in found],
-                "Weights": [words.bytes_text(each.folder_bytes) if each.folder_bytes else words.NONE for each in found],
-                "Images": [words.bytes_text(each.written_bytes) if each.written else words.NONE for each in found],
-                "Run": [each.run.id for each in found],
-            }
-        ),
-        hide_index=True,
+    choice = components.table(
+        {
+            "Status": [each.run.status for each in found],
+            "Kind": [words.RUN_KIND_LABELS[each.run.kind] for each in found],
+            "Data set": [each.run.dataset + (" (synthetic)" if each.run.synthetic else "") for each in found],
+            "Ended": [components.moment(each.run.finished_at) for each in found],
+            "Rows": [each.rows for each in found],
+            "Weights": [words.bytes_text(each.folder_bytes) if each.folder_bytes else words.NONE for each in found],
+            "Images": [words.bytes_text(each.written_bytes) if each.written else words.NONE for each in found],
+            "Run": [each.run.id for each in found],
+        },
+        alt="Runs that may be deleted, with what that frees",
+        height="auto",
         column_config={
             "Data set": st.column_config.TextColumn(width="medium"),
             "Rows": st.column_config.NumberColumn(format="localized"),
@@ -149,7 +143,6 @@ def runs() -> None:
         selection_mode="multi-row",
         on_select="rerun",
         key=f"runs_to_delete_{st.session_state.get('deletions', 0)}",  # rows are chosen by place, which then changes
-        alt="Runs that may be deleted, with what that frees",
     )
     chosen = [found[row] for row in choice["selection"]["rows"] if row < len(found)]
     label = f"Delete {words.count_of(len(chosen), 'run')}" if chosen else "Delete"
@@ -174,13 +167,14 @@ def confirm_delete(chosen: list[Deletion]) -> None:
         f"This deletes {words.count_of(sum(each.rows for each in chosen), 'row')} and frees {words.bytes_text(freed)}. "
         "It cannot be undone; a backup made before still has them."
     )
-    if st.button(
+    if components.action_button(
         "Delete permanently",
+        ask_to_delete,
+        chosen,
+        with_datasets,
+        done="The record worker deletes them now",
         type="primary",
         icon=":material/delete_forever:",
-        on_click=components.attempt,
-        args=(ask_to_delete, chosen, with_datasets),
-        kwargs={"done": "The record worker deletes them now"},
     ):
         st.rerun()
 
@@ -222,9 +216,7 @@ def backups() -> None:
     size = chosen.stat().st_size
     st.caption(words.with_commands(f"`{chosen}` · {words.bytes_text(size)}"))
     if size <= LARGEST_DOWNLOAD:
-        st.download_button(
-            "Download", data=chosen.read_bytes, file_name=chosen.name, icon=":material/download:", on_click="ignore"
-        )
+        components.download("Download", data=chosen.read_bytes, file_name=chosen.name)
     else:
         st.caption(f"Files above {words.bytes_text(LARGEST_DOWNLOAD)} are copied from there, not downloaded.")
 
@@ -275,25 +267,21 @@ def health() -> None:
             st.markdown(words.escaped(check.found))
             st.caption(f"Expected: {words.escaped(check.expected)}. {words.with_commands(check.advice)}")
     st.header("All checks")
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Status": [check.status for check in found],
-                "What": [f"{check.area}: {check.name}" for check in found],
-                "Found": [check.found for check in found],
-                "Expected": [check.expected for check in found],
-                "To do": [check.advice for check in found],
-            }
-        ),
-        hide_index=True,
+    components.table(
+        {
+            "Status": [check.status for check in found],
+            "What": [f"{check.area}: {check.name}" for check in found],
+            "Found": [check.found for check in found],
+            "Expected": [check.expected for check in found],
+            "To do": [check.advice for check in found],
+        },
         alt="Every check with what was expected and what was found",
+        height="auto",
     )
 
 
 VIEWS = {"Health": health, "Disk": disk, "Runs": runs, "Backups": backups, "Snapshots": snapshots}
-view = components.url_choice(
-    st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
-)
+view = components.view(list(VIEWS))
 with components.sentences():
     try:
         VIEWS[view]()

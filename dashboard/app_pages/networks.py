@@ -58,22 +58,19 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
         rows = table[table["branch"] == branch]
         st.markdown(f"**{title}**: {words.count_text(rows['parameters'].sum())} parameters")
         st.caption(text)
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Layer": rows["type"],
-                    "Filters or units": rows["size"].astype("string").fillna(""),
-                    "Kernel": rows["kernel"].fillna(""),
-                    "Stride": rows["stride"].fillna(""),
-                    "Output shape": rows["output_shape"],
-                    "Parameters": rows["parameters"].map(words.count_text),
-                    "MACs": rows["macs"].map(words.count_text),
-                    "Note": rows["detail"],
-                    "Name": rows["name"],
-                }
-            ),
-            hide_index=True,
-            height="content",
+        components.table(
+            {
+                "Layer": rows["type"],
+                "Filters or units": rows["size"].astype("string").fillna(""),
+                "Kernel": rows["kernel"].fillna(""),
+                "Stride": rows["stride"].fillna(""),
+                "Output shape": rows["output_shape"],
+                "Parameters": rows["parameters"].map(words.count_text),
+                "MACs": rows["macs"].map(words.count_text),
+                "Note": rows["detail"],
+                "Name": rows["name"],
+            },
+            alt=f"Layers of the {title.lower()} of {spec.name}",
             column_config={
                 "Layer": st.column_config.TextColumn(pinned=True, width="medium"),
                 "Filters or units": st.column_config.TextColumn(alignment="right"),
@@ -82,7 +79,6 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
                 "Note": st.column_config.TextColumn(width="medium"),
             },
             key=f"layers_{branch}",
-            alt=f"Layers of the {title.lower()} of {spec.name}",
         )
     components.downloads(spec.name, {"Layers": lambda: table}, key="layers")
 
@@ -95,22 +91,20 @@ def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) ->
     table["variant"] = table["height"].astype(str) + "x" + table["width"].astype(str)
     rows = table[table["network"] == spec.name].astype(object)
     rows = rows.where(rows.notna(), None)
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Size": [words.size_text(*pair) for pair in zip(rows["height"], rows["width"], strict=True)],
-                "Parameters": [words.count_text(value) if value else "too small" for value in rows["parameters"]],
-                "MACs": rows["macs"].map(words.count_text),
-                "As weights": rows["bytes_weights"].map(words.bytes_text),
-                "With Adam's state": rows["bytes_with_optimizer"].map(words.bytes_text),
-            }
-        ),
-        hide_index=True,
+    components.table(
+        {
+            "Size": [words.size_text(*pair) for pair in zip(rows["height"], rows["width"], strict=True)],
+            "Parameters": [words.count_text(value) if value else "too small" for value in rows["parameters"]],
+            "MACs": rows["macs"].map(words.count_text),
+            "As weights": rows["bytes_weights"].map(words.bytes_text),
+            "With Adam's state": rows["bytes_with_optimizer"].map(words.bytes_text),
+        },
+        alt=f"Parameters, MACs and bytes of {spec.name} at each size",
+        height="auto",
         column_config={
             name: st.column_config.TextColumn(alignment="right")
             for name in ("Parameters", "MACs", "As weights", "With Adam's state")
         },
-        alt=f"Parameters, MACs and bytes of {spec.name} at each size",
     )
     for reason in table["reason"].dropna():
         st.caption(f":material/info: {words.sentence(reason)}")
@@ -148,15 +142,7 @@ def own_networks(found: Networks) -> None:
     own = [name for name in found.networks if name not in NETWORKS]
     if own:
         st.caption(f"Found: {words.escaped(', '.join(own))}.")
-    st.download_button(
-        "Example, small.yaml",
-        EXAMPLE_YAML,
-        "small.yaml",
-        "application/yaml",
-        key="example_small.yaml",
-        on_click="ignore",
-        icon=":material/download:",
-    )
+    components.download("Example, small.yaml", EXAMPLE_YAML, "small.yaml", "application/yaml", key="example_small.yaml")
     with st.expander("The example", icon=":material/code:"):
         st.code(EXAMPLE_YAML, language=None, wrap_lines=True)
 

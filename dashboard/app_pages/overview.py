@@ -22,14 +22,14 @@ def next_steps(has_dataset: bool) -> None:
         )
         mark = ":material/check_circle:" if has_dataset else ":material/counter_1:"
         st.markdown(f"{mark} **Register a data set**: HAM10000, one folder per class, or any folder of images.")
-        st.page_link("app_pages/datasets.py", label="Data sets", icon=":material/photo_library:", help="")
+        components.page_link("datasets", "Data sets", icon=":material/photo_library:")
         st.markdown(
             ":material/counter_2: **Start an SVD sweep** on it. The quick preset takes a few minutes; watch it being "
             "measured, then read which k it chooses and why."
         )
-        st.page_link("app_pages/sweeps.py", label="SVD sweeps", icon=":material/query_stats:", help="")
+        components.page_link("sweeps", "SVD sweeps", icon=":material/query_stats:")
         st.markdown(":material/counter_3: **Look at single images** at any k, also before a sweep.")
-        st.page_link("app_pages/inspector.py", label="Image inspector", icon=":material/compare:", help="")
+        components.page_link("inspector", "Image inspector", icon=":material/compare:")
         st.caption("No images at hand? `make demo` creates a synthetic data set and measures it.")
 
 
@@ -46,11 +46,7 @@ def under_way(known: tuple[str, ...]) -> None:
     for run in active:
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(
-                    f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** of "
-                    f"{words.escaped(words.shortened(run.dataset, 48))}"
-                    + (f" {components.SYNTHETIC}" if run.synthetic else "")
-                )
+                st.markdown(components.run_title(run))
                 components.run_link(run.id, run.kind, "Watch it", icon=":material/visibility:")
             run_progress.progress_bar(run)
 
@@ -70,8 +66,7 @@ def headline(run: Run) -> None:
     st.header("Headline figures")
     st.markdown(
         f"The sweep that finished last, {words.ago_text(run.finished_at)}, measured "
-        f"{words.count_of(int(sizes['images']), 'image')} of **{words.escaped(words.shortened(run.dataset, 60))}**"
-        + (f" {components.SYNTHETIC}" if run.synthetic else "")
+        f"{words.count_of(int(sizes['images']), 'image')} of {components.dataset_text(run)}"
     )
     codec = words.codec_text(spec.codec, spec.quality)
     figures = [
@@ -106,10 +101,8 @@ def smallest_network(run: Run) -> None:
     st.header("Smallest accepted network")
     st.markdown(
         f"The pruning that finished last, {words.ago_text(run.finished_at)}, took "
-        f"**{words.escaped(run.told(PruneTrainSpec).network.name)}** on "
-        f"**{words.escaped(words.shortened(run.dataset, 60))}**"
-        + (f" {components.SYNTHETIC}" if run.synthetic else "")
-        + f" through {words.count_of(len(steps) - 1, 'pruned network')}, of which {len(pruned)} "
+        f"**{words.escaped(run.told(PruneTrainSpec).network.name)}** on {components.dataset_text(run)} through "
+        f"{words.count_of(len(steps) - 1, 'pruned network')}, of which {len(pruned)} "
         f"{'was' if len(pruned) == 1 else 'were'} accepted"
     )
     left = 100 * smallest["parameters"] / unpruned["parameters"]
@@ -143,16 +136,12 @@ def finished_last(ended: list[Run]) -> None:
     st.header("Recently finished")
     for run in ended[:RECENT]:
         with st.container(border=True), st.container(horizontal=True, vertical_alignment="center"):
-            failed = f" · {words.failed_text(run)}" if run.failed else ""
-            st.markdown(
-                f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** of "
-                f"{words.escaped(words.shortened(run.dataset, 48))}"
-                + (f" {components.SYNTHETIC}" if run.synthetic else "")
-                + f" · {words.count_of(run.done, words.part_of(run))}{failed} · {words.ago_text(run.finished_at)}"
-            )
+            done = words.count_of(run.done, words.part_of(run))
+            facts = [components.run_title(run), done, words.failed_text(run), words.ago_text(run.finished_at)]
+            st.markdown(" · ".join(fact for fact in facts if fact))
             components.run_link(run.id, run.kind, "Open", icon=":material/arrow_forward:")
     if len(ended) > RECENT:
-        st.page_link("app_pages/jobs.py", label=f"All {words.count_of(len(ended), 'run')}", help="")
+        components.page_link("jobs", f"All {words.count_of(len(ended), 'run')}")
 
 
 runs = components.runs()

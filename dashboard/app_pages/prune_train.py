@@ -51,15 +51,10 @@ def pick_run(runs: Sequence[Run]) -> Run:
 def head(run: Run, spec: TrainSpec) -> None:
     """Name a run, its data and what it belongs to."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        name = words.escaped(words.shortened(run.dataset, 60))
         made = " :blue-badge[reconstructed]" if run.source else ""
         leaky = " :red-badge[:material/warning: leaky split]" if spec.leaky_split else ""
-        synthetic = f" {components.SYNTHETIC}" if run.synthetic else ""
-        st.markdown(f"**{words.escaped(spec.network.title)}** on **{name}**{made}{synthetic}{leaky}")
-        st.button(
-            "Use these settings in a new run", icon=":material/edit:", type="tertiary", on_click=copy_settings,
-            args=(spec,),
-        )  # fmt: skip
+        st.markdown(f"**{words.escaped(spec.network.title)}** on {components.dataset_text(run)}{made}{leaky}")
+        components.copy_button("run", copy_settings, spec)
         if run.study:
             st.button(
                 "Compare with the runs of its submission", icon=":material/compare_arrows:", type="tertiary",
@@ -112,9 +107,7 @@ def results(run: Run, spec: TrainSpec, steps: pd.DataFrame, trained: pd.DataFram
 
 def view() -> None:
     """Show the view that the address names."""
-    chosen = components.url_choice(
-        st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
-    )
+    chosen = components.view(VIEWS)
     if chosen == "New run":
         with st.container(border=True):
             training_forms.form()

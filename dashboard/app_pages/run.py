@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.data.splits import SPLITS
 from core.runs import Run
+from core.store.file import plain_rows
 from dashboard import data, words
 from dashboard.parts import components, run_progress, verification
 
@@ -29,37 +30,22 @@ def unknown(run_id: str | None, runs: Sequence[Run]) -> None:
         st.caption("Did you mean one of these?" if run_id else "The newest:")
     for each in near:
         components.own_page_link(each, each)
-    st.page_link("app_pages/jobs.py", label="All jobs", icon=":material/view_list:", help="")
+    components.page_link("jobs", "All jobs", icon=":material/view_list:")
 
 
 def head(run: Run) -> None:
     """Show the run's kind, its status, and a link to its results."""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(
-            f"{components.status_text(run.status)} **{words.RUN_KIND_LABELS.get(run.kind, run.kind)}** of "
-            f"{words.escaped(words.shortened(run.dataset, 60))}" + (f" {components.SYNTHETIC}" if run.synthetic else "")
-        )
+    st.markdown(components.run_title(run, 60))
     st.code(run.id, language=None)
     if run.error:
         st.error(words.sentence(run.error), icon=":material/error:")
     with st.container(horizontal=True):
-        if run.kind in components.PAGES:
-            components.run_link(run.id, run.kind, "Its results", icon=":material/query_stats:")
+        components.run_link(run.id, run.kind, "Its results", icon=":material/query_stats:")
         if run.trains:
-            for page, label, icon in (("tables", "Tables", "table_chart"), ("claims", "Claims", "rule")):
-                st.page_link(
-                    f"app_pages/{page}.py",
-                    label=label,
-                    icon=f":material/{icon}:",
-                    query_params={"runs": run.id} if page == "tables" else None,
-                    help="",
-                )
-        st.page_link(
-            "app_pages/datasets.py",
-            label="Its data set",
-            icon=":material/photo_library:",
-            query_params={"dataset": run.dataset},
-            help="",
+            components.page_link("tables", "Tables", icon=":material/table_chart:", query_params={"runs": run.id})
+            components.page_link("claims", "Claims", icon=":material/rule:")
+        components.page_link(
+            "datasets", "Its data set", icon=":material/photo_library:", query_params={"dataset": run.dataset}
         )
 
 
@@ -79,19 +65,17 @@ def training(run: Run) -> None:
     if steps.empty:
         st.caption("No step has begun yet.")
         return
-    st.dataframe(
+    components.table(
         steps_table(steps),
-        hide_index=True,
-        height="content",
+        alt="The run's steps: verdict, figures, sizes, times, device and worker",
         column_config={
             "Step": st.column_config.TextColumn(pinned=True),
             "Verdict": st.column_config.TextColumn(width="medium"),
         },
-        alt="The run's steps: verdict, figures, sizes, times, device and worker",
     )
     with st.expander("Recall by class, and the confusion matrices", icon=":material/grid_on:"):
-        for _, step in steps[steps["status"] == "finished"].iterrows():
-            confusion(data.plain_row(step))
+        for step in plain_rows(steps[steps["status"] == "finished"]):
+            confusion(step)
 
 
 def splits_table(splits: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +100,7 @@ def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
     """Return the steps as text."""
     figures = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_precision", "test_recall")
     rows = []
-    for step in (data.plain_row(row) for _, row in steps.iterrows()):
+    for step in plain_rows(steps):
         verdict = {True: "accepted", False: f"not accepted: {step['reason']}", None: step["failure"] or step["status"]}
         rows.append(
             {
@@ -169,32 +153,28 @@ def files(run: Run, steps: pd.DataFrame) -> None:
         return
     elsewhere = []
     with st.container(horizontal=True):
-        for step in (data.plain_row(each) for _, each in steps.iterrows()):
+        for step in plain_rows(steps):
             if step["weights"] is None:
                 continue
             path = data.trained_file(run_id, f"{step['step']}.keras")
             if path is None:
                 elsewhere.append(f"{step['name']}: {step['weights']}, on the host of worker {step['worker']}")
                 continue
-            st.download_button(
+            components.download(
                 f"Weights of {words.escaped(step['name'])}, {words.bytes_text(path.stat().st_size)}",
                 data=path.read_bytes,
                 file_name=f"{run_id}-{path.name}",
                 mime="application/octet-stream",
                 key=f"weights_{step['step']}",
-                on_click="ignore",
-                icon=":material/download:",
             )
         about = data.trained_file(run_id, "about.json")
         if about is not None:
-            st.download_button(
+            components.download(
                 "What the weights need to be used",
                 data=about.read_bytes,
                 file_name=f"{run_id}-about.json",
                 mime="application/json",
                 key="about",
-                on_click="ignore",
-                icon=":material/download:",
                 help="The run's spec, how metadata become numbers, and the sets.",
             )
     if elsewhere:

@@ -9,8 +9,6 @@ from dashboard.forms import study as study_form
 from dashboard.parts import components
 from dashboard.parts import study as study_view
 
-VIEWS = ("Study", "New study")
-
 
 def show_form() -> None:
     """Open the form."""
@@ -64,10 +62,7 @@ def show(study: str) -> None:
         synthetic = f" {components.SYNTHETIC}" if synthetic_names.get(state.spec.dataset, False) else ""
         networks = ", ".join(network.name for network in state.spec.networks)
         st.markdown(f"**{name}**{synthetic} · {words.escaped(networks)}")
-        st.button(
-            "Use these settings in a new study", icon=":material/edit:", type="tertiary", on_click=copy_settings,
-            args=(state.spec,),
-        )  # fmt: skip
+        components.copy_button("study", copy_settings, state.spec)
     if state.ended:
         study_view.ended(state)
     else:
@@ -75,9 +70,7 @@ def show(study: str) -> None:
     study_view.settings(state)
 
 
-view = components.url_choice(
-    st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
-)
+view = components.view(["Study", "New study"])
 with components.sentences():
     if view == "New study":
         with st.container(border=True):

@@ -12,26 +12,14 @@ from core.compression.specs import RivalsSpec, SweepSpec
 from core.compression.svd import break_even_k
 from core.errors import SpecError
 from core.runs import Run
+from core.store.file import plain_rows
 from dashboard import data, words
 from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
-from dashboard.forms.fields import draft
 from dashboard.parts import components, run_progress, verification
+from dashboard.parts.measuring_page import MeasuringPage, statistics_columns, statistics_table
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
-VIEWS = ("Results", "New sweep")
-
-
-def show_form() -> None:
-    """Open the form."""
-    st.query_params["tab"] = "New sweep"
-
-
-def copy_settings(spec: SweepSpec) -> None:
-    """Open the form with a run's settings in its fields."""
-    forms.SWEEP.put(draft(spec))
-    st.query_params["dataset"] = spec.dataset
-    show_form()
 
 
 def answer(run: Run, spec: SweepSpec, storage: pd.DataFrame, rule: dict[str, Any] | None) -> None:
@@ -133,13 +121,7 @@ def rivals_section(run: Run, spec: SweepSpec, k: int | None) -> None:
     rivals = rivals_of(run, spec)
     if rivals is None:
         st.markdown("How do plain JPEG, WebP and AVIF do on the same images, at what size and quality?")
-        st.button(
-            "Measure the rivals",
-            icon=":material/compress:",
-            on_click=components.attempt,
-            args=(submit_rivals, spec),
-            kwargs={"done": "Queued"},
-        )
+        components.action_button("Measure the rivals", submit_rivals, spec, done="Queued", icon=":material/compress:")
         return
     if not rivals.ended:
         run_progress.live_progress(rivals.id)
@@ -190,8 +172,7 @@ def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.Dat
     """Show all rules side by side, each with its k, its reason and its stability."""
     st.header("k by each rule")
     with st.grid(max(1, len(rules)), min_column_width=220):
-        for _, each in rules.iterrows():
-            rule = data.plain_row(each)
+        for rule in plain_rows(rules):
             with st.container(border=True, height="stretch"):
                 st.metric(
                     words.RULES.get(rule["rule"], rule["rule"]),
@@ -209,20 +190,16 @@ def arrivals_table(statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
     """List the k at which each metric arrives on its plateau, and its knee."""
     table = data.arrivals(statistics, storage)
     described = [METRICS_BY_NAME[name] for name in table["metric"]]
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "Metric": table["label"],
-                "Votes": ["yes" if each else "no" for each in table["votes"]],
-                "Plateau at k": table["plateau_k"],
-                "Knee at k": table["knee_k"],
-                "Best at k": table["best_k"],
-                "At the smallest k": [words.metric_text(*pair) for pair in zip(described, table["first"], strict=True)],
-                "Best": [words.metric_text(*pair) for pair in zip(described, table["best"], strict=True)],
-            }
-        ),
-        hide_index=True,
-        height="content",
+    components.table(
+        {
+            "Metric": table["label"],
+            "Votes": ["yes" if each else "no" for each in table["votes"]],
+            "Plateau at k": table["plateau_k"],
+            "Knee at k": table["knee_k"],
+            "Best at k": table["best_k"],
+            "At the smallest k": [words.metric_text(*pair) for pair in zip(described, table["first"], strict=True)],
+            "Best": [words.metric_text(*pair) for pair in zip(described, table["best"], strict=True)],
+        },
         alt="The k at which each metric reaches its plateau",
     )
 
@@ -230,34 +207,23 @@ def arrivals_table(statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
 def table_section(run: Run, statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
     """Show the figures as a table, and offer them and every row as files."""
     st.header("Table")
-    by = statistics.set_index(["metric", "variant"])
-    names = [metric for metric in METRICS if metric.name in set(statistics["metric"])]
-    columns: dict[str, list[str]] = {"Mean ± standard deviation": [words.metric_title(metric) for metric in names]}
-    for variant in storage["variant"]:
-        columns[variant.replace("=", " = ")] = [
-            words.mean_and_std(metric, data.plain_row(by.loc[(metric.name, variant)])) for metric in names
-        ]
-    sizes = {
-        "Source": "source_bytes",
-        "Stored": "stored_bytes",
-        "Control, no SVD": "control_bytes",
-        "Factors, float16": "factor_bytes",
-    }
-    for label, column in sizes.items():
-        _add_row(columns, label, [words.bytes_text(each) for each in storage[column]])
-    _add_row(columns, "Source / stored", [words.number_text(each) for each in storage["ratio"]])
-    _add_row(columns, "SVD adds", [words.gain_text(each) for each in storage["svd_gain"]])
-    _add_row(columns, "Images measured", [words.count_text(each) for each in storage["images"]])
-    _add_row(columns, "Identical images", [words.count_text(each) for each in storage["identical"]])
-    _add_row(columns, "Not measured", [words.count_text(each) for each in storage["unmeasured"]])
-    frame = pd.DataFrame(columns)
-    st.dataframe(
-        frame,
-        hide_index=True,
-        height="content",
-        column_config={frame.columns[0]: st.column_config.TextColumn(pinned=True, width=270)},
-        alt="Mean and standard deviation of every metric, and the sizes, at each k",
+    titles = {variant: variant.replace("=", " = ") for variant in storage["variant"]}
+    columns = statistics_columns(statistics, titles)
+    rows = (
+        ("Source", "source_bytes", words.bytes_text),
+        ("Stored", "stored_bytes", words.bytes_text),
+        ("Control, no SVD", "control_bytes", words.bytes_text),
+        ("Factors, float16", "factor_bytes", words.bytes_text),
+        ("Source / stored", "ratio", words.number_text),
+        ("SVD adds", "svd_gain", words.gain_text),
+        ("Images measured", "images", words.count_text),
+        ("Identical images", "identical", words.count_text),
+        ("Not measured", "unmeasured", words.count_text),
     )
+    for label, name, text in rows:
+        for column, value in zip(columns, [label, *map(text, storage[name])], strict=True):
+            columns[column].append(value)
+    statistics_table(columns, "Mean and standard deviation of every metric, and the sizes, at each k")
     components.downloads(
         run.id,
         {
@@ -267,11 +233,6 @@ def table_section(run: Run, statistics: pd.DataFrame, storage: pd.DataFrame) -> 
         },
         key="table",
     )
-
-
-def _add_row(columns: dict[str, list[str]], label: str, values: list[str]) -> None:
-    for column, value in zip(columns, [label, *values], strict=True):
-        columns[column].append(value)
 
 
 @st.fragment
@@ -307,16 +268,7 @@ def results(run: Run) -> None:
     """Show a finished sweep, from the answer down to single images."""
     spec = run.told(SweepSpec)
     storage, statistics, rules = data.storage(run), data.statistics(run), data.optimal_k(run)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        name = words.escaped(words.shortened(run.dataset, 60))
-        st.markdown(f"**{name}**" + (f" {components.SYNTHETIC}" if run.synthetic else ""))
-        st.button(
-            "Use these settings in a new sweep", icon=":material/edit:", type="tertiary", on_click=copy_settings,
-            args=(spec,),
-        )  # fmt: skip
-    if run.failed:
-        run_progress.left_out_images(run)
-        run_progress.retry_button(run)
+    PAGE.head(run, spec)
     rule = None
     if len(rules):
         chosen = st.segmented_control(
@@ -342,13 +294,5 @@ def results(run: Run) -> None:
     worst_section(run, storage, k or int(storage["k"].iloc[-1]))
 
 
-view = components.url_choice(
-    st.segmented_control, "View", list(VIEWS), param="tab", label_visibility="collapsed", required=True
-)
-with components.sentences():
-    if view == "New sweep":
-        with st.container(border=True):
-            forms.sweep_form()
-        st.stop()
-    run_id = components.pick_run("svd-sweep", "sweep", param="run", icon=":material/query_stats:", new=show_form)
-    run_progress.show_run(run_id, results)
+PAGE = MeasuringPage("svd-sweep", "sweep", "run", ":material/query_stats:", forms.SWEEP, forms.sweep_form, results)
+PAGE.show()

@@ -104,14 +104,12 @@ def show(number: int | str, selection: Selection) -> None:
         st.caption(f":material/visibility_off: Left out: {words.escaped(' '.join(selection.left_out))}")
     with st.container(horizontal=True):
         for kind, (label, mime) in FORMATS.items():
-            st.download_button(
+            components.download(
                 label,
                 data=WRITERS[kind](made),
                 file_name=f"{table_name(number)}.{ENDINGS[kind]}",
                 mime=mime,
                 key=f"{table_name(number)}_{kind}",
-                on_click="ignore",
-                icon=":material/download:",
             )
 
 

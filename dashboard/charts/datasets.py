@@ -23,20 +23,18 @@ def class_counts(classes: pd.DataFrame, *, theme: str | None = None) -> go.Figur
     names = class_names(classes["label"])
     totals = classes.groupby("label")["images"].sum()
     for position, (diagnosis, rows) in enumerate(classes.groupby("dx", sort=False)):
-        figure.add_trace(
-            go.Bar(
-                y=[plain_text(names[label]) for label in rows["label"]],
-                x=rows["images"],
-                orientation="h",
-                name=plain_text(diagnosis) or "no diagnosis",
-                text=[f"{plain_text(diagnosis)} {count:,}".strip() for count in rows["images"]],
-                textposition="inside",
-                insidetextanchor="middle",
-                textangle=0,
-                customdata=["unknown" if pd.isna(count) else f"{int(count):,}" for count in rows["lesions"]],
-                marker={"color": palette(theme)[position % 8]},
-                hovertemplate="%{y}, %{fullData.name}: %{x:,} images of %{customdata} lesions<extra></extra>",
-            )
+        figure.add_bar(
+            y=[plain_text(names[label]) for label in rows["label"]],
+            x=rows["images"],
+            orientation="h",
+            name=plain_text(diagnosis) or "no diagnosis",
+            text=[f"{plain_text(diagnosis)} {count:,}".strip() for count in rows["images"]],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            customdata=["unknown" if pd.isna(count) else f"{int(count):,}" for count in rows["lesions"]],
+            marker={"color": palette(theme)[position % 8]},
+            hovertemplate="%{y}, %{fullData.name}: %{x:,} images of %{customdata} lesions<extra></extra>",
         )
     for place, label in enumerate(names, start=1):
         figure.add_annotation(
@@ -71,16 +69,14 @@ def distribution(counts: pd.DataFrame, variable: str, *, theme: str | None = Non
         if rows.empty:
             continue
         places, images = [plain_text(value) for value in rows["value"]], rows["images"]
-        figure.add_trace(
-            go.Bar(
-                **({"y": places, "x": images, "orientation": "h"} if sideways else {"x": places, "y": images}),
-                name=plain_text(name),
-                marker={"color": palette(theme)[position % 8]},
-                hovertemplate=(
-                    f"{plain_text(name)}, {variable.lower()} %{{{'y' if sideways else 'x'}}}: "
-                    f"%{{{'x' if sideways else 'y'}:,}} images<extra></extra>"
-                ),
-            )
+        figure.add_bar(
+            **({"y": places, "x": images, "orientation": "h"} if sideways else {"x": places, "y": images}),
+            name=plain_text(name),
+            marker={"color": palette(theme)[position % 8]},
+            hovertemplate=(
+                f"{plain_text(name)}, {variable.lower()} %{{{'y' if sideways else 'x'}}}: "
+                f"%{{{'x' if sideways else 'y'}:,}} images<extra></extra>"
+            ),
         )
     names_axis, lengths_axis = (
         (figure.update_yaxes, figure.update_xaxes) if sideways else (figure.update_xaxes, figure.update_yaxes)

@@ -27,6 +27,7 @@ from dashboard.charts.style import (
     subtitle,
     titled_figure,
 )
+from dashboard.words import codec_text, direction_text
 
 CODECS = {
     "jpeg": ("JPEG", 0, "circle"),
@@ -35,6 +36,7 @@ CODECS = {
     "png": ("PNG", 6, "x"),
 }
 CHANNELS = (("blue", 0), ("green", 2), ("red", 1))  # BGR
+MULTIPLES = 3  # small charts in a row
 SIZES = (
     ("source_bytes", "source files", 6, "circle", "dot"),
     ("control_bytes", "re-encoded without SVD", 1, "diamond-open", "dash"),
@@ -48,34 +50,19 @@ def metric_against_k(
     metric: str,
     chosen_ks: Sequence[int] = (),
     *,
-    percentiles: bool = False,
     theme: str | None = None,
 ) -> go.Figure:
     """Draw a metric's mean over the images against k with a band of one standard deviation.
 
-    statistics: a sweep's, as `core.compression.summary.summarise` makes them. percentiles: add the median and the 5th
-    to 95th percentile.
+    statistics: a sweep's, as `core.compression.summary.summarise` makes them.
     """
     described = METRICS_BY_NAME[metric]
     rows = _against_k(statistics, metric)
-    figure = titled_figure(f"{described.label} against k, {_direction(described)}", theme)
+    figure = titled_figure(f"{described.label} against k, {direction_text(described)}", theme)
     if rows["mean"].isna().all():
         return empty_figure(figure, f"{described.label}: no value at any k.")
     colours = palette(theme)
     figure.add_traces(_deviation_band(rows, colours[0]))
-    if percentiles:
-        figure.add_traces(_band(rows, "p05", "p95", "5th to 95th percentile", colours[1], opacity=0.12))
-        figure.add_trace(
-            go.Scatter(
-                x=rows["k"],
-                y=rows["median"],
-                name="median",
-                mode="lines+markers",
-                line={"color": colours[1], "dash": "dash"},
-                marker={"symbol": "diamond"},
-                hovertemplate="median %{y:.6g}<extra>k = %{x}</extra>",
-            )
-        )
     figure.add_trace(_mean_line(rows, colours[0]))
     figure.update_xaxes(title="k, singular values kept", tickvals=rows["k"])
     figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
@@ -88,7 +75,6 @@ def small_multiples(
     metrics: Sequence[str],
     chosen_ks: Sequence[int] = (),
     *,
-    columns: int = 3,
     theme: str | None = None,
 ) -> go.Figure:
     """Draw many metrics against k in a grid, each with its own scale; mean and one standard deviation."""
@@ -96,10 +82,10 @@ def small_multiples(
     title = "Every metric against k: mean and standard deviation over the images"
     if not found:
         return empty_figure(titled_figure(title, theme), "No metric has a value at any k.")
-    rows_count = -(-len(found) // columns)
+    rows_count = -(-len(found) // MULTIPLES)
     figure = make_subplots(
         rows=rows_count,
-        cols=columns,
+        cols=MULTIPLES,
         subplot_titles=[_short_title(METRICS_BY_NAME[name]) for name, _ in found],
         vertical_spacing=0.32 / rows_count,
         horizontal_spacing=0.08,
@@ -107,7 +93,7 @@ def small_multiples(
     dress(figure, title, theme)
     colours = palette(theme)
     for position, (name, rows) in enumerate(found):
-        place = {"row": position // columns + 1, "col": position % columns + 1}
+        place = {"row": position // MULTIPLES + 1, "col": position % MULTIPLES + 1}
         for trace in _deviation_band(rows, colours[0]):
             figure.add_trace(trace.update(showlegend=False), **place)
         figure.add_trace(_mean_line(rows, colours[0]).update(showlegend=False), **place)
@@ -144,17 +130,15 @@ def storage_against_k(
     for column, name, colour, symbol, dash in SIZES:
         if sizes[column].isna().all():
             continue
-        figure.add_trace(
-            go.Scatter(
-                x=rows["k"].astype("int64"),
-                y=sizes[column] / scale,
-                customdata=sizes[column],
-                name=name,
-                mode="lines+markers",
-                line={"color": palette(theme)[colour], "dash": dash},
-                marker={"symbol": symbol, "size": 12 if "open" in symbol else 8},
-                hovertemplate=f"{name}: %{{y:.4g}} {unit} (%{{customdata:,.0f}} bytes)<extra>k = %{{x}}</extra>",
-            )
+        figure.add_scatter(
+            x=rows["k"].astype("int64"),
+            y=sizes[column] / scale,
+            customdata=sizes[column],
+            name=name,
+            mode="lines+markers",
+            line={"color": palette(theme)[colour], "dash": dash},
+            marker={"symbol": symbol, "size": 12 if "open" in symbol else 8},
+            hovertemplate=f"{name}: %{{y:.4g}} {unit} (%{{customdata:,.0f}} bytes)<extra>k = %{{x}}</extra>",
         )
     figure.update_xaxes(title="k, singular values kept", tickvals=rows["k"].astype("int64"))
     figure.update_yaxes(title=f"{unit}, all measured images", rangemode="tozero")
@@ -183,7 +167,7 @@ def rate_distortion(
     """
     described = METRICS_BY_NAME[metric]
     figure = titled_figure(
-        f"{described.label} ({_direction(described)}) against bytes per pixel (lower is better)", theme
+        f"{described.label} ({direction_text(described)}) against bytes per pixel (lower is better)", theme
     )
     colours = palette(theme)
     drawn = [points[points["bytes_per_pixel"].notna()] for points in (rivals, sweep) if metric in points]
@@ -207,9 +191,7 @@ def rate_distortion(
     return figure
 
 
-def spectrum(
-    singular_values: npt.NDArray[np.float64], mode: str, k: int | None = None, *, theme: str | None = None
-) -> go.Figure:
+def spectrum(singular_values: npt.NDArray[np.float64], mode: str, *, theme: str | None = None) -> go.Figure:
     """Draw singular values (matrices, rank) on a logarithmic axis and their cumulated energy.
 
     mode: of the decomposition, one of `core.compression.svd.MODES`.
@@ -223,25 +205,21 @@ def spectrum(
     names = ["all channels"] if mode == "unfolded" else [name for name, _ in CHANNELS]
     channels = [colours[colour] for _, colour in CHANNELS]
     for name, colour, values in zip(names, channels, singular_values, strict=False):
-        figure.add_trace(
-            go.Scatter(
-                x=order,
-                y=np.where(values > 0, values, np.nan),  # a logarithmic axis has no zero
-                name=f"singular value, {name}",
-                mode="lines",
-                line={"color": colour, "width": 1.5},
-                hovertemplate=f"{name}: singular value %{{x}} is %{{y:.5g}}<extra></extra>",
-            )
-        )
-    figure.add_trace(
-        go.Scatter(
+        figure.add_scatter(
             x=order,
-            y=100 * cumulated_energy(singular_values),
-            name="energy held, mean",
+            y=np.where(values > 0, values, np.nan),  # a logarithmic axis has no zero
+            name=f"singular value, {name}",
             mode="lines",
-            line={"color": colours[6], "dash": "dash", "width": 2},
-            hovertemplate="the first %{x} hold %{y:.4f} % of the energy<extra></extra>",
-        ),
+            line={"color": colour, "width": 1.5},
+            hovertemplate=f"{name}: singular value %{{x}} is %{{y:.5g}}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=order,
+        y=100 * cumulated_energy(singular_values),
+        name="energy held, mean",
+        mode="lines",
+        line={"color": colours[6], "dash": "dash", "width": 2},
+        hovertemplate="the first %{x} hold %{y:.4f} % of the energy<extra></extra>",
         secondary_y=True,
     )
     figure.update_xaxes(title="number of the singular value")
@@ -249,7 +227,6 @@ def spectrum(
         title="singular value, logarithmic", type="log", dtick=1, exponentformat="power", secondary_y=False
     )
     figure.update_yaxes(title="energy held, %", tickmode="auto", tickformat=".5~g", showgrid=False, secondary_y=True)
-    _mark_ks(figure, [] if k is None else [k])
     return figure
 
 
@@ -264,27 +241,23 @@ def cumulated_energy(singular_values: npt.NDArray[np.float64]) -> npt.NDArray[np
 
 
 def histograms(
-    original: npt.NDArray[np.int64], reconstruction: npt.NDArray[np.int64] | None = None, *, theme: str | None = None
+    original: npt.NDArray[np.int64], reconstruction: npt.NDArray[np.int64], *, theme: str | None = None
 ) -> go.Figure:
     """Draw the histogram of each channel of an image and, dashed, its reconstruction's.
 
     original, reconstruction: pixels at each of the 256 levels (3, 256), blue first.
     """
     figure = titled_figure("Colour histograms", theme)
-    pictures = [(original, "original", "solid")]
-    if reconstruction is not None:
-        pictures.append((reconstruction, "reconstruction", "dash"))
+    pictures = ((original, "original", "solid"), (reconstruction, "reconstruction", "dash"))
     for position, (channel, colour) in enumerate(CHANNELS):
         for counts, name, dash in pictures:
-            figure.add_trace(
-                go.Scatter(
-                    x=np.arange(256),
-                    y=counts[position],
-                    name=f"{channel}, {name}",
-                    mode="lines",
-                    line={"color": palette(theme)[colour], "dash": dash, "width": 1.5},
-                    hovertemplate=f"{channel}, {name}: %{{y:,}} pixels of level %{{x}}<extra></extra>",
-                )
+            figure.add_scatter(
+                x=np.arange(256),
+                y=counts[position],
+                name=f"{channel}, {name}",
+                mode="lines",
+                line={"color": palette(theme)[colour], "dash": dash, "width": 1.5},
+                hovertemplate=f"{channel}, {name}: %{{y:,}} pixels of level %{{x}}<extra></extra>",
             )
     figure.update_xaxes(title="level, 0 to 255", range=[0, 255])
     figure.update_yaxes(title="pixels", rangemode="tozero")
@@ -297,23 +270,21 @@ def metric_by_size(statistics: pd.DataFrame, metric: str, *, theme: str | None =
     statistics: of a resize comparison, variants named '200x100' (rows x columns).
     """
     described = METRICS_BY_NAME[metric]
-    figure = titled_figure(f"{described.label} after resizing, {_direction(described)}", theme)
+    figure = titled_figure(f"{described.label} after resizing, {direction_text(described)}", theme)
     rows = statistics[(statistics["metric"] == metric) & statistics["mean"].notna()].copy()
     if rows.empty:
         return empty_figure(figure, f"{described.label}: no value at any size.")
     order = _by_pixels(rows["variant"])
     rows = rows.set_index("variant").loc[list(order)].reset_index()
     rows["size"] = rows["variant"].map(order)
-    figure.add_trace(
-        go.Scatter(
-            x=rows["size"],
-            y=rows["mean"],
-            error_y={"type": "data", "array": rows["std"].fillna(0), "thickness": 1.5, "width": 6},
-            customdata=rows[["std", "median", "p05", "p95", "count", "undefined"]],
-            mode="markers",
-            marker={"color": palette(theme)[0], "size": 11},
-            hovertemplate=_statistics_hover("rows × columns %{x}"),
-        )
+    figure.add_scatter(
+        x=rows["size"],
+        y=rows["mean"],
+        error_y={"type": "data", "array": rows["std"].fillna(0), "thickness": 1.5, "width": 6},
+        customdata=rows[["std", "median", "p05", "p95", "count", "undefined"]],
+        mode="markers",
+        marker={"color": palette(theme)[0], "size": 11},
+        hovertemplate=_statistics_hover("rows × columns %{x}"),
     )
     figure.update_xaxes(title="size, rows × columns", **name_axis(list(order.values())))
     figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
@@ -332,15 +303,13 @@ def parameters_by_size(counts: pd.DataFrame, *, theme: str | None = None) -> go.
         return empty_figure(figure, "No network can be built at these sizes.")
     order = _by_pixels(counts["variant"].drop_duplicates())
     for position, (network, each) in enumerate(rows.groupby("network", sort=False)):
-        figure.add_trace(
-            go.Scatter(
-                x=each["variant"].map(order),
-                y=each["parameters"].astype("int64"),
-                name=plain_text(network),
-                mode="markers",
-                marker={"color": palette(theme)[position % 8], "symbol": position, "size": 12},
-                hovertemplate=f"{plain_text(network)} at %{{x}}: %{{y:,}} parameters<extra></extra>",
-            )
+        figure.add_scatter(
+            x=each["variant"].map(order),
+            y=each["parameters"].astype("int64"),
+            name=plain_text(network),
+            mode="markers",
+            marker={"color": palette(theme)[position % 8], "symbol": position, "size": 12},
+            hovertemplate=f"{plain_text(network)} at %{{x}}: %{{y:,}} parameters<extra></extra>",
         )
     figure.update_xaxes(title="size, rows × columns", **name_axis(list(order.values())))
     figure.update_yaxes(title="learnable parameters, logarithmic", type="log", dtick="D2", tickformat="~s")
@@ -348,21 +317,16 @@ def parameters_by_size(counts: pd.DataFrame, *, theme: str | None = None) -> go.
 
 
 def _against_k(statistics: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return the metric's rows of a sweep, k ascending, with the edges of the band."""
+    """Return the metric's rows of a sweep, k ascending."""
     rows = statistics[(statistics["metric"] == metric) & statistics["variant"].str.startswith("k=")].copy()
     rows["k"] = rows["variant"].str.removeprefix("k=").astype("int64")
-    rows["mean − deviation"] = rows["mean"] - rows["std"]
-    rows["mean + deviation"] = rows["mean"] + rows["std"]
     return rows.sort_values("k")
 
 
-def _band(rows: pd.DataFrame, lower: str, upper: str, name: str, colour: str, opacity: float = 0.2) -> list[go.Scatter]:
-    names = (f"{name}, lower edge", name)
-    return list(band(rows["k"], rows[lower], rows[upper], names, colour, opacity, legendgroup=name))
-
-
 def _deviation_band(rows: pd.DataFrame, colour: str) -> list[go.Scatter]:
-    return _band(rows, "mean − deviation", "mean + deviation", "mean ± standard deviation", colour)
+    name = "mean ± standard deviation"
+    lower, upper = rows["mean"] - rows["std"], rows["mean"] + rows["std"]
+    return list(band(rows["k"], lower, upper, (f"{name}, lower edge", name), colour, legendgroup=name))
 
 
 def _mean_line(rows: pd.DataFrame, colour: str) -> go.Scatter:
@@ -408,8 +372,7 @@ def _stored_as(points: pd.DataFrame) -> str:
     if len(codecs) != 1:
         return "several codecs"
     codec, quality = codecs.iloc[0]
-    name = CODECS[codec][0] if codec in CODECS else str(codec).upper()
-    return name if pd.isna(quality) else f"{name} {int(quality)}"
+    return codec_text(codec, quality)
 
 
 def _mark_ks(figure: go.Figure, ks: Sequence[int]) -> None:
@@ -422,10 +385,6 @@ def _mark_ks(figure: go.Figure, ks: Sequence[int]) -> None:
             annotation={"text": f"k = {k}" if len(distinct) == 1 else str(k), "yanchor": "bottom"},
             annotation_position="top",
         )
-
-
-def _direction(metric: Metric) -> str:
-    return "higher is better" if metric.better == "high" else "lower is better"
 
 
 def _axis_title(metric: Metric) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import streamlit as st
@@ -23,7 +24,10 @@ from core.networks.pruning import SCOPE_LABELS
 from core.specs import Spec, bare, bounds, settings_of
 from core.training.specs import ON_REJECT, PRESETS, Baseline, Rules, TrainingProtocol
 from dashboard import words
+from dashboard.parts import components
+from jobs.cli.clock import next_moment
 from jobs.cli.options import read, typed
+from jobs.connection import PRIORITIES
 
 KEPT: Final = "session"  # a draft survives a look at another page
 PRESET_NAMES = {"article": "Article", "laptop": "Laptop", "quick": "Quick"}
@@ -170,6 +174,15 @@ class Fields:
         """Return the sizes that were typed, rows × columns, each once. Raises SpecError."""
         text = self.text(name, label, help=help_text)
         return tuple(dict.fromkeys(parsed(tuple[tuple[int, int], ...], text, "sizes in rows × columns", "200×100")))
+
+    def priority_and_start(self, effect: str) -> tuple[str, datetime | None]:
+        """Return the priority of the runs, and the moment before which they do not start. effect: ends the help."""
+        priority = st.selectbox("Priority", PRIORITIES, key=self.key("priority"), persist_state=KEPT)
+        at = st.time_input(
+            "Not before", key=self.key("start_after"), step=900, persist_state=KEPT,
+            help=f"A time of day, today or tomorrow: {effect}",
+        )  # fmt: skip
+        return priority, next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None
 
     def rules(self) -> Rules:
         """Return the rules of Algorithm 2. Raises SpecError."""

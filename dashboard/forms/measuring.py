@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import pandas as pd
 import streamlit as st
 
 from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, SweepSpec
@@ -15,33 +16,45 @@ from dashboard import data, words
 from dashboard.forms.fields import Fields, draft, shown
 from dashboard.parts import components
 
+NO_DATASET = "No data set is registered yet."
+NO_LABELS = "No data set with labels is registered yet: training needs classes."
 QUICK_KS = (100, 200, 350)
 QUICK_SAMPLE = 100
 S = TypeVar("S", bound=MeasuringSpec)
+T = TypeVar("T")
 
 
 SWEEP, RESIZE, REBUILD = Fields("sweep"), Fields("resize"), Fields("rebuild")
 IMAGES = ("codec", "quality", "sample_size", "seed")
 
 
-def choose_dataset(label: str = "Data set") -> Dataset | None:
-    """Return the data set that the reader chooses, or None (and what to do) where none is registered."""
-    known = data.datasets()
+def choose_dataset(
+    known: pd.DataFrame | None = None, nothing: str = "No data set is registered yet."
+) -> Dataset | None:
+    """Return the data set that the reader chooses, the newest at first; None (and what to do) where there is none.
+
+    known: rows of `data.datasets`, by default all of them. nothing: what to say where there is none.
+    """
+    known = data.datasets() if known is None else known
     if known.empty:
-        st.info("No data set is registered yet.", icon=":material/folder_off:")
-        st.page_link("app_pages/datasets.py", label="Register a data set", icon=":material/create_new_folder:", help="")
+        nothing_registered(nothing)
         return None
     synthetic = dict(zip(known["name"], known["synthetic"], strict=True))
-    newest = known.sort_values("registered_at")["name"].iloc[-1]
     name = components.url_choice(
         st.selectbox,
-        label,
-        list(known["name"]),
+        "Data set",
+        list(synthetic),
         param="dataset",
-        default=newest,
-        format_func=lambda name: f"{name} (synthetic)" if synthetic[name] else name,
+        default=known.sort_values("registered_at")["name"].iloc[-1],
+        format_func=lambda name: words.shortened(name, 60) + (" (synthetic)" if synthetic[name] else ""),
     )
     return data.dataset(name)
+
+
+def nothing_registered(sentence: str) -> None:
+    """Say that a data set is missing, and link to the page that registers one."""
+    st.info(sentence, icon=":material/folder_off:")
+    components.page_link("datasets", "Register a data set", icon=":material/create_new_folder:")
 
 
 def sweep_form() -> None:
@@ -50,21 +63,23 @@ def sweep_form() -> None:
 
 
 def resize_form() -> None:
-    """Draw the form of a resize comparison."""
+    """Say what is compared, and draw the form of a resize comparison."""
+    st.caption("The original and the stored reconstruction are both resized to each size, then compared.")
     _form(resize_fields, "Start the resize comparison", param="study")
 
 
 def _form(fields: Callable[[Dataset], MeasuringSpec], start: str, *, param: str) -> None:
-    dataset = choose_dataset()
-    if dataset is None:
-        return
-    try:
-        spec = fields(dataset)
-        spec.check(dataset)
-    except SpecError as error:
-        refused(error)
-        return
-    start_panel(spec, dataset, start, param=param)
+    with st.container(border=True):
+        dataset = choose_dataset()
+        if dataset is None:
+            return
+        try:
+            spec = fields(dataset)
+            spec.check(dataset)
+        except SpecError as error:
+            refused(error)
+            return
+        start_panel(spec, dataset, start, param=param)
 
 
 def sweep_fields(dataset: Dataset) -> SweepSpec:
@@ -101,7 +116,7 @@ def _fields(form: Fields, model: type[S], dataset: Dataset, *rows: tuple[str, ..
 
 
 def reconstruct_form(dataset: Dataset) -> None:
-    """Draw the form that writes a data set anew at one k."""
+    """Draw the form that writes a data set again at one k."""
     REBUILD.begin(draft(ReconstructSpec(dataset=dataset.name, name="new")))
     try:
         values = REBUILD.grid(ReconstructSpec, ("k", "mode", "codec", "quality"))
@@ -125,6 +140,21 @@ def refused(error: DermSlimError) -> None:
     st.button("Start", disabled=True, icon=":material/play_arrow:", key="refused")
 
 
+def submit(send: Callable[[], T], opened: Callable[[T], None]) -> None:
+    """Submit runs, then draw the page again with what `opened` opens, or with the reason why it was refused.
+
+    Do not call it in a callback, which would know the fields only as they were before the last change.
+    """
+    try:
+        submitted = send()
+    except DermSlimError as error:
+        st.session_state["problem"] = str(error)
+    else:
+        data.forget_runs()
+        opened(submitted)
+    st.rerun()
+
+
 def start_panel(
     spec: MeasuringSpec, dataset: Dataset, label: str, *, param: str, results: str | None = "Results"
 ) -> None:
@@ -145,16 +175,8 @@ def start_panel(
             st.query_params["tab"] = results
 
     def start(*, again: bool) -> None:
-        try:
-            submission = data.queues().submit(spec, dataset, again=again)
-        except DermSlimError as error:
-            st.session_state["problem"] = str(error)
-        else:
-            data.forget_runs()
-            opened(submission.run_id)
-        st.rerun()
+        submit(lambda: data.queues().submit(spec, dataset, again=again), lambda submission: opened(submission.run_id))
 
-    # No callback of a button starts anything: it would know the fields only as they were before the one left last.
     if identical is not None:
         state = data.run(identical)
         when = f"finished {words.ago_text(state.finished_at)}" if state and state.ended else "is being measured now"

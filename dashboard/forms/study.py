@@ -23,18 +23,17 @@ from core.article.plan import (
 )
 from core.compression.specs import DEFAULT_KS
 from core.data.datasets import Dataset
-from core.errors import DermSlimError, QueueUnavailable, SpecError
+from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.network_files import Networks
 from core.training.specs import PRESETS, Baseline, TrainingProtocol
 from dashboard import data, words
 from dashboard.forms import network_choices
-from dashboard.forms.fields import KEPT, Fields, draft, shown, training_draft
-from dashboard.forms.measuring import refused
+from dashboard.forms.fields import Fields, draft, shown, training_draft
+from dashboard.forms.measuring import NO_LABELS, choose_dataset, refused, submit
 from dashboard.forms.training import PLACED, sets_table
 from dashboard.parts import components
-from jobs.cli.clock import next_moment
-from jobs.connection import NORMAL, PRIORITIES
+from jobs.connection import NORMAL
 from jobs.studies import find, submit_study
 from jobs.study_estimates import StageEstimate, StudyEstimate
 
@@ -80,7 +79,9 @@ def form() -> None:
     """Draw the form, the resulting runs, and the button that submits them."""
     found = network_choices.networks()
     network_choices.broken_files(found)
-    dataset = choose_dataset()
+    known = data.datasets()
+    originals = known[(known["layout"] != "plain") & known["source"].isna()]
+    dataset = choose_dataset(originals, NO_LABELS)
     if dataset is None:
         return
     FORM.begin(defaults())
@@ -91,29 +92,6 @@ def form() -> None:
         refused(error)
         return
     outcome(spec, dataset, priority, start_after)
-
-
-def choose_dataset() -> Dataset | None:
-    """Return the original that the reader chooses, or None (and what to do) where none with labels is registered."""
-    known = data.datasets()
-    originals = known[(known["layout"] != "plain") & known["source"].isna()]
-    if originals.empty:
-        st.info(
-            "No data set with labels is registered yet: training needs classes.",
-            icon=":material/folder_off:",
-        )
-        st.page_link("app_pages/datasets.py", label="Register a data set", icon=":material/create_new_folder:", help="")
-        return None
-    synthetic = dict(zip(originals["name"], originals["synthetic"], strict=True))
-    name = components.url_choice(
-        st.selectbox,
-        "Data set",
-        list(synthetic),
-        param="dataset",
-        default=originals.sort_values("registered_at")["name"].iloc[-1],
-        format_func=lambda name: words.shortened(name, 60) + (" (synthetic)" if synthetic[name] else ""),
-    )
-    return data.dataset(name)
 
 
 def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetime | None]:
@@ -127,11 +105,7 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
         sizes = FORM.sizes("size", "Size, rows × columns")
         training = {"epochs": FORM.one(TrainingProtocol, "epochs")}
         seeds = FORM.seeds("1,2,3 trains everything three times, to be averaged.")
-        priority = st.selectbox("Priority", PRIORITIES, key=FORM.key("priority"), persist_state=KEPT)
-        at = st.time_input(
-            "Not before", key=FORM.key("start_after"), step=900, persist_state=KEPT,
-            help="A time of day, today or tomorrow: nothing of the study starts earlier.",
-        )  # fmt: skip
+        priority, start = FORM.priority_and_start("nothing of the study starts earlier.")
     if len(sizes) != 1:
         raise SpecError(f"Expected one size of rows and columns, got {len(sizes)}.")
     with st.expander("Compression: k, codec, resize comparison", icon=":material/compress:"):
@@ -154,7 +128,6 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
         overrides=tuple(each for each in overrides if _named(each, networks, found)),
         **(values | FORM.rest(ArticleSpec, without=placed)),
     )
-    start = next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None
     return spec, priority, start
 
 
@@ -195,10 +168,11 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
     except QueueUnavailable:
         st.caption("The queue does not answer, so nothing can be submitted and no length guessed.")
         return
-    st.dataframe(
-        plan_table(spec, estimate, there), hide_index=True, height="content",
-        column_config={"Stage": st.column_config.TextColumn(width="large")}, alt="The study's stages and their length",
-    )  # fmt: skip
+    components.table(
+        plan_table(spec, estimate, there),
+        alt="The study's stages and their length",
+        column_config={"Stage": st.column_config.TextColumn(width="large")},
+    )
     rank = common_rank(dataset, spec.mode)
     if spec.ks == fitted_ks(DEFAULT_KS, rank) and (sentence := fit_sentence(DEFAULT_KS, spec.ks, rank)):
         st.caption(f":material/straighten: {sentence}")
@@ -209,24 +183,16 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
                 st.caption(words.escaped(f"{STAGES[stage.stage]}: {stage.basis.rstrip('.')}."))
     with st.expander("Actual sets", icon=":material/call_split:"):
         table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, False)
-        st.dataframe(sets_table(table), hide_index=True, height="content", alt="Images and lesions of class and set")
+        components.table(sets_table(table), alt="Images and lesions of class and set")
         st.caption(words.escaped(sentence))
 
-    def start() -> None:
-        try:
-            study = submit_study(data.queues(), spec, dataset, priority=priority, start_after=start_after)
-        except DermSlimError as error:
-            st.session_state["problem"] = str(error)
-        else:
-            data.forget_runs()
-            st.query_params["study"] = study
-            st.query_params["tab"] = "Study"
-        st.rerun()
+    def opened(study: str) -> None:
+        st.query_params["study"] = study
+        st.query_params["tab"] = "Study"
 
     label = "Start the whole study" if start_after is None else "Queue the whole study"
-    # Not by a callback, which would know the fields only as they were before the one left last.
     if st.button(label, type="primary", icon=":material/play_arrow:", key="start"):
-        start()
+        submit(lambda: submit_study(data.queues(), spec, dataset, priority=priority, start_after=start_after), opened)
 
 
 def plan_table(spec: ArticleSpec, estimate: StudyEstimate, there: Mapping[str, float]) -> pd.DataFrame:
@@ -246,16 +212,8 @@ def plan_table(spec: ArticleSpec, estimate: StudyEstimate, there: Mapping[str, f
                 "About": length_text(lengths.get(stage)),
             }
         )
-    rows.append(
-        {
-            "Stage": "Parameter curves",
-            "Runs": words.NONE,
-            "There already": words.NONE,
-            "Waits for": "nothing",
-            "About": "counted at once",
-        }
-    )
-    return pd.DataFrame(rows)
+    curves = ("Parameter curves", words.NONE, words.NONE, "nothing", "counted at once")
+    return pd.DataFrame([*rows, dict(zip(rows[0], curves, strict=True))])
 
 
 def length_text(stage: StageEstimate | None) -> str:

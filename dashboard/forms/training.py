@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from core.data.datasets import Dataset
-from core.errors import DermSlimError, QueueUnavailable, SpecError
+from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.costs import network_cost
 from core.networks.network_files import Networks
@@ -22,10 +22,10 @@ from dashboard import data, words
 from dashboard.charts import training_numbers
 from dashboard.forms import network_choices
 from dashboard.forms.fields import KEPT, SET_NAMES, Fields, draft, training_draft
-from dashboard.forms.measuring import refused
+from dashboard.forms.measuring import NO_DATASET, NO_LABELS, nothing_registered, refused, submit
 from dashboard.parts import components
-from jobs.cli.clock import next_moment
-from jobs.connection import NORMAL, PRIORITIES
+from jobs.connection import NORMAL
+from jobs.queues import Submission
 
 FORM = Fields("training")
 TRAINING_KIND_LABELS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
@@ -96,13 +96,7 @@ def form() -> None:
     known = data.datasets()
     labelled = known[known["layout"] != "plain"]
     if labelled.empty:
-        st.info(
-            "No data set with labels is registered yet: training needs classes."
-            if len(known)
-            else "No data set is registered yet.",
-            icon=":material/folder_off:",
-        )
-        st.page_link("app_pages/datasets.py", label="Register a data set", icon=":material/create_new_folder:", help="")
+        nothing_registered(NO_LABELS if len(known) else NO_DATASET)
         return
     FORM.begin(defaults())
     take_from_address(found)
@@ -166,11 +160,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         baseline = FORM.baseline()
     with st.grid(4, min_column_width=150):
         device = FORM.one(TrainSpec, "device")
-        priority = st.selectbox("Priority", PRIORITIES, key=FORM.key("priority"), persist_state=KEPT)
-        at = st.time_input(
-            "Not before", key=FORM.key("start_after"), step=900, persist_state=KEPT,
-            help="A time of day, today or tomorrow: a night of trainings can be queued by day.",
-        )  # fmt: skip
+        priority, start = FORM.priority_and_start("a night of trainings can be queued by day.")
     placed = ("dataset", "network", "targets", "baseline", "split_seed", "leaky_split", "device")
     more = FORM.rest(TrainSpec, without=placed)
     if not networks:
@@ -186,7 +176,6 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         device=device,
         **(sets | rules | more),
     )
-    start = next_moment(at, datetime.now(UTC), components.reader_zone()) if at else None
     return Asked(spec, networks, tuple(datasets), sizes, seeds, priority, start)
 
 
@@ -249,10 +238,9 @@ def sets_preview(asked: Asked) -> None:
         table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split)
         if len(asked.datasets) > 1:
             st.caption(words.escaped(dataset.name))
-        st.dataframe(
-            sets_table(table), hide_index=True, height="content",
-            alt=f"Images, lesions and oversampling of each class and set of {dataset.name}",
-        )  # fmt: skip
+        components.table(
+            sets_table(table), alt=f"Images, lesions and oversampling of each class and set of {dataset.name}"
+        )
         st.caption(words.escaped(sentence))
 
 
@@ -296,9 +284,7 @@ def networks_preview(asked: Asked) -> list[str]:
             )
     if rows:
         st.markdown("**Networks**")
-        st.dataframe(
-            pd.DataFrame(rows), hide_index=True, height="content", alt="Parameters and trainings of each network"
-        )
+        components.table(pd.DataFrame(rows), alt="Parameters and trainings of each network")
     return too_small
 
 
@@ -342,7 +328,6 @@ def start_panel(asked: Asked) -> None:
     if asked.start_after is not None:
         st.caption(f":material/alarm: Starts at {components.moment(asked.start_after)} at the earliest.")
     no_worker()
-    # Not by a callback, which would know the fields only as they were before the one left last.
     if st.button(
         f"Start {words.count_of(len(new), 'run')}",
         type="primary",
@@ -374,26 +359,24 @@ def identical_runs(there: Sequence[str], wanted: int) -> bool:
 
 def opened(run_ids: Sequence[str]) -> None:
     """Open a run, or the comparison of several."""
-    st.query_params["tab"] = "Runs" if len(run_ids) == 1 else "Compare"
-    if len(run_ids) == 1:
-        st.query_params["run"] = run_ids[0]
-    else:
-        st.query_params["runs"] = ",".join(run_ids)
+    view, param = ("Runs", "run") if len(run_ids) == 1 else ("Compare", "runs")
+    st.query_params["tab"] = view
+    st.query_params[param] = ",".join(run_ids)
 
 
 def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) -> None:
     """Submit the runs together and open the first."""
-    try:
-        submissions = data.queues().submit_together(
-            runs, again=again, priority=asked.priority, start_after=asked.start_after
-        )
-    except DermSlimError as error:
-        st.session_state["problem"] = str(error)
-    else:
-        data.forget_runs()
+
+    def open_first(submissions: Sequence[Submission]) -> None:
         st.session_state["done"] = f"{words.count_of(len(submissions), 'run')} queued"
         opened([submissions[0].run_id])
-    st.rerun()
+
+    submit(
+        lambda: data.queues().submit_together(
+            runs, again=again, priority=asked.priority, start_after=asked.start_after
+        ),
+        open_first,
+    )
 
 
 def no_worker() -> None:

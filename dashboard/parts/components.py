@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,6 +22,7 @@ import streamlit as st
 from core.compression.specs import MeasuringSpec
 from core.errors import DermSlimError, QueueUnavailable
 from core.runs import Run
+from core.specs import Spec
 from core.training.specs import TrainSpec
 from dashboard import data, words
 from dashboard.parts import pictures
@@ -36,6 +37,7 @@ PAGES = {  # where a run of each kind is shown, and the query parameter that nam
 }
 # The page's own backgrounds, as in dashboard/.streamlit/config.toml.
 BACKGROUNDS = {"light": "#FFFFFF", "dark": "#11191E"}
+Height = int | Literal["auto", "content"]
 WAITING = ("queued", "running")  # what a worker should be at, or soon will be
 SYNTHETIC = ":violet-badge[:material/science: synthetic]"
 
@@ -87,6 +89,11 @@ def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
     else:
         st.session_state["done"] = done
     data.forget_runs()
+
+
+def action_button(label: str, action: Callable[..., Any], *arguments: Any, done: str, **options: Any) -> bool:
+    """Show a button that does something with `attempt`; return whether it was pressed. options: of `st.button`."""
+    return st.button(label, on_click=attempt, args=(action, *arguments), kwargs={"done": done}, **options)
 
 
 def show_outcome() -> None:
@@ -185,23 +192,26 @@ def url_choice(
     return chosen
 
 
-def pick_run(kind: str, noun: str, *, param: str, icon: str, new: Callable[[], None]) -> str | None:
-    """Return the run of this kind that the reader chooses, or None (and what to do) where there is none."""
-    known = runs(kind)
-    if not known:
-        st.info(f"No {noun} has been measured yet.", icon=icon)
-        st.button(f"New {noun}", type="primary", icon=":material/add:", on_click=new)
-        return None
-    by_id = {run.id: run for run in known}
-    finished = next((run.id for run in known if run.status == "finished"), known[0].id)
-    return url_choice(
-        st.selectbox,
-        noun.capitalize(),
-        list(by_id),
-        param=param,
-        default=finished,
-        format_func=lambda run_id: words.run_label(by_id[run_id], reader_zone()),
-    )
+def view(names: Sequence[str]) -> str:
+    """Return which of the page's views the reader chooses."""
+    return url_choice(st.segmented_control, "View", names, param="tab", label_visibility="collapsed", required=True)
+
+
+def dataset_text(run: Run, length: int = 60, *, bold: bool = True) -> str:
+    """Return the name of a run's data set as Markdown, synthetic ones marked."""
+    name = words.escaped(words.shortened(run.dataset, length))
+    return (f"**{name}**" if bold else name) + (f" {SYNTHETIC}" if run.synthetic else "")
+
+
+def run_title(run: Run, length: int = 48) -> str:
+    """Return a run's status, kind and data set as Markdown."""
+    return f"{status_text(run.status)} **{words.RUN_KIND_LABELS[run.kind]}** of {dataset_text(run, length, bold=False)}"
+
+
+def copy_button(noun: str, copy: Callable[..., None], spec: Spec) -> None:
+    """Offer to open the form with the settings of what the page shows. copy: puts a spec into the form."""
+    label = f"Use these settings in a new {noun}"
+    st.button(label, icon=":material/edit:", type="tertiary", on_click=copy, args=(spec,))
 
 
 @dataclass(frozen=True)
@@ -257,6 +267,21 @@ def chart(
     st.plotly_chart(shown.figure, alt=alt, key=key, config=config)
 
 
+def table(rows: pd.DataFrame | Mapping[str, Any], *, alt: str, height: Height = "content", **options: Any) -> Any:
+    """Show a data frame, or columns by title, without its index. height, options: of `st.dataframe`."""
+    return st.dataframe(pd.DataFrame(rows), hide_index=True, height=height, alt=alt, **options)
+
+
+def page_link(page: str, label: str, **options: Any) -> None:
+    """Show a link to a page of `app_pages`, without the help that the menu has. options: of `st.page_link`."""
+    st.page_link(f"app_pages/{page}.py", label=label, **{"help": ""} | options)
+
+
+def download(label: str, data: Any, file_name: str, mime: str | None = None, **options: Any) -> None:
+    """Offer a file; the page is not drawn again for it. options: of `st.download_button`."""
+    st.download_button(label, data, file_name, mime, on_click="ignore", icon=":material/download:", **options)
+
+
 def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **arguments: Any) -> None:
     """Show a link to the page of a run. label: plain text, as in all links here."""
     page, param = PAGES[kind]
@@ -265,13 +290,7 @@ def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **argu
 
 def own_page_link(run_id: str, label: str) -> None:
     """Show a link to a run's own page: facts, files and log, whatever its kind."""
-    st.page_link(
-        "app_pages/run.py",
-        label=words.escaped(label),
-        icon=":material/tag:",
-        query_params={"run": run_id},
-        help="",
-    )
+    page_link("run", words.escaped(label), icon=":material/tag:", query_params={"run": run_id})
 
 
 def run_address(run_id: str) -> str:
@@ -282,7 +301,7 @@ def run_address(run_id: str) -> str:
 def inspector_link(dataset: str, image_id: str, label: str, k: int | None = None) -> None:
     """Show a link that opens an image in the inspector."""
     params = {"dataset": dataset, "image": image_id} | ({} if k is None else {"k": str(k)})
-    st.page_link("app_pages/inspector.py", label=words.escaped(label), icon="", query_params=params, help="")
+    page_link("inspector", words.escaped(label), icon="", query_params=params)
 
 
 def status_text(status: str) -> str:
@@ -392,14 +411,12 @@ def downloads(name: str, choices: Mapping[str, Callable[[], pd.DataFrame]], key:
     with st.container(horizontal=True):
         for title, frame in choices.items():
             for kind, (label, mime) in kinds.items():
-                st.download_button(
+                download(
                     f"{title}, {label}",
                     data=partial(_file, frame, kind),
                     file_name=f"{name}-{title.lower().replace(' ', '-')}.{kind}",
                     mime=mime,
                     key=f"{key}_{title}_{kind}",
-                    on_click="ignore",
-                    icon=":material/download:",
                 )
 
 

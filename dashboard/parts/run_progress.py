@@ -47,38 +47,35 @@ def controls(run: Run) -> None:
         if run.trains:
             _training_controls(run)
         after = "the epoch being trained now is" if run.trains else "the images being measured now are"
-        st.button(
+        components.action_button(
             "Cancel after the epoch" if run.trains and run.status == "running" else "Cancel",
+            lambda: data.queues().cancel(run.id),
+            done=f"Cancelling: {after} the last",
             key=f"cancel_{run.id}",
             icon=":material/stop_circle:",
             help=f"{after.capitalize()} the last. What is there is kept, and a retry goes on from it.",
-            on_click=components.attempt,
-            args=(cancel_run, run.id),
-            kwargs={"done": f"Cancelling: {after} the last"},
         )
         if run.trains and (run.status == "running" or (run.status == "suspended" and run.live.doing)):
-            st.button(
+            components.action_button(
                 "Cancel at once",
+                lambda: data.queues().cancel(run.id, force=True),
+                done="Cancelled: the epoch that was being trained is lost",
                 key=f"cancel_now_{run.id}",
                 icon=":material/cancel:",
                 help="In the middle of the epoch, which is lost; the last checkpoint is kept.",
-                on_click=components.attempt,
-                args=(cancel_run_at_once, run.id),
-                kwargs={"done": "Cancelled: the epoch that was being trained is lost"},
             )
 
 
 def _training_controls(run: Run) -> None:
     """Offer to suspend or resume a training run, and to change its priority."""
     waiting = run.status in ("suspended", "scheduled")
-    st.button(
+    components.action_button(
         "Start now" if run.status == "scheduled" else "Resume" if waiting else "Suspend",
+        lambda: data.queues().resume(run.id) if waiting else data.queues().suspend(run.id),
+        done="Queued: a worker goes on with it" if waiting else "Suspended after this epoch",
         key=f"suspend_{run.id}",
         icon=":material/play_arrow:" if waiting else ":material/pause:",
         help="Goes on after the last epoch." if waiting else "Stops after the epoch being trained now and keeps it.",
-        on_click=components.attempt,
-        args=(resume_run if waiting else suspend_run, run.id),
-        kwargs={"done": "Queued: a worker goes on with it" if waiting else "Suspended after this epoch"},
     )
     key = f"priority_{run.id}_{run.live.priority}"  # another widget once the priority has changed
     st.selectbox(
@@ -95,7 +92,7 @@ def _training_controls(run: Run) -> None:
 
 def _change_priority(run_id: str, key: str) -> None:
     priority = st.session_state[key]
-    components.attempt(prioritise_run, run_id, priority, done=f"Priority {priority}")
+    components.attempt(lambda: data.queues().prioritise(run_id, priority), done=f"Priority {priority}")
 
 
 def progress_bar(run: Run) -> None:
@@ -119,57 +116,25 @@ def progress_bar(run: Run) -> None:
     st.progress(min(1.0, finished / max(1, run.total)), text=" · ".join(parts))
 
 
-def cancel_run(run_id: str) -> None:
-    """Stop a run after the images, or the epoch, at hand."""
-    data.queues().cancel(run_id)
-
-
-def cancel_run_at_once(run_id: str) -> None:
-    """Stop a training run in the middle of its epoch."""
-    data.queues().cancel(run_id, force=True)
-
-
-def suspend_run(run_id: str) -> None:
-    """Suspend a training run after its epoch."""
-    data.queues().suspend(run_id)
-
-
-def resume_run(run_id: str) -> None:
-    """Resume a suspended training run."""
-    data.queues().resume(run_id)
-
-
-def prioritise_run(run_id: str, priority: str) -> None:
-    """Move a training run before or behind others that wait."""
-    data.queues().prioritise(run_id, priority)
-
-
-def retry_run(run_id: str) -> None:
-    """Measure or train what a run has left out."""
-    data.queues().retry(run_id)
-
-
 def retry_button(run: Run) -> None:
     """Offer to measure or train what an ended run has left out."""
     if run.trains:
         if run.ended and (run.failed or run.status != "finished"):
-            st.button(
+            components.action_button(
                 "Retry from the failed step" if run.failed else "Go on from the last epoch",
+                lambda: data.queues().retry(run.id),
+                done="Queued again: trained steps are kept",
                 key=f"retry_{run.id}",
                 icon=":material/replay:",
                 help="Steps before it are kept.",
-                on_click=components.attempt,
-                args=(retry_run, run.id),
-                kwargs={"done": "Queued again: trained steps are kept"},
             )
     elif run.ended and run.done < run.total:
-        st.button(
+        components.action_button(
             f"Retry the {words.count_of(run.total - run.done, 'missing image')}",
+            lambda: data.queues().retry(run.id),
+            done="Queued again: measured images are kept",
             key=f"retry_{run.id}",
             icon=":material/replay:",
-            on_click=components.attempt,
-            args=(retry_run, run.id),
-            kwargs={"done": "Queued again: measured images are kept"},
         )
 
 
@@ -203,13 +168,13 @@ def _left_out(run: Run, failures: pd.DataFrame, columns: tuple[str, str], noun: 
         return
     name, reason = columns
     with st.expander(f"{words.count_of(len(failures), noun)} could not be {done}", icon=":material/report:"):
-        st.dataframe(
+        components.table(
             failures[[name, reason, "worker"]],
-            hide_index=True,
+            alt=f"{noun.capitalize()}s of run {run.id} that could not be {done}, with reasons",
+            height="auto",
             column_config={
                 name: st.column_config.TextColumn(noun.capitalize(), width="medium"),
                 reason: st.column_config.TextColumn("Reason", width="large"),
                 "worker": "Worker",
             },
-            alt=f"{noun.capitalize()}s of run {run.id} that could not be {done}, with reasons",
         )

@@ -132,16 +132,15 @@ def controls(state: StudyState) -> None:
         return
     waiting = state.status in ("suspended", "scheduled")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.button(
+        components.action_button(
             "Start now" if state.status == "scheduled" else "Resume" if waiting else "Suspend trainings",
+            lambda: (resume_study if waiting else suspend_study)(data.queues(), state.study),
+            done="The study continues" if waiting else "Suspended after the epoch being trained now",
             key="suspend",
             icon=":material/play_arrow:" if waiting else ":material/pause:",
             help="The study continues where it was suspended."
             if waiting
             else "After the epoch being trained now; measuring goes on.",
-            on_click=components.attempt,
-            args=(resume if waiting else suspend, state.study),
-            kwargs={"done": "The study continues" if waiting else "Suspended after the epoch being trained now"},
         )
         if st.session_state.get("priority_of_study") != state.priority:
             st.session_state["priority_of_study"] = state.priority
@@ -149,40 +148,19 @@ def controls(state: StudyState) -> None:
             "Priority", PRIORITIES, key="priority_of_study", width=140, on_change=_change_priority, args=(state.study,),
             help="Of the study's runs, those to come included. What is being trained is not interrupted.",
         )  # fmt: skip
-        st.button(
+        components.action_button(
             "Cancel the study",
+            lambda: cancel_study(data.queues(), state.study),
+            done="Cancelling: the images and the epoch at hand are the last",
             key="cancel",
             icon=":material/stop_circle:",
             help="Its runs end after the image or epoch at hand. What is there is kept, and resuming goes on from it.",
-            on_click=components.attempt,
-            args=(cancel, state.study),
-            kwargs={"done": "Cancelling: the images and the epoch at hand are the last"},
         )
 
 
 def _change_priority(study: str) -> None:
     priority = st.session_state["priority_of_study"]
-    components.attempt(prioritise, study, priority, done=f"Priority {priority}")
-
-
-def prioritise(study: str, priority: str) -> None:
-    """Change the priority of a study's runs."""
-    prioritise_study(data.queues(), study, priority)
-
-
-def suspend(study: str) -> None:
-    """Suspend a study's trainings."""
-    suspend_study(data.queues(), study)
-
-
-def resume(study: str, k: int | None = None) -> None:
-    """Resume a study."""
-    resume_study(data.queues(), study, k=k)
-
-
-def cancel(study: str) -> None:
-    """Stop a study."""
-    cancel_study(data.queues(), study)
+    components.attempt(lambda: prioritise_study(data.queues(), study, priority), done=f"Priority {priority}")
 
 
 def trouble(state: StudyState) -> None:
@@ -207,15 +185,14 @@ def _resume_form(state: StudyState) -> None:
             k = st.number_input(
                 "Fixed k (overrides the rule)", min_value=1, step=1, value=max(state.spec.ks), width=220
             )
-        st.button(
+        components.action_button(
             "Resume the study",
+            lambda: resume_study(data.queues(), state.study, k=k),
+            done="The study continues",
             key="resume",
             type="primary",
             icon=":material/replay:",
             help="Runs that failed or were cancelled are retried from where they were; the rest goes on.",
-            on_click=components.attempt,
-            args=(resume, state.study, k),
-            kwargs={"done": "The study continues"},
         )
 
 
@@ -233,7 +210,7 @@ def stages(state: StudyState, runs: Mapping[str, Run]) -> None:
                 )
     with st.container(border=True):
         st.markdown(f":green-badge[{ICONS[FINISHED]} counted] **Parameter curves**")
-        st.page_link("app_pages/curves.py", label="Open", icon=":material/trending_down:", help="")
+        components.page_link("curves", "Open", icon=":material/trending_down:")
 
 
 def stage_badge(parts: Sequence[Standing], runs: Mapping[str, Run], status: str) -> str:
@@ -344,15 +321,13 @@ def figures_table(state: StudyState, figures: pd.DataFrame) -> None:
             "Training time": [words.duration_text(row["seconds"]) for row in rows],
         }
     )
-    st.dataframe(
+    components.table(
         table,
-        hide_index=True,
-        height="content",
+        alt="The study's trainings with their headline figures",
         column_config={
             "Network": st.column_config.TextColumn(pinned=True),
             "Run": st.column_config.LinkColumn(display_text="Open", width="small"),
         },
-        alt="The study's trainings with their headline figures",
     )
     st.caption("Test accuracy: of the unpruned network. Article: its Table 5. Difference in points.")
 
@@ -384,7 +359,7 @@ def grounds(state: StudyState) -> Grounds:
 
 def claims(state: StudyState) -> None:
     """Count the article's claims by their status in this study, and list those that it does not reproduce."""
-    table = data.study_claims(training_runs(state.progress), grounds(state))
+    table = data.study_claims(tuple(training_runs(state.progress)), grounds(state))
     counts = {status: table[table["status"] == status] for status in STATUSES}
     st.markdown("**The article's claims, by this study alone**")
     if data.datasets().set_index("name")["synthetic"].get(state.spec.dataset, False):
@@ -405,27 +380,17 @@ def claims(state: StudyState) -> None:
 def links(state: StudyState) -> None:
     """Show links to the tables and claims from this study's runs."""
     trained = training_runs(state.progress)
-    chosen = grounds(state)
-    judged = {
-        name: value
-        for name, value in {
-            "sweep": chosen.sweep,
-            "resize": chosen.resize,
-            "dataset": chosen.dataset,
-            "reconstruction": chosen.reconstruction,
-        }.items()
-        if value is not None
-    }
+    judged = {name: value for name, value in vars(grounds(state)).items() if value is not None}
     with st.container(horizontal=True):
         if trained:
-            st.page_link(
-                "app_pages/tables.py", label="Tables 4, 5 and 6 of these runs", icon=":material/table_chart:", help="",
+            components.page_link(
+                "tables",
+                "Tables 4, 5 and 6 of these runs",
+                icon=":material/table_chart:",
                 query_params={"runs": list(trained)},
-            )  # fmt: skip
-        st.page_link(
-            "app_pages/claims.py", label="Claims, one by one", icon=":material/rule:", query_params=judged, help=""
-        )
-        st.page_link("app_pages/curves.py", label="Parameter curves", icon=":material/trending_down:", help="")
+            )
+        components.page_link("claims", "Claims, one by one", icon=":material/rule:", query_params=judged)
+        components.page_link("curves", "Parameter curves", icon=":material/trending_down:")
 
 
 def settings(state: StudyState) -> None:

@@ -102,10 +102,11 @@ def settings(of_runs: Sequence[Run]) -> None:
     differing = training_numbers.differing_settings(specs)
     table = differing.T.reset_index(names="Run") if len(differing) else pd.DataFrame({"Run": list(specs)})
     table.insert(0, "Page", [components.run_address(run_id) for run_id in specs])
-    st.dataframe(
-        table, hide_index=True, height="content", alt="Settings in which the runs differ",
+    components.table(
+        table,
+        alt="Settings in which the runs differ",
         column_config={"Page": st.column_config.LinkColumn(display_text="open", width="small")},
-    )  # fmt: skip
+    )
     synthetic = sorted({run.dataset for run in of_runs if run.synthetic})
     if synthetic:
         st.markdown(f"{components.SYNTHETIC} {words.escaped(', '.join(synthetic))}")
@@ -130,17 +131,19 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
             "Accepted": [verdict(*pair) for pair in zip(steps["accepted"], steps["reason"], strict=True)],
         }
     )
-    st.dataframe(
-        table, hide_index=True, height="content" if len(table) < 25 else 800, alt="Steps of the runs side by side",
+    components.table(
+        table,
+        alt="Steps of the runs side by side",
+        height="content" if len(table) < 25 else 800,
         column_config={
             "Page": st.column_config.LinkColumn(display_text="run", width="small"),
             "Step": st.column_config.TextColumn(width="medium"),
             "Accepted": st.column_config.TextColumn(width="large"),
         },
-    )  # fmt: skip
+    )
     components.downloads(
         "compared",
-        {"Steps": lambda: steps.astype({"settings": str}), "Epochs": lambda: data.compared_epochs(of_runs)},
+        {"Steps": lambda: steps.astype({"settings": str}), "Epochs": lambda: data.epochs(of_runs)},
         key="compared_files",
     )
 
@@ -167,11 +170,12 @@ def over_seeds(steps: pd.DataFrame) -> None:
             "Seconds": mean_texts(groups, "seconds", ""),
         }
     )
-    st.dataframe(
-        table, hide_index=True, height="content" if len(table) < 25 else 800,
+    components.table(
+        table,
         alt="Mean and sample deviation over seeds of each step",
+        height="content" if len(table) < 25 else 800,
         column_config={"Step": st.column_config.TextColumn(pinned=True, width="medium")},
-    )  # fmt: skip
+    )
     st.caption(
         "Mean ± sample deviation (n − 1) over the seeds of runs alike in network, data set, settings and step. Of a "
         "seed trained twice the later run counts."
@@ -210,7 +214,7 @@ def curves(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
             "Quantity", ["loss", "accuracy"], key="compared_quantity", bind="query-params", default="accuracy",
             format_func=training_charts.QUANTITIES.__getitem__, required=True,
         )  # fmt: skip
-    table = training_numbers.curves_over_seeds(data.compared_epochs(of_runs), steps[steps["step"] == int(number)])
+    table = training_numbers.curves_over_seeds(data.epochs(of_runs), steps[steps["step"] == int(number)])
     groups = list(dict.fromkeys(table["group"]))
     shown = table[table["group"].isin(groups[:MOST_CURVES])]
     components.chart(

@@ -12,6 +12,7 @@ from core.data.splits import SPLITS
 from core.errors import QueueUnavailable
 from core.predictions.classification import FIGURES
 from core.runs import Run
+from core.store.file import plain_rows
 from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
 from dashboard import data, words
 from dashboard.charts import training as training_charts
@@ -155,15 +156,13 @@ def ladder(steps: pd.DataFrame) -> None:
         "that were kept; precision and recall by the article's definition. Weights and, with the optimizer's state, "
         "checkpoint: sizes of the files."
     )
-    st.dataframe(
+    components.table(
         ladder_table(steps),
-        hide_index=True,
-        height="content",
+        alt="Every step with its size, verdict, test figures and time",
         column_config={
             "Step": st.column_config.TextColumn(pinned=True, width=130),
             "Reason": st.column_config.TextColumn(width="large"),
         },
-        alt="Every step with its size, verdict, test figures and time",
     )
     for step in steps[steps["status"] == "failed"].to_dict("records"):
         st.error(
@@ -177,7 +176,7 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
     """Return the steps as texts, one row per step. steps: the store's rows of one run."""
     unpruned = steps["parameters"].iloc[0] if len(steps) else None
     rows = []
-    for step in (data.plain_row(row) for _, row in steps.iterrows()):
+    for step in plain_rows(steps):
         row = {
             "Step": step["name"],
             "Accepted": accepted_text(step),
@@ -289,7 +288,7 @@ def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
         st.query_params.pop("step", None)
     chosen = components.url_choice(st.selectbox, "Step", list(names), param="step", format_func=names.__getitem__)
     step = data.plain_row(steps[steps["step"] == int(chosen)].iloc[0])
-    epochs = data.epochs(run)
+    epochs = data.epochs([run])
     learning_curves(run.id, int(chosen), epochs[epochs["step"] == int(chosen)], spec, key="curve")
     st.caption(
         "Training figures are gathered while the weights change, dropout on, repeats included; validation is measured "
@@ -302,9 +301,7 @@ def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
         return
     found = json.loads(step["classification"])
     st.markdown("**Two definitions of precision and recall**")
-    st.dataframe(
-        figures_table(step), hide_index=True, height="content", alt="All figures of the step on the three sets"
-    )
+    components.table(figures_table(step), alt="All figures of the step on the three sets")
     st.caption(DEFINITIONS)
     st.markdown("**Confusion matrices**")
     for column, split in zip(st.columns(3), SPLITS, strict=True):
@@ -317,9 +314,7 @@ def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
             )
     recalls = training_numbers.class_recalls(found).map(lambda value: words.percent_text(value, 2))
     recalls.insert(0, "Recall by class", [str(label).replace("_", "-") for label in recalls.index])
-    st.dataframe(
-        recalls.rename(columns=SET_NAMES), hide_index=True, height="content", alt="Recall of each class on each set"
-    )
+    components.table(recalls.rename(columns=SET_NAMES), alt="Recall of each class on each set")
 
 
 def figures_table(step: dict[str, Any]) -> pd.DataFrame:
@@ -345,9 +340,7 @@ def layers_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
     with st.expander("As a table", icon=":material/table:", on_change="rerun", key="layers_table") as opened:
         if opened.open:
             table = sizes.rename(columns=dict(zip(sizes.columns, numbered(steps), strict=True)))
-            st.dataframe(
-                table.reset_index(names="Layer"), hide_index=True, height="content", alt="Filters and units by layer"
-            )
+            components.table(table.reset_index(names="Layer"), alt="Filters and units by layer")
 
 
 def numbered(steps: pd.DataFrame) -> list[str]:
@@ -362,12 +355,7 @@ def data_section(run_id: str) -> None:
     if sets.empty:
         st.caption("The sets are recorded when the first step begins.")
         return
-    st.dataframe(
-        training_forms.sets_table(sets),
-        hide_index=True,
-        height="content",
-        alt="Images and lesions of each class and set",
-    )
+    components.table(training_forms.sets_table(sets), alt="Images and lesions of each class and set")
     for note in notes:
         st.caption(words.escaped(note))
 
@@ -382,5 +370,5 @@ def log_section(run_id: str) -> None:
 def files_section(run: Run) -> None:
     """Offer steps and epochs as files."""
     components.downloads(
-        run.id, {"Steps": lambda: data.steps(run.id), "Epochs": lambda: data.epochs(run)}, key="training"
+        run.id, {"Steps": lambda: data.steps(run.id), "Epochs": lambda: data.epochs([run])}, key="training"
     )

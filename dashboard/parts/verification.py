@@ -28,13 +28,19 @@ def check_section(run: Run) -> None:
         elif found.differing.empty:
             icon = ":green[:material/verified:]" if found.agrees else ":orange[:material/help:]"
             st.markdown(f"{icon} {words.escaped(found.sentence)}.", width="content")
-        st.button(
-            f"Check {count} images", icon=":material/rule:", type="tertiary", on_click=components.attempt,
-            args=(data.check_run, run.id, count), kwargs={"done": "Queued"}, key="check",
+        components.action_button(
+            f"Check {count} images",
+            data.check_run,
+            run.id,
+            count,
+            done="Queued",
+            icon=":material/rule:",
+            type="tertiary",
+            key="check",
             disabled=waits,
             help=f"Measures them again, slowly and plainly. `python -m jobs verify {run.id} --images {count}` "
             "does the same.",
-        )  # fmt: skip
+        )
     if found is not None and len(found.differing):
         differing = words.count_of(int((found.rows["state"] == "differs").sum()), "row")
         st.error(
