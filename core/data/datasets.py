@@ -13,19 +13,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from core.data import images
 from core.data.folders import is_companion, is_picture, is_there, readable_folder, walk
-from core.data.layouts import describe_by_folders, stem, without_ending
+from core.data.layouts import describe_by_folders, stem
 from core.data.manifest import read_manifest, write_manifest
 from core.data.masks import BY_CONTENT, BY_NAME, mask_by_name, masks_by_content
-from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, LeftOut, Row, composed
+from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, LeftOut, Row
 from core.data.metadata_tables import Metadata, is_table, read_metadata
 from core.data.names import default_name, name_fault
-from core.data.photographs import Checked, check_file, describe_by_metadata, listed_id, refuse_unclear_folders
+from core.data.photographs import Checked, check_file, describe_by_metadata, listed_id, names_of, refuse_unclear_folders
 from core.data.threads import on_all_cores
 from core.errors import DatasetError, ImageError, SpecError
 
@@ -158,11 +158,7 @@ def photographs_of(root: Path, files: list[str], left_out: list[LeftOut]) -> lis
 
 def describe(root: Path, files: list[str], pictures: list[str], left_out: list[LeftOut]) -> tuple[str, dict[str, Row]]:
     """Return the layout, and each usable picture's row from tables or folder names. Raises DatasetError."""
-    names = {
-        name
-        for path in pictures
-        for name in (composed(path), composed(PurePosixPath(path).name), without_ending(path), stem(path))
-    }
+    names = {name for path in pictures for name in names_of(path)}
     metadata = read_metadata(root, files, names, left_out)
     if metadata is not None and metadata.labels:
         return "ham10000", describe_by_metadata(root, pictures, metadata, left_out)

@@ -80,8 +80,12 @@ def in_negatives(path: str) -> bool:
 
 def listed_id(path: str, listed: Mapping[str, str]) -> str | None:
     """Return the image id that the metadata give a file, by its path or name with or without extension."""
-    names = (composed(path), composed(PurePosixPath(path).name), without_ending(path), stem(path))
-    return next((listed[name] for name in names if name in listed), None)
+    return next((listed[name] for name in names_of(path) if name in listed), None)
+
+
+def names_of(path: str) -> tuple[str, ...]:
+    """Return the names by which a table may list a file: its path or name, with or without extension."""
+    return composed(path), composed(PurePosixPath(path).name), without_ending(path), stem(path)
 
 
 def with_folder(row: Row, path: str) -> Row:

@@ -49,12 +49,6 @@ def require_positive(word: str, most: int, **values: int) -> None:
             raise NetworkError(f"{wanted}, got {shown}.", (field,))
 
 
-def require_padding(word: str, padding: str) -> None:
-    """Raise NetworkError unless the padding is 'valid' or 'same'."""
-    if padding not in ("valid", "same"):
-        raise NetworkError(f"Expected the padding of {word} to be 'valid' or 'same', got {padding!r}.", ("padding",))
-
-
 @dataclass(frozen=True, slots=True)
 class Conv:
     """Square 2-D convolution with bias, then ReLU."""
@@ -68,7 +62,10 @@ class Conv:
         """Validate sizes and padding."""
         require_positive("conv", MOST_CHANNELS, filters=self.filters)
         require_positive("conv", MOST_PIXELS, kernel=self.kernel, stride=self.stride)
-        require_padding("conv", self.padding)
+        if self.padding not in ("valid", "same"):
+            raise NetworkError(
+                f"Expected the padding of conv to be 'valid' or 'same', got {self.padding!r}.", ("padding",)
+            )
 
 
 @dataclass(frozen=True, slots=True)
