@@ -45,7 +45,7 @@ class Targets(Spec):
         """Return the images of one class in each of `SPLITS`; classes are equal, a remainder is left out."""
         quotas = np.array([self.train, self.validation, self.test]) // classes
         if not quotas.all():
-            raise SpecError(f"Expected targets of at least {classes} images, one for each class. Received: {self}.")
+            raise SpecError(f"Expected targets of at least {classes} images, one for each class, got {self}.")
         return quotas
 
 
