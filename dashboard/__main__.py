@@ -1,7 +1,7 @@
 """Start everything on one machine: `python -m dashboard`, which is `make up`; with `--demo`, `make demo`.
 
 The embedded Valkey server unless `REDIS_URL` names another, one `record` worker, `svd` workers for the cores, `train`
-workers (one unless told otherwise) and the dashboard. Whatever dies is started again; Ctrl-C ends all of it.
+workers (one by default) and the dashboard. A process that dies is started again; Ctrl-C ends all of them.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_number(len(LABELS), 10_000),
         nargs="?",
         const=IMAGES,
-        help=f"make the synthetic demo data set, of {IMAGES} images unless told otherwise, and queue its runs",
+        help=f"make the synthetic demo data set, of {IMAGES} images by default, and queue its runs",
     )
     parser.add_argument("--port", type=_number(1, 65535), default=given.port, help="default: PORT, else 8501")
     parser.add_argument(
@@ -289,7 +289,7 @@ def has_login() -> bool:
         return True
     if not any((folder / ".streamlit" / "secrets.toml").is_file() for folder in (ROOT, Path.home())):
         return False
-    from dashboard.access.users import oidc_configured  # brings Streamlit, which takes a second and much memory
+    from dashboard.access.users import oidc_configured  # imports Streamlit, which takes a second and much memory
 
     return oidc_configured()
 

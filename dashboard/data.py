@@ -91,10 +91,10 @@ def current(
 
 
 def queues() -> Queues:
-    """Return the queue as the pages use it: whoever is signed in submits. QueueUnavailable once nobody is."""
+    """Return the queue with the signed-in user as the submitter. QueueUnavailable where nobody is signed in."""
     user = access.current_user()
     if user is None:
-        raise QueueUnavailable("expected someone signed in; the session has ended, so open this page again")
+        raise QueueUnavailable("Expected a signed-in user, got an ended session. Open this page again.")
     return Queues(settings(), user=user, store=store())
 
 
@@ -107,7 +107,7 @@ def watched() -> Queues:
 
 
 def plain_row(row: pd.Series[Any]) -> dict[str, Any]:
-    """Return a data frame's row as a dict, None for whatever is missing."""
+    """Return a data frame's row as a dict, None for missing values."""
     return {str(name): None if pd.isna(value) else value for name, value in row.items()}
 
 
@@ -373,7 +373,7 @@ def _study_state(at: Stamp, redis_url: str | None, study: str) -> StudyState | N
 
 
 def study(study: str) -> StudyState | None:
-    """Return how far a study has come; None while it isn't recorded."""
+    """Return the progress of a study; None while it is not recorded."""
     return _study_state(stamp(), settings().redis_url, study)
 
 

@@ -56,7 +56,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--images", type=int, default=IMAGES, help=f"default: {IMAGES}")
     options = parser.parse_args()
-    os.nice(10)  # the dashboard comes up at the same time, and goes first
+    os.nice(10)  # the dashboard starts at the same time and has priority
     try:
         prepare_demo(Settings.from_environment(), options.images)
     except (DermSlimError, OSError) as error:

@@ -26,23 +26,14 @@ RUN_KIND_LABELS = {
     "train": "Training",
     "prune-train": "Pruning and training",
 }
-STATUS_COLOURS = {
-    "queued": "gray",
-    "scheduled": "gray",
-    "suspended": "yellow",
-    "running": "blue",
-    "finished": "green",
-    "failed": "red",
-    "cancelled": "orange",
-}
-STATUS_ICONS = {
-    "queued": ":material/schedule:",
-    "scheduled": ":material/alarm:",
-    "suspended": ":material/pause_circle:",
-    "running": ":material/play_circle:",
-    "finished": ":material/check_circle:",
-    "failed": ":material/error:",
-    "cancelled": ":material/cancel:",
+STATUS_BADGES = {  # colour and icon
+    "queued": ("gray", "schedule"),
+    "scheduled": ("gray", "alarm"),
+    "suspended": ("yellow", "pause_circle"),
+    "running": ("blue", "play_circle"),
+    "finished": ("green", "check_circle"),
+    "failed": ("red", "error"),
+    "cancelled": ("orange", "cancel"),
 }
 RULES = {
     "plateau": "Plateau",
@@ -321,6 +312,11 @@ def smaller_text(ratio: object) -> str:
     if abs(value - 1) < 0.0005:
         return "the same size"
     return f"{number_text(value, 3)} times smaller" if value > 1 else f"{number_text(1 / value, 3)} times larger"
+
+
+def ratio_text(ratio: object) -> str:
+    """Return a ratio of bytes with four digits: 3.834 ×."""
+    return f"{number_text(ratio)} ×" if known(ratio) else NONE
 
 
 def gain_text(svd_gain: object) -> str:

@@ -150,7 +150,7 @@ def test_a_dashboard_with_a_login_needs_the_token(environment: Settings, monkeyp
     with serving() as url:
         status, text = scrape(url)
     assert status == 401
-    assert b"expected METRICS_TOKEN to be set" in text
+    assert b"Expected METRICS_TOKEN to be set" in text
 
 
 @contextmanager

@@ -205,7 +205,7 @@ def test_the_form_shows_the_sizes_of_the_sets_and_the_leak(store: Store, open_pa
     assert "share a lesion with training" in text(shown)
     leaky = ran(field(shown, "leaky_split").set_value(True))
     assert "Leaky split, drawn image by image" in text(leaky)
-    assert "accuracy comes out too high" in text(leaky)
+    assert "accuracy is then too high" in text(leaky)
 
 
 def test_an_input_size_that_is_too_small_for_a_network_is_refused_with_the_layer(

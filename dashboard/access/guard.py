@@ -149,7 +149,7 @@ async def refusal(connection: HTTPConnection) -> Refusal | None:
     if path in OPEN:
         return None
     if "host" in connection.headers and own_origin(connection) is None:
-        return Refusal(400, "expected one Host header that names a host, got another")
+        return Refusal(400, "Expected one Host header that names a host, got none or several.")
     try:
         access = await asyncio.to_thread(configured)
     except SpecError as error:
@@ -158,14 +158,14 @@ async def refusal(connection: HTTPConnection) -> Refusal | None:
     if reason := access.refusal(listening_address()) or access.refusal(listening):
         return Refusal(403, reason)
     if access.login is Login.NONE and not _asks_this_machine(connection):
-        return Refusal(403, "expected one of this machine's own names, such as localhost, as the host, got another")
+        return Refusal(403, "Expected a name of this machine as the host, such as localhost, got another.")
     if reason := from_another_page(connection, variables().dashboard_url):
         return Refusal(403, reason)
     if access.login is Login.OIDC:
         return await _oidc_refusal(connection, access)
     if path == SIGN_IN or await asyncio.to_thread(may_stay, connection):
         return None
-    return Refusal(401, "sign in first")
+    return Refusal(401, "Sign in first.")
 
 
 async def _oidc_refusal(connection: HTTPConnection, access: Access) -> Refusal | None:
@@ -177,7 +177,7 @@ async def _oidc_refusal(connection: HTTPConnection, access: Access) -> Refusal |
         oidc_sessions.take_off(connection)
     elif connection.scope["path"] == oidc_sessions.SIGN_OUT:
         if connection.headers.get("sec-fetch-site") in OTHER_PAGES:
-            return Refusal(403, "expected the dashboard's own page to sign out; another site asked")
+            return Refusal(403, "Expected a request of the dashboard's own pages, got one of another site.")
         return await _ended(access, session[0], oidc_sessions.ends(session))
     return None
 
@@ -187,7 +187,7 @@ async def _ended(access: Access, number: str, until: float) -> Refusal | None:
         await asyncio.to_thread(access.sign_out, number, until)
     except (OSError, DermSlimError) as error:
         LOG.error("a session was signed out only until the dashboard restarts: %s", error)
-        return Refusal(503, "Your sign-out could not be stored. Free space on the disk of DATA_DIR")
+        return Refusal(503, "Your sign-out could not be stored. Free space on the disk of DATA_DIR.")
     return None
 
 

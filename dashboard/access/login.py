@@ -1,6 +1,6 @@
 """Who may use the dashboard: a password or its hash, signed cookies that name the user, and few attempts.
 
-`python -m dashboard.access.login` asks for a password and prints the hash that `DASHBOARD_PASSWORD` takes in its place.
+`python -m dashboard.access.login` asks for a password and prints the hash that you can set as `DASHBOARD_PASSWORD`.
 Nothing here imports Streamlit, since the launcher asks the same questions before it starts anything.
 """
 
@@ -51,10 +51,10 @@ SCRYPT = re.compile(r"scrypt:(\d{1,9}):(\d{1,2}):(\d{1,2}):([\w=-]{1,88}):([\w-]
 
 
 class Login(StrEnum):
-    """How users say who they are: not at all (this machine only), by a password, or by an OpenID provider."""
+    """How users sign in: not at all (this machine only), with a password, or at an OpenID provider."""
 
     NONE = "none"
-    PASSWORD = "password"  # noqa: S105 - the name of a way, not a secret
+    PASSWORD = "password"  # noqa: S105 - a name, not a secret
     OIDC = "oidc"
 
 
@@ -69,7 +69,7 @@ class PasswordHash:
 
     @classmethod
     def of(cls, password: str) -> PasswordHash:
-        """Hash a password. SpecError for one that is too short to stand on a network."""
+        """Hash a password. SpecError for one with too few or too many characters."""
         if not SHORTEST <= len(password) <= LONGEST:
             raise SpecError(f"DASHBOARD_PASSWORD: expected {SHORTEST} to {LONGEST} characters, got {len(password)}")
         salt = secrets.token_bytes(16)
@@ -132,7 +132,7 @@ class Session:
 
 @dataclass(frozen=True, repr=False)
 class Access:
-    """What the dashboard asks of whoever wants to use it.
+    """The login that the dashboard requires.
 
     password: with Login.PASSWORD. key: what cookies are signed with; another password makes old cookies worthless.
     users: with Login.OIDC, the e-mail addresses and @domains that are let in; empty for everyone the provider knows.
@@ -152,11 +152,11 @@ class Access:
         return (
             f"Expected a login before listening on {address or 'every address'}, which other machines can reach; none "
             "is set. Set DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE, or [auth] in .streamlit/secrets.toml for an "
-            "OpenID provider, or listen on 127.0.0.1 (docs/security.md)"
+            "OpenID provider, or listen on 127.0.0.1 (docs/security.md)."
         )
 
     def admits(self, email: str, *, verified: bool) -> bool:
-        """Return whether an OpenID provider's user may come in."""
+        """Return whether an OpenID provider's user may use the dashboard."""
         if not email or not verified:
             return False
         wanted = email.casefold()
@@ -195,12 +195,12 @@ class Access:
 def access(environ: Mapping[str, str] | None = None, *, oidc: bool = False) -> Access:
     """Read `DASHBOARD_PASSWORD`, `DASHBOARD_PASSWORD_FILE` and `DASHBOARD_USERS`; empty values count as unset.
 
-    oidc: whether [auth] stands in Streamlit's secrets. SpecError for what cannot be meant.
+    oidc: whether Streamlit's secrets have [auth]. SpecError for contradictory settings.
     """
     given = variables(environ)
     text = _password_text(given)
     if text and oidc:
-        raise SpecError("expected a password or [auth] in Streamlit's secrets, got both, and one of them would be idle")
+        raise SpecError("Expected a password or [auth] in Streamlit's secrets, got both.")
     signed_out = _signed_out(given.data_dir.resolve() / "dashboard-signed-out")
     if oidc:
         return Access(Login.OIDC, users=tuple(map(str.casefold, given.dashboard_users)), signed_out=signed_out)
@@ -213,7 +213,7 @@ def access(environ: Mapping[str, str] | None = None, *, oidc: bool = False) -> A
 def _password_text(given: Variables) -> str | None:
     text, file = given.dashboard_password, given.dashboard_password_file
     if text and file:
-        raise SpecError("expected DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE, got both")
+        raise SpecError("Expected DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE, got both.")
     if file:
         try:
             text = file.read_text().rstrip("\r\n")
@@ -225,7 +225,7 @@ def _password_text(given: Variables) -> str | None:
     return text
 
 
-HASHING = threading.Lock()  # the first requests come at once, and one of them hashes the password
+HASHING = threading.Lock()  # the first requests arrive together, and one of them hashes the password
 
 
 @cache  # hashing takes a while, and pages ask again and again
@@ -259,8 +259,8 @@ def _key(file: Path) -> str:
 class Attempts:
     """Wrong passwords, so that nobody can try them out: ATTEMPTS of an address within WINDOW seconds, then a wait.
 
-    All addresses together have a pace too, for whoever has many of them. It is a short wait, and addresses from which
-    the right password came before are not held up by it. The package limits does less: it has no bucket that refills,
+    All addresses together have a limit too, because one person may have many. Its wait is short, and it does not apply
+    to addresses that sent the right password before. The package limits does less: it has no bucket that refills,
     so the wait after ATTEMPTS_OF_ALL would be a whole minute instead of PACE; it takes no attempt back; and it uses the
     wall clock: set back by an hour, it locks an address out for 65 minutes; set ahead, it forgets every attempt.
     """
@@ -282,7 +282,7 @@ class Attempts:
         return wait
 
     def tries(self, address: str) -> int:
-        """Return how many wrong passwords are counted; 0 where the right one came from before."""
+        """Return how many wrong passwords are counted; 0 for an address that sent the right one before."""
         key = network_of(address)
         return 0 if key in self._known else len(self._times.get(key, ()))
 
@@ -321,7 +321,7 @@ def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def network_of(address: str) -> str:
-    """Return what stands for a client: its IPv4 address, or the /64 network that an IPv6 client owns whole."""
+    """Return the key of a client: its IPv4 address, or its /64 network where it has an IPv6 address."""
     found = ip_address(address)
     if found is None:
         return address
@@ -341,7 +341,7 @@ def main() -> int:
     try:
         password = getpass.getpass("Password: ")
         if not hmac.compare_digest(password.encode(), getpass.getpass("Again: ").encode()):
-            raise SpecError("expected the same password twice, got two")
+            raise SpecError("Expected the same password twice, got two.")
         print(PasswordHash.of(password))
     except SpecError as error:
         print(error, file=sys.stderr)

@@ -38,7 +38,7 @@ def refused(request: Request) -> str | None:
     if token:
         given = request.headers.get("authorization", "")
         right = hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
-        return None if right else "expected Authorization: Bearer with METRICS_TOKEN"
+        return None if right else "Expected Authorization: Bearer with METRICS_TOKEN."
     own = own_origin(request)
     local = (
         request.client is not None and is_loopback(request.client.host) and own is not None and is_loopback(own.host)
@@ -49,7 +49,7 @@ def refused(request: Request) -> str | None:
         return str(error)
     if open_to_all_here and local:
         return None
-    return "expected METRICS_TOKEN to be set for the dashboard, and sent as Authorization: Bearer"
+    return "Expected METRICS_TOKEN to be set for the dashboard, and sent as Authorization: Bearer."
 
 
 ROUTES = (Route(PATH, show_metrics),)

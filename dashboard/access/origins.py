@@ -1,6 +1,6 @@
-"""Where a request says that it goes to and comes from, read from headers that anyone may have written.
+"""The target and the origin of a request, read from headers that a client can forge.
 
-Nothing here raises: what cannot be read is nobody's. Nothing here imports Streamlit.
+No function raises an error: an unreadable header gives None. Nothing here imports Streamlit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dashboard.access.login import ip_address, network_of
 PORTS = {"http": 80, "https": 443}
 OTHER_PAGES = ("cross-site", "same-site")  # `same-site` is another port or another name of the same domain
 
-UNNAMED_PROXY = "an address that a header names and nobody vouches for"
+UNNAMED_PROXY = "an address from an untrusted header"
 
 
 class Origin(NamedTuple):
@@ -59,14 +59,14 @@ def from_another_page(connection: HTTPConnection, address: str | None) -> str | 
     origins = connection.headers.getlist("origin")
     own = {own_origin(connection), address_origin(address)} - {None}
     if websocket and not origins:
-        return "expected an Origin header with the websocket, got none"
+        return "Expected an Origin header with the websocket, got none."
     if len(origins) > 1 or any(origin_of(origin) not in own for origin in origins):
         return (
-            "expected a request of the dashboard's own pages; it comes from another origin. Behind a proxy with TLS, "
-            "set DASHBOARD_URL or make the proxy send X-Forwarded-Proto (docs/security.md)"
+            "Expected a request of the dashboard's own pages, got one of another origin. Behind a proxy with TLS, "
+            "set DASHBOARD_URL or make the proxy send X-Forwarded-Proto (docs/security.md)."
         )
     if connection.headers.get("sec-fetch-site") in OTHER_PAGES and (websocket or not _follows_a_link(connection)):
-        return "expected a request of the dashboard's own pages; the browser says that another site made it"
+        return "Expected a request of the dashboard's own pages, got one of another site."
     return None
 
 

@@ -45,7 +45,7 @@ def require_user() -> None:
     except SpecError as error:
         stop(words.sentence(error))
     if refusal := access.refusal(st.get_option("server.address") or None):
-        stop(refusal + ".")
+        stop(refusal)
     name = current_user()
     if name is None:
         ask(access)

@@ -28,7 +28,7 @@ AREAS = {
 
 
 def judged_by(found: Offers) -> Grounds:
-    """Ask what the claims are judged by, and say what that is."""
+    """Ask what the claims are judged by, and show it."""
     with st.container(border=True):
         st.markdown("**Judged by**")
         left, right = st.columns(2)
@@ -42,7 +42,7 @@ def judged_by(found: Offers) -> Grounds:
             )
         chosen = grounds(found, Grounds(sweep=sweep, resize=resize, dataset=dataset, reconstruction=reconstruction))
         rule = (
-            "By default real images come before synthetic ones, then settings close to the article's, then the newest "
+            "By default real images go before synthetic ones, then settings close to the article's, then the newest "
             "run. Parameter curves are counted, not measured."
         )
         st.caption("  \n".join(words.escaped(sentence) for sentence in (*basis(found, chosen), rule)))
@@ -51,35 +51,25 @@ def judged_by(found: Offers) -> Grounds:
 
 def pick_run(label: str, runs: Sequence[Run], param: str) -> str | None:
     """Ask for one of several runs, the best first."""
-    by_id = {run.id: run for run in runs}
-    if not by_id:
-        return None
-    return components.url_choice(
-        st.selectbox,
-        label,
-        list(by_id),
-        param=param,
-        format_func=lambda run_id: words.run_label(by_id[run_id], components.reader_zone()),
-    )
+    return components.choose_run(runs, label, param=param).id if runs else None
 
 
 def pick(label: str, names: list[str], param: str, synthetic: frozenset[str] = frozenset()) -> str | None:
     """Ask for one of several names, the best first."""
     if not names:
         return None
-    if st.query_params.get(param) not in names:
-        st.query_params.pop(param, None)  # a reconstruction of another original
     return components.url_choice(
         st.selectbox,
         label,
         names,
         param=param,
         format_func=lambda name: words.shortened(name, 60) + (" (synthetic)" if name in synthetic else ""),
+        dependent=True,  # the reconstructions belong to an original
     )
 
 
 def counts(table: pd.DataFrame) -> None:
-    """Say how many claims have which status."""
+    """Show how many claims have each status."""
     with st.grid(3, min_column_width=160):
         for status in STATUSES:
             st.metric(status.capitalize(), int((table["status"] == status).sum()), border=True)

@@ -99,7 +99,7 @@ def choices(found: Networks) -> View:
             size = network_choices.size_choice()
     for chosen, what in ((names, "network"), (typed, "pruning factor"), (scopes, "scope")):
         if not chosen:
-            raise SpecError(f"expected at least one {what}, got none")
+            raise SpecError(f"Expected at least one {what}, got none.")
     specs = tuple(found.networks[name] for name in names)
     return View(specs, _factors(typed), tuple(scopes), size, count, quantity, logarithmic)
 
@@ -112,13 +112,13 @@ def _factors(typed: Sequence[str]) -> tuple[Decimal, ...]:
         except InvalidOperation:
             factor = Decimal("nan")
         if not factor.is_finite():
-            raise SpecError(f"expected a pruning factor in percent, such as 33.33, got {text!r}")
+            raise SpecError(f"Expected a pruning factor in percent, such as 33.33, got {text!r}.")
         factors.append(factor)
     return tuple(factors)
 
 
 def answer(view: View, curves: Sequence[CurveFits]) -> None:
-    """Say whether the article's claims hold for these curves."""
+    """Show whether the article's claims hold for these curves."""
     height, width = view.size
     with st.container(border=True):
         st.markdown("\n".join(f"- {words.escaped(sentence)}" for sentence in claim_sentences(curves)))
@@ -137,22 +137,22 @@ def shown_network(view: View) -> NetworkSpec:
     by_name = {spec.name: spec for spec in view.networks}
     if len(by_name) == 1:
         return view.networks[0]
-    if st.query_params.get("shown") not in by_name:
-        st.query_params.pop("shown", None)  # no longer among those compared
     default = "alexnet" if "alexnet" in by_name else None
-    return by_name[components.url_choice(st.selectbox, "Fits of", list(by_name), param="shown", default=default)]
+    chosen = components.url_choice(
+        st.selectbox, "Fits of", list(by_name), param="shown", default=default, dependent=True
+    )
+    return by_name[chosen]
 
 
 def shown_factor(view: View) -> Decimal:
-    """Return the factor whose fits are drawn: all at once are more panels than a reader takes in."""
+    """Return the factor whose fits are drawn: all of them would be too many panels."""
     if len(view.factors) == 1:
         return view.factors[0]
-    by_text = {f"{factor:f}": factor for factor in view.factors}
-    if st.query_params.get("factor") not in by_text:
-        st.query_params.pop("factor", None)
-    return by_text[
-        components.url_choice(st.segmented_control, "At a factor of, %", list(by_text), param="factor", required=True)
-    ]
+    texts = [f"{factor:f}" for factor in view.factors]
+    chosen = components.url_choice(
+        st.segmented_control, "At a factor of, %", texts, param="factor", required=True, dependent=True
+    )
+    return view.factors[texts.index(chosen)]
 
 
 def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
@@ -233,11 +233,9 @@ def steps(spec: NetworkSpec, view: View) -> None:
     by_label = {
         f"{factor:g} %, {SCOPE_LABELS[scope]}": (factor, scope) for factor in view.factors for scope in view.scopes
     }
-    if st.query_params.get("curve") not in by_label:
-        st.query_params.pop("curve", None)
     left, right = st.columns(2)
     with left:
-        chosen = components.url_choice(st.selectbox, "Curve", list(by_label), param="curve")
+        chosen = components.url_choice(st.selectbox, "Curve", list(by_label), param="curve", dependent=True)
     with right:
         if st.session_state.get("iteration", 0) > view.iterations:
             st.session_state["iteration"] = view.iterations
@@ -290,7 +288,7 @@ def steps(spec: NetworkSpec, view: View) -> None:
 
 
 def left_over(before: Cost, after: Cost) -> None:
-    """Say what a step leaves, in numbers and as a share of the unpruned network."""
+    """Show what a step leaves, in numbers and as a share of the unpruned network."""
     with st.grid(4, min_column_width=160):
         for label, now, was, text in (
             ("Parameters left", after.parameters, before.parameters, words.count_text),

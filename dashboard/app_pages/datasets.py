@@ -1,4 +1,4 @@
-"""Data sets: register a folder, see what is in it and what was left out, measure it, write it anew."""
+"""Data sets: register a folder, see its images and what was left out, measure it, write its reconstruction."""
 
 import time
 from typing import Any
@@ -132,7 +132,7 @@ def remove(name: str) -> None:
 
 
 def before_and_after(row: dict[str, Any]) -> None:
-    """Say what a reconstruction saved, from the run that wrote it."""
+    """Show what a reconstruction saved, from the run that wrote it."""
     finished = (run for run in data.runs() if run.status == "finished" and run.dataset == row["source"])
     run = next((run for run in finished if run.writes == row["name"]), None)
     sizes = pd.DataFrame() if run is None else data.storage(run)
@@ -172,7 +172,7 @@ def distributions(dataset: Dataset) -> None:
     """Show how age, sex and localisation are distributed over the classes."""
     frame = data.metadata_table(dataset)
     if (frame["value"] == "unknown").all():
-        st.caption("This data set comes without metadata: age, sex and localisation are unknown.")
+        st.caption("This data set has no metadata: age, sex and localisation are unknown.")
         return
     for column, (variable, label) in zip(st.columns(3), VARIABLES.items(), strict=True):
         with column:
@@ -185,7 +185,7 @@ def distributions(dataset: Dataset) -> None:
 
 
 def sizes(dataset: Dataset) -> None:
-    """Say how large the images are."""
+    """Show the sizes of the images."""
     table = data.size_table(dataset)
     if len(table) == 1:
         row = table.iloc[0]
@@ -302,7 +302,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         query_params={"tab": "New sweep", "dataset": dataset.name},
     )
     with st.popover("Remove", icon=":material/delete:", type="tertiary"):
-        st.markdown("Its files and the runs measured on it stay. Registering the folder again brings it back.")
+        st.markdown("Its files and its runs stay. To have it back, register the folder again.")
         components.action_button("Remove the registration", remove, dataset.name, done="Removed")
 facts(row)
 views = {

@@ -12,7 +12,7 @@ WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others 
 @st.fragment(run_every=2)
 @components.said
 def under_way(known: tuple[str, ...]) -> None:
-    """Show what is queued or running; draw the whole page anew when that changes."""
+    """Show what is queued or running; draw the whole page again when that changes."""
     active = [run for run in components.runs() if not run.ended]
     if tuple(run.id for run in active) != known:
         st.rerun(scope="app")
@@ -131,16 +131,14 @@ else:
         )
         ended_table([run for run in ended if not chosen or run.status in chosen])
     st.header("One run")
-    by_id = {run.id: run for run in runs}
-    job = components.url_choice(
-        st.selectbox,
-        "Run",
-        list(by_id),
-        param="job",
-        format_func=lambda run_id: (
-            f"{words.RUN_KIND_LABELS[by_id[run_id].kind]} · " + words.run_label(by_id[run_id], components.reader_zone())
-        ),
+    zone = components.reader_zone()
+    details(
+        components.choose_run(
+            runs,
+            "Run",
+            param="job",
+            name=lambda run: f"{words.RUN_KIND_LABELS[run.kind]} · {words.run_label(run, zone)}",
+        )
     )
-    details(by_id[job])
 st.header("Workers")
 workers()

@@ -88,7 +88,7 @@ def _below(path: Path, folder: Path) -> str:
 
 @st.dialog("Remove caches and leftovers?")
 def confirm_prune(found: list[Waste]) -> None:
-    """Ask once more, saying what goes; what is needed again is made again."""
+    """Ask for confirmation and list what is removed."""
     total = words.bytes_text(sum(each.bytes for each in found))
     for kind, count in Counter(each.kind for each in found).items():
         st.markdown(f"- {words.count_of(count, 'item')} of **{kind}**: {words.escaped(retention.KINDS[kind])}")
@@ -121,7 +121,7 @@ def runs() -> None:
             "No run may be deleted. Those under way, and those of a study under way, stay.", icon=":material/inbox:"
         )
         return
-    st.caption("Rows are chosen at the left. A run that is deleted is gone for good, its tables and weights with it.")
+    st.caption("Choose rows at the left. A deleted run cannot be restored; its tables and weights are deleted too.")
     choice = components.table(
         {
             "Status": [each.run.status for each in found],
@@ -152,7 +152,7 @@ def runs() -> None:
 
 @st.dialog("Delete these runs?")
 def confirm_delete(chosen: list[Deletion]) -> None:
-    """Ask once more, saying what is lost, and whether the data sets that were written go too."""
+    """Ask for confirmation, list what is lost, and ask whether to delete the written data sets too."""
     for each in chosen[:10]:
         st.markdown(f"- `{each.run.id}`, {words.count_of(each.rows, 'row')}")
     if len(chosen) > 10:
@@ -231,15 +231,15 @@ def snapshots() -> None:
         st.metric("Rows in it", words.count_text(sum(last.rows.values())) if last else words.NONE, border=True)
     st.caption(
         "A Parquet file of each table and a DuckDB file of views over them, all of one moment, for notebooks, database "
-        "browsers and spreadsheets. Let these read a snapshot, never the store: whoever has the store open, even only "
-        "to read it, keeps everything from being recorded."
+        "browsers and spreadsheets. Let these read a snapshot, never the store: while another "
+        "program has the store open, even only to read it, nothing can be recorded."
     )
     if st.button("Make a snapshot", type="primary", icon=":material/photo_camera:"):
         with st.spinner("Copying all tables"), components.sentences():
             about = snapshot.take_snapshot(data.settings(), folder)
             st.session_state["done"] = f"Snapshot: {snapshot.summary(about)}"
             st.rerun()
-    st.caption("It goes here, in place of the one before. From the project's folder, to any other place:")
+    st.caption("It replaces the snapshot before it. To write one to another folder, from the project's folder:")
     st.code(f"python -m jobs snapshot {shlex.quote(str(folder))}", language=None, wrap_lines=True)
     st.caption("In Python:")
     opened = f"duckdb.connect({str(folder / store_snapshot.VIEWS)!r}, read_only=True)"

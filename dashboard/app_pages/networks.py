@@ -35,7 +35,7 @@ def pick_network(found: Networks) -> NetworkSpec:
 
 
 def answer(spec: NetworkSpec, height: int, width: int) -> None:
-    """Say what the network costs at this size."""
+    """Show what the network costs at this size."""
     cost = network_cost(spec, height, width)
     with st.grid(4, min_column_width=150):
         st.metric("Parameters", words.count_text(cost.parameters), border=True)
@@ -121,17 +121,17 @@ def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) ->
 
 
 def readings(spec: NetworkSpec) -> None:
-    """Say what was chosen where the source leaves something open."""
+    """List what was chosen where the source does not say it."""
     st.header("Readings taken")
     if not spec.readings:
         st.caption("None are named.")
         return
-    st.caption("Where the source leaves something open, this was chosen:")
+    st.caption("Where the source does not say it, this was chosen:")
     st.markdown("\n".join(f"- {words.escaped(reading)}" for reading in spec.readings))
 
 
 def own_networks(found: Networks) -> None:
-    """Say how a user adds a network."""
+    """Show how a user adds a network."""
     st.header("Your own networks")
     st.markdown(
         "Put a YAML file that lists the layers into the folder below. The network appears on this page, on the page of "

@@ -1,5 +1,7 @@
 """What runs, what finished last, and the headline figures with the run behind each."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from core.compression.optimal_k import DEFAULT_RULE
@@ -13,7 +15,7 @@ RECENT = 6
 
 
 def next_steps(has_dataset: bool) -> None:
-    """Say what to do where nothing has been measured."""
+    """Show what to do where nothing has been measured."""
     with st.container(border=True):
         st.header("Next steps")
         st.markdown(
@@ -30,13 +32,13 @@ def next_steps(has_dataset: bool) -> None:
         components.page_link("sweeps", "SVD sweeps", icon=":material/query_stats:")
         st.markdown(":material/counter_3: **Look at single images** at any k, also before a sweep.")
         components.page_link("inspector", "Image inspector", icon=":material/compare:")
-        st.caption("No images at hand? `make demo` creates a synthetic data set and measures it.")
+        st.caption("You have no images? `make demo` creates a synthetic data set and measures it.")
 
 
 @st.fragment(run_every=2)
 @components.said
 def under_way(known: tuple[str, ...]) -> None:
-    """Show what runs; draw the page anew when something starts or ends."""
+    """Show what runs; draw the page again when something starts or ends."""
     active = [run for run in components.runs() if not run.ended]
     if tuple(run.id for run in active) != known:
         st.rerun(scope="app")
@@ -70,21 +72,13 @@ def headline(run: Run) -> None:
     )
     codec = words.codec_text(spec.codec, spec.quality)
     figures = [
-        (
-            "k\\*, plateau rule",
-            words.NONE if k is None else f"{int(k):,}",
-            words.escaped((rule or {}).get("reason", "")),
-        ),
-        ("Source / stored", _ratio(sizes["ratio"]), "Bytes of the files as they came over bytes as stored."),
-        (f"{codec} alone", _ratio(sizes["control_ratio"]), "The same files re-encoded without SVD."),
+        ("k\\*, plateau rule", words.count_text(k), words.escaped((rule or {}).get("reason", ""))),
+        ("Source / stored", words.ratio_text(sizes["ratio"]), "Bytes of the source files divided by bytes as stored."),
+        (f"{codec} alone", words.ratio_text(sizes["control_ratio"]), "The same files re-encoded without SVD."),
         ("SVD adds", words.gain_text(sizes["svd_gain"]), "The ratio with SVD over the ratio without it, minus one."),
         ("Storage saved", words.percent_text(sizes["saved_percent"]), "1 − stored/source."),
     ]
-    with st.grid(5, min_column_width=150):
-        for label, value, explanation in figures:
-            with st.container(border=True):
-                st.metric(label, value, help=explanation)
-                components.run_link(run.id, run.kind, "Open the run", icon=":material/arrow_forward:")
+    show_figures(run, [(label, value, None, explanation) for label, value, explanation in figures])
     for sentence in words.storage_sentences(sizes, spec)[:2]:
         st.markdown(sentence)
 
@@ -105,30 +99,26 @@ def smallest_network(run: Run) -> None:
         f"{words.count_of(len(steps) - 1, 'pruned network')}, of which {len(pruned)} "
         f"{'was' if len(pruned) == 1 else 'were'} accepted"
     )
-    left = 100 * smallest["parameters"] / unpruned["parameters"]
+    left = words.percent_text(100 * smallest["parameters"] / unpruned["parameters"])
     accuracy, before = smallest["test_accuracy"], unpruned["test_accuracy"]
     comparable = len(pruned) > 0 and words.known(accuracy) and words.known(before)
     points = f"{accuracy - before:+.1f} points" if comparable else None
     figures = [
         ("Smallest accepted", smallest["name"] if len(pruned) else "none", None, "By parameters; named as in Table 6."),
-        (
-            "Parameters left",
-            words.percent_text(left),
-            None,
-            f"{smallest['parameters']:,} of {unpruned['parameters']:,}.",
-        ),
+        ("Parameters left", left, None, f"{smallest['parameters']:,} of {unpruned['parameters']:,}."),
         ("Test accuracy", words.percent_text(accuracy, 2), points, "Beside it the difference to the unpruned network."),
         ("Unpruned", words.percent_text(before, 2), None, "Test accuracy of the network that was pruned."),
     ]
-    with st.grid(4, min_column_width=150):
+    show_figures(run, figures)
+
+
+def show_figures(run: Run, figures: Sequence[tuple[str, str, str | None, str]]) -> None:
+    """Show figures of a run: label, value, difference and help, each with a link to the run."""
+    with st.grid(len(figures), min_column_width=150):
         for label, value, difference, explanation in figures:
             with st.container(border=True):
                 st.metric(label, value, difference, help=explanation)
                 components.run_link(run.id, run.kind, "Open the run", icon=":material/arrow_forward:")
-
-
-def _ratio(value: object) -> str:
-    return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
 
 
 def finished_last(ended: list[Run]) -> None:

@@ -1,7 +1,5 @@
 """Prune and train: start trainings and Algorithm 2, watch them epoch by epoch, read and compare what they reached."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 import streamlit as st
 
@@ -28,24 +26,9 @@ def copy_settings(spec: TrainSpec) -> None:
 
 
 def nothing_trained() -> None:
-    """Say how to start a first run."""
+    """Show how to start a first run."""
     st.info("No network has been trained yet.", icon=":material/model_training:")
     st.button("New run", type="primary", icon=":material/add:", on_click=show_form)
-
-
-def pick_run(runs: Sequence[Run]) -> Run:
-    """Return the run that the reader chooses."""
-    by_id = {run.id: run for run in runs}
-    default = next((run.id for run in runs if run.status in ("running", "finished")), runs[0].id)
-    chosen = components.url_choice(
-        st.selectbox,
-        "Run",
-        list(by_id),
-        param="run",
-        default=default,
-        format_func=lambda run_id: training_comparison.label(by_id[run_id]),
-    )
-    return by_id[chosen]
 
 
 def head(run: Run, spec: TrainSpec) -> None:
@@ -68,7 +51,7 @@ def run_view(run: Run) -> None:
     """Show one run, from where it is or what it reached down to single layers."""
     if not data.is_recorded(run.id):
         st.info("This run is being recorded.", icon=":material/hourglass_top:")
-        training_results.until_recorded(run.id)
+        components.rerun_once(lambda: data.is_recorded(run.id))
         return
     spec = run.told(TrainSpec)
     head(run, spec)
@@ -117,7 +100,8 @@ def view() -> None:
         nothing_trained()
         training_forms.no_worker()
     elif chosen == "Runs":
-        run_view(pick_run(runs))
+        default = next((run.id for run in runs if run.status in ("running", "finished")), None)
+        run_view(components.choose_run(runs, "Run", param="run", default=default, name=training_comparison.label))
     else:
         training_comparison.compare(runs)
 

@@ -19,7 +19,7 @@ ARTICLE_SIZE = (200, 100)
 
 
 def answer(run: Run, spec: ResizeSpec, statistics: pd.DataFrame, counts: pd.DataFrame) -> None:
-    """Say at which size the reconstruction is closest, and at which the networks are smallest."""
+    """Show at which size the reconstruction is closest, and at which the networks are smallest."""
     ssim = statistics[(statistics["metric"] == "ssim") & statistics["mean"].notna()].sort_values("mean")
     stored_as = words.codec_text(spec.codec, spec.quality)
     with st.container(border=True):

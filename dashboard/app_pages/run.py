@@ -14,11 +14,11 @@ from core.store.file import plain_rows
 from dashboard import data, words
 from dashboard.parts import components, run_progress, verification
 
-SIMILAR = 5  # runs that are offered in place of an unknown one
+SIMILAR = 5  # runs that are offered instead of an unknown one
 
 
 def unknown(run_id: str | None, runs: Sequence[Run]) -> None:
-    """Say that there is no such run, and offer those that come near, or the newest."""
+    """Show that there is no such run, and offer similar ones or the newest."""
     known = [run.id for run in runs]
     if run_id:
         got = words.escaped(words.shortened(run_id, 80))

@@ -29,7 +29,7 @@ def pick_study() -> str | None:
     known = {study.id: study for study in data.studies()}
     if wanted and wanted not in known and wanted.startswith("article-"):
         st.info("This study is being recorded.", icon=":material/hourglass_top:")
-        study_view.until_recorded(wanted)
+        components.rerun_once(lambda: data.study(wanted) is not None)
         return None
     if not known:
         st.info("The article's study has not been submitted yet.", icon=":material/nights_stay:")

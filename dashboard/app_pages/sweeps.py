@@ -23,7 +23,7 @@ MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
 
 
 def answer(run: Run, spec: SweepSpec, storage: pd.DataFrame, rule: dict[str, Any] | None) -> None:
-    """Say which k, what it saves, and how much of that is SVD's doing."""
+    """Show the chosen k, what it saves, and the part that SVD has in that."""
     largest = storage.iloc[-1]
     k = rule["k"] if rule and words.known(rule["k"]) else None
     at = storage[storage["k"] == k].iloc[0] if k is not None else largest
@@ -41,15 +41,11 @@ def answer(run: Run, spec: SweepSpec, storage: pd.DataFrame, rule: dict[str, Any
     codec = words.codec_text(spec.codec, spec.quality)
     with st.grid(5, min_column_width=140):
         st.metric("k\\*" if k is not None else "Largest k", f"{int(sizes['k']):,}", border=True)
-        st.metric("Source / stored", _ratio(sizes["ratio"]), border=True)
-        st.metric(f"{codec} alone", _ratio(sizes["control_ratio"]), border=True)
+        st.metric("Source / stored", words.ratio_text(sizes["ratio"]), border=True)
+        st.metric(f"{codec} alone", words.ratio_text(sizes["control_ratio"]), border=True)
         st.metric("SVD adds", words.gain_text(sizes["svd_gain"]), border=True)
         st.metric("Storage saved", words.percent_text(sizes["saved_percent"]), border=True)
     components.run_facts(run)
-
-
-def _ratio(value: object) -> str:
-    return f"{words.number_text(value, 4)} ×" if words.known(value) else words.NONE
 
 
 def drawn_from(run: Run) -> tuple[object, ...]:
@@ -107,7 +103,7 @@ def storage_section(run: Run, storage: pd.DataFrame, spec: SweepSpec, ks: list[i
     )
     codec = words.codec_text(spec.codec, spec.quality)
     note = (
-        f"Source: the files as they came. Stored: the reconstructions as {codec}. Control: the same files as {codec} "
+        f"Source: the original files. Stored: the reconstructions as {codec}. Control: the same files as {codec} "
         "without SVD. Factors: U, Σ and V in float16."
     )
     if even is not None:
@@ -161,7 +157,7 @@ def submit_rivals(sweep: SweepSpec) -> None:
     """Start the rivals run that belongs to a sweep."""
     dataset = data.dataset(sweep.dataset)
     if dataset is None:
-        raise SpecError(f"expected data set {sweep.dataset} to be registered; it was removed")
+        raise SpecError(f"Expected data set {sweep.dataset} to be registered; it was removed.")
     data.queues().submit(
         RivalsSpec(dataset=sweep.dataset, sample_size=sweep.sample_size, seed=sweep.seed, metrics=sweep.metrics),
         dataset,
@@ -284,7 +280,7 @@ def results(run: Run) -> None:
     k = int(rule["k"]) if rule and rule["k"] is not None else None
     answer(run, spec, storage, rule)
     verification.check_section(run)
-    # Every rule's k is marked, so that another rule needs no chart to be drawn anew.
+    # Every rule's k is marked, so that another rule does not draw the charts again.
     ks = [int(each) for each in rules["k"].dropna()] if len(rules) else []
     metrics(run, statistics, ks)
     storage_section(run, storage, spec, ks)

@@ -34,7 +34,7 @@ FORMATS = {"csv": ("CSV", "text/csv"), "markdown": ("Markdown", "text/markdown")
 
 
 def nothing_yet() -> None:
-    """Say what to do where no network has been trained."""
+    """Show what to do where no network has been trained."""
     st.info("No network has been trained yet; the tables show what the article prints.", icon=":material/table_chart:")
     st.caption(
         "`python -m jobs train FOLDER --network all` trains the networks of Tables 4 and 5, `prune-train` Table 6."
@@ -71,7 +71,7 @@ def narrowed(trained: pd.DataFrame, own: pd.DataFrame, dataset: str, versions: t
     with right:
         texts = pd.concat([of_table(own, number)["settings"].map(str) for number in (5, 6)])
         settings = several("Settings", texts, "settings", "the newest of each network")
-        runs = several("Single runs, whatever their data and settings", trained["run_id"].iloc[::-1], "runs", "all")
+        runs = several("Single runs of any data and settings", trained["run_id"].iloc[::-1], "runs", "all")
         every = st.toggle("Older settings too", key="older", bind="query-params", disabled=bool(settings or runs))
     return Choice(
         dataset=None if runs else dataset,

@@ -2,7 +2,7 @@
 
 Plotly parses texts as HTML and guesses from the names on an axis whether they are numbers or dates. So names from
 outside pass through `plain_text`, and an axis of names through `name_axis`.
-`theme` is "light" or "dark" for a figure that stands alone, None for a figure whose fonts and grid come from the page.
+`theme` is "light" or "dark" for a figure outside a page, None for a figure whose fonts and grid come from the page.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -158,24 +158,30 @@ def layer_shares(sizes: pd.DataFrame, names: Sequence[str], *, theme: str | None
         return empty_figure(figure, "No step has begun yet.")
     shares = 100 * sizes.div(sizes.iloc[:, 0], axis=0)
     labels = [f"{place}. {name}" for place, name in enumerate(names)]
-    figure.add_trace(
-        _heatmap(shares.to_numpy().tolist(), theme).update(
-            x=[plain_text(label) for label in labels],
-            y=[plain_text(layer) for layer in sizes.index],
-            text=[[f"{size:,}" for size in row] for row in sizes.to_numpy().tolist()],
-            hovertemplate="%{y}, %{x}: %{text}, %{z:.3~g} % of the unpruned<extra></extra>",
-        )
-    )
+    hover = "%{y}, %{x}: %{text}, %{z:.3~g} % of the unpruned<extra></extra>"
+    figure.add_trace(_heatmap(shares.to_numpy().tolist(), sizes.to_numpy().tolist(), labels, sizes.index, hover, theme))
     figure.update_yaxes(**name_axis(list(sizes.index)), autorange="reversed", showgrid=False, automargin=True)
     figure.update_xaxes(**name_axis(labels), side="top", showgrid=False, tickangle=0 if len(names) < 3 else -35)
     figure.update_layout(height=120 + ROW_HEIGHT * len(sizes))
     return figure
 
 
-def _heatmap(values: list[list[float]], theme: str | None) -> go.Heatmap:
+def _heatmap(
+    shares: list[list[float]],
+    counts: Sequence[Sequence[int]],
+    columns: Iterable[str],
+    rows: Iterable[str],
+    hover: str,
+    theme: str | None,
+) -> go.Heatmap:
+    """Return cells coloured by shares in percent and labelled with counts."""
     low, high, text = SHADES[theme or "light"]
     return go.Heatmap(
-        z=values,
+        x=[plain_text(name) for name in columns],
+        y=[plain_text(name) for name in rows],
+        z=shares,
+        text=[[f"{count:,}" for count in row] for row in counts],
+        hovertemplate=hover,
         zmin=0,
         zmax=100,
         colorscale=[[0, low], [1, high]],
@@ -198,14 +204,8 @@ def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None =
         return empty_figure(figure, "No images.")
     shares = [[100 * count / sum(row) if sum(row) else 0.0 for count in row] for row in matrix]
     labels = list(class_names(CLASSES).values())
-    figure.add_trace(
-        _heatmap(shares, theme).update(
-            x=[plain_text(label) for label in labels],
-            y=[plain_text(label) for label in labels],
-            text=[[f"{count:,}" for count in row] for row in matrix],
-            hovertemplate="%{y} taken for %{x}: %{text} images, %{z:.3~g} % of the class<extra></extra>",
-        )
-    )
+    hover = "%{y} taken for %{x}: %{text} images, %{z:.3~g} % of the class<extra></extra>"
+    figure.add_trace(_heatmap(shares, matrix, labels, labels, hover, theme))
     figure.update_yaxes(**name_axis(labels), title="true", autorange="reversed", showgrid=False, automargin=True)
     figure.update_xaxes(**name_axis(labels), title="predicted", showgrid=False, tickangle=-40, automargin=True)
     figure.update_layout(height=330)

@@ -2,7 +2,7 @@
 
 A form has one field for each setting: what is declared as a switch, a choice, a number or several numbers becomes a
 toggle, a list, a number field or a text field, with the declared title, help, unit and bounds. What a form does not
-place by itself comes last, so that a new setting of a spec is a field without a line here.
+place by itself is drawn last, so that a new setting of a spec needs no line here.
 """
 
 from __future__ import annotations

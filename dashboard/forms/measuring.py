@@ -52,7 +52,7 @@ def choose_dataset(
 
 
 def nothing_registered(sentence: str) -> None:
-    """Say that a data set is missing, and link to the page that registers one."""
+    """Show that a data set is missing, and link to the page that registers one."""
     st.info(sentence, icon=":material/folder_off:")
     components.page_link("datasets", "Register a data set", icon=":material/create_new_folder:")
 
@@ -63,7 +63,7 @@ def sweep_form() -> None:
 
 
 def resize_form() -> None:
-    """Say what is compared, and draw the form of a resize comparison."""
+    """Show what is compared, and draw the form of a resize comparison."""
     st.caption("The original and the stored reconstruction are both resized to each size, then compared.")
     _form(resize_fields, "Start the resize comparison", param="study")
 

@@ -52,7 +52,7 @@ def networks() -> Networks:
 
 
 def warn_of_changes(wanted: Iterable[NetworkSpec]) -> None:
-    """Say after a copy of settings which of these networks cannot be copied: they are others now, or gone."""
+    """Name, after a copy of settings, the networks that cannot be copied because they changed or were removed."""
     known = networks().networks
     changed = [network.name for network in wanted if known.get(network.name) != network]
     if changed:

@@ -86,7 +86,7 @@ def take_from_address(found: Networks) -> None:
         problems.append(f"iteration {given['iteration']}")
     FORM.put(values)
     if problems:
-        st.warning(f"The link names what is not known here: {words.escaped(', '.join(problems))}.")
+        st.warning(f"The link has unknown settings: {words.escaped(', '.join(problems))}.")
 
 
 def form() -> None:
@@ -210,7 +210,7 @@ def set_fields() -> dict[str, Any]:
     leaky = FORM.one(TrainSpec, "leaky_split")
     if leaky:
         st.warning(
-            "With a leaky split the networks are tested on lesions that they were trained on: accuracy comes out too "
+            "With a leaky split the networks are tested on lesions that they were trained on: accuracy is then too "
             "high. The runs are labelled as leaky.",
             icon=":material/warning:",
         )
@@ -380,7 +380,7 @@ def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) 
 
 
 def no_worker() -> None:
-    """Say how to start a worker that trains, where none runs."""
+    """Show how to start a train worker where none runs."""
     health = data.health()
     if health.redis is None and not any(worker.kind == "train" for worker in health.workers):
         st.warning(

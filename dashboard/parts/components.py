@@ -62,7 +62,7 @@ def theme() -> str | None:
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Show an error that is meant for the user as one sentence."""
+    """Show an error for users as one sentence."""
     try:
         yield
     except DermSlimError as error:
@@ -78,6 +78,16 @@ def said(part: Callable[..., None]) -> Callable[..., None]:
             part(*arguments, **named)
 
     return shown
+
+
+def rerun_once(recorded: Callable[[], bool]) -> None:
+    """Draw the page again once something that was just submitted is in the store."""
+
+    def look() -> None:
+        if recorded():
+            st.rerun(scope="app")
+
+    st.fragment(said(look), run_every=1)()
 
 
 def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
@@ -165,22 +175,27 @@ def url_choice(
     param: str,
     default: str | None = None,
     format_func: Callable[[str], str] = str,
+    dependent: bool = False,
     **arguments: Any,
 ) -> str:
     """Return the option that the URL's `param` names, chosen with `widget`, which writes it there.
 
     For choices that the program makes too (a run just started) and whose labels are not what the URL should show;
     Streamlit's own binding serves the others. format_func: gives an option's label, as plain text for a select box and
-    as Markdown for any other widget.
+    as Markdown for any other widget. dependent: another choice changes the options; what the URL named before is then
+    forgotten, without a warning.
     """
     wanted = st.query_params.get(param)
+    if dependent and wanted not in options:
+        wanted = None
+        st.query_params.pop(param, None)
     chosen = next(option for option in (wanted, default, options[0]) if option is not None and option in options)
     key = f"choice_{param}"
     if st.session_state.get(key) != chosen:
         st.session_state[key] = chosen
 
     def changed() -> None:
-        if st.session_state[key] in options:  # a label that has changed since comes back as it is
+        if st.session_state[key] in options:  # a changed label is returned instead of an option
             st.query_params[param] = st.session_state[key]
 
     if wanted is not None and wanted not in options:
@@ -190,6 +205,23 @@ def url_choice(
     labels = words.unlike({option: format_func(option) for option in options})
     widget(label, options, key=key, on_change=changed, format_func=labels.__getitem__, **arguments)
     return chosen
+
+
+def choose_run(
+    runs: Sequence[Run],
+    label: str,
+    *,
+    param: str,
+    default: str | None = None,
+    name: Callable[[Run], str] | None = None,
+) -> Run:
+    """Return the run that the URL's `param` names and the reader chooses. name: of a run in the list."""
+    by_id = {run.id: run for run in runs}
+    named = name or (lambda run: words.run_label(run, reader_zone()))
+    chosen = url_choice(
+        st.selectbox, label, list(by_id), param=param, default=default, format_func=lambda each: named(by_id[each])
+    )
+    return by_id[chosen]
 
 
 def view(names: Sequence[str]) -> str:
@@ -289,7 +321,7 @@ def run_link(run_id: str, kind: str, label: str, icon: str | None = None, **argu
 
 
 def own_page_link(run_id: str, label: str) -> None:
-    """Show a link to a run's own page: facts, files and log, whatever its kind."""
+    """Show a link to a run's own page: facts, files and log; of any kind."""
     page_link("run", words.escaped(label), icon=":material/tag:", query_params={"run": run_id})
 
 
@@ -306,7 +338,8 @@ def inspector_link(dataset: str, image_id: str, label: str, k: int | None = None
 
 def status_text(status: str) -> str:
     """Return a run's status as a badge."""
-    return f":{words.STATUS_COLOURS[status]}-badge[{words.STATUS_ICONS[status]} {status}]"
+    colour, icon = words.STATUS_BADGES[status]
+    return f":{colour}-badge[:material/{icon}: {status}]"
 
 
 def runs(kind: str | None = None) -> list[Run]:
@@ -332,9 +365,14 @@ def facts(run: Run) -> None:
     """Show a run's facts and the command that repeats it."""
     own = _training_facts(run, run.spec) if isinstance(run.spec, TrainSpec) else _measuring_facts(run, run.spec)
     st.table({**_named(run), **own, **_common_facts(run)}, border="horizontal", width="stretch", alt="Facts of the run")
-    if run.command:
+    repeat_with(run.command)
+
+
+def repeat_with(command: str | None) -> None:
+    """Show the command that repeats a run or a study, where it is known."""
+    if command:
         st.caption("Repeat it from the project's folder with")
-        st.code(run.command, language=None, wrap_lines=True)
+        st.code(command, language=None, wrap_lines=True)
 
 
 def _named(run: Run) -> dict[str, str]:
@@ -430,10 +468,10 @@ def thumbnail(path: Path, digest: str, image_id: str) -> None:
 
 
 def how_to_get_ham10000() -> None:
-    """Say where HAM10000 comes from and which folder layout is expected."""
+    """Show where to get HAM10000 and which folder layout is expected."""
     st.markdown(
         """
-**HAM10000** (10,015 dermatoscopic images, CC BY-NC 4.0) comes from one of two places:
+**HAM10000** (10,015 dermatoscopic images, CC BY-NC 4.0) is at two places:
 
 - **Harvard Dataverse**, [doi:10.7910/DVN/DBW86T](https://doi.org/10.7910/DVN/DBW86T): download
   `HAM10000_images_part_1.zip`, `HAM10000_images_part_2.zip` and `HAM10000_metadata.tab` (as CSV), and unpack them.

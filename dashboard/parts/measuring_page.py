@@ -41,24 +41,15 @@ class MeasuringPage:
         with components.sentences():
             if view == new:
                 self.draw_form()
-            elif run_id := self._pick_run():
-                run_progress.show_run(run_id, self.results)
-
-    def _pick_run(self) -> str | None:
-        """Return the run that the reader chooses, or None (and what to do) where there is none."""
-        by_id = {run.id: run for run in components.runs(self.kind)}
-        if not by_id:
-            st.info(f"No {self.noun} has been measured yet.", icon=self.icon)
-            st.button(f"New {self.noun}", type="primary", icon=":material/add:", on_click=self._show_form)
-            return None
-        return components.url_choice(
-            st.selectbox,
-            self.noun.capitalize(),
-            list(by_id),
-            param=self.param,
-            default=next((run.id for run in by_id.values() if run.status == "finished"), None),
-            format_func=lambda run_id: words.run_label(by_id[run_id], components.reader_zone()),
-        )
+            elif runs := components.runs(self.kind):
+                default = next((run.id for run in runs if run.status == "finished"), None)
+                title = self.noun.capitalize()
+                run_progress.show_run(
+                    components.choose_run(runs, title, param=self.param, default=default), self.results
+                )
+            else:
+                st.info(f"No {self.noun} has been measured yet.", icon=self.icon)
+                st.button(new, type="primary", icon=":material/add:", on_click=self._show_form)
 
     def head(self, run: Run, spec: MeasuringSpec) -> None:
         """Name the data set, offer a copy of the settings, and list the images that were left out."""

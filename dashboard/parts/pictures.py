@@ -102,8 +102,7 @@ def decomposed(_data: bytes, digest: str, mode: str) -> Decomposed:
     size = probe(_data)  # before its pixels take memory
     if size.height * size.width > INSPECTED_PIXELS:
         raise ImageError(
-            f"expected at most {INSPECTED_PIXELS // 10**6} million pixels to inspect; "
-            f"this image has {size.height} × {size.width}"
+            f"Expected at most {INSPECTED_PIXELS // 10**6} million pixels to inspect, got {size.height} × {size.width}."
         )
     image = decode(_data)
     return Decomposed(digest, image, shown(image), Original(image), decompose(image, mode), len(_data))
@@ -158,5 +157,5 @@ def shown(image: Pixels) -> bytes:
 
 
 def digest_of(data: bytes) -> str:
-    """Return what tells one file from another."""
+    """Return a file's SHA-256, which distinguishes it from others."""
     return hashlib.sha256(data).hexdigest()

@@ -13,11 +13,8 @@ from dashboard.parts import components
 from jobs.connection import PRIORITIES
 
 
-def show_run(run_id: str | None, results: Callable[[Run], None]) -> None:
-    """Show a run as far as it has come: its progress, its results, or why there are none."""
-    run = data.run(run_id) if run_id else None
-    if run is None:
-        return
+def show_run(run: Run, results: Callable[[Run], None]) -> None:
+    """Show a run: its progress, its results, or why it has none."""
     if not run.ended:
         live_progress(run.id)
     elif run.status == "finished":
@@ -139,7 +136,7 @@ def retry_button(run: Run) -> None:
 
 
 def ended_early(run: Run) -> None:
-    """Say why a run has ended before its work was done, where it has, and offer to go on."""
+    """Show why a run has ended early, and offer to continue it."""
     measured = words.done_text(run)
     if run.status == "cancelled":
         st.warning(f"This run was cancelled with {measured}. That is kept.", icon=":material/cancel:")

@@ -45,7 +45,7 @@ ICONS = {
 
 
 def live(study: str) -> None:
-    """Show a study while it is under way; the page is drawn anew when a run of it begins or ends."""
+    """Show a study while it is under way; the page is drawn again when one of its runs begins or ends."""
     state = data.study(study)
     if state is not None:
         st.fragment(components.said(_live), run_every=2)(study, fingerprint(state))
@@ -87,40 +87,29 @@ def runs_of(state: StudyState) -> dict[str, Run]:
     return {run.id: run for run in components.runs() if run.id in wanted}
 
 
-def until_recorded(study: str) -> None:
-    """Wait for a study that was just submitted to appear in the store."""
-
-    def look() -> None:
-        if data.study(study) is not None:
-            st.rerun(scope="app")
-
-    st.fragment(components.said(look), run_every=1)()
-
-
 # -- status ------------------------------------------------------------------------------------------------------------
 
 
 def head(state: StudyState, runs: Mapping[str, Run]) -> None:
-    """Say how far the study is, and how long it will still take."""
+    """Show the progress of the study, and how long it will still take."""
     done, count = len(state.progress.of(FINISHED)), len(state.progress.parts)
+    shares = {
+        each.part.key: share_done(each, runs.get(each.run.id) if each.run else None) for each in state.progress.parts
+    }
     st.markdown(
         f"{components.status_text(state.status)} **{done} of {words.count_of(count, 'run')} finished**"
-        + (f" · {left_text(state, runs)}" if not state.ended else "")
+        + (f" · {left_text(state, shares)}" if not state.ended else "")
         + (f" · nothing starts before {components.moment(state.starts_at)}" if state.starts_at else "")
     )
-    shares = [share_done(each, runs.get(each.run.id) if each.run else None) for each in state.progress.parts]
-    st.progress(sum(shares) / count)
+    st.progress(sum(shares.values()) / count)
 
 
-def left_text(state: StudyState, runs: Mapping[str, Run]) -> str:
-    """Return how long a study still takes, as far as that can be guessed."""
+def left_text(state: StudyState, shares: Mapping[str, float]) -> str:
+    """Return how long a study still takes, as far as it can be estimated. shares: of each part, how much is done."""
     dataset = data.dataset(state.spec.dataset)
     if dataset is None:
         return "its data set was removed"
-    done = {
-        each.part.key: share_done(each, runs.get(each.run.id) if each.run else None) for each in state.progress.parts
-    }
-    estimate = data.study_estimate(state.spec, dataset, done)
+    estimate = data.study_estimate(state.spec, dataset, shares)
     if estimate.seconds is None:
         return "time left not known yet" if estimate.stages else "nearly done"
     return f"{'more than' if estimate.unknown else 'about'} {words.duration_text(estimate.seconds)} left"
@@ -146,15 +135,15 @@ def controls(state: StudyState) -> None:
             st.session_state["priority_of_study"] = state.priority
         st.selectbox(
             "Priority", PRIORITIES, key="priority_of_study", width=140, on_change=_change_priority, args=(state.study,),
-            help="Of the study's runs, those to come included. What is being trained is not interrupted.",
+            help="Of the study's present and future runs. A training under way is not interrupted.",
         )  # fmt: skip
         components.action_button(
             "Cancel the study",
             lambda: cancel_study(data.queues(), state.study),
-            done="Cancelling: the images and the epoch at hand are the last",
+            done="Cancelling: the present images and the present epoch are the last",
             key="cancel",
             icon=":material/stop_circle:",
-            help="Its runs end after the image or epoch at hand. What is there is kept, and resuming goes on from it.",
+            help="Its runs end after the present image or epoch. Results are kept, and you can resume from them.",
         )
 
 
@@ -164,7 +153,7 @@ def _change_priority(study: str) -> None:
 
 
 def trouble(state: StudyState) -> None:
-    """Say what failed and why, what waits for it, and what to do."""
+    """Show what failed and why, what waits for it, and what to do."""
     text = state.progress.trouble or state.error or ""
     if state.status == "cancelled":
         st.warning("This study was cancelled. What was measured and trained is kept.", icon=":material/cancel:")
@@ -276,7 +265,7 @@ def summary(state: StudyState) -> None:
 
 
 def since_sentence(state: StudyState) -> str:
-    """Say when the study began and ended, and how many runs it counts so far."""
+    """Return when the study began and ended, and how many runs it counts so far."""
     parts = state.progress
     text = f"Submitted {components.moment(state.submitted_at)}"
     if state.finished_at is not None and state.ended:
@@ -296,7 +285,7 @@ def since_sentence(state: StudyState) -> str:
 
 
 def compression(state: StudyState) -> str:
-    """Say which k was taken and what it saves, beside the article's figures."""
+    """Return which k was taken and what it saves, beside the article's figures."""
     sweep = next(each for each in state.progress.parts if each.part.stage == SWEEP)
     run = sweep.run if sweep.state == FINISHED else None
     return compression_sentence(state.progress.k, data.storage(run) if run else pd.DataFrame())
@@ -414,6 +403,4 @@ def settings(state: StudyState) -> None:
             "Pruning factors": words.escaped(", ".join(f"{factor:g} %" for factor in spec.rules.factors)),
         }
         st.table(facts, border="horizontal", width="stretch", alt="Settings of the study")
-        if state.command:
-            st.caption("Repeat it from the project's folder with")
-            st.code(state.command, language=None, wrap_lines=True)
+        components.repeat_with(state.command)

@@ -14,7 +14,7 @@ from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
 from dashboard.parts import components
 
-MOST_CURVES = 8  # colours that can be told apart
+MOST_CURVES = 8  # colours that readers can distinguish
 METRICS = {
     "test_accuracy": "Test accuracy",
     "balanced_accuracy": "Balanced accuracy",

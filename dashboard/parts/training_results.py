@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -71,14 +72,6 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
     # Empty ones too: the browser has then loaded what draws them when the first epoch ends.
     learning_curves(run_id, run.live.step, current, spec, quantities=LIVE_QUANTITIES, key="live")
     st.caption("Dotted: the baseline. Dashed: the best epoch so far, whose weights are kept.")
-
-
-@st.fragment(run_every=1)
-@components.said
-def until_recorded(run_id: str) -> None:
-    """Draw the page again once a run just submitted is in the store."""
-    if data.is_recorded(run_id):
-        st.rerun(scope="app")
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -257,15 +250,9 @@ def learning_curves(
     grid = st.grid(len(quantities) if len(quantities) < 4 else 2, min_column_width=220)
     for quantity in quantities:
         with grid, st.container():
-            needed = baseline_of(spec.thresholds, quantity)
-
-            def drawn(quantity: str = quantity, needed: dict[str, float] = needed) -> Any:
-                return training_charts.learning_curve(
-                    epochs, quantity, needed, spec.training.epochs, theme=components.theme()
-                )
-
+            needed, total = baseline_of(spec.thresholds, quantity), spec.training.epochs
             components.chart(
-                drawn,
+                partial(training_charts.learning_curve, epochs, quantity, needed, total, theme=components.theme()),
                 alt=f"{training_charts.QUANTITIES[quantity]} of training and validation by epoch",
                 key=f"{key}_{quantity}",
                 depends=(run_id, step, *state),
@@ -281,12 +268,12 @@ def baseline_of(limits: Baseline, quantity: str) -> dict[str, float]:
 
 @st.fragment
 def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
-    """Show one step, whichever is chosen: learning curves, figures by both definitions, confusion, recalls."""
+    """Show the chosen step: learning curves, figures by both definitions, confusion, recalls."""
     st.header("Step by step")
-    names = {str(number): f"{number}. {name}" for number, name in zip(steps["step"], steps["name"], strict=True)}
-    if st.query_params.get("step") not in names:
-        st.query_params.pop("step", None)
-    chosen = components.url_choice(st.selectbox, "Step", list(names), param="step", format_func=names.__getitem__)
+    names = dict(zip(map(str, steps["step"]), numbered(steps), strict=True))
+    chosen = components.url_choice(
+        st.selectbox, "Step", list(names), param="step", format_func=names.__getitem__, dependent=True
+    )
     step = data.plain_row(steps[steps["step"] == int(chosen)].iloc[0])
     epochs = data.epochs([run])
     learning_curves(run.id, int(chosen), epochs[epochs["step"] == int(chosen)], spec, key="curve")

@@ -16,7 +16,7 @@ MOST_SHOWN = 12  # of the images with figures that differ
 
 
 def check_section(run: Run) -> None:
-    """Say whether a finished run's figures agree with the reference's, show those that differ, and offer a check."""
+    """Show whether a finished run's figures agree with the reference's, show those that differ, and offer a check."""
     waits = data.is_being_checked(run.id)
     found = data.verification(run.id)
     count = IMAGES if found is None else MORE
