@@ -94,7 +94,7 @@ def queues() -> Queues:
     """Return the queue with the signed-in user as the submitter. QueueUnavailable where nobody is signed in."""
     user = access.current_user()
     if user is None:
-        raise QueueUnavailable("Expected a signed-in user, got an ended session. Open this page again.")
+        raise QueueUnavailable("Expected a user who is signed in, got an ended session. Open this page again.")
     return Queues(settings(), user=user, store=store())
 
 
