@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SpecError
 from core.specs import expectation
@@ -29,7 +29,7 @@ def _names(text: object) -> object:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]  # separated by commas
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]  # separated by commas
 Folder = Annotated[Path, BeforeValidator(lambda text: Path(text).expanduser())]
 
 
@@ -102,16 +102,13 @@ class Variables(BaseModel):
         return {name.upper(): str(value) for name, value in self if name in self.model_fields_set}
 
 
-class _Environment(Variables, BaseSettings):
-    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore")
-
-
 def variables(environ: Mapping[str, str] | None = None) -> Variables:
     """Read the environment and `.env`, or only what is given. Raises SpecError with one line without secrets."""
     try:
-        if environ is None:
-            return _Environment()
-        return Variables.model_validate({name.lower(): value for name, value in environ.items() if value})
+        sources = (dotenv_values(ENV_FILE) if ENV_FILE else {}, os.environ) if environ is None else (environ,)
+        return Variables.model_validate(
+            {name.lower(): value for source in sources for name, value in source.items() if value}
+        )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])

@@ -47,7 +47,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     A page that AppTest runs becomes `__main__`, and processes that later tests start would import it.
     """
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    monkeypatch.setitem(settings_module._Environment.model_config, "env_file", None)
+    monkeypatch.setattr(settings_module, "ENV_FILE", "")
     for name, _, _ in described():
         if name != "WORKER_NICENESS":
             monkeypatch.delenv(name, raising=False)

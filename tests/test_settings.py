@@ -34,7 +34,7 @@ def test_the_documentation_lists_each_variable_as_it_is_declared() -> None:
 def test_the_environment_overrides_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("TRAIN_WORKERS=3\nWORKER_NICENESS=7\nDATA_DIR=elsewhere\nIMAGES_DIR=/images\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(settings_module._Environment.model_config, "env_file", ".env")
+    monkeypatch.setattr(settings_module, "ENV_FILE", ".env")
     monkeypatch.setenv("WORKER_NICENESS", "4")
     monkeypatch.setenv("TRAIN_WORKERS", "")
     settings = Settings.from_environment()
