@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rq import Retry, Worker
 from rq.job import Job
@@ -25,9 +26,11 @@ from core.data.names import refuse_inside
 from core.errors import DatasetError, NotOnThisHost, SpecError
 from core.files.private import private_folder
 from core.settings import Settings
-from core.store.measurements import Store
 from jobs.connection import Connection, queue
 from jobs.live_runs import PREFIX, LiveRun
+
+if TYPE_CHECKING:
+    from core.store.measurements import Store
 
 FOLDERS = f"{PREFIX}:folders"  # by name of a data set, where it lies, for hosts that do not see the store
 EXAMPLES = 100  # files of a data set that are named there

@@ -51,7 +51,6 @@ from jobs.messages import LONGEST
 from jobs.own_jobs import OwnJob
 from jobs.provenance import quiet_tensorflow
 from jobs.run_jobs import MEASURING
-from jobs.upkeep import webhooks
 
 WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
 HEARTBEAT = 5  # seconds between two signs of life while a job runs
@@ -284,6 +283,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     if kind == RECORD:
         lock = _only_record_worker(settings)
         from core.store.measurements import Store
+        from jobs.upkeep import webhooks
 
         Store(settings.database, timeout=60.0).migrate()
         __import__("jobs.record_worker")

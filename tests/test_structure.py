@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import core
+from benchmarks.processes import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -239,3 +241,10 @@ def test_the_version_equals_that_of_the_project() -> None:
     assert core.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {core.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {core.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_a_worker_that_trains_imports_neither_the_store_nor_what_measures_pixels() -> None:
+    heavy = {"duckdb", "httpx", "numba", "pandas", "pyarrow", "scipy", "streamlit", "tensorflow"}
+    code = f"import sys, jobs.worker, jobs.train_task; print(sorted({heavy} & sys.modules.keys()))"
+    done = run_command([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -11,12 +11,11 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from core.compression.image_results import METRIC_COLUMNS
 from core.compression.specs import MeasuringSpec, ResizeSpec, RivalsSpec, SweepSpec, codec_name
@@ -24,6 +23,9 @@ from core.compression.svd import decompose
 from core.data.datasets import DatasetImage, read_registered
 from core.data.images import decode, encode, resize
 from core.errors import DermSlimError, SpecError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Image = npt.NDArray[np.uint8]
 
@@ -152,6 +154,8 @@ def compare(measurements: pd.DataFrame, checks: pd.DataFrame) -> Verification:
     measurements: with image_id, variant, decoded_crc32, stored_bytes and METRIC_COLUMNS. Rows of a time when no
     checksum was recorded count as being of another image where they differ and so do the sizes of the stored files.
     """
+    import pandas as pd  # here, because workers measure again and leave the comparison to others
+
     keys, metrics = ["image_id", "variant"], list(METRIC_COLUMNS)
     both = measurements.merge(checks, on=keys, suffixes=("", "_again"))
     measured = both[metrics].to_numpy("float64")

@@ -12,16 +12,18 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from core.data.datasets import DatasetImage
 from core.errors import SpecError
 from core.networks.architectures import CLASSES
 from core.specs import LARGEST_SEED, Setting, Spec, Whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "validation", "test")
 SET_NAMES = {"train": "training", "validation": "validation", "test": "test"}
@@ -306,6 +308,8 @@ def epoch_indices(split: Split, seed: int, epoch: int) -> tuple[Indices, npt.NDA
 
 def reached(records: Sequence[DatasetImage], split: Split) -> pd.DataFrame:
     """Return one row per class and split: label, split, quota, lesions, images, oversampled (images with repeats)."""
+    import pandas as pd  # here, because workers split records and need no tables
+
     lesions = lesion_numbers(records)
     quotas = split.targets.quotas(len(split.classes)).tolist()
     rows = []

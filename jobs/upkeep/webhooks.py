@@ -21,7 +21,6 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import redis
 
 from core.errors import SpecError
@@ -54,6 +53,8 @@ def check(settings: Settings) -> None:
     """Raise SpecError unless the webhook's settings can be used; without WEBHOOK_URL they always can."""
     if settings.webhook_url is None:
         return
+    import httpx  # here and below, because few installations have a webhook
+
     try:
         url = httpx.URL(settings.webhook_url)
     except httpx.InvalidURL:
@@ -249,6 +250,8 @@ def _try_later(connection: Connection, key: bytes, waiting: dict[str, Any], prob
 
 def post(settings: Settings, delivery: str, event: dict[str, Any]) -> str | None:
     """Send one event; return None when a status of 200 to 299 came back, else what came. Redirects are not followed."""
+    import httpx
+
     body = json.dumps({**event, "sent_at": datetime.now(UTC).isoformat()}).encode()
     headers = {
         "Content-Type": "application/json",
@@ -276,6 +279,8 @@ async def _status(url: str, body: bytes, headers: dict[str, str]) -> int:
 
     Whoever cancels this closes the connection: the time limits of a socket begin anew with each byte that comes.
     """
+    import httpx
+
     opened: list[socket.socket] = []
 
     async def note_socket(event: str, found: dict[str, Any]) -> None:
