@@ -23,9 +23,10 @@ from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store
 from core.training.algorithm2 import Stop
+from core.training.evaluation import judged
 from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, TrainSpec
-from core.training.steps import STEP_FIGURES, described, first_state, judged, next_training
+from core.training.steps import STEP_FIGURES, described, first_state, next_training
 
 DATASET, RECONSTRUCTION = "HAM10000-like", "HAM10000-like-k350"
 TESTED = 90  # images per class
@@ -160,7 +161,7 @@ def _training(store: Store, spec: TrainSpec, study: str, at: datetime, generator
         labels = np.repeat(np.arange(len(CLASSES)), TESTED)
         found = classify(generator.dirichlet(np.ones(len(CLASSES)), len(labels)), labels).to_dict()
         result, state = judged(
-            spec, state, step,
+            state, step,
             replace(
                 described(spec, step), status="finished", figures=figures,
                 classification=dict.fromkeys(SPLITS, found), epochs=epochs, kept_epoch=epochs // 2,

@@ -16,8 +16,9 @@ from core.settings import Settings
 from core.store.measurements import Store
 from core.training import algorithm2
 from core.training.algorithm2 import State, Stop
+from core.training.evaluation import judged
 from core.training.specs import TrainSpec
-from core.training.steps import first_state, judged, next_training
+from core.training.steps import first_state, next_training
 from jobs.connection import Connection
 from jobs.hosts import claim_output, disclaim_output, mark_output
 from jobs.run_jobs import STEP_SECONDS, leave_dataset
@@ -170,7 +171,7 @@ class Training(RunKind):
             step = next_training(self.spec, state)
             if result.failure or isinstance(step, Stop):
                 break
-            _, state = judged(self.spec, state, step, result)
+            _, state = judged(state, step, result)
         following = next_training(self.spec, state)
         if isinstance(following, Stop) and finished:
             raise SpecError(f"expected a run with steps left to train; {run_id} has ended: {following.reason}")

@@ -30,6 +30,7 @@ from core.settings import Settings
 from core.training import algorithm2
 from core.training import steps as training_runs
 from core.training.algorithm2 import State, Step, Stop
+from core.training.evaluation import judged
 from core.training.results import EpochResult, StepResult
 from core.training.specs import TrainSpec, training_spec_from_dict
 from core.training.steps import TrainingData, next_training, training_data
@@ -134,7 +135,7 @@ class _Training:
             self._leave(self._step_command(training_runs.described(spec, step), began))
             data = self._data(spec, dataset)
             result = self._train(spec, step, data, place)
-        result, after = training_runs.judged(spec, state, step, result)
+        result, after = judged(state, step, result)
         following, recorded = next_training(spec, after), self._step_command(result, began, ended=True)
         self.claim.check()
         self.live.log(f"{step.name}: {_verdict(result)}")

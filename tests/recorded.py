@@ -24,8 +24,9 @@ from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store
 from core.training.algorithm2 import Step
+from core.training.evaluation import judged
 from core.training.specs import TEST, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
-from core.training.steps import STEP_FIGURES, described, first_state, judged, next_training
+from core.training.steps import STEP_FIGURES, described, first_state, next_training
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUICK = TrainingProtocol(epochs=3, height=48, width=64)
@@ -134,7 +135,7 @@ def record_training(
             epochs=training.epochs,
             **RESULT,
         )
-        result, state = judged(spec, state, step, result)
+        result, state = judged(state, step, result)
         ended = at + timedelta(seconds=10 * (step.index + 1))
         store.record_step(run_id, 1, result, "train-1 on far-host", at, ended)
     if ends:

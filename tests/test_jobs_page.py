@@ -22,9 +22,10 @@ from core.runs import Live, Status
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.algorithm2 import Step
+from core.training.evaluation import judged
 from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
-from core.training.steps import described, failed, first_state, judged, next_training
+from core.training.steps import described, failed, first_state, next_training
 from dashboard import data, words
 from jobs.connection import connect, queue
 from jobs.live_runs import LiveRun
@@ -61,7 +62,7 @@ def record_pruning(store: Store, run_id: str, accuracies: list[float | None]) ->
             result = replace(described(spec, step), status="finished", epochs=3, figures=figures)
             epochs = [replace(EPOCH, epoch=epoch) for epoch in (1, 2, 3)]
             store.record_epochs(run_id, 1, step.index, epochs, NOW)
-        result, state = judged(spec, state, step, result)
+        result, state = judged(state, step, result)
         store.record_step(run_id, 1, result, "train-host-1", NOW, NOW)
     store.record_training_ended(run_id, 1, None, NOW + timedelta(minutes=5))
 

@@ -24,9 +24,10 @@ from core.runs import spec_from_dict
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.algorithm2 import State, Step
+from core.training.evaluation import judged
 from core.training.results import EpochResult
 from core.training.specs import PRESETS, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
-from core.training.steps import described, failed, first_state, judged, next_training
+from core.training.steps import described, failed, first_state, next_training
 from jobs import run_jobs
 from jobs.live_runs import LiveRun, active_runs
 from jobs.queues import Queues
@@ -322,10 +323,10 @@ def test_a_step_that_could_not_be_trained_is_named_with_its_reason(store: Store,
     state: State = first_state(spec)
     step = next_training(spec, state)
     assert isinstance(step, Step)
-    _, state = judged(spec, state, step, store.step_results(run_id)[0])
+    _, state = judged(state, step, store.step_results(run_id)[0])
     step = next_training(spec, state)
     assert isinstance(step, Step)
-    result, _ = judged(spec, state, step, failed(spec, step, "the loss is no number; try a lower learning rate"))
+    result, _ = judged(state, step, failed(spec, step, "the loss is no number; try a lower learning rate"))
     store.record_step(run_id, 1, result, "train-1 on here", NOW, NOW)
     store.record_training_ended(run_id, 1, None, NOW)
     shown = open_page(run=run_id)

@@ -24,7 +24,7 @@ from core.networks.architectures import LENET5
 from core.networks.pruning import prune
 from core.predictions.classification import classify
 from core.training import loop as training
-from core.training.loop import EpochResult, TrainingError, TrainingProtocol, augment, evaluate, train, training_batches
+from core.training.loop import EpochResult, TrainingError, TrainingProtocol, augment, train, training_batches
 from core.training.specs import CRITERIA, PRESETS, Baseline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,7 +138,8 @@ def test_the_kept_weights_are_those_of_the_best_epoch(undisturbed) -> None:
     history, folder = undisturbed
     best = max(history, key=lambda result: (result.meets_baseline, result.validation_accuracy, -result.epoch))
     assert [path.name for path in folder.glob("kept-*")] == [f"kept-{best.epoch}.npz"]
-    found = evaluate(NETWORK, *DATA, SPEC, folder)
+    chances = training.predict(training.kept_model(NETWORK, SPEC, folder), *DATA, SPEC)
+    found = {name: classify(each, DATA[2][list(getattr(DATA[3], name))]) for name, each in chances.items()}
     assert found["validation"].accuracy == best.validation_accuracy
     assert found["validation"].precision == best.validation_precision
     assert [found[name].images for name in found] == [len(getattr(DATA[3], name)) for name in found]
@@ -301,7 +302,7 @@ def test_arrays_that_do_not_match_are_refused(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=message):
             next(train(NETWORK, *data, SPEC, tmp_path))
     with pytest.raises(TrainingError, match="Train first"):
-        evaluate(NETWORK, *DATA, SPEC, tmp_path)
+        training.kept_model(NETWORK, SPEC, tmp_path)
 
 
 def test_training_imports_no_backend() -> None:

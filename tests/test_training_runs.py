@@ -21,6 +21,7 @@ from core.runs import spec_from_dict
 from core.settings import Settings
 from core.specs import spec_hash
 from core.training.algorithm2 import Step, Stop
+from core.training.evaluation import judged
 from core.training.results import StepResult
 from core.training.specs import (
     CRITERIA,
@@ -41,7 +42,6 @@ from core.training.steps import (
     failed,
     first_state,
     forget_old_checkpoints,
-    judged,
     likely_networks,
     next_training,
     take_over_checkpoint,
@@ -208,14 +208,14 @@ def test_a_train_run_has_one_step_and_a_pruning_run_prunes_accepted_networks() -
     step = next_training(single, first_state(single))
     assert isinstance(step, Step)
     assert (step.name, step.network) == ("Original", LENET5)
-    found, after = judged(single, first_state(single), step, result(single, step, 99))
+    found, after = judged(first_state(single), step, result(single, step, 99))
     assert found.accepted
     assert next_training(single, after) == Stop("The network is trained.")
     state, names = first_state(SPEC), []
     for level in (99, 98, 50, 98, 50, 50):
         step = next_training(SPEC, state)
         assert isinstance(step, Step)
-        found, state = judged(SPEC, state, step, result(SPEC, step, level))
+        found, state = judged(state, step, result(SPEC, step, level))
         assert found.accepted == (level > 90)
         assert found.missed_by == (None if level > 90 else 40)
         names.append(step.name)
@@ -228,7 +228,7 @@ def test_a_run_ends_when_the_unpruned_network_cannot_be_trained() -> None:
     for spec in (SPEC, TrainSpec(dataset="moles", network=LENET5)):
         step = next_training(spec, first_state(spec))
         assert isinstance(step, Step)
-        found, after = judged(spec, first_state(spec), step, failed(spec, step, "There is too little memory."))
+        found, after = judged(first_state(spec), step, failed(spec, step, "There is too little memory."))
         assert (found.accepted, found.status) == (False, "failed")
         following = next_training(spec, after)
         assert isinstance(following, Stop)

@@ -20,6 +20,7 @@ THRESHOLD = 0.5  # Keras's own for Precision and Recall, which the article used
 LESIONS = tuple(label for label in CLASSES if label != "negative")
 
 Matrix = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -86,25 +87,44 @@ def classify(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Classificat
     true = true.astype(np.int64)
     confusion = confusion_matrix(true, chances.argmax(axis=1))
     sure = chances > THRESHOLD
-    right = int(sure[np.arange(len(true)), true].sum())
-    hits, of_class, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    class_recall = tuple(percent(hit, images) for hit, images in zip(hits, of_class, strict=True))
-    present = of_class > 0
-    precisions = [percent(hit, count) or 0.0 for hit, count in zip(hits[present], predicted[present], strict=True)]
-    recall = mean([value for value in class_recall if value is not None])
-    lesions = [CLASSES.index(label) for label in LESIONS]
+    found = figures_of(confusion, sure[np.arange(len(true)), true].sum(), sure.sum())
+    numbers = {name: None if np.isnan(value) else float(value) for name, value in found.items()}
     return Classification(
         images=len(true),
-        accuracy=percent(hits.sum(), len(true)),
-        precision=percent(right, sure.sum()),
-        recall=percent(right, len(true)),
-        macro_precision=mean(precisions),
-        macro_recall=recall,
-        balanced_accuracy=recall,
-        lesion_accuracy=percent(hits[lesions].sum(), of_class[lesions].sum()),
-        class_recall=class_recall,
+        **{name: numbers[name] for name in FIGURES},
+        class_recall=tuple(numbers[recall_name(label)] for label in CLASSES),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
+
+
+def recall_name(label: str) -> str:
+    """Return the name of a class's recall."""
+    return f"recall_{label}"
+
+
+def figures_of(confusion: npt.ArrayLike, sure_right: npt.ArrayLike, sure: npt.ArrayLike) -> dict[str, Floats]:
+    """Return `FIGURES` and the recall of each class in percent, NaN where undefined.
+
+    confusion: images, (..., classes, classes), one row per true class. sure_right, sure: (...), the probabilities above
+    `THRESHOLD`, of the true class and of all. Leading dimensions hold one classification each, such as resamples.
+    """
+    matrix = np.asarray(confusion, dtype=np.float64)
+    hits, of_class, predicted = matrix.diagonal(axis1=-2, axis2=-1), matrix.sum(axis=-1), matrix.sum(axis=-2)
+    images, trusted = of_class.sum(axis=-1), np.asarray(sure_right, dtype=np.float64)
+    recalls = share(hits, of_class)
+    precisions = np.where(of_class > 0, np.nan_to_num(share(hits, predicted)), np.nan)
+    lesions = [CLASSES.index(label) for label in LESIONS]
+    balanced = mean_over_classes(recalls)
+    return {
+        "accuracy": share(hits.sum(axis=-1), images),
+        "precision": share(trusted, np.asarray(sure, dtype=np.float64)),
+        "recall": share(trusted, images),
+        "macro_precision": mean_over_classes(precisions),
+        "macro_recall": balanced,
+        "balanced_accuracy": balanced,
+        "lesion_accuracy": share(hits[..., lesions].sum(axis=-1), of_class[..., lesions].sum(axis=-1)),
+        **{recall_name(label): recalls[..., number] for number, label in enumerate(CLASSES)},
+    }
 
 
 def confusion_matrix(true: Matrix, predicted: Matrix) -> Matrix:
@@ -113,11 +133,14 @@ def confusion_matrix(true: Matrix, predicted: Matrix) -> Matrix:
     return np.bincount(true * size + predicted, minlength=size**2).reshape(size, size).astype(np.int64)
 
 
-def percent(part: int | np.integer[Any], whole: int | np.integer[Any]) -> float | None:
-    """Return a share in percent; None where the whole is 0."""
-    return 100 * int(part) / int(whole) if whole else None
+def share(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
+    """Return shares in percent; NaN where the whole is 0."""
+    parts, wholes = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
+    found = np.full(parts.shape, np.nan)
+    np.divide(100 * parts, wholes, out=found, where=wholes > 0)
+    return found
 
 
-def mean(values: list[float]) -> float | None:
-    """Return the mean; None for an empty list."""
-    return sum(values) / len(values) if values else None
+def mean_over_classes(values: Floats) -> Floats:
+    """Return the mean over the last axis of the values that are defined; NaN where none is."""
+    return share(np.nansum(values, axis=-1), np.isfinite(values).sum(axis=-1)) / 100

@@ -38,10 +38,18 @@ def verifications(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE measurements ADD COLUMN decoded_crc32 BIGINT")
 
 
+def predictions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add to steps what a paired comparison with the unpruned network gives; the table of predictions is new."""
+    for name in ("difference", "difference_low", "difference_high"):
+        connection.execute(f"ALTER TABLE steps ADD COLUMN {name} DOUBLE")
+    for name in ("accepted_by_points", "noninferior"):
+        connection.execute(f"ALTER TABLE steps ADD COLUMN {name} BOOLEAN")
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
-    for migration in (measuring_runs, training_runs, claims, migrations_by_name, verifications)
+    for migration in (measuring_runs, training_runs, claims, migrations_by_name, verifications, predictions)
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied
 

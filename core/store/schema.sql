@@ -291,7 +291,26 @@ CREATE TABLE IF NOT EXISTS steps (                -- a training: core/training/s
     test_macro_recall DOUBLE,
     test_balanced_accuracy DOUBLE,
     test_lesion_accuracy DOUBLE,
-    classification VARCHAR NOT NULL -- JSON by split: class recalls and confusion matrix
+    classification VARCHAR NOT NULL, -- JSON by split: metrics, intervals, class recalls and confusion matrix
+    difference DOUBLE,              -- test accuracy minus the unpruned network's, points
+    difference_low DOUBLE,          -- its 95 % paired interval
+    difference_high DOUBLE,
+    accepted_by_points BOOLEAN,     -- by the article's rule; `accepted` is by the rule that the run was asked to use
+    noninferior BOOLEAN             -- by the paired interval
+);
+
+CREATE TABLE IF NOT EXISTS predictions (          -- what a step's network says of an image: core/predictions/rows.py
+    run_id VARCHAR NOT NULL,        -- key, with step, split and image_id
+    step INTEGER NOT NULL,
+    split VARCHAR NOT NULL,         -- validation | test; train where the run was asked to keep them
+    image_id VARCHAR NOT NULL,
+    lesion_id VARCHAR,
+    label VARCHAR NOT NULL,
+    predicted VARCHAR NOT NULL,     -- the class of the largest probability
+    p_melanoma FLOAT NOT NULL,
+    p_nevus FLOAT NOT NULL,
+    p_non_melanoma FLOAT NOT NULL,
+    p_negative FLOAT NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS epochs (               -- core/training/protocol.py, EpochResult
@@ -325,6 +344,8 @@ SELECT
     (steps.classification ->> '$.test.class_recall.nevus')::DOUBLE AS recall_nevus,
     (steps.classification ->> '$.test.class_recall.non_melanoma')::DOUBLE AS recall_non_melanoma,
     (steps.classification ->> '$.test.class_recall.negative')::DOUBLE AS recall_negative,
+    (steps.classification ->> '$.test.macro_auc')::DOUBLE AS macro_auc,
+    (steps.classification -> '$.test.intervals')::VARCHAR AS test_intervals,  -- JSON: figure to its two ends
     runs.kind,
     runs.status,                    -- the run's
     runs.study,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from core.errors import StoreError
 from core.networks.architectures import to_dict as network_to_dict
+from core.predictions.rows import EXPORT_COLUMNS, prediction_frame
 from core.runs import settings_key, training_key
 from core.store.file import insert, one
 from core.store.runs import RunRows
@@ -31,6 +33,7 @@ STEP_COLUMNS = (
     *("epochs", "seconds", "synthetic"),
 )
 JSON_COLUMNS = ("factors", "network", "classification")
+VERDICTS = ("accepted_by_points", "noninferior")
 
 
 class TrainingRows(RunRows):
@@ -48,9 +51,30 @@ class TrainingRows(RunRows):
         return self.read(f"SELECT * FROM steps WHERE {where} ORDER BY run_id, step", [] if wanted is None else [wanted])
 
     def step_results(self, run_id: str) -> list[StepResult]:
-        """Return the steps of a run that have ended, in order."""
+        """Return the steps of a run that have ended, in order; of the first one with its predictions of test images."""
         query = "SELECT * FROM steps WHERE run_id = ? AND status <> 'training' ORDER BY step"
-        return [_step_result(row) for row in self.rows(query, [run_id])]
+        results = [_step_result(row) for row in self.rows(query, [run_id])]
+        rows = self.predictions([run_id], step=0, split="test")
+        if results and len(rows):
+            results[0] = replace(results[0], predictions={str(name): list(rows[name]) for name in rows})
+        return results
+
+    def predictions(self, run_ids: Iterable[str], *, step: int | None = None, split: str | None = None) -> pd.DataFrame:
+        """Return one row per image and step of these runs, of one step or split or of all: `EXPORT_COLUMNS`."""
+        return self.read(
+            f"SELECT {', '.join(EXPORT_COLUMNS)} FROM predictions "
+            "WHERE list_contains(?, run_id) AND (? IS NULL OR step = ?) AND (? IS NULL OR split = ?) "
+            "ORDER BY run_id, step, rowid",
+            [list(run_ids), step, step, split, split],
+        )
+
+    def predicted_steps(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """Return how many predictions the steps of these runs have: run_id, step, split, images."""
+        return self.read(
+            "SELECT run_id, step, split, count(*) AS images FROM predictions WHERE list_contains(?, run_id) "
+            "GROUP BY ALL ORDER BY run_id, step, split",
+            [list(run_ids)],
+        )
 
     def trainings(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the finished steps of these runs, or of all, in the order of submission: `STEP_COLUMNS` and more.
@@ -143,7 +167,7 @@ class TrainingRows(RunRows):
             connection.execute("DELETE FROM steps WHERE run_id = ? AND step = ?", [run_id, result.step])
             values = result.to_dict()
             row = {
-                **{name: value for name, value in values.items() if name != "figures"},
+                **{name: value for name, value in values.items() if name not in ("figures", "predictions")},
                 **{name: json.dumps(values[name]) for name in JSON_COLUMNS},
                 **{name: result.figures.get(name) for name in STEP_FIGURES},
                 "run_id": run_id,
@@ -153,7 +177,23 @@ class TrainingRows(RunRows):
                 "finished_at": finished_at,
             }
             insert(connection, "steps", pd.DataFrame([row]))
+            _replace_predictions(connection, run_id, result.step, result.predictions)
             _count_epochs(connection, run_id)
+
+    def record_predictions(self, run_id: str, results: Sequence[StepResult]) -> None:
+        """Replace the predictions of steps, and the figures that follow from them; verdicts that were reached stay."""
+        with self.transaction() as connection:
+            for result in results:
+                names = ("classification", "difference", "difference_low", "difference_high", *VERDICTS)
+                values = {name: getattr(result, name) for name in names} | result.figures
+                values["classification"] = json.dumps(result.classification)
+                changed = connection.execute(
+                    f"UPDATE steps SET {', '.join(f'{name} = ?' for name in values)} "
+                    "WHERE run_id = ? AND step = ? AND status = 'finished' RETURNING step",
+                    [*values.values(), run_id, result.step],
+                ).fetchall()
+                if changed:
+                    _replace_predictions(connection, run_id, result.step, result.predictions)
 
     def record_epochs(
         self,
@@ -200,7 +240,7 @@ class TrainingRows(RunRows):
             older = one(connection, "SELECT count(*) FROM runs WHERE run_id = ? AND attempt < ?", [run_id, attempt])
             if older == 0:
                 return
-            for table in ("steps", "epochs"):
+            for table in ("steps", "epochs", "predictions"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND step >= ?", [run_id, step])
             connection.execute(
                 "UPDATE runs SET status = 'queued', attempt = ?, claim = 0, error = NULL, finished_at = NULL, "
@@ -229,6 +269,14 @@ def _current(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, c
     if claim > claimed:
         connection.execute("UPDATE runs SET claim = ? WHERE run_id = ?", [claim, run_id])
     return True
+
+
+def _replace_predictions(
+    connection: duckdb.DuckDBPyConnection, run_id: str, step: int, columns: Mapping[str, Sequence[Any]]
+) -> None:
+    connection.execute("DELETE FROM predictions WHERE run_id = ? AND step = ?", [run_id, step])
+    if columns:
+        insert(connection, "predictions", prediction_frame(columns).assign(run_id=run_id, step=step))
 
 
 def _count_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:

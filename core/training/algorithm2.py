@@ -24,9 +24,22 @@ from core.networks.architectures import NetworkSpec
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.pruning import can_shrink, prune
-from core.training.specs import CONTINUE, CRITERIA, Baseline, Rules, article_baseline, percent
+from core.training.specs import (
+    CONTINUE,
+    CRITERIA,
+    DIFFERENCE_LOW,
+    NONINFERIOR,
+    POINTS,
+    TRAINING,
+    VALIDATION,
+    Baseline,
+    Rules,
+    article_baseline,
+    percent,
+)
 
 ORIGINAL = "Original"
+WORDS = {DIFFERENCE_LOW: "the lower end of the interval of the difference in test accuracy"}
 ROUNDING = 1e-9  # a limit missed by less is met: 65.01 − 2 is a little above 63.01 in floats
 
 
@@ -67,8 +80,9 @@ class Stop:
 class Acceptance:
     """Whether a network is accepted, or the first criterion it missed.
 
-    criterion: one of `CRITERIA`, None where accepted or where the training failed. value, needed: in percent.
-    missed_by: points, above 0; None where a figure is undefined. reason: a sentence, empty where accepted.
+    criterion: one of `CRITERIA` or `DIFFERENCE_LOW`, None where accepted or where the training failed. value, needed:
+    in percent, or points of `DIFFERENCE_LOW`. missed_by: points, above 0; None where a figure is undefined. reason: a
+    sentence, empty where accepted.
     """
 
     accepted: bool
@@ -80,11 +94,19 @@ class Acceptance:
 
 
 def accept(
-    figures: Mapping[str, float | None], unpruned: Mapping[str, float | None] | None, baseline: Baseline
+    figures: Mapping[str, float | None],
+    unpruned: Mapping[str, float | None] | None,
+    baseline: Baseline,
+    rule: str = POINTS,
 ) -> Acceptance:
-    """Judge a network's figures, in percent; unpruned: those of the unpruned network, None for that network itself."""
-    for criterion in CRITERIA:
-        value, needed, words = figures.get(criterion), baseline.needed(criterion, unpruned), criterion.replace("_", " ")
+    """Judge a network's figures, in percent; unpruned: those of the unpruned network, None for that network itself.
+
+    rule: of `core.training.specs.ACCEPT`; `NONINFERIOR` needs the figure `DIFFERENCE_LOW`, in points.
+    """
+    noninferior = rule == NONINFERIOR and unpruned is not None
+    for criterion in (*TRAINING, *VALIDATION, DIFFERENCE_LOW) if noninferior else CRITERIA:
+        value, needed = figures.get(criterion), baseline.needed(criterion, unpruned)
+        words = WORDS.get(criterion, criterion.replace("_", " "))
         if value is None:
             return Acceptance(False, criterion, None, needed, None, f"{words} is undefined")
         if needed is None:
@@ -98,7 +120,10 @@ def accept(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A step that was trained. figures: `CRITERIA` in percent, None where undefined. failure: why it could not be."""
+    """A step that was trained. failure: why it could not be.
+
+    figures: `CRITERIA` in percent, None where undefined; of a pruned network `DIFFERENCE_LOW` in points, where known.
+    """
 
     factors: tuple[float, ...]
     figures: Mapping[str, float | None]
@@ -113,12 +138,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A run of Algorithm 2 so far: the unpruned network, what was asked for, and the outcomes in their order."""
+    """A run of Algorithm 2 so far: the unpruned network, what was asked for, and the outcomes in their order.
+
+    unpruned_right: for each test image whether the unpruned network was right; empty where unknown.
+    """
 
     network: NetworkSpec
     rules: Rules = field(default_factory=Rules)
     baseline: Baseline = field(default_factory=Baseline)
     outcomes: tuple[Outcome, ...] = ()
+    unpruned_right: Mapping[str, bool] = field(default_factory=dict)
 
 
 def start(network: NetworkSpec, rules: Rules | None = None, baseline: Baseline | None = None) -> State:
@@ -186,7 +215,8 @@ def next_step(state: State) -> Step | Stop:
 def record(state: State, step: Step, metrics: Mapping[str, Any] | None, failure: str = "") -> State:
     """Return the state after a step was trained; the new outcome carries the verdict.
 
-    metrics: a mapping with `CRITERIA` in percent, None or NaN where undefined; other keys are not looked at. A step
+    metrics: a mapping with `CRITERIA` in percent, None or NaN where undefined, and `DIFFERENCE_LOW` in points where it
+    is known; other keys are not looked at. A step
     that could not be trained has None and a failure, a sentence: it counts as rejected. Raises SpecError where the
     step is not the one whose turn it is.
     """
@@ -200,8 +230,10 @@ def record(state: State, step: Step, metrics: Mapping[str, Any] | None, failure:
         outcome = Outcome(step.factors, {}, failure, Acceptance(False, reason=f"could not be trained: {failure}"))
     else:
         figures = {criterion: figure(criterion, metrics) for criterion in CRITERIA}
+        if metrics.get(DIFFERENCE_LOW) is not None:
+            figures[DIFFERENCE_LOW] = float(metrics[DIFFERENCE_LOW])
         unpruned = state.outcomes[0].figures if state.outcomes else None
-        outcome = Outcome(step.factors, figures, "", accept(figures, unpruned, state.baseline))
+        outcome = Outcome(step.factors, figures, "", accept(figures, unpruned, state.baseline, state.rules.accept))
     return replace(state, outcomes=(*state.outcomes, outcome))
 
 
@@ -240,6 +272,7 @@ def to_dict(state: State) -> dict[str, Any]:
             }
             for outcome in state.outcomes
         ],
+        "unpruned_right": dict(state.unpruned_right),
     }
 
 
@@ -263,4 +296,4 @@ def from_dict(data: object) -> State:
         if accepted != outcome["acceptance"]["accepted"]:
             verdict = "accepted" if accepted else "rejected"
             raise SpecError(f"expected {step.name} to be {verdict} by its figures, got the opposite")
-    return state
+    return replace(state, unpruned_right=data.get("unpruned_right", {}))

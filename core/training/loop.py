@@ -39,7 +39,7 @@ from core.errors import DermSlimError, SpecError
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.keras_models import build_model
-from core.predictions.classification import Classification, classify
+from core.predictions.classification import classify
 from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING
 from core.training.results import EpochResult, TrainingError
@@ -473,24 +473,18 @@ def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> ke
     return model
 
 
-def evaluate(
-    network: NetworkSpec,
+def predict(
+    model: keras.Model,
     images: Pixels,
     metadata: Floats,
     labels: Indices,
     split: Split,
     spec: TrainingProtocol,
-    folder: Path,
-) -> dict[str, Classification]:
-    """Return the metrics of the kept weights on each of `SPLITS`; every training image counts once, not augmented."""
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return a network's probabilities for the images of each of `SPLITS`; every training image once, not augmented."""
     check_data(images, metadata, labels, split, spec)
     with explained(spec):
-        model = kept_model(network, spec, folder)
-        rows = {name: list(getattr(split, name)) for name in SPLITS}
-        return {
-            name: classify(probabilities(model, images, metadata, indices, spec.batch_size), labels[indices])
-            for name, indices in rows.items()
-        }
+        return {name: probabilities(model, images, metadata, getattr(split, name), spec.batch_size) for name in SPLITS}
 
 
 def save_model(model: keras.Model, path: Path) -> None:

@@ -47,7 +47,9 @@ class StepResult:
     file with it. epochs: trained; kept_epoch: whose weights are kept. seconds: epochs and evaluation; epoch_seconds:
     mean of an epoch with validation; images_per_second: mean in training. peak_memory: bytes, this process's largest.
     figures: percent by name, `STEP_FIGURES`, None where undefined. classification: by split, see
-    `core.predictions.classification.Classification.to_dict`.
+    `core.predictions.rows.described`. difference: test accuracy minus the unpruned network's, in points, with the ends
+    of its 95 % paired interval. accepted_by_points, noninferior: the verdict by either rule of acceptance, None where
+    unknown. predictions: columns of `core.predictions.rows`, empty where they are not at hand.
     """
 
     step: int
@@ -78,6 +80,12 @@ class StepResult:
     checkpoint_bytes: int | None = None
     figures: dict[str, float | None] = field(default_factory=dict)
     classification: dict[str, Any] = field(default_factory=dict)
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    accepted_by_points: bool | None = None
+    noninferior: bool | None = None
+    predictions: dict[str, list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready values."""

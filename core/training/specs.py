@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self, cast
 
 import annotated_types as at
-from pydantic import AfterValidator, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from core.data.datasets import Dataset
-from core.data.splits import Targets, require_sets, split_records
+from core.data.splits import SPLITS, Targets, require_sets, split_records
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
 from core.networks.architectures import from_dict as network_from_dict
@@ -34,11 +43,21 @@ ON_REJECT: dict[str, str] = {
     ),
 }
 
+# How a pruned network's test figures decide.
+POINTS, NONINFERIOR = "points", "noninferior"
+ACCEPT: dict[str, str] = {
+    POINTS: "Each test figure may be at most the tolerance below the unpruned network's (the article's rule).",
+    NONINFERIOR: (
+        "The lower end of the 95 % paired interval of the difference in test accuracy must not be below the tolerance."
+    ),
+}
+
 # The figures that decide, all in percent: the first criterion missed is the one that is named.
 TRAINING = ("train_accuracy", "train_precision")
 VALIDATION = ("validation_accuracy", "validation_precision")
 TEST = ("test_accuracy", "test_precision", "test_recall")
 CRITERIA = (*TRAINING, *VALIDATION, *TEST)
+DIFFERENCE_LOW = "difference_low"  # the criterion of `NONINFERIOR`, in points: the lower end of the interval
 ARTICLE_VALIDATION = {"lenet5": 75.0}  # section 5.2: the shallow network's lower bar
 
 # A network travels as the plain data of its layers, so that a worker elsewhere needs no file.
@@ -109,8 +128,12 @@ class Baseline(Spec):
     def needed(self, criterion: str, unpruned: Mapping[str, float | None] | None) -> float | None:
         """Return the least value of a criterion; None where the unpruned network's figure is undefined.
 
+        criterion: of `CRITERIA`, in percent, or `DIFFERENCE_LOW`, in points.
+
         unpruned: the unpruned network's figures; None for that network itself, which meets its own test figures.
         """
+        if criterion == DIFFERENCE_LOW:
+            return -float(self.test_tolerance)
         if criterion not in TEST:
             return cast(float, getattr(self, criterion))
         if unpruned is None:
@@ -171,6 +194,14 @@ class Rules(Spec):
         Text,
         Setting("After a rejection", choices=tuple(ON_REJECT), text="rejected networks shrunk on"),
     ] = STOP_AT_ACCEPTED
+    accept: Annotated[
+        Text,
+        Setting(
+            "Accept by", "How the test figures of a pruned network decide.",
+            choices=tuple(ACCEPT), text="accepted where not inferior",
+        ),
+        Field(exclude_if=POINTS.__eq__),
+    ] = POINTS  # fmt: skip
 
 
 # Settings that a study has too.
@@ -205,6 +236,9 @@ class TrainSpec(Spec):
     network: the whole description, so that a worker elsewhere needs no file. split_seed: of the sets; the training's
     own seed is in `training`. leaky_split: sets drawn image by image, for comparison only. device: 'auto' takes a
     GPU where there is one. baseline: decides which epoch's weights are kept; by default the article's for the network.
+
+    A setting that is newer than stored runs is left out of the JSON where it has its default (`exclude_if`), so that
+    equal runs have equal hashes whichever version submitted them.
     """
 
     kind: ClassVar[str] = "train"
@@ -223,6 +257,14 @@ class TrainSpec(Spec):
     ] = False
     device: Device = "auto"
     baseline: OwnBaseline = None
+    training_predictions: Annotated[
+        Switch,
+        Setting(
+            "Keep the predictions of training images",
+            "Those of validation and test images are always kept.",
+        ),
+        Field(exclude_if=operator.not_),
+    ] = False
 
     @field_validator("baseline")
     @classmethod
@@ -245,6 +287,11 @@ class TrainSpec(Spec):
     def thresholds(self) -> Baseline:
         """The baseline in force."""
         return self.baseline or article_baseline(self.network.name)
+
+    @property
+    def predicted_splits(self) -> tuple[str, ...]:
+        """The splits whose predictions are recorded, image by image."""
+        return SPLITS if self.training_predictions else ("validation", "test")
 
     def check(self, dataset: Dataset) -> None:
         """Raise SpecError where the data set cannot train a network; called before anything is queued."""

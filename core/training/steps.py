@@ -40,7 +40,8 @@ from core.networks.architectures import to_dict as network_to_dict
 from core.networks.costs import network_cost
 from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
-from core.training.algorithm2 import State, Step, Stop, next_step, record, start
+from core.training.algorithm2 import State, Step, Stop, next_step, start
+from core.training.evaluation import evaluated, judged, predicted
 from core.training.results import EpochResult, StepResult, TrainingError
 from core.training.specs import PruneTrainSpec, Rules, TrainSpec
 
@@ -90,6 +91,8 @@ class TrainingData:
     images: npt.NDArray[np.uint8]
     metadata: npt.NDArray[np.float32]
     labels: Indices
+    image_ids: tuple[str, ...]
+    lesion_ids: tuple[str | None, ...]
     split: Split
     encoding: MetadataEncoding
     left_out: tuple[LeftOut, ...]
@@ -138,6 +141,8 @@ def training_data(
         images=array.pixels,
         metadata=encoding.encode(dataset.records),
         labels=class_numbers(dataset.records),
+        image_ids=tuple(record.image_id for record in dataset.records),
+        lesion_ids=tuple(record.lesion_id for record in dataset.records),
         split=split,
         encoding=encoding,
         left_out=array.left_out,
@@ -172,19 +177,6 @@ def described(spec: TrainSpec, step: Step) -> StepResult:
         bytes_weights=cost.bytes_weights,
         bytes_with_optimizer=cost.bytes_with_optimizer,
     )
-
-
-def judged(spec: TrainSpec, state: State, step: Step, result: StepResult) -> tuple[StepResult, State]:
-    """Give a trained or failed step its verdict; return it with the state after it.
-
-    A `train` run's only step has no unpruned network beside it: it is judged by training and validation alone.
-    """
-    after = record(state, step, None if result.failure else result.figures, result.failure)
-    verdict = after.outcomes[-1].acceptance
-    values = {
-        name: getattr(verdict, name) for name in ("accepted", "criterion", "value", "needed", "missed_by", "reason")
-    }
-    return replace(result, **values), after
 
 
 def failed(spec: TrainSpec, step: Step, failure: str) -> StepResult:
@@ -257,15 +249,16 @@ def train_step(
                 history.append(epoch)
                 yield epoch
             began_evaluation = time.perf_counter()
-            found = training.evaluate(step.network, *arrays, place)
+            model = training.kept_model(step.network, spec.training, place)
+            chances = training.predict(model, *arrays)
+            found = predicted(data.split, data.image_ids, data.lesion_ids, data.labels, chances)
             made, weights = place / f"{step.index}.keras", folder / f"{step.index}.keras"
-            training.save_model(training.kept_model(step.network, spec.training, place), made)
+            training.save_model(model, made)
             check()
             made.replace(weights)
     except TrainingError as error:
         yield replace(failed(spec, step, str(error)), epochs=len(history), seconds=time.perf_counter() - began)
         return
-    figures = {name: value for split, each in found.items() for name, value in each.figures(split).items()}
     yield replace(
         described(spec, step),
         status="finished",
@@ -279,8 +272,7 @@ def train_step(
         weights=str(weights),
         weights_bytes=weights.stat().st_size,
         checkpoint_bytes=(place / training.CHECKPOINT_NAME).stat().st_size,
-        figures=figures,
-        classification={split: each.to_dict() for split, each in found.items()},
+        **evaluated(found, kept=spec.predicted_splits),
     )
 
 
@@ -313,7 +305,7 @@ def run_here(
         with closing(train_step(spec, turn, data, folder)) as events:
             for event in events:
                 if isinstance(event, StepResult):
-                    event, state = judged(spec, state, turn, event)
+                    event, state = judged(state, turn, event)
                     forget_checkpoint(checkpoint_folder(folder, turn))
                 yield turn, event
     yield turn
