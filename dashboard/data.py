@@ -39,6 +39,7 @@ from core.training.steps import split_sentence
 from dashboard.access import users as access
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from jobs import verification as checks
+from jobs.later_jobs import CHECK, under_way
 from jobs.queues import Queues
 from jobs.run_states import WorkerState
 from jobs.studies import StudyState, study_state
@@ -201,7 +202,7 @@ def is_being_checked(run_id: str) -> bool:
     """Return whether images of a run are being checked; False where the queue does not answer."""
     try:
         with watched().connected() as connection:
-            return checks.under_way(connection, run_id)
+            return under_way(connection, CHECK, run_id)
     except QueueUnavailable:
         return False
 

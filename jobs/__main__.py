@@ -29,7 +29,7 @@ from typing import Any
 from core.errors import Cancelled, DermSlimError
 from core.settings import Settings
 from jobs import logs
-from jobs.cli import datasets, export, measuring, runs, study, tables, training, verify
+from jobs.cli import datasets, export, measuring, predictions, runs, study, tables, training, verify
 from jobs.upkeep import backup, doctor, retention, snapshot
 from jobs.upkeep import prometheus as metrics
 
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    working = (measuring, curves, training, study, tables, datasets, runs, export, verify)
+    working = (measuring, curves, training, study, tables, datasets, runs, export, predictions, verify)
     for module in (*working, backup, snapshot, retention, metrics, doctor):
         module.add_commands(commands, _command)
     return parser

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rq import Retry, get_current_job
+from rq import Retry
 
 from core.compression.image_results import ImageResult
 from core.compression.measure import measure
@@ -20,6 +20,7 @@ from core.data.folders import images_here
 from core.errors import NotOnThisHost, TakenOver
 from core.settings import Settings
 from jobs.hosts import left_to_others, output_here, worker_name
+from jobs.later_jobs import claimed
 from jobs.live_runs import MAX_TRIES, Claim, LiveRun
 from jobs.messages import ImagesChecked, ImagesMeasured, wake
 from jobs.run_jobs import claim_job, note_start
@@ -92,13 +93,10 @@ def check_images(
     root: folder as the dashboard's host has it. Images that this host cannot reach are left to another one's worker,
     as in `measure_chunk`. Nothing is sent where another worker has taken the job over, or the run has been retried.
     """
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("Expected to be called by a worker, got a direct call.")
-    live = LiveRun(job.connection, run_id)
-    live.reopen(attempt)
-    if (claim := live.claim(job.id, attempt)) is None:
+    if (found := claimed(run_id, attempt)) is None:
         return None
+    job, claim = found
+    live = claim.live
     try:
         folder = images_here(Path(root), Settings.from_environment())
     except NotOnThisHost as reason:

@@ -151,6 +151,12 @@ class EpochsTrained(RunMessage, kinds=["epochs"]):
     ended_at: AwareDatetime = Field(default_factory=now)
 
 
+class StepPredicted(RunMessage, kinds=["step_predicted"]):
+    """The kept weights of a finished step have predicted its images again."""
+
+    result: StepResult
+
+
 class TrainingEnded(RunMessage, kinds=["training_ended"]):
     """A training run has finished, or failed with an error."""
 

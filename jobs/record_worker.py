@@ -134,6 +134,8 @@ def _write(store: Store, given: Sequence[Message]) -> None:
             store.record_step(told.run_id, told.attempt, result, worker, *times, claim=told.claim)
         case messages.EpochsTrained(step=step, epochs=epochs) as told:
             store.record_epochs(told.run_id, told.attempt, step, epochs, told.ended_at, claim=told.claim)
+        case messages.StepPredicted(result=result) as told:
+            store.record_predictions(told.run_id, told.attempt, result)
         case messages.TrainingEnded() as told:
             store.record_training_ended(told.run_id, told.attempt, told.error, told.at, claim=told.claim)
             _forget(store, told.run_id)

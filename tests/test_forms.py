@@ -36,8 +36,9 @@ TRAINING = TrainingProtocol(
     rotation=12.3456789, zoom=0.123456789, brightness=0.987654321, mixed_precision=True, jit_compile=True,
 )  # fmt: skip
 RULES = Rules(
-    factors=(12.3456789, 33.3333333), scope="first_two", max_failures=4, max_iterations=6, on_reject="continue"
-)
+    factors=(12.3456789, 33.3333333), scope="first_two", max_failures=4, max_iterations=6, on_reject="continue",
+    accept="noninferior",
+)  # fmt: skip
 SETS: dict[str, Any] = {
     "targets": Targets(train=41, validation=12, test=8),
     "split_seed": 8,
@@ -66,8 +67,16 @@ SPECS = [
         seed=9,
         metrics=METRICS,
     ),
-    TrainSpec(dataset="d", network=ALEXNET, training=TRAINING, leaky_split=True, **SETS),
-    PruneTrainSpec(dataset="d", network=ALEXNET, training=TRAINING, leaky_split=True, rules=RULES, **SETS),
+    TrainSpec(dataset="d", network=ALEXNET, training=TRAINING, leaky_split=True, training_predictions=True, **SETS),
+    PruneTrainSpec(
+        dataset="d",
+        network=ALEXNET,
+        training=TRAINING,
+        leaky_split=True,
+        training_predictions=True,
+        rules=RULES,
+        **SETS,
+    ),
     ArticleSpec(
         dataset="d",
         fingerprint="",

@@ -23,6 +23,7 @@ from core.store.measurements import Store
 from core.store.migrations import VERSION
 from jobs import verification
 from jobs.__main__ import main
+from jobs.later_jobs import CHECK, under_way
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
 from jobs.upkeep import retention
@@ -131,7 +132,7 @@ def test_a_check_is_deleted_with_its_run(lab: Queues) -> None:
     run_id = finished(lab, SweepSpec(dataset=dataset.name, ks=(3,)), dataset)
     checked(lab, run_id)
     with lab.connected() as connection:
-        wait_for(lambda: not verification.under_way(connection, run_id), 60)
+        wait_for(lambda: not under_way(connection, CHECK, run_id), 60)
     retention.ask_to_delete(lab, retention.deletable(lab, [run_id]))
     wait_for(lambda: lab.store.run(run_id) is None, 60)
     assert lab.store.read("SELECT count(*) AS n FROM verifications WHERE run_id = ?", [run_id])["n"].iloc[0] == 0

@@ -180,20 +180,22 @@ class TrainingRows(RunRows):
             _replace_predictions(connection, run_id, result.step, result.predictions)
             _count_epochs(connection, run_id)
 
-    def record_predictions(self, run_id: str, results: Sequence[StepResult]) -> None:
-        """Replace the predictions of steps, and the figures that follow from them; verdicts that were reached stay."""
+    def record_predictions(self, run_id: str, attempt: int, result: StepResult) -> None:
+        """Replace a finished step's predictions, and the figures that follow from them; its verdict stays.
+
+        Nothing changes for a step of another attempt.
+        """
+        names = ("classification", "difference", "difference_low", "difference_high", *VERDICTS)
+        values = {name: getattr(result, name) for name in names} | result.figures
+        values["classification"] = json.dumps(result.classification)
         with self.transaction() as connection:
-            for result in results:
-                names = ("classification", "difference", "difference_low", "difference_high", *VERDICTS)
-                values = {name: getattr(result, name) for name in names} | result.figures
-                values["classification"] = json.dumps(result.classification)
-                changed = connection.execute(
-                    f"UPDATE steps SET {', '.join(f'{name} = ?' for name in values)} "
-                    "WHERE run_id = ? AND step = ? AND status = 'finished' RETURNING step",
-                    [*values.values(), run_id, result.step],
-                ).fetchall()
-                if changed:
-                    _replace_predictions(connection, run_id, result.step, result.predictions)
+            changed = connection.execute(
+                f"UPDATE steps SET {', '.join(f'{name} = ?' for name in values)} WHERE run_id = ? AND step = ? "
+                "AND status = 'finished' AND (SELECT attempt FROM runs WHERE run_id = steps.run_id) = ? RETURNING step",
+                [*values.values(), run_id, result.step, attempt],
+            ).fetchall()
+            if changed:
+                _replace_predictions(connection, run_id, result.step, result.predictions)
 
     def record_epochs(
         self,

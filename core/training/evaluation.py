@@ -16,7 +16,7 @@ from core.predictions.intervals import paired_difference
 from core.predictions.rows import Columns, described, joined, lesions_of, prediction_columns, prediction_frame, right
 from core.training.algorithm2 import State, Step, accept, record
 from core.training.results import StepResult
-from core.training.specs import ACCEPT, DIFFERENCE_LOW
+from core.training.specs import ACCEPT, DIFFERENCE_LOW, Baseline
 
 
 def predicted(
@@ -66,16 +66,19 @@ def judged(state: State, step: Step, result: StepResult) -> tuple[StepResult, St
     values = {
         name: getattr(verdict, name) for name in ("accepted", "criterion", "value", "needed", "missed_by", "reason")
     }
-    return replace(result, **values, **verdicts(state, result)), after
+    unpruned = state.outcomes[0].figures if state.outcomes else None
+    return replace(result, **values, **verdicts(state.baseline, unpruned, result)), after
 
 
-def verdicts(state: State, result: StepResult) -> dict[str, Any]:
-    """Return a step's verdict by either rule of acceptance, None where unknown; state: the one before the step."""
+def verdicts(baseline: Baseline, unpruned: Mapping[str, float | None] | None, result: StepResult) -> dict[str, Any]:
+    """Return a step's verdict by either rule of acceptance, None where unknown.
+
+    unpruned: the figures of the unpruned network; None for that network itself.
+    """
     if result.failure:
         return {"accepted_by_points": False, "noninferior": False}
-    unpruned = state.outcomes[0].figures if state.outcomes else None
     figures = {**result.figures, DIFFERENCE_LOW: result.difference_low}
-    by_points, noninferior = (accept(figures, unpruned, state.baseline, rule).accepted for rule in ACCEPT)
+    by_points, noninferior = (accept(figures, unpruned, baseline, rule).accepted for rule in ACCEPT)
     unknown = unpruned is not None and result.difference_low is None
     return {"accepted_by_points": by_points, "noninferior": None if unknown else noninferior}
 

@@ -487,6 +487,11 @@ def predict(
         return {name: probabilities(model, images, metadata, getattr(split, name), spec.batch_size) for name in SPLITS}
 
 
+def load_model(path: Path) -> keras.Model:
+    """Return the network of a `.keras` file, to predict with."""
+    return keras.saving.load_model(path, compile=False)
+
+
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a network as a `.keras` file atomically."""
     half = path.with_name(f"half-{path.name}")  # Keras requires the suffix

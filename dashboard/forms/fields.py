@@ -22,7 +22,7 @@ from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPE_LABELS
 from core.specs import Spec, bare, bounds, settings_of
-from core.training.specs import ON_REJECT, PRESETS, Baseline, Rules, TrainingProtocol
+from core.training.specs import ACCEPT, ON_REJECT, PRESETS, Baseline, Rules, TrainingProtocol
 from dashboard import words
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
@@ -40,6 +40,7 @@ CHOICES: dict[str, Mapping[str, str]] = {
         "stop at accepted": "Back to the last accepted",
         "continue": "Shrink it further",
     },
+    "accept": {"points": "Tolerance in points", "noninferior": "Not inferior (interval)"},
     "device": {"auto": "GPU, else processor", "cpu": "Processor", "gpu": "GPU only"},
     "rule": words.RULES,
 }
@@ -187,7 +188,7 @@ class Fields:
     def rules(self) -> Rules:
         """Return the rules of Algorithm 2. Raises SpecError."""
         rules = Rules(**self.grid(Rules, settings_of(Rules), width=200))
-        st.caption(ON_REJECT[rules.on_reject])
+        st.caption(f"{ON_REJECT[rules.on_reject]} {ACCEPT[rules.accept]}")
         return rules
 
     def targets(self) -> Targets:

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from core.data.datasets import Dataset
 from core.errors import SpecError
-from core.files.exports import check_writable, write_rows
+from core.files.exports import check_writable, write_rows, write_table
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import all_networks
+from core.predictions.rows import EXPORT_COLUMNS, prediction_frame
 from core.runs import Run
 from core.settings import Settings
 from core.specs import spec_hash
@@ -76,6 +77,10 @@ def add_commands(commands: Any, command: Command) -> None:
             "--export", type=Path, metavar="FILE",
             help="one row per step, to a file that ends in .csv or .parquet; waits for the run",
         )  # fmt: skip
+        parser.add_argument(
+            "--predictions", type=Path, metavar="FILE",
+            help="with --local: one row per image and step, to a file that ends in .csv or .parquet",
+        )  # fmt: skip
         parser.add_argument("--wait", action="store_true", help="without --local: show progress until the end")
         parser.add_argument("--again", action="store_true", help="train even where an identical run has finished")
         add_queue_options(parser)
@@ -129,6 +134,12 @@ def act_train(options: argparse.Namespace) -> int:
     """Train the networks, or prune and train them by Algorithm 2."""
     settings = Settings.from_environment()
     check_writable(options.export)
+    check_writable(options.predictions)
+    if options.predictions and not options.local:
+        raise SpecError(
+            "Expected --predictions together with --local; `python -m jobs predictions RUN --export FILE` writes those "
+            "of a submitted run."
+        )
     start = next_time(options.start_after) if options.start_after else None
     if options.local:
         require_backend()
@@ -199,6 +210,8 @@ def _train_here(options: argparse.Namespace, specs: Sequence[TrainSpec], dataset
         complete = complete and not any(result.failure for result in results)
         if options.export:
             write_steps(export_path(options.export, spec, alone=len(specs) == 1), results)
+        if options.predictions:
+            write_predictions(export_path(options.predictions, spec, alone=len(specs) == 1), folder.name, results)
         print(f"weights in {folder}")
     return 0 if complete else 1
 
@@ -236,6 +249,17 @@ def write_steps(path: Path, results: Sequence[StepResult]) -> None:
     """Write one row per step, columns `STEP_EXPORT`, undefined values empty. macro_* are of the test set."""
     write_rows(path, STEP_EXPORT, [[_exported(result, column) for column in STEP_EXPORT] for result in results])
     print(f"{len(results)} steps written to {path}")
+
+
+def write_predictions(path: Path, run_id: str, results: Sequence[StepResult]) -> None:
+    """Write one row per image and step, columns `core.predictions.rows.EXPORT_COLUMNS`."""
+    import pandas as pd
+
+    trained = [result for result in results if result.predictions]
+    frames = [prediction_frame(result.predictions).assign(run_id=run_id, step=result.step) for result in trained]
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(EXPORT_COLUMNS))
+    write_table(rows[list(EXPORT_COLUMNS)], path)
+    print(f"{len(rows):,} predictions written to {path}")
 
 
 def _exported(result: StepResult, column: str) -> object:

@@ -22,6 +22,7 @@ from core.errors import DermSlimError, SpecError
 from core.settings import Settings
 from jobs import verification
 from jobs.cli.datasets import Command
+from jobs.later_jobs import CHECK, under_way
 from jobs.queues import Queues
 
 
@@ -54,7 +55,7 @@ def told(found: Verification | None) -> int:
 def _checked_by_workers(queues: Queues, options: argparse.Namespace) -> Verification | None:
     verification.submit(queues, options.run, options.images)
     with queues.connected() as connection:
-        while verification.under_way(connection, options.run):
+        while under_way(connection, CHECK, options.run):
             time.sleep(0.2)
     return queues.store.verification(options.run)
 

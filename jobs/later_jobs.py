@@ -1,0 +1,82 @@
+"""Jobs that add something to a run after it has ended: checks by the reference, predictions from kept weights."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rq import Queue, Retry, get_current_job
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from jobs.connection import SVD, TRAIN, Connection, queue
+from jobs.live_runs import MAX_TRIES, Claim, LiveRun
+from jobs.messages import waiting
+
+ENDED_JOBS = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+
+
+@dataclass(frozen=True)
+class LaterKind:
+    """What such jobs do. name: in their ids. worker: the kind that runs them. longest: seconds that one may take."""
+
+    name: str
+    worker: str
+    function: str
+    description: str
+    longest: int = 3600
+
+    def is_job(self, job_id: str) -> bool:
+        """Return whether a job of a run is of this kind."""
+        return f"--{self.name}-" in job_id
+
+
+CHECK = LaterKind("check", SVD, "jobs.measure_task.check_images", "checked by the reference")
+PREDICT = LaterKind("predict", TRAIN, "jobs.predict_task.predict_steps", "predicted again from kept weights", 24 * 3600)
+
+
+def submit(
+    connection: Connection, kind: LaterKind, run_id: str, attempt: int, parts: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Queue one job for each part, the arguments of the kind's function; return the ids of the jobs."""
+    jobs = [
+        Queue.prepare_data(
+            kind.function,
+            kwargs={"run_id": run_id, "attempt": attempt, **part},
+            timeout=kind.longest,
+            result_ttl=3600,
+            failure_ttl=7 * 24 * 3600,
+            retry=Retry(max=MAX_TRIES),
+            job_id=f"{run_id}--{kind.name}-{secrets.token_hex(4)}",
+            description=f"{run_id}, {kind.description}",
+        )
+        for part in parts
+    ]
+    live = LiveRun(connection, run_id)
+    live.reopen(attempt)
+    live.add_jobs(job.job_id for job in jobs)
+    live.end(None, attempt)
+    queue(kind.worker, connection).enqueue_many(jobs)
+    return [job.job_id for job in jobs]
+
+
+def claimed(run_id: str, attempt: int) -> tuple[Job, Claim] | None:
+    """Return the worker's job and its claim; None where another worker has taken it over, or the run was retried."""
+    job = get_current_job()
+    if job is None:
+        raise RuntimeError("Expected to be called by a worker, got a direct call.")
+    live = LiveRun(job.connection, run_id)
+    live.reopen(attempt)
+    claim = live.claim(job.id, attempt)
+    return None if claim is None else (job, claim)
+
+
+def under_way(connection: Connection, kind: LaterKind, run_id: str) -> bool:
+    """Return whether such a job of the run waits, runs or waits to be recorded."""
+    found = [job_id for job_id in LiveRun(connection, run_id).job_ids() if kind.is_job(job_id)]
+    jobs = Job.fetch_many(found, connection=connection, serializer=JSONSerializer)
+    return any(job is not None and job.get_status(refresh=False) not in ENDED_JOBS for job in jobs) or (
+        bool(found) and waiting(connection) > 0
+    )

@@ -1,0 +1,103 @@
+"""What a `train` worker runs for an ended run: the kept weights of its steps predict the images of its sets again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rq import Retry
+
+from core.data.folders import folder_here, images_here
+from core.errors import DatasetError, NotOnThisHost, TakenOver
+from core.settings import Settings
+from core.training.evaluation import difference, evaluated, predicted, right_answers, verdicts
+from core.training.results import StepResult, TrainingError
+from core.training.specs import TrainSpec, training_spec_from_dict
+from core.training.steps import TrainingData, training_data
+from jobs.connection import Connection
+from jobs.hosts import left_to_others, worker_name
+from jobs.later_jobs import claimed
+from jobs.messages import StepPredicted, wake
+from jobs.run_jobs import fetch_dataset
+
+LOG = logging.getLogger(__name__)
+
+
+def predict_steps(
+    run_id: str,
+    attempt: int,
+    spec: dict[str, Any],
+    fingerprint: str,
+    encoding: dict[str, Any] | None,
+    steps: list[dict[str, Any]],
+) -> Retry | None:
+    """Predict the images of a run's sets with the weights of each of its steps, and send the rows.
+
+    spec, steps: as `to_dict` gives them. encoding: of the metadata, as the run used it. Images or weights that this
+    host does not have are left to another one's worker. TrainingError where no worker has them, or where the images
+    are not those of the run any more.
+    """
+    if (found := claimed(run_id, attempt)) is None:
+        return None
+    job, claim = found
+    live, settings = claim.live, Settings.from_environment()
+    asked = training_spec_from_dict(spec)
+    try:
+        weights = weights_here(settings.trained / run_id, [step["step"] for step in steps])
+        data = data_here(live.connection, settings, asked, fingerprint)
+    except NotOnThisHost as reason:
+        if again := left_to_others(job, live, str(reason)):
+            return again
+        live.log(f"{worker_name()}: {reason}")
+        raise
+    if encoding is not None and data.encoding.to_dict() != encoding:
+        raise TrainingError(f"Expected the images that {run_id} was trained on, got sets with other metadata.")
+    unpruned: StepResult | None = None
+    for step in steps:
+        result = predict_again(StepResult.from_dict(step), asked, data, weights[step["step"]])
+        if unpruned is not None:
+            result = replace(result, **difference(right_answers(unpruned.predictions), result.predictions))
+        result = replace(result, **verdicts(asked.thresholds, unpruned.figures if unpruned else None, result))
+        unpruned = unpruned or result
+        try:
+            claim.write(StepPredicted(run_id=run_id, attempt=attempt, claim=claim.number, result=result).command())
+        except TakenOver as reason:
+            LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
+            return None
+        wake(live.connection)
+        live.log(f"{worker_name()}: {result.name}: predicted again, {len(result.predictions['image_id'])} rows")
+    live.end(None, attempt)
+    return None
+
+
+def weights_here(folder: Path, steps: list[int]) -> dict[int, Path]:
+    """Return the weights of each step. NotOnThisHost where one is missing."""
+    found = {step: folder / f"{step}.keras" for step in steps}
+    if missing := [path for path in found.values() if not path.is_file()]:
+        raise NotOnThisHost(f"Expected the weights of every step in {folder}, got none of {missing[0].name}.")
+    return found
+
+
+def data_here(connection: Connection, settings: Settings, spec: TrainSpec, fingerprint: str) -> TrainingData:
+    """Return what the run's networks are fed. NotOnThisHost where the images are out of reach."""
+    dataset = fetch_dataset(connection, fingerprint)
+    here = replace(dataset, root=folder_here(dataset.root, settings))
+    try:
+        return training_data(here, spec, settings.arrays, limit=settings.arrays_limit)
+    except DatasetError:
+        images_here(dataset.root, settings)  # says so where it is the whole folder that is missing here
+        raise
+
+
+def predict_again(step: StepResult, spec: TrainSpec, data: TrainingData, weights: Path) -> StepResult:
+    """Return a step with the predictions of its weights and the figures that follow from them."""
+    from core.training import loop as training  # Keras: 4 s, and only in the process that needs it
+
+    with training.on_device(spec.device):
+        chances = training.predict(
+            training.load_model(weights), data.images, data.metadata, data.labels, data.split, spec.training
+        )
+    rows = predicted(data.split, data.image_ids, data.lesion_ids, data.labels, chances)
+    return replace(step, **evaluated(rows, kept=spec.predicted_splits))
