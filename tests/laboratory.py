@@ -20,6 +20,7 @@ import psutil
 
 from benchmarks.processes import Process, run_command
 from core.networks.architectures import CLASSES
+from core.predictions.rows import COLUMNS, prediction_frame
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import TrainSpec
@@ -187,8 +188,12 @@ def assert_trained_alike(store: Store, run_id: str, reference: Trained) -> None:
     assert [result.step for result in results] == [step["step"] for step in steps]
     for result, expected in zip(results, steps, strict=True):
         found = result.to_dict()
-        same = [name for name in expected if name not in (*MEASURED, "weights_bytes", "checkpoint_bytes", "device")]
+        other = (*MEASURED, "weights_bytes", "checkpoint_bytes", "device", "predictions")
+        same = [name for name in expected if name not in other]
         assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+        predicted = store.predictions([run_id], step=result.step)[list(COLUMNS)]
+        wanted = prediction_frame(expected["predictions"]) if expected["predictions"] else predicted.iloc[:0]
+        pd.testing.assert_frame_equal(predicted, wanted, check_dtype=False, check_exact=True)
     rows = store.epochs([run_id])
     columns = list(settled(epochs).columns)
     pd.testing.assert_frame_equal(rows[columns], epochs[columns], check_dtype=False, check_exact=True)

@@ -34,12 +34,14 @@ from core.data.splits import Targets
 from core.errors import SpecError
 from core.files.file_lock import file_lock
 from core.networks.architectures import LENET5
+from core.predictions.rows import EXPORT_COLUMNS
 from core.runs import Run
 from core.settings import Settings
 from core.training import algorithm2
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from core.training.steps import first_state
 from jobs import run_jobs
+from jobs.__main__ import main
 from jobs.connection import SERVED, queue
 from jobs.live_runs import LiveRun, RunFacts
 from jobs.queues import Queues, Submission
@@ -163,6 +165,44 @@ def test_a_run_through_the_queue_equals_one_without_it(keras_lab: Queues, images
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
         *("0.keras", "1.keras", "about.json"),
     ]
+
+
+def test_the_weights_of_an_ended_run_predict_again_what_was_recorded(
+    keras_lab: Queues, images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab, dataset = keras_lab, registered(keras_lab, images)
+    run_id = lab.submit(PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON), dataset).run_id
+    ended(lab, run_id)
+    before, steps = lab.store.predictions([run_id]), lab.store.step_results(run_id)
+    assert before.groupby("step").size().tolist() == [32, 32]
+    with lab.store.transaction() as connection:  # as in a store of an older version
+        connection.execute("DELETE FROM predictions")
+        connection.execute("UPDATE steps SET noninferior = NULL, difference = NULL, classification = '{}'")
+    for name, value in (
+        ("DATA_DIR", lab.settings.data_dir),
+        ("DATA_ROOTS", os.pathsep.join(map(str, lab.settings.data_roots))),
+        ("REDIS_URL", lab.settings.redis_url),
+    ):
+        monkeypatch.setenv(name, str(value))
+    path = tmp_path / "predictions.csv"
+    assert main(["predictions", run_id, "--export", str(path)]) == 1
+    assert f"python -m jobs predict {run_id}" in capsys.readouterr().err
+    assert main(["predict", run_id]) == 0
+    assert "64 predictions of 2 steps" in capsys.readouterr().out
+    after = lab.store.predictions([run_id])
+    pd.testing.assert_frame_equal(after, before, atol=1e-5)
+    assert [result.classification for result in lab.store.step_results(run_id)] == [
+        result.classification for result in steps
+    ]
+    assert [result.difference for result in lab.store.step_results(run_id)] == [result.difference for result in steps]
+    assert main(["predictions", run_id, "--step", "1", "--split", "test", "--export", str(path)]) == 0
+    written = pd.read_csv(path)
+    assert written.columns.tolist() == list(EXPORT_COLUMNS)
+    assert len(written) == 16
+    capsys.readouterr()
+    assert main(["compare", f"{run_id}:0", run_id]) == 0
+    assert "points, 95 % interval" in capsys.readouterr().out
+    assert main(["compare", f"{run_id}:0", "nothing-such"]) == 1
 
 
 def test_an_estimate_includes_the_epochs_and_the_start_times_of_likely_networks(lab: Queues, dataset: Dataset) -> None:

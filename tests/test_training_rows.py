@@ -9,17 +9,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import recorded
 
 from core.data.splits import SPLITS
 from core.errors import StoreError
-from core.networks.architectures import NETWORKS
+from core.networks.architectures import CLASSES, NETWORKS
 from core.predictions.classification import FIGURES
+from core.predictions.rows import COLUMNS, EXPORT_COLUMNS, joined, prediction_columns, prediction_frame
 from core.runs import Run
 from core.store.measurements import Store
 from core.store.trainings import STEP_COLUMNS
+from core.store.upkeep import delete_run
 from core.training.algorithm2 import Step
 from core.training.results import EpochResult, StepResult
 from core.training.specs import PruneTrainSpec, TrainingProtocol, TrainSpec
@@ -108,7 +111,7 @@ def test_the_row_of_a_step_is_complete_and_can_be_read_back(store: Store) -> Non
     assert row["worker"] == "train-host-1"
     assert (row["train_accuracy"], row["test_accuracy"]) == (90, 92)
     assert pd.isna(row["test_macro_precision"])
-    known = set(StepResult.__dataclass_fields__) - {"figures"} | set(trained().figures)
+    known = set(StepResult.__dataclass_fields__) - {"figures", "predictions"} | set(trained().figures)
     assert set(row.index) - known == {"run_id", "attempt", "worker", "started_at", "finished_at"}
 
 
@@ -205,6 +208,67 @@ def test_messages_of_an_older_version_without_claims_are_recorded(store: Store) 
     assert store.training_notes("prune-train-1") == DATA["notes"]
     assert store.step_results("prune-train-1") == [trained()]
     assert store.epochs(["prune-train-1"])["epoch"].tolist() == [1]
+
+
+def with_predictions(result: StepResult, seed: int, images: int = 8) -> StepResult:
+    chances = np.random.default_rng(seed).dirichlet(np.ones(len(CLASSES)), 2 * images).astype(np.float32)
+    parts = [
+        prediction_columns(
+            split, [f"{split} {n}" for n in range(images)], [None] * images, np.arange(images) % len(CLASSES), part
+        )
+        for split, part in (("validation", chances[:images]), ("test", chances[images:]))
+    ]
+    return replace(result, predictions=joined(parts))
+
+
+def test_predictions_are_recorded_with_their_step_once_and_exactly(store: Store) -> None:
+    store.record_step("prune-train-1", 1, with_predictions(trained(), 1), "w", NOW, NOW)
+    result = with_predictions(trained(), 2)
+    for _ in range(2):
+        store.record_step("prune-train-1", 1, result, "w", NOW, NOW)
+    rows = store.predictions(["prune-train-1"])
+    assert list(rows.columns) == list(EXPORT_COLUMNS)
+    pd.testing.assert_frame_equal(
+        rows[list(COLUMNS)], prediction_frame(result.predictions), check_dtype=False, check_exact=True
+    )
+    assert store.predictions(["prune-train-1"], step=0, split="test")["split"].unique().tolist() == ["test"]
+    assert store.predictions(["prune-train-1"], step=1).empty
+    assert store.predicted_steps(["prune-train-1"])["images"].tolist() == [8, 8]
+    (found,) = store.step_results("prune-train-1")
+    assert set(found.predictions["split"]) == {"test"}  # what the verdict of the next step needs
+
+
+def test_predictions_of_a_step_that_is_trained_again_or_deleted_are_deleted(store: Store) -> None:
+    for step in range(2):
+        store.record_step("prune-train-1", 1, with_predictions(trained(step), step), "w", NOW, NOW)
+    store.record_training_ended("prune-train-1", 1, "the GPU vanished", NOW)
+    store.record_training_retry("prune-train-1", 2, 1)
+    assert store.predictions(["prune-train-1"])["step"].unique().tolist() == [0]
+    store.record_step("prune-train-1", 2, step_of(0), "w", NOW, None)  # begun again
+    assert store.predictions(["prune-train-1"]).empty
+    store.record_step("prune-train-1", 2, with_predictions(trained(), 3), "w", NOW, NOW)
+    store.record_training_ended("prune-train-1", 2, None, NOW)
+    assert delete_run(store, "prune-train-1", 2)
+    assert store.predictions(["prune-train-1"]).empty
+
+
+def test_predictions_made_again_replace_rows_and_figures_but_not_the_verdict(store: Store) -> None:
+    store.record_step("prune-train-1", 1, trained(), "w", NOW, NOW)
+    found = {"test": {"accuracy": 50.0}}
+    figures = trained().figures | {"test_accuracy": 50.0}
+    again = replace(
+        with_predictions(trained(), 4), classification=found, figures=figures, accepted=False, noninferior=True
+    )
+    store.record_predictions("prune-train-1", 2, again)  # of another attempt
+    assert store.step_results("prune-train-1") == [trained()]
+    for _ in range(2):
+        store.record_predictions("prune-train-1", 1, again)
+    (result,) = store.step_results("prune-train-1")
+    assert (result.classification, result.figures["test_accuracy"], result.noninferior) == (found, 50.0, True)
+    assert result.accepted == trained().accepted
+    assert len(store.predictions(["prune-train-1"])) == 16
+    store.record_predictions("prune-train-1", 1, replace(again, step=5))  # no such step
+    assert store.predictions(["prune-train-1"])["step"].unique().tolist() == [0]
 
 
 def test_a_retry_deletes_the_rows_from_its_step_on_and_keeps_earlier_ones(store: Store) -> None:

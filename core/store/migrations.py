@@ -41,9 +41,9 @@ def verifications(connection: duckdb.DuckDBPyConnection) -> None:
 def predictions(connection: duckdb.DuckDBPyConnection) -> None:
     """Add to steps what a paired comparison with the unpruned network gives; the table of predictions is new."""
     for name in ("difference", "difference_low", "difference_high"):
-        connection.execute(f"ALTER TABLE steps ADD COLUMN {name} DOUBLE")
+        connection.execute(f"ALTER TABLE IF EXISTS steps ADD COLUMN {name} DOUBLE")
     for name in ("accepted_by_points", "noninferior"):
-        connection.execute(f"ALTER TABLE steps ADD COLUMN {name} BOOLEAN")
+        connection.execute(f"ALTER TABLE IF EXISTS steps ADD COLUMN {name} BOOLEAN")
 
 
 # In the order in which they are applied. Never change one that has been released: append the next one.
