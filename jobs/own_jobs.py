@@ -15,6 +15,7 @@ FUNCTIONS = frozenset(
     {
         "jobs.measure_task.measure_chunk",
         "jobs.measure_task.check_images",
+        "jobs.predict_task.predict_steps",
         "jobs.train_task.train_step",
         "jobs.record_worker.write_waiting",
         "jobs.record_worker.reconcile",
