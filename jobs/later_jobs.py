@@ -69,7 +69,7 @@ def claimed(run_id: str, attempt: int) -> tuple[Job, Claim] | None:
         raise RuntimeError("Expected to be called by a worker, got a direct call.")
     live = LiveRun(job.connection, run_id)
     live.reopen(attempt)
-    claim = live.claim(job.id, attempt)
+    claim = live.claim(job.id, attempt, later=True)
     return None if claim is None else (job, claim)
 
 

@@ -46,9 +46,10 @@ return number
 # Commands follow, each with the number of its words before it.
 WRITE = """
 local attempt, ended = unpack(redis.call('HMGET', KEYS[1], 'attempt', 'ended'))
-if not attempt or tonumber(attempt) > tonumber(ARGV[1]) or ended then return 0 end
+if not attempt or tonumber(attempt) > tonumber(ARGV[1]) then return 0 end
+if ended and ARGV[4] == '0' then return 0 end
 if tonumber(redis.call('HGET', KEYS[2], ARGV[2]) or 0) > tonumber(ARGV[3]) then return 0 end
-local at = 4
+local at = 5
 while at <= #ARGV do
   local words = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + words))
@@ -219,14 +220,14 @@ class LiveRun:
             raise TakenOver(TAKEN_OVER)
         return (cancelled is not None and int(cancelled) >= attempt) or current is None or int(current) > attempt
 
-    def claim(self, part: str, attempt: int) -> Claim | None:
+    def claim(self, part: str, attempt: int, *, later: bool = False) -> Claim | None:
         """Take a part of the run, a step or a chunk of images, from whoever has it; None where the attempt is over.
 
         Taken as a worker begins the part: from then on nobody who claimed it before can write anything of it.
         """
         script = self.connection.register_script(CLAIM)
         number = int(script(keys=[self.key, f"{self.key}:claims"], args=[attempt, part, NEWEST]))
-        return Claim(self, part, attempt, number) if number else None
+        return Claim(self, part, attempt, number, later) if number else None
 
     def cancel(self, attempt: int, *commands: Command) -> None:
         """Ask every worker to stop after the image it is at. commands: of Redis, done at the same moment."""
@@ -349,20 +350,24 @@ class LiveRun:
 class Claim:
     """A worker's claim to a part of a run. Of several to the same part only the one with the largest number may write.
 
-    So a worker that was taken for dead, and comes back, writes nothing.
+    So a worker that was taken for dead, and comes back, writes nothing. later: of a job that adds to an ended run;
+    other claims write nothing after the end.
     """
 
     live: LiveRun
     part: str
     attempt: int
     number: int
+    later: bool = False
 
     def write(self, *commands: Command) -> None:
         """Do these Redis commands at one moment. TakenOver, and none is done, where a newer claim was taken."""
         live = self.live
         words = [word for command in commands for word in (len(command), *command)]
         script = live.connection.register_script(WRITE)
-        if not script(keys=[live.key, f"{live.key}:claims"], args=[self.attempt, self.part, self.number, *words]):
+        if not script(
+            keys=[live.key, f"{live.key}:claims"], args=[self.attempt, self.part, self.number, int(self.later), *words]
+        ):
             raise TakenOver(TAKEN_OVER)
 
     def end_command(self) -> Command:
