@@ -155,9 +155,9 @@ def server_program(settings: Settings) -> list[Program]:
         try:
             ping(settings.given_redis_url)
         except QueueUnavailable as error:
-            if str(error).startswith("REDIS_URL"):  # the address itself is at fault
+            if "REDIS_URL" in str(error):  # the address itself is at fault
                 raise
-            raise LaunchError(f"REDIS_URL is set, but {error}; unset it to use the embedded server") from error
+            raise LaunchError(f"{error} REDIS_URL is set: unset it to use the embedded server.") from error
         return []
     server = prepare_server(settings)
     return [

@@ -49,7 +49,7 @@ class Source:
         try:
             return read_address(self.given or self.file.read_text(encoding="utf-8").strip())
         except FileNotFoundError:
-            raise redis.ConnectionError(f"the embedded server is not running: there is no {self.file}") from None
+            raise redis.ConnectionError(f"Expected the embedded server to run, got no {self.file}.") from None
 
 
 class ServerConnection(AbstractConnection):
@@ -107,13 +107,13 @@ class ServerConnection(AbstractConnection):
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError):  # the server went away meanwhile
             raise
         except (ssl.SSLError, ValueError) as error:
-            raise Refused(f"no Redis server that TLS vouches for is at {self.place}: {error}") from error
+            raise Refused(f"Expected a valid certificate of {self.place}, got: {error}.") from error
         except PermissionError as error:
-            raise Refused(f"this account may not reach the Redis server at {self.place}: {error.strerror}") from error
+            raise Refused(f"Expected access to the server at {self.place}, got {error.strerror}.") from error
         except FileNotFoundError as error:
             if address.scheme == "unix":
                 raise
-            raise Refused("REDIS_URL: expected files of certificates and keys that are there, got another") from error
+            raise Refused("Expected REDIS_URL with files that exist, got a missing file.") from error
         return opened
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
@@ -121,12 +121,14 @@ class ServerConnection(AbstractConnection):
         try:
             super().on_connect_check_health(check_health)
         except redis.AuthenticationError as error:
-            does = "refuses the password in the URL" if self.password else "asks for a password, and the URL has none"
-            raise Refused(f"the Redis server at {self.place} {does}: {error}") from error
+            given = "another" if self.password else "none"
+            raise Refused(
+                f"Expected the password of the Redis server at {self.place} in its URL, got {given}: {error}."
+            ) from error
         except (redis.exceptions.AuthorizationError, redis.ResponseError) as error:
-            raise Refused(f"the Redis server at {self.place} refuses to serve: {error}") from error
+            raise Refused(f"Expected the Redis server at {self.place} to serve, got: {error}.") from error
         except redis.InvalidResponse:  # which may repeat what was sent
-            raise Refused(f"what answers at {self.place} is no Redis server") from None
+            raise Refused(f"Expected a Redis server at {self.place}, got another program.") from None
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self._tell(error)
             raise
@@ -153,7 +155,7 @@ def connect(settings: Settings, *, patient: bool = False) -> Connection:
         return client(source_of(settings), patient=patient)
     except redis.ConnectionError:
         raise QueueUnavailable(
-            f"expected REDIS_URL, or the embedded server of make up at {settings.redis_url_file}; found neither"
+            f"Expected REDIS_URL, or the embedded server of `make up` at {settings.redis_url_file}, got neither."
         ) from None
 
 
@@ -224,7 +226,7 @@ def _check_owner(opened: socket.socket, file: Path, place: str) -> None:
         found = set(_listeners(*opened.getpeername()[:2]))
     if others := found - owners:
         opened.close()
-        raise ConnectionRefusedError(f"account {min(others)} listens at {place}, not the one that wrote {file}")
+        raise ConnectionRefusedError(f"Expected {place} to be of the account of {file}, got {min(others)}.")
 
 
 def _listeners(host: str, port: int) -> Iterator[int]:

@@ -26,7 +26,7 @@ def take_slot(gpu: int, at_most: int, folder: Path | None = None) -> int:
         except BlockingIOError:
             os.close(handle)
     workers = "1 worker trains" if at_most == 1 else f"{at_most} workers train"
-    raise DermSlimError(f"expected a free place on GPU {gpu}; {workers} there already, and --at-most allows no more")
+    raise DermSlimError(f"Expected a free place on GPU {gpu}, got none: {workers} there, as many as --at-most allows.")
 
 
 def _opened(path: Path) -> int:
@@ -36,7 +36,7 @@ def _opened(path: Path) -> int:
     except FileNotFoundError:
         return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise DermSlimError(f"expected to open {path}; {error.strerror or error}") from error
+        raise DermSlimError(f"Expected to open {path}, got {error.strerror or error}.") from error
 
 
 def gpu_environment(gpu: int, at_most: int) -> Mapping[str, str]:

@@ -102,7 +102,7 @@ def mark_output(output: Path, run_id: str) -> None:
         private_folder(output)
         _mark(output, run_id).touch()
     except OSError as error:
-        raise DatasetError(f"expected to write the new data set to {output}; {error.strerror or error}") from error
+        raise DatasetError(f"Expected to write the new data set to {output}, got {error.strerror or error}.") from error
 
 
 def claim_output(output: Path, run_id: str, root: Path) -> None:
@@ -116,8 +116,8 @@ def claim_output(output: Path, run_id: str, root: Path) -> None:
     if others:
         disclaim_output(output, run_id)
         raise SpecError(
-            f"name: expected one whose folder is new or empty; {output} has files, {min(others)} among them. Give"
-            " another name, or retry or delete the run that wrote them"
+            f"Expected a name whose folder is new or empty, got {output} with {min(others)}. Give"
+            " another name, or retry or delete the run that wrote them."
         )
 
 
@@ -137,9 +137,9 @@ def output_here(output: Path, run_id: str, settings: Settings) -> Path:
     if _mark(here, run_id).is_file() and os.access(here, os.W_OK):
         return here
     raise NotOnThisHost(
-        f"expected to write the new data set to {output}, shared with the dashboard's host; on host"
-        f" {socket.gethostname()}, {here} is not that folder or cannot be written. Run an svd worker beside the"
-        f" dashboard, or share the folder and set DATA_ROOTS={output.parent}=FOLDER there"
+        f"Expected to write the new data set to {output}, shared with the dashboard's host, got {here} on host"
+        f" {socket.gethostname()}, which is another folder or cannot be written. Run an svd worker beside the"
+        f" dashboard, or share the folder and set DATA_ROOTS={output.parent}=FOLDER there."
     )
 
 

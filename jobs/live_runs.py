@@ -58,7 +58,7 @@ end
 return 1
 """
 
-TAKEN_OVER = "expected this worker to have the job; another worker has taken it over, or its run has ended"
+TAKEN_OVER = "Expected this worker to have the job, got another worker's claim, or a run that has ended."
 SUSPENDED = "suspended"  # the status of what goes on only when a user resumes it
 SCHEDULED = "scheduled"  # the status of what starts by itself at a later time
 ENDED: Mapping[str, Value] = {"doing": "", "ended": 1}  # what is noted when no step follows

@@ -48,8 +48,8 @@ def measure_all(
             yield from pool.map(one, tasks)
         except BrokenProcessPool as error:
             raise DermSlimError(
-                "expected every image to leave its process alive; one ended it. Submit the run to workers instead, "
-                "which go on without that image"
+                "Expected every process to survive its images, got one that an image ended. Submit the run to workers "
+                "instead, which go on without that image."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -76,10 +76,10 @@ def claimed(output: Path, root: Path) -> Iterator[None]:
         claim = output / CLAIM
         claim.touch(exist_ok=False)
     except OSError as error:
-        raise SpecError(f"output: expected a new or empty folder; {output}: {error.strerror or error}") from error
+        raise SpecError(f"Expected a new or empty folder, got {output}: {error.strerror or error}.") from error
     try:
         if others := [each for each in output.iterdir() if each.name != CLAIM]:
-            raise SpecError(f"output: expected a new or empty folder; {output} has files, {others[0].name} among them")
+            raise SpecError(f"Expected a new or empty folder, got {output} with {others[0].name}.")
         yield
     finally:
         claim.unlink(missing_ok=True)

@@ -234,7 +234,7 @@ def set_up(
             private_folder(path.parent)
             kept = SharedFile(path, encoding="utf-8")
         except OSError as error:
-            problem = f"expected to write {path}; {error.strerror or error}. The log goes to standard error alone"
+            problem = f"Expected to write {path}, got {error.strerror or error}. The log goes only to standard error."
         else:
             kept.setFormatter(JsonLines(process))
             handlers.append(kept)

@@ -163,7 +163,7 @@ def _measured(
         if live.stopped(claim.attempt, claim) or live.suspended():
             return
         if live.try_part(record.image_id) > MAX_TRIES:
-            reason = f"expected to measure {record.path}; the process died {MAX_TRIES} times at it"
+            reason = f"Expected to measure {record.path}, got {MAX_TRIES} deaths of the process at this image."
             result = ImageResult(record.image_id, "failed", reason, 0.0)
         else:
             result = measure(record, root, spec, output, names.get(record.path))

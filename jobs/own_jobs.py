@@ -43,7 +43,7 @@ class OwnJob(Job):
     def func(self) -> Callable[..., Any] | None:
         """The function to call. ValueError for one that is not DermSlim's."""
         if self.func_name not in FUNCTIONS:
-            raise ValueError(f"expected a job of {', '.join(sorted(FUNCTIONS))}, got {self.func_name}")
+            raise ValueError(f"Expected a job of {', '.join(sorted(FUNCTIONS))}, got {self.func_name}.")
         found: Callable[..., Any] | None = super().func
         return found
 

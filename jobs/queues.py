@@ -84,7 +84,7 @@ class Queues:
         try:
             yield connection
         except redis.RedisError as error:
-            raise QueueUnavailable(f"expected the Redis server to answer; {str(error).rstrip('.')}") from error
+            raise QueueUnavailable(f"Expected the Redis server to answer, got: {str(error).rstrip('.')}.") from error
         finally:
             if self._given is None:
                 connection.close()
@@ -111,7 +111,7 @@ class Queues:
         folder = Path(folder_or_name)
         if os.sep not in folder_or_name and not is_there(folder):
             names = ", ".join(self.store.datasets()["name"]) or "none is registered"
-            raise DatasetError(f"expected a folder or a registered data set ({names}), got {folder_or_name}")
+            raise DatasetError(f"Expected a folder or a registered data set ({names}), got {folder_or_name}.")
         root = confine(folder, self.settings.data_roots)
         registered = self.store.datasets()
         same = registered[registered["root"] == str(root)]
@@ -120,9 +120,7 @@ class Queues:
         chosen = name or (str(same["name"].iloc[0]) if len(same) else default_name(root))
         taken = registered[(registered["name"] == chosen) & (registered["root"] != str(root))]
         if len(taken):
-            raise DatasetError(
-                f"expected a name that is free; {chosen} is registered for {taken['root'].iloc[0]}. Give another name"
-            )
+            raise DatasetError(f"Expected a free name, got {chosen} of {taken['root'].iloc[0]}. Give another name.")
         return load_dataset(root, name=chosen, progress=progress)
 
     def register(self, dataset: Dataset) -> None:
@@ -259,7 +257,7 @@ class Queues:
         with self._operated(run_id) as (live, _):
             facts = live.facts()
             if facts is not None and not (facts.trains or live.jobs_left()):
-                raise SpecError(f"expected a run with images left to begin; {run_id} has none")
+                raise SpecError(f"Expected a run with images left to measure, got {run_id}, which has none.")
             run_jobs.suspend(live)
             live.log(f"suspended by {self.user}")
 
@@ -280,9 +278,9 @@ class Queues:
         """Give a run that has not ended, with its attempt. SpecError for another."""
         state = self.run(run_id)
         if state is None:
-            raise SpecError(f"expected a known run, got {run_id}")
+            raise SpecError(f"Expected a known run, got {run_id}.")
         if state.ended:
-            raise SpecError(f"expected a run that is queued or running; {run_id} is {state.status}")
+            raise SpecError(f"Expected a run that is queued or running, got {run_id}, which is {state.status}.")
         with self.connected() as connection:
             yield LiveRun(connection, run_id), state.attempt
 
@@ -290,9 +288,9 @@ class Queues:
         """Do what a cancelled, failed or incomplete run has left out: measured images and trained steps are kept."""
         run = self.store.run(run_id)
         if run is None:
-            raise SpecError(f"expected a run that is in the store, got {run_id}")
+            raise SpecError(f"Expected a run that is in the store, got {run_id}.")
         if not run.ended:
-            raise SpecError(f"expected a run that has ended; {run_id} is {run.status}")
+            raise SpecError(f"Expected a run that has ended, got {run_id}, which is {run.status}.")
         kind, attempt = run_kind(run.spec, self.dataset_of(run), self.settings), run.attempt + 1
         work = kind.work_left(self.store, run_id, finished=run.status == Status.FINISHED)
         with self.connected() as connection:
@@ -308,11 +306,11 @@ class Queues:
         """Return the data set that a run was submitted for. SpecError where it was removed or has changed."""
         dataset = self.store.dataset(run.dataset)
         if dataset is None:
-            raise SpecError(f"expected data set {run.dataset} to be registered; it was removed")
+            raise SpecError(f"Expected data set {run.dataset} to be registered, got none.")
         if dataset.fingerprint != run.fingerprint:
             raise SpecError(
-                f"expected data set {run.dataset} as it was when {run.id} was submitted; it has changed since. "
-                "Submit a new run"
+                f"Expected data set {run.dataset} as it was when {run.id} was submitted, got a changed one. "
+                "Submit a new run."
             )
         return dataset
 
@@ -369,7 +367,7 @@ class Queues:
         while True:
             state = self.run(run_id)
             if state is None:
-                raise SpecError(f"expected a known run, got {run_id}")
+                raise SpecError(f"Expected a known run, got {run_id}.")
             yield state
             if state.ended:
                 return

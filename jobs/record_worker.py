@@ -200,7 +200,7 @@ def _written_dataset(store: Store, run_id: str, spec: ReconstructSpec) -> Datase
     settings = Settings.from_environment()
     original = store.dataset(spec.dataset)
     if original is None:
-        raise RuntimeError(f"expected data set {spec.dataset} in the store; it was removed")
+        raise RuntimeError(f"Expected data set {spec.dataset} in the store, got none.")
     failures = store.images(run_id, "failed")
     made = replace(
         original,
@@ -246,7 +246,7 @@ def _reconcile(store: Store, live: LiveRun, attempt: int) -> None:
     """Start a run whose hour has come, enqueue jobs that are gone again, and end a run that cannot go on."""
     facts = live.facts()
     if facts is None:
-        _fail(store, live, attempt, "expected the queue to know this run; its jobs are gone. Retry does what is left")
+        _fail(store, live, attempt, "Expected jobs of this run in the queue, got none. Retry the run.")
     if facts is None or facts.attempt != attempt:
         return  # the message about a retry is on its way
     if facts.submitting is not None and time.time() - facts.submitting < LONGEST_SUBMISSION:
@@ -267,10 +267,10 @@ def _reconcile(store: Store, live: LiveRun, attempt: int) -> None:
         enqueue(live)
     elif facts.trains:
         live.end_training()
-        gone = "expected the submission to reach the queue; its process died half-way. Retry submits it anew"
+        gone = "Expected a complete submission, got a part: its process died. Retry the run."
         _fail(store, live, attempt, reasons[-1] if reasons else gone)
     else:
-        _give_up(store, live, facts, reasons[0] if reasons else "expected a job to measure this image; its job is gone")
+        _give_up(store, live, facts, reasons[0] if reasons else "Expected a job that measures this image, got none.")
 
 
 def _fail(store: Store, live: LiveRun, attempt: int, reason: str) -> None:

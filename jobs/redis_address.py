@@ -115,24 +115,24 @@ def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
     except ValueError:  # the reason may repeat the address
-        raise _unreadable(f"it cannot be read; {SIGNS}") from None
+        raise _unreadable(f"one that cannot be read: {SIGNS}") from None
     if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
-        raise _unreadable(f"it begins with none of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
+        raise _unreadable(f"one that begins with none of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
     if "#" in url or "@" in parts.query or ("@" in parts.path and parts.scheme != "unix"):
-        raise _unreadable(f"it holds a sign where none can be; {SIGNS}")
+        raise _unreadable(f"one with a sign where none is allowed: {SIGNS}")
     return parts
 
 
 def _unreadable(reason: str) -> Refused:
-    return Refused(f"REDIS_URL: expected a Redis URL such as {EXAMPLE}, but {reason}")
+    return Refused(f"Expected REDIS_URL to be a URL such as {EXAMPLE}, got {reason}.")
 
 
 def _socket_path(parts: SplitResult) -> str:
     path = unquote(parts.path)
     if parts.netloc and not parts.netloc.endswith("@"):
-        raise _unreadable(f"a socket's is unix:///path, or unix://user:password@/path; {SIGNS}")
+        raise _unreadable(f"one that is neither unix:///path nor unix://user:password@/path: {SIGNS}")
     if not path.startswith("/") or "\0" in path or len(os.fsencode(path)) > LONGEST_PATH:
-        raise _unreadable(f"it has no socket's whole path of at most {LONGEST_PATH} bytes")
+        raise _unreadable(f"one without the full path of a socket of at most {LONGEST_PATH} bytes")
     return path
 
 
@@ -142,16 +142,16 @@ def _host_and_port(parts: SplitResult) -> str:
     except ValueError:  # the reason may repeat a part of the password
         port = 0
     if not port:
-        raise _unreadable(f"its port is no number from 1 to 65535; {SIGNS}")
+        raise _unreadable(f"one whose port is not a number from 1 to 65535: {SIGNS}")
     host = unquote(parts.hostname or "localhost")
     try:
         host.encode("idna")
     except UnicodeError:
         host = ""
     if not re.fullmatch(r"[^\s\x00-\x1f\x7f/@]+", host):
-        raise _unreadable(f"its host cannot be one; {SIGNS}")
+        raise _unreadable(f"one whose host is not a host name: {SIGNS}")
     if not re.fullmatch(r"/?([0-9]{1,9})?", parts.path):
-        raise _unreadable(f"what follows the host is no database's number; {SIGNS}")
+        raise _unreadable(f"one with something other than a database's number after the host: {SIGNS}")
     return f"{host}:{port}"
 
 
@@ -159,12 +159,12 @@ def _check_options(parts: SplitResult) -> None:
     known = {**OPTIONS, **(TLS_OPTIONS if parts.scheme == "rediss" else {})}
     for name, values in parse_qs(parts.query, keep_blank_values=True).items():
         if name in TLS_OPTIONS and name not in known:
-            raise Refused(f"REDIS_URL: expected rediss:// with the option {name}, got {parts.scheme}://")
+            raise Refused(f"Expected REDIS_URL to begin with rediss:// for the option {name}, got {parts.scheme}://.")
         if name not in known:
-            shown = name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,40}", name) else "one that is no name"
-            raise Refused(f"REDIS_URL: expected an option that is known, got {shown}. Known are {', '.join(known)}")
+            shown = name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,40}", name) else "another"
+            raise Refused(f"Expected options of REDIS_URL among {', '.join(known)}, got {shown}.")
         if len(values) > 1:
-            raise Refused(f"REDIS_URL: expected the option {name} once, got it {len(values)} times")
+            raise Refused(f"Expected the option {name} of REDIS_URL once, got it {len(values)} times.")
         if not values[0] or not known[name](values[0]):
             shown = "another" if name in SECRET_OPTIONS else repr(values[0])
-            raise Refused(f"REDIS_URL: expected a value that the option {name} can have, got {shown}")
+            raise Refused(f"Expected a valid value of the option {name} of REDIS_URL, got {shown}.")

@@ -51,13 +51,13 @@ TRAINING = JobKind(TRAIN, "jobs.train_task.train_step", number="step", retry=Ret
 def check_priority(priority: str) -> None:
     """Raise SpecError for an unknown priority."""
     if priority not in PRIORITIES:
-        raise SpecError(f"priority: expected one of {', '.join(PRIORITIES)}, got {priority!r}")
+        raise SpecError(f"Expected a priority of {', '.join(PRIORITIES)}, got {priority!r}.")
 
 
 def check_start(start_after: datetime | None) -> None:
     """Raise SpecError for a moment without a time zone."""
     if start_after is not None and start_after.tzinfo is None:
-        raise SpecError(f"start after: expected a moment with its time zone, got {start_after}")
+        raise SpecError(f"Expected a start time with its time zone, got {start_after}.")
 
 
 # -- data sets ---------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def fetch_dataset(connection: Connection, fingerprint: str) -> Dataset:
     """Return the data set that was left under its fingerprint. DatasetError where it is gone."""
     text = connection.get(dataset_key(fingerprint))
     if text is None:
-        raise DatasetError("expected the queue to hold the data set's description; it is gone. Retry leaves it anew")
+        raise DatasetError("Expected the data set's description in the queue, got none. Retry the run.")
     return DATASET.validate_json(zlib.decompress(text))
 
 

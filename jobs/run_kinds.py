@@ -98,7 +98,7 @@ class Measuring(RunKind):
         done = frozenset(store.images(run_id, "measured")["image_id"])
         missing = [record for record in self._sample() if record.image_id not in done]
         if finished and not missing:
-            raise SpecError(f"expected a run with images left to measure; {run_id} has measured all {len(done)}")
+            raise SpecError(f"Expected a run with images left to measure, got {run_id} with all {len(done)} measured.")
         return self._work(missing, done)
 
     def _sample(self) -> Sequence[DatasetImage]:
@@ -132,7 +132,7 @@ class Reconstructing(Measuring):
         """Raise SpecError also where a data set of that name is registered."""
         super().check(store)
         if store.dataset(self.spec.name) is not None:
-            raise SpecError(f"name: expected one that is free; {self.spec.name} is a registered data set")
+            raise SpecError(f"Expected a free name, got {self.spec.name}, which is a registered data set.")
 
     def reserve(self, run_id: str) -> None:
         """Mark the new data set's folder. SpecError where it has files."""
@@ -174,7 +174,7 @@ class Training(RunKind):
             _, state = judged(state, step, result)
         following = next_training(self.spec, state)
         if isinstance(following, Stop) and finished:
-            raise SpecError(f"expected a run with steps left to train; {run_id} has ended: {following.reason}")
+            raise SpecError(f"Expected a run with steps left to train, got {run_id}: {following.reason}")
         return self._work(state)
 
     def _work(self, state: State) -> Work:

@@ -144,8 +144,8 @@ def program_for(folder: Path) -> ServerProgram:
         if written is None or program.reads(written):
             return program
     raise QueueUnavailable(
-        f"expected a server that reads what {written} wrote in {folder}, got"
-        f" {', '.join(map(str, programs)) or 'none'}. Install {written} or newer"
+        f"Expected a server that reads what {written} wrote in {folder}, got"
+        f" {', '.join(map(str, programs)) or 'none'}. Install {written} or newer."
     )
 
 
@@ -192,9 +192,11 @@ def ping(where: str | Settings, *, timeout: float = 3.0) -> None:
     except Refused:
         raise
     except BusyLoadingError as error:
-        raise QueueUnavailable(f"the Redis server at {place} is still loading its data") from error
+        raise QueueUnavailable(
+            f"Expected the Redis server at {place} to be ready, got one that loads its data."
+        ) from error
     except (RedisError, OSError) as error:
-        raise QueueUnavailable(f"no Redis server answers at {place}: {error}") from error
+        raise QueueUnavailable(f"Expected a Redis server to answer at {place}, got: {error}.") from error
     finally:
         connection.close()
 
@@ -207,7 +209,9 @@ def wait_until_answering(where: str | Settings, process: subprocess.Popen[bytes]
             return ping(where, timeout=1.0)
         except QueueUnavailable:
             if process.poll() is not None:
-                raise QueueUnavailable(f"the Valkey server ended at its start (exit code {process.poll()})") from None
+                raise QueueUnavailable(
+                    f"Expected the Valkey server to start, got exit code {process.poll()}."
+                ) from None
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.05)
@@ -255,8 +259,8 @@ def _socket_path(folder: Path) -> Path:
                 return other / SOCKET
             other.rmdir()
     raise QueueUnavailable(
-        f"expected {folder} to take a Unix socket, or a folder for temporary files; neither does. Set DATA_DIR to a"
-        " shorter path, or EMBEDDED_REDIS_PORT"
+        f"Expected a Unix socket in {folder} or in a folder for temporary files, got an error in each. Set DATA_DIR to"
+        " a shorter path, or set EMBEDDED_REDIS_PORT."
     )
 
 
@@ -290,8 +294,8 @@ def _check_free(port: int) -> None:
             listener.bind((HOST, port))
         except OSError as error:
             raise QueueUnavailable(
-                f"EMBEDDED_REDIS_PORT: expected port {port} of {HOST} to be free; {error.strerror}. Choose another, or"
-                " leave it out: a Unix socket needs none"
+                f"Expected EMBEDDED_REDIS_PORT to be a free port of {HOST}, got {port}: {error.strerror}. Choose"
+                " another, or leave it out: a Unix socket needs no port."
             ) from error
 
 

@@ -199,7 +199,7 @@ def spec_of(study: Study) -> ArticleSpec:
 def _recorded(queues: Queues, study: str) -> Study:
     recorded = queues.store.study(study)
     if recorded is None or recorded.kind != KIND:
-        raise SpecError(f"expected a study that is in the store, got {study}")
+        raise SpecError(f"Expected a study that is in the store, got {study}.")
     return recorded
 
 
@@ -234,7 +234,7 @@ def _note_under_way(queues: Queues, study: str, suspended: str) -> None:
     """Note why a study submits nothing more. SpecError for one that is not under way."""
     status = _recorded(queues, study).status
     if status != "running":
-        raise SpecError(f"expected a study that is under way; {study} is {status}")
+        raise SpecError(f"Expected a study that is running, got {study}, which is {status}.")
     with queues.connected() as connection:
         LiveStudy(connection, study).note(hold=suspended)
 
@@ -247,7 +247,7 @@ def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
     """
     recorded = _recorded(queues, study)
     if recorded.status == FINISHED:
-        raise SpecError(f"expected a study with something left to do; {study} has finished")
+        raise SpecError(f"Expected a study with something left to do, got {study}, which has finished.")
     spec = spec_of(recorded)
     if k is not None:
         spec = spec.replace(k=k)
@@ -265,7 +265,7 @@ def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
         text = None if k is None else json.dumps(spec.to_dict())
         send(connection, StudyStatus(study=study, status="running", spec=text))
     if errors:
-        raise SpecError(f"{study} goes on, but not all of it: {'; '.join(errors)}")
+        raise SpecError(f"Expected every run of {study} to resume, got: {' '.join(errors)}")
 
 
 def _retry_failed(queues: Queues, study: str, spec: ArticleSpec) -> Iterator[str]:

@@ -85,15 +85,15 @@ def _submit(
     """Submit one part's run. SpecError where the data set isn't what it was when the study was submitted."""
     wanted = standing.spec
     if wanted is None:
-        raise SpecError(f"part {standing.part.key}: expected to know what its run is told; it waits")
+        raise SpecError(f"Expected part {standing.part.key} to have the settings of its run, got none yet.")
     if wanted.dataset not in datasets:
         datasets[wanted.dataset] = queues.store.dataset(wanted.dataset)
     dataset = datasets[wanted.dataset]
     if dataset is None:
-        raise SpecError(f"expected data set {wanted.dataset} to be registered; it was removed. Register it again")
+        raise SpecError(f"Expected data set {wanted.dataset} to be registered, got none. Register it again.")
     if standing.part.stage != PRUNING and dataset.fingerprint != spec.fingerprint:
         raise SpecError(
-            f"expected data set {wanted.dataset} as it was when the study was submitted; it has changed since. "
-            "Register it as it was, or submit a new study"
+            f"Expected data set {wanted.dataset} as it was when the study was submitted, got a changed one. "
+            "Register it as it was, or submit a new study."
         )
     queues.submit(wanted, dataset, submitted_by=study.submitted_by, priority=priority, study=study.id)

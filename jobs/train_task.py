@@ -188,9 +188,7 @@ class _Training:
         """Return what is known before a step. SpecError where it is gone."""
         text = self.live.job(number)
         if text is None:
-            raise SpecError(
-                f"expected the queue to hold the state before step {number}; it is gone. Retry makes it anew"
-            )
+            raise SpecError(f"Expected the state before step {number} in the queue, got none. Retry the run.")
         return algorithm2.from_dict(json.loads(text))
 
     def _state_command(self, state: State) -> Command:
@@ -280,7 +278,7 @@ class _Training:
                 self.live.log(f"{step.name}: {_epoch_line(event, spec)}")
                 self._check_stopped()
                 self.live.try_part(f"step {step.index} epoch {event.epoch + 1}")
-        raise RuntimeError("expected a training to end with its result; it ended without")
+        raise RuntimeError("Expected a training to end with a result, got none.")
 
     def _epochs_command(self, step: Step, epochs: Sequence[EpochResult]) -> Command:
         return self._command(EpochsTrained, step=step.index, epochs=tuple(epochs))

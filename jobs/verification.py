@@ -43,9 +43,9 @@ def images_to_check(queues: Queues, run_id: str, images: int) -> tuple[Run, Meas
     if run is None or run.trains:
         raise SpecError(f"Expected a measuring run that is in the store, got {run_id}.")
     if run.status != "finished":
-        raise SpecError(f"Expected a run that has finished; {run_id} is {run.status}.")
+        raise SpecError(f"Expected a run that has finished, got {run_id}, which is {run.status}.")
     if images < 1:
-        raise SpecError(f"images: Expected at least 1, got {images}.")
+        raise SpecError(f"Expected at least 1 image, got {images}.")
     spec, dataset = run.told(MeasuringSpec), queues.dataset_of(run)
     measured = set(queues.store.images(run_id, "measured")["image_id"])
     records = chosen((each for each in dataset.records if each.image_id in measured), images, spec.seed)

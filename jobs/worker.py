@@ -70,7 +70,7 @@ class KnownWorker(BaseWorker):
         """Work until asked to stop; DermSlimError where RQ gave up by itself, which it says in the log alone."""
         self.work(burst=burst, logging_level=logging_level)
         if not burst and self._shutdown_requested_date is None:
-            raise DermSlimError("expected to serve the queue until asked to stop; gave up, the log says why")
+            raise DermSlimError("Expected to serve the queue until asked to stop, got an error, which is in the log.")
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Give a sign of life between jobs."""
@@ -261,7 +261,7 @@ def _only_record_worker(settings: Settings) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DermSlimError(f"expected no other record worker on {settings.data_dir}; one is running") from None
+        raise DermSlimError(f"Expected no other record worker on {settings.data_dir}, got one.") from None
     return handle
 
 
@@ -314,12 +314,14 @@ def without_password(url: str) -> str:
         parts = urlsplit(url)
         told = parts.password is not None or "password" in parse_qs(parts.query)
     except ValueError:  # the reason would repeat the address
-        raise argparse.ArgumentTypeError("expected an address such as rediss://user@host:6379/0") from None
+        raise argparse.ArgumentTypeError(
+            "Expected an address such as rediss://user@host:6379/0, got another."
+        ) from None
     if told:
         raise argparse.ArgumentTypeError(
-            "expected an address without its password, which every user of this machine could read in the list of"
-            " processes, got one with it. Put the password into a file for --redis-password-file, or the address with"
-            " it into the variable REDIS_URL"
+            "Expected an address without a password, got one with it, which every user of this machine could read in"
+            " the list of processes. Put the password into a file for --redis-password-file, or the address with it"
+            " into the variable REDIS_URL."
         )
     return url
 
@@ -354,8 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
     within = 0 <= (options.gpu or 0) < MOST_GPUS and 1 <= options.at_most <= MOST_GPUS
     if options.gpu is not None and not (options.kind == TRAIN and within):
         parser.error(
-            "--gpu: expected a `train` worker, a number of at least 0, and --at-most of at least 1; "
-            f"both below {MOST_GPUS + 1:,}"
+            f"Expected --gpu 0 to {MOST_GPUS - 1:,} and --at-most 1 to {MOST_GPUS:,} of a `train` worker, "
+            f"got --gpu {options.gpu} --at-most {options.at_most} of a `{options.kind}` worker."
         )
     try:
         if options.kind == TRAIN:

@@ -364,7 +364,7 @@ def poison(stack: Stack, chance: random.Random) -> None:
         wait_for(partial(killed, tries), 60)
     state = ended(queues, run_id)
     assert (state.status, state.done, state.failed) == ("finished", 2, 1), state
-    assert "the process died 3 times" in queues.store.images(run_id, "failed")["reason"].iloc[0]
+    assert "got 3 deaths of the process" in queues.store.images(run_id, "failed")["reason"].iloc[0]
 
 
 def suspend_valkey(seconds: float) -> Fault:

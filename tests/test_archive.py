@@ -82,9 +82,7 @@ def members(content: Content) -> list[Member]:
     return [entry(name, text) for name, text in content.items()]
 
 
-def refused(
-    target: Settings, path: Path, match: str = "Expected |expected |manifest|cannot be read|both a file and a folder"
-) -> None:
+def refused(target: Settings, path: Path, match: str = "Expected ") -> None:
     """Assert that a restore and a dry run refuse a file with one sentence and leave no files."""
     for act in (backup.restore, backup.rehearse):
         with pytest.raises(DermSlimError, match=match) as raised:
@@ -159,10 +157,10 @@ def test_a_file_that_is_not_an_archive_is_refused(good: Content, target: Setting
             path = tmp_path / f"b{suffix}"
             path.write_bytes(text)
             refused(target, path)
-    refused(target, tmp_path / "absent.tar", "which does not exist")
+    refused(target, tmp_path / "absent.tar", "Expected a backup at .*, got none")
     refused(target, tmp_path / "b.zip", "Expected a name that ends in")
     (tmp_path / "folder.tar").mkdir()
-    refused(target, tmp_path / "folder.tar", "which does not exist")
+    refused(target, tmp_path / "folder.tar", "Expected a backup at .*, got none")
 
 
 def test_an_archive_without_a_store_or_a_manifest_is_refused(good: Content, target: Settings, tmp_path: Path) -> None:
@@ -214,12 +212,14 @@ def test_a_store_that_is_newer_or_damaged_is_refused(good: Content, target: Sett
     refused(
         target,
         packed(path, members(with_manifest(good, rows={"runs": 7}))),
-        "rows in .* differ from the manifest: runs",
+        "rows of the manifest in .*, got others in runs",
     )
     store = bytearray(good[STORE])
     for changed in (b"text", b"", bytes(store[:-1_000_000]), bytes(store[:4096]) + bytes(len(store) - 4096)):
         refused(
-            target, packed(path, members(with_manifest({**good, STORE: changed}))), r"The store in .* cannot be read"
+            target,
+            packed(path, members(with_manifest({**good, STORE: changed}))),
+            r"Expected a store that can be read in",
         )
     newer = tmp_path / "newer.duckdb"
     newer.write_bytes(good[STORE])

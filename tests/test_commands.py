@@ -156,7 +156,7 @@ def test_floats_that_are_not_finite_are_refused_with_a_sentence(
     for arguments in (["prune", f"--days={value}"], ["delete", "--older-than=" + "9" * 400 + "w"]):
         with pytest.raises(SystemExit):
             main(arguments)
-    assert "expected 0 to 100,000 days" in capsys.readouterr().err
+    assert "Expected 0 to 100,000 days" in capsys.readouterr().err
 
 
 def test_unreadable_files_are_named_and_the_exit_code_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +199,7 @@ def test_masks_tables_and_rows_without_a_file_are_named_and_the_exit_code_is_0(
         (["--k", "41"], "Expected k of at most 40, the rank"),
         (["--quality", "101"], "Expected quality to be a whole number from 0 to 100, got 101."),
         (["--limit", "9"], "9"),
-        (["--workers", "0"], "workers: expected at least 1"),
+        (["--workers", "0"], "Expected 1 to 1024 workers"),
     ],
 )
 def test_invalid_settings_are_refused_with_one_sentence(
@@ -260,10 +260,10 @@ def test_submitting_prints_the_run_id_that_status_export_cancel_and_retry_take(
         assert main(["retry", run_id]) == 1
         assert main(["export", "nothing"]) == 1
         errors = capsys.readouterr().err.splitlines()
-        assert [error.split(";")[0] for error in errors] == [
-            "expected a run that is queued or running",
-            "expected a run with images left to measure",
-            "expected a recorded run, got nothing",
+        assert [error.partition(f" {run_id}")[0] for error in errors] == [
+            "Expected a run that is queued or running, got",
+            "Expected a run with images left to measure, got",
+            "Expected a recorded run, got nothing.",
         ]
         assert main(["register", str(write_images(tmp_path / "more", 1, seed=9)), "--name", "other"]) == 0
         wait_for(lambda: main(["register", "other"]) == 0, 60)
@@ -304,7 +304,7 @@ def test_an_unreachable_server_is_reported_with_a_sentence(
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     assert main(["svd-sweep", str(write_images(tmp_path / "moles", 1)), "--k", "3"]) == 1
-    assert "expected the Redis server to answer" in capsys.readouterr().err
+    assert "Expected the Redis server to answer" in capsys.readouterr().err
 
 
 def test_an_image_of_one_pixel_is_measured_and_a_k_above_its_rank_is_named(

@@ -41,7 +41,7 @@ def test_one_worker_too_many_is_refused_until_another_worker_is_killed(settings:
         _, sentence = refused.communicate(timeout=60)
         assert refused.returncode == 1
         assert sentence.strip() == (
-            "expected a free place on GPU 0; 1 worker trains there already, and --at-most allows no more"
+            "Expected a free place on GPU 0, got none: 1 worker trains there, as many as --at-most allows."
         )
         others.append(start(settings, tmp_path, "--gpu", "1"))  # another GPU
         others.append(start(settings, tmp_path))  # unrestricted
@@ -59,7 +59,7 @@ def test_one_worker_too_many_is_refused_until_another_worker_is_killed(settings:
 
 def test_there_are_as_many_slots_as_requested_and_one_per_process(tmp_path: Path) -> None:
     slots = [take_slot(3, 2, tmp_path) for _ in range(2)]
-    with pytest.raises(DermSlimError, match="2 workers train there already"):
+    with pytest.raises(DermSlimError, match="2 workers train there"):
         take_slot(3, 2, tmp_path)
     os.close(slots[0])
     slots[0] = take_slot(3, 2, tmp_path)
@@ -83,4 +83,4 @@ def test_invalid_gpu_options_are_refused(arguments: list[str], capsys: pytest.Ca
 
     with pytest.raises(SystemExit):
         main(arguments)
-    assert "--gpu: expected" in capsys.readouterr().err
+    assert "Expected --gpu 0 to" in capsys.readouterr().err

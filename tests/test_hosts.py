@@ -353,7 +353,7 @@ def test_a_reconstruction_is_written_through_a_folder_that_both_hosts_share(tmp_
     second = Settings.from_environment(environment)
     assert output_here(one / "small", "reconstruct-1", second) == shared / "small"
     with pytest.raises(
-        NotOnThisHost, match=r"expected to write the new data set to .*/one/reconstructed/small, shared"
+        NotOnThisHost, match=r"Expected to write the new data set to .*/one/reconstructed/small, shared"
     ):
         output_here(one / "small", "reconstruct-2", second)
     with pytest.raises(NotOnThisHost, match=r"data roots .* DATA_ROOTS"):

@@ -222,7 +222,7 @@ def test_an_invalid_run_is_refused_before_anything_is_queued(lab: Queues, folder
         lab.submit(SweepSpec(dataset=dataset.name, ks=(3,), sample_size=3), dataset)
     with pytest.raises(DatasetError):
         lab.resolve("/etc")
-    with pytest.raises(DatasetError, match="expected a folder or a registered data set"):
+    with pytest.raises(DatasetError, match="Expected a folder or a registered data set"):
         lab.resolve("nowhere")
     assert len(lab.runs()) == before
 
@@ -343,7 +343,7 @@ def test_an_image_that_repeatedly_kills_its_process_fails_and_the_others_are_mea
         state = ended(queues, run_id)
         assert (state.status, state.done, state.failed) == ("finished", 2, 1)
         reason = queues.store.images(run_id, "failed")["reason"].iloc[0]
-        assert "the process died 3 times" in reason
+        assert "got 3 deaths of the process" in reason
 
 
 @pytest.mark.slow
@@ -388,7 +388,7 @@ def test_a_second_record_worker_is_refused(settings: Settings) -> None:
         command = [sys.executable, "-m", "jobs.worker", "record"]
         second = run_command(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
         assert second.returncode == 1
-        assert "expected no other record worker" in second.stderr
+        assert "Expected no other record worker" in second.stderr
 
 
 def test_a_sweep_can_be_suspended_resumed_scheduled_and_reprioritized(settings: Settings) -> None:
@@ -423,7 +423,7 @@ def test_a_sweep_can_be_suspended_resumed_scheduled_and_reprioritized(settings: 
 
 def test_a_server_that_does_not_answer_raises_queue_unavailable(tmp_path: Path) -> None:
     away = Queues(Settings(tmp_path, (tmp_path,), given_redis_url="redis://127.0.0.1:1/0"))
-    with pytest.raises(QueueUnavailable, match="expected the Redis server to answer"):
+    with pytest.raises(QueueUnavailable, match="Expected the Redis server to answer"):
         away.ping()
     with pytest.raises(QueueUnavailable, match="make up"):
         Queues(Settings(tmp_path, (tmp_path,))).ping()

@@ -193,7 +193,7 @@ def test_a_log_folder_that_cannot_be_written_leaves_only_the_terminal(tmp_path: 
     (tmp_path / "logs").write_text("a file where the folder should be")
     terminal = io.StringIO()
     logs.set_up("worker-svd", plain_settings(tmp_path), stream=terminal)
-    assert "The log goes to standard error alone" in terminal.getvalue()
+    assert "The log goes only to standard error" in terminal.getvalue()
     logs.set_up("command", plain_settings(tmp_path / "absent"), stream=terminal, new_folder=False)
     assert not (tmp_path / "absent").exists()
 

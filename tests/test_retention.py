@@ -92,9 +92,9 @@ def test_deleting_a_run_removes_its_rows_from_every_table(queues: Queues) -> Non
 def test_a_run_under_way_or_retried_is_never_deleted(queues: Queues, settings: Settings, connection: Redis) -> None:
     store = queues.store
     running = record_training(store, ends=False)
-    with pytest.raises(SpecError, match=r"expected a run that has ended; .* is queued. Cancel it first"):
+    with pytest.raises(SpecError, match=r"Expected a run that has ended, got .*, which is queued. Cancel it first"):
         retention.deletable(queues, [running])
-    with pytest.raises(SpecError, match="expected a run that is in the store, got nothing-like-it"):
+    with pytest.raises(SpecError, match="Expected a run that is in the store, got nothing-like-it"):
         retention.deletable(queues, ["nothing-like-it"])
     assert retention.deletable(queues) == []
     assert not retention.delete(settings, store, connection, running, 1, None)
@@ -109,7 +109,7 @@ def test_a_run_of_a_study_under_way_is_not_deleted(queues: Queues) -> None:
     queues.store.record_study(
         {"study": "article-1", "kind": "article", "dataset": "d", "spec": "{}", "submitted_at": datetime.now(UTC)}
     )
-    with pytest.raises(SpecError, match="expected a run whose study has ended; article-1 is under way"):
+    with pytest.raises(SpecError, match="Expected a run whose study has ended, got one of article-1"):
         retention.deletable(queues, [run_id])
 
 

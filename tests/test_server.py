@@ -107,7 +107,7 @@ def test_a_folder_with_data_is_opened_only_by_a_server_that_can_read_them(
     own.unlink()
     assert str(program_for(tmp_path / "new" / "valkey")) == BUNDLED, "a newer server can read them too"
     (tmp_path / "new" / "valkey" / "written-by").write_text("Valkey 10.0.1\n")
-    with pytest.raises(QueueUnavailable, match=r"expected a server that reads what Valkey 10\.0\.1 wrote"):
+    with pytest.raises(QueueUnavailable, match=r"Expected a server that reads what Valkey 10\.0\.1 wrote"):
         prepare_server(Settings(tmp_path / "new", ()))
 
 
@@ -231,7 +231,7 @@ def test_a_port_in_use_raises_a_readable_error(by_port: Settings) -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", by_port.embedded_port or 0))
         squatter.listen()
-        with pytest.raises(QueueUnavailable, match=r"EMBEDDED_REDIS_PORT: expected port \d+ .* to be free"):
+        with pytest.raises(QueueUnavailable, match=r"Expected EMBEDDED_REDIS_PORT to be a free port of .*, got \d+"):
             prepare_server(by_port)
 
 
@@ -271,16 +271,16 @@ def test_an_unreachable_address_is_named_without_its_password() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    with pytest.raises(QueueUnavailable, match=rf"no Redis server answers at 127\.0\.0\.1:{port}") as refused:
+    with pytest.raises(QueueUnavailable, match=rf"Expected a Redis server to answer at 127\.0\.0\.1:{port}") as refused:
         ping(f"redis://:geheim@127.0.0.1:{port}/0")
     assert "geheim" not in str(refused.value)
 
 
 def test_a_wrong_password_and_a_wrong_url_give_different_errors(valkey_url: str) -> None:
     place = valkey_url.split("@")[1]
-    with pytest.raises(QueueUnavailable, match="refuses the password"):
+    with pytest.raises(QueueUnavailable, match="Expected the password of the Redis server"):
         ping(f"unix://:geheim@{place}")
-    with pytest.raises(QueueUnavailable, match="expected a Redis URL"):
+    with pytest.raises(QueueUnavailable, match="Expected REDIS_URL to be a URL"):
         ping(f"http://{place}")
 
 
@@ -289,7 +289,7 @@ def test_a_server_that_cannot_start_raises_an_error_at_once(embedded: Settings) 
     configuration = Path(server.command[1])
     configuration.write_text(configuration.read_text() + "no-such-option yes\n")
     process = Process(server.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with pytest.raises(QueueUnavailable, match="ended at its start"):
+    with pytest.raises(QueueUnavailable, match="Expected the Valkey server to start, got exit code"):
         wait_until_answering(server.url, process)
 
 
@@ -347,7 +347,7 @@ def test_a_client_sends_no_password_when_the_server_is_not_running(tmp_path: Pat
         client.ping()
     with socket.create_server(("127.0.0.1", settings.embedded_port or 0)) as stranger:
         stranger.setblocking(False)
-        with pytest.raises(ConnectionError, match="the embedded server is not running"):
+        with pytest.raises(ConnectionError, match="Expected the embedded server to run"):
             client.ping()
         with pytest.raises(BlockingIOError):
             stranger.accept()
@@ -376,7 +376,7 @@ def test_a_client_sends_no_password_to_a_server_of_another_account(shared_place:
     with ThreadPoolExecutor(1) as pool:
         listening = pool.submit(as_nobody, listen)
         wait_for(heard.exists, 30)
-        with pytest.raises(ConnectionError, match="account 65534 listens at"):
+        with pytest.raises(ConnectionError, match="got 65534"):
             connect(settings).ping()
         assert listening.result(60) == "done"
     assert heard.read_bytes() == b""

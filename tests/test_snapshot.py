@@ -92,7 +92,7 @@ def test_only_a_snapshot_can_be_replaced_by_a_snapshot(own: Settings, tmp_path: 
     take_snapshot(own, tmp_path / "s")
     (tmp_path / "s" / "notebook.ipynb").write_text("{}")
     for place in ("file", "mine", "s", "data"):
-        with pytest.raises(SnapshotError, match=r"expected a (new )?folder"):
+        with pytest.raises(SnapshotError, match=r"Expected a (new )?folder"):
             take_snapshot(own, tmp_path / place)
     assert (tmp_path / "s" / "notebook.ipynb").exists()
     (tmp_path / "empty").mkdir()

@@ -355,9 +355,9 @@ def test_the_priority_applies_to_queued_and_later_trainings(lab: Lab) -> None:
     for kind in ("svd-sweep", "reconstruct"):
         lab.end(kind)
     assert lab.redis.llen("rq:queue:train-high") == 2
-    with pytest.raises(SpecError, match="priority: expected one of"):
+    with pytest.raises(SpecError, match="Expected a priority of"):
         prioritise_study(lab.queues, study, "urgent")
-    with pytest.raises(SpecError, match="priority: expected one of"):
+    with pytest.raises(SpecError, match="Expected a priority of"):
         lab.submit(SPEC.replace(seeds=(3,)), priority="urgent")
 
 
@@ -368,7 +368,7 @@ def test_a_removed_data_set_fails_the_study_which_continues_when_it_is_back(lab:
     state = lab.state(study)
     assert state.status == "failed"
     assert state.error is not None
-    assert "expected data set moles to be registered; it was removed" in state.error
+    assert "Expected data set moles to be registered, got none" in state.error
     lab.store.record_dataset(replace(lab.dataset, records=lab.dataset.records[1:]), datetime.now(UTC))
     resume_study(lab.queues, study)
     lab.record()

@@ -75,11 +75,11 @@ def test_a_local_prune_train_exports_one_row_per_step_with_the_documented_column
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--network", "resnet"], "network: expected some of lenet5, alexnet, custom1, custom2, or all, got resnet"),
+        (["--network", "resnet"], "Expected networks among lenet5, alexnet, custom1, custom2, or all, got resnet"),
         (["--size", "4x4"], "4"),
         (["--epochs", "0"], "Expected epochs to be a whole number from 1 to 100,000, got 0."),
         (["--learning-rate", "2"], "Expected learning rate to be a number above 0 and at most 1, got 2.0."),
-        (["--start-after", "25:70"], "start-after: expected a time of day such as 22:30, got 25:70"),
+        (["--start-after", "25:70"], "Expected a time of day such as 22:30, got 25:70"),
         (["--targets", "3,3,3"], "Expected targets of at least 4 images"),
     ],
 )
@@ -133,7 +133,7 @@ def test_networks_and_seeds_are_submitted_together_and_scheduled(
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert captured.out.split() == run_ids
-    assert captured.err.count("This run trains the same thing on the same images") == 4
+    assert captured.err.count("This run does the same on the same images") == 4
     assert Store(settings.database).runs() == []  # no record worker runs, so nothing is written
 
 
@@ -176,7 +176,7 @@ def test_the_next_moment_is_in_the_readers_time_zone_and_within_a_day() -> None:
         assert (found.day, found.hour, found.utcoffset()) == (day, hour, timedelta(hours=9))
         assert now < found <= now + timedelta(days=1)
     assert next_time("22:31", now) > now
-    with pytest.raises(SpecError, match="start-after: expected a time of day such as 22:30, got noon"):
+    with pytest.raises(SpecError, match="Expected a time of day such as 22:30, got noon"):
         next_time("noon")
 
 
@@ -184,7 +184,7 @@ def test_a_local_training_checks_the_start_time_and_waits_for_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(folder), "--local", "--start-after", "25:70"]) == 1
-    assert "start-after: expected a time of day such as 22:30, got 25:70" in capsys.readouterr().err
+    assert "Expected a time of day such as 22:30, got 25:70" in capsys.readouterr().err
     await_start(None)
     await_start(datetime.now(UTC) + timedelta(milliseconds=20))
     assert capsys.readouterr().err.startswith("waiting until ")
@@ -239,11 +239,11 @@ def test_an_export_without_rows_fails_and_writes_nothing(
     begun = record_training(store, "lenet5", [], ends=False)
     path = tmp_path / "rows.csv"
     for arguments, sentence in (
-        ([begun], f"expected rows to write; {begun} has no steps yet"),
-        ([begun, "--table", "epochs"], f"expected rows to write; {begun} has no epochs yet"),
-        ([begun, "--table", "splits"], f"expected rows to write; {begun} has no splits yet"),
-        ([begun, "--table", "images"], "table: expected steps or epochs or splits, which a train run has, got images"),
-        (["grid-9"], "expected a recorded run, got grid-9"),
+        ([begun], f"Expected rows to write, got none: {begun} has no steps yet."),
+        ([begun, "--table", "epochs"], f"Expected rows to write, got none: {begun} has no epochs yet."),
+        ([begun, "--table", "splits"], f"Expected rows to write, got none: {begun} has no splits yet."),
+        ([begun, "--table", "images"], "Expected table steps or epochs or splits of a train run, got images."),
+        (["grid-9"], "Expected a recorded run, got grid-9."),
     ):
         assert main(["export", *arguments, "--output", str(path)]) == 1
         assert capsys.readouterr().err.strip() == sentence

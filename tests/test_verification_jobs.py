@@ -145,7 +145,7 @@ def test_runs_that_cannot_be_checked_are_refused_with_the_reason(lab: Queues) ->
     checked(lab, run_id)
     with pytest.raises(SpecError, match="Expected a measuring run that is in the store, got other"):
         verification.submit(lab, "other")
-    with pytest.raises(SpecError, match=r"images: Expected at least 1, got 0"):
+    with pytest.raises(SpecError, match=r"Expected at least 1 image, got 0"):
         verification.submit(lab, run_id, 0)
     write_images(folder, 3, seed=7)
     registered(lab, folder)

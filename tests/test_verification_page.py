@@ -70,4 +70,4 @@ def test_checking_a_run_whose_data_set_was_removed_shows_the_reason(open_page: O
     test = open_page("run", run=record_measured(store, SweepSpec(dataset="gone")))
     button = next(each for each in test.button if each.label == "Check 2 images")
     button.click().run()
-    assert "Expected data set gone to be registered; it was removed" in test.error[0].value
+    assert "Expected data set gone to be registered, got none" in test.error[0].value

@@ -15,7 +15,7 @@ def parse_time(text: str) -> time:
     try:
         return datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007 - a time of day; its zone is the reader's
     except ValueError:
-        raise SpecError(f"start-after: expected a time of day such as 22:30, got {text}") from None
+        raise SpecError(f"Expected a time of day such as 22:30, got {text}.") from None
 
 
 def next_moment(at: time, now: datetime, zone: tzinfo | None = None) -> datetime:
@@ -32,7 +32,7 @@ def next_moment(at: time, now: datetime, zone: tzinfo | None = None) -> datetime
             moment = _on_the_wall(wall.replace(fold=fold), zone)
             if moment.timestamp() > now.timestamp():  # of one zone, Python compares what clocks show
                 return moment
-    raise SpecError(f"start-after: expected a time of day that comes, got {at:%H:%M}")
+    raise SpecError(f"Expected a time of day that the clock shows, got {at:%H:%M}.")
 
 
 def _on_the_wall(wall: datetime, zone: tzinfo | None) -> datetime:

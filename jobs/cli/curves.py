@@ -9,13 +9,12 @@ Counting starts in a fraction of the time of the other commands: it imports neit
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from core.errors import DermSlimError, SpecError
+from core.errors import SpecError
 from core.files.exports import check_writable, write_rows
 from core.networks.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkSpec
 from core.networks.costs import CURVE_COLUMNS, CurvePoint, curve_points
@@ -27,16 +26,13 @@ from core.settings import Settings
 DEFAULT_FACTORS = "50,33.33"
 DEFAULT_ITERATIONS = 5
 MOST_ITERATIONS = 50
-TEXT = "count what pruning leaves of networks, iteration by iteration"
 
 
 def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `curves`; command: adds one."""
-    add_options(command(commands, "curves", TEXT, act_curves))
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments; they stay text here, so that every bad value ends in one sentence."""
+    text = "count what pruning leaves of networks, iteration by iteration"
+    parser = command(commands, "curves", text, act_curves)
+    # The values stay text here, so that every bad one ends in one sentence.
     parser.add_argument(
         "networks", metavar="NETWORKS", help=f"{', '.join(NETWORKS)}, own ones by name; with commas; all for the four"
     )
@@ -66,7 +62,7 @@ def parts(text: str, name: str) -> list[str]:
     """Return the values between commas; raises SpecError where there are none."""
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
-        raise SpecError(f"{name}: expected at least one value, got none")
+        raise SpecError(f"Expected at least one value of {name}, got none.")
     return found
 
 
@@ -79,7 +75,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Return rows and columns of `200x100`."""
     sides = text.lower().replace("×", "x").split("x")
     if len(sides) != 2 or not all(is_number(side.strip()) for side in sides):
-        raise SpecError(f"size: expected rows x columns such as 200x100, got {text}")
+        raise SpecError(f"Expected a size in rows x columns such as 200x100, got {text}.")
     return int(sides[0]), int(sides[1])
 
 
@@ -91,14 +87,14 @@ def parse_factors(text: str) -> list[Decimal]:
         factors = []
     # 1e-999999999 is a number too, but one whose exact share of a layer would fill the memory.
     if not factors or not all(factor.is_finite() and -12 <= factor.adjusted() <= 2 for factor in factors if factor):
-        raise SpecError(f"factors: expected percentages such as 50,33.33, got {text}")
+        raise SpecError(f"Expected factors in percent such as 50,33.33, got {text}.")
     return factors
 
 
 def parse_iterations(text: str) -> int:
     """Return how many steps follow the unpruned network."""
     if not is_number(text.strip()) or int(text) > MOST_ITERATIONS:
-        raise SpecError(f"iterations: expected a whole number from 0 to {MOST_ITERATIONS}, got {text}")
+        raise SpecError(f"Expected 0 to {MOST_ITERATIONS} iterations, got {text}.")
     return int(text)
 
 
@@ -109,7 +105,7 @@ def choose_networks(text: str, settings: Settings) -> list[NetworkSpec]:
     for name in names:
         if name not in found.networks:
             known = ", ".join(found.networks)
-            raise SpecError(found.why_not(name) or f"networks: expected all or {known}, got {name}")
+            raise SpecError(found.why_not(name) or f"Expected networks among {known}, or all, got {name}.")
     return [found.networks[name] for name in dict.fromkeys(names)]
 
 
@@ -166,16 +162,3 @@ def table_text(points: Sequence[CurvePoint]) -> str:
         "  ".join(put(cell, width) for put, cell, width in zip(align, row, widths, strict=True)).rstrip()
         for row in rows
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command on its own; 1 with a sentence where something cannot be counted."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs curves", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_options(parser)
-    try:
-        return act_curves(parser.parse_args(arguments))
-    except (DermSlimError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1

@@ -105,8 +105,9 @@ def act_register(options: argparse.Namespace) -> int:
     return 0
 
 
-def bar_of(text: str, total: int | None = None) -> tqdm[Any]:
-    return tqdm(desc=text, total=total, unit=" images", file=sys.stderr, disable=None, leave=False)
+def bar_of(text: str, total: int | None = None, unit: str = " images") -> tqdm[Any]:
+    """Return a progress bar on standard error; it is shown only on a terminal."""
+    return tqdm(desc=text, total=total, unit=unit, file=sys.stderr, disable=None, leave=False)
 
 
 def advancing(bar: tqdm[Any]) -> Callable[[int, int], None]:

@@ -57,10 +57,10 @@ def write(store: Store, run_or_study: str, path: Path, table: str | None = None)
     chosen = table or (STEPS if kind in TRAINING_SPECS else IMAGES)
     if (chosen == IMAGES) == (kind in TRAINING_SPECS):
         known = (IMAGES,) if chosen != IMAGES else (STEPS, EPOCHS, SPLITS)
-        raise SpecError(f"table: expected {' or '.join(known)}, which a {kind} run has, got {chosen}")
+        raise SpecError(f"Expected table {' or '.join(known)} of a {kind} run, got {chosen}.")
     frame = _FRAMES[chosen](store, trained)
     if frame.empty:
-        raise SpecError(f"expected rows to write; {run_or_study} has no {chosen} yet")
+        raise SpecError(f"Expected rows to write, got none: {run_or_study} has no {chosen} yet.")
     write_table(frame, path)
     return len(frame)
 
@@ -74,20 +74,8 @@ def _runs(store: Store, run_or_study: str) -> tuple[list[str], str]:
     own = [run for run in reversed(runs) if run.trains]
     if not own:
         what = "a study whose trainings have begun" if runs else "a recorded run"
-        raise SpecError(f"expected {what}, got {run_or_study}")
+        raise SpecError(f"Expected {what}, got {run_or_study}.")
     return [run.id for run in own], own[0].kind
-
-
-def _images(store: Store, runs: list[str]) -> pd.DataFrame:
-    return store.measurements(runs[0], columns=EXPORT_COLUMNS)
-
-
-def _steps(store: Store, runs: list[str]) -> pd.DataFrame:
-    return store.steps(runs)
-
-
-def _epochs(store: Store, runs: list[str]) -> pd.DataFrame:
-    return store.epochs(runs)
 
 
 def _splits(store: Store, runs: list[str]) -> pd.DataFrame:
@@ -99,8 +87,8 @@ def _splits(store: Store, runs: list[str]) -> pd.DataFrame:
 
 
 _FRAMES: dict[str, Callable[[Store, list[str]], pd.DataFrame]] = {
-    IMAGES: _images,
-    STEPS: _steps,
-    EPOCHS: _epochs,
+    IMAGES: lambda store, runs: store.measurements(runs[0], columns=EXPORT_COLUMNS),
+    STEPS: Store.steps,
+    EPOCHS: Store.epochs,
     SPLITS: _splits,
 }

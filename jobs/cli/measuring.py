@@ -23,11 +23,11 @@ from core.data.names import default_name, derived_name
 from core.errors import SpecError
 from core.files.exports import check_writable
 from core.files.private import private_folder
-from core.runs import Run
 from core.settings import Settings, usable_cores
 from jobs.cli import export as export_command
 from jobs.cli.datasets import Command, bar_of, has_unreadable, local_dataset, resolve_and_register
 from jobs.cli.options import add_options, build, given
+from jobs.cli.runs import add_run_options, submit
 from jobs.cli.verify import check_results
 from jobs.local import claimed, measure_all, write_rows
 from jobs.queues import Queues
@@ -50,17 +50,11 @@ def add_commands(commands: Any, command: Command) -> None:
         add_options(parser, model)
         if model is ReconstructSpec:
             parser.add_argument("--output", type=Path, help="with --local: the new data set's folder")
-        parser.add_argument("--local", action="store_true", help="measure here, without Redis or a queue")
-        parser.add_argument(
-            "--export", type=Path, metavar="FILE",
-            help="one row per image and k, to a file that ends in .csv or .parquet; waits for the run",
-        )  # fmt: skip
+        add_run_options(parser, "measure", "image and k")
         parser.add_argument("--workers", type=int, help="with --local: processes (default: one per core)")
         parser.add_argument(
             "--no-check", action="store_true", help="with --local: do not measure two images again by the reference"
         )
-        parser.add_argument("--wait", action="store_true", help="without --local: show progress until the end")
-        parser.add_argument("--again", action="store_true", help="measure even where an identical run has finished")
 
 
 def spec_of(options: argparse.Namespace, dataset: str) -> MeasuringSpec:
@@ -82,17 +76,12 @@ def act_measure(options: argparse.Namespace) -> int:
         return _measure_here(options, settings)
     queues = Queues(settings)
     dataset = resolve_and_register(queues, options.folder)
-    spec = spec_of(options, dataset.name)
-    submission = queues.submit(spec, dataset, again=options.again)
-    print(submission.run_id)
-    if submission.identical:
-        print("This run measures the same thing on the same images; --again measures anew.", file=sys.stderr)
-    if not (options.wait or options.export):
-        return 0
-    state = _watch(queues, submission.run_id)
-    if options.export:
-        export_command.write(queues.store, submission.run_id, options.export)
-    return 0 if state.status == "finished" and state.failed == 0 else 1
+    return submit(
+        queues,
+        [(spec_of(options, dataset.name), dataset)],
+        options,
+        lambda _, run_id: export_command.write(queues.store, run_id, options.export),
+    )
 
 
 def _measure_here(options: argparse.Namespace, settings: Settings) -> int:
@@ -111,7 +100,7 @@ def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Measurin
     records = dataset.sample(spec.sample_size, spec.seed)
     workers = min(len(records), usable_cores()) if options.workers is None else options.workers
     if not 1 <= workers <= MOST_WORKERS:
-        raise SpecError(f"workers: expected at least 1 and at most {MOST_WORKERS}, got {workers}")
+        raise SpecError(f"Expected 1 to {MOST_WORKERS} workers, got {workers}.")
     results: Iterable[ImageResult] = measure_all(dataset, records, spec, workers=workers, output=output)
     if options.export:
         results = write_rows(options.export, results)
@@ -155,15 +144,3 @@ def _print_outcome(spec: MeasuringSpec, results: Sequence[ImageResult]) -> None:
     print(table.dropna(axis="columns", how="all").to_string(float_format=lambda value: f"{value:.4f}"))
     for rule in found.optimal_k.itertuples():
         print(f"{rule.rule}: {rule.reason}")
-
-
-def _watch(queues: Queues, run_id: str) -> Run:
-    with bar_of("measuring") as bar:
-        for state in queues.wait(run_id):
-            bar.total = state.total
-            bar.update(state.done + state.failed - bar.n)
-    for row in queues.store.images(run_id, "failed").itertuples():
-        print(f"{row.image_id}: {row.reason}", file=sys.stderr)
-    if state.status != "finished":
-        print(f"{run_id} {state.status}: {state.error or ''}".rstrip(": "), file=sys.stderr)
-    return state

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tqdm import tqdm
-
 from core.article.plan import (
     FINISHED,
     KIND,
@@ -36,7 +34,7 @@ from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.settings import Settings
 from core.training.specs import TrainSpec
-from jobs.cli.datasets import Command, resolve_and_register
+from jobs.cli.datasets import Command, bar_of, resolve_and_register
 from jobs.cli.options import add_options, build, given
 from jobs.cli.training import DATASET_HELP, add_preset, add_queue_options, networks_of, next_time, seeds
 from jobs.connection import PRIORITIES
@@ -64,19 +62,20 @@ def add_commands(commands: Any, command: Command) -> None:
     _add_options(command(commands, KIND, TEXT, act_article))
     shown = command(commands, "studies", "print one line per study, or the progress of one study", act_studies)
     shown.add_argument("study", metavar="STUDY", nargs="?", help="a study's id")
-    changing: tuple[tuple[str, str, Callable[[argparse.Namespace], int]], ...] = (
-        ("suspend-study", "suspend a study's trainings, those under way after their epoch", act_suspend),
-        ("pause-study", "the same as suspend-study", act_suspend),
-        ("cancel-study", "stop a study: its runs end after the image or epoch at hand", act_cancel),
-        ("resume-study", "go on with a study that was suspended, scheduled or cancelled, or failed", act_resume),
-        ("prioritise-study", "change the priority of a study's runs", act_prioritise),
-    )  # fmt: skip
-    for name, text, act in changing:
-        parser = command(commands, name, text, act)
+    changing: tuple[tuple[str, str, Callable[..., None]], ...] = (
+        ("suspend-study", "suspend a study's trainings, those under way after their epoch", suspend_study),
+        ("pause-study", "the same as suspend-study", suspend_study),
+        ("cancel-study", "stop a study: its runs end after the current image or epoch", cancel_study),
+        ("resume-study", "resume a study that was suspended, scheduled or cancelled, or failed", resume_study),
+        ("prioritise-study", "change the priority of a study's runs", prioritise_study),
+    )
+    for name, text, change in changing:
+        parser = command(commands, name, text, act_change)
+        parser.set_defaults(change=change)
         parser.add_argument("study", metavar="STUDY", help="the study's id, from `studies`")
-        if name == "resume-study":
-            parser.add_argument("--fixed-k", type=int, metavar="K", help="go on with this k instead of the rule's")
-        if name == "prioritise-study":
+        if change is resume_study:
+            parser.add_argument("--fixed-k", dest="k", type=int, metavar="K", help="resume with this k, not the rule's")
+        if change is prioritise_study:
             parser.add_argument("priority", choices=PRIORITIES)
 
 
@@ -172,7 +171,7 @@ def length_text(seconds: float) -> str:
 
 
 def _watch(queues: Queues, study: str) -> int:
-    with tqdm(desc=study, unit=" runs", file=sys.stderr, disable=None, leave=False) as bar:
+    with bar_of(study, unit=" runs") as bar:
         while (state := study_state(queues, study)) is None or not state.ended:
             if state is not None:
                 bar.total = len(state.progress.parts)
@@ -204,29 +203,12 @@ def act_studies(options: argparse.Namespace) -> int:
 def _state(queues: Queues, study: str) -> StudyState:
     found = study_state(queues, study)
     if found is None:
-        raise SpecError(f"expected a study that is in the store, got {study}")
+        raise SpecError(f"Expected a study that is in the store, got {study}.")
     return found
 
 
-def act_suspend(options: argparse.Namespace) -> int:
-    """Suspend a study's trainings."""
-    suspend_study(Queues(Settings.from_environment()), options.study)
-    return 0
-
-
-def act_cancel(options: argparse.Namespace) -> int:
-    """Stop a study."""
-    cancel_study(Queues(Settings.from_environment()), options.study)
-    return 0
-
-
-def act_resume(options: argparse.Namespace) -> int:
-    """Resume a study."""
-    resume_study(Queues(Settings.from_environment()), options.study, k=options.fixed_k)
-    return 0
-
-
-def act_prioritise(options: argparse.Namespace) -> int:
-    """Change the priority of a study's runs."""
-    prioritise_study(Queues(Settings.from_environment()), options.study, options.priority)
+def act_change(options: argparse.Namespace) -> int:
+    """Change a study."""
+    further = {name: getattr(options, name) for name in ("k", "priority") if hasattr(options, name)}
+    options.change(Queues(Settings.from_environment()), options.study, **further)
     return 0

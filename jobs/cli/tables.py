@@ -100,7 +100,7 @@ def _claims_format(asked: str | None, path: Path | None) -> str:
     check_writable(path, tuple(CLAIMS_ENDINGS))
     found = CLAIMS_ENDINGS[path.suffix.lower()]
     if asked not in (None, found):
-        raise SpecError(f"expected a file's name that ends as --format {asked} does, got {path.name}")
+        raise SpecError(f"Expected a file name with the ending of --format {asked}, got {path.name}.")
     return found
 
 

@@ -13,15 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from core.data.datasets import Dataset
 from core.errors import SpecError
 from core.files.exports import check_writable, write_rows, write_table
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.network_files import all_networks
 from core.predictions.rows import EXPORT_COLUMNS, prediction_frame
-from core.runs import Run
 from core.settings import Settings
 from core.specs import spec_hash
 from core.training.algorithm2 import Stop
@@ -35,8 +32,9 @@ from core.training.specs import (
 )
 from core.training.steps import run_here, training_data
 from jobs.cli.clock import next_moment, parse_time, wait_until
-from jobs.cli.datasets import Command, advancing, local_dataset, resolve_and_register
+from jobs.cli.datasets import Command, advancing, bar_of, local_dataset, resolve_and_register
 from jobs.cli.options import add_options, build, given
+from jobs.cli.runs import add_run_options, submit
 from jobs.connection import NORMAL, PRIORITIES
 from jobs.provenance import quiet_tensorflow
 from jobs.queues import Queues
@@ -72,17 +70,11 @@ def add_commands(commands: Any, command: Command) -> None:
         )
         add_preset(parser)
         add_options(parser, model, OF_THE_GRID)
-        parser.add_argument("--local", action="store_true", help="train here, without Redis or a queue")
-        parser.add_argument(
-            "--export", type=Path, metavar="FILE",
-            help="one row per step, to a file that ends in .csv or .parquet; waits for the run",
-        )  # fmt: skip
+        add_run_options(parser, "train", "step")
         parser.add_argument(
             "--predictions", type=Path, metavar="FILE",
             help="with --local: one row per image and step, to a file that ends in .csv or .parquet",
         )  # fmt: skip
-        parser.add_argument("--wait", action="store_true", help="without --local: show progress until the end")
-        parser.add_argument("--again", action="store_true", help="train even where an identical run has finished")
         add_queue_options(parser)
 
 
@@ -117,7 +109,7 @@ def networks_of(text: str, settings: Settings) -> list[NetworkSpec]:
     for name in names:
         if name not in found.networks:
             known = ", ".join(found.networks)
-            raise SpecError(found.why_not(name) or f"network: expected some of {known}, or all, got {name}")
+            raise SpecError(found.why_not(name) or f"Expected networks among {known}, or all, got {name}.")
     return [found.networks[name] for name in names]
 
 
@@ -152,21 +144,12 @@ def act_train(options: argparse.Namespace) -> int:
     queues = Queues(settings)
     dataset = resolve_and_register(queues, options.folder)
     specs = specs_of(options, dataset.name, settings)
-    submissions = queues.submit_together(
-        [(spec, dataset) for spec in specs], again=options.again, priority=options.priority, start_after=start
-    )
-    for submission in submissions:
-        print(submission.run_id)
-        if submission.identical:
-            print("This run trains the same thing on the same images; --again trains anew.", file=sys.stderr)
-    if not (options.wait or options.export):
-        return 0
-    states = [watch(queues, submission.run_id) for submission in submissions]
-    if options.export:
-        for spec, submission in zip(specs, submissions, strict=True):
-            path = export_path(options.export, spec, alone=len(specs) == 1)
-            write_steps(path, queues.store.step_results(submission.run_id))
-    return 0 if all(state.status == "finished" and not state.failed for state in states) else 1
+
+    def export(spec: TrainSpec, run_id: str) -> None:
+        write_steps(export_path(options.export, spec, alone=len(specs) == 1), queues.store.step_results(run_id))
+
+    wanted = [(spec, dataset) for spec in specs]
+    return submit(queues, wanted, options, export, priority=options.priority, start_after=start)
 
 
 def next_time(text: str, now: datetime | None = None) -> datetime:
@@ -181,23 +164,11 @@ def await_start(start: datetime | None) -> None:
         wait_until(start)
 
 
-def watch(queues: Queues, run_id: str) -> Run:
-    """Show a training run's progress until it has ended."""
-    with tqdm(desc=run_id, unit=" epochs", file=sys.stderr, disable=None, leave=False) as bar:
-        for state in queues.wait(run_id):
-            bar.total = state.total
-            bar.set_postfix_str(state.live.step_name or "", refresh=False)
-            bar.update(state.done - bar.n)
-    if state.status != "finished":
-        print(f"{run_id} {state.status}: {state.error or ''}".rstrip(": "), file=sys.stderr)
-    return state
-
-
 def _train_here(options: argparse.Namespace, specs: Sequence[TrainSpec], dataset: Dataset, settings: Settings) -> int:
     quiet_tensorflow()
     complete = True
     for spec in specs:
-        with tqdm(desc="preparing images", unit=" images", file=sys.stderr, disable=None, leave=False) as bar:
+        with bar_of("preparing images") as bar:
             data = training_data(dataset, spec, settings.arrays, progress=advancing(bar), limit=settings.arrays_limit)
         for note in data.notes:
             print(note, file=sys.stderr)
@@ -217,7 +188,7 @@ def _train_here(options: argparse.Namespace, specs: Sequence[TrainSpec], dataset
 
 
 def _results(spec: TrainSpec, data: Any, folder: Path) -> Iterator[StepResult]:
-    with tqdm(unit=" epochs", file=sys.stderr, disable=None, leave=False) as bar:
+    with bar_of("", unit=" epochs") as bar:
         for event in run_here(spec, data, folder):
             if isinstance(event, Stop):
                 print(f"{spec.network.name} seed {spec.training.seed}: {event.reason}")

@@ -45,7 +45,7 @@ def act_verify(options: argparse.Namespace) -> int:
 def told(found: Verification | None) -> int:
     """Print the result of a check; return 0 where every compared row agrees."""
     if found is None:
-        raise DermSlimError("Expected a worker to check the images; none could. The run's log says why.")
+        raise DermSlimError("Expected a worker to check the images, got none that could. The run's log says why.")
     print(found.sentence)
     if len(found.differing):
         print(found.differing.to_string(index=False))

@@ -41,13 +41,13 @@ class BackupError(DermSlimError):
 
 def _moment(text: str) -> str:
     if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("expected a time zone")
+        raise ValueError("Expected a time zone, got none")
     return text
 
 
 def _file_facts(facts: dict[str, Any]) -> dict[str, Any]:
     if facts.keys() != {"bytes", "sha256"}:
-        raise ValueError("expected bytes and sha256")
+        raise ValueError("Expected bytes and sha256, got other keys")
     return facts
 
 
@@ -80,7 +80,7 @@ def suffix_of(path: Path) -> str:
     for suffix in SUFFIXES:
         if path.name.endswith(suffix):
             return suffix
-    raise BackupError(f"Expected a name that ends in {', '.join(SUFFIXES)}, got {path.name}")
+    raise BackupError(f"Expected a name that ends in {', '.join(SUFFIXES)}, got {path.name}.")
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class _Bounded:
         block: bytes = self.stream.read(size)
         self.left -= len(block)
         if self.left < 0:
-            raise BackupError(f"Expected at most {HEADERS:,} bytes between two files of a backup, got more")
+            raise BackupError(f"Expected at most {HEADERS:,} bytes between two files of a backup, got more.")
         return block
 
 
@@ -148,7 +148,7 @@ def unpack(path: Path, staging: Path, *, only_store: bool = False) -> Manifest:
     """
     suffix = suffix_of(path)
     if not path.is_file():
-        raise BackupError(f"Expected a backup at {path}, which does not exist")
+        raise BackupError(f"Expected a backup at {path}, got none.")
     found: dict[str, dict[str, Any]] = {}
     compression = {".tar.gz": "gzip", ".tar.zst": "zstd"}.get(suffix)
     try:
@@ -162,30 +162,30 @@ def unpack(path: Path, staging: Path, *, only_store: bool = False) -> Manifest:
                     content = cast(IO[bytes], archive.extractfile(member))
                     found[member.name] = _write(content, staging / member.name if kept else None)
     except UNREADABLE as error:
-        raise BackupError(f"Expected a whole backup, but {path} cannot be read: {_line(error)}") from error
+        raise BackupError(f"Expected a whole backup, got {path}, which cannot be read: {_line(error)}.") from error
     _check_names(path, found)
     manifest = _manifest(path, staging / MANIFEST)
     del found[MANIFEST]
     if found != manifest.files:
         wanted = manifest.files
         differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        raise BackupError(f"These files differ from the manifest: {_names(differing)}")
+        raise BackupError(f"Expected the files of the manifest, got differences in {_names(differing)}.")
     if (QUEUE in found) != (manifest.keys is not None):
-        raise BackupError(f"The manifest of {path} and {QUEUE} disagree about whether the backup has a queue")
+        raise BackupError(f"Expected {QUEUE} in {path} if its manifest has a queue, got the opposite.")
     return manifest
 
 
 def _check_member(member: tarfile.TarInfo, found: dict[str, dict[str, Any]], staging: Path) -> None:
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse() or not _is_ours(member.name):
-        raise BackupError(f"Expected only files of a backup, got {_names([member.name])}")
+        raise BackupError(f"Expected only files of a backup, got {_names([member.name])}.")
     if member.name in found or len(found) >= MOST_FILES:
-        raise BackupError(f"Expected each file once and at most {MOST_FILES:,} files, got also {_names([member.name])}")
+        raise BackupError(f"Expected each file once and at most {MOST_FILES:,}, got also {_names([member.name])}.")
     if member.name == MANIFEST and member.size > LONGEST_MANIFEST:
-        raise BackupError(f"Expected a manifest of at most {LONGEST_MANIFEST:,} bytes, got {member.size:,}")
+        raise BackupError(f"Expected a manifest of at most {LONGEST_MANIFEST:,} bytes, got {member.size:,}.")
     if member.size > (room := shutil.disk_usage(staging).free - LEFT_FREE):
         raise BackupError(
             f"Expected {member.size:,} bytes of free space at {staging.parent} for {_names([member.name])}, got "
-            f"{max(room, 0):,}"
+            f"{max(room, 0):,}."
         )
 
 
@@ -207,11 +207,11 @@ def _is_ours(name: str) -> bool:
 def _check_names(path: Path, found: dict[str, dict[str, Any]]) -> None:
     folders = {str(parent) for name in found for parent in Path(name).parents}
     if both := sorted(folders & found.keys()):
-        raise BackupError(f"{path} has both a file and a folder named {_names(both)}")
+        raise BackupError(f"Expected each name once in {path}, got both a file and a folder named {_names(both)}.")
     if MANIFEST not in found:
-        raise BackupError(f"Expected a backup with its manifest, but {path} has none or ends before it")
+        raise BackupError(f"Expected a backup with its manifest, got {path}, which has none or ends before it.")
     if STORE not in found:
-        raise BackupError(f"Expected a backup with a store, but {path} has none")
+        raise BackupError(f"Expected a backup with a store, got {path}, which has none.")
 
 
 def _manifest(path: Path, file: Path) -> Manifest:
@@ -219,8 +219,10 @@ def _manifest(path: Path, file: Path) -> Manifest:
         return Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        part = f", {first['loc'][0]}" if first["loc"] else ""
-        raise BackupError(f"The manifest of {path} is invalid{part}: {_line(ValueError(first['msg']))}") from error
+        part = f" {first['loc'][0]}" if first["loc"] else ""
+        raise BackupError(
+            f"Expected a valid manifest in {path}, got{part}: {_line(ValueError(first['msg']))}."
+        ) from error
 
 
 def _write(content: IO[bytes], path: Path | None) -> dict[str, Any]:

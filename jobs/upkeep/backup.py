@@ -82,9 +82,9 @@ def back_up(
     suffix_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
-        raise BackupError(f"Expected a new file, but {path} exists")
+        raise BackupError(f"Expected a new file, got {path}, which exists.")
     if not settings.database.exists():
-        raise BackupError(f"There is nothing to back up: {settings.database} does not exist")
+        raise BackupError(f"Expected a store at {settings.database}, got none.")
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=path.parent) as folder:
         staging = Path(folder)
         manifest = _copy_consistently(settings, staging, queue)
@@ -152,7 +152,8 @@ def _server(settings: Settings, wanted: bool) -> Iterator[Connection | None]:
             yield connection
         except redis.RedisError as error:
             raise QueueUnavailable(
-                f"The Redis server does not answer: {str(error).rstrip('.')}. --without-queue leaves the queue out"
+                f"Expected the Redis server to answer, got: {str(error).rstrip('.')}. --without-queue leaves the queue"
+                " out."
             ) from error
 
 
@@ -180,7 +181,7 @@ def _started(settings: Settings) -> Iterator[bool]:
                 yield True
     except BackupError as error:
         raise QueueUnavailable(
-            f"The embedded server does not answer and cannot be started: {error}. --without-queue leaves the queue out"
+            f"Expected the embedded server to answer or to start, got: {error} --without-queue leaves the queue out."
         ) from error
 
 
@@ -282,25 +283,25 @@ def _check_store(path: Path, store: Path, manifest: Manifest) -> None:
     if (queue := store.parents[1] / QUEUE).exists():
         keys = sum(1 for _ in queue_copy.read_queue(queue))
         if keys != manifest.keys:
-            raise BackupError(f"Expected {manifest.keys} keys of the queue in {path}, got {keys}")
+            raise BackupError(f"Expected {manifest.keys} keys of the queue in {path}, got {keys}.")
     try:
         counts = store_check.checked(store, settle=True)
     except StoreError as error:
         reason = str(error).removesuffix(f". {RESTORE}").replace(str(store.resolve()), STORE)
-        raise BackupError(f"The store in {path} cannot be read: {reason}") from error
+        raise BackupError(f"Expected a store that can be read in {path}, got: {reason}.") from error
     if other := sorted(name for name, rows in manifest.rows.items() if counts.get(name) != rows):
-        raise BackupError(f"The rows in {path} differ from the manifest: {', '.join(other)[:200]}")
+        raise BackupError(f"Expected the rows of the manifest in {path}, got others in {', '.join(other)[:200]}.")
 
 
 def _check_no_store(settings: Settings, force: bool) -> None:
     if settings.database.exists() and not force:
-        raise BackupError(f"Expected no store at {settings.database}, but it exists. --force replaces it")
+        raise BackupError(f"Expected no store at {settings.database}, got one. --force replaces it.")
 
 
 def _check_nothing_runs(data_dir: Path) -> None:
     for name, holder in RUNNING.items():
         if held(data_dir / name):
-            raise BackupError(f"Expected nothing to run on {data_dir}, but {holder} does. Stop it first")
+            raise BackupError(f"Expected nothing to run on {data_dir}, got {holder}. Stop it first.")
 
 
 def _destinations(settings: Settings, staging: Path) -> Iterator[tuple[Path, Path]]:
@@ -310,7 +311,7 @@ def _destinations(settings: Settings, staging: Path) -> Iterator[tuple[Path, Pat
         for source in sorted((staging / part).rglob("*")):
             there = place / source.relative_to(staging / part)
             if there.exists() and there.is_dir() != source.is_dir():
-                raise BackupError(f"Expected a {'folder' if source.is_dir() else 'file'} at {there}, got the opposite")
+                raise BackupError(f"Expected a {'folder' if source.is_dir() else 'file'} at {there}, got the opposite.")
             if source.is_file():
                 yield source, there
 
@@ -324,7 +325,7 @@ def _nothing_runs(data_dir: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BackupError(f"Expected nothing to run on {data_dir}, but {holder} does. Stop it first") from None
+                raise BackupError(f"Expected nothing to run on {data_dir}, got {holder}. Stop it first.") from None
         yield
 
 
@@ -339,16 +340,16 @@ def _target_server(settings: Settings, wanted: bool, force: bool) -> Iterator[Co
         connection = stack.enter_context(contextlib.closing(connect(settings)))
         queues = Queues(settings, connection)
         if alive := queues.workers():
-            raise BackupError(f"Expected no worker on the target's queue, got {alive[0].name}. Stop the workers first")
+            raise BackupError(f"Expected no worker on the target's queue, got {alive[0].name}. Stop the workers first.")
         if (keys := queue_copy.our_keys(connection)) and not force:
             raise BackupError(
                 f"Expected an empty queue, got {len(keys)} keys such as {keys[0]} on the target's server. "
-                "--force replaces them, --without-queue keeps them"
+                "--force replaces them, --without-queue keeps them."
             )
         try:
             yield connection
         except redis.RedisError as error:
-            raise QueueUnavailable(f"The Redis server rejected the queue: {error}") from error
+            raise QueueUnavailable(f"Expected the Redis server to accept the queue, got: {error}.") from error
 
 
 def _moved(old: Path, new: Path) -> Callable[[Path], Path]:

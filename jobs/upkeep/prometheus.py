@@ -143,7 +143,7 @@ def act_metrics(options: argparse.Namespace) -> int:
         sys.stdout.buffer.write(metrics_text(settings))
         return 0
     if not 0 < options.port < 65536:
-        raise DermSlimError(f"--port: expected a number from 1 to 65535, got {options.port}")
+        raise DermSlimError(f"Expected a port from 1 to 65535, got {options.port}.")
     with exporter(settings, options.port) as server:
         print(f"http://{HOST}:{options.port}/metrics", flush=True)
         server.serve_forever()
@@ -203,7 +203,7 @@ def exporter(settings: Settings, port: int) -> WSGIServer:
         # Another site's page could map its host name here and read the metrics (DNS rebinding).
         if request.get("HTTP_HOST", "").partition(":")[0].lower() not in (HOST, "localhost"):
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
-            return [b"expected 127.0.0.1 or localhost as the host, got another\n"]
+            return [b"Expected 127.0.0.1 or localhost as the host, got another.\n"]
         return figures(request, start_response)
 
     return make_server(HOST, port, answer, Exporter, QuietHandler)

@@ -74,8 +74,8 @@ def read_queue(path: Path) -> Iterator[tuple[str, int | None, bytes]]:
                     raise ValueError(f"its key is {key!a:.80}, for {left!a:.20} ms")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise QueueCopyError(
-                    f"expected a key of DermSlim's queue, its time to live and its content on each line of its copy; "
-                    f"line {number} cannot be read: {ascii(str(error))[1:-1][:200]}"
+                    f"Expected a key of DermSlim's queue, its time to live and its content on each line of its copy, "
+                    f"got on line {number}: {ascii(str(error))[1:-1][:200]}."
                 ) from error
             yield key, left, dump
 
@@ -102,7 +102,7 @@ def replaced(connection: Connection | None, path: Path, moved: Callable[[str], s
             take_up(connection, moved)
         except UNUSABLE as error:
             reason = ascii(str(error).rpartition("caused error: ")[2])[1:-1][:200]
-            raise QueueCopyError(f"expected a copy of DermSlim's queue that the server takes; {reason}") from error
+            raise QueueCopyError(f"Expected the server to accept the copied queue, got: {reason}.") from error
         yield
     except BaseException:
         clear(connection)

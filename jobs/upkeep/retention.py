@@ -102,13 +102,13 @@ def deletable(
 
 def _refusal(connection: Connection, run: Run | None, run_id: str, studies: Collection[str]) -> str | None:
     if run is None:
-        return f"expected a run that is in the store, got {run_id}"
+        return f"Expected a run that is in the store, got {run_id}."
     if not run.ended:
-        return f"expected a run that has ended; {run_id} is {run.status}. Cancel it first"
+        return f"Expected a run that has ended, got {run_id}, which is {run.status}. Cancel it first."
     if run.study in studies:
-        return f"expected a run whose study has ended; {run.study} is under way. Cancel that first"
+        return f"Expected a run whose study has ended, got one of {run.study}. Cancel the study first."
     if _worked_at(LiveRun(connection, run_id)):
-        return f"expected a run that no worker is at; one still stops with {run_id}. Try again in a moment"
+        return f"Expected a run that no worker works on, got {run_id}. Try again in a moment."
     return None
 
 
@@ -193,7 +193,7 @@ def waste(
     """
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown or days < 0:
-        raise SpecError(f"expected kinds among {', '.join(KINDS)} and days of at least 0, got {unknown or days}")
+        raise SpecError(f"Expected kinds among {', '.join(KINDS)} and at least 0 days, got {unknown or days}.")
     found: list[Waste] = []
     known = None if queues is None else _known(queues)
     now = time.time()
@@ -401,7 +401,7 @@ def age(text: str) -> timedelta:
     """Parse `90d`, `12h` or `4w`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"expected an age such as 90d, 12h or 4w, got {text}")
+        raise argparse.ArgumentTypeError(f"Expected an age such as 90d, 12h or 4w, got {text}.")
     return timedelta(days=days(str(float(match[1]) * UNITS[match[2]])))
 
 
@@ -412,7 +412,7 @@ def days(text: str) -> float:
     except ValueError:
         found = math.nan
     if not 0 <= found <= MOST_DAYS:
-        raise argparse.ArgumentTypeError(f"expected 0 to {MOST_DAYS:,} days, got {text}")
+        raise argparse.ArgumentTypeError(f"Expected 0 to {MOST_DAYS:,} days, got {text}.")
     return found
 
 
@@ -436,7 +436,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
 def act_delete(options: argparse.Namespace) -> int:
     """Delete runs, or say what that would free."""
     if bool(options.runs) == (options.older_than is not None):
-        raise SpecError("expected runs, or --older-than, and not both")
+        raise SpecError(f"Expected either runs or --older-than, got {'both' if options.runs else 'neither'}.")
     queues = Queues(Settings.from_environment())
     found = deletable(queues, options.runs or None, older_than=options.older_than)
     for each in found:

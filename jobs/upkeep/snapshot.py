@@ -62,7 +62,7 @@ def take_snapshot(settings: Settings, folder: Path) -> Snapshot:
     folder = folder.expanduser().resolve()
     _check_place(folder)
     if not settings.database.exists():
-        raise SnapshotError(f"expected a store at {settings.database}; there is none")
+        raise SnapshotError(f"Expected a store at {settings.database}, got none.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=folder.parent) as name:
         draft, copy, store = Path(name) / "new", Path(name) / "copy.duckdb", Store(settings.database, timeout=PATIENCE)
@@ -104,14 +104,14 @@ def _check_place(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise SnapshotError(f"expected a folder; {folder} is a file")
+        raise SnapshotError(f"Expected a folder, got the file {folder}.")
     names = sorted(path.name for path in folder.iterdir())
     own = [name for name in names if name in (ABOUT, store_snapshot.VIEWS) or name.endswith(SUFFIXES)]
     if names and (last_snapshot(folder) is None or own != names):
         others = sorted(set(names) - set(own)) or names
         raise SnapshotError(
-            f"expected a new folder, an empty one, or one that holds a snapshot and nothing else; {folder} holds "
-            f"{', '.join(others[:3])}"
+            f"Expected a new folder, an empty one, or one that holds only a snapshot, got {folder}, which holds "
+            f"{', '.join(others[:3])}."
         )
 
 

@@ -60,10 +60,10 @@ def check(settings: Settings) -> None:
     except httpx.InvalidURL:
         url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise SpecError("WEBHOOK_URL: expected an address that begins with http:// or https://, got another")
+        raise SpecError("Expected WEBHOOK_URL to begin with http:// or https://, got another address.")
     unknown = sorted(set(settings.webhook_events) - set(ENDED))
     if unknown:
-        raise SpecError(f"WEBHOOK_EVENTS: expected some of {', '.join(ENDED)}, got {', '.join(unknown)}")
+        raise SpecError(f"Expected WEBHOOK_EVENTS among {', '.join(ENDED)}, got {', '.join(unknown)}.")
 
 
 # -- announcing: in the record worker ----------------------------------------------------------------------------------
