@@ -29,23 +29,23 @@ SVD, TRAIN, RECORD = "svd", "train", "record"
 QUEUES = (SVD, TRAIN, RECORD)  # what a worker can serve
 HIGH, NORMAL, LOW = "high", "normal", "low"
 PRIORITIES = (HIGH, NORMAL, LOW)  # in the order that a worker empties their queues
-PATIENT_TRIES = 60  # of a worker, with at most 5 s between two: some minutes
-WAYS = {"redis": " without TLS", "rediss": " by TLS", "unix": ""}  # one of the two may be what is wrong
+PATIENT_TRIES = 60  # of a worker, at most 5 s apart: some minutes
+WAYS = {"redis": " without TLS", "rediss": " by TLS", "unix": ""}  # the wrong one of the two is a common mistake
 LOG = logging.getLogger(__name__)
 
-# A redis.Redis: its type hints are unions with its asynchronous twin, and fit neither use.
+# A redis.Redis: its type hints are unions with those of the asynchronous client, and fit neither use.
 Connection = Any
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the server's address comes from: given once, or a file that is read anew at each connecting."""
+    """The source of the server's address: a given text, or a file that is read again at each connection."""
 
     given: str | None = field(repr=False)
     file: Path
 
     def address(self) -> Address:
-        """Return the address as it is now; ConnectionError of redis where the embedded server is not running."""
+        """Return the current address; redis.ConnectionError if the embedded server is not running."""
         try:
             return read_address(self.given or self.file.read_text(encoding="utf-8").strip())
         except FileNotFoundError:
@@ -53,29 +53,21 @@ class Source:
 
 
 class ServerConnection(AbstractConnection):
-    """A connection that asks for the address each time, and does not try again where that is of no use.
+    """A connection that reads the address each time, and does not try again where another try cannot succeed.
 
-    So whoever lost the embedded server finds it where it is now, and its password goes to no place that the address
-    file no longer names, nor to a server of another account.
+    A process that lost the embedded server so finds its new address. The password is sent neither to an address that
+    the file no longer names, nor to a server of another account.
     """
+
+    host = ""  # empty for a socket; redis-py counts failures by it
 
     def __init__(self, source: Source, patient: bool = False, **options: Any) -> None:
         self.source = source
         self.patient = patient
         self.scheme, self.place = "unix", "its address"
         self.port: int | None = None
-        self._host = ""
         self._told = False
         super().__init__(**options)
-
-    @property
-    def host(self) -> str:
-        """The server's host, empty for a socket; redis-py counts its failures by it."""
-        return self._host
-
-    @host.setter
-    def host(self, value: str) -> None:
-        self._host = value
 
     def repr_pieces(self) -> list[tuple[str, Any]]:
         """Return what redis-py shows of a connection."""
@@ -89,7 +81,7 @@ class ServerConnection(AbstractConnection):
         try:
             address = self.source.address()
             self.scheme, self.place, reached = address.scheme, address.place, address.reached
-            self._host, self.port = reached.get("host", ""), reached.get("port")
+            self.host, self.port = reached.get("host", ""), reached.get("port")
             self.username, self.password = reached.get("username"), reached.get("password")
             self.db = reached.get("db", 0)
             found = self._opened(address)
@@ -117,7 +109,7 @@ class ServerConnection(AbstractConnection):
         return opened
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
-        """Sign in; what the server refuses now it will refuse again."""
+        """Sign in. What the server refuses now, it will refuse again."""
         try:
             super().on_connect_check_health(check_health)
         except redis.AuthenticationError as error:
@@ -137,7 +129,7 @@ class ServerConnection(AbstractConnection):
         self._told = False
 
     def _tell(self, error: Exception) -> None:
-        """Log once that the server is away, where it is waited for: nobody would see why nothing happens."""
+        """Log once that the server does not answer, if this process waits for it."""
         if not self.patient:
             return
         if not self._told:
@@ -147,9 +139,9 @@ class ServerConnection(AbstractConnection):
 
 
 def connect(settings: Settings, *, patient: bool = False) -> Connection:
-    """Return a client of the server that `settings` names; nothing is sent yet. QueueUnavailable where it names none.
+    """Return a client of the server of `settings`; nothing is sent yet. QueueUnavailable if there is none.
 
-    patient: keep trying for some minutes when the server is away (workers), instead of failing at once (pages).
+    patient: try for some minutes if the server does not answer (workers), instead of failing at once (pages).
     """
     try:
         return client(source_of(settings), patient=patient)
@@ -167,9 +159,9 @@ def source_of(settings: Settings) -> Source:
 def client(
     source: Source, *, patient: bool = False, tries: int = 1, connect_timeout: float = 2.0, timeout: float = 5.0
 ) -> Connection:
-    """Return a client of the server at a source's address; Refused where that cannot be one.
+    """Return a client of the server at a source's address; Refused if the address is invalid.
 
-    timeout: seconds that an answer may take, unless patient. tries: after the first that failed, unless patient.
+    timeout: seconds that an answer may take, unless patient. tries: further tries after a failure, unless patient.
     """
     options = {
         "socket_connect_timeout": connect_timeout,
@@ -212,9 +204,9 @@ JOB_QUEUES = (*SERVED[SVD], *SERVED[TRAIN])  # those of runs' jobs
 
 
 def _check_owner(opened: socket.socket, file: Path, place: str) -> None:
-    """See that the embedded server is of this account, or of the address file's, before it gets the password (Linux).
+    """Check that the embedded server runs as this account or the address file's before it gets the password (Linux).
 
-    ConnectionError otherwise: the server is away, and another account's program listens at its address.
+    ConnectionError otherwise: the server does not run, and another account's program listens at its address.
     """
     if not sys.platform.startswith("linux"):
         return

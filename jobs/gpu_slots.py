@@ -1,4 +1,4 @@
-"""At most n `train` workers at once on one GPU: each holds one of n files, whoever and wherever on the host it is."""
+"""Limit the `train` workers on one GPU: each holds the lock of one of n files, whatever its account on the host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.errors import DermSlimError
 def take_slot(gpu: int, at_most: int, folder: Path | None = None) -> int:
     """Take a free one of a GPU's slots; return the open file that holds it until this process ends.
 
-    folder: where the files lie, by default the system's for temporary files, which all accounts of a host share.
+    folder: of the files, by default the system's for temporary files, which all accounts of a host share.
     DermSlimError when all are taken.
     """
     folder = folder or Path(tempfile.gettempdir())
@@ -40,9 +40,9 @@ def _opened(path: Path) -> int:
 
 
 def gpu_environment(gpu: int, at_most: int) -> Mapping[str, str]:
-    """Return what a work-horse's environment has to say before Keras is imported in it.
+    """Return the environment variables that a work-horse needs before it imports Keras.
 
-    It sees that GPU alone; where several share it, no backend takes all of its memory at once.
+    It sees only that GPU; if several workers share it, no backend takes all of its memory at once.
     """
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(gpu)}
     if at_most > 1:

@@ -1,7 +1,6 @@
-"""What holds where workers run on several hosts: a job whose files one host cannot reach is left to another's worker.
+"""Workers on several hosts: a worker leaves a job whose files its host cannot reach to a worker on another host.
 
-So a host that lacks a folder, or does not share the folder that reconstructions are written to, does the rest of the
-work and spoils none.
+A host that lacks a folder, or does not share the folder for reconstructions, so does the rest of the work.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from jobs.live_runs import PREFIX, LiveRun
 if TYPE_CHECKING:
     from core.store.measurements import Store
 
-FOLDERS = f"{PREFIX}:folders"  # by name of a data set, where it lies, for hosts that do not see the store
+FOLDERS = f"{PREFIX}:folders"  # the folder of each data set, by name, for hosts that cannot read the store
 EXAMPLES = 100  # files of a data set that are named there
 PAUSE = 2.0  # seconds that a worker keeps a job which it has refused before, so that others come first
 TIMES = 1_000_000  # that a job may be left to others; it ends sooner, once no worker is left that has not refused it
@@ -40,7 +39,7 @@ TIMES = 1_000_000  # that a job may be left to others; it ends sooner, once no w
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a registered data set lies on the dashboard's host, and the bytes of some of its files, by path."""
+    """The folder of a registered data set on the dashboard's host, and the bytes of some of its files, by path."""
 
     name: str
     root: str
@@ -57,7 +56,7 @@ def folder_of(dataset: Dataset, examples: int | None = None) -> Folder:
 
 
 def tell_folders(store: Store, connection: Connection) -> None:
-    """Leave in Redis where every registered data set lies; for the record worker."""
+    """Write the folder of every registered data set to Redis; for the record worker."""
     registered: dict[str, str] = dict(store.datasets()[["name", "fingerprint"]].itertuples(index=False))
     known = {folder.name: folder.fingerprint for folder in told_folders(connection)}
     for name in known.keys() - registered.keys():
@@ -69,20 +68,20 @@ def tell_folders(store: Store, connection: Connection) -> None:
 
 
 def told_folders(connection: Connection) -> Iterator[Folder]:
-    """Yield what `tell_folders` left."""
+    """Yield what `tell_folders` wrote."""
     for text in connection.hvals(FOLDERS):
         yield Folder(**json.loads(text))
 
 
 def worker_name() -> str:
-    """Return the name that results carry: the worker's, which says its host."""
+    """Return the worker's name, which results carry and which contains its host."""
     return os.environ.get("RQ_WORKER_ID") or f"{socket.gethostname()}-{os.getpid()}"
 
 
 def left_to_others(job: Job, live: LiveRun, reason: str) -> Retry | None:
-    """Refuse a job; return what it has to return to go to another worker, None where every one alive has refused.
+    """Refuse a job; return the Retry that passes it to another worker, or None if every living worker has refused it.
 
-    reason: why this host cannot do it, a sentence for the run's log.
+    reason: why this host cannot run it, a sentence for the run's log.
     """
     first = live.refuse(worker_name())
     served = Worker.all(queue=queue(job.origin, live.connection), serializer=JSONSerializer)
@@ -92,12 +91,12 @@ def left_to_others(job: Job, live: LiveRun, reason: str) -> Retry | None:
         live.log(f"{worker_name()}: left to other workers: {reason}")
     else:
         time.sleep(PAUSE)
-    job.enqueue_at_front_on_retry = False  # other runs' jobs go first here, meanwhile
+    job.enqueue_at_front_on_retry = False  # so that this worker runs other runs' jobs first
     return Retry(max=TIMES)
 
 
 def mark_output(output: Path, run_id: str) -> None:
-    """Make a reconstruction's folder and the mark by which workers know it again. DatasetError where that fails."""
+    """Make a reconstruction's folder and the mark by which workers recognise it. DatasetError if that fails."""
     try:
         private_folder(output)
         _mark(output, run_id).touch()
@@ -106,9 +105,9 @@ def mark_output(output: Path, run_id: str) -> None:
 
 
 def claim_output(output: Path, run_id: str, root: Path) -> None:
-    """Mark a new reconstruction's folder, which must be new or empty and lie outside of `root`, whose images are read.
+    """Mark a reconstruction's folder, which must be new or empty and outside of `root`, whose images are read.
 
-    SpecError otherwise, so that no run writes among the files of another or of a user.
+    SpecError otherwise, so that no run writes into a folder with files of another run or of a user.
     """
     refuse_inside(output, root)
     mark_output(output, run_id)
@@ -122,7 +121,7 @@ def claim_output(output: Path, run_id: str, root: Path) -> None:
 
 
 def disclaim_output(output: Path, run_id: str) -> None:
-    """Take a mark back; the folder goes too where it is empty."""
+    """Remove a mark, and the folder if it is empty."""
     _mark(output, run_id).unlink(missing_ok=True)
     with suppress(OSError):
         output.rmdir()
@@ -131,7 +130,7 @@ def disclaim_output(output: Path, run_id: str) -> None:
 def output_here(output: Path, run_id: str, settings: Settings) -> Path:
     """Return where this host has the folder that a reconstruction is written to.
 
-    NotOnThisHost where it is another folder than the one that `mark_output` marked, or cannot be written.
+    NotOnThisHost if it is not the folder that `mark_output` marked, or cannot be written.
     """
     here = folder_here(output, settings)
     if _mark(here, run_id).is_file() and os.access(here, os.W_OK):
@@ -144,4 +143,4 @@ def output_here(output: Path, run_id: str, settings: Settings) -> Path:
 
 
 def _mark(output: Path, run_id: str) -> Path:
-    return output / f".{run_id}"  # hidden files are no part of a data set
+    return output / f".{run_id}"  # a data set contains no hidden files

@@ -1,7 +1,7 @@
-"""What is known of a run while it is under way: counts, pace, tries and the wish to cancel, in Redis.
+"""The state of a running run in Redis: counts, pace, tries and requests to cancel.
 
-The store is the truth about everything that has been recorded; this is what has not been recorded yet, and is
-forgotten a while after the run has ended.
+The store contains everything that has been recorded. Redis contains what has not been recorded yet, and forgets it one
+day after the run has ended.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class LiveRun:
         return ("HSET", self.key, *(word for fact in facts.items() for word in fact))
 
     def suspended(self) -> bool:
-        """Return whether nothing of the run may be begun or go on."""
+        """Return whether the run is suspended, scheduled or cancelled."""
         return bool(self.connection.hget(self.key, "hold"))
 
     def submitted(self) -> None:
@@ -210,7 +210,7 @@ class LiveRun:
         return bool(self.connection.hsetnx(self.key, "started_at", datetime.now(UTC).isoformat()))
 
     def stopped(self, attempt: int, claim: Claim | None = None) -> bool:
-        """Return whether the user cancelled this attempt, or a newer one has taken its place.
+        """Return whether the user cancelled this attempt, or a newer attempt exists.
 
         claim: that of the worker that asks; TakenOver where there is a newer one.
         """
@@ -221,16 +221,16 @@ class LiveRun:
         return (cancelled is not None and int(cancelled) >= attempt) or current is None or int(current) > attempt
 
     def claim(self, part: str, attempt: int, *, later: bool = False) -> Claim | None:
-        """Take a part of the run, a step or a chunk of images, from whoever has it; None where the attempt is over.
+        """Claim a part of the run, a step or a chunk of images; None if the attempt is over.
 
-        Taken as a worker begins the part: from then on nobody who claimed it before can write anything of it.
+        A worker claims a part as it starts it: from then on, earlier claims to the part cannot write.
         """
         script = self.connection.register_script(CLAIM)
         number = int(script(keys=[self.key, f"{self.key}:claims"], args=[attempt, part, NEWEST]))
         return Claim(self, part, attempt, number, later) if number else None
 
     def cancel(self, attempt: int, *commands: Command) -> None:
-        """Ask every worker to stop after the image it is at. commands: of Redis, done at the same moment."""
+        """Ask every worker to stop after its current image. commands: of Redis, run in the same transaction."""
         with self.connection.pipeline() as pipe:
             for command in (("SET", f"{self.key}:cancelled", attempt), *commands):
                 pipe.execute_command(*command)
@@ -323,16 +323,16 @@ class LiveRun:
             pipe.execute()
 
     def reopen(self, attempt: int) -> None:
-        """Let a job claim a part of a run that has ended, and whose keys may be gone. `end` lets them fade again."""
+        """Let a job claim a part of an ended run whose keys may have expired. `end` sets their expiry again."""
         self.connection.hsetnx(self.key, "attempt", attempt)
 
     def end(self, spec_hash: str | None, attempt: int) -> None:
-        """Take the run off the active ones; its keys fade later, so that the page can still show its log.
+        """Remove the run from the active ones; its keys expire later, so that the page can still show its log.
 
-        Nothing is done where a newer attempt than the one that has ended is under way.
+        Nothing changes if a newer attempt is running.
         """
 
-        def fade(pipe: Pipeline) -> None:
+        def expire(pipe: Pipeline) -> None:
             current = pipe.hget(self.key, "attempt")
             pipe.multi()
             if current is not None and int(current) > attempt:
@@ -343,15 +343,15 @@ class LiveRun:
             for key in self._keys():
                 pipe.expire(key, KEPT)
 
-        self.connection.transaction(fade, self.key)  # anew where a retry came in between
+        self.connection.transaction(expire, self.key)  # repeated if a retry changed the key meanwhile
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's claim to a part of a run. Of several to the same part only the one with the largest number may write.
+    """A worker's claim to a part of a run. Of several claims to one part, only that with the largest number may write.
 
-    So a worker that was taken for dead, and comes back, writes nothing. later: of a job that adds to an ended run;
-    other claims write nothing after the end.
+    A worker that counted as dead and comes back so writes nothing. later: of a job that adds to an ended run; other
+    claims write nothing after the end.
     """
 
     live: LiveRun
@@ -361,7 +361,7 @@ class Claim:
     later: bool = False
 
     def write(self, *commands: Command) -> None:
-        """Do these Redis commands at one moment. TakenOver, and none is done, where a newer claim was taken."""
+        """Run these Redis commands in one transaction. TakenOver, without running any, if a newer claim exists."""
         live = self.live
         words = [word for command in commands for word in (len(command), *command)]
         script = live.connection.register_script(WRITE)

@@ -1,4 +1,4 @@
-"""Where every process logs: JSON lines in DATA_DIR/logs, and sentences (or the same JSON) on standard error."""
+"""The log of every process: JSON lines in DATA_DIR/logs, and sentences (or the same JSON) on standard error."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ MASK = "***"
 SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_?KEY|PRIVATE|WEBHOOK_URL", re.IGNORECASE)
 PASSWORD_IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/@:]*:)[^\s/@]+(?=@)", re.IGNORECASE)
 PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](?:ssl_)?password=)[^&\s]+", re.IGNORECASE)
-SHORTEST_SECRET = 6  # characters; a shorter value may stand in any word
+SHORTEST_SECRET = 6  # characters; a shorter value may be part of any word
 MOST_ALIKE, ALIKE_SECONDS = 10, 60.0  # the same warning is logged so often within so many seconds; more are counted
 MOST_KINDS = 1000  # of warnings that are told apart
-# Control characters, line ends of Unicode, characters that turn the direction of writing round, and what stands for the
-# bytes of a name that is not UTF-8: they could write over a terminal, look like another line, or stop the log.
+# Control characters, Unicode line ends, characters that change the writing direction, and surrogates for the bytes of a
+# name that is not UTF-8: they could overwrite a terminal, look like another line, or stop the log.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _context: dict[str, str] = {}
@@ -52,7 +52,7 @@ def masked(text: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text in one line that shows what it holds: `\\n`, `\\x1b`."""
+    """Return a text in one line, with unprintable characters escaped: `\\n`, `\\x1b`."""
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -119,7 +119,7 @@ class Sentences(logging.Formatter):
 
 
 class Repetitions(logging.Filter):
-    """Leaves out of a log what comes again and again, and says with the next one how many were left out.
+    """Leaves repeated messages out of a log, and adds their number to the next one.
 
     Alike are warnings and errors with the same text, and errors raised at the same place. A fault that someone brings
     about a thousand times a second would else push everything else out of the log.
@@ -163,7 +163,7 @@ def _place(record: logging.LogRecord) -> tuple[object, ...]:
 
 
 class SharedFile(logging.handlers.WatchedFileHandler):
-    """A log that several processes append to; whoever finds it too long moves it aside, and the others follow.
+    """A log that several processes append to; a process that finds it too long rotates it, and the others follow.
 
     Only moving it aside takes a lock, and nobody waits for it. The package concurrent-log-handler locks each line:
     while any process holds the lock, such as a worker that was paused, no other process can log, nor end.

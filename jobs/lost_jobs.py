@@ -1,8 +1,7 @@
-"""Jobs whose worker has died, and jobs that no queue holds: found by the record worker, begun again by whoever is free.
+"""Jobs whose worker has died, and jobs that no queue contains: the record worker enqueues them again.
 
-A worker at a job says every few seconds until when it is to be believed. Workers look for jobs that are past that
-moment too, but measure their own pauses by the time of day, which may jump; the record worker comes round by a clock
-that does not.
+A worker writes every few seconds until when its job counts as running. Workers look for expired jobs too, but they
+measure their own pauses by the time of day, which may jump; the record worker uses a clock that does not.
 """
 
 from __future__ import annotations
@@ -16,17 +15,19 @@ from rq.registry import StartedJobRegistry
 
 from jobs.connection import JOB_QUEUES, Connection, queue
 
-LOST = 30  # seconds without a sign of life after which another worker takes a job over
+LOST = 30  # seconds without a heartbeat after which another worker takes a job over
 SLACK = 15  # seconds that a worker's clock may be ahead
 
-_missing: dict[str, float] = {}  # waiting jobs that no queue holds, and since when, by this process's own clock
+_missing: dict[
+    str, float
+] = {}  # waiting jobs that no queue contains, and since when, by this process's monotonic clock
 
 
 def begin_lost_again(connection: Connection) -> None:
-    """Enqueue again every job whose worker has given no sign of life for `LOST` seconds.
+    """Enqueue again every job whose worker has sent no heartbeat for `LOST` seconds.
 
-    Where a job's moment lies further ahead than any worker may set it, the clock has gone back since: it is brought
-    near, so that a dead worker's job does not wait for the clock to catch up. A living worker sets it anew.
+    An expiry later than any worker may set means that the clock has gone back since. It is set to the latest possible
+    one, so that a dead worker's job does not wait for the clock to catch up. A living worker sets it again.
     """
     for name in JOB_QUEUES:
         each = queue(name, connection)
@@ -38,10 +39,10 @@ def begin_lost_again(connection: Connection) -> None:
 
 
 def enqueue_missing(jobs: Iterable[Job], *, after: float = LOST) -> list[str]:
-    """Enqueue again each waiting job that no queue has held for `after` seconds; return their ids.
+    """Enqueue again each waiting job that has been in no queue for `after` seconds; return their ids.
 
-    The server takes a job off the queue as it hands it to a worker. If that worker's host has just lost its power, the
-    job arrives nowhere, and would count as waiting for ever.
+    The server removes a job from the queue when a worker takes it. If that worker's host loses power then, the
+    job is lost and would count as waiting forever.
     """
     enqueued, now = [], time.monotonic()
     held: dict[str, set[str]] = {}
@@ -50,7 +51,7 @@ def enqueue_missing(jobs: Iterable[Job], *, after: float = LOST) -> list[str]:
         if job.origin not in held:
             taken = IntermediateQueue(origin.key, connection=job.connection).get_job_ids()
             held[job.origin] = {*origin.get_job_ids(), *taken}
-        # The server is asked only about the few that no queue holds: such a job may have begun, or be deleted by now.
+        # Ask the server only about the few jobs in no queue: such a job may have begun or been deleted since.
         if (
             job.get_status(refresh=False) != JobStatus.QUEUED
             or job.id in held[job.origin]

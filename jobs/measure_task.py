@@ -33,10 +33,10 @@ MOMENT, MOMENT_PIXELS = 2.0, 1_000_000  # seconds, pixels of an image that takes
 def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: Any) -> Retry | None:
     """Measure a chunk of a run's images and send the results to the record worker.
 
-    Stops after the image at hand when the run is cancelled or suspended. An image at which the process died MAX_TRIES
-    times is given up with that reason. Images that this host cannot reach are left to another one's worker (then a
-    Retry is returned); given up where there is none. Nothing is sent where another worker has taken the job over
-    meanwhile. told: the spec, folders, records and names, in a job that an older version enqueued.
+    Stops after the current image if the run is cancelled or suspended. An image at which the process died MAX_TRIES
+    times is given up with that reason. Images that this host cannot reach are left to another host's worker (a Retry is
+    then returned), and given up if there is none. Nothing is sent if another worker has taken the job over.
+    told: the spec, folders, records and names, in a job that an older version enqueued.
     """
     if (taken := claim_job(run_id, attempt, chunk)) is None:
         return None
@@ -130,9 +130,9 @@ def _told(live: LiveRun, chunk: int | None) -> dict[str, Any]:
 
 
 def _parts(results: Iterator[ImageResult], records: Sequence[DatasetImage]) -> Iterator[list[ImageResult]]:
-    """Gather the results of images that take a moment; what has taken longer, or stands before a large image, goes.
+    """Yield the results in parts: after some seconds of measuring, and before each large image.
 
-    The process may be ended at a large image when the run is cancelled, and what it has measured stays.
+    A cancelled run may end the process at a large image; the results before it are sent by then.
     """
     part: list[ImageResult] = []
     following = [record.height * record.width for record in records[1:]] + [0]

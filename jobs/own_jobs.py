@@ -1,7 +1,7 @@
-"""The jobs that workers run: DermSlim's own functions by name, and no other.
+"""The jobs that workers run: only DermSlim's own functions, by name.
 
-A queue names the function to call. JSON keeps code out of its arguments; this keeps whoever can write to the queue
-from calling any function there is.
+A job names the function to call. JSON keeps code out of its arguments; this module keeps those who can write to the
+queue from calling any other function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FUNCTIONS = frozenset(
         "jobs.record_worker.reconcile",
     }
 )
-# What jobs called these functions before the modules were renamed: a queue of that time is carried out as it is.
+# The functions' names before the modules were renamed: workers still run the jobs of a queue of that time.
 FORMER_NAMES = {
     "jobs.tasks.measure_chunk": "jobs.measure_task.measure_chunk",
     "jobs.training_tasks.train_step": "jobs.train_task.train_step",
@@ -49,7 +49,7 @@ class OwnJob(Job):
 
     @property
     def success_callback(self) -> None:
-        """None: DermSlim has no callbacks, so one that stands in a job was put there by others."""
+        """None: DermSlim has no callbacks, so others put in any callback that a job has."""
 
     @property
     def failure_callback(self) -> None:

@@ -1,4 +1,4 @@
-"""All that the dashboard and the command line know of the queue: submit, watch, cancel, retry."""
+"""The queue's interface for the dashboard and the command line: submit, watch, cancel, retry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LONGEST_CREATION = 60  # seconds that a run may take to become known; a submitte
 
 @dataclass(frozen=True)
 class Submission:
-    """What a submission came to: a new run, or the one that has measured the same thing already."""
+    """The result of a submission: a new run, or the existing run with the same settings and images."""
 
     run_id: str
     identical: bool
@@ -219,9 +219,9 @@ class Queues:
         return [self.submit(spec, dataset, study=study, **options) for spec, dataset in wanted]
 
     def finish_submission(self, run_id: str) -> None:
-        """Complete a first submission whose process died half-way; a run that the store never came to know is undone.
+        """Complete a first submission whose process died; a run that the store does not contain is removed.
 
-        For whoever knows that the process is dead; harmless where every job had been enqueued.
+        Call it only if the process is dead; it changes nothing if every job was enqueued.
         """
         with self.connected() as connection:
             live = LiveRun(connection, run_id)
@@ -240,7 +240,7 @@ class Queues:
     # -- changing ----------------------------------------------------------------------------------------------
 
     def cancel(self, run_id: str, *, force: bool = False) -> None:
-        """Stop a run after the images, or the epoch, at hand; what was measured stays.
+        """Stop a run after its current images or epoch; what was measured stays.
 
         force: end the processes of its jobs at once; a training's last checkpoint stays.
         """
@@ -253,7 +253,7 @@ class Queues:
             wake(live.connection)
 
     def suspend(self, run_id: str) -> None:
-        """Keep a run from going on. An image or epoch at hand is finished, and a step keeps its checkpoint."""
+        """Suspend a run. The current image or epoch is finished, and a step keeps its checkpoint."""
         with self._operated(run_id) as (live, _):
             facts = live.facts()
             if facts is not None and not (facts.trains or live.jobs_left()):
@@ -262,7 +262,7 @@ class Queues:
             live.log(f"suspended by {self.user}")
 
     def resume(self, run_id: str) -> None:
-        """Go on now with a suspended or scheduled run, where it was."""
+        """Resume a suspended or scheduled run now, where it stopped."""
         with self._operated(run_id) as (live, _):
             live.log(f"resumed by {self.user}")
             run_jobs.resume(live)
@@ -285,7 +285,7 @@ class Queues:
             yield LiveRun(connection, run_id), state.attempt
 
     def retry(self, run_id: str) -> None:
-        """Do what a cancelled, failed or incomplete run has left out: measured images and trained steps are kept."""
+        """Run what a cancelled, failed or incomplete run left out; measured images and trained steps are kept."""
         run = self.store.run(run_id)
         if run is None:
             raise SpecError(f"Expected a run that is in the store, got {run_id}.")

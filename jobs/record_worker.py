@@ -50,8 +50,8 @@ UNUSABLE = (StoreError, TypeError, KeyError, ValueError)  # what a malformed mes
 def write_waiting() -> None:
     """Write the messages that wait, in order; chunks that follow each other go into one transaction.
 
-    A message that cannot be written is put aside in REJECTED, so that it does not stand in the way of the others; all
-    stay on the list where the store takes nothing: held by another program, damaged, on a full disk.
+    A message that cannot be written moves to REJECTED, so that it does not block the others. All stay on the list if
+    the store cannot be written: another program has it open, it is damaged, or the disk is full.
     """
     store, connection = _store(), _connection()
     started = time.monotonic()

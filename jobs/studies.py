@@ -1,6 +1,6 @@
 """The article's study in the queue: submitted, watched, suspended, resumed and cancelled as one.
 
-The record worker carries it on, see `jobs.study_rounds`.
+The record worker advances it, see `jobs.study_rounds`.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def submit_study(
 
 
 def find(queues: Queues, spec: ArticleSpec) -> Found:
-    """Return what store and registrations hold of a study's runs."""
+    """Return a study's runs and data sets in the store."""
     store = queues.store
     registered = store.datasets()
     datasets = dict(zip(registered["name"], registered["fingerprint"], strict=True))
@@ -159,7 +159,7 @@ def _choice(queues: Queues, run_id: str, rule: str) -> Choice:
 
 
 def study_state(queues: Queues, study: str) -> StudyState | None:
-    """Return how a study stands, or None while it isn't recorded. What the queue knows is left out where it is away."""
+    """Return a study's state, or None while it is not recorded; without the queue's facts if it does not answer."""
     recorded = queues.store.study(study)
     if recorded is None or recorded.kind != KIND:
         return None
@@ -215,7 +215,7 @@ def cancel_runs(queues: Queues, study: str) -> None:
 
 
 def cancel_study(queues: Queues, study: str) -> None:
-    """Stop a study: nothing more is submitted, its runs stop after the image or epoch at hand. See `resume_study`."""
+    """Cancel a study: submit nothing more, and stop its runs after their current image or epoch."""
     _note_under_way(queues, study, CANCELLED)
     with queues.connected() as connection:
         send(connection, StudyStatus(study=study, status=CANCELLED, at=datetime.now(UTC)))
@@ -223,7 +223,7 @@ def cancel_study(queues: Queues, study: str) -> None:
 
 
 def suspend_study(queues: Queues, study: str) -> None:
-    """Suspend a study's trainings, those under way after their epoch; its measuring goes on. See `resume_study`."""
+    """Suspend a study's trainings, running ones after their epoch; measuring continues. See `resume_study`."""
     _note_under_way(queues, study, SUSPENDED)
     for state in _own_runs(queues, study):
         if state.trains:
@@ -240,10 +240,10 @@ def _note_under_way(queues: Queues, study: str, suspended: str) -> None:
 
 
 def resume_study(queues: Queues, study: str, *, k: int | None = None) -> None:
-    """Let a study go on now, whatever stopped it: a suspension, a later start, a failure, or a cancellation.
+    """Resume a study now, whatever stopped it: a suspension, a later start, a failure, or a cancellation.
 
-    Runs that failed or were cancelled are retried from where they were. k: to go on with instead of the rule's. An
-    error that keeps a run from being retried is raised after all else has been done.
+    Runs that failed or were cancelled are retried from where they stopped. k: replaces the rule's. An error that
+    prevents a retry is raised at the end.
     """
     recorded = _recorded(queues, study)
     if recorded.status == FINISHED:

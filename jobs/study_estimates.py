@@ -45,7 +45,7 @@ class StudyEstimate:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """The stages that hold runs of unknown length."""
+        """The stages with runs of unknown length."""
         return tuple(STAGES[stage.stage] for stage in self.stages if stage.unknown)
 
 
@@ -92,6 +92,6 @@ def share_done(standing: Standing, run: Run | None) -> float:
 
 
 def _ahead(spec: ArticleSpec, part: Part, dataset: Dataset) -> RunSpec:
-    """Return about what a run will be told, the reconstruction standing for its original."""
+    """Return the probable settings of a run, with the original data set instead of a reconstruction."""
     ahead = spec_ahead(spec, part)
     return ahead.replace(dataset=dataset.name) if isinstance(ahead, TrainSpec) else ahead

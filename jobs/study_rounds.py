@@ -1,8 +1,8 @@
-"""A study is carried on by the record worker, until nothing is left to do.
+"""The record worker advances a study until nothing is left to do.
 
 Every few seconds the record worker compares a study's plan with the runs that are there (`core.article.plan`) and
-submits what has become possible. It alone submits a study's runs, and one record worker runs at a time: whatever a dead
-one left half done, the next one completes, and nothing is submitted twice.
+submits what has become possible. Only it submits a study's runs, and one record worker runs at a time: the next one
+completes what a dead one left incomplete, and nothing is submitted twice.
 """
 
 from __future__ import annotations

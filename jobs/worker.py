@@ -1,7 +1,7 @@
 """A worker: `python -m jobs.worker svd|train|record`.
 
 `svd` measures images, `train` trains networks (one at a time, on the accelerator where there is one), `record`
-writes the store; of the last there is exactly one, beside the store's file.
+writes the store; exactly one `record` worker runs, beside the store's file.
 
   python -m jobs.worker train --gpu 1 --at-most 2    trains on the second GPU, as one of at most two workers there
   python -m jobs.worker train --redis rediss://dermslim@server:6380/0 --redis-password-file ~/.dermslim-password
@@ -52,39 +52,39 @@ from jobs.own_jobs import OwnJob
 from jobs.provenance import quiet_tensorflow
 from jobs.run_jobs import MEASURING
 
-WORKER_TTL = 30  # seconds: an idle worker comes round, and looks for jobs of dead workers, every half of it
-HEARTBEAT = 5  # seconds between two signs of life while a job runs
-GRACE = 10.0  # seconds that the image at hand may take after its run was cancelled
+WORKER_TTL = 30  # seconds: an idle worker looks for jobs of dead workers every half of it
+HEARTBEAT = 5  # seconds between two heartbeats while a job runs
+GRACE = 10.0  # seconds that the current image may take after its run was cancelled
 CHECKPOINT_DAYS = 30  # that the checkpoint of a run which has ended waits for a retry
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 
 
 class KnownWorker(BaseWorker):
-    """A worker that makes itself known again where the server has forgotten it, and ends where it is not let in.
+    """A worker that registers again if the server has forgotten it, and ends if the server rejects it.
 
-    The server forgets whoever gives no sign of life: after a step of its clock, or while it was out of reach, that may
-    be a worker that lives.
+    The server forgets workers without a heartbeat. After a jump of its clock, or after a lost connection, that may be a
+    living worker.
     """
 
     def serve(self, *, burst: bool, logging_level: str) -> None:
-        """Work until asked to stop; DermSlimError where RQ gave up by itself, which it says in the log alone."""
+        """Work until asked to stop; DermSlimError if RQ gave up by itself, which it only logs."""
         self.work(burst=burst, logging_level=logging_level)
         if not burst and self._shutdown_requested_date is None:
             raise DermSlimError("Expected to serve the queue until asked to stop, got an error, which is in the log.")
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Give a sign of life between jobs."""
+        """Send a heartbeat between jobs."""
         super().heartbeat(timeout, pipeline)
         if pipeline is None:
             self.make_known()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Give a sign of life during a job."""
+        """Send a heartbeat during a job."""
         super().maintain_heartbeats(job, execution)
         self.make_known()
 
     def make_known(self) -> None:
-        """Register where that is lost."""
+        """Register again if the registration is lost."""
         known = self.connection.pipeline().hexists(self.key, "birth").sismember(self.redis_workers_keys, self.key)
         if self.birth_date is None or all(known.execute()):
             return
@@ -100,18 +100,18 @@ class ForkingWorker(KnownWorker, Worker):
     seen_cancelled: tuple[str, float] = ("", 0.0)  # a job, and since when its run is known here to be cancelled
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        """Return seconds without a sign of life after which a job counts as abandoned and is begun again."""
+        """Return seconds without a heartbeat after which a job counts as abandoned and is enqueued again."""
         return LOST
 
     def subscribe(self) -> None:
-        """Start the thread that listens for commands; from then on the main thread alone is told of the time."""
+        """Start the thread that listens for commands; from then on only the main thread gets SIGALRM."""
         super().subscribe()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
     def end_cancelled(self, job: Job) -> None:
         """Kill the process of a measuring job some seconds after its run was cancelled.
 
-        It stops by itself after the image at hand; but one image may take minutes, within a single call.
+        The process stops by itself after the current image, but one image may take minutes within a single call.
         """
         if job.func_name != MEASURING.function:
             return
@@ -121,15 +121,15 @@ class ForkingWorker(KnownWorker, Worker):
         if self.seen_cancelled[0] != job.id:
             self.seen_cancelled = (job.id, now)
         elif now - self.seen_cancelled[1] >= GRACE:
-            live.log(f"{self.name}: the image at hand was left unmeasured, {GRACE:.0f} s after the run was cancelled")
+            live.log(f"{self.name}: the current image was not measured: the run was cancelled {GRACE:.0f} s ago")
             self._stopped_job_id = job.id  # so that RQ does not begin it again
             self.kill_horse()
 
     def taken_over(self, job: Job, execution: Execution | None) -> bool:
         """Return whether a job that this worker is at has been begun again, or has ended, without it.
 
-        So it is after a pause longer than `LOST`. The job's state is another worker's then: to mark it as finished or
-        failed, or to retry it, would end that worker's work or double it.
+        This happens after a pause longer than `LOST`. The job then belongs to another worker: marking it as finished or
+        failed, or retrying it, would end that worker's job or run it twice.
         """
         if execution is None:
             return False
@@ -139,7 +139,7 @@ class ForkingWorker(KnownWorker, Worker):
         return known is None and state != ours
 
     def forget(self, execution: Execution) -> None:
-        """Remove what the server has of an execution that was taken over, or what a late sign of life made of it."""
+        """Remove the server's entries of an execution that was taken over, or those of a late heartbeat."""
         self.connection.pipeline().delete(execution.key).srem(self.executions_key, execution.composite_key).execute()
 
     def is_waiting(self, job: Job) -> bool:
@@ -147,7 +147,7 @@ class ForkingWorker(KnownWorker, Worker):
         return bool(self.connection.hget(job.key, "status") == JobStatus.QUEUED.value.encode())
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """Mark a job as begun; end its process where another worker has begun it since this one took it."""
+        """Mark a job as started; end its process if another worker has started it since this one took it."""
         if self.taken_over(job, self.execution):
             if not self.is_waiting(job):
                 self.forget(self.execution)
@@ -156,7 +156,7 @@ class ForkingWorker(KnownWorker, Worker):
         super().prepare_job_execution(job, remove_from_intermediate_queue)
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Give a sign of life during a job; end its process where the job was taken over, or its run cancelled."""
+        """Send a heartbeat during a job; end its process if the job was taken over or its run cancelled."""
         if self.taken_over(job, execution) and not self.is_waiting(job):
             self.log.warning("job %s was taken over by another worker; its process here is ended", job.id)
             self.kill_horse()
@@ -166,7 +166,7 @@ class ForkingWorker(KnownWorker, Worker):
         self.end_cancelled(job)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """End the job's process here, before it marks the job as finished or failed, where the job was taken over."""
+        """End the job's process before it marks the job as finished or failed, if the job was taken over."""
         if self.taken_over(job, self.execution):
             self.forget(self.execution)
             os._exit(0)
@@ -255,7 +255,7 @@ def _reconcile_regularly(settings: Settings) -> None:
 
 
 def _only_record_worker(settings: Settings) -> int:
-    """Hold the file that says a record worker runs; DermSlimError when another holds it."""
+    """Lock the file of the record worker; DermSlimError if another process has locked it."""
     private_folder(settings.data_dir)
     handle = open_lock(settings.data_dir / "record-worker.lock")
     try:
@@ -294,8 +294,8 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         worker.serve(burst=burst, logging_level="WARNING")
         os.close(lock)
         return
-    # By this signal the main thread comes round to give signs of life. After a pause of the whole process any thread
-    # that does not block it may get it instead, and the main one would wait for its job's end, as if dead.
+    # By this signal the main thread wakes to send heartbeats. After a pause of the whole process any thread that does
+    # not block it may get it instead, and the main thread would send no heartbeat until its job ends.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     give_way(settings.worker_niceness if kind == TRAIN else settings.worker_niceness * 3 // 2)
     if kind == TRAIN:
@@ -309,7 +309,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
 
 
 def without_password(url: str) -> str:
-    """Return an address from the command line; ArgumentTypeError where it holds a password, which all could read."""
+    """Return an address from the command line; ArgumentTypeError if it contains a password, which others could read."""
     try:
         parts = urlsplit(url)
         told = parts.password is not None or "password" in parse_qs(parts.query)
@@ -344,7 +344,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--redis",
         type=without_password,
         metavar="URL",
-        help="the server, in place of REDIS_URL: redis://user@host:6379/0, or rediss://… for TLS; without its password",
+        help="the server instead of REDIS_URL: redis://user@host:6379/0, or rediss://… for TLS; without its password",
     )
     parser.add_argument(
         "--redis-password-file", metavar="FILE", help="a file with the server's password (default: REDIS_PASSWORD_FILE)"

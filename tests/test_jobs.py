@@ -455,6 +455,6 @@ def test_a_job_that_ignores_cancelling_is_ended_and_its_results_are_kept(
         assert (state.status, state.failed) == ("cancelled", 0)
         assert images["image_id"].tolist() == ["mole000", "mole001", "mole002"]
         assert (images["status"] == "measured").all()
-        assert any("left unmeasured" in line for line in queues.log(run_id))
+        assert any("the current image was not measured" in line for line in queues.log(run_id))
         queues.retry(run_id)
         assert (ended(queues, run_id).done, len(queues.store.measurements(run_id))) == (4, 4)

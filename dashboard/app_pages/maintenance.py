@@ -1,6 +1,7 @@
 """Maintenance: disk usage, what can be deleted, backups, snapshots and health checks."""
 
 import shlex
+import shutil
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,11 +34,11 @@ def disk() -> None:
     """Show disk usage and what can be deleted."""
     settings = data.settings()
     use = disk_use(str(settings.data_dir))
-    room = retention.room(settings.data_dir)
+    disk = shutil.disk_usage(retention.existing(settings.data_dir))
     with st.container(horizontal=True):
         st.metric("DermSlim's files", words.bytes_text(sum(use.values())), border=True)
-        st.metric("Free on the disk", words.bytes_text(room.free), border=True)
-        st.metric("Disk", words.bytes_text(room.total), border=True)
+        st.metric("Free on the disk", words.bytes_text(disk.free), border=True)
+        st.metric("Disk", words.bytes_text(disk.total), border=True)
     st.caption(words.with_commands(f"`{settings.data_dir}`"))
     largest = max(1, *use.values())
     components.table(
@@ -55,11 +56,11 @@ def disk() -> None:
     with left:
         kinds = st.pills(
             "Kinds",
-            list(retention.KINDS),
+            list(retention.CACHES),
             selection_mode="multi",
             default=list(retention.BY_DEFAULT),
             key="prune_kinds",
-            help="  \n".join(f"**{kind}**: {text}" for kind, text in retention.KINDS.items()),
+            help="  \n".join(f"**{kind}**: {text}" for kind, text in retention.CACHES.items()),
         )
     with right:
         days = st.number_input("Days unused", min_value=0, value=int(retention.DAYS), key="prune_days")
@@ -91,7 +92,7 @@ def confirm_prune(found: list[Waste]) -> None:
     """Ask for confirmation and list what is removed."""
     total = words.bytes_text(sum(each.bytes for each in found))
     for kind, count in Counter(each.kind for each in found).items():
-        st.markdown(f"- {words.count_of(count, 'item')} of **{kind}**: {words.escaped(retention.KINDS[kind])}")
+        st.markdown(f"- {words.count_of(count, 'item')} of **{kind}**: {words.escaped(retention.CACHES[kind])}")
     st.markdown(f"This frees {total}.")
     if st.button("Remove them", type="primary", icon=":material/delete_sweep:", on_click=prune, args=(found,)):
         st.rerun()

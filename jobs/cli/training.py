@@ -1,4 +1,4 @@
-"""The commands that train: `train`, `prune-train` and `tables`, submitted to a `train` worker or done here.
+"""The commands `train` and `prune-train`: runs of `train` workers, or training in this process.
 
 python -m jobs train FOLDER --network lenet5,alexnet --preset laptop --seed 1,2,3
 python -m jobs prune-train FOLDER --network lenet5 --size 48x64 --epochs 3 --factors 50,33.33 --local --export steps.csv

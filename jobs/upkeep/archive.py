@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import tarfile
-import tempfile
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, BinaryIO, Literal, cast
@@ -112,16 +109,6 @@ def add(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
         hashed = _Hashed(stream)
         archive.addfile(member, cast(BinaryIO, hashed))
     return {"bytes": facts.st_size, "sha256": hashed.digest.hexdigest()}
-
-
-def add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a file with this content."""
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = len(content), int(time.time()), 0o600
-    with tempfile.TemporaryFile() as stream:
-        stream.write(content)
-        stream.seek(0)
-        archive.addfile(member, stream)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -230,11 +217,9 @@ def _write(content: IO[bytes], path: Path | None) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    opened: Any = contextlib.nullcontext() if path is None else open(path, "wb", opener=private_opener)  # noqa: SIM115
-    with opened as stream:
+    with open(path or os.devnull, "wb", opener=private_opener) as stream:
         while block := content.read(BLOCK):
-            if stream is not None:
-                stream.write(block)
+            stream.write(block)
             digest.update(block)
             size += len(block)
     return {"bytes": size, "sha256": digest.hexdigest()}

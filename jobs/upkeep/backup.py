@@ -50,7 +50,6 @@ from jobs.upkeep.archive import (
     BackupError,
     Manifest,
     add,
-    add_bytes,
     compressed,
     suffix_of,
     unpack,
@@ -92,7 +91,8 @@ def back_up(
         with compressed(half, suffix_of(path)) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
             for name, source in _parts(settings, staging, weights, reconstructed):
                 manifest.files[name] = add(archive, name, source)
-            add_bytes(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
+            (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+            add(archive, MANIFEST, staging / MANIFEST)
         half.chmod(0o600)
         with half.open("rb") as written:
             os.fsync(written.fileno())

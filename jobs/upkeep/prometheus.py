@@ -1,4 +1,4 @@
-"""What a Prometheus server asks for: queues, runs, workers, messages, totals, the last backup, the disk."""
+"""Metrics for a Prometheus server: queues, runs, workers, messages, totals, the last backup, the disk."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class Exporter(ThreadingWSGIServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, and release the place."""
+        """Answer, and free the place afterwards."""
         cutter = threading.Timer(LONGEST_SCRAPE, _cut, (request,))
         cutter.daemon = True
         cutter.start()

@@ -110,39 +110,33 @@ def replaced(connection: Connection | None, path: Path, moved: Callable[[str], s
         raise
 
 
-def clear(connection: Connection) -> int:
-    """Delete every key of RQ and DermSlim; return their number."""
+def clear(connection: Connection) -> None:
+    """Delete every key of RQ and DermSlim."""
     keys = [key for pattern in OURS for key in connection.scan_iter(pattern, count=1000)]
     for start in range(0, len(keys), AT_ONCE):
         connection.unlink(*keys[start : start + AT_ONCE])
-    return len(keys)
 
 
-def put_back(connection: Connection, rows: Iterator[tuple[str, int | None, bytes]]) -> int:
-    """Restore keys into an empty server; return their number. Raises redis.ResponseError for an older server."""
-    count = 0
+def put_back(connection: Connection, rows: Iterator[tuple[str, int | None, bytes]]) -> None:
+    """Restore keys into an empty server. Raises redis.ResponseError for an older server."""
     pipe = connection.pipeline(transaction=False)
     for key, left, dump in rows:
         pipe.restore(key, left or 0, dump, replace=True)
-        count += 1
-        if count % AT_ONCE == 0:
+        if len(pipe) == AT_ONCE:
             pipe.execute()
     pipe.execute()
-    return count
 
 
-def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
-    """Enqueue interrupted jobs again and update the paths of moved folders; return the number of these jobs.
+def take_up(connection: Connection, moved: Callable[[str], str]) -> None:
+    """Enqueue interrupted jobs again and update the paths of moved folders.
 
     moved: maps a former path to its present one. No worker may run yet.
     """
-    back = 0
     for key in connection.scan_iter("rq:queue:*:intermediate", count=1000):
         name = key.decode().removeprefix("rq:queue:").removesuffix(":intermediate")
         target = queue(name, connection)
         while (job_id := connection.lpop(key)) is not None:
             connection.lpush(target.key, job_id)
-            back += 1
     for served in (*JOB_QUEUES, RECORD):
         target = queue(served, connection)
         registry = StartedJobRegistry(queue=target)
@@ -150,7 +144,6 @@ def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
             job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
             registry.remove_executions(job)
             target.enqueue_job(job, at_front=True)
-            back += 1
     for key in connection.scan_iter(f"{PREFIX}:dataset:*", count=1000):
         values = json.loads(zlib.decompress(connection.get(key)))
         if (root := moved(values["root"])) != values["root"]:
@@ -162,7 +155,6 @@ def take_up(connection: Connection, moved: Callable[[str], str]) -> int:
                 connection.hset(key, name, moved(folder.decode()))
     for key in connection.scan_iter("rq:job:*", count=1000):
         _rename_folders(Job.fetch(key.decode().removeprefix("rq:job:"), connection, serializer=JSONSerializer), moved)
-    return back
 
 
 def _rename_folders(job: Job, moved: Callable[[str], str]) -> None:

@@ -1,6 +1,6 @@
-"""What may go: runs that are deleted with all that belongs to them, and caches that can be made again.
+"""Delete runs with all that belongs to them, and caches that can be made again.
 
-Runs are deleted by the record worker, in order with everything else that is recorded; caches by whoever asks.
+The record worker deletes runs, in order with everything else that it records. The calling process removes caches.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
-
 import core
 from core.data import training_arrays as arrays
 from core.errors import QueueUnavailable, SpecError
@@ -37,20 +34,21 @@ from jobs.connection import Connection
 from jobs.live_runs import LiveRun, active_runs
 from jobs.messages import RunDeleted, send
 from jobs.queues import Queues
+from jobs.run_jobs import jobs_of, running_jobs
 
 LOG = logging.getLogger(__name__)
 MOST_DAYS = 100_000
 DAYS = 30.0  # that caches stay unused before `prune` takes them
-FRESH = 24 * 3600.0  # seconds in which a folder that nobody knows may still become known
-KINDS = {
-    "arrays": "images as arrays that no data set here has any more, or that were not used for days; made again at need",
+FRESH = 24 * 3600.0  # seconds after which a folder without a run counts as abandoned
+CACHES = {
+    "arrays": "images as arrays without a data set, or not used for days; made again when needed",
     "checkpoints": "of runs that finished, or ended days ago without a retry",
     "logs": "moved aside, or not written to for days",
-    "numba": "compiled loops that are days old; compiled again at need",
+    "numba": "compiled loops that are days old; compiled again when needed",
     "trained": "weights of runs that the store does not know",
     "reconstructed": "images of data sets that are not registered; only where asked for",
 }
-BY_DEFAULT = tuple(kind for kind in KINDS if kind != "reconstructed")  # `--local` writes unregistered ones on purpose
+BY_DEFAULT = tuple(kind for kind in CACHES if kind != "reconstructed")  # `--local` writes unregistered ones on purpose
 UNITS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 WAIT = 60.0  # seconds that the command waits for the record worker
 
@@ -60,7 +58,7 @@ WAIT = 60.0  # seconds that the command waits for the record worker
 
 @dataclass(frozen=True)
 class Deletion:
-    """What goes with a run. rows: in all tables. folder_bytes: of weights and checkpoints here.
+    """What is deleted with a run. rows: in all tables. folder_bytes: of weights and checkpoints here.
 
     written: the data set that it wrote, if it is a reconstruction whose data set is still there, with its bytes.
     """
@@ -107,14 +105,9 @@ def _refusal(connection: Connection, run: Run | None, run_id: str, studies: Coll
         return f"Expected a run that has ended, got {run_id}, which is {run.status}. Cancel it first."
     if run.study in studies:
         return f"Expected a run whose study has ended, got one of {run.study}. Cancel the study first."
-    if _worked_at(LiveRun(connection, run_id)):
+    if running_jobs(LiveRun(connection, run_id)):
         return f"Expected a run that no worker works on, got {run_id}. Try again in a moment."
     return None
-
-
-def _worked_at(live: LiveRun) -> bool:
-    jobs = Job.fetch_many(live.job_ids(), connection=live.connection, serializer=JSONSerializer)
-    return any(job is not None and job.get_status(refresh=False) == JobStatus.STARTED for job in jobs)
 
 
 def _ended_at(run: Run) -> datetime:
@@ -147,12 +140,12 @@ def delete(
     """
     live = LiveRun(connection, run_id)
     facts = live.facts()
-    if (facts is not None and facts.attempt > attempt) or _worked_at(live):
+    if (facts is not None and facts.attempt > attempt) or running_jobs(live):
         live.log("not deleted: it has been begun again, or a worker is at it")
         return False
     if not store_upkeep.delete_run(store, run_id, attempt) and store.run(run_id) is not None:
         return False
-    for job in Job.fetch_many(live.job_ids(), connection=connection, serializer=JSONSerializer):
+    for job in jobs_of(live):
         if job is not None:
             job.delete()
     live.forget()
@@ -174,26 +167,26 @@ def _remove_inside(folder: Path, name: str) -> None:
 
 @dataclass(frozen=True)
 class Waste:
-    """Files that may go. kind: one of KINDS. reason: why they are not needed, a few words."""
+    """Files that may be removed. kind: one of CACHES. reason: why they are not needed, a few words."""
 
     kind: str
     path: Path
     bytes: int
     reason: str
-    files: tuple[Path, ...] = field(default=(), repr=False)  # where only some files of `path` may go
+    files: tuple[Path, ...] = field(default=(), repr=False)  # where only some files of `path` may be removed
 
 
 def waste(
     settings: Settings, queues: Queues | None, *, kinds: Collection[str] = BY_DEFAULT, days: float = DAYS
 ) -> list[Waste]:
-    """Return what may go now, by kind and path.
+    """Return what may be removed now, by kind and path.
 
     queues: None where the queue is not to be asked, or does not answer: then only what needs no knowledge of runs is
     found (arrays that were not used, logs, compiled loops). days: that something stays unused.
     """
-    unknown = sorted(set(kinds) - set(KINDS))
+    unknown = sorted(set(kinds) - set(CACHES))
     if unknown or days < 0:
-        raise SpecError(f"Expected kinds among {', '.join(KINDS)} and at least 0 days, got {unknown or days}.")
+        raise SpecError(f"Expected kinds among {', '.join(CACHES)} and at least 0 days, got {unknown or days}.")
     found: list[Waste] = []
     known = None if queues is None else _known(queues)
     now = time.time()
@@ -210,7 +203,7 @@ def waste(
             found += _trained(settings, known, now)
         if "reconstructed" in kinds:
             found += _reconstructed(settings, known, now)
-    return sorted(found, key=lambda each: (list(KINDS).index(each.kind), str(each.path)))
+    return sorted(found, key=lambda each: (list(CACHES).index(each.kind), str(each.path)))
 
 
 @dataclass(frozen=True)
@@ -224,7 +217,7 @@ class _Known:
 
 
 def _known(queues: Queues) -> _Known | None:
-    """Return what is known of runs and data sets; None without a store or a queue, where nothing must be concluded."""
+    """Return what is known of runs and data sets; None without a store or a queue."""
     if not queues.settings.database.exists():
         return None
     try:
@@ -307,7 +300,7 @@ def _old(folder: Path, now: float) -> bool:
 
 
 def remove(found: Sequence[Waste], by: str) -> Iterator[Waste]:
-    """Remove what may go; yield what is gone. An array that somebody has opened meanwhile stays. by: who asked."""
+    """Remove these files; yield what was removed. An array that a process has opened meanwhile stays. by: the user."""
     for each in found:
         if each.kind == "arrays" and not each.path.name.endswith(".half"):
             if not arrays.remove_free(each.path):
@@ -347,19 +340,9 @@ def disk_use(settings: Settings) -> dict[str, int]:
     return {**parts, "other": max(0, size_of(settings.data_dir) - sum(parts.values()))}
 
 
-@dataclass(frozen=True)
-class Room:
-    """A disk's bytes."""
-
-    free: int
-    total: int
-
-
-def room(folder: Path) -> Room:
-    """Return the room on a folder's disk, also where the folder is not there yet."""
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    usage = shutil.disk_usage(there)
-    return Room(usage.free, usage.total)
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest folder above it that exists."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def size_of(path: Path) -> int:
@@ -427,7 +410,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     )
     pruning = command(commands, "prune", "remove caches that can be made again, and leftovers", act_prune)
     pruning.add_argument(
-        "--kinds", default=",".join(BY_DEFAULT), help=f"some of {','.join(KINDS)} (default: %(default)s)"
+        "--kinds", default=",".join(BY_DEFAULT), help=f"some of {','.join(CACHES)} (default: %(default)s)"
     )
     pruning.add_argument("--days", type=days, default=DAYS, help=f"that something stays unused (default {DAYS:g})")
     pruning.add_argument("--dry-run", action="store_true", help="only say what would be freed")

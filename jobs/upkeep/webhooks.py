@@ -1,8 +1,8 @@
-"""Tells a web address of one's own when a run or a study has ended.
+"""Send an event to WEBHOOK_URL when a run or a study has ended.
 
-The record worker compares the store with what it has announced, every few seconds; what is new waits in Redis until
-the address has taken it, so that nothing is lost when a process dies. A thread of its own delivers, with time-outs and
-longer and longer pauses: recording never waits for it.
+Every few seconds the record worker compares the store with what it has announced. A new event waits in Redis until the
+address has accepted it, so that nothing is lost when a process dies. A separate thread delivers the events, with
+time-outs and increasing pauses, so that recording never waits for it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LONGEST = 15.0  # seconds for a whole delivery
 SIGNATURE = "X-DermSlim-Signature"
 
 log = logging.getLogger(__name__)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines of level INFO hold the whole address
+logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines of level INFO contain the whole address
 
 
 def check(settings: Settings) -> None:
@@ -81,18 +81,17 @@ def announce_new(settings: Settings, store: Store, connection: Connection) -> in
     connection.setnx(SINCE, now)
     since = max(float(connection.get(SINCE)), now - REMEMBERED)
     wanted = settings.webhook_events or ENDED
-    ended = {_identity(run): run for run in store.runs() if _is_new(run, since, wanted)}
-    studies = {_identity(study): study for study in store.studies() if _is_new(study, since, wanted)}
+    recorded: list[Run | Study] = [*store.runs(), *store.studies()]
+    ended = {_identity(each): each for each in recorded if _is_new(each, since, wanted)}
     known = {each.decode() for each in connection.hkeys(ANNOUNCED)}
-    new = [key for key in (*ended, *studies) if key not in known]
+    new = [key for key in ended if key not in known]
     for key in new:
-        event = run_event(settings, store, ended[key]) if key in ended else study_event(settings, studies[key])
         with connection.pipeline() as pipe:
             pipe.hset(ANNOUNCED, key, now)
-            pipe.hset(EVENTS, key, json.dumps({"event": event, "tries": 0}))
+            pipe.hset(EVENTS, key, json.dumps({"event": event_of(settings, store, ended[key]), "tries": 0}))
             pipe.zadd(DUE, {key: now})
             pipe.execute()
-    if forgotten := known - set(ended) - set(studies):
+    if forgotten := known - set(ended):
         connection.hdel(ANNOUNCED, *forgotten)
     return len(new)
 
@@ -102,47 +101,30 @@ def _is_new(ended: Run | Study, since: float, wanted: Collection[str]) -> bool:
 
 
 def _identity(ended: Run | Study) -> str:
-    return f"{ended.id} {ended.status} {_iso(ended.finished_at)}"
+    return f"{ended.id} {ended.status} {ended.finished_at and ended.finished_at.isoformat()}"
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
-
-
-def run_event(settings: Settings, store: Store, run: Run) -> dict[str, Any]:
-    """Return what is told of a run that has ended: a JSON-ready dict."""
-    return {
-        "event": f"run.{run.status}",
-        "run": run.id,
-        "kind": run.kind,
-        "dataset": run.dataset,
-        "synthetic": run.synthetic,
-        "status": run.status,
-        "error": run.error,
-        "attempt": run.attempt,
-        "submitted_by": run.submitted_by,
-        "finished_at": _iso(run.finished_at),
-        "seconds": run.seconds,
-        "figures": figures(store, run),
-        "link": _link(settings, "run", "run", run.id),
-    }
-
-
-def study_event(settings: Settings, study: Study) -> dict[str, Any]:
-    """Return what is told of a study that has ended: a JSON-ready dict."""
-    return {
-        "event": f"study.{study.status}",
-        "study": study.id,
-        "kind": study.kind,
-        "dataset": study.dataset,
-        "status": study.status,
-        "error": study.error,
-        "submitted_by": study.submitted_by,
-        "finished_at": _iso(study.finished_at),
-        "seconds": study.finished_at and (study.finished_at - study.submitted_at).total_seconds(),
+def event_of(settings: Settings, store: Store, ended: Run | Study) -> dict[str, Any]:
+    """Return the event of a run or a study that has ended: a JSON-ready dict."""
+    what = "run" if isinstance(ended, Run) else "study"
+    page = None if settings.dashboard_url is None else f"{settings.dashboard_url.rstrip('/')}/{what}?{what}={ended.id}"
+    event: dict[str, Any] = {
+        "event": f"{what}.{ended.status}",
+        what: ended.id,
+        "kind": ended.kind,
+        "dataset": ended.dataset,
+        "status": ended.status,
+        "error": ended.error,
+        "submitted_by": ended.submitted_by,
+        "finished_at": ended.finished_at and ended.finished_at.isoformat(),
+        "seconds": ended.finished_at and (ended.finished_at - ended.submitted_at).total_seconds(),
         "figures": {},
-        "link": _link(settings, "study", "study", study.id),
+        "link": page,
     }
+    if isinstance(ended, Run):
+        run = {"synthetic": ended.synthetic, "attempt": ended.attempt}
+        event |= run | {"seconds": ended.seconds, "figures": figures(store, ended)}
+    return event
 
 
 def figures(store: Store, run: Run) -> dict[str, Any]:
@@ -170,15 +152,11 @@ def figures(store: Store, run: Run) -> dict[str, Any]:
     return found
 
 
-def _link(settings: Settings, page: str, name: str, value: str) -> str | None:
-    return None if settings.dashboard_url is None else f"{settings.dashboard_url.rstrip('/')}/{page}?{name}={value}"
-
-
 # -- delivering: a thread of the record worker -------------------------------------------------------------------------
 
 
 def start_delivering(settings: Settings) -> threading.Thread | None:
-    """Deliver from now on, in a thread that ends with the process; None where there is nothing to deliver to."""
+    """Start the thread that delivers events; None if WEBHOOK_URL is missing or invalid. It ends with the process."""
     try:
         check(settings)
     except SpecError as error:
@@ -277,7 +255,7 @@ def post(settings: Settings, delivery: str, event: dict[str, Any]) -> str | None
 async def _status(url: str, body: bytes, headers: dict[str, str]) -> int:
     """Send a body and return the status of the answer; the rest of the answer is not read.
 
-    Whoever cancels this closes the connection: the time limits of a socket begin anew with each byte that comes.
+    Whoever cancels this closes the connection: the time limits of a socket start again with each byte that comes.
     """
     import httpx
 

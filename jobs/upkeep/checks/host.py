@@ -23,7 +23,7 @@ from core.training.backend import INSTALL, missing_packages
 from jobs.logs import masked
 from jobs.provenance import code_revision
 from jobs.upkeep.checks.check import ERROR, SHOWN, WARNING, Checks, check
-from jobs.upkeep.retention import held, size_of
+from jobs.upkeep.retention import existing, held, size_of
 
 LITTLE, TOO_LITTLE = 5e9, 0.5e9  # bytes free on a disk
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,7 +94,7 @@ def check_disk(settings: Settings) -> Checks:
     }
     seen: dict[int, str] = {}
     for name, folder in places.items():
-        there = next(each for each in (folder, *folder.parents) if each.exists())
+        there = existing(folder)
         device = there.stat().st_dev
         if device in seen and name != "DATA_DIR":
             continue
