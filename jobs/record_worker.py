@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from itertools import takewhile
 
 from rq import get_current_job
-from rq.job import Job
 
 from core.compression.image_results import Chunk, ImageResult
 from core.compression.results import run_results
@@ -34,7 +33,7 @@ from jobs.live_runs import LiveRun, RunFacts, active_runs
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.messages import MESSAGES, REJECTED, Message, RunDeleted, read, waiting, wake
 from jobs.queues import Queues
-from jobs.run_jobs import enqueue, is_under_way, jobs_of, resume
+from jobs.run_jobs import enqueue, failure_of, is_under_way, jobs_of, resume
 from jobs.upkeep import retention, webhooks
 
 LOG = logging.getLogger(__name__)
@@ -261,7 +260,7 @@ def _reconcile(store: Store, live: LiveRun, attempt: int) -> None:
         live.log(f"{job_id} had been given to a worker that is gone; enqueued again")
     if any(is_under_way(job) for job in jobs) or waiting(live.connection):
         return  # what the last job sent may be among the messages
-    reasons = [_reason(job) for job in jobs if job is not None and job.is_failed]
+    reasons = [f"the job ended in an error; {failure_of(job)}" for job in jobs if job is not None and job.is_failed]
     if not reasons and live.jobs_left():  # a process died between a job's end and the next one's beginning
         live.log("its jobs were gone; enqueued again")
         enqueue(live)
@@ -290,9 +289,3 @@ def _give_up(store: Store, live: LiveRun, facts: RunFacts, reason: str) -> None:
         live.log(f"{len(lost)} images given up: {reason}")
     if not lost or store.record_images([Chunk(live.run_id, facts.attempt, "record worker", lost)]):
         finish(store, live.run_id)
-
-
-def _reason(job: Job) -> str:
-    latest = job.latest_result()
-    text = (latest.exc_string if latest else None) or "no reason was left"
-    return f"the job ended in an error; {text.strip().splitlines()[-1]}"

@@ -147,6 +147,13 @@ def is_under_way(job: Job | None) -> bool:
     return job is not None and job.get_status(refresh=False) in UNDER_WAY
 
 
+def failure_of(job: Job) -> str:
+    """Return the last line of the error that ended a job."""
+    latest = job.latest_result()
+    text = (latest.exc_string if latest else None) or "no reason was stored"
+    return text.strip().splitlines()[-1]
+
+
 def waits(live: LiveRun, attempt: int) -> bool:
     """Return whether a training's step is in the queue, so that no worker runs it."""
     steps = live.jobs_left()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -267,7 +267,7 @@ class _Training:
                     continue
                 pace = {"epoch_seconds": round(event.seconds, 3)}
                 self._leave(
-                    self._epochs_command(step, restored),
+                    self._command(EpochsTrained, step=step.index, epochs=tuple(restored)),
                     self.live.note_command(epoch=event.epoch, epochs_done=done + event.epoch, **pace, doing=""),
                     *([self.live.end_epoch_command(step.index, event.epoch)] if event.epoch > known else []),
                 )
@@ -279,9 +279,6 @@ class _Training:
                 self._check_stopped()
                 self.live.try_part(f"step {step.index} epoch {event.epoch + 1}")
         raise RuntimeError("Expected a training to end with a result, got none.")
-
-    def _epochs_command(self, step: Step, epochs: Sequence[EpochResult]) -> Command:
-        return self._command(EpochsTrained, step=step.index, epochs=tuple(epochs))
 
     def _step_command(self, result: StepResult, began: datetime, *, ended: bool = False) -> Command:
         times = {"started_at": began, "finished_at": now() if ended else None}

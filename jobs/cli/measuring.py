@@ -18,7 +18,7 @@ from core.compression.image_results import MEASUREMENT_COLUMNS, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.compression.summary import mean_table
-from core.data.datasets import Dataset, complete_folder
+from core.data.datasets import Dataset, DatasetImage, complete_folder
 from core.data.names import default_name, derived_name
 from core.errors import SpecError
 from core.files.exports import check_writable
@@ -115,7 +115,8 @@ def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Measurin
     _print_outcome(spec, measured)
     differs = not options.no_check and check_results(dataset, spec, measured) != 0
     if isinstance(spec, ReconstructSpec) and output is not None:
-        _complete(dataset, spec, output, measured)
+        files = tuple(DatasetImage(**result.file) for result in measured if result.file)
+        complete_folder(replace(dataset, name=spec.name, root=output, records=files, source=dataset.name))
         print(f"written to {output}")
     rows_missing = [row for result in measured for row in result.rows if row["reason"]]
     for reason, count in Counter(row["reason"] for row in rows_missing).items():
@@ -123,13 +124,6 @@ def _measured_here(options: argparse.Namespace, dataset: Dataset, spec: Measurin
     if failed:
         print(f"{len(failed)} of {len(records)} images could not be measured", file=sys.stderr)
     return 1 if failed or rows_missing or differs or has_unreadable(dataset) else 0
-
-
-def _complete(dataset: Dataset, spec: ReconstructSpec, output: Path, results: Sequence[ImageResult]) -> None:
-    from core.data.datasets import DatasetImage
-
-    files = tuple(DatasetImage(**result.file) for result in results if result.file)
-    complete_folder(replace(dataset, name=spec.name, root=output, records=files, source=dataset.name))
 
 
 def _print_outcome(spec: MeasuringSpec, results: Sequence[ImageResult]) -> None:

@@ -114,7 +114,7 @@ def _copy_consistently(settings: Settings, staging: Path, with_queue: bool) -> M
             rows = queue_copy.snapshot(connection)
         held = time.monotonic() - began
         server = None if connection is None else str(connection.info("server")["redis_version"])
-    counts = _read_in_full(copy.path, settings.database)
+    counts = read_in_full(copy.path, settings.database)
     if rows is not None:
         with (staging / QUEUE).open("wb") as stream:
             queue_copy.write_queue(rows, stream)
@@ -133,7 +133,8 @@ def _copy_consistently(settings: Settings, staging: Path, with_queue: bool) -> M
     )
 
 
-def _read_in_full(copy: Path, store: Path) -> dict[str, int]:
+def read_in_full(copy: Path, store: Path) -> dict[str, int]:
+    """Read every row of the copy of a store; return the rows by table. An error names the store."""
     try:
         return store_check.checked(copy, settle=True)
     except StoreError as error:  # of the copy, which nobody else will see

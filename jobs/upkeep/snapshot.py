@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from core import __version__
-from core.errors import DermSlimError, StoreError
+from core.errors import DermSlimError
 from core.settings import Settings
-from core.store import check as store_check
 from core.store import snapshot as store_snapshot
 from core.store import upkeep as store_upkeep
 from core.store.measurements import Store
 from core.store.migrations import VERSION
 from jobs.provenance import code_revision
+from jobs.upkeep.backup import PATIENCE, read_in_full
 
 ABOUT = "snapshot.json"
-PATIENCE = 60.0  # seconds of waiting for the record worker's transaction
 SUFFIXES = (".parquet", ".wal")  # of the files in a snapshot, besides ABOUT and the DuckDB file
 
 
@@ -70,10 +69,7 @@ def take_snapshot(settings: Settings, folder: Path) -> Snapshot:
             at, began = datetime.now(UTC), time.monotonic()
             store_upkeep.copy_held(store, copy)
             held = time.monotonic() - began
-        try:
-            rows = store_check.checked(copy, settle=True)
-        except StoreError as error:  # names the copy, which the user does not know
-            raise type(error)(str(error).replace(str(copy), str(settings.database))) from error
+        rows = read_in_full(copy, settings.database)
         about = Snapshot(
             made_at=at.isoformat(),
             name=f"{at:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",

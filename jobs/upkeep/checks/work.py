@@ -27,7 +27,7 @@ from jobs.live_runs import LiveRun, active_runs
 from jobs.logs import masked
 from jobs.messages import REJECTED, waiting
 from jobs.queues import Queues
-from jobs.run_jobs import is_under_way, jobs_of
+from jobs.run_jobs import failure_of, is_under_way, jobs_of
 from jobs.run_states import LATE
 from jobs.upkeep import webhooks
 from jobs.upkeep.backup import last_backup
@@ -203,6 +203,4 @@ def failed_jobs(connection: Connection, names: tuple[str, ...]) -> Iterator[str]
         registry = FailedJobRegistry(queue=queue(name, connection), serializer=JSONSerializer)
         for job in Job.fetch_many(registry.get_job_ids(), connection=connection, serializer=JSONSerializer):
             if job is not None:
-                latest = job.latest_result()
-                lines = ((latest.exc_string if latest else None) or "no reason was stored").strip().splitlines()
-                yield masked(f"{job.id}: {lines[-1][:200]}")
+                yield masked(f"{job.id}: {failure_of(job)[:200]}")
