@@ -360,7 +360,7 @@ def test_runs_start_in_order_of_priority_which_can_be_changed(lab: Queues, datas
         worker.resume()
     states = [ended(lab, run_id) for run_id in run_ids]
     assert {state.status for state in states} == {"failed"}
-    assert all("description; it is gone. Retry" in str(state.error) for state in states)
+    assert all("description in the queue, got none. Retry" in str(state.error) for state in states)
     order = sorted(states, key=lambda state: state.started_at or state.submitted_at)
     assert [place for state in order if (place := run_ids.index(state.id))] == [3, 4, 2, 1]
     with pytest.raises(SpecError, match="Expected a priority of high, normal, low, got 'urgent'"):

@@ -112,6 +112,9 @@ def test_the_verify_command_reports_a_wrong_value_in_the_store(
     assert "ssim" in said
     assert main(["verify", run_id, "--images", "6", "--local"]) == 1
     assert capsys.readouterr().out == said
+    assert main(["status", run_id]) == 0
+    assert "11 of 12 rows agree" in capsys.readouterr().out.splitlines()[1]
+    assert main(["status", "nothing"]) == 1
     found = lab.store.verification(run_id)
     assert found is not None
     assert found.differing[["image_id", "variant", "metric"]].to_numpy().tolist() == [[other, "k=20", "ssim"]]
@@ -149,11 +152,11 @@ def test_runs_that_cannot_be_checked_are_refused_with_the_reason(lab: Queues) ->
         verification.submit(lab, run_id, 0)
     write_images(folder, 3, seed=7)
     registered(lab, folder)
-    with pytest.raises(SpecError, match="it has changed since"):
+    with pytest.raises(SpecError, match="got a changed one"):
         verification.submit(lab, run_id)
     lab.remove_dataset(dataset.name)
     wait_for(lambda: lab.store.dataset(dataset.name) is None, 60)
-    with pytest.raises(SpecError, match="it was removed"):
+    with pytest.raises(SpecError, match="to be registered, got none"):
         verification.submit(lab, run_id)
 
 
