@@ -89,7 +89,7 @@ def test_the_suffix_sets_the_export_format_and_an_unknown_suffix_is_refused_befo
     for name in ("rows.xlsx", "rows", "nowhere/rows.csv"):
         assert main([*command, str(tmp_path / name)]) == 1
         said = capsys.readouterr()
-        assert "expected a f" in said.err
+        assert "Expected a f" in said.err
         assert said.out == ""
         assert not (tmp_path / name).exists()
 
