@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from core.compression.image_results import MEASUREMENT_COLUMNS, Chunk, ImageResult
 from core.compression.results import run_results
@@ -20,11 +21,12 @@ from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.predictions.classification import Classification, classify
+from core.predictions.rows import Columns, joined, prediction_columns
 from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store
 from core.training.algorithm2 import Step
-from core.training.evaluation import judged
+from core.training.evaluation import evaluated, judged
 from core.training.specs import TEST, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from core.training.steps import STEP_FIGURES, described, first_state, next_training
 
@@ -72,6 +74,25 @@ def classification(recall: float) -> Classification:
     return classify([[float(guess == place) for place in range(len(CLASSES))] for guess in guesses], labels)
 
 
+def predictions(accuracy: float, images: int) -> Columns:
+    """Return predictions of all sets, `images` per class, two of each lesion; of a class the first ones are right."""
+    labels = np.repeat(np.arange(len(CLASSES)), images)
+    right = np.tile(np.arange(images), len(CLASSES)) < round(accuracy / 100 * images)
+    guesses = np.where(right, labels, (labels + 1) % len(CLASSES))
+    chances = np.full((len(labels), len(CLASSES)), 0.1, dtype=np.float32)
+    chances[np.arange(len(labels)), guesses] = 0.7
+    numbers = range(len(labels))
+    return joined(
+        [
+            prediction_columns(
+                split, [f"{split}-{number}" for number in numbers], [f"{split}-{number // 2}" for number in numbers],
+                labels, chances,
+            )
+            for split in SPLITS
+        ]
+    )  # fmt: skip
+
+
 def record_training(
     store: Store,
     network: str | NetworkSpec = "lenet5",
@@ -88,10 +109,12 @@ def record_training(
     sets: bool = False,
     ends: bool = True,
     weights: Path | None = None,
+    images: int = 0,
 ) -> str:
     """Record a run whose steps reach these test accuracies, one minute after the previous run; return its id.
 
     rules: makes it a prune-train run. sets: whether the training data are recorded too. ends: whether it has finished.
+    images: per class and set, whose predictions are recorded, see `predictions`; every figure then follows from them.
     """
     common = {
         "dataset": dataset,
@@ -135,6 +158,8 @@ def record_training(
             epochs=training.epochs,
             **RESULT,
         )
+        if images:
+            result = replace(result, **evaluated(predictions(accuracy, images), kept=("validation", "test")))
         result, state = judged(state, step, result)
         ended = at + timedelta(seconds=10 * (step.index + 1))
         store.record_step(run_id, 1, result, "train-1 on far-host", at, ended)

@@ -14,18 +14,27 @@ import pandas as pd
 from core.article.compression_claims import ARTICLE_K
 from core.article.findings import Known
 from core.article.network_claims import CURVES
-from core.article.tables import ARTICLE_TABLES, FURTHER, MeasuredTable, article_table, further_table, images_text
+from core.article.tables import (
+    ARTICLE_TABLES,
+    FURTHER,
+    INTERVALS,
+    MeasuredTable,
+    article_table,
+    further_table,
+    images_text,
+)
 from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, NETWORKS
 from core.networks.costs import curve_table
 from core.networks.fits import CurveFits, fit_curves
+from core.predictions.intervals import intervals_of_step
 from core.runs import Run
 from core.store.measurements import Store
 from core.store.trainings import STEP_COLUMNS
 from core.training.specs import PruneTrainSpec
 
-RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "images")
+RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "images", INTERVALS)
 MEASURED_COLUMNS = (
     *("weights_bytes", "checkpoint_bytes", "peak_memory", "epoch_seconds", "images_per_second", "device"),
     *("lesion_accuracy", *(f"recall_{label}" for label in CLASSES)),
@@ -43,12 +52,14 @@ def trainings(store: Store) -> pd.DataFrame:
     """Return one row per finished step, in the order in which they were trained: `STEP_COLUMNS`, and more.
 
     kind, study, status: the run's. family: the original data set, also of trainings on a reconstruction made from it.
-    training_settings: the settings without the rules of pruning. images: the sets really reached, in words. Then
+    training_settings: the settings without the rules of pruning. images: the sets really reached, in words.
+    intervals: those of the step's figures, by name. Then
     `MEASURED_COLUMNS`: bytes, seconds, and percent on the test images. Data sets, or networks, that differ under one
     name are told apart by their fingerprints.
     """
     found = store.trainings()
     found["images"] = [images_text(each) for each in found.to_dict("records")]
+    found[INTERVALS] = pd.Series(map(intervals_of_step, found["classification"]), index=found.index, dtype=object)
     several = _several(found["dataset"], found["dataset_fingerprint"])
     marks = found["dataset_fingerprint"].str[:FINGERPRINT].radd(" [") + "]"
     found["dataset"] = found["dataset"] + marks.where(several, "")
@@ -201,9 +212,11 @@ def _counted(count: int) -> str:
     return f"{count} training{'' if count == 1 else 's'}"
 
 
-def table(number: int | str, steps: pd.DataFrame) -> MeasuredTable:
+def table(number: int | str, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
     """Return a table of selected steps: 4, 5 or 6, or the further one."""
-    return further_table(steps) if number == FURTHER else article_table(int(number), steps)
+    if number == FURTHER:
+        return further_table(steps, with_intervals=with_intervals)
+    return article_table(int(number), steps, with_intervals=with_intervals)
 
 
 def table_name(number: int | str) -> str:

@@ -18,11 +18,13 @@ from core.article.printed import table as printed_table
 from core.errors import SpecError
 from core.files import exports
 from core.networks.architectures import CLASSES, NETWORKS
+from core.predictions.intervals import Interval, interval_text
 from core.runs import SettingsKey, told_apart
 from core.training.algorithm2 import ORIGINAL
 
 # What an absent column means.
 OPTIONAL: dict[str, Any] = {"settings": SettingsKey(), "images": "", "synthetic": False}
+INTERVALS = "intervals"  # column of a step: see `core.predictions.intervals.intervals_of_step`
 NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
 VERSIONS = ("original", "reconstructed")
 DIGITS = 2  # as the article prints
@@ -39,6 +41,11 @@ KEYS: dict[int | str, tuple[str, ...]] = {
     FURTHER: ("network", "name"),
 }
 VARYING = ("version", "dataset", "settings")  # what keeps rows apart beyond a table's keys
+ENDS = ("low", "high")
+NO_LIMITS = (float("nan"), float("nan"))
+INTERVALS_EXPLAINED = (
+    " In brackets: each run's 95 % interval, from 2,000 resamples of the lesions; intervals are not averaged over runs."
+)
 LABELS = {
     "network": "Architecture",
     "version": "Images",
@@ -53,7 +60,8 @@ LABELS = {
 class Figure:
     """A column of figures: its name and label, the column of a step that it comes from, and that one's unit in it.
 
-    digits: after the point, as shown. best: whether the highest is marked as the best.
+    digits: after the point, as shown. best: whether the highest is marked as the best. interval: the name of its
+    interval, empty where it has none.
     """
 
     name: str
@@ -62,10 +70,11 @@ class Figure:
     unit: float = 1.0
     digits: int = DIGITS
     best: bool = True
+    interval: str = ""
 
 
 PRINTED = tuple(
-    Figure(name, label, name)
+    Figure(name, label, name, interval=name)
     for name, label in (
         ("train_accuracy", "Training accuracy"),
         ("train_precision", "Training precision"),
@@ -77,10 +86,15 @@ PRINTED = tuple(
     )
 )
 UNPRINTED = (
-    Figure("macro_precision", "Macro precision, %", "macro_precision"),
-    Figure("macro_recall", "Macro recall (balanced accuracy), %", "macro_recall"),
-    Figure("lesion_accuracy", "Lesion accuracy, %", "lesion_accuracy"),
-    *(Figure(f"recall_{label}", f"Recall {label.replace('_', '-')}, %", f"recall_{label}") for label in CLASSES),
+    *(
+        Figure(name, label, name, interval=f"test_{name}")
+        for name, label in (
+            ("macro_precision", "Macro precision, %"),
+            ("macro_recall", "Macro recall (balanced accuracy), %"),
+            ("lesion_accuracy", "Lesion accuracy, %"),
+            *((f"recall_{label}", f"Recall {label.replace('_', '-')}, %") for label in CLASSES),
+        )
+    ),
     Figure("parameters", "Parameters", "parameters", digits=0, best=False),
     Figure("macs", "MACs, millions", "macs", 1e6, best=False),
     Figure("weights", "Weights on disk, MB", "weights_bytes", 1e6, best=False),
@@ -103,8 +117,10 @@ class MeasuredTable:
     all of `VARYING` and `OPTIONAL`, and for each of `metrics` its measured mean under the metric's name, and _std
     (sample deviation, missing for fewer than two runs), _count (runs in which it is defined), _printed, _difference
     (measured minus printed) and _best (True for the best measured of its network, where there are several to compare).
-    Missing figures are NaN. parts: what is shown of each metric. shortened: what is shown of a row's settings; what
-    all rows share is in the caption: a sentence or two, plain text.
+    Missing figures are NaN. Where intervals are asked for, the figures that can have one have _low and _high too: the
+    ends of each run's 95 % interval, texts in the order of run_ids, 'nan' for a run without.
+    parts: what is shown of each metric. shortened: what is shown of a row's settings; what all rows share is in the
+    caption: a sentence or two, plain text.
     """
 
     number: int | str
@@ -116,12 +132,12 @@ class MeasuredTable:
     shortened: Mapping[SettingsKey, str] = field(default_factory=dict)
 
 
-def article_table(number: int, steps: pd.DataFrame) -> MeasuredTable:
+def article_table(number: int, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
     """Return Table 4, 5 or 6 for measured steps, beside what the article prints.
 
     steps: columns `NEEDED` and the table's metrics; others are not looked at but `OPTIONAL`. images: how many of them
     stand behind a run, in words, such as '3300 training, 1100 validation and 360 test images'. Table 4 and 5 take the
-    unpruned networks.
+    unpruned networks. with_intervals: those in the column `INTERVALS`, which must then be there, are added.
     """
     if number not in ARTICLE_TABLES:
         raise SpecError(f"expected table 4, 5 or 6, got {number}")
@@ -129,10 +145,10 @@ def article_table(number: int, steps: pd.DataFrame) -> MeasuredTable:
     if number != 6:
         steps = steps[steps["name"] == ORIGINAL]
     title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
-    return _table(number, steps, TABLE_METRICS[number], title, PARTS)
+    return _table(number, steps, TABLE_METRICS[number], title, PARTS, with_intervals)
 
 
-def further_table(steps: pd.DataFrame) -> MeasuredTable:
+def further_table(steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
     """Return what the article does not print of each step: `UNPRINTED`, test figures by class, sizes and times.
 
     steps: columns `NEEDED` and `FURTHER_NEEDED`, and those of `OPTIONAL` that there are.
@@ -140,7 +156,7 @@ def further_table(steps: pd.DataFrame) -> MeasuredTable:
     steps = _checked(steps, FURTHER_NEEDED)
     steps = steps.assign(**{figure.name: steps[figure.source] / figure.unit for figure in UNPRINTED})
     title = "Test figures by class, sizes and times, which the article does not print"
-    return _table(FURTHER, steps, tuple(figure.name for figure in UNPRINTED), title, PARTS[:1])
+    return _table(FURTHER, steps, tuple(figure.name for figure in UNPRINTED), title, PARTS[:1], with_intervals)
 
 
 def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
@@ -157,14 +173,24 @@ def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
 
 
 def _table(
-    number: int | str, steps: pd.DataFrame, metrics: tuple[str, ...], title: str, parts: tuple[str, ...]
+    number: int | str,
+    steps: pd.DataFrame,
+    metrics: tuple[str, ...],
+    title: str,
+    parts: tuple[str, ...],
+    with_intervals: bool,
 ) -> MeasuredTable:
     differing = [column for column in VARYING if column not in KEYS[number] and _differs(steps, column, KEYS[number])]
     keys = (*KEYS[number], *differing)
     shared, shortened = apart(steps["settings"])
-    rows = _beside(_averaged(steps, keys, metrics), number, metrics, differing)
+    measured = _averaged(steps, keys, metrics)
+    if with_intervals:
+        measured = measured.merge(_intervals(steps, keys, metrics), on=list(keys))
+    rows = _beside(measured, number, metrics, differing)
     by_network = {} if "settings" in keys else _networks_by_settings(steps, shortened)
     caption = _caption(title, steps, shared, by_network, compared=len(parts) > 1)
+    if with_intervals and len(steps):
+        caption += INTERVALS_EXPLAINED
     return MeasuredTable(number, keys, metrics, rows, caption, parts, shortened)
 
 
@@ -205,6 +231,19 @@ def _averaged(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ..
     return table.reset_index()
 
 
+def _intervals(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ...]) -> pd.DataFrame:
+    """Return for each of the keys the ends of the intervals of its runs, in the order of `_averaged`."""
+    steps = steps.sort_values(["seed", "run_id"])
+    ends = {
+        f"{metric}_{end}": [repr(limits.get(FIGURES[metric].interval, NO_LIMITS)[place]) for limits in steps[INTERVALS]]
+        for metric in metrics
+        if FIGURES[metric].interval
+        for place, end in enumerate(ENDS)
+    }
+    groups = steps.assign(**ends).groupby(list(keys), sort=False)
+    return groups[list(ends)].agg(" ".join).reset_index()
+
+
 def _beside(
     measured: pd.DataFrame, number: int | str, metrics: tuple[str, ...], differing: Iterable[str]
 ) -> pd.DataFrame:
@@ -226,7 +265,8 @@ def _beside(
     table = table.astype(dict.fromkeys(counts, "float64")).fillna(dict.fromkeys(counts, 0))
     table = table.astype(dict.fromkeys(counts, "int64"))
     own = [name for name in (*VARYING, *OPTIONAL) if name not in (*keys, *differing)]
-    described = ["seeds", "run_ids", *dict.fromkeys(name for name in own if name != "synthetic")]
+    ends = [name for metric in metrics for end in ENDS if (name := f"{metric}_{end}") in table]
+    described = ["seeds", "run_ids", *ends, *dict.fromkeys(name for name in own if name != "synthetic")]
     table[described] = table[described].astype(object).fillna("")
     compared: dict[str, pd.Series] = {}
     for metric in metrics:
@@ -236,8 +276,8 @@ def _beside(
         best = (shown == networks.transform("max")) & (networks.transform("count") > 1)
         compared[f"{metric}_best"] = best & FIGURES[metric].best
     table = pd.concat([table, pd.DataFrame(compared, index=table.index)], axis=1)
-    suffixes = SUFFIXES
-    figures = [metric + suffix for metric in metrics for suffix in suffixes]
+    suffixes = (*SUFFIXES, *(f"_{end}" for end in ENDS))
+    figures = [name for metric in metrics for suffix in suffixes if (name := metric + suffix) in table]
     return table[[*keys, *differing, "runs", "seeds", "run_ids", *dict.fromkeys(own), *figures]]
 
 
@@ -298,7 +338,7 @@ def _counted(count: int, word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure as text: mean ± deviation, the printed one and the difference; empty where missing.
+    """One figure as text: mean ± deviation, the printed one, the difference, each run's interval; empty where missing.
 
     A figure that no run defines (the precision of a network that predicts nothing) is `undefined`, and where only some
     runs do, their number is said.
@@ -308,6 +348,12 @@ class Cell:
     printed: str
     difference: str
     best: bool
+    intervals: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """The measured figure with the intervals."""
+        return " ".join((self.measured, *self.intervals))
 
 
 def cell(row: pd.Series, metric: str) -> Cell:
@@ -325,7 +371,15 @@ def cell(row: pd.Series, metric: str) -> Cell:
         "" if pd.isna(printed) else f"{printed:.{digits}f}",
         "" if pd.isna(difference) else f"{round(difference, digits) + 0.0:+.{digits}f}".replace("-", "−"),
         bool(row[f"{metric}_best"]),
+        tuple(interval_text(limits, digits) for limits in intervals_of(row, metric)),
     )
+
+
+def intervals_of(row: pd.Series, metric: str) -> list[Interval]:
+    """Return the 95 % intervals of a row's runs, in their order, without the runs that have none."""
+    texts = (row.get(f"{metric}_{end}", "").split() for end in ENDS)
+    limits = [(float(low), float(high)) for low, high in zip(*texts, strict=True)]
+    return [each for each in limits if each[0] == each[0]]
 
 
 def key_texts(table: MeasuredTable, row: pd.Series) -> list[str]:
@@ -341,7 +395,7 @@ def _lines(table: MeasuredTable, bold: Callable[[str], str], missing: str) -> It
         texts.append(str(row["runs"]) if row["runs"] else missing)
         for metric in table.metrics:
             figures = cell(row, metric)
-            measured = bold(figures.measured) if figures.best else figures.measured
+            measured = bold(figures.whole) if figures.best else figures.whole
             shown = dict(zip(PARTS, (measured, figures.printed, figures.difference), strict=True))
             texts += [shown[part] or missing for part in table.parts]
         yield texts

@@ -7,6 +7,7 @@ bootstrap). Two predictors on the same images are compared on the same resamples
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,23 @@ def percentiles(values: Floats) -> Interval | None:
         return None
     low, high = np.percentile(defined, TAILS)
     return float(low), float(high)
+
+
+def intervals_of_step(classification: str) -> dict[str, Interval]:
+    """Return the intervals of a step's figures by the names of its columns: test_accuracy, test_macro_auc, …
+
+    classification: the JSON text in the store. Steps of an older store have none.
+    """
+    return {
+        f"{split}_{name}": (low, high)
+        for split, metrics in json.loads(classification).items()
+        for name, (low, high) in metrics.get("intervals", {}).items()
+    }
+
+
+def interval_text(limits: Interval | None, digits: int = 2) -> str:
+    """Return an interval in brackets, such as [68.06, 76.94]; empty where there is none."""
+    return "" if limits is None else f"[{limits[0]:.{digits}f}, {limits[1]:.{digits}f}]".replace("-", "−")
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,9 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     parser.add_argument("--runs", type=names, default=(), metavar="ID,ID", help="these runs alone, whatever they are")
     parser.add_argument("--dataset", metavar="NAME", help="an original with its reconstructions, or one reconstruction")
     parser.add_argument("--every-setting", action="store_true", help="rows for older settings too")
+    parser.add_argument(
+        "--intervals", action="store_true", help="add each run's 95 %% interval to the figures that have one"
+    )
     parser.add_argument("--format", choices=tuple(tables.WRITERS), default="markdown", help="(default markdown)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write table4.md, … there (default: print them)")
     text = "say of each claim of the article whether it was reproduced"
@@ -79,7 +82,8 @@ def act_tables(options: argparse.Namespace) -> int:
     written = []
     for number in numbers.values() if options.number == ALL else [numbers[options.number]]:
         selection = results.select(trained, number, choice)
-        text = tables.WRITERS[options.format](results.table(number, selection.steps))
+        made = results.table(number, selection.steps, with_intervals=options.intervals)
+        text = tables.WRITERS[options.format](made)
         for sentence in selection.left_out:
             print(f"{results.table_name(number)}: left out: {sentence}", file=sys.stderr)
         if options.output is None:
