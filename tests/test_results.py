@@ -202,11 +202,11 @@ def test_chosen_runs_are_always_shown_and_unknown_ones_are_refused(store: Store)
     other = record_training(store, "lenet5", [60.0], dataset="demo", synthetic=True, training=LONGER)
     shown = chosen_rows(store, 5, Choice(runs=(first, other)))
     assert shown["test_accuracy"].tolist() == [60, 50]
-    with pytest.raises(SpecError, match=r"expected runs with a finished training \(.*\), got no-such"):
+    with pytest.raises(SpecError, match=r"Expected runs with a finished training \(.*\), got no-such"):
         select(trainings(store), 5, Choice(runs=("no-such",)))
-    with pytest.raises(SpecError, match=r"expected a data set with finished trainings \(ham, demo\), got nowhere"):
+    with pytest.raises(SpecError, match=r"Expected a data set with finished trainings \(ham, demo\), got nowhere"):
         select(trainings(store), 5, Choice(dataset="nowhere"))
-    with pytest.raises(SpecError, match="expected table 4, 5, 6 or further, got 7"):
+    with pytest.raises(SpecError, match="Expected table 4, 5, 6 or further, got 7"):
         select(trainings(store), 7)
 
 
@@ -298,7 +298,7 @@ def test_sweeps_of_real_images_and_of_the_articles_k_are_preferred(store: Store)
     assert sentences[0].endswith("demo, synthetic.")
     _, facts, _ = judged_by(store, Grounds(sweep=small))
     assert judge("C04", facts).status == NOT_MEASURED
-    with pytest.raises(SpecError, match=r"expected a finished sweep .*, got nothing-such"):
+    with pytest.raises(SpecError, match=r"Expected a finished sweep .*, got nothing-such"):
         judged_by(store, Grounds(sweep="nothing-such"))
 
 
@@ -326,7 +326,7 @@ def test_originals_are_paired_with_the_reconstruction_made_from_them(store: Stor
     assert sentences[2] == "Training and pruning: ham and its reconstruction k350."
     _, facts, _ = judged_by(store, Grounds(reconstruction="k100"))
     assert judge("C15", facts).measured.startswith("lenet5 10.00 reconstructed, 75.00 original")
-    with pytest.raises(SpecError, match=r"expected a reconstruction that was trained on .*, got other"):
+    with pytest.raises(SpecError, match=r"Expected a reconstruction that was trained on .*, got other"):
         judged_by(store, Grounds(reconstruction="other"))
 
 

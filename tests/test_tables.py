@@ -189,9 +189,9 @@ def test_escapes_replace_each_character_once() -> None:
 
 
 def test_unknown_tables_and_invalid_steps_are_refused() -> None:
-    with pytest.raises(SpecError, match="expected table 4, 5 or 6, got 7"):
+    with pytest.raises(SpecError, match="Expected table 4, 5 or 6, got 7"):
         article_table(7, steps(step()))
     with pytest.raises(SpecError, match=r"got none of \['test_recall'\]"):
         article_table(5, steps(step()).drop(columns="test_recall"))
-    with pytest.raises(SpecError, match=r"expected versions original or reconstructed, got \['k=350'\]"):
+    with pytest.raises(SpecError, match=r"Expected versions original or reconstructed, got \['k=350'\]"):
         article_table(5, steps(step(version="k=350")))

@@ -69,9 +69,9 @@ def test_a_data_set_and_single_runs_can_be_chosen(folder: Path, capsys: pytest.C
 
 def test_unknown_runs_and_data_sets_give_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, text in (
-        (["tables", "--runs", "train-0"], "expected runs with a finished training"),
-        (["tables", "--dataset", "nowhere"], "expected a data set with finished trainings (ham,"),
-        (["claims", "--sweep", "svd-sweep-0"], "expected a finished sweep, got svd-sweep-0"),
+        (["tables", "--runs", "train-0"], "Expected runs with a finished training"),
+        (["tables", "--dataset", "nowhere"], "Expected a data set with finished trainings (ham,"),
+        (["claims", "--sweep", "svd-sweep-0"], "Expected a finished sweep, got svd-sweep-0"),
     ):
         assert main(arguments) == 1
         printed = capsys.readouterr()

@@ -124,7 +124,7 @@ def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
     is one run.
     """
     if number not in (*ARTICLE_TABLES, FURTHER):
-        raise SpecError(f"expected table {', '.join(map(str, ARTICLE_TABLES))} or {FURTHER}, got {number}")
+        raise SpecError(f"Expected table {', '.join(map(str, ARTICLE_TABLES))} or {FURTHER}, got {number}.")
     if number == 6:
         return trained[trained["kind"] == PruneTrainSpec.kind]
     unpruned = trained["step"] == 0
@@ -176,7 +176,7 @@ def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -
     missing = [name for name in wanted if name not in names]
     if missing:
         listed = ", ".join(names[:MOST_LISTED]) + (" …" if len(names) > MOST_LISTED else "")
-        raise SpecError(f"expected {what}{f' ({listed})' if names else ''}, got {', '.join(missing)}")
+        raise SpecError(f"Expected {what}{f' ({listed})' if names else ''}, got {', '.join(missing)}.")
 
 
 def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> pd.Series:

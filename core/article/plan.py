@@ -194,7 +194,7 @@ def common_rank(dataset: Dataset, mode: str) -> int:
     """Return the rank that at least `MOST_IMAGES` of a data set's images have. SpecError where there are none."""
     ranks = sorted(largest_k(record.height, record.width, mode) for record in dataset.records)
     if not ranks:
-        raise SpecError(f"data set {dataset.name}: expected at least one readable image; it has none")
+        raise SpecError(f"Expected at least one readable image in the data set {dataset.name}, got none.")
     return ranks[int((1 - MOST_IMAGES) * len(ranks))]
 
 
@@ -258,7 +258,7 @@ def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> R
     if part.stage == RECONSTRUCTION:
         return ReconstructSpec(k=k, name=reconstruction, **stored)
     if part.network is None or part.seed is None:
-        raise SpecError(f"part {part.key}: expected a network and a seed, got none")
+        raise SpecError(f"Expected a network and a seed for the part {part.key}, got none.")
     training: dict[str, Any] = {
         "network": part.network,
         "training": spec.protocol_of(part.network.name).replace(seed=part.seed),

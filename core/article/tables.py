@@ -140,7 +140,7 @@ def article_table(number: int, steps: pd.DataFrame, *, with_intervals: bool = Fa
     unpruned networks. with_intervals: those in the column `INTERVALS`, which must then be there, are added.
     """
     if number not in ARTICLE_TABLES:
-        raise SpecError(f"expected table 4, 5 or 6, got {number}")
+        raise SpecError(f"Expected table 4, 5 or 6, got {number}.")
     steps = _checked(steps, TABLE_METRICS[number])
     if number != 6:
         steps = steps[steps["name"] == ORIGINAL]
@@ -163,10 +163,10 @@ def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
     """Return the steps that have any of the figures, as numbers, with `OPTIONAL` filled in."""
     missing = [column for column in (*NEEDED, *figures) if column not in steps]
     if missing:
-        raise SpecError(f"expected steps with the columns {', '.join((*NEEDED, *figures))}, got none of {missing}")
+        raise SpecError(f"Expected steps with the columns {', '.join((*NEEDED, *figures))}, got none of {missing}.")
     unknown = set(steps["version"].dropna()) - set(VERSIONS)
     if unknown:
-        raise SpecError(f"expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}")
+        raise SpecError(f"Expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}.")
     steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
     steps = steps.fillna({"images": ""}).astype(dict.fromkeys(figures, "float64"))
     return steps[steps[list(figures)].notna().any(axis=1)]
