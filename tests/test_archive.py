@@ -228,7 +228,7 @@ def test_a_store_that_is_newer_or_damaged_is_refused(good: Content, target: Sett
     refused(target, packed(path, members(with_manifest({**good, STORE: newer.read_bytes()}))), "this one has version")
     duckdb.connect(tmp_path / "empty.duckdb").close()
     content = with_manifest({**good, STORE: (tmp_path / "empty.duckdb").read_bytes()}, rows={"runs": 0})
-    refused(target, packed(path, members(content)), "expected DermSlim's tables")
+    refused(target, packed(path, members(content)), "Expected DermSlim's tables")
 
 
 QUEUES: dict[str, bytes] = {

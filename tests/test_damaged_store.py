@@ -54,7 +54,7 @@ def locked_store(settings: Settings) -> Iterator[Settings]:
 def test_each_page_says_that_the_store_is_damaged(broken: Settings, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
     monkeypatch.delenv("DASHBOARD_PASSWORD", raising=False)
     shown = text(opener(monkeypatch, broken.data_dir, str(broken.redis_url))(page))
-    assert "it is damaged: " in shown
+    assert "a damaged file: " in shown
     assert "python -m jobs restore FILE" in shown
 
 
@@ -71,7 +71,7 @@ def test_commands_report_a_damaged_store_in_one_sentence_with_exit_code_1(
     ):
         assert main(command) == 1, command
         said = capsys.readouterr().err
-        assert "it is damaged: " in said, command
+        assert "a damaged file: " in said, command
         assert said.count("\n") == 1, command
     assert main(["doctor", "--without-keras"]) == 1
 
@@ -97,7 +97,7 @@ def test_the_record_worker_ends_with_a_sentence_when_the_store_is_damaged(broken
     command = [sys.executable, "-m", "jobs.worker", "record", "--burst"]
     done = run_command(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "it is damaged: " in done.stderr
+    assert "a damaged file: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -112,12 +112,12 @@ def test_a_folder_can_be_measured_locally_while_another_program_has_the_store_op
         said = capsys.readouterr().err
         assert ("whether or not a data set is registered as moles" in said) == (folder == "moles")
     assert main(["svd-sweep", "absent", "--k", "2", "--local"]) == 1
-    assert "outside DermSlim, holds it open" in capsys.readouterr().err
+    assert "outside DermSlim, which holds it open" in capsys.readouterr().err
 
 
 def test_the_banner_names_the_program_that_has_the_store_open(
     locked_store: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = text(opener(monkeypatch, locked_store.data_dir, str(locked_store.redis_url))("maintenance"))
-    assert "is outside DermSlim, holds it open" in shown
+    assert "outside DermSlim, which holds it open" in shown
     assert "(python" in shown

@@ -236,9 +236,9 @@ def test_unknown_column_names_are_refused(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.duckdb")
     store.migrate()
     for evil in (EVIL, "1; DROP TABLE runs", "run_id, (SELECT 1)", "*"):
-        with pytest.raises(StoreError, match="expected columns among"):
+        with pytest.raises(StoreError, match="Expected columns among"):
             store.measurements("any", columns=[evil])
-        with pytest.raises(StoreError, match="expected columns among"):
+        with pytest.raises(StoreError, match="Expected columns among"):
             store.worst_images("any", evil, "k=1")
 
 
@@ -266,7 +266,7 @@ def test_no_public_read_function_allows_sql_injection(tmp_path: Path) -> None:
             continue
         tried += 1
         if {"columns", "metric"} & set(values):
-            with pytest.raises(StoreError, match="expected columns among"):
+            with pytest.raises(StoreError, match="Expected columns among"):
                 function(**values)
         else:
             found = function(**values)

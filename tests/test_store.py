@@ -217,7 +217,7 @@ def test_an_older_store_is_migrated_and_a_newer_one_refused(store: Store, monkey
     with monkeypatch.context() as patched:
         patched.setitem(MIGRATIONS, "moods", moods)
         patched.setattr("core.store.file.VERSION", VERSION + 1)
-        with pytest.raises(StoreError, match=f"expected a store of version {VERSION + 1}"):
+        with pytest.raises(StoreError, match=f"Expected a store of version {VERSION + 1}"):
             store.runs()
         store.migrate()
         assert store.schema_version() == VERSION + 1
@@ -249,7 +249,7 @@ def test_a_store_without_training_tables_gets_them_and_keeps_its_rows(tmp_path: 
     with duckdb.connect(tmp_path / "old.duckdb") as connection:
         connection.execute("INSERT INTO dataset_left_out VALUES ('moles', 'a.jpg', 'a reason')")
     store = Store(tmp_path / "old.duckdb")
-    with pytest.raises(StoreError, match=rf"expected a store of version {VERSION}; old\.duckdb has version 1"):
+    with pytest.raises(StoreError, match=rf"Expected a store of version {VERSION}, got version 1 in old\.duckdb"):
         store.studies()
     store.migrate()
     assert store.schema_version() == VERSION >= 2

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
-from core.store.file import RESTORE, StoreFile, empty_store
+from core.store.file import DAMAGED, RESTORE, StoreFile, empty_store
 from core.store.migrations import VERSION
 from core.store.upkeep import settled
 
@@ -38,9 +38,9 @@ def checked(path: Path, *, settle: bool = False) -> dict[str, int]:
     try:
         answer = json.loads(done.stdout.strip().rpartition("\n")[2])
     except ValueError:
-        how = f"signal {-done.returncode}" if done.returncode < 0 else (done.stderr.strip() or "no word")[-200:]
+        how = f"signal {-done.returncode}" if done.returncode < 0 else (done.stderr.strip() or "no message")[-200:]
         raise StoreDamaged(
-            f"expected {path} to be a whole DuckDB file; the process that read it was ended by {how}. {RESTORE}"
+            f"Expected {path} to be a whole DuckDB file, got a reading process that was ended by {how}. {RESTORE}"
         ) from None
     if "error" in answer:
         raise ERRORS[answer["error"]](answer["text"])
@@ -48,7 +48,7 @@ def checked(path: Path, *, settle: bool = False) -> dict[str, int]:
 
 
 def read_in_full(store: StoreFile) -> dict[str, int]:
-    """Read every row of every table, each table for itself, so that a writer gets its turn between two."""
+    """Read every row of every table. Each table is read by itself, so that a writer can write between two."""
     with store.reading() as connection:
         tables = [str(name) for (name,) in connection.execute(TABLES).fetchall()]
     rows, unreadable = {}, {}
@@ -56,11 +56,11 @@ def read_in_full(store: StoreFile) -> dict[str, int]:
         try:
             rows[table] = _rows(store, table)
         except StoreDamaged as error:
-            unreadable[table] = str(error).removesuffix(f". {RESTORE}").rpartition("it is damaged: ")[2]
+            unreadable[table] = str(error).removesuffix(f" {RESTORE}").rpartition(DAMAGED)[2].rstrip(".")
     if unreadable:
         first = next(iter(unreadable.values()))
         raise StoreDamaged(
-            f"expected every row of {store.path} to be readable; table {', '.join(unreadable)} is damaged: {first}. "
+            f"Expected every row of {store.path} to be readable, got damage in {', '.join(unreadable)}: {first}. "
             f"{RESTORE}"
         )
     _check_schema(store)
@@ -83,12 +83,12 @@ def _rows_from(store: StoreFile, quoted: str, first: int) -> int:
     with store.reading() as connection:
         counted, read, _ = connection.execute(query, [first, first + PART - 1]).fetchall()[0]
     if counted != read:
-        raise StoreDamaged(f"{counted:,} rows were expected, {read:,} read")
+        raise StoreDamaged(f"Expected {counted:,} rows, got {read:,}.")
     return int(counted)
 
 
 def _check_schema(store: StoreFile) -> None:
-    """StoreDamaged where a store of this version lacks a table or column, or has it of another type."""
+    """Raise StoreDamaged where a store of this version lacks a table or column, or has it of another type."""
     found = store.schema_version()
     if found != VERSION:
         return
@@ -97,7 +97,7 @@ def _check_schema(store: StoreFile) -> None:
     if lost:
         table, column, kind, _ = min(lost)
         raise StoreDamaged(
-            f"expected the tables of version {VERSION} in {store.path}; {table}.{column}, {kind}, is not there. "
+            f"Expected the tables of version {VERSION} in {store.path}, got none with {table}.{column}, {kind}. "
             f"{RESTORE}"
         )
 
@@ -112,7 +112,7 @@ def main() -> None:
     try:
         if "--settle" in sys.argv[2:]:
             if store.schema_version() == 0:
-                raise StoreDamaged(f"expected DermSlim's tables in {store.path}; it has none. {RESTORE}")
+                raise StoreDamaged(f"Expected DermSlim's tables in {store.path}, got none. {RESTORE}")
             settled(store)
         answer: dict[str, Any] = {"rows": read_in_full(store)}
     except StoreError as error:

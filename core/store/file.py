@@ -1,4 +1,4 @@
-"""The DuckDB file: opened for milliseconds under a lock file, with the tables of this version; nothing of its content.
+"""The DuckDB file, opened for milliseconds under a lock file, with the tables of this version.
 
 DuckDB lets one process write or many read. So each read and each transaction opens the file shortly, and only the
 record worker writes.
@@ -30,7 +30,7 @@ SHUT_IN: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
     "lock_configuration": True,
 }
-# What DuckDB says where not its file is at fault but the disk, the memory or the account's rights.
+# What DuckDB says where the disk, the memory or the account's rights are at fault, and not its file.
 NOT_ITS_FAULT = re.compile(
     r"no space left|could not write|could not sync|file too large|"
     r"disk quota|permission denied|read-only file system|too many open files|cannot allocate"
@@ -40,8 +40,9 @@ NOT_ITS_FAULT = re.compile(
 DAMAGE = re.compile(r"corrupt|checksum|\bWAL\b")
 RESTORE = (
     "Stop DermSlim, keep a copy of the file, and restore the last backup: `python -m jobs restore FILE --force"
-    " --without-queue`"
+    " --without-queue`."
 )
+DAMAGED = "a damaged file: "  # comes before what DuckDB says
 LONGEST_REASON = 300  # characters of what DuckDB says
 
 
@@ -67,7 +68,7 @@ class StoreFile:
             except duckdb.Error as error:
                 raise _told(self.path, error) from error
             finally:
-                with contextlib.suppress(duckdb.Error):  # said already; where it is damaged, closing fails too
+                with contextlib.suppress(duckdb.Error):  # closing a damaged file fails too
                     connection.close()
 
     @contextmanager
@@ -81,7 +82,7 @@ class StoreFile:
         except StoreBusy as error:
             if entered or not (names := described(holders(lock))):
                 raise
-            raise StoreBusy(f"expected {self.path.name} to be free; {names} still holds it") from error
+            raise StoreBusy(f"Expected {self.path.name} to be free, got a lock of {names}.") from error
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self.strangers
@@ -95,15 +96,14 @@ class StoreFile:
                     holder = re.search(r"\(PID (\d+)\)", str(error))
                     pids = [int(holder[1])] if holder else holders(self.path)
                     raise StoreBusy(
-                        f"expected {self.path.name} to be free; {described(pids) or 'a program'}, which is outside "
-                        "DermSlim, holds it open. Close it there; `python -m jobs snapshot FOLDER` gives it a copy to "
-                        "read"
+                        f"Expected {self.path.name} to be free, got {described(pids) or 'a program'} outside DermSlim, "
+                        "which holds it open. Close it there; `python -m jobs snapshot FOLDER` writes a copy to read."
                     ) from error
                 time.sleep(0.05)
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file alone, at this version of the schema; commit at the end, roll back whatever is raised."""
+        """Open the file for writing, at this version of the schema; commit at the end, roll back on an exception."""
         private_folder(self.path.parent)
         with self._open(read_only=False) as connection:
             migrate(connection)
@@ -117,7 +117,7 @@ class StoreFile:
             connection.commit()
 
     def read(self, query: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
-        """Run one query; an absent file answers as an empty store does."""
+        """Run one query; without a file, the result is that of an empty store."""
         frame: pd.DataFrame = self._ask(query, parameters, _frame)
         return frame
 
@@ -134,14 +134,14 @@ class StoreFile:
             found = len(applied(connection))
             if found != VERSION:
                 raise StoreError(
-                    f"expected a store of version {VERSION}; {self.path.name} has version {found}"
-                    + (". Start the record worker, which migrates it" if found < VERSION else "")
+                    f"Expected a store of version {VERSION}, got version {found} in {self.path.name}."
+                    + (" Start the record worker, which migrates it." if found < VERSION else "")
                 )
             return _answer(connection, query, parameters, convert)
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file to read, for as long as the block; nobody writes meanwhile."""
+        """Open the file for reading until the block ends; nobody can write meanwhile."""
         with self._open(read_only=True) as connection:
             yield connection
 
@@ -165,7 +165,7 @@ def lock_path(store: Path) -> Path:
 
 @contextmanager
 def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a store without a row, in memory, as schema.sql describes it."""
+    """Yield a store without rows, in memory, with the tables of schema.sql."""
     with duckdb.connect(":memory:", config=SHUT_IN) as connection:
         migrate(connection)
         try:
@@ -175,14 +175,14 @@ def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _told(path: Path, error: duckdb.Error) -> StoreError:
-    """Return what DuckDB said as a sentence, and whether it was asked wrongly, is hindered, or cannot read its file."""
+    """Return DuckDB's error as ours: a wrong statement, a file that cannot be used now, or a damaged file."""
     text = str(error)
-    lost = isinstance(error, duckdb.CatalogException)  # a table: whatever is asked names the schema's own
+    lost = isinstance(error, duckdb.CatalogException)  # a table of the schema is missing
     if (NOT_ITS_FAULT.search(text) and not lost) or isinstance(error, duckdb.OutOfMemoryException):
-        return StoreUnavailable(f"expected {path} to be read and written; {reason(error)}")
+        return StoreUnavailable(f"Expected {path} to be readable and writable, got: {reason(error)}.")
     certain = (duckdb.InternalException, duckdb.FatalException, duckdb.SerializationException, duckdb.IOException)
     if lost or isinstance(error, certain) or (type(error) is duckdb.Error and DAMAGE.search(text)):
-        return StoreDamaged(f"expected {path} to be a whole DuckDB file; it is damaged: {reason(error)}. {RESTORE}")
+        return StoreDamaged(f"Expected {path} to be a whole DuckDB file, got {DAMAGED}{reason(error)}. {RESTORE}")
     return StoreError(f"DuckDB rejected the statement: {reason(error)}.")
 
 
@@ -194,7 +194,7 @@ def reason(error: Exception) -> str:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
-    return frame if len(frame) else frame.loc[[]]  # whose text columns can be joined, unlike those of no chunk
+    return frame if len(frame) else frame.loc[[]]  # text columns of a frame without chunks cannot be joined
 
 
 def _answer(
@@ -203,14 +203,14 @@ def _answer(
     try:
         return convert(connection.sql(query, params=list(parameters)).to_arrow_table())
     except (pa.ArrowException, UnicodeDecodeError) as error:  # values that no column of this type can have
-        raise StoreDamaged(f"expected values that can be read; {reason(error)}. {RESTORE}") from error
+        raise StoreDamaged(f"Expected values that can be read, got: {reason(error)}. {RESTORE}") from error
 
 
 def one(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[object]) -> Any:
     """Return the one value that a query gives. StoreError where it gives more rows, or none."""
-    rows = connection.execute(query, parameters).fetchall()  # all: DuckDB goes on only once a result is read out
+    rows = connection.execute(query, parameters).fetchall()  # all: DuckDB continues when a result is read to its end
     if len(rows) != 1:
-        raise StoreError(f"expected one row for: {query}, got {len(rows)}")
+        raise StoreError(f"Expected one row for {query}, got {len(rows)}.")
     return rows[0][0]
 
 

@@ -11,7 +11,7 @@ import psutil
 
 LOCKS = Path("/proc/locks")
 LONGEST = 100  # characters of a command
-AGAIN = 0.05  # seconds until a second look: whoever is of DermSlim opens the store for milliseconds
+AGAIN = 0.05  # seconds until a second look: processes of DermSlim open the store for milliseconds
 
 
 def holders(path: Path) -> list[int]:
@@ -31,7 +31,7 @@ def holders(path: Path) -> list[int]:
         if inode == str(facts.st_ino):
             same = device == f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}"
             (certain if same else likely).add(int(words[4]))
-    # Some file systems give the kernel another device than whoever asks for the file's.
+    # On some file systems the kernel's device number differs from the one that `stat` returns.
     found = certain | (likely & _opening(path) if likely else set())
     return sorted(pid for pid in found if pid > 0 and pid != os.getpid())
 

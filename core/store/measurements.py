@@ -18,12 +18,13 @@ import pandas as pd
 import pyarrow as pa
 
 from core.compression.image_results import MEASUREMENT_COLUMNS, METRIC_COLUMNS, Chunk, ImageResult
+from core.compression.metrics import METRICS_BY_NAME
 from core.compression.results import RunResults
 from core.compression.verification import Verification, compare
 from core.data.datasets import Dataset, DatasetImage
 from core.data.metadata import LeftOut
 from core.errors import StoreError
-from core.store.file import insert, one, plain, plain_rows
+from core.store.file import insert, one
 from core.store.trainings import TrainingRows
 
 MEASUREMENT_KEYS = ("run_id", *MEASUREMENT_COLUMNS)
@@ -50,21 +51,16 @@ class Store(TrainingRows):
 
     def dataset(self, name: str) -> Dataset | None:
         """Return a registered data set with all its records, or None."""
-        found = self.read("SELECT * FROM datasets WHERE name = ?", [name])
-        if found.empty:
+        found = self.rows("SELECT name, root, layout, synthetic, source, settings FROM datasets WHERE name = ?", [name])
+        if not found:
             return None
-        row = found.iloc[0]
-        images = self.read("SELECT * EXCLUDE dataset FROM dataset_images WHERE dataset = ? ORDER BY image_id", [name])
-        left_out = self.read("SELECT name, reason FROM dataset_left_out WHERE dataset = ? ORDER BY name", [name])
+        images = self.rows("SELECT * EXCLUDE dataset FROM dataset_images WHERE dataset = ? ORDER BY image_id", [name])
+        left_out = self.rows("SELECT name, reason FROM dataset_left_out WHERE dataset = ? ORDER BY name", [name])
+        row = found[0]
         return Dataset(
-            name=row["name"],
-            root=Path(row["root"]),
-            layout=row["layout"],
-            records=tuple(DatasetImage(**values) for values in plain_rows(images)),
-            left_out=tuple(LeftOut(**values) for values in plain_rows(left_out)),
-            synthetic=bool(row["synthetic"]),
-            source=plain(row["source"]),
-            settings=plain(row["settings"]),
+            **row | {"root": Path(row["root"])},
+            records=tuple(DatasetImage(**values) for values in images),
+            left_out=tuple(LeftOut(**values) for values in left_out),
         )
 
     def measurements(
@@ -73,20 +69,18 @@ class Store(TrainingRows):
         """Return a run's rows, by image and variant; columns from MEASUREMENT_KEYS, all by default."""
         chosen = MEASUREMENT_KEYS if columns is None else tuple(columns)
         _check_columns(chosen, MEASUREMENT_KEYS)
-        where, parameters = ("AND variant = ?", [run_id, variant]) if variant is not None else ("", [run_id])
         return self.read(
-            f"SELECT {', '.join(chosen)} FROM measurements WHERE run_id = ? {where} "
+            f"SELECT {', '.join(chosen)} FROM measurements WHERE run_id = $1 AND ($2 IS NULL OR variant = $2) "
             "ORDER BY image_id, k, quality, variant",
-            parameters,
+            [run_id, variant],
         )
 
     def images(self, run_id: str, status: str | None = None) -> pd.DataFrame:
         """Return one row per image of the run: status, reason, seconds, worker."""
-        where, parameters = ("AND status = ?", [run_id, status]) if status is not None else ("", [run_id])
         return self.read(
             "SELECT image_id, status, reason, seconds, worker, attempt FROM images "
-            f"WHERE run_id = ? {where} ORDER BY image_id",
-            parameters,
+            "WHERE run_id = $1 AND ($2 IS NULL OR status = $2) ORDER BY image_id",
+            [run_id, status],
         )
 
     def source_pixels(self, run_id: str) -> int:
@@ -102,19 +96,22 @@ class Store(TrainingRows):
 
     def statistics(self, run_id: str) -> pd.DataFrame:
         """Return the finished run's statistics, one row per variant and metric."""
-        return self.read("SELECT * EXCLUDE run_id FROM statistics WHERE run_id = ? ORDER BY rowid", [run_id])
+        return self._of_run("statistics", run_id)
 
     def storage(self, run_id: str) -> pd.DataFrame:
         """Return the finished run's sizes, one row per variant."""
-        return self.read("SELECT * EXCLUDE run_id FROM storage WHERE run_id = ? ORDER BY rowid", [run_id])
+        return self._of_run("storage", run_id)
 
     def optimal_k(self, run_id: str) -> pd.DataFrame:
         """Return the finished run's rules, one row per rule."""
-        return self.read("SELECT * EXCLUDE run_id FROM optimal_k WHERE run_id = ? ORDER BY rowid", [run_id])
+        return self._of_run("optimal_k", run_id)
+
+    def _of_run(self, table: str, run_id: str) -> pd.DataFrame:
+        return self.read(f"SELECT * EXCLUDE run_id FROM {table} WHERE run_id = ? ORDER BY rowid", [run_id])
 
     def verification(self, run_id: str) -> Verification | None:
         """Return how a run's figures compare with the reference's, or None where none of its images was checked."""
-        checks = self.read("SELECT * EXCLUDE run_id FROM verifications WHERE run_id = ? ORDER BY rowid", [run_id])
+        checks = self._of_run("verifications", run_id)
         if checks.empty:
             return None
         measured = self.read(
@@ -126,8 +123,6 @@ class Store(TrainingRows):
 
     def worst_images(self, run_id: str, metric: str, variant: str, n: int = 12) -> pd.DataFrame:
         """Return image_id, value and path of the n images that `metric` judges worst at `variant`."""
-        from core.compression.metrics import METRICS_BY_NAME
-
         _check_columns([metric], METRIC_COLUMNS)
         order = "ASC" if METRICS_BY_NAME[metric].better == "high" else "DESC"
         return self.read(
@@ -142,18 +137,17 @@ class Store(TrainingRows):
     # -- writing: the record worker only -----------------------------------------------------------------------
 
     def record_dataset(self, dataset: Dataset, registered_at: datetime) -> None:
-        """Register a data set, in place of one of the same name."""
+        """Register a data set; it replaces one of the same name."""
         with self.transaction() as connection:
             _replace_dataset(connection, dataset, registered_at)
 
     def remove_dataset(self, name: str) -> None:
-        """Forget a registration; files and the runs measured on it stay."""
+        """Delete a registration; the files and the runs measured on it are kept."""
         with self.transaction() as connection:
-            for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
-                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [name])
+            _remove_dataset(connection, name)
 
     def record_retry(self, run_id: str, attempt: int) -> None:
-        """Start a new attempt: images that failed are forgotten, measured ones stay."""
+        """Start a new attempt: failed images are deleted, measured ones are kept."""
         with self.transaction() as connection:
             older = one(connection, "SELECT count(*) FROM runs WHERE run_id = ? AND attempt < ?", [run_id, attempt])
             if older == 0:
@@ -178,13 +172,13 @@ class Store(TrainingRows):
             known = {row[0]: row[1:] for row in rows}
             unknown = sorted({chunk.run_id for chunk in chunks} - set(known))
             if unknown:
-                raise StoreError(f"expected run {unknown[0]} in the store; it is not recorded yet")
+                raise StoreError(f"Expected run {unknown[0]} in the store, got a run that is not recorded yet.")
             current = [
                 chunk
                 for chunk in chunks
                 if chunk.attempt >= known[chunk.run_id][0] and known[chunk.run_id][2] != "finished"
             ]
-            # Delivered twice in one go: the last one of the newest claim counts.
+            # Where an image is delivered twice at once, the last result of the newest claim counts.
             ordered = sorted(current, key=lambda chunk: (chunk.attempt, chunk.claim))
             latest = {(chunk.run_id, each.image_id): (chunk, each) for chunk in ordered for each in chunk.results}
             if latest:
@@ -282,8 +276,7 @@ def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tup
 
 
 def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, registered_at: datetime) -> None:
-    for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
-        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [dataset.name])
+    _remove_dataset(connection, dataset.name)
     summary = {
         "name": dataset.name,
         "root": str(dataset.root),
@@ -303,7 +296,12 @@ def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, re
             insert(connection, table, pd.DataFrame([asdict(each) for each in values]).assign(dataset=dataset.name))
 
 
+def _remove_dataset(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    for table, column in (("datasets", "name"), ("dataset_images", "dataset"), ("dataset_left_out", "dataset")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [name])
+
+
 def _check_columns(columns: Iterable[str], known: Sequence[str]) -> None:
     unknown = [column for column in columns if column not in known]
     if unknown:
-        raise StoreError(f"expected columns among {', '.join(known)}, got {', '.join(unknown)}")
+        raise StoreError(f"Expected columns among {', '.join(known)}, got {', '.join(unknown)}.")

@@ -1,4 +1,4 @@
-"""What the store keeps of runs of every kind, and of the studies that submit several of them."""
+"""The store's rows of runs of every kind, and of the studies that submit several runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunRows(StoreFile):
     # -- writing: the record worker only -----------------------------------------------------------------------
 
     def record_run(self, run: Run) -> None:
-        """Record a submitted run; one that is there already stays as it is."""
+        """Record a submitted run; an existing one is not changed."""
         with self.transaction() as connection:
             if one(connection, "SELECT count(*) FROM runs WHERE run_id = ?", [run.id]) == 0:
                 known = {column: value for column, value in run.columns().items() if value is not None}
@@ -81,7 +81,7 @@ class RunRows(StoreFile):
             )
 
     def record_study(self, values: Mapping[str, Any]) -> None:
-        """Record a study as it is submitted; one that is there already stays as it is. values: its columns."""
+        """Record a study as it is submitted; an existing one is not changed. values: its columns."""
         with self.transaction() as connection:
             if one(connection, "SELECT count(*) FROM studies WHERE study = ?", [values["study"]]) == 0:
                 insert(connection, "studies", pd.DataFrame([{"status": "running", **values}]))

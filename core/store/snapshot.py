@@ -1,6 +1,6 @@
-"""A store's tables as Parquet files, and a DuckDB file of views over them: what a notebook may hold for hours.
+"""A store's tables as Parquet files, and a DuckDB file of views over them, which a notebook may keep open for hours.
 
-Whoever holds the store itself open, if only to read it, keeps the record worker from writing.
+A program that has the store itself open, even only for reading, keeps the record worker from writing.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from core.store.file import empty_store, reason
 
 VIEWS = "dermslim.duckdb"
 # DuckDB takes a relative path from where its process runs. The folder of its temporary files is named after the file
-# that was opened, which gives its present folder; where it is attached to another one, the path of its making
-# counts. Either way the files tell whether they are of the same snapshot.
+# that was opened, which gives its present folder. Where it is attached to another file, the path at which it was
+# written counts. In both cases the files tell whether they are of the same snapshot.
 OPENED = r"regexp_matches(current_setting('temp_directory'), '(^|/)dermslim\.duckdb\.tmp$')"
 FOLDER = r"regexp_replace(regexp_replace(current_setting('temp_directory'), '[^/]*$', ''), '([*?\[])', '[\1]', 'g')"
 
 
-def write_snapshot(store: Path, folder: Path, *, snapshot: str, lies: Path) -> None:
+def write_snapshot(store: Path, folder: Path, *, snapshot: str, final: Path) -> None:
     """Write a Parquet file of each table of a store that nobody else uses into a folder, and VIEWS over them.
 
-    snapshot: its unique name. lies: the folder's final path. StoreError, StoreUnavailable.
+    snapshot: its unique name. final: the folder's final path. StoreError, StoreUnavailable.
     """
     with empty_store() as empty:
         tables = [str(name) for (name,) in empty.execute(TABLES).fetchall()]
@@ -38,20 +38,20 @@ def write_snapshot(store: Path, folder: Path, *, snapshot: str, lies: Path) -> N
                 )
         with duckdb.connect(folder / VIEWS) as connection:
             for table in tables:
-                connection.execute(_view(table, snapshot, lies))
+                connection.execute(_view(table, snapshot, final))
     except duckdb.IOException as error:
-        raise StoreUnavailable(f"expected to write a snapshot to {folder.parent}; {reason(error)}") from error
+        raise StoreUnavailable(f"Expected to write a snapshot to {folder.parent}, got: {reason(error)}.") from error
     except duckdb.Error as error:
-        raise StoreError(f"expected DuckDB to write a snapshot; {reason(error)}") from error
+        raise StoreError(f"Expected DuckDB to write a snapshot, got: {reason(error)}.") from error
 
 
-def _view(table: str, snapshot: str, lies: Path) -> str:
-    made = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(lies / f"{table}.parquet"))
+def _view(table: str, snapshot: str, final: Path) -> str:
+    made = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(final / f"{table}.parquet"))
     place = f"CASE WHEN {OPENED} THEN {FOLDER} || '{table}.parquet' ELSE {_literal(made)} END"
     same = f"(SELECT decode(value) FROM parquet_kv_metadata({place}) WHERE decode(key) = 'snapshot')"
     other = _literal(
-        f"expected the Parquet files of the snapshot {snapshot} beside this file; there are others. Open {VIEWS} by "
-        "itself, and after it was moved do not attach it"
+        f"Expected the Parquet files of the snapshot {snapshot} beside this file, got others. Open {VIEWS} by itself, "
+        "and do not attach it after it was moved."
     )
     return (
         f"CREATE VIEW {table} AS SELECT * FROM read_parquet({place}) "

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
-
 from core.errors import StoreError
 from core.files.file_lock import file_lock
 from core.runs import ENDED
-from core.store.file import StoreFile, one
+from core.store.file import StoreFile, lock_path, one
 
 OF_RUNS = """
     SELECT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (schema_oid, table_name)
@@ -23,7 +21,7 @@ OF_RUNS = """
 @contextmanager
 def held_still(store: StoreFile) -> Iterator[None]:
     """Keep the record worker from writing until the block ends; others may read. StoreBusy as for any reader."""
-    with file_lock(store.path.with_suffix(".lock"), shared=True, timeout=store.timeout):
+    with file_lock(lock_path(store.path), shared=True, timeout=store.timeout):
         yield
 
 
@@ -43,23 +41,13 @@ def settled(store: StoreFile) -> None:
     with store.transaction():
         pass
     if _log_of(store.path).exists():
-        raise StoreError(f"expected {store.path.name} to hold everything; {_log_of(store.path).name} is still there")
+        raise StoreError(f"Expected {store.path.name} without a log, got {_log_of(store.path).name} beside it.")
 
 
 def replace_store(source: Path, target: Path) -> None:
-    """Put a settled store in another's place."""
+    """Replace a store by a settled one."""
     _log_of(target).unlink(missing_ok=True)
     source.replace(target)
-
-
-def row_counts(store: StoreFile) -> dict[str, int]:
-    """Return how many rows each table has; none where there is no store."""
-    if not store.path.exists():
-        return {}
-    tables = store.read("SELECT table_name FROM duckdb_tables() WHERE NOT temporary ORDER BY table_name")
-    names = [str(name) for name in tables["table_name"]]
-    counts = store.read(" UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS rows FROM {name}" for name in names))
-    return dict(sorted(zip(counts["name"], counts["rows"].astype(int), strict=True)))
 
 
 # -- deletion: the record worker only ----------------------------------------------------------------------------------
@@ -74,16 +62,12 @@ def delete_run(store: StoreFile, run_id: str, attempt: int) -> bool:
         rows = connection.execute("SELECT attempt, status, study FROM runs WHERE run_id = ?", [run_id]).fetchall()
         if not rows or rows[0][0] != attempt or rows[0][1] not in ENDED:
             return False
-        for table in _tables_of_runs(connection):
+        for (table,) in connection.execute(OF_RUNS).fetchall():
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
         study = rows[0][2]
         if study is not None and one(connection, "SELECT count(*) FROM runs WHERE study = ?", [study]) == 0:
             connection.execute("DELETE FROM studies WHERE study = ? AND status <> 'running'", [study])
         return True
-
-
-def _tables_of_runs(connection: duckdb.DuckDBPyConnection) -> Sequence[str]:
-    return [str(name) for (name,) in connection.execute(OF_RUNS).fetchall()]
 
 
 def run_rows(store: StoreFile, run_ids: Sequence[str]) -> dict[str, int]:

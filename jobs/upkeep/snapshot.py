@@ -82,7 +82,7 @@ def take_snapshot(settings: Settings, folder: Path) -> Snapshot:
             rows=rows,
         )
         draft.mkdir()
-        store_snapshot.write_snapshot(copy, draft, snapshot=about.name, lies=folder)
+        store_snapshot.write_snapshot(copy, draft, snapshot=about.name, final=folder)
         (draft / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
         _put(draft, folder, Path(name) / "old")
     return about
