@@ -14,7 +14,7 @@ import pandas as pd
 
 from core.errors import StoreError
 from core.networks.architectures import to_dict as network_to_dict
-from core.predictions.rows import EXPORT_COLUMNS, prediction_frame
+from core.predictions.rows import prediction_frame
 from core.runs import settings_key, training_key
 from core.store.file import insert, one
 from core.store.runs import RunRows
@@ -33,7 +33,7 @@ STEP_COLUMNS = (
     *("epochs", "seconds", "synthetic"),
 )
 JSON_COLUMNS = ("factors", "network", "classification")
-VERDICTS = ("accepted_by_points", "noninferior")
+COMPARED = ("difference", "difference_low", "difference_high", "accepted_by_points", "noninferior")
 
 
 class TrainingRows(RunRows):
@@ -62,7 +62,7 @@ class TrainingRows(RunRows):
     def predictions(self, run_ids: Iterable[str], *, step: int | None = None, split: str | None = None) -> pd.DataFrame:
         """Return one row per image and step of these runs, of one step or split or of all: `EXPORT_COLUMNS`."""
         return self.read(
-            f"SELECT {', '.join(EXPORT_COLUMNS)} FROM predictions "
+            "SELECT * FROM predictions "
             "WHERE list_contains(?, run_id) AND (? IS NULL OR step = ?) AND (? IS NULL OR split = ?) "
             "ORDER BY run_id, step, rowid",
             [list(run_ids), step, step, split, split],
@@ -185,14 +185,14 @@ class TrainingRows(RunRows):
 
         Nothing changes for a step of another attempt.
         """
-        names = ("classification", "difference", "difference_low", "difference_high", *VERDICTS)
-        values = {name: getattr(result, name) for name in names} | result.figures
-        values["classification"] = json.dumps(result.classification)
+        values = {name: result.figures.get(name) for name in STEP_FIGURES}
+        values |= {name: getattr(result, name) for name in COMPARED}
+        assignments = ", ".join(f"{name} = ?" for name in (*STEP_FIGURES, *COMPARED, "classification"))
         with self.transaction() as connection:
             changed = connection.execute(
-                f"UPDATE steps SET {', '.join(f'{name} = ?' for name in values)} WHERE run_id = ? AND step = ? "
+                f"UPDATE steps SET {assignments} WHERE run_id = ? AND step = ? "
                 "AND status = 'finished' AND (SELECT attempt FROM runs WHERE run_id = steps.run_id) = ? RETURNING step",
-                [*values.values(), run_id, result.step, attempt],
+                [*values.values(), json.dumps(result.classification), run_id, result.step, attempt],
             ).fetchall()
             if changed:
                 _replace_predictions(connection, run_id, result.step, result.predictions)

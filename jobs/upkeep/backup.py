@@ -289,7 +289,7 @@ def _check_store(path: Path, store: Path, manifest: Manifest) -> None:
         counts = store_check.checked(store, settle=True)
     except StoreError as error:
         reason = str(error).removesuffix(f" {RESTORE}").replace(str(store.resolve()), STORE)
-        raise BackupError(f"The store in {path} cannot be read: {reason}") from error
+        raise BackupError(f"Expected a store that can be read in {path}, got: {reason}") from error
     if other := sorted(name for name, rows in manifest.rows.items() if counts.get(name) != rows):
         raise BackupError(f"Expected the rows of the manifest in {path}, got others in {', '.join(other)[:200]}.")
 
