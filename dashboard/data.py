@@ -27,6 +27,9 @@ from core.data.splits import Targets, reached, split_records
 from core.errors import DermSlimError, QueueUnavailable
 from core.estimates import Estimate
 from core.files import exports
+from core.predictions import comparison as comparisons
+from core.predictions.comparison import Comparison
+from core.predictions.curves import OneAgainstRest, brier_score, calibration_error, one_against_rest, reliability
 from core.runs import Run, Study
 from core.settings import Settings
 from core.specs import spec_hash
@@ -38,8 +41,9 @@ from core.training.specs import TrainSpec
 from core.training.steps import split_sentence
 from dashboard.access import users as access
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
+from jobs import predictions as predicted_again
 from jobs import verification as checks
-from jobs.later_jobs import CHECK, under_way
+from jobs.later_jobs import LaterKind, under_way
 from jobs.queues import Queues
 from jobs.run_states import WorkerState
 from jobs.studies import StudyState, study_state
@@ -198,11 +202,11 @@ def verification(at: Stamp, run_id: str) -> Verification | None:
     return store().verification(run_id)
 
 
-def is_being_checked(run_id: str) -> bool:
-    """Return whether images of a run are being checked; False where the queue does not answer."""
+def is_under_way(kind: LaterKind, run_id: str) -> bool:
+    """Return whether a job adds something to an ended run now; False where the queue does not answer."""
     try:
         with watched().connected() as connection:
-            return under_way(connection, CHECK, run_id)
+            return under_way(connection, kind, run_id)
     except QueueUnavailable:
         return False
 
@@ -287,6 +291,71 @@ def run_splits(at: Stamp, run_id: str) -> pd.DataFrame:
 def training_notes(at: Stamp, run_id: str) -> list[str]:
     """Return the sentences that belong beside a run's results."""
     return store().training_notes(run_id)
+
+
+# -- single predictions --------------------------------------------------------------------------------------------
+
+
+@current(20)
+def predicted_steps(at: Stamp, run_id: str) -> pd.DataFrame:
+    """Return how many predictions the steps of a run have: step, split, images; no rows for a run without any."""
+    return store().predicted_steps([run_id])
+
+
+@current(20)
+def predictions(at: Stamp, run_id: str, split: str) -> pd.DataFrame:
+    """Return what every step of a run says of each image of a set, see `core.predictions.rows`."""
+    return store().predictions([run_id], split=split)
+
+
+def predictions_by_step(run_id: str, split: str) -> dict[int, pd.DataFrame]:
+    """Return what each step of a run says of each image of a set."""
+    rows = predictions(run_id, split)
+    return {int(step): rows[rows["step"] == step] for step in rows["step"].unique()}
+
+
+@current(20)
+def class_curves(at: Stamp, run_id: str, split: str, label: str) -> dict[int, OneAgainstRest]:
+    """Return one class against the rest by step; without the steps where either has no image."""
+    found = {step: one_against_rest(rows, label) for step, rows in predictions_by_step(run_id, split).items()}
+    return {step: curve for step, curve in found.items() if curve is not None}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the probabilities of a step can be trusted, see `core.predictions.curves`."""
+
+    brier: float
+    error: float
+    reliability: pd.DataFrame
+
+
+@current(20)
+def calibrations(at: Stamp, run_id: str, split: str) -> dict[int, Calibration]:
+    """Return the calibration of each step of a run on a set."""
+    return {
+        step: Calibration(brier_score(rows), calibration_error(rows), reliability(rows))
+        for step, rows in predictions_by_step(run_id, split).items()
+    }
+
+
+@current(20)
+def compared(at: Stamp, run_id: str, split: str, first: int, second: int) -> tuple[Comparison, pd.DataFrame]:
+    """Compare two steps of a run on the images of a set; return the images that changed sides too."""
+    by_step = predictions_by_step(run_id, split)
+    sides = (by_step[first], by_step[second])
+    return comparisons.compare(*sides), comparisons.changed_sides(*sides)
+
+
+@current(20)
+def hard_images(at: Stamp, run_ids: tuple[str, ...], split: str) -> pd.DataFrame:
+    """Return the images of a set that most steps of these runs have wrong, see `comparison.hard_images`."""
+    return comparisons.hard_images(store().predicted_classes(run_ids, split))
+
+
+def predict_again(run_id: str) -> None:
+    """Queue the job that predicts with a run's kept weights. SpecError where the run cannot be predicted again."""
+    predicted_again.submit(queues(), run_id)
 
 
 def trained_file(run_id: str, name: str) -> Path | None:

@@ -335,11 +335,17 @@ def test_images_that_change_sides_are_listed_with_melanomas_first() -> None:
 
 def test_hard_images_are_wrong_in_more_than_half_of_the_predictions() -> None:
     rows = pd.concat([predictions(seed).assign(step=seed) for seed in range(5)], ignore_index=True)
-    found = hard_images(rows)
+    found = hard_images(
+        rows.groupby(["image_id", "lesion_id", "label", "predicted"], dropna=False)
+        .size()
+        .reset_index(name="predictions")
+    )
     wrong = (rows["label"] != rows["predicted"]).groupby(rows["image_id"]).sum()
     assert set(found["image_id"]) == set(wrong[wrong > 2.5].index)
     assert found["share"].is_monotonic_decreasing
     assert (found["predictions"] == 5).all()
+    most = rows.groupby("image_id")["predicted"].agg(lambda values: values.mode().iloc[0])
+    assert found["most_predicted"].tolist() == most[found["image_id"]].tolist()
 
 
 def test_the_macro_auc_is_the_mean_over_the_classes_present() -> None:

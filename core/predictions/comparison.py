@@ -152,21 +152,22 @@ def changed_sides(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return found[columns].reset_index(drop=True)
 
 
-def hard_images(rows: pd.DataFrame) -> pd.DataFrame:
+def hard_images(classes: pd.DataFrame) -> pd.DataFrame:
     """Return the images that are wrong in most predictions, hardest first.
 
-    rows: of several steps or runs, one row per prediction. Columns: image_id, lesion_id, label, wrong, predictions,
-    share (wrong among the predictions), most_predicted (the class that is predicted most often). Only images with a
-    share above one half.
+    classes: how often each image of several steps or runs was given each class, as `Store.predicted_classes` counts it.
+    Columns: image_id, lesion_id, label, wrong, predictions, share (wrong among the predictions), most_predicted (the
+    class that is predicted most often; of equal ones the first by name). Only images with a share above one half.
     """
-    grouped = rows.assign(wrong=~right(rows)).groupby("image_id", sort=True)
-    found = grouped.agg(
+    ordered = classes.sort_values(["image_id", "predictions", "predicted"], ascending=[True, False, True])
+    counted = ordered.assign(wrong=ordered["predictions"].where(~right(ordered), 0))
+    found = counted.groupby("image_id", as_index=False).agg(
         lesion_id=("lesion_id", "first"),
         label=("label", "first"),
         wrong=("wrong", "sum"),
-        predictions=("wrong", "size"),
-        most_predicted=("predicted", lambda values: values.mode().iloc[0]),
-    ).reset_index()
+        predictions=("predictions", "sum"),
+        most_predicted=("predicted", "first"),
+    )
     found["share"] = found["wrong"] / found["predictions"]
     hard: pd.DataFrame = found[found["share"] > 0.5]
     return hard.sort_values(["share", "predictions", "image_id"], ascending=[False, False, True], ignore_index=True)

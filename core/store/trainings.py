@@ -76,6 +76,18 @@ class TrainingRows(RunRows):
             [list(run_ids)],
         )
 
+    def predicted_classes(self, run_ids: Iterable[str], split: str) -> pd.DataFrame:
+        """Return how often the steps of these runs gave each image each class.
+
+        Columns: image_id, lesion_id, label, predicted, predictions. Only classes that were predicted.
+        """
+        return self.read(
+            "SELECT image_id, any_value(lesion_id) AS lesion_id, label, predicted, count(*) AS predictions "
+            "FROM predictions WHERE list_contains(?, run_id) AND split = ? GROUP BY image_id, label, predicted "
+            "ORDER BY image_id, predicted",
+            [list(run_ids), split],
+        )
+
     def trainings(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the finished steps of these runs, or of all, in the order of submission: `STEP_COLUMNS` and more.
 

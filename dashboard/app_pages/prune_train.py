@@ -1,6 +1,5 @@
 """Prune and train: start trainings and Algorithm 2, watch them epoch by epoch, read and compare what they reached."""
 
-import pandas as pd
 import streamlit as st
 
 from core.runs import Run
@@ -8,7 +7,7 @@ from core.training.specs import TrainSpec
 from dashboard import data, words
 from dashboard.forms import network_choices
 from dashboard.forms import training as training_forms
-from dashboard.parts import components, run_progress, training_comparison, training_results
+from dashboard.parts import components, run_progress, training_comparison, training_parts, training_results
 
 VIEWS = ("Runs", "New run", "Compare")
 
@@ -62,30 +61,17 @@ def run_view(run: Run) -> None:
         training_forms.no_worker()
         training_results.live(run.id, spec, tuple(steps["status"]))
     trained = steps[steps["status"] == "finished"]
-    if trained.empty:
-        if run.ended:
-            st.caption("No step of this run was trained to its end.")
-            if len(steps):
-                training_results.ladder(steps)
-                training_results.step_section(run, spec, steps)
-        training_results.log_section(run.id)
-        return
-    results(run, spec, steps, trained)
-
-
-def results(run: Run, spec: TrainSpec, steps: pd.DataFrame, trained: pd.DataFrame) -> None:
-    """Show what the steps of a run reached."""
-    depends = (len(trained), str(trained["finished_at"].max()), components.theme())
-    training_results.answer(spec, trained)
-    training_results.ladder(steps)
-    if len(trained) > 1:
-        training_results.size_section(run.id, trained, depends)
-    training_results.step_section(run, spec, steps)
-    if len(steps) > 1:
-        training_results.layers_section(run, spec, steps)
-    training_results.data_section(run.id)
-    training_results.log_section(run.id)
-    training_results.files_section(run)
+    if len(trained):
+        training_results.answer(spec, trained)
+    elif run.ended:
+        st.caption("No step of this run was trained to its end.")
+    begun = len(trained) > 0 or (run.ended and len(steps) > 0)
+    if begun:
+        training_results.ladder(steps)
+    part = training_parts.choose_part(training_parts.PARTS if begun else ("Data", "Log"))
+    training_parts.show_part(part, run, spec, steps)
+    if len(trained):
+        training_results.files_section(run)
 
 
 def view() -> None:

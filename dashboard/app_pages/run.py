@@ -1,19 +1,18 @@
 """One run of any kind by its id: settings, environment, the command that repeats it, results, files and log."""
 
 import difflib
-import json
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
-from core.data.splits import SPLITS
 from core.runs import Run
 from core.store.file import plain_rows
+from core.training.specs import TrainSpec
 from dashboard import data, words
-from dashboard.parts import components, run_progress, verification
+from dashboard.parts import components, run_progress, training_parts, training_results, verification
 
+FACTS = "Facts and files"
 SIMILAR = 5  # runs that are offered instead of an unknown one
 
 
@@ -50,50 +49,29 @@ def head(run: Run) -> None:
 
 
 def training(run: Run) -> None:
-    """Show the training run's images and the results of its steps."""
-    splits, notes = data.run_splits(run.id), data.training_notes(run.id)
-    st.header("Actual images")
-    if splits.empty:
-        st.caption("Not divided yet.")
-    else:
-        st.table(splits_table(splits), border="horizontal", alt="Images, lesions and quotas of each class and set")
-        st.caption("Images; in brackets lesions, and the images asked for where that is another number.")
-    for note in notes:
-        st.markdown(f"- {words.escaped(note)}")
-    steps = data.steps(run.id)
+    """Show the training run's results and steps, then one part: its facts, or a part that the results' page has too."""
+    spec, steps = run.told(TrainSpec), data.steps(run.id)
+    trained = steps[steps["status"] == "finished"]
+    if len(trained):
+        training_results.answer(spec, trained)
     st.header("Steps")
     if steps.empty:
         st.caption("No step has begun yet.")
-        return
-    components.table(
-        steps_table(steps),
-        alt="The run's steps: verdict, figures, sizes, times, device and worker",
-        column_config={
-            "Step": st.column_config.TextColumn(pinned=True),
-            "Verdict": st.column_config.TextColumn(width="medium"),
-        },
-    )
-    with st.expander("Recall by class, and the confusion matrices", icon=":material/grid_on:"):
-        for step in plain_rows(steps[steps["status"] == "finished"]):
-            confusion(step)
-
-
-def splits_table(splits: pd.DataFrame) -> pd.DataFrame:
-    """Return classes × sets as text: images, lesions, quota."""
-    columns: dict[str, list[str]] = {"Class": list(dict.fromkeys(splits["label"]))}
-    parts = {(row["label"], row["split"]): row for row in splits.to_dict("records")}
-    for split in SPLITS:
-        cells = [parts.get((label, split)) for label in columns["Class"]]
-        columns[split.capitalize()] = [words.NONE if part is None else reached(part) for part in cells]
-    return pd.DataFrame(columns)
-
-
-def reached(part: Mapping[Hashable, Any]) -> str:
-    """Return how many images a class has in a set."""
-    text = f"{part['images']:,} ({words.count_of(int(part['lesions']), 'lesion')}"
-    text += f", asked for {part['quota']:,}" if part["quota"] != part["images"] else ""
-    text += f", with repeats {part['oversampled']:,}" if part["oversampled"] != part["images"] else ""
-    return f"{text})"
+    else:
+        components.table(
+            steps_table(steps),
+            alt="The run's steps: verdict, figures, sizes, times, device and worker",
+            column_config={
+                "Step": st.column_config.TextColumn(pinned=True),
+                "Verdict": st.column_config.TextColumn(width="medium"),
+            },
+        )
+    part = training_parts.choose_part((FACTS, *training_parts.PARTS))
+    if part == FACTS:
+        components.facts(run)
+        files(run, steps)
+    else:
+        training_parts.show_part(part, run, spec, steps)
 
 
 def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
@@ -119,17 +97,6 @@ def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def confusion(step: dict[str, Any]) -> None:
-    """Show a step's confusion matrix on the test images."""
-    found = json.loads(step["classification"])["test"]
-    recalls = found["class_recall"]
-    table = pd.DataFrame(found["confusion"], columns=[f"as {label}" for label in recalls])
-    table.insert(0, "Images of", list(recalls))
-    table["Recall"] = [words.percent_text(value) for value in recalls.values()]
-    st.markdown(f"**{words.escaped(step['name'])}**, {words.count_of(found['images'], 'test image')}")
-    st.table(table, border="horizontal", alt=f"Confusion matrix of {step['name']} on the test images")
 
 
 def files(run: Run, steps: pd.DataFrame) -> None:
@@ -191,17 +158,16 @@ def show(run: Run) -> None:
     if not data.is_recorded(run.id):
         st.info("This run is being recorded.", icon=":material/hourglass_top:")
         return
-    st.header("Facts")
-    components.facts(run)
-    steps = data.steps(run.id)
     if run.trains:
         training(run)
-    else:
-        run_progress.left_out_images(run)
-        if run.status == "finished":
-            st.header("Check")
-            verification.check_section(run)
-    files(run, steps)
+        return
+    st.header("Facts")
+    components.facts(run)
+    run_progress.left_out_images(run)
+    if run.status == "finished":
+        st.header("Check")
+        verification.check_section(run)
+    files(run, data.steps(run.id))
     st.header("Log")
     components.log(run.id)
 

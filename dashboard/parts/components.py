@@ -26,6 +26,7 @@ from core.specs import Spec
 from core.training.specs import TrainSpec
 from dashboard import data, words
 from dashboard.parts import pictures
+from jobs.later_jobs import LaterKind
 
 PAGES = {  # where a run of each kind is shown, and the query parameter that names it there
     "svd-sweep": ("app_pages/sweeps.py", "run"),
@@ -88,6 +89,17 @@ def rerun_once(recorded: Callable[[], bool]) -> None:
             st.rerun(scope="app")
 
     st.fragment(said(look), run_every=1)()
+
+
+def wait_for_job(kind: LaterKind, run_id: str, doing: str) -> None:
+    """Say that a job adds something to an ended run, and draw the page again once it has. doing: a sentence."""
+
+    def look() -> None:
+        if not data.is_under_way(kind, run_id):
+            st.rerun(scope="app")
+        st.caption(f":material/hourglass_top: {doing}")
+
+    st.fragment(said(look), run_every=2)()
 
 
 def attempt(action: Callable[..., Any], *arguments: Any, done: str) -> None:
@@ -279,10 +291,12 @@ def chart(
     key: str,
     depends: tuple[object, ...] = (),
     save_as: tuple[str, str] | None = None,
+    **options: Any,
 ) -> None:
     """Show a figure; one given as a function is drawn once for what it `depends` on, and kept.
 
-    save_as: name and kind, png or svg, of the file that the chart's camera button then gives.
+    save_as: name and kind, png or svg, of the file that the chart's camera button then gives. options: of
+    `st.plotly_chart`.
     """
     shown = dressed(figure) if isinstance(figure, go.Figure) else _drawn((key, *depends), figure)
     if shown.title:
@@ -296,7 +310,7 @@ def chart(
         config["toImageButtonOptions"] = {"format": kind, "filename": name, "scale": 1 if kind == "svg" else 3}
         # The toolbar is above the panels; a file saved in dark mode stays readable elsewhere.
         shown.figure.update_layout(margin={"t": 55}, paper_bgcolor=BACKGROUNDS.get(theme() or "", "rgba(0,0,0,0)"))
-    st.plotly_chart(shown.figure, alt=alt, key=key, config=config)
+    st.plotly_chart(shown.figure, alt=alt, key=key, config=config, **options)
 
 
 def table(rows: pd.DataFrame | Mapping[str, Any], *, alt: str, height: Height = "content", **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
@@ -266,42 +265,40 @@ def baseline_of(limits: Baseline, quantity: str) -> dict[str, float]:
     return {split: getattr(limits, f"{split}_{quantity}") for split in ("train", "validation")}
 
 
-@st.fragment
-def step_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
-    """Show the chosen step: learning curves, figures by both definitions, confusion, recalls."""
-    st.header("Step by step")
+def choose_step(steps: pd.DataFrame) -> dict[str, Any]:
+    """Return the step that the reader chooses, as a row of the store."""
     names = dict(zip(map(str, steps["step"]), numbered(steps), strict=True))
     chosen = components.url_choice(
         st.selectbox, "Step", list(names), param="step", format_func=names.__getitem__, dependent=True
     )
-    step = data.plain_row(steps[steps["step"] == int(chosen)].iloc[0])
+    return data.plain_row(steps[steps["step"] == int(chosen)].iloc[0])
+
+
+@st.fragment
+def curves_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
+    """Show the learning curves of the chosen step, and its figures by both definitions."""
+    step = choose_step(steps)
     epochs = data.epochs([run])
-    learning_curves(run.id, int(chosen), epochs[epochs["step"] == int(chosen)], spec, key="curve")
+    learning_curves(run.id, step["step"], epochs[epochs["step"] == step["step"]], spec, key="curve")
     st.caption(
         "Training figures are gathered while the weights change, dropout on, repeats included; validation is measured "
         "at the epoch's end. Dotted: the baseline. Dashed: the epoch whose weights are kept, the best in validation "
         "accuracy among those that meet the baseline, else among all."
     )
-    if step["status"] != "finished":
-        reason = words.sentence(step["failure"] or "its training has not ended")
-        st.info(f"This step has no figures: {reason}", icon=":material/hourglass_empty:")
+    if not has_figures(step):
         return
-    found = json.loads(step["classification"])
     st.markdown("**Two definitions of precision and recall**")
     components.table(figures_table(step), alt="All figures of the step on the three sets")
     st.caption(DEFINITIONS)
-    st.markdown("**Confusion matrices**")
-    for column, split in zip(st.columns(3), SPLITS, strict=True):
-        with column:
-            matrix = found[split]["confusion"]
-            components.chart(
-                training_charts.confusion(matrix, SET_NAMES[split], theme=components.theme()),
-                alt=f"Confusion matrix of the {SET_NAMES[split].lower()} set",
-                key=f"confusion_{split}",
-            )
-    recalls = training_numbers.class_recalls(found).map(lambda value: words.percent_text(value, 2))
-    recalls.insert(0, "Recall by class", [str(label).replace("_", "-") for label in recalls.index])
-    components.table(recalls.rename(columns=SET_NAMES), alt="Recall of each class on each set")
+
+
+def has_figures(step: dict[str, Any]) -> bool:
+    """Return whether a step was trained to its end; say why not otherwise."""
+    if step["status"] == "finished":
+        return True
+    reason = words.sentence(step["failure"] or "its training has not ended")
+    st.info(f"This step has no figures: {reason}", icon=":material/hourglass_empty:")
+    return False
 
 
 def figures_table(step: dict[str, Any]) -> pd.DataFrame:
@@ -316,7 +313,6 @@ def figures_table(step: dict[str, Any]) -> pd.DataFrame:
 
 def layers_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show how the layers shrink from step to step."""
-    st.header("Layer sizes by step")
     sizes = data.layer_sizes(run, spec.training.height, spec.training.width)
     components.chart(
         lambda: training_charts.layer_shares(sizes, list(steps["name"]), theme=components.theme()),
@@ -337,7 +333,6 @@ def numbered(steps: pd.DataFrame) -> list[str]:
 
 def data_section(run_id: str) -> None:
     """Show the sets as they really were, and the sentences that belong beside the results."""
-    st.header("Data")
     sets, notes = data.run_splits(run_id), data.training_notes(run_id)
     if sets.empty:
         st.caption("The sets are recorded when the first step begins.")
@@ -345,13 +340,6 @@ def data_section(run_id: str) -> None:
     components.table(training_forms.sets_table(sets), alt="Images and lesions of each class and set")
     for note in notes:
         st.caption(words.escaped(note))
-
-
-def log_section(run_id: str) -> None:
-    """Show a run's log."""
-    with st.expander("Log", icon=":material/notes:", on_change="rerun", key="log") as opened:
-        if opened.open:
-            components.log(run_id)
 
 
 def files_section(run: Run) -> None:

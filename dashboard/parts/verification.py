@@ -10,6 +10,7 @@ from core.compression.verification import IMAGES, RECONSTRUCTION, Verification, 
 from core.runs import Run
 from dashboard import data, words
 from dashboard.parts import components
+from jobs.later_jobs import CHECK
 
 MORE = 20  # images that a second check takes
 MOST_SHOWN = 12  # of the images with figures that differ
@@ -17,12 +18,12 @@ MOST_SHOWN = 12  # of the images with figures that differ
 
 def check_section(run: Run) -> None:
     """Show whether a finished run's figures agree with the reference's, show those that differ, and offer a check."""
-    waits = data.is_being_checked(run.id)
+    waits = data.is_under_way(CHECK, run.id)
     found = data.verification(run.id)
     count = IMAGES if found is None else MORE
     with st.container(horizontal=True, vertical_alignment="center"):
         if waits:
-            st.fragment(components.said(_wait), run_every=2)(run.id)
+            components.wait_for_job(CHECK, run.id, "Images are being checked.")
         elif found is None:
             st.markdown(":material/help: Not checked against scikit-image, mahotas and NumPy.", width="content")
         elif found.differing.empty:
@@ -48,12 +49,6 @@ def check_section(run: Run) -> None:
             icon=":material/report:",
         )
         _differing_images(run, found)
-
-
-def _wait(run_id: str) -> None:
-    if not data.is_being_checked(run_id):
-        st.rerun(scope="app")
-    st.caption(":material/hourglass_top: Images are being checked.")
 
 
 def _differing_images(run: Run, found: Verification) -> None:
