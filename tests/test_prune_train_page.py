@@ -294,7 +294,7 @@ def test_a_finished_run_shows_its_answer_its_steps_and_its_pareto_front(store: S
     assert "alexnet, unpruned, reaches 70.0 % accuracy" in said
     assert "Of 3 pruned networks, 1 met the baseline. The smallest of them, R1: 50%" in said
     assert "On the Pareto front, beaten in both by no other step: R1: 50%; R2: 50%" in said
-    assert "Split by lesion. Nothing leaks." in said
+    assert "Split by lesion. Nothing leaks." in text(open_page(run=run_id, part="Data"))
     ladder = table(shown, "Of unpruned")
     assert ladder["Step"].tolist() == ["Original", "R1: 50%", "R2: 50%", "R1, R2: 50%, 33%"]
     assert ladder["Accepted"].tolist() == ["yes", "yes", "test accuracy −28.00", "test accuracy −18.00"]
@@ -303,7 +303,7 @@ def test_a_finished_run_shows_its_answer_its_steps_and_its_pareto_front(store: S
     figures = table(shown, "Figure").set_index("Figure")
     assert figures.loc["Precision, the article's", "Test"] == "70.00 %"
     assert figures.loc["Recall, macro-average", "Training"] == "95.00 %"
-    recalls = table(shown, "Recall by class")
+    recalls = table(open_page(run=run_id, part="Confusion"), "Recall by class")
     assert recalls["Test"].tolist() == ["70.00 %"] * 4
     links = [each.proto for each in shown.get("page_link") if each.proto.page == "run"]
     assert [link.query_string for link in links] == [f"run={run_id}"]

@@ -68,11 +68,13 @@ def test_every_kind_of_run_shows_facts_files_and_the_command_that_repeats_it(
 
 
 def test_a_training_run_shows_its_sets_notes_steps_and_verdicts(open_page: OpenPage, folder: Path) -> None:
+    shown = open_page("run", run=run_of(folder, "prune-train"), part="Data")
+    assert "Split by lesion. Nothing leaks." in text(shown)
+    sets = next(frame.value for frame in shown.dataframe if "Class" in frame.value)
+    assert sets["Training"].iloc[0] == "20 of 90, 4 lesions"
+    assert sets["Training with repeats"].iloc[0] == "30"
     test = open_page("run", run=run_of(folder, "prune-train"))
-    said = text(test)
-    assert "Split by lesion. Nothing leaks." in said
-    sets = next(table.value for table in test.table if "Class" in table.value)
-    assert sets["Train"].iloc[0] == "20 (4 lesions, asked for 90, with repeats 30)"
+    assert "lenet5, unpruned, reaches 70.0 % accuracy" in text(test)
     steps = test.dataframe[0].value
     assert steps["Step"].tolist() == ["Original", "R1: 50%"]
     assert steps["Verdict"].iloc[0] == "accepted"

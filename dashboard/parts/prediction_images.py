@@ -221,9 +221,7 @@ def cell_images(run: Run, step: int) -> None:
     rows = data.predictions_by_step(run.id, split)[step]
     rows = rows[(rows["label"] == label) & (rows["predicted"] == guess)]
     rows = rows.sort_values(f"p_{guess}", ascending=False, kind="stable")
-    st.caption(
-        f"{words.count_of(len(rows), 'image')}, those with the highest probability of {shown_class(guess)} first."
-    )
+    st.caption(f"{words.count_of(len(rows), 'image')}, the highest probability of {shown_class(guess)} first.")
 
     def about(row: Mapping[str, Any]) -> list[str]:
         return [f"{shown_class(each)} {100 * row[f'p_{each}']:.1f} %" for each in dict.fromkeys((guess, label))]
