@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from core.compression.specs import MeasuringSpec, SweepSpec, variants
 from core.data.datasets import Dataset
-from core.data.splits import split_records
 from core.networks.costs import network_cost
 from core.store.measurements import Store
 from core.training.specs import TrainSpec
@@ -36,7 +35,7 @@ def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset) -> Estima
         return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
     cost = float(latest["epoch_seconds"]) / (float(latest["macs"]) * images)
     networks = likely_networks(spec)
-    split = split_records(dataset.records, spec.targets, seed=spec.split_seed, leaky_split=spec.leaky_split)
+    split = spec.sets(dataset)
     size = spec.training.height, spec.training.width
     work = sum(network_cost(network, *size).macs for network in networks) * len(split.oversampled)
     taken = (steps["finished_at"] - steps["started_at"]).dt.total_seconds()

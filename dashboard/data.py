@@ -402,13 +402,15 @@ def compared_steps(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 @st.cache_data(max_entries=30, show_spinner=False, hash_funcs=BY_IMAGES)
-def sets_reached(found: Dataset, targets: Targets, seed: int, leaky_split: bool) -> tuple[pd.DataFrame, str]:
+def sets_reached(
+    found: Dataset, targets: Targets, seed: int, leaky_split: bool, given: bool = False
+) -> tuple[pd.DataFrame, str]:
     """Return the sets that a training would have, see `core.data.splits.reached`, and in words what a random split
     leaks.
 
     Raises SpecError where the data set cannot be divided.
     """
-    split = split_records(found.records, targets, seed=seed, leaky_split=leaky_split)
+    split = split_records(found.records, targets, seed=seed, leaky_split=leaky_split, given=given)
     return reached(found.records, split), split_sentence(found, split)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.compression.specs import MeasuringSpec, ReconstructSpec, new_names, variants
@@ -109,7 +109,7 @@ class Measuring(RunKind):
         jobs = {}
         for number, chunk in enumerate(chunks):
             files = [names[record.path] for record in chunk] if names else None
-            jobs[number] = json.dumps({"records": [asdict(record) for record in chunk], "names": files})
+            jobs[number] = json.dumps({"records": [record.to_dict() for record in chunk], "names": files})
         timeout = max((_timeout(chunk, len(variants(self.spec))) for chunk in chunks), default=0)
         return Work(jobs, timeout, len(records), f"{len(records)} images to measure", done)
 

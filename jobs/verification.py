@@ -5,8 +5,6 @@ The jobs run on `svd` workers after a run has finished, and change nothing but t
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from core.compression.specs import MeasuringSpec
 from core.compression.verification import IMAGES, chosen
 from core.data.datasets import Dataset, DatasetImage
@@ -29,7 +27,7 @@ def submit(queues: Queues, run_id: str, images: int = IMAGES) -> list[str]:
         {
             "spec": spec.to_dict(),
             "root": str(dataset.root),
-            "records": [asdict(record) for record in records[start : start + IMAGES_A_JOB]],
+            "records": [record.to_dict() for record in records[start : start + IMAGES_A_JOB]],
         }
         for start in range(0, len(records), IMAGES_A_JOB)
     ]

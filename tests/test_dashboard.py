@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,20 @@ def test_files_left_out_of_a_data_set_are_listed_with_the_reason(open_page: Open
     shown = open_page("datasets", dataset="moles", view="Left out")
     left_out = next(frame.value for frame in shown.dataframe if "reason" in frame.value)
     assert left_out["name"].tolist() == ["broken.jpg"]
+
+
+def test_the_given_sets_of_a_data_set_are_shown_with_their_sizes(open_page: OpenPage, full: Path) -> None:
+    assert "Given sets" not in text(open_page("datasets", dataset="moles"))
+    store = Store(full / "data" / "dermslim.duckdb")
+    moles = store.dataset("moles")
+    assert moles is not None
+    given = ("train", "train", "validation", "test")
+    records = tuple(replace(each, split=name) for each, name in zip_longest(moles.records, given))
+    store.record_dataset(replace(moles, name="with sets", records=records), NOW)
+    shown = text(open_page("datasets", dataset="with sets"))
+    assert "Given sets: training 2 images, validation 1 image, test 1 image. 3 images without a set." in shown
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM datasets WHERE name = 'with sets'")
 
 
 @pytest.mark.parametrize("view", ["Images", "Classes", "Metadata", "Sizes", "Left out", "Reconstruct"])

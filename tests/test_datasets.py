@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from core.data import dataset_tables, folders
 from core.data.datasets import DatasetImage, load_dataset, write_metadata
+from core.data.manifest import MANIFEST, write_manifest
 from core.data.metadata import HAM10000_COLUMNS, LABEL_OF_DX, NO_FILE, LeftOut
 from core.errors import DatasetError, SpecError
 
@@ -390,3 +393,93 @@ def test_a_partial_download_of_ham10000_is_read():
         "mel": 81, "nv": 67, "bkl": 53, "bcc": 32, "akiec": 27, "vasc": 20, "df": 19
     }  # fmt: skip
     assert Counter(item.reason for item in dataset.left_out) == {NO_FILE: 9716}
+
+
+# Given splits
+
+
+def splits_of(dataset):
+    return {record.image_id: record.split for record in dataset.records}
+
+
+def test_a_column_split_gives_the_sets_in_every_spelling(tmp_path):
+    spellings = {
+        "train": "train", "Training": "train", "training set": "train", "val": "validation", "VALID": "validation",
+        "Validation": "validation", "test": "test", "testing": "test", "": None, "unknown": None,
+    }  # fmt: skip
+    for number in range(len(spellings)):
+        image_file(tmp_path / f"i{number}.png", number)
+    rows = [f"L{number},i{number},nv,{word},40,male,back" for number, word in enumerate(spellings)]
+    metadata(tmp_path, *rows, header="lesion_id,image_id,dx,split,age,sex,localization")
+    dataset = load_dataset(tmp_path)
+    assert list(splits_of(dataset).values()) == list(spellings.values())
+    assert dataset.left_out == ()
+    assert dataset.split_counts() == {"train": 3, "validation": 3, "test": 2}
+
+
+def test_a_word_that_is_no_split_is_named_and_the_image_is_kept(tmp_path):
+    image_file(tmp_path / "a.png")
+    metadata(tmp_path, "L1,a,mel,3,40,male,back", header="lesion_id,image_id,dx,split,age,sex,localization")
+    dataset = load_dataset(tmp_path)
+    assert splits_of(dataset) == {"a": None}
+    reason = "Expected a split of train, validation or test, got '3'. The image is kept without a given split."
+    assert dataset.left_out == (LeftOut("a, split", reason),)
+
+
+@pytest.mark.parametrize("name", ["split.csv", "folds.csv"])
+def test_a_table_of_splits_beside_class_folders_is_read(tmp_path, name):
+    for number, path in enumerate(("nv/a.png", "nv/b.png", "mel/c.png")):
+        image_file(tmp_path / path, number)
+    metadata(tmp_path, "a.png,train", "b.png,test", "c.png,val", header="image,split", name=name)
+    dataset = load_dataset(tmp_path)
+    assert splits_of(dataset) == {"a": "train", "b": "test", "c": "validation"}
+    assert dataset.class_counts() == {"melanoma": 1, "nevus": 2}
+
+
+def test_a_table_of_splits_joins_the_metadata_and_a_contradiction_is_named(ham):
+    metadata(ham, "ISIC_1,train", "ISIC_2,test", "arm,val", header="image_id,split", name="split.csv")
+    metadata(ham, "ISIC_1,test", header="image_id,split", name="splits_of_another.csv")
+    dataset = load_dataset(ham)
+    assert splits_of(dataset) == {"ISIC_1": "train", "ISIC_2": "test", "ISIC_3": None, "arm": "validation"}
+    assert reasons(dataset) == {
+        "splits_of_another.csv, line 2": "This row has test for ISIC_1. Another table has train and is used."
+    }
+
+
+def test_folders_of_sets_with_class_folders_give_the_sets(tmp_path):
+    paths = ("train/nv/a.png", "train/mel/b.png", "val/nv/c.png", "Test/mel/d.png", "nv/train/e.png", "nv/f.png")
+    for number, path in enumerate(paths):
+        image_file(tmp_path / path, number)
+    dataset = load_dataset(tmp_path)
+    assert splits_of(dataset) == {"a": "train", "b": "train", "c": "validation", "d": "test", "e": "train", "f": None}
+    assert dataset.layout == "class_folders"
+    metadata(tmp_path, "a,test", "b,train", header="image_id,split", name="split.csv")
+    again = load_dataset(tmp_path)
+    assert splits_of(again) == splits_of(dataset) | {"a": "test"}
+    assert "The folder names the split train, the table test." in str(again.left_out)
+
+
+def test_given_splits_change_the_fingerprint_and_their_absence_does_not(ham):
+    before = load_dataset(ham)
+    content = [(r.image_id, r.sha256, r.label, r.dx, r.lesion_id, r.age, r.sex, r.localization) for r in before.records]
+    lines = "".join(f"{json.dumps(each)}\n" for each in content)
+    assert before.fingerprint == hashlib.sha256(lines.encode()).hexdigest()
+    assert all("split" not in record.to_dict() for record in before.records)
+    metadata(ham, "ISIC_1,train", header="image_id,split", name="split.csv")
+    after = load_dataset(ham)
+    assert after.fingerprint != before.fingerprint
+    assert [DatasetImage(**record.to_dict()) for record in after.records] == list(after.records)
+
+
+def test_written_metadata_and_lists_keep_the_given_splits(tmp_path, ham):
+    metadata(ham, "ISIC_1,train", "ISIC_2,test", header="image_id,split", name="split.csv")
+    dataset = load_dataset(ham)
+    shutil.copytree(ham, tmp_path / "copy", ignore=shutil.ignore_patterns("*.csv"))
+    write_metadata(dataset, tmp_path / "copy" / "HAM10000_metadata.csv")
+    assert splits_of(load_dataset(tmp_path / "copy")) == splits_of(dataset)
+    write_manifest(tmp_path / "copy", dataset.layout, dataset.records)
+    assert splits_of(load_dataset(tmp_path / "copy")) == splits_of(dataset)
+    manifest = tmp_path / "copy" / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"split": "test"', '"split": "exam"'))
+    with pytest.raises(DatasetError, match="expected a split of train, validation or test"):
+        load_dataset(tmp_path / "copy")

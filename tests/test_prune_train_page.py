@@ -209,6 +209,19 @@ def test_the_form_shows_the_sizes_of_the_sets_and_the_leak(store: Store, open_pa
     assert "accuracy is then too high" in text(leaky)
 
 
+def test_the_form_shows_given_sets_and_refuses_them_where_none_are_given(store: Store, open_page: OpenPage) -> None:
+    shown = open_page(tab="New run")
+    without = text(ran(field(shown, "split").set_value("given")))
+    assert "Expected a data set that gives its splits" in without
+    ham = labelled("ham")
+    names = ("train", "validation", "test")
+    records = tuple(replace(each, split=names[place % 3]) for place, each in enumerate(ham.records))
+    store.record_dataset(replace(ham, records=records), NOW)
+    given = ran(field(open_page(tab="New run"), "split").set_value("given"))
+    assert "Given sets, used as they are" in text(given)
+    assert "the numbers of images and the split seed do not change them" in text(given)
+
+
 def test_an_input_size_that_is_too_small_for_a_network_is_refused_with_the_layer(
     store: Store, open_page: OpenPage
 ) -> None:

@@ -19,6 +19,7 @@ from core.data.splits import (
     SPLITS,
     Split,
     Targets,
+    divided_lesions,
     epoch_indices,
     leak,
     missing_classes,
@@ -332,6 +333,74 @@ def test_a_class_missing_in_a_set_is_named() -> None:
     if "train" in lacking:
         with pytest.raises(SpecError, match="training has the class melanoma alone"):
             require_sets(records, split)
+
+
+def in_set(split: str | None, *images: DatasetImage) -> list[DatasetImage]:
+    return [replace(image, split=split) for image in images]
+
+
+def given_records() -> list[DatasetImage]:
+    """Return 9 melanomas and 6 nevi with given sets; two lesions are in two sets."""
+    melanomas, nevi = of_class("melanoma", 9, per_lesion=2), of_class("nevus", 6, per_lesion=2)
+    return [
+        *in_set("train", *melanomas[:5]),
+        *in_set("validation", *melanomas[5:7]),
+        *in_set("test", *melanomas[7:]),
+        *in_set("train", *nevi[:2]),
+        *in_set("validation", *nevi[2:4]),
+        *in_set("test", *nevi[4:]),
+    ]
+
+
+def test_given_sets_are_used_as_they_are_whatever_the_targets_and_the_seed() -> None:
+    records = given_records()
+    for seed, targets in ((1, Targets(train=4, validation=4, test=4)), (5, Targets(test=1))):
+        split = split_records(records, targets, seed=seed, given=True)
+        for name in SPLITS:
+            assert [records[index].split for index in getattr(split, name)] == [name] * len(getattr(split, name))
+        assert [len(images) for images in sets(split)] == [7, 4, 4]
+        counts = Counter(records[index].label for index in split.oversampled)
+        assert counts == {"melanoma": 5, "nevus": 5}
+        assert (split.given, split.leaky, split.label) == (True, False, "as given by the data set")
+        require_sets(records, split)
+    table = reached(records, split).set_index(["label", "split"])
+    assert table.loc[("nevus", "train")].tolist() == [2, 1, 2, 5]
+    assert table.loc[("melanoma", "test")].tolist() == [2, 2, 2, 2]
+
+
+def test_lesions_in_two_given_sets_are_counted() -> None:
+    records = given_records()
+    split = split_records(records, given=True)
+    assert divided_lesions(records, split) == 2  # melanomas 4 and 5, 6 and 7
+    assert divided_lesions(records, split_records(records)) == 0
+    assert shared_lesions(records, split).sentence == (
+        "0 of 4 test images and 1 of 4 validation images share a lesion with training."
+    )
+
+
+def test_images_without_a_given_set_are_not_used() -> None:
+    records = [*given_records(), *in_set(None, record("extra", "nevus"), record("other", "negative"))]
+    split = split_records(records, given=True, unreadable=(0,))
+    assert set().union(*sets(split)) == set(range(1, 15))
+    assert split.classes == ("melanoma", "nevus")
+
+
+def test_given_sets_that_cannot_be_trained_on_are_refused_with_the_sizes() -> None:
+    with pytest.raises(SpecError, match=r"^Expected a data set that gives its splits .*, got one without\."):
+        split_records(of_class("melanoma", 9) + of_class("nevus", 9), given=True)
+    records = [
+        replace(image, split="train" if image.split == "validation" else image.split) for image in given_records()
+    ]
+    with pytest.raises(SpecError) as raised:
+        require_sets(records, split_records(records, given=True))
+    assert str(raised.value) == (
+        "Expected given splits with images for training, validation and test, and every class in training, got no image"
+        " for validation (images with a class: 11 for training, 0 for validation, 4 for test). Give a split to more "
+        "images, or have the sets drawn."
+    )
+    records = [*given_records(), *in_set("test", record("arm", "negative"))]
+    with pytest.raises(SpecError, match="got no image of negative for training"):
+        require_sets(records, split_records(records, given=True))
 
 
 def test_a_split_seed_of_more_than_32_bits_is_refused() -> None:

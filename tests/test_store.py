@@ -258,6 +258,22 @@ def test_a_store_without_training_tables_gets_them_and_keeps_its_rows(tmp_path: 
     assert len(store.read("SELECT * FROM dataset_left_out")) == 1
 
 
+def test_a_store_without_given_splits_keeps_its_images_and_records_given_ones(tmp_path: Path) -> None:
+    older_store(tmp_path / "old.duckdb", 3)
+    plain = dataset()
+    with duckdb.connect(tmp_path / "old.duckdb") as connection:
+        rows = pd.DataFrame([asdict(record) for record in plain.records]).drop(columns="split").assign(dataset="moles")
+        insert(connection, "dataset_images", rows)
+    store = Store(tmp_path / "old.duckdb")
+    store.migrate()
+    images = store.read("SELECT image_id, split FROM dataset_images ORDER BY image_id")
+    assert (images["image_id"].tolist(), images["split"].isna().all()) == (["a", "b"], True)
+    given = replace(plain, records=tuple(replace(record, split="train") for record in plain.records))
+    for found in (plain, given):
+        store.record_dataset(found, NOW)
+        assert store.dataset("moles") == found
+
+
 def test_a_store_without_claims_keeps_its_rows_and_accepts_results_with_and_without_claims(tmp_path: Path) -> None:
     older_store(tmp_path / "old.duckdb", 2)
     values = replace(RUN, status=Status.RUNNING, done=1).columns()

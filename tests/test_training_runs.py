@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.data.datasets import Dataset, DatasetImage
+from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.data.splits import Targets
 from core.errors import DermSlimError, SpecError
 from core.networks.architectures import NETWORKS
@@ -88,6 +90,7 @@ common: dict[str, Any] = {
     "targets": st.builds(Targets, **dict.fromkeys(Targets.model_fields, st.integers(4, 9000))),
     "split_seed": st.integers(0, 2**31),
     "leaky_split": st.booleans(),
+    "split": st.sampled_from(("drawn", "given")),
     "device": st.sampled_from(DEVICES),
     "baseline": st.none() | st.builds(Baseline, **dict.fromkeys(Baseline.model_fields, percent)),
 }
@@ -256,6 +259,61 @@ def test_data_from_which_a_set_cannot_be_drawn_are_refused(tmp_path: Path) -> No
         SPEC.check(one_class)
     with pytest.raises(DermSlimError):
         training_data(one_class, SPEC, tmp_path / "cache")
+
+
+def folder_of_sets(folder: Path, without: str = "") -> Dataset:
+    """Write eight images of two classes for each of three sets; the first of train and test show one lesion."""
+    rng = np.random.default_rng(3)
+    pixels = iter(rng.integers(0, 256, (50, 20, 24, 3), dtype=np.uint8))
+    for name in ("train", "val", "test"):
+        for label in ("nv", "mel"):
+            place = folder / name / label
+            place.mkdir(parents=True)
+            for number in range(4):
+                if name != without:
+                    cv2.imwrite(str(place / f"{name}_{label}_{number}.png"), next(pixels))
+    shared = "\n".join(f"{name}_mel_0,L1,40,male,back" for name in ("train", "test"))
+    (folder / "metadata.csv").write_text(f"isic_id,lesion_id,age,sex,anatom_site_general\n{shared}\n")
+    (folder / "nv").mkdir()
+    cv2.imwrite(str(folder / "nv" / "in_no_set.png"), next(pixels))
+    return load_dataset(folder)
+
+
+def test_a_training_uses_the_given_sets_and_its_notes_count_the_shared_lesions(tmp_path: Path) -> None:
+    dataset = folder_of_sets(tmp_path / "moles")
+    spec = TrainSpec(dataset="moles", network=LENET5, split="given", training=TrainingProtocol(height=40, width=40))
+    spec.check(dataset)
+    found = training_data(dataset, spec, tmp_path / "cache")
+    for name, prefix in (("train", "train_"), ("validation", "val_"), ("test", "test_")):
+        ids = [found.image_ids[index] for index in getattr(found.split, name)]
+        assert len(ids) == 8
+        assert all(image_id.startswith(prefix) for image_id in ids)
+    assert found.notes[0] == (
+        "Given sets, used as they are; 1 lesion is in more than one set. 1 of 8 test images and 0 of 8 validation "
+        "images share a lesion with training. 1 image has no given set and is left out."
+    )
+    assert [row["quota"] for row in found.reached] == [4] * 6
+    drawn = training_data(dataset, spec.replace(split="drawn"), tmp_path / "cache")
+    assert drawn.notes[0].startswith("Split by lesion.")
+
+
+def test_a_run_on_given_sets_is_refused_where_they_cannot_be_trained_on(tmp_path: Path) -> None:
+    spec = TrainSpec(dataset="moles", network=LENET5, split="given")
+    with pytest.raises(SpecError, match="got no image for validation"):
+        spec.check(folder_of_sets(tmp_path / "no_validation", without="val"))
+    with pytest.raises(SpecError, match="Expected either a leaky split, drawn image by image, or the given split"):
+        spec.replace(leaky_split=True).check(folder_of_sets(tmp_path / "both"))
+    with pytest.raises(SpecError, match="Expected split to be one of drawn, given, got 'fixed'"):
+        spec.replace(split="fixed")
+
+
+def test_a_spec_with_drawn_sets_is_stored_as_before_there_were_given_ones() -> None:
+    spec = TrainSpec(dataset="moles", network=LENET5)
+    assert "split" not in spec.to_dict()
+    assert "given sets" not in spec.settings
+    given_one = spec.replace(split="given")
+    assert given_one.to_dict()["split"] == "given"
+    assert given_one.settings.endswith("given sets")
 
 
 def test_a_newer_claim_takes_over_the_checkpoint_and_blocks_older_claims(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import secrets
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def _reconstruct(
         raise SpecError(row["reason"])
     write_whole(output / name, stored)
     file = {
-        **asdict(record),
+        **record.to_dict(),
         "path": name,
         "bytes": len(stored),
         "height": row["height"],

@@ -11,21 +11,30 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from core.data import images
 from core.data.folders import is_companion, is_picture, is_there, readable_folder, walk
-from core.data.layouts import describe_by_folders, stem
+from core.data.layouts import describe_by_folders, folder_split, stem
 from core.data.manifest import read_manifest, write_manifest
 from core.data.masks import BY_CONTENT, BY_NAME, mask_by_name, masks_by_content
-from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, LeftOut, Row
+from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, SET_OF_WORDS, LeftOut, Row
 from core.data.metadata_tables import Metadata, is_table, read_metadata
 from core.data.names import default_name, name_fault
-from core.data.photographs import Checked, check_file, describe_by_metadata, listed_id, names_of, refuse_unclear_folders
+from core.data.photographs import (
+    Checked,
+    check_file,
+    describe_by_metadata,
+    listed_id,
+    names_of,
+    refuse_unclear_folders,
+    with_folder_split,
+)
 from core.data.threads import on_all_cores
 from core.errors import DatasetError, ImageError, SpecError
 
@@ -39,7 +48,8 @@ class DatasetImage:
     """One usable image: its file, the hash of its bytes, and its metadata.
 
     path: relative to the data set's root, POSIX. bytes: the file's size. height, width: upright.
-    label: one of `LABELS`, else a class folder's name, else None. Unknown metadata are None.
+    label: one of `LABELS`, else a class folder's name, else None. split: the set that a table or folder gives: train,
+    validation or test. Unknown metadata are None.
     """
 
     image_id: str
@@ -54,6 +64,11 @@ class DatasetImage:
     age: float | None = None
     sex: str | None = None
     localization: str | None = None
+    split: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values; `split`, which older versions do not know, only where it is given."""
+        return {name: value for name, value in asdict(self).items() if name != "split" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -75,10 +90,11 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of ids, file contents, labels and metadata; independent of the folder's path."""
+        """SHA-256 of ids, file contents, labels, metadata and given splits; independent of the folder's path."""
         digest = hashlib.sha256()
         for r in self.records:
-            content = (r.image_id, r.sha256, r.label, r.dx, r.lesion_id, r.age, r.sex, r.localization)
+            content = [r.image_id, r.sha256, r.label, r.dx, r.lesion_id, r.age, r.sex, r.localization]
+            content += [r.split] if r.split else []
             digest.update(json.dumps(content).encode() + b"\n")
         return digest.hexdigest()
 
@@ -86,6 +102,11 @@ class Dataset:
         """Return the number of images per label, the article's classes first, without unlabelled images."""
         counts = Counter(record.label for record in self.records if record.label is not None)
         return {label: counts[label] for label in sorted(counts, key=label_order)}
+
+    def split_counts(self) -> dict[str, int]:
+        """Return the number of images of each given split; empty where none is given."""
+        counts = Counter(record.split for record in self.records)
+        return {name: counts[name] for name in dict.fromkeys(SET_OF_WORDS.values()) if counts[name]}
 
     def sample(self, size: int | None, seed: int) -> tuple[DatasetImage, ...]:
         """Draw `size` images without replacement, sorted by id; all when None.
@@ -175,7 +196,9 @@ def filled_in(row: Row, path: str, metadata: Metadata) -> Row:
     return (
         row
         if said is None
-        else replace(said, image_id=row.image_id, label=row.label, dx=row.dx, doubts=said.doubts + row.doubts)
+        else with_folder_split(
+            replace(said, image_id=row.image_id, label=row.label, dx=row.dx, doubts=said.doubts + row.doubts), path
+        )
     )
 
 
@@ -190,17 +213,19 @@ def read_registered(record: DatasetImage, root: Path) -> bytes:
 def write_metadata(dataset: Dataset, path: Path) -> None:
     """Write a data set's metadata as a CSV with HAM10000's columns, which `load_dataset` reads.
 
-    A further column holds the labels that no `dx` implies.
+    A further column holds the labels that no `dx` implies, and one the given splits, where there are any.
     """
     columns = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", LABEL_COLUMN)
+    given = any(record.split for record in dataset.records)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        writer.writerow((*columns, "split") if given else columns)
         for r in dataset.records:
             label = "" if LABEL_OF_DX.get(r.dx or "") == r.label else r.label
             age = "" if r.age is None else r.age
             sex, localization = r.sex or "unknown", r.localization or "unknown"
-            writer.writerow((r.lesion_id or "", r.image_id, r.dx or "", "", age, sex, localization, label))
+            split = (r.split or "",) if given else ()
+            writer.writerow((r.lesion_id or "", r.image_id, r.dx or "", "", age, sex, localization, label, *split))
 
 
 # Summaries for the page of a data set
@@ -241,10 +266,15 @@ def first_reasons(left_out: list[LeftOut]) -> str:
 def speaks_for_itself(made: Dataset) -> bool:
     """Return whether file names, folders and the metadata CSV give every image its id and label."""
     if made.layout == "ham10000":
-        return all(stem(record.path) == record.image_id and not is_picture(record.image_id) for record in made.records)
+        return all(
+            stem(record.path) == record.image_id
+            and not is_picture(record.image_id)
+            and (record.split or folder_split(record.path)) == record.split
+            for record in made.records
+        )
     layout, described = describe_by_folders([record.path for record in made.records])
     return layout == made.layout and all(
-        (row.image_id, row.label, row.dx) == (record.image_id, record.label, record.dx)
+        (row.image_id, row.label, row.dx, row.split) == (record.image_id, record.label, record.dx, record.split)
         for record, row in ((record, described[record.path]) for record in made.records)
     )
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from core.data.metadata import LeftOut, Row, composed, known_class, normal_words, says_unknown
+from core.data.metadata import SET_OF_WORDS, LeftOut, Row, composed, known_class, normal_words, says_unknown
 
 # Names of folders that hold splits, parts of a download or any files; they name no class
 SPLIT = re.compile(r"(train|test|valid|eval).*|val|dev|holdout", re.IGNORECASE)
@@ -35,21 +35,22 @@ def stem(path: str) -> str:
 
 
 def describe_by_folders(pictures: list[str]) -> tuple[str, dict[str, Row]]:
-    """Return the layout, and for each image path its id and the label of its folder."""
+    """Return the layout, and for each image path its id, the label of its folder and the set that a folder names."""
     classes = class_folders(pictures)
     names = {normal_words(name) for name in classes.values()}
     by_class = any(folder_class(name) for name in names) or len(names) > 1
     described = {}
     for path, image_id in unique_ids(pictures).items():
         folder = classes.get(path) if by_class else None
+        split = folder_split(path)
         if folder is None:
-            described[path] = Row(image_id)
+            described[path] = Row(image_id, split=split)
         elif says_unknown(folder):
             doubt = LeftOut(f"{image_id}, class", UNKNOWN_CLASS.format(repr(folder)))
-            described[path] = Row(image_id, doubts=(doubt,))
+            described[path] = Row(image_id, split=split, doubts=(doubt,))
         else:
             label, dx = label_of_folder(folder)
-            described[path] = Row(image_id, label=label, dx=dx)
+            described[path] = Row(image_id, label=label, dx=dx, split=split)
     return "class_folders" if by_class else "plain", described
 
 
@@ -80,6 +81,12 @@ def folder_class(name: str) -> tuple[str, str | None] | None:
     """Return the label and dx of a folder with the name of a known class, with or without a split: `train_nv`."""
     named = SPLIT_AND_CLASS.fullmatch(name)
     return known_class(name) or (known_class(named[1] or named[2]) if named else None)
+
+
+def folder_split(path: str) -> str | None:
+    """Return the set that the nearest such folder above a picture names: `train/nv/a.jpg` is in train."""
+    names = (normal_words(folder.name) for folder in folders_above(path))
+    return next((SET_OF_WORDS[name] for name in names if name in SET_OF_WORDS), None)
 
 
 def label_of_folder(folder: str) -> tuple[str, str | None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, LeftOut, Row
+from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, SET_OF_WORDS, LeftOut, Row
 from core.errors import DatasetError
 
 MANIFEST = "dermslim_images.json"
@@ -62,10 +62,13 @@ def read_manifest(root: Path, pictures: Iterable[str], left_out: list[LeftOut]) 
 
 def listed_row(said: Mapping[str, Any]) -> Row:
     """Return one entry of the list. Raises ValueError where a value has the wrong type."""
-    texts = {name: said[name] for name in FACTS if name != "age"}
+    texts = {name: said[name] for name in FACTS if name not in ("age", "split")}
     if not all(value is None or (isinstance(value, str) and value) for value in texts.values()) or not said["image_id"]:
         raise ValueError(f"expected texts for {said['path']!r}")
+    split = said.get("split")  # lists of older versions have none
+    if split is not None and split not in SET_OF_WORDS.values():
+        raise ValueError(f"expected a split of train, validation or test for {said['path']!r}")
     age = said["age"]
     if age is not None and not (isinstance(age, int | float) and 0 <= age <= OLDEST):
         raise ValueError(f"expected an age of 0 to {OLDEST:g} for {said['path']!r}")
-    return Row(**texts, age=None if age is None else float(age))
+    return Row(**texts, split=split, age=None if age is None else float(age))

@@ -83,6 +83,21 @@ DX_OF_ISIC: Mapping[str, str] = {
     "benign soft tissue proliferations - vascular": "vasc",
 }
 
+# Names of the three sets in tables and of folders; case is ignored, - and _ count as spaces
+SET_OF_WORDS: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "train set": "train",
+    "training set": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "validation set": "validation",
+    "test": "test",
+    "testing": "test",
+    "test set": "test",
+}
+
 UNKNOWN_CLASSES = ("unk", "unknown", "unlabelled", "unlabeled", "no label")
 
 NO_FILE = "The metadata lists this image, but its file is missing."
@@ -100,7 +115,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Row:
-    """The cleaned metadata of one image from a CSV or a folder name. doubts: values that were not used."""
+    """The cleaned metadata of one image from a CSV or a folder name.
+
+    split: the set that is given for it: train, validation or test. doubts: values that were not used.
+    """
 
     image_id: str
     label: str | None = None
@@ -109,6 +127,7 @@ class Row:
     age: float | None = None
     sex: str | None = None
     localization: str | None = None
+    split: str | None = None
     doubts: tuple[LeftOut, ...] = ()
 
 
@@ -171,6 +190,16 @@ def clean_age(text: str, image_id: str) -> tuple[float | None, tuple[LeftOut, ..
         return age, ()
     reason = f"Expected an age from 0 to {OLDEST:g}, got {text!r}. The image is kept without an age."
     return None, (LeftOut(f"{image_id}, age", reason),)
+
+
+def clean_split(text: str, image_id: str) -> tuple[str | None, tuple[LeftOut, ...]]:
+    """Return the given set of an image, None where there is none, and a doubt where the text names no set."""
+    if known_value(text) is None:
+        return None, ()
+    if found := SET_OF_WORDS.get(normal_words(text)):
+        return found, ()
+    reason = f"Expected a split of train, validation or test, got {text!r}. The image is kept without a given split."
+    return None, (LeftOut(f"{image_id}, split", reason),)
 
 
 def known_value(text: str) -> str | None:

@@ -1,8 +1,8 @@
 """Metadata CSVs: find the tables that describe a folder's images, read them strictly line by line, and join them.
 
 Supported are HAM10000's table, the ISIC Archive's `metadata.csv`, the ISIC challenges' ground truths (one column per
-class, or a diagnosis) and metadata, and any table with a column of image ids and one of diagnoses. A table that is not
-read is listed with the reason.
+class, or a diagnosis) and metadata, and any table with a column of image ids and one of diagnoses or of given splits. A
+table that is not read is listed with the reason.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from core.data.metadata import (
     LeftOut,
     Row,
     clean_age,
+    clean_split,
     composed,
     dx_of,
     known_class,
@@ -48,6 +49,7 @@ OTHER_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "age": ("age", "age_approx", "age_approximate"),
     "sex": ("sex", "gender"),
     "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
+    "split": ("split",),
 }
 WORDS = {"lesion_id": "lesion", "age": "age", "sex": "sex", "localization": "localisation"}
 # ISIC 2017's ground truth has two columns for three classes: an image with a 1 in neither is a nevus
@@ -180,6 +182,9 @@ def join(tables: list[Table], left_out: list[LeftOut]) -> tuple[dict[str, Row], 
                 continue
             own[image_id] = row
             known = rows.setdefault(image_id, row)
+            if known.split and row.split and known.split != row.split:
+                reason = f"This row has {row.split} for {image_id}. Another table has {known.split} and is used."
+                left_out.append(LeftOut(f"{table.name}, line {line}", reason))
             before, now = known.dx or known.label, row.dx or row.label
             if known.label and row.label and (known.label != row.label or (known.dx and row.dx and before != now)):
                 reason = f"This row has {now} for {image_id}. Another table has {before} and is used."
@@ -200,6 +205,7 @@ def filled(known: Row, other: Row) -> Row:
         age=other.age if known.age is None else known.age,
         sex=known.sex or other.sex,
         localization=known.localization or other.localization,
+        split=known.split or other.split,
         doubts=doubts,
     )
 
@@ -377,11 +383,13 @@ def clean(values: Mapping[str, str], columns: Columns, image_id: str) -> Row:
     """Clean one row."""
     cells = {name: values[column] for name, column in columns.others.items()}
     age, doubts = clean_age(cells.get("age", ""), image_id)
+    split, no_split = clean_split(cells.get("split", ""), image_id)
     label, dx, more = clean_classes(values, columns, image_id)
     if columns.label:
         label = values[columns.label] or label
     sex, localization = known_value(cells.get("sex", "")), known_value(cells.get("localization", ""))
-    return Row(image_id, label, dx, cells.get("lesion_id") or None, age, sex, localization, doubts + more)
+    lesion = cells.get("lesion_id") or None
+    return Row(image_id, label, dx, lesion, age, sex, localization, split, doubts + no_split + more)
 
 
 Cleaned = tuple[str | None, str | None, tuple[LeftOut, ...]]  # label, dx, doubts

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from core.data import images
 from core.data.layouts import (
     PHOTOGRAPHS,
+    folder_split,
     label_of_folder,
     nearest_class,
     stem,
@@ -68,7 +69,8 @@ def describe_by_metadata(
         )  # fmt: skip
         file_of[image_id] = path
         label, dx = ("negative", None) if in_negatives(path) else label_of_folder(nearest_class(path) or "")
-        described[path] = replace(metadata.rows.get(listed or "", Row(image_id)), image_id=image_id, label=label, dx=dx)
+        row = replace(metadata.rows.get(listed or "", Row(image_id)), image_id=image_id, label=label, dx=dx)
+        described[path] = with_folder_split(row, path)
     left_out += (LeftOut(image_id, NO_FILE) for image_id in metadata.rows if image_id not in file_of)
     return described
 
@@ -89,7 +91,8 @@ def names_of(path: str) -> tuple[str, ...]:
 
 
 def with_folder(row: Row, path: str) -> Row:
-    """Return a row, with a doubt where the picture's folder names a different class."""
+    """Return a row, with the set of the picture's folder, and a doubt where the folder names a different class."""
+    row = with_folder_split(row, path)
     folder = nearest_class(path)
     if folder is None or row.label is None:
         return row
@@ -97,6 +100,15 @@ def with_folder(row: Row, path: str) -> Row:
     if label in (row.label, "benign", "malignant"):
         return row
     reason = f"The folder names {label}, the table {row.dx or row.label}. The table is used."
+    return replace(row, doubts=(*row.doubts, LeftOut(path, reason)))
+
+
+def with_folder_split(row: Row, path: str) -> Row:
+    """Return a row with the set that its picture's folder names, with a doubt where the table names another."""
+    split = folder_split(path)
+    if split is None or row.split in (None, split):
+        return replace(row, split=split or row.split)
+    reason = f"The folder names the split {split}, the table {row.split}. The table is used."
     return replace(row, doubts=(*row.doubts, LeftOut(path, reason)))
 
 

@@ -1,8 +1,8 @@
 """Training, validation and test sets that share no lesion, and the order of the training set in an epoch.
 
 HAM10000 has 10,015 images of 7,470 lesions: where sets are drawn image by image, a network is tested on lesions that it
-was trained on. `leak` counts them; `leaky_split=True` makes such a split for comparison. Indices are positions in the
-records.
+was trained on. `leak` counts them; `leaky_split=True` makes such a split for comparison. `given=True` uses the sets
+that a data set names itself. Indices are positions in the records.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Split:
     """The records of each set: ascending indices, none in two sets.
 
     classes: those with images, in the order of `CLASSES`. leaky: drawn image by image, so that sets share lesions.
+    given: as the data set names them, where targets do not apply.
     oversampled: `train` with repeats for smaller classes. augmented: for each of these, whether it is a repeat, which
         is augmented; validation and test have none.
     """
@@ -69,10 +70,13 @@ class Split:
     test: tuple[int, ...]
     oversampled: tuple[int, ...]
     augmented: tuple[bool, ...]
+    given: bool = False
 
     @property
     def label(self) -> str:
         """The name of the split beside its results."""
+        if self.given:
+            return "as given by the data set"
         return "leaky: random by image, lesions shared between the sets" if self.leaky else "by lesion"
 
 
@@ -100,6 +104,7 @@ def split_records(
     *,
     seed: int = 1,
     leaky_split: bool = False,
+    given: bool = False,
     unreadable: Collection[int] = (),
 ) -> Split:
     """Divide the labelled records into sets of equal classes; a lesion's images stay in one set.
@@ -107,43 +112,64 @@ def split_records(
     A class with fewer images than its quotas is divided in their proportions, and its training images are repeated up
     to the number of the largest class. Images beyond the quotas, `unreadable` ones and those with labels outside
     `CLASSES` are not used. The split depends on the seed and the records' ids, not on their order; one image more or
-    less moves few others. `leaky_split` treats every image as a separate lesion. Raises SpecError where fewer than two
-    classes have images.
+    less moves few others. `leaky_split` treats every image as a separate lesion. `given` takes the sets that the
+    records name, as they are: images without one are not used, and only the repeats are drawn. Raises SpecError where
+    fewer than two classes have images.
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise SpecError(f"Expected a seed from 0 to {LARGEST_SEED}, got {seed}.")
-    return _split_records(tuple(records), targets or Targets(), seed, leaky_split, frozenset(unreadable))
+    if leaky_split and given:
+        raise SpecError("Expected either a leaky split, drawn image by image, or the given split, got both.")
+    return _split_records(tuple(records), targets or Targets(), seed, leaky_split, given, frozenset(unreadable))
 
 
 @lru_cache(maxsize=8)  # a grid of runs shares its sets: dividing 10,000 records takes 0.3 s, a cached result 10 ms
 def _split_records(
-    records: tuple[DatasetImage, ...], targets: Targets, seed: int, leaky_split: bool, unreadable: frozenset[int]
+    records: tuple[DatasetImage, ...],
+    targets: Targets,
+    seed: int,
+    leaky_split: bool,
+    given: bool,
+    unreadable: frozenset[int],
 ) -> Split:
     labels = class_numbers(records)
     labels[list(unreadable)] = -1
+    if given:
+        labels[[record.split is None for record in records]] = -1
+        if not any(record.split for record in records):
+            raise SpecError(
+                "Expected a data set that gives its splits (a column split, or folders train, validation and test),"
+                " got one without. If you have added them, register the folder again."
+            )
     found = [number for number in range(len(CLASSES)) if (labels == number).any()]
     if len(found) < 2:
         names = ", ".join(CLASSES[number] for number in found) or "none"
         others = sorted({record.label for record in records if record.label} - {*CLASSES})[:5]
         more = f" Networks are not trained on the other labels: {', '.join(others)}." if others else ""
         raise SpecError(f"Expected images of at least two classes of {', '.join(CLASSES)}, got {names}.{more}")
-    quotas = np.zeros((len(SPLITS), len(CLASSES)), dtype=np.int64)
-    quotas[:, found] = targets.quotas(len(found))[:, None]
-
-    lesions = np.arange(len(records)) if leaky_split else lesion_numbers(records)
-    groups = grouped(lesions, np.flatnonzero(labels >= 0))
-    placed = place(groups, records, labels, quotas, seed)
-    train, validation, test = (tuple(sorted(index for group in side for index in group)) for side in placed)
+    usable = np.flatnonzero(labels >= 0)
+    if given:
+        sets = [[index for index in usable.tolist() if records[index].split == name] for name in SPLITS]
+    else:
+        quotas = np.zeros((len(SPLITS), len(CLASSES)), dtype=np.int64)
+        quotas[:, found] = targets.quotas(len(found))[:, None]
+        lesions = np.arange(len(records)) if leaky_split else lesion_numbers(records)
+        placed = place(grouped(lesions, usable), records, labels, quotas, seed)
+        sets = [sorted(index for group in side for index in group) for side in placed]
+    train, validation, test = map(tuple, sets)
     oversampled, augmented = oversample(train, labels, seed)
     classes = tuple(CLASSES[number] for number in found)
-    return Split(targets, seed, leaky_split, classes, train, validation, test, oversampled, augmented)
+    return Split(targets, seed, leaky_split, classes, train, validation, test, oversampled, augmented, given)
 
 
 def require_sets(records: Sequence[DatasetImage], split: Split) -> None:
     """Raise SpecError where training or validation has no images, or training has only one class.
 
-    A network can be trained without test images: see `missing_classes`.
+    A network can be trained without test images: see `missing_classes`. Of given sets none may be empty, and training
+    must have every class.
     """
+    if split.given:
+        _require_given(records, split)
     empty = [name for name in SPLITS if not getattr(split, name)]
     taught = {records[index].label for index in split.train}
     if not {"train", "validation"} & set(empty) and len(taught) > 1:
@@ -157,6 +183,20 @@ def require_sets(records: Sequence[DatasetImage], split: Split) -> None:
     raise SpecError(
         f"Expected images for training, validation and test, but {found}, because {rule}. The data set has "
         f"{', '.join(_class_counts(records, split.classes))}. Add images of more lesions, or change the targets."
+    )
+
+
+def _require_given(records: Sequence[DatasetImage], split: Split) -> None:
+    empty = [SET_NAMES[name] for name in SPLITS if not getattr(split, name)]
+    taught = {records[index].label for index in split.train}
+    untaught = [label for label in split.classes if label not in taught]
+    if not empty and not untaught:
+        return
+    found = f"no image for {' and '.join(empty)}" if empty else f"no image of {', '.join(untaught)} for training"
+    sizes = ", ".join(f"{len(getattr(split, name)):,} for {SET_NAMES[name]}" for name in SPLITS)
+    raise SpecError(
+        f"Expected given splits with images for training, validation and test, and every class in training, got {found}"
+        f" (images with a class: {sizes}). Give a split to more images, or have the sets drawn."
     )
 
 
@@ -307,18 +347,22 @@ def epoch_indices(split: Split, seed: int, epoch: int) -> tuple[Indices, npt.NDA
 
 
 def reached(records: Sequence[DatasetImage], split: Split) -> pd.DataFrame:
-    """Return one row per class and split: label, split, quota, lesions, images, oversampled (images with repeats)."""
+    """Return one row per class and split: label, split, quota, lesions, images, oversampled (images with repeats).
+
+    The quota of a given set is what it has.
+    """
     import pandas as pd  # here, because workers split records and need no tables
 
     lesions = lesion_numbers(records)
-    quotas = split.targets.quotas(len(split.classes)).tolist()
+    quotas = [None] * len(SPLITS) if split.given else split.targets.quotas(len(split.classes)).tolist()
     rows = []
     for label in split.classes:
         repeated = sum(records[index].label == label for index in split.oversampled)
         for name, quota in zip(SPLITS, quotas, strict=True):
             indices = [index for index in getattr(split, name) if records[index].label == label]
             shown = len({int(lesions[index]) for index in indices})
-            rows.append((label, name, quota, shown, len(indices), repeated if name == "train" else len(indices)))
+            asked = len(indices) if quota is None else quota
+            rows.append((label, name, asked, shown, len(indices), repeated if name == "train" else len(indices)))
     return pd.DataFrame(rows, columns=["label", "split", "quota", "lesions", "images", "oversampled"])
 
 
@@ -328,6 +372,13 @@ def shared_lesions(records: Sequence[DatasetImage], split: Split) -> Leak:
     trained = lesions[list(split.train)]
     shared = [int(np.isin(lesions[list(indices)], trained).sum()) for indices in (split.validation, split.test)]
     return Leak(len(split.validation), shared[0], len(split.test), shared[1])
+
+
+def divided_lesions(records: Sequence[DatasetImage], split: Split) -> int:
+    """Count the lesions that have images in more than one set."""
+    lesions = lesion_numbers(records)
+    found = np.concatenate([np.unique(lesions[list(getattr(split, name))]) for name in SPLITS])
+    return int((np.unique(found, return_counts=True)[1] > 1).sum())
 
 
 def leak(

@@ -46,10 +46,23 @@ def predictions(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"ALTER TABLE IF EXISTS steps ADD COLUMN {name} BOOLEAN")
 
 
+def given_splits(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add to images the set that a table or folder gives them."""
+    connection.execute("ALTER TABLE IF EXISTS dataset_images ADD COLUMN split VARCHAR")
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
-    for migration in (measuring_runs, training_runs, claims, migrations_by_name, verifications, predictions)
+    for migration in (
+        measuring_runs,
+        training_runs,
+        claims,
+        migrations_by_name,
+        verifications,
+        predictions,
+        given_splits,
+    )
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied
 

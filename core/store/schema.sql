@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS dataset_images (
     lesion_id VARCHAR,
     age DOUBLE,                     -- years
     sex VARCHAR,
-    localization VARCHAR
+    localization VARCHAR,
+    split VARCHAR                   -- train | validation | test, where a table or folder gives it
 );
 
 CREATE TABLE IF NOT EXISTS dataset_left_out (

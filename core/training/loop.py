@@ -174,6 +174,7 @@ def identify(
     """Return a hash of everything that determines a training, except the pixels, which take long to read."""
     backend = (keras.backend.backend(), keras.__version__)
     sets = asdict(split) | {"targets": split.targets.to_dict()}
+    del sets["given"]  # its sets say everything, and checkpoints of older versions go on
     values = [network_to_dict(network), spec.to_dict(), sets, baseline.to_dict(), images.shape, backend]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(metadata, dtype=np.float32).tobytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Self, cast
 
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from core.data.datasets import Dataset
-from core.data.splits import SPLITS, Targets, require_sets, split_records
+from core.data.splits import SPLITS, Split, Targets, require_sets, split_records
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
 from core.networks.architectures import from_dict as network_from_dict
@@ -51,6 +51,9 @@ ACCEPT: dict[str, str] = {
         "The lower end of the 95 % paired interval of the difference in test accuracy must not be below the tolerance."
     ),
 }
+
+# Where the sets come from.
+DRAWN, GIVEN = "drawn", "given"
 
 # The figures that decide, all in percent: the first criterion missed is the one that is named.
 TRAINING = ("train_accuracy", "train_precision")
@@ -234,8 +237,9 @@ class TrainSpec(Spec):
     """One network trained on one data set: the grid behind Tables 4 and 5 is many of these.
 
     network: the whole description, so that a worker elsewhere needs no file. split_seed: of the sets; the training's
-    own seed is in `training`. leaky_split: sets drawn image by image, for comparison only. device: 'auto' takes a
-    GPU where there is one. baseline: decides which epoch's weights are kept; by default the article's for the network.
+    own seed is in `training`. leaky_split: sets drawn image by image, for comparison only. split: 'given' for the sets
+    that the data set names itself, to which targets do not apply. device: 'auto' takes a GPU where there is one.
+    baseline: decides which epoch's weights are kept; by default the article's for the network.
 
     A setting that is newer than stored runs is left out of the JSON where it has its default (`exclude_if`), so that
     equal runs have equal hashes whichever version submitted them.
@@ -255,6 +259,16 @@ class TrainSpec(Spec):
             text="leaky split",
         ),
     ] = False
+    split: Annotated[
+        Text,
+        Setting(
+            "Training, validation and test sets",
+            "Drawn by lesion, or as the data set gives them (column split, or folders train, validation and test).",
+            choices=(DRAWN, GIVEN),
+            text="{split} sets",
+        ),
+        Field(exclude_if=DRAWN.__eq__),
+    ] = DRAWN
     device: Device = "auto"
     baseline: OwnBaseline = None
     training_predictions: Annotated[
@@ -295,8 +309,18 @@ class TrainSpec(Spec):
 
     def check(self, dataset: Dataset) -> None:
         """Raise SpecError where the data set cannot train a network; called before anything is queued."""
-        split = split_records(dataset.records, self.targets, seed=self.split_seed, leaky_split=self.leaky_split)
-        require_sets(dataset.records, split)
+        require_sets(dataset.records, self.sets(dataset))
+
+    def sets(self, dataset: Dataset, unreadable: Collection[int] = ()) -> Split:
+        """Return the sets of the data set's images, see `split_records`. SpecError."""
+        return split_records(
+            dataset.records,
+            self.targets,
+            seed=self.split_seed,
+            leaky_split=self.leaky_split,
+            given=self.split == GIVEN,
+            unreadable=unreadable,
+        )
 
     @property
     def settings(self) -> str:

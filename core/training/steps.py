@@ -27,12 +27,12 @@ from core.data.splits import (
     Indices,
     Split,
     class_numbers,
+    divided_lesions,
     leak,
     missing_classes,
     reached,
     require_sets,
     shared_lesions,
-    split_records,
 )
 from core.data.training_arrays import MetadataEncoding, Progress, fit_metadata, image_array
 from core.networks.architectures import NetworkSpec
@@ -122,13 +122,7 @@ def training_data(
     limit: bytes that the cache may hold. Raises DatasetError and SpecError where that cannot be done.
     """
     array = image_array(dataset, cache, spec.training.height, spec.training.width, progress=progress, limit=limit)
-    split = split_records(
-        dataset.records,
-        spec.targets,
-        seed=spec.split_seed,
-        leaky_split=spec.leaky_split,
-        unreadable=array.unreadable,
-    )
+    split = spec.sets(dataset, array.unreadable)
     require_sets(dataset.records, split)  # images that could not be read may have been a set's last
     encoding = fit_metadata(dataset.records[index] for index in split.train)
     notes = [split_sentence(dataset, split), *missing_classes(dataset.records, split)]
@@ -155,8 +149,23 @@ def split_sentence(dataset: Dataset, split: Split) -> str:
     """Say how the sets were drawn and what a random split leaks, or would leak."""
     if split.leaky:
         return f"Leaky split, drawn image by image: {shared_lesions(dataset.records, split).sentence}"
+    if split.given:
+        return given_sentence(dataset, split)
     avoided = leak(dataset.records, split.targets, seed=split.seed)
     return f"Split by lesion. Drawn image by image instead: {avoided.sentence}"
+
+
+def given_sentence(dataset: Dataset, split: Split) -> str:
+    """Say what given sets leak, and how many images have no set."""
+    divided = divided_lesions(dataset.records, split)
+    without = sum(record.split is None for record in dataset.records)
+    lesions = "lesion is" if divided == 1 else "lesions are"
+    shared = shared_lesions(dataset.records, split).sentence
+    sentence = f"Given sets, used as they are; {divided:,} {lesions} in more than one set. {shared}"
+    if without:
+        rest = "image has no given set and is" if without == 1 else "images have no given set and are"
+        sentence += f" {without:,} {rest} left out."
+    return sentence
 
 
 # One step

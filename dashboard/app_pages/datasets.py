@@ -12,6 +12,7 @@ from core.errors import DermSlimError
 from dashboard import data, words
 from dashboard.charts import datasets as charts
 from dashboard.forms import measuring as forms
+from dashboard.forms.fields import CHOICES, SET_NAMES
 from dashboard.parts import components, run_progress
 
 SAMPLES = 12
@@ -119,6 +120,20 @@ def facts(row: dict[str, Any]) -> None:
     )
     if row["source"]:
         before_and_after(row)
+
+
+def given_sets(dataset: Dataset) -> None:
+    """Say how many images each given set has, and how to train on them; nothing where no set is given."""
+    counts = dataset.split_counts()
+    if not counts:
+        return
+    sizes = ", ".join(f"{SET_NAMES[name].lower()} {words.count_of(count, 'image')}" for name, count in counts.items())
+    without = len(dataset.records) - sum(counts.values())
+    rest = f" {words.count_of(without, 'image')} without a set." if without else ""
+    st.caption(
+        f":material/call_split: Given sets: {sizes}.{rest} A training uses them where you choose "
+        f"**{CHOICES['split']['given']}**; else the sets are drawn."
+    )
 
 
 def remove(name: str) -> None:
@@ -305,6 +320,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("Its files and its runs stay. To have it back, register the folder again.")
         components.action_button("Remove the registration", remove, dataset.name, done="Removed")
 facts(row)
+given_sets(dataset)
 views = {
     "Images": sample_images,
     "Classes": classes,

@@ -41,6 +41,7 @@ CHOICES: dict[str, Mapping[str, str]] = {
         "continue": "Shrink it further",
     },
     "accept": {"points": "Tolerance in points", "noninferior": "Not inferior (interval)"},
+    "split": {"drawn": "Drawn, by lesion", "given": "As the data set gives them"},
     "device": {"auto": "GPU, else processor", "cpu": "Processor", "gpu": "GPU only"},
     "rule": words.RULES,
 }

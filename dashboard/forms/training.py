@@ -17,7 +17,7 @@ from core.networks.costs import network_cost
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
 from core.training.backend import cannot_train
-from core.training.specs import PRESETS, Baseline, PruneTrainSpec, TrainingProtocol, TrainSpec, training_grid
+from core.training.specs import GIVEN, PRESETS, Baseline, PruneTrainSpec, TrainingProtocol, TrainSpec, training_grid
 from dashboard import data, words
 from dashboard.charts import training_numbers
 from dashboard.forms import network_choices
@@ -161,7 +161,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
     with st.grid(4, min_column_width=150):
         device = FORM.one(TrainSpec, "device")
         priority, start = FORM.priority_and_start("a night of trainings can be queued by day.")
-    placed = ("dataset", "network", "targets", "baseline", "split_seed", "leaky_split", "device")
+    placed = ("dataset", "network", "targets", "baseline", "split", "split_seed", "leaky_split", "device")
     more = FORM.rest(TrainSpec, without=placed)
     if not networks:
         raise SpecError("Expected at least one network, got none.")
@@ -204,9 +204,12 @@ def dataset_field(labelled: pd.DataFrame) -> list[Dataset]:
 
 
 def set_fields() -> dict[str, Any]:
-    """Return the sizes of the sets, the split's seed, and whether lesions may be in two sets."""
+    """Return where the sets come from, their sizes, the split's seed, and whether lesions may be in two sets."""
+    split = FORM.one(TrainSpec, "split")
     targets = FORM.targets()
     values = {"targets": targets, **FORM.grid(TrainSpec, ["split_seed"])}
+    if split == GIVEN:
+        st.caption("Given sets are used as they are: the numbers of images and the split seed do not change them.")
     leaky = FORM.one(TrainSpec, "leaky_split")
     if leaky:
         st.warning(
@@ -214,7 +217,7 @@ def set_fields() -> dict[str, Any]:
             "high. The runs are labelled as leaky.",
             icon=":material/warning:",
         )
-    return {**values, "leaky_split": leaky}
+    return {**values, "split": split, "leaky_split": leaky}
 
 
 # -- resulting runs ----------------------------------------------------------------------------------------------------
@@ -235,7 +238,8 @@ def sets_preview(asked: Asked) -> None:
     st.markdown("**Actual sets**")
     for dataset in asked.datasets:
         spec = asked.spec
-        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split)
+        given = spec.split == GIVEN
+        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split, given)
         if len(asked.datasets) > 1:
             st.caption(words.escaped(dataset.name))
         components.table(

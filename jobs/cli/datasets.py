@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from core.data.datasets import Dataset, is_lost_image, load_dataset
 from core.data.folders import confine, refuse_no_text
+from core.data.splits import SET_NAMES
 from core.errors import StoreUnavailable
 from core.settings import Settings
 from core.store.measurements import Store
@@ -102,6 +103,9 @@ def act_register(options: argparse.Namespace) -> int:
     queues.register(dataset)
     name_left_out(dataset)
     print(f"{dataset.name}: {len(dataset.records):,} images, {len(dataset.left_out):,} left out")
+    if counts := dataset.split_counts():
+        sizes = ", ".join(f"{SET_NAMES[name]} {count:,}" for name, count in counts.items())
+        print(f"given sets: {sizes}; train with --split given to use them")
     return 0
 
 
