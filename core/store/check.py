@@ -15,9 +15,8 @@ from typing import Any
 import duckdb
 
 from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
-from core.store.file import DAMAGED, RESTORE, StoreFile, empty_store
+from core.store.file import DAMAGED, RESTORE, StoreFile, empty_store, log_path
 from core.store.migrations import VERSION
-from core.store.upkeep import settled
 
 STRANGERS = 0.5  # seconds that a check waits for a program outside DermSlim
 PART = 1 << 20  # rows that are read at once
@@ -45,6 +44,13 @@ def checked(path: Path, *, settle: bool = False) -> dict[str, int]:
     if "error" in answer:
         raise ERRORS[answer["error"]](answer["text"])
     return {str(name): int(rows) for name, rows in answer["rows"].items()}
+
+
+def _settle(store: StoreFile) -> None:
+    """Write into the file what a killed writer left in its log, so that the file alone is the store."""
+    store.migrate()
+    if log_path(store.path).exists():
+        raise StoreError(f"Expected {store.path.name} without a log, got {log_path(store.path).name} beside it.")
 
 
 def read_in_full(store: StoreFile) -> dict[str, int]:
@@ -113,7 +119,7 @@ def main() -> None:
         if "--settle" in sys.argv[2:]:
             if store.schema_version() == 0:
                 raise StoreDamaged(f"Expected DermSlim's tables in {store.path}, got none. {RESTORE}")
-            settled(store)
+            _settle(store)
         answer: dict[str, Any] = {"rows": read_in_full(store)}
     except StoreError as error:
         answer = {"error": type(error).__name__, "text": str(error)}

@@ -12,17 +12,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
-import pyarrow as pa
 
 from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from core.files.file_lock import file_lock
 from core.files.private import private_folder
 from core.store.holders import described, holders
 from core.store.migrations import VERSION, applied, migrate
+
+if TYPE_CHECKING:
+    # imported where a query is answered: the process that checks a store needs neither
+    import pandas as pd
+    import pyarrow as pa
 
 # A connection that only reads reaches no other file and no network, whatever a query says. Given when it is opened:
 # threads that read at once share one instance, whose settings, once locked, a second one could not set again.
@@ -123,7 +126,7 @@ class StoreFile:
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Run one query as `read` does; return rows of Python values, None for NULL."""
-        rows: list[dict[str, Any]] = self._ask(query, parameters, pa.Table.to_pylist)
+        rows: list[dict[str, Any]] = self._ask(query, parameters, lambda table: table.to_pylist())
         return rows
 
     def _ask(self, query: str, parameters: Sequence[object], convert: Callable[[pa.Table], Any]) -> Any:
@@ -163,6 +166,11 @@ def lock_path(store: Path) -> Path:
     return store.with_suffix(".lock")
 
 
+def log_path(store: Path) -> Path:
+    """Return DuckDB's write-ahead log of a store, which exists while one writes and after a writer was killed."""
+    return store.with_name(f"{store.name}.wal")
+
+
 @contextmanager
 def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a store without rows, in memory, with the tables of schema.sql."""
@@ -200,6 +208,8 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 def _answer(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object], convert: Callable[[pa.Table], Any]
 ) -> Any:
+    import pyarrow as pa
+
     try:
         return convert(connection.sql(query, params=list(parameters)).to_arrow_table())
     except (pa.ArrowException, UnicodeDecodeError) as error:  # values that no column of this type can have
@@ -223,6 +233,8 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pd.DataFram
 
 def plain(value: Any) -> Any:
     """Return a cell as a Python value, None for NULL."""
+    import pandas as pd
+
     if pd.isna(value):
         return None
     if isinstance(value, pd.Timestamp):

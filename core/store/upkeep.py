@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.errors import StoreError
 from core.files.file_lock import file_lock
 from core.runs import ENDED
-from core.store.file import StoreFile, lock_path, one
+from core.store.file import StoreFile, lock_path, log_path, one
 
 OF_RUNS = """
     SELECT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (schema_oid, table_name)
@@ -27,26 +26,14 @@ def held_still(store: StoreFile) -> Iterator[None]:
 
 def copy_held(store: StoreFile, target: Path) -> None:
     """Copy a store's file, and the log that a killed writer may have left, inside `held_still`."""
-    for path in (store.path, _log_of(store.path)):
+    for path in (store.path, log_path(store.path)):
         if path.exists():
-            shutil.copyfile(path, target if path == store.path else _log_of(target))
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.wal")
-
-
-def settled(store: StoreFile) -> None:
-    """Write into the file what a killed writer left in its log, so that the file alone is the store."""
-    with store.transaction():
-        pass
-    if _log_of(store.path).exists():
-        raise StoreError(f"Expected {store.path.name} without a log, got {_log_of(store.path).name} beside it.")
+            shutil.copyfile(path, target if path == store.path else log_path(target))
 
 
 def replace_store(source: Path, target: Path) -> None:
     """Replace a store by a settled one."""
-    _log_of(target).unlink(missing_ok=True)
+    log_path(target).unlink(missing_ok=True)
     source.replace(target)
 
 
