@@ -21,6 +21,8 @@ from pages import OpenPage, opener, plain, ran, text
 from recorded import record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
+from core.article.printed import TABLE_METRICS
+from core.article.tables import article_table
 from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.networks.architectures import LENET5
@@ -35,6 +37,7 @@ from dashboard.charts import datasets as dataset_charts
 from dashboard.charts import measuring as charts
 from dashboard.charts import networks as network_charts
 from dashboard.charts import style
+from dashboard.charts import tables as table_charts
 from dashboard.charts import training as training_charts
 from dashboard.parts import components
 
@@ -51,6 +54,10 @@ STEPS = pd.DataFrame(
         "accepted": [True, False],
     }
 )
+MEASURED = pd.DataFrame(
+    {"run_id": "r", "network": MARKED, "dataset": "d", "version": "original", "seed": 1, "step": 0, "name": "Original",
+     "intervals": [{"test_accuracy": (65.0, 75.0)}]} | dict.fromkeys(TABLE_METRICS[6], 70.0)
+)  # fmt: skip
 RUNS = pd.DataFrame(
     {"network": [MARKED], "parameters": [90], "test_accuracy": [70.0], "test_accuracy_std": [1.0], "n": [2]}
 )
@@ -101,6 +108,9 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
     "size_against_accuracy": [
         lambda: training_charts.size_against_accuracy(STEPS, "test_accuracy", pd.Series([True, False]))
     ],
+    "measured_against_printed": [
+        lambda: table_charts.measured_against_printed(article_table(6, MEASURED, with_intervals=True), "test_accuracy")
+    ],
     "layer_shares": [
         lambda: training_charts.layer_shares(
             pd.DataFrame({"a": [4, 4, 4], "b": [2, 2, 2]}, index=[MARKED, "1", "0"]), ["2019", MARKED]
@@ -129,7 +139,7 @@ def strings(part: Any) -> Iterator[str]:
 def test_every_chart_function_is_tested_with_markup_names_or_takes_no_names() -> None:
     drawing = {
         name
-        for module in (charts, dataset_charts, network_charts, style, training_charts)
+        for module in (charts, dataset_charts, network_charts, style, table_charts, training_charts)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation == "go.Figure" and not name.startswith("_")
     }

@@ -13,6 +13,7 @@ from core.article.tables import (
     NEEDED,
     WRITERS,
     article_table,
+    cell,
     latex_escape,
     markdown_escape,
     to_csv,
@@ -195,3 +196,42 @@ def test_unknown_tables_and_invalid_steps_are_refused() -> None:
         article_table(5, steps(step()).drop(columns="test_recall"))
     with pytest.raises(SpecError, match=r"Expected versions original or reconstructed, got \['k=350'\]"):
         article_table(5, steps(step(version="k=350")))
+
+
+LIMITS = {"test_accuracy": (65.04, 75.06), "test_precision": (64.0, 76.0)}
+
+
+def with_intervals(*rows: dict[str, object]) -> pd.DataFrame:
+    return steps(*rows).assign(intervals=[row.get("intervals", LIMITS) for row in rows])
+
+
+def test_intervals_are_added_only_where_asked() -> None:
+    measured = with_intervals(step())
+    with_them, without = article_table(5, measured, with_intervals=True), article_table(5, measured)
+    pd.testing.assert_frame_equal(with_them.rows[list(without.rows)], without.rows)
+    assert set(with_them.rows) - set(without.rows) == {
+        f"{metric}_{end}" for metric in TABLE_METRICS[5] for end in ("low", "high")
+    }
+    assert without.caption in with_them.caption
+    assert "not averaged over runs" in with_them.caption
+
+
+def test_each_run_has_its_own_interval_beside_the_mean() -> None:
+    two = with_intervals(
+        step(test_accuracy=76.0, seed=2, run_id="run-2", intervals={"test_accuracy": (71.0, 81.0)}),
+        step(test_accuracy=79.0),
+    )
+    alexnet = row(article_table(5, two, with_intervals=True), network="alexnet", version="reconstructed")
+    assert alexnet["run_ids"] == "run-1 run-2"
+    assert (alexnet["test_accuracy_low"], alexnet["test_accuracy_high"]) == ("65.04 71.0", "75.06 81.0")
+    assert cell(alexnet, "test_accuracy").whole == "77.50 ± 2.12 [65.0, 75.1] [71.0, 81.0]"
+    assert cell(alexnet, "test_precision").whole == "70.00 ± 0.00 [64.0, 76.0] [–]", "the second run has none"
+    assert cell(alexnet, "test_recall").whole == "70.00 ± 0.00", "no run has one"
+
+
+def test_intervals_are_in_every_format() -> None:
+    table = article_table(5, with_intervals(step(version="original")), with_intervals=True)
+    assert "| 70.00 [65.0, 75.1] | 73.88 | −3.88 |" in to_markdown(table)
+    assert "70.00 [65.0, 75.1] & 73.88 & $-$3.88" in to_latex(table)
+    back = pd.read_csv(io.StringIO(to_csv(table))).query("runs > 0")
+    assert (back["test_accuracy_low"].item(), back["test_accuracy_high"].item()) == LIMITS["test_accuracy"]

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record_training(store, "lenet5", [accuracy], seed=seed, sets=True)
         record_training(store, "lenet5", [accuracy - 1], dataset="smaller", source="ham", seed=seed, sets=True)
     record_training(store, "lenet5", [73.0, 70.0, 72.0], seed=3, rules=Rules(factors=(50, 33.33)))
-    record_training(store, "lenet5", [90.0], dataset="a_demo & 100%", synthetic=True)
+    record_training(store, "lenet5", [90.0], dataset="a_demo & 100%", synthetic=True, images=10)
     return found
 
 
@@ -65,6 +65,18 @@ def test_a_data_set_and_single_runs_can_be_chosen(folder: Path, capsys: pytest.C
     run_id = demo["run_ids"].iloc[0]
     assert main(["tables", "--number", "4", "--runs", run_id, "--format", "csv"]) == 0
     assert pd.read_csv(io.StringIO(capsys.readouterr().out)).query("runs > 0")["run_ids"].tolist() == [run_id]
+
+
+def test_intervals_are_added_where_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tables", "--number", "5", "--dataset", "a_demo & 100%"]
+    assert main([*command, "--intervals", "--format", "csv"]) == 0
+    row = pd.read_csv(io.StringIO(capsys.readouterr().out)).query("runs > 0").iloc[0]
+    assert 0 < row["test_accuracy_low"] < row["test_accuracy"] == 90 < row["test_accuracy_high"] < 100
+    limits = f"[{row['test_accuracy_low']:.1f}, {row['test_accuracy_high']:.1f}]"
+    assert main([*command, "--intervals", "--format", "latex"]) == 0
+    assert f"90.00 {limits} & 72.22" in capsys.readouterr().out
+    assert main(command) == 0
+    assert limits not in capsys.readouterr().out
 
 
 def test_unknown_runs_and_data_sets_give_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def open_page(folder: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def shown(test: AppTest, number: int) -> pd.DataFrame:
-    """Return Table 4, 5 or 6 (7: the further table) as the page shows it, with names as plain text."""
+    """Return Table 4, 5 or 6 (7 to 9: the further table) as the page shows it, with names as plain text."""
     frame = test.table[number - 4].value
     return frame.set_axis(frame.index.str.replace("\u00a0", " ").str.replace("\\", ""), axis=0)
 
@@ -54,8 +54,8 @@ def test_measured_value_printed_value_and_difference_are_shown_side_by_side(open
     table = shown(open_page("tables"), 5)
     assert table.index[:2].tolist() == ["lenet5 · original", "lenet5 · reconstructed"]
     accuracy = table.columns.get_loc("Accuracy")
-    first = table.iloc[0, accuracy : accuracy + 3].str.replace("\u00a0", " ").tolist()
-    assert first == ["**74.67 ± 5.03**", "72.22", "+2.45"]
+    first = table.iloc[0, accuracy : accuracy + 2].str.replace("\u00a0", " ").tolist()
+    assert first == ["**74.67 ± 5.03**", "72.22 (+2.45)"]
     assert table.iloc[1, accuracy].replace("\u00a0", " ") == "60.00 ± 0.00"
 
 
@@ -97,9 +97,10 @@ def test_pruning_steps_are_shown_with_class_recalls_sizes_and_times_below(open_p
     assert steps.index[:4].tolist() == [f"lenet5 · {name}" for name in ("Original", "R1: 50%", "R1: 33%", "R2: 33%")]
     assert steps.loc["lenet5 · R1: 50%", "Accuracy"] == "79.00"
     assert steps.loc["lenet5 · R2: 50%", "printed"] == "–"
-    further = shown(test, 7)
-    assert (further["Weights on disk, MB"].str.replace("\u00a0", " ") == "1.00").all()
-    assert "Recall melanoma, %" in further
+    averages, recalls, costs = (shown(test, number) for number in (7, 8, 9))
+    assert (costs["Weights on disk, MB"] == "1.00").all()
+    assert "Recall melanoma, %" in recalls
+    assert "Lesion accuracy, %" in averages
 
 
 def test_every_table_can_be_downloaded_in_three_formats(open_page: OpenPage) -> None:
@@ -112,3 +113,25 @@ def test_another_data_set_can_be_chosen(open_page: OpenPage) -> None:
     test = ran(test.selectbox(key="choice_dataset").set_value("*demo*_[a](b)"))
     assert shown(test, 5).loc["lenet5 · original", "Accuracy"] == "90.00"
     assert test.query_params["dataset"] == "*demo*_[a](b)"
+
+
+def test_the_switch_adds_each_runs_interval_to_table_and_caption(
+    tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "data" / "dermslim.duckdb")
+    for seed in (1, 2):
+        record_training(store, "lenet5", [80.0], seed=seed, images=20)
+    record_training(store, "alexnet", [80.0])
+    open_page = opener(monkeypatch, tmp_path / "data", valkey_url)
+    assert shown(open_page("tables"), 5).loc["lenet5 · original", "Accuracy"] == "80.00 ±\u00a00.00"
+    test = open_page("tables", intervals="true")
+    table = shown(test, 5)["Accuracy"].str.replace("\u00a0", " ").str.replace("\\", "")
+    assert table["lenet5 · original"] == "80.00 ± 0.00 [67.5, 92.5] [67.5, 92.5]"
+    assert table["alexnet · original"] == "80.00", "a run without predictions has no interval"
+    assert "the 95 % interval of each run" in text(test)
+    assert test.table[4].value["Recall melanoma, %"].iloc[0].count("[") == 2
+
+
+def test_a_chart_of_the_chosen_figure_is_above_each_of_the_articles_tables(open_page: OpenPage) -> None:
+    assert len(open_page("tables").get("plotly_chart")) == 3
+    assert "**Recall, measured and printed**" in text(open_page("tables", figure5="Recall"))

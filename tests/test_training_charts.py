@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from recorded import record_training
 
+from core.article.printed import TABLE_METRICS
+from core.article.tables import article_table
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
 from core.networks.architectures import to_dict as network_to_dict
 from core.networks.pruning import can_shrink, kept_share, prune, shrink
@@ -21,6 +23,7 @@ from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
+from dashboard.charts.tables import measured_against_printed
 
 SPEC = PruneTrainSpec(dataset="ham", network=LENET5, training=TrainingProtocol(epochs=3, height=48, width=64))
 NOW = datetime(2026, 11, 24, 22, 30, tzinfo=UTC)
@@ -77,6 +80,20 @@ def test_size_against_accuracy_shows_each_step_and_the_front_sorted_by_size() ->
     assert figure.layout.xaxis.type == "log"
     low, high = figure.layout.xaxis.range
     assert low < 1 < 3 < high
+
+
+def test_size_against_accuracy_has_the_intervals_as_error_bars_within_the_axis() -> None:
+    steps = points([100, 10], [90.0, 70.0]).assign(name=["Original", "R1: 50%"], accepted=True, reason="")
+    limits = {"test": {"intervals": {"accuracy": [84.0, 95.5]}}}
+    steps["classification"] = [json.dumps(limits), json.dumps({"test": {}})]
+    found = training_numbers.limits(steps, "test_accuracy")
+    front = training_numbers.pareto_front(steps, "test_accuracy")
+    figure = training_charts.size_against_accuracy(steps, "test_accuracy", front, found)
+    bars = next(trace.error_y for trace in figure.data if trace.name == "accepted")
+    assert list(bars.array) == pytest.approx([5.5, np.nan], nan_ok=True), "the second step has no predictions"
+    assert list(bars.arrayminus) == pytest.approx([6, np.nan], nan_ok=True)
+    low, high = figure.layout.yaxis.range
+    assert low < 70 < 95.5 < high
 
 
 @pytest.mark.parametrize(("number", "text"), [(20, "20"), (5000, "5 k"), (200_000, "200 k"), (10_000_000, "10 M")])
@@ -265,3 +282,25 @@ def test_step_range_gives_the_fewest_and_the_most_trainings_of_a_run() -> None:
     assert training_numbers.step_range(SPEC.replace(rules=Rules(factors=(50,), max_failures=9))) == (2, count)
     assert training_numbers.step_range(SPEC.replace(rules=Rules(max_iterations=1))) == (2, 2)
     assert training_numbers.step_range(TrainSpec(dataset="ham", network=LENET5)) == (1, 1)
+
+
+def test_a_dumbbell_joins_the_measured_and_the_printed_figure_over_the_intervals_of_the_runs() -> None:
+    row = {"network": "lenet5", "dataset": "ham", "version": "original", "step": 0, "name": "Original"}
+    row |= dict.fromkeys(TABLE_METRICS[5], 70.0)
+    rows = [
+        row | {"run_id": f"run-{seed}", "seed": seed, "intervals": {"test_accuracy": (60.0 + seed, 80.0)}}
+        for seed in (1, 2)
+    ]
+    table = article_table(5, pd.DataFrame(rows), with_intervals=True)
+    figure = measured_against_printed(table, "test_accuracy")
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces["difference"].x[:2]) == [70.0, 72.22], "only one row is measured"
+    assert len(traces["difference"].x) == 3
+    bars = traces["95 % interval of a run"]
+    assert [pair for pair in zip(bars.x, bars.y, strict=True) if pair[0] == pair[0]] == [
+        (limit, "lenet5 · original") for limit in (61.0, 80.0, 62.0, 80.0)
+    ]
+    assert len(traces["printed"].x) == 8
+    assert "95 % interval of a run" not in {
+        trace.name for trace in measured_against_printed(article_table(5, pd.DataFrame(rows)), "test_accuracy").data
+    }

@@ -29,7 +29,8 @@ NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
 VERSIONS = ("original", "reconstructed")
 DIGITS = 2  # as the article prints
 NOTHING_ELSE = "nothing else"  # settings that are those which all runs share
-PARTS = ("measured", "printed", "difference")
+PRINTED_PART = "printed"
+PARTS = ("measured", PRINTED_PART, "difference")
 SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
 
 ARTICLE_TABLES = (4, 5, 6)
@@ -44,7 +45,8 @@ VARYING = ("version", "dataset", "settings")  # what keeps rows apart beyond a t
 ENDS = ("low", "high")
 NO_LIMITS = (float("nan"), float("nan"))
 INTERVALS_EXPLAINED = (
-    " In brackets: each run's 95 % interval, from 2,000 resamples of the lesions; intervals are not averaged over runs."
+    " In square brackets: the 95 % interval of each run, in the order of the seeds, by 2,000 resamples of lesions;"
+    " not averaged over runs."
 )
 LABELS = {
     "network": "Architecture",
@@ -105,6 +107,7 @@ UNPRINTED = (
     Figure("peak_memory", "Peak memory, MB", "peak_memory", 1e6, digits=0, best=False),
 )
 FIGURES = {figure.name: figure for figure in (*PRINTED, *UNPRINTED)}
+FURTHER_FIGURES = tuple(figure.name for figure in UNPRINTED)
 FURTHER_NEEDED = tuple(figure.source for figure in UNPRINTED)
 
 
@@ -156,7 +159,7 @@ def further_table(steps: pd.DataFrame, *, with_intervals: bool = False) -> Measu
     steps = _checked(steps, FURTHER_NEEDED)
     steps = steps.assign(**{figure.name: steps[figure.source] / figure.unit for figure in UNPRINTED})
     title = "Test figures by class, sizes and times, which the article does not print"
-    return _table(FURTHER, steps, tuple(figure.name for figure in UNPRINTED), title, PARTS[:1], with_intervals)
+    return _table(FURTHER, steps, FURTHER_FIGURES, title, PARTS[:1], with_intervals)
 
 
 def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
@@ -371,15 +374,15 @@ def cell(row: pd.Series, metric: str) -> Cell:
         "" if pd.isna(printed) else f"{printed:.{digits}f}",
         "" if pd.isna(difference) else f"{round(difference, digits) + 0.0:+.{digits}f}".replace("-", "−"),
         bool(row[f"{metric}_best"]),
-        tuple(interval_text(limits, digits) for limits in intervals_of(row, metric)),
+        tuple("[–]" if limits is None else interval_text(limits) for limits in intervals_of(row, metric)),
     )
 
 
-def intervals_of(row: pd.Series, metric: str) -> list[Interval]:
-    """Return the 95 % intervals of a row's runs, in their order, without the runs that have none."""
+def intervals_of(row: pd.Series, metric: str) -> list[Interval | None]:
+    """Return the 95 % interval of each of a row's runs, None for a run without one; empty where no run has one."""
     texts = (row.get(f"{metric}_{end}", "").split() for end in ENDS)
-    limits = [(float(low), float(high)) for low, high in zip(*texts, strict=True)]
-    return [each for each in limits if each[0] == each[0]]
+    limits = [None if low == "nan" else (float(low), float(high)) for low, high in zip(*texts, strict=True)]
+    return limits if any(limits) else []
 
 
 def key_texts(table: MeasuredTable, row: pd.Series) -> list[str]:

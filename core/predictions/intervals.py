@@ -95,9 +95,12 @@ def intervals_of_step(classification: str) -> dict[str, Interval]:
     }
 
 
-def interval_text(limits: Interval | None, digits: int = 2) -> str:
-    """Return an interval in brackets, such as [68.06, 76.94]; empty where there is none."""
-    return "" if limits is None else f"[{limits[0]:.{digits}f}, {limits[1]:.{digits}f}]".replace("-", "−")
+def interval_text(limits: Interval | None, sign: str = "") -> str:
+    """Return an interval in brackets, such as [68.1, 76.9]; empty where there is none. sign: '+' for differences.
+
+    One digit is what 2,000 resamples determine.
+    """
+    return "" if limits is None else f"[{limits[0]:{sign}.1f}, {limits[1]:{sign}.1f}]".replace("-", "−")
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,18 @@ from core.article.tables import (
     ENDINGS,
     FIGURES,
     FURTHER,
-    KEYS,
+    FURTHER_FIGURES,
     LABELS,
+    PRINTED_PART,
     VERSIONS,
     WRITERS,
     MeasuredTable,
     cell,
     key_texts,
 )
+from core.networks.architectures import CLASSES
 from dashboard import data, words
+from dashboard.charts import tables as charts
 from dashboard.parts import components
 
 TITLES = {
@@ -29,7 +32,15 @@ TITLES = {
     FURTHER: "Beyond the article: by class, sizes, times, memory",
 }
 NARROWING = {"networks", "seeds", "studies", "settings", "runs", "older"}  # what the address may narrow down by
-WIDEST = 4000  # pixels: as wide as the page; a width in pixels is what keeps the rows' names in view
+FIRST_CHARTED = {4: "validation_accuracy", 5: "test_accuracy", 6: "test_accuracy"}
+AVERAGES = ("macro_precision", "macro_recall", "lesion_accuracy")
+RECALLS = tuple(f"recall_{label}" for label in CLASSES)
+FURTHER_PARTS = {
+    "Averages": AVERAGES,
+    "Recall by class": RECALLS,
+    "Sizes, times and memory": tuple(name for name in FURTHER_FIGURES if name not in (*AVERAGES, *RECALLS)),
+}
+LONGEST_KEY = 40  # characters of a row's data set or settings
 FORMATS = {"csv": ("CSV", "text/csv"), "markdown": ("Markdown", "text/markdown"), "latex": ("LaTeX", "text/x-tex")}
 
 
@@ -56,6 +67,12 @@ def choices(trained: pd.DataFrame) -> Choice:
             )
         with right:
             versions = st.pills("Images", VERSIONS, selection_mode="multi", key="images", bind="query-params")
+        st.toggle(
+            "Intervals",
+            key="intervals",
+            bind="query-params",
+            help="Adds the 95 % interval of each run to the figures, in the files too.",
+        )
         title, narrows = "Networks, seeds, studies, settings, single runs", NARROWING & set(st.query_params)
         with st.expander(title, icon=":material/filter_alt:", expanded=bool(narrows)):
             return narrowed(trained, trained[trained["family"] == dataset], dataset, tuple(versions))
@@ -93,12 +110,18 @@ def several(label: str, values: pd.Series, param: str, placeholder: str) -> tupl
 
 def show(number: int | str, selection: Selection) -> None:
     """Show one table with its caption, what it leaves out, and its files."""
-    made = table(number, selection.steps)
+    made = table(number, selection.steps, with_intervals=st.session_state.get("intervals", False))
     st.header(TITLES[number], anchor=table_name(number))
     if number == FURTHER and made.rows.empty:
         st.caption("Nothing measured yet.")
         return
-    st.table(shown(made), border="horizontal", width=WIDEST, alt=TITLES[number])
+    if number == FURTHER:
+        for title, metrics in FURTHER_PARTS.items():
+            st.table(shown(made, metrics), border="horizontal", alt=title)
+    else:
+        dumbbells(int(number), selection)
+        st.table(shown(made, made.metrics), border="horizontal", alt=TITLES[number])
+        st.caption("In round brackets behind the printed figure: measured minus printed.")
     st.caption(words.escaped(made.caption))
     if selection.left_out:
         st.caption(f":material/visibility_off: Left out: {words.escaped(' '.join(selection.left_out))}")
@@ -113,29 +136,46 @@ def show(number: int | str, selection: Selection) -> None:
             )
 
 
-def shown(made: MeasuredTable) -> pd.DataFrame:
-    """Return a table as the page shows it: Markdown, the best in bold, a link to each run by its seed.
+def dumbbells(number: int, selection: Selection) -> None:
+    """Chart one figure of a table: measured with each run's interval against printed."""
+    made = table(number, selection.steps, with_intervals=True)
+    metric = st.segmented_control(
+        "Figure", list(made.metrics), key=f"figure{number}", bind="query-params", required=True,
+        default=FIRST_CHARTED[number], format_func=lambda name: FIGURES[name].label, label_visibility="collapsed",
+    )  # fmt: skip
+    components.chart(
+        charts.measured_against_printed(made, metric, theme=components.theme()),
+        alt=f"{FIGURES[metric].label} of each row of Table {number}: measured, with intervals, against printed",
+        key=f"dumbbells{number}",
+    )
 
-    What the article names a row by is the index, which stays in view where the table is wider than the page.
+
+def shown(made: MeasuredTable, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return these figures of a table as the page shows it: Markdown, the best in bold, a link to each run by its seed.
+
+    Texts may break between words, so that the table fits the page.
     """
-    named = len(KEYS[made.number])
     names, rows = [], []
     for _, row in made.rows.iterrows():
-        keys = key_texts(made, row)
-        names.append(unbroken(words.escaped(" · ".join(words.shortened(text, 24) for text in keys[:named]))))
-        texts = [words.escaped(words.shortened(text, 60)) for text in keys[named:]]
-        texts.append(run_links(row["run_ids"].split(), row["seeds"].split()))
-        for metric in made.metrics:
+        keys = [words.shortened(text, LONGEST_KEY) for text in key_texts(made, row) if text]
+        names.append(words.escaped(" · ".join(keys)))
+        texts = [run_links(row["run_ids"].split(), row["seeds"].split())]
+        for metric in metrics:
             figure = cell(row, metric)
-            measured = f"**{figure.measured}**" if figure.best else figure.measured
-            parts = {"measured": measured, "printed": figure.printed, "difference": figure.difference}
-            texts += [unbroken(parts[part]) or words.NONE for part in made.parts]
+            measured = figure.measured.replace("± ", unbroken("± "))
+            measured = f"**{measured}**" if figure.best else measured
+            intervals = [words.escaped(unbroken(each)) for each in figure.intervals]
+            texts.append(" ".join((measured, *intervals)).strip() or words.NONE)
+            if PRINTED_PART in made.parts:
+                difference = f" ({figure.difference})" if figure.difference else ""
+                texts.append(f"{figure.printed}{difference}" or words.NONE)
         rows.append(texts)
-    heads = [LABELS[key] for key in made.keys[named:]] + ["Seeds"]
-    for place, metric in enumerate(made.metrics):
+    heads = ["Seeds"]
+    for place, metric in enumerate(metrics):
         # Names of columns must differ: spaces of no width tell one "printed" from the next.
-        heads += [FIGURES[metric].label, *(part + place * "\u200b" for part in made.parts[1:])]
-    index = pd.Index(names, name=" · ".join(LABELS[key] for key in made.keys[:named]))
+        printed = [PRINTED_PART + place * "\u200b"] if PRINTED_PART in made.parts else []
+        heads += [FIGURES[metric].label, *printed]
+    index = pd.Index(names, name=" · ".join(LABELS[key] for key in made.keys))
     return pd.DataFrame(rows, columns=heads, index=index)
 
 

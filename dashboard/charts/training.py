@@ -79,11 +79,17 @@ def learning_curve(
 
 
 def size_against_accuracy(
-    steps: pd.DataFrame, metric: str, front: pd.Series[bool], *, theme: str | None = None
+    steps: pd.DataFrame,
+    metric: str,
+    front: pd.Series[bool],
+    limits: pd.DataFrame | None = None,
+    *,
+    theme: str | None = None,
 ) -> go.Figure:
     """Draw each step's figure against its parameters, with the Pareto front: the steps that no other beats in both.
 
-    steps: the store's rows. metric: one of `METRICS`. front: as `training_numbers.pareto_front` gives it.
+    steps: the store's rows. metric: one of `METRICS`. front: as `training_numbers.pareto_front` gives it. limits: the
+    figures' intervals, drawn as error bars, as `training_numbers.limits` gives them.
     """
     figure = titled_figure(f"{METRICS[metric]} against parameters: up and to the left is better", theme)
     shown = steps[steps[metric].notna()]
@@ -99,6 +105,8 @@ def size_against_accuracy(
         line={"color": MARK, "width": 2, "shape": "hv"},
         hoverinfo="skip",
     )
+    if limits is None:
+        limits = pd.DataFrame(math.nan, columns=["low", "high"], index=steps.index)
     accepted = shown["accepted"].astype("boolean").fillna(False).astype(bool)
     groups = (
         ("accepted", shown[accepted], 0, "circle"),
@@ -118,10 +126,18 @@ def size_against_accuracy(
             cliponaxis=False,
             customdata=rows[["name", "reason"]].fillna("").map(plain_text),
             marker={"color": colours[colour], "symbol": symbol, "size": 11},
+            error_y={
+                "type": "data",
+                "array": limits.loc[rows.index, "high"] - rows[metric],
+                "arrayminus": rows[metric] - limits.loc[rows.index, "low"],
+                "thickness": 1.5,
+                "width": 5,
+            },
             hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters<br>%{customdata[1]}<extra></extra>",
         )
     figure.update_xaxes(title="learnable parameters", type="log", **_log_axis(shown["parameters"]))
-    low, high = float(shown[metric].min()), float(shown[metric].max())
+    values = pd.concat([shown[metric], *(limits.loc[shown.index, end] for end in ("low", "high"))])
+    low, high = float(values.min()), float(values.max())
     room = max(2.0, 0.2 * (high - low))
     figure.update_yaxes(title=f"{METRICS[metric]}, %", range=[low - room, high + room])
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NetworkSpec
 from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
+from core.predictions.intervals import intervals_of_step
 from core.runs import told_apart
 from core.specs import labelled
 from core.training.algorithm2 import State, Step, record
@@ -68,6 +70,15 @@ def pareto_front(steps: pd.DataFrame, metric: str) -> pd.Series[bool]:
     return pd.Series(
         [figure == figure and not beaten(size, figure) for size, figure in points], index=steps.index, dtype=bool
     )
+
+
+def limits(steps: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the 95 % interval of a figure of each step: low and high, NaN for steps without.
+
+    steps: the store's rows. metric: a column of figures, or test_macro_auc.
+    """
+    found = [intervals_of_step(text).get(metric, (math.nan, math.nan)) for text in steps["classification"]]
+    return pd.DataFrame(found, columns=["low", "high"], index=steps.index, dtype="float64")
 
 
 def layer_sizes(steps: pd.DataFrame, height: int, width: int) -> pd.DataFrame:

@@ -10,9 +10,7 @@ import streamlit as st
 from core.data.splits import SPLITS
 from core.runs import Run
 from core.training.specs import TrainSpec
-from dashboard import data, words
-from dashboard.charts import training_numbers
-from dashboard.forms.fields import SET_NAMES
+from dashboard import data
 from dashboard.parts import components, prediction_images, predictions, training_results
 
 PARTS = ("Curves", "Predictions", "Confusion", "Layers", "Data", "Log")
@@ -65,9 +63,7 @@ def confusion_section(run: Run, steps: pd.DataFrame) -> None:
     predicted = data.predicted_steps(run.id)
     predicted = predicted[predicted["step"] == step["step"]]
     prediction_images.confusion_matrices({split: found[split]["confusion"] for split in SPLITS}, predicted)
-    recalls = training_numbers.class_recalls(found).map(lambda value: words.percent_text(value, 2))
-    recalls.insert(0, "Recall by class", [str(label).replace("_", "-") for label in recalls.index])
-    components.table(recalls.rename(columns=SET_NAMES), alt="Recall of each class on each set")
+    components.table(training_results.recalls_table(step), alt="Recall of each class on each set")
     st.header("Images of a cell")
     if predicted.empty:
         predictions.offer_to_predict(run, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,8 @@ import streamlit as st
 
 from core.data.splits import SPLITS
 from core.errors import QueueUnavailable
-from core.predictions.classification import FIGURES
+from core.predictions.classification import FIGURES, recall_name
+from core.predictions.intervals import MACRO_AUC, Interval, interval_text, intervals_of_step
 from core.runs import Run
 from core.store.file import plain_rows
 from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
@@ -22,6 +24,7 @@ from dashboard.forms.fields import SET_NAMES
 from dashboard.parts import components, run_progress
 
 LIVE_QUANTITIES = ("loss", "accuracy", "precision")
+YES_OR_NO = {True: "yes", False: "no", None: words.NONE}
 FIGURE_NAMES = {
     "accuracy": "Accuracy",
     "precision": "Precision, the article's",
@@ -145,8 +148,10 @@ def ladder(steps: pd.DataFrame) -> None:
     st.header("Steps")
     st.caption(
         "Accepted: yes, or the first criterion that was missed and by how many points. Test figures of the weights "
-        "that were kept; precision and recall by the article's definition. Weights and, with the optimizer's state, "
-        "checkpoint: sizes of the files."
+        "that were kept; precision and recall by the article's definition. In square brackets: 95 % intervals, where "
+        "the step has predictions. By tolerance: test figures at most the tolerated points below the unpruned network. "
+        "Non-inferior: the lower end of the paired difference in test accuracy is above −2 points. Weights and, with "
+        "the optimizer's state, checkpoint: sizes of the files."
     )
     components.table(
         ladder_table(steps),
@@ -169,20 +174,27 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
     unpruned = steps["parameters"].iloc[0] if len(steps) else None
     rows = []
     for step in plain_rows(steps):
+        limits = intervals_of_step(step["classification"])
         row = {
             "Step": step["name"],
             "Accepted": accepted_text(step),
+            "By tolerance": YES_OR_NO[step["accepted_by_points"]],
+            "Non-inferior": YES_OR_NO[step["noninferior"]],
             "Parameters": words.count_text(step["parameters"]),
             "Of unpruned": share_text(step["parameters"], unpruned),
             "MACs": words.count_text(step["macs"]),
         }
         row |= {
-            label: words.percent_text(step[f"test_{name}"], 2)
+            "Test accuracy": figure_text(step["test_accuracy"], limits.get("test_accuracy")),
+            "Against unpruned": difference_text(step),
+            "Balanced": figure_text(step["test_balanced_accuracy"], limits.get("test_balanced_accuracy")),
+            "Macro AUC": figure_text(macro_auc(step), limits.get("test_macro_auc")),
+        }
+        row |= {
+            label: figure_text(step[f"test_{name}"], limits.get(f"test_{name}"))
             for label, name in (
-                ("Test accuracy", "accuracy"),
                 ("Precision", "precision"),
                 ("Recall", "recall"),
-                ("Balanced", "balanced_accuracy"),
                 ("Lesion classes", "lesion_accuracy"),
             )
         }
@@ -200,6 +212,25 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def figure_text(value: object, limits: Interval | None) -> str:
+    """Return a figure in percent with its interval."""
+    return f"{words.percent_text(value, 2)} {interval_text(limits)}".rstrip()
+
+
+def difference_text(step: dict[str, Any]) -> str:
+    """Return a step's test accuracy minus the unpruned network's, in points, with the paired interval."""
+    if step["difference"] is None:
+        return words.NONE
+    limits = interval_text((step["difference_low"], step["difference_high"]), "+")
+    return f"{step['difference']:+.2f} {limits}".replace("-", "−")
+
+
+def macro_auc(step: dict[str, Any]) -> float | None:
+    """Return a step's macro AUC on the test images in percent; None where it has no predictions."""
+    found: float | None = json.loads(step["classification"]).get("test", {}).get(MACRO_AUC)
+    return found
 
 
 def accepted_text(step: dict[str, Any]) -> str:
@@ -222,7 +253,9 @@ def size_section(run_id: str, steps: pd.DataFrame, depends: tuple[object, ...]) 
     )  # fmt: skip
     front = training_numbers.pareto_front(steps, metric)
     components.chart(
-        lambda: training_charts.size_against_accuracy(steps, metric, front, theme=components.theme()),
+        lambda: training_charts.size_against_accuracy(
+            steps, metric, front, training_numbers.limits(steps, metric), theme=components.theme()
+        ),
         alt=f"{training_charts.METRICS[metric]} of each step against its parameters, with the Pareto front",
         key="pareto",
         depends=(run_id, metric, *depends),
@@ -231,7 +264,7 @@ def size_section(run_id: str, steps: pd.DataFrame, depends: tuple[object, ...]) 
     if names:
         st.caption(
             f"On the Pareto front, beaten in both by no other step: {words.escaped('; '.join(names))}. Parameters: "
-            "logarithmic axis."
+            "logarithmic axis. Bars: 95 % intervals, where the step has predictions."
         )
 
 
@@ -301,11 +334,27 @@ def has_figures(step: dict[str, Any]) -> bool:
     return False
 
 
+def recalls_table(step: dict[str, Any]) -> pd.DataFrame:
+    """Return a step's recalls as texts: one row per class, one column per set."""
+    limits = intervals_of_step(step["classification"])
+    recalls = training_numbers.class_recalls(json.loads(step["classification"]))
+    rows = [
+        {"Recall by class": str(label).replace("_", "-")}
+        | {
+            SET_NAMES[str(split)]: figure_text(value, limits.get(f"{split}_{recall_name(str(label))}"))
+            for split, value in of_class.items()
+        }
+        for label, of_class in recalls.iterrows()
+    ]
+    return pd.DataFrame(rows)
+
+
 def figures_table(step: dict[str, Any]) -> pd.DataFrame:
     """Return a step's figures as texts: one row per figure, one column per set."""
+    limits = intervals_of_step(step["classification"])
     rows = [
         {"Figure": FIGURE_NAMES[name]}
-        | {SET_NAMES[split]: words.percent_text(step[f"{split}_{name}"], 2) for split in SPLITS}
+        | {SET_NAMES[split]: figure_text(step[f"{split}_{name}"], limits.get(f"{split}_{name}")) for split in SPLITS}
         for name in FIGURES
     ]
     return pd.DataFrame(rows)
