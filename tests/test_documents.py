@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import pytest
+from recorded import START, record_training
 
+from core.settings import Settings
+from core.store.measurements import Store
+from core.training.results import EpochResult
 from jobs.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +64,27 @@ def test_every_command_and_option_of_the_documents_exists(capsys: pytest.Capture
         wrong += [f"{name} {option}" for option in options if option not in text]
         assert ended.value.code == 0, name
     assert wrong == []
+
+
+def test_the_python_reading_of_the_readme_draws_both_figures(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = (ROOT / "README.md").read_text().partition("## Read the results in Python")[2]
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
+    store = Store(settings.database)
+    run_id = record_training(store, images=6, ends=False)
+    history = [
+        EpochResult(epoch, 1 / epoch, 50.0, 50.0, 50.0, 1.0, 40.0, 40.0, 40.0, seconds=1.0, images_per_second=9.0)
+        for epoch in (1, 2, 3)
+    ]
+    store.record_epochs(run_id, 1, 0, history, START)
+    store.record_training_ended(run_id, 1, None, START)
+    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reading.py").write_text(code)
+    runpy.run_path(str(tmp_path / "reading.py"))
+    assert "validation_accuracy" in (tmp_path / "learning-curve.html").read_text()
+    assert "Melanoma against the rest" in (tmp_path / "roc.html").read_text()
 
 
 def test_the_tree_in_the_readme_names_every_folder_and_only_existing_files() -> None:

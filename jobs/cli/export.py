@@ -2,6 +2,7 @@
 
 python -m jobs export svd-sweep-20260101-120000-abc123 --output rows.parquet
 python -m jobs export train-20260101-120000-abc123 --table epochs --output epochs.csv
+python -m jobs export train-20260101-120000-abc123 --to mlflow --uri http://127.0.0.1:5000
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from core.files.exports import check_writable, write_table
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import TRAINING_SPECS
+from jobs import mlflow_export
 from jobs.local import EXPORT_COLUMNS
 
 if TYPE_CHECKING:
@@ -37,10 +39,21 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     what = "; ".join(f"{name}: {text}" for name, text in DESCRIBED.items())
     parser.add_argument("--table", choices=tuple(DESCRIBED), help=f"{what} (default: images, or steps of trainings)")
     parser.add_argument("--output", type=Path, help="file ending in .csv or .parquet (default: RUN.csv)")
+    parser.add_argument("--to", choices=("mlflow",), help="write a training run to MLflow instead of a file")
+    parser.add_argument("--uri", help="with --to: MLflow's address, sqlite:///FILE or http://HOST:PORT")
+    parser.add_argument(
+        "--experiment", default=mlflow_export.EXPERIMENT, help="with --to: MLflow's experiment (default: %(default)s)"
+    )
 
 
 def act_export(options: argparse.Namespace) -> int:
-    """Write the rows of a run, or of all trainings of a study."""
+    """Write the rows of a run, or of all trainings of a study, or a training run to MLflow."""
+    if bool(options.to) != bool(options.uri):
+        raise SpecError("Expected --to mlflow together with --uri, got one of them.")
+    if options.to:
+        store = Store(Settings.from_environment().database)
+        print(mlflow_export.export(store, options.run, options.uri, options.experiment))
+        return 0
     path = options.output or Path(f"{Path(options.run).name}.csv")
     check_writable(path)
     count = write(Store(Settings.from_environment().database), options.run, path, options.table)
