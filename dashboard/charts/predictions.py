@@ -40,7 +40,7 @@ def precision_recall(curves: Mapping[str, OneAgainstRest], label: str, *, theme:
     first = next(iter(curves.values()))
     figure.add_hline(y=100 * first.positives / first.images, line={"color": MARK, "dash": "dot", "width": 1.5})
     for place, (name, curve) in enumerate(curves.items()):
-        points = curve.precision_recall
+        points = curve.precision_recall[_corners(curve.precision_recall["recall"], curve.precision_recall["precision"])]
         _line(figure, place, name, points["recall"], points["precision"], points["threshold"], theme)
     _shares(figure, "recall, %", "precision, %")
     return figure

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -212,7 +213,8 @@ def _heatmap(
 def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None = None) -> go.Figure:
     """Draw a set's confusion matrix: one row per true class, one column per predicted class; colour: share of the row.
 
-    matrix: images, as `core.predictions.classification` counts them.
+    matrix: images, as `core.predictions.classification` counts them. Plotly does not let a reader select a cell of a
+    heatmap, so an invisible point lies on each; its customdata are the true and the predicted class.
     """
     images = sum(map(sum, matrix))
     figure = titled_figure(f"{name}, {images:,} images", theme)
@@ -222,6 +224,17 @@ def confusion(matrix: Sequence[Sequence[int]], name: str, *, theme: str | None =
     labels = list(class_names(CLASSES).values())
     hover = "%{y} taken for %{x}: %{text} images, %{z:.3~g} % of the class<extra></extra>"
     figure.add_trace(_heatmap(shares, matrix, labels, labels, hover, theme))
+    cells = list(itertools.product(range(len(CLASSES)), repeat=2))
+    figure.add_scatter(
+        x=[plain_text(labels[column]) for _, column in cells],
+        y=[plain_text(labels[row]) for row, _ in cells],
+        customdata=[[CLASSES[row], CLASSES[column], shares[row][column]] for row, column in cells],
+        text=[f"{matrix[row][column]:,}" for row, column in cells],
+        hovertemplate=hover.replace("%{z:", "%{customdata[2]:"),
+        mode="markers",
+        marker={"size": 24, "opacity": 0},
+        showlegend=False,
+    )
     figure.update_yaxes(**name_axis(labels), title="true", autorange="reversed", showgrid=False, automargin=True)
     figure.update_xaxes(**name_axis(labels), title="predicted", showgrid=False, tickangle=-40, automargin=True)
     figure.update_layout(height=330)

@@ -101,8 +101,8 @@ def lost_and_gained(run: Run, trained: pd.DataFrame, names: Mapping[int, str]) -
         st.markdown(words.escaped(found.sentence))
     with st.grid(4, min_column_width=150):
         difference = found.difference
-        st.metric("Lost: only the first is right", f"{found.only_first:,}", border=True)
-        st.metric("Gained: only the second is right", f"{found.only_second:,}", border=True)
+        st.metric("Lost", f"{found.only_first:,}", border=True, help="Only the first is right.")
+        st.metric("Gained", f"{found.only_second:,}", border=True, help="Only the second is right.")
         st.metric(
             "First minus second", f"{difference.value:+.2f} points".replace("-", "−"), border=True,
             help=f"Paired difference of accuracy, 95 % interval {difference.low:+.2f} to {difference.high:+.2f} points "
@@ -196,7 +196,7 @@ def confusion_matrices(matrices: Mapping[str, list[list[int]]], predicted: pd.Da
 
         def chosen(split: str = split, key: str = key) -> None:
             for point in st.session_state[key]["selection"]["points"]:
-                label, guess = point["customdata"]
+                label, guess, _ = point["customdata"]
                 st.query_params.update({"set": split, "true": label, "predicted": guess})
 
         with column:

@@ -68,5 +68,5 @@ def confusion_section(run: Run, steps: pd.DataFrame) -> None:
     if predicted.empty:
         predictions.offer_to_predict(run, {})
     else:
-        st.caption("A click on a cell of a matrix chooses it.")
+        st.caption("A click on a cell of the validation or the test set chooses it.")
         prediction_images.cell_images(run, step["step"])

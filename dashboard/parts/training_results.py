@@ -86,7 +86,7 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
             st.markdown(words.escaped(sentence))
     first = data.plain_row(steps.iloc[0])
     best = data.plain_row(smallest_accepted(steps))
-    with st.grid(5, min_column_width=165):
+    with st.grid(5, min_column_width=145):
         st.metric("Parameters left", share_text(best["parameters"], first["parameters"]), border=True)
         for label, name in (
             ("Test accuracy", "test_accuracy"),
