@@ -120,7 +120,7 @@ def test_a_cell_of_the_confusion_matrix_leads_to_its_images(folder: Path, run_id
     cell = own[(own["label"] == "melanoma") & (own["predicted"] == "nevus")]
     assert sorted(linked_images(shown)) == sorted(cell["image_id"])
     assert f"{len(cell)} images, the highest probability of nevus first." in text(shown)
-    assert "nevus 70.0 %" in text(shown)
+    assert "nevus 70.0\N{NO-BREAK SPACE}%" in text(shown)
     right = open_page(run=run_id, part="Confusion", step="1", true="nevus", predicted="nevus")
     assert len(linked_images(right)) == 18
     assert "Expected" not in text(right)

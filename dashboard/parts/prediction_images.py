@@ -224,6 +224,9 @@ def cell_images(run: Run, step: int) -> None:
     st.caption(f"{words.count_of(len(rows), 'image')}, the highest probability of {shown_class(guess)} first.")
 
     def about(row: Mapping[str, Any]) -> list[str]:
-        return [f"{shown_class(each)} {100 * row[f'p_{each}']:.1f} %" for each in dict.fromkeys((guess, label))]
+        return [
+            f"{shown_class(each)} {100 * row[f'p_{each}']:.1f}\N{NO-BREAK SPACE}%"
+            for each in dict.fromkeys((guess, label))
+        ]
 
     image_cards(run, rows, about, key=f"cell_{step}_{split}_{label}_{guess}")
