@@ -104,9 +104,9 @@ def lost_and_gained(run: Run, trained: pd.DataFrame, names: Mapping[int, str]) -
         st.metric("Lost", f"{found.only_first:,}", border=True, help="Only the first is right.")
         st.metric("Gained", f"{found.only_second:,}", border=True, help="Only the second is right.")
         st.metric(
-            "First minus second", f"{difference.value:+.2f} points".replace("-", "−"), border=True,
-            help=f"Paired difference of accuracy, 95 % interval {difference.low:+.2f} to {difference.high:+.2f} points "
-            "by resampling lesions.",
+            "Difference, points", f"{difference.value:+.2f}".replace("-", "−"), border=True,
+            help=f"Accuracy of the first minus that of the second, paired; 95 % interval {difference.low:+.2f} to "
+            f"{difference.high:+.2f} points by resampling lesions.",
         )  # fmt: skip
         st.metric("McNemar p", f"{found.p:.2g}", border=True, help="Exact, two-sided, over the images that changed.")
     with st.container(horizontal=True, vertical_alignment="bottom"):
