@@ -1,7 +1,10 @@
 """Every claim with supporting values, with refuting values, and without values."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
+from recorded import predictions
 
 from core.article.claims import (
     CLAIMS,
@@ -21,6 +24,7 @@ from core.networks.architectures import NETWORKS
 from core.networks.costs import curve_table, network_cost
 from core.networks.fits import fit_curves
 from core.networks.pruning import FACTORS, prune
+from core.predictions.rows import prediction_frame
 from core.store.trainings import STEP_COLUMNS
 
 KS = (100, 200, 300, 350, 400, 450)
@@ -271,3 +275,34 @@ def test_an_unknown_claim_raises_a_key_error() -> None:
 def test_verdicts_are_compared_by_value() -> None:
     assert judge("C20", Known()) == judge("C20", Known())
     assert isinstance(judge("C20", Known()), Verdict)
+
+
+def predicted(accuracy: float, images: int = 40) -> pd.DataFrame:
+    rows = prediction_frame(predictions(accuracy, images))
+    return rows[rows["split"] == "test"]
+
+
+def test_reconstructed_and_original_are_told_apart_by_their_predictions_else_by_intervals_else_not() -> None:
+    known = four()
+    accuracy = {"original": 80.0, "reconstructed": 70.0}
+    paired = replace(known, predictions=lambda run, step: predicted(accuracy[run.rsplit("-", 1)[1]]))
+    assert "alexnet, seed 1: can be told apart, −10.00 points [−" in judge("C15", paired).chance
+    alike = replace(known, predictions=lambda run, step: predicted(80.0))
+    assert "cannot be told from chance, +0.00 points [+0.0, +0.0], McNemar p = 1, 160 images" in (
+        judge("C15", alike).chance
+    )
+    assert known.pairs is not None
+    limits = [{"test_accuracy": (70.0, 79.5)}] * len(known.pairs)
+    separate = replace(known, pairs=known.pairs.assign(intervals=limits))
+    assert "alexnet, seed 1: not paired: 75.00 [70.0, 79.5] and 75.00 [70.0, 79.5]" in judge("C15", separate).chance
+    assert "alexnet, seed 1: unknown, without predictions of both" in judge("C15", known).chance
+
+
+def test_a_step_is_told_apart_from_the_unpruned_network_of_its_run() -> None:
+    known = steps(run("alexnet", *ALEXNET))
+    known = replace(known, predictions=lambda run, step: predicted({0: 80.0, 3: 50.0}[step]))
+    assert judge("C16", known).chance.startswith(
+        "alexnet-reconstructed, R3: 50% against Original: can be told apart, −30.00 points"
+    )
+    assert judge("C21", steps(run("custom2", ("R1: 50%", False)))).chance == "Unknown: no run reached R2: 33%."
+    assert judge("C17", known).chance == ""

@@ -40,17 +40,15 @@ def counts(said: str) -> int:
 def test_without_results_only_the_counted_claims_are_judged(
     tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = opener(monkeypatch, tmp_path / "data", valkey_url)("claims")
+    test = opener(monkeypatch, tmp_path / "data", valkey_url)("claims", full="true")
     said = text(test)
     assert counts(said) == len(CLAIMS)
-    assert {each.label: each.value for each in test.metric} == {
-        "Reproduced": "2", "Not reproduced": "1", "Not measured yet": "20",
-    }  # fmt: skip
+    assert "**2** reproduced · **1** not reproduced · **20** not measured yet" in said
     assert "no network has been trained" in said
 
 
 def test_every_claim_has_its_verdict_figure_note_and_runs(open_page: OpenPage, folder: Path) -> None:
-    said = text(open_page("claims"))
+    said = text(open_page("claims", full="true"))
     assert counts(said) == len(CLAIMS)
     sweep = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="ham")[0].id
     assert f"[{sweep}](run?run={sweep})" in said
@@ -61,18 +59,26 @@ def test_every_claim_has_its_verdict_figure_note_and_runs(open_page: OpenPage, f
     assert "synthetic images, which say nothing of real ones" not in said
 
 
+def test_every_claim_has_one_row_and_nothing_is_in_full_until_it_is_chosen(open_page: OpenPage) -> None:
+    test = open_page("claims")
+    rows = test.dataframe[0].value
+    assert [text.split()[0] for text in rows["Claim"]] == list(CLAIMS)
+    assert rows.set_index("Claim").filter(like="C15", axis=0)["Measured"].item().startswith("lenet5 70.00")
+    assert counts(text(test)) == 0
+
+
 def test_claims_can_be_filtered_by_area_and_status(open_page: OpenPage) -> None:
-    assert counts(text(open_page("claims", area=["Parameter curves"]))) == 2
-    test = open_page("claims", status=["not reproduced"])
-    said = text(test)
-    assert 0 < counts(said) == int({each.label: each.value for each in test.metric}["Not reproduced"])
+    assert counts(text(open_page("claims", area=["Parameter curves"], full="true"))) == 2
+    said = text(open_page("claims", status=["not reproduced"], full="true"))
+    assert counts(said) > 0
+    assert f"**{counts(said)}** not reproduced" in said
     assert sum(said.count(f"-badge[:material/{icon}:") for icon in ("check_circle", "pending")) == 0
     assert "No claim has this area and status" in text(open_page("claims", area=["Input size"], status=[STATUSES[0]]))
 
 
 def test_claims_are_judged_by_the_chosen_sweep_and_data_set(open_page: OpenPage, folder: Path) -> None:
     demo = Store(folder / "dermslim.duckdb").runs("svd-sweep", dataset="demo")[0].id
-    test = open_page("claims", sweep=demo)
+    test = open_page("claims", sweep=demo, full="true")
     assert "Measured on synthetic images: no conclusion about real images." in text(test)
     test = ran(test.selectbox(key="choice_dataset").set_value("demo"))
     said = text(test)
@@ -81,7 +87,7 @@ def test_claims_are_judged_by_the_chosen_sweep_and_data_set(open_page: OpenPage,
 
 
 def test_an_unknown_sweep_in_the_address_gives_a_warning(open_page: OpenPage) -> None:
-    test = open_page("claims", sweep="svd-sweep-none")
+    test = open_page("claims", sweep="svd-sweep-none", full="true")
     assert any("there is no svd" in each.value for each in test.warning)
     assert counts(text(test)) == len(CLAIMS)
 

@@ -154,7 +154,8 @@ def test_the_overview_shows_the_figures_of_the_last_sweep_with_links_to_the_run(
     shown = open_page()
     labels = [metric.label for metric in shown.metric]
     assert {"Source / stored", "JPEG 95 alone", "SVD adds", "Storage saved"} <= set(labels)
-    assert sum(link.label == "Open the run" for link in shown.page_link) == len(labels)
+    groups = {"Headline figures", "Smallest accepted network"} & {header.value for header in shown.header}
+    assert sum(link.label == "Open the run" for link in shown.page_link) == len(groups) > 0
 
 
 def test_a_deep_link_opens_the_sweep_with_its_rule(open_page: OpenPage) -> None:

@@ -108,7 +108,7 @@ def test_the_claims_of_the_command_equal_those_of_the_page(
     assert all(sentence in text for sentence in basis(offered, chosen))
     rows = [line for line in text.splitlines() if re.match(r"\| C\d", line)]
     assert len(rows) == len(expected)
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {10}
     assert capsys.readouterr().out == f"23 claims written to {path}\n"
 
 

@@ -35,7 +35,8 @@ class Claim:
 class Verdict:
     """The verdict on one claim. measured: the figures as a sentence. runs: ids of their runs.
 
-    note: what the article leaves open, and where it contradicts itself.
+    note: what the article leaves open, and where it contradicts itself. chance: which differences can be told from
+    chance; empty for a claim about no difference of accuracies.
     """
 
     claim_id: str
@@ -43,6 +44,7 @@ class Verdict:
     measured: str
     runs: tuple[str, ...]
     note: str
+    chance: str = ""
 
 
 EVERY_K, CURVES, HISTORY = compression.judge_every_k, networks.judge_curves, networks.judge_history
@@ -90,7 +92,7 @@ def judge(claim_id: str, known: Known) -> Verdict:
     if claim.source in known.synthetic and finding.holds is not None:
         notes.insert(0, "Measured on synthetic images: no conclusion about real images.")
     holds = None if finding.holds is None else bool(finding.holds)
-    return Verdict(claim_id, STATUS_OF[holds], finding.measured, runs, " ".join(filter(None, notes)))
+    return Verdict(claim_id, STATUS_OF[holds], finding.measured, runs, " ".join(filter(None, notes)), finding.chance)
 
 
 def judge_all(known: Known) -> tuple[Verdict, ...]:
@@ -101,13 +103,14 @@ def judge_all(known: Known) -> tuple[Verdict, ...]:
 def claims_table(known: Known) -> pd.DataFrame:
     """Return the article's claims with their verdicts: id, area, source, claim, printed_value, status, measured, runs.
 
-    Further column: note. runs: ids in one text, separated by spaces.
+    Further columns: chance, note. runs: ids in one text, separated by spaces.
     """
     table = printed_claims().drop(columns="note")
     verdicts = judge_all(known)
     return table.assign(
         status=[verdict.status for verdict in verdicts],
         measured=[verdict.measured for verdict in verdicts],
+        chance=[verdict.chance for verdict in verdicts],
         runs=[" ".join(verdict.runs) for verdict in verdicts],
         note=[verdict.note for verdict in verdicts],
     )
@@ -127,6 +130,7 @@ def to_markdown(table: pd.DataFrame, basis: Iterable[str] = ()) -> str:
         "printed_value": "Printed",
         "status": "Status",
         "measured": "Measured",
+        "chance": "Told from chance",
         "note": "Notes",
         "runs": "Runs",
     }

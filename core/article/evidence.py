@@ -341,6 +341,7 @@ def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -
         steps=pruning,
         runs={source: (run,) for source, run in there.items()},
         synthetic=frozenset(synthetic),
+        predictions=lambda run, step: store.predictions([run], step=step, split="test"),
     )
 
 

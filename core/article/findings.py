@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -19,6 +19,7 @@ class Known:
     `core.networks.fits.fit_curves`.
     pairs: unpruned networks trained on original and on reconstructed images, with the same settings. steps: trained
     steps of finished pruning runs; one run_id is one history of one network. Both: `core.store.trainings.STEP_COLUMNS`.
+    predictions: reads those of a run's step on the test images, `core.predictions.rows`; empty where there are none.
     runs: the run ids behind 'sweep', 'resize' and 'curves'; trainings carry their own. synthetic: the sources ('sweep',
     'resize', 'pairs', 'steps') with synthetic images.
     """
@@ -32,16 +33,21 @@ class Known:
     steps: pd.DataFrame | None = None
     runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     synthetic: frozenset[str] = frozenset()
+    predictions: Callable[[str, int], pd.DataFrame] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of judging a claim. holds: None where figures are missing. runs: by default those of the source."""
+    """The result of judging a claim. holds: None where figures are missing. runs: by default those of the source.
+
+    chance: which of its differences can be told from chance, sentences; empty for a claim about no such difference.
+    """
 
     holds: bool | None
     measured: str
     note: str = ""
     runs: tuple[str, ...] | None = None
+    chance: str = ""
 
 
 class NotMeasured(Exception):

@@ -6,15 +6,19 @@ printed figure. The constants are the limits, with their reasons.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
 from core.article.findings import Finding, Known, NotMeasured
+from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5, NETWORKS, NetworkSpec
 from core.networks.costs import Cost, network_cost
 from core.networks.fits import CurveFits
 from core.networks.pruning import SCOPES, prune
+from core.predictions.comparison import compare, over_seeds, signed
+from core.predictions.intervals import interval_text
 from core.training.algorithm2 import ORIGINAL
 
 TOLERANCE = 2.0  # C15: points, the article's own for "keeps its baseline"
@@ -122,7 +126,53 @@ def judge_reconstructed(known: Known) -> Finding:
         for network, row in zip(list(table.index), table.to_dict("records"), strict=True)
     )
     note = f"Test accuracy; equally good means at most {TOLERANCE:g} points less."
-    return Finding(over_networks(list(table.index), list(worse)), f"{measured}.", note, ids(used))
+    return Finding(
+        over_networks(list(table.index), list(worse)), f"{measured}.", note, ids(used), pairs_told_apart(known, used)
+    )
+
+
+def pairs_told_apart(known: Known, steps: pd.DataFrame) -> str:
+    """Say for each pair of unpruned trainings, reconstructed minus original, whether it can be told from chance."""
+    texts, values = [], []
+    for (network, seed), rows in steps.groupby(["network", "seed"], sort=False):
+        by_version = {str(step["version"]): step for step in rows.to_dict("records")}
+        if len(by_version) == 2:
+            ours, theirs = by_version["reconstructed"], by_version["original"]
+            texts.append(f"{network}, seed {seed}: {told_apart(known, ours, theirs)}")
+            values.append((network, ours["test_accuracy"] - theirs["test_accuracy"]))
+    for network in dict.fromkeys(name for name, _ in values):
+        over = over_seeds([value for name, value in values if name == network])
+        if over.deviation is not None:
+            texts.append(f"{network}: mean difference {signed(over.mean)} ± {over.deviation:.2f} points, n = {over.n}")
+    return f"{'; '.join(texts)}." if texts else ""
+
+
+def told_apart(known: Known, first: Mapping[Hashable, Any], second: Mapping[Hashable, Any]) -> str:
+    """Say whether the test accuracies of two steps can be told apart.
+
+    By the paired difference and McNemar's test where both have predictions on the same images; else by the interval of
+    each, where they have one; else it is unknown.
+    """
+    rows = [pd.DataFrame() if known.predictions is None else known.predictions(str(each["run_id"]), int(each["step"]))
+            for each in (first, second)]  # fmt: skip
+    if not any(each.empty for each in rows):
+        try:
+            found = compare(*rows)
+        except SpecError:  # no common image, or other labels
+            pass
+        else:
+            limits = interval_text((found.difference.low, found.difference.high), "+")
+            verdict = "can be told apart" if found.distinguishable else "cannot be told from chance"
+            return (
+                f"{verdict}, {signed(found.difference.value)} points {limits}, McNemar p = {found.p:.2g}, "
+                f"{found.images:,} images"
+            )
+    own = [each.get("intervals", {}).get("test_accuracy") for each in (first, second)]
+    if None in own:
+        return "unknown, without predictions of both"
+    accuracies = (each["test_accuracy"] for each in (first, second))
+    texts = (f"{accuracy:.2f} {interval_text(each)}" for accuracy, each in zip(accuracies, own, strict=True))
+    return f"not paired: {' and '.join(texts)}"
 
 
 def over_networks(judged: list[str], failing: list[str]) -> bool | None:
@@ -143,7 +193,7 @@ def judge_history(
     pruning = steps[steps["run_id"].isin(steps.loc[steps["step"] > 0, "run_id"])]
     if pruning.empty:
         raise NotMeasured(f"a pruning run of {network}")
-    verdicts, texts = [], []
+    verdicts, texts, apart = [], [], []
     for run, rows in pruning.groupby("run_id", sort=False):
         names, kept = list(rows["name"]), list(accepted(rows)["name"])
         rejected = [each for each in names if each not in kept and each != ORIGINAL]
@@ -154,9 +204,13 @@ def judge_history(
             verdict = False if {name, *needs} & set(rejected) else None
         verdicts.append(verdict)
         reached = [each for each in kept if each != ORIGINAL]
+        if name in names and ORIGINAL in names:
+            by_name = {str(step["name"]): step for step in rows.to_dict("records")}
+            apart.append(f"{run}, {name} against {ORIGINAL}: {told_apart(known, by_name[name], by_name[ORIGINAL])}")
         texts.append(f"{run}: accepted {listed(reached)}, rejected {listed(rejected)}")
     holds = None if all(verdict is None for verdict in verdicts) else False not in verdicts
-    return Finding(holds, f"{'. '.join(texts)}.", note, ids(pruning))
+    chance = f"{'; '.join(apart)}." if apart else f"Unknown: no run reached {name}."
+    return Finding(holds, f"{'. '.join(texts)}.", note, ids(pruning), chance)
 
 
 def listed(names: list[str]) -> str:

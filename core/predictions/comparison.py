@@ -46,8 +46,8 @@ class Comparison:
     def sentence(self) -> str:
         """The comparison in words."""
         found = self.difference
-        numbers = f"difference {_signed(found.value)} points, 95 % interval {_signed(found.low)} to "
-        numbers += f"{_signed(found.high)}, McNemar p = {self.p:.2g}"
+        numbers = f"difference {signed(found.value)} points, 95 % interval {signed(found.low)} to "
+        numbers += f"{signed(found.high)}, McNemar p = {self.p:.2g}"
         if self.distinguishable:
             better = "first" if self.only_first > self.only_second else "second"
             return f"The {better} is better on these {self.images:,} images: {numbers}."
@@ -57,7 +57,8 @@ class Comparison:
         return text
 
 
-def _signed(points: float) -> str:
+def signed(points: float) -> str:
+    """Return points with their sign and two digits."""
     return f"{points:+.2f}".replace("-", "−")
 
 

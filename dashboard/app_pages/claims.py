@@ -12,6 +12,9 @@ from dashboard import data, words
 from dashboard.parts import components
 
 COLOURS = {REPRODUCED: "green", NOT_REPRODUCED: "red", NOT_MEASURED: "gray"}
+MARKS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", NOT_MEASURED: "…"}
+FILTERS = {"area", "status"}  # in the address
+ROW_HEIGHT = 24  # pixels: 23 rows fit a screen
 ICONS = {
     REPRODUCED: ":material/check_circle:",
     NOT_REPRODUCED: ":material/cancel:",
@@ -29,8 +32,7 @@ AREAS = {
 
 def judged_by(found: Offers) -> Grounds:
     """Ask what the claims are judged by, and show it."""
-    with st.container(border=True):
-        st.markdown("**Judged by**")
+    with st.expander("Judged by", icon=":material/gavel:"):
         left, right = st.columns(2)
         with left:
             sweep = pick_run("SVD sweep", found.sweeps, "sweep")
@@ -68,21 +70,47 @@ def pick(label: str, names: list[str], param: str, synthetic: frozenset[str] = f
     )
 
 
-def counts(table: pd.DataFrame) -> None:
-    """Show how many claims have each status."""
-    with st.grid(3, min_column_width=160):
-        for status in STATUSES:
-            st.metric(status.capitalize(), int((table["status"] == status).sum()), border=True)
-
-
 def filtered(table: pd.DataFrame) -> pd.DataFrame:
     """Ask for areas and statuses, and return the claims that have them."""
-    areas = st.pills(
-        "Area", list(AREAS), selection_mode="multi", key="area", bind="query-params", format_func=AREAS.__getitem__
-    )
-    statuses = st.pills("Status", STATUSES, selection_mode="multi", key="status", bind="query-params")
+    with st.expander("Areas, statuses", icon=":material/filter_alt:", expanded=bool(FILTERS & set(st.query_params))):
+        areas = st.pills(
+            "Area", list(AREAS), selection_mode="multi", key="area", bind="query-params", format_func=AREAS.__getitem__
+        )
+        statuses = st.pills("Status", STATUSES, selection_mode="multi", key="status", bind="query-params")
     kept = table["area"].isin(areas or list(AREAS)) & table["status"].isin(statuses or STATUSES)
     return table[kept]
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """List the claims in one row each; return the claims to show in full: the one chosen, or all where asked."""
+    chosen = components.table(
+        {
+            "Status": [f"{MARKS[status]} {status}" for status in table["status"]],
+            "Claim": table["id"] + " " + table["claim"],
+            "Printed": table["printed_value"],
+            "Measured": table["measured"],
+            "Told from chance": table["chance"],
+        },
+        alt="The claims with status, printed and measured figure",
+        key="claims",
+        row_height=ROW_HEIGHT,
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={
+            "Status": st.column_config.TextColumn(width=140),
+            "Claim": st.column_config.TextColumn(width=240),
+            "Printed": st.column_config.TextColumn(width=120),
+            "Measured": st.column_config.TextColumn(width=190),
+            "Told from chance": st.column_config.TextColumn(width=115),
+        },
+    )
+    if st.session_state["full"]:
+        return table
+    rows = chosen.selection.rows
+    if not rows:
+        st.caption("Choose a row to read the claim in full: figures, what can be told from chance, notes and runs.")
+    found: pd.DataFrame = table.iloc[rows]
+    return found
 
 
 def card(claim: dict[str, str]) -> None:
@@ -95,6 +123,8 @@ def card(claim: dict[str, str]) -> None:
             f":small[:gray[Printed, {words.escaped(claim['source'])}]]  \n{words.escaped(claim['printed_value'])}"
         )
         measured.markdown(f":small[:gray[Measured]]  \n{words.escaped(claim['measured'])}")
+        if claim["chance"]:
+            st.markdown(f":small[:gray[Told from chance]]  \n{words.escaped(claim['chance'])}")
         if claim["note"]:
             st.caption(words.escaped(claim["note"]))
         if claim["area"] == "curves":
@@ -120,10 +150,13 @@ with components.sentences():
     found = data.offers()
     chosen = judged_by(found)
     table = data.claims(chosen)
-    counts(table)
     shown = filtered(table)
-    files(table, basis(found, chosen))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(" · ".join(f"**{(table['status'] == status).sum()}** {status}" for status in STATUSES))
+        st.toggle("All claims in full", key="full", bind="query-params")
     if shown.empty:
         st.info("No claim has this area and status.", icon=":material/filter_alt_off:")
-    for claim in shown.to_dict("records"):
-        card({str(name): str(value) for name, value in claim.items()})
+    else:
+        for claim in overview(shown).to_dict("records"):
+            card({str(name): str(value) for name, value in claim.items()})
+    files(table, basis(found, chosen))

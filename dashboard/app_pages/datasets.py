@@ -1,7 +1,7 @@
 """Data sets: register a folder, see its images and what was left out, measure it, write its reconstruction."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -16,6 +16,7 @@ from dashboard.forms.fields import CHOICES, SET_NAMES
 from dashboard.parts import components, run_progress
 
 SAMPLES = 12
+MOST_LISTED, LISTING_HEIGHT = 10, 420  # data sets, and the pixels of a longer list, which scrolls
 RECORDED_WITHIN = 3  # seconds that a removal is waited for
 VARIABLES = {"age": "Age", "sex": "Sex", "localization": "Localisation"}
 
@@ -70,30 +71,24 @@ def awaited() -> None:
 
 def listing(known: pd.DataFrame) -> None:
     """List the registered data sets."""
-    components.table(
+    rows = pd.DataFrame(
         {
             "Name": known["name"],
             "Kind": ["synthetic" if each else "" for each in known["synthetic"]],
-            "Images": known["images"],
+            "Images": [words.count_text(each) for each in known["images"]],
             "Size": [words.bytes_text(each) for each in known["bytes"]],
-            "Left out": known["left_out"],
+            "Left out": [words.count_text(each) for each in known["left_out"]],
             "Layout": [words.LAYOUTS.get(each, each) for each in known["layout"]],
             "Made from": [
                 f"{row.source}, {row.settings}" if words.known(row.source) else "" for row in known.itertuples()
             ],
             "Registered": [components.moment(each) for each in known["registered_at"]],
             "Folder": known["root"],
-        },
-        alt="Registered data sets",
-        height="auto",
-        column_config={
-            "Name": st.column_config.TextColumn(width="medium"),
-            "Images": st.column_config.NumberColumn(format="localized"),
-            "Left out": st.column_config.NumberColumn(format="localized"),
-            "Made from": st.column_config.TextColumn(width="medium"),
-            "Folder": st.column_config.TextColumn(width="medium"),
-        },
+        }
     )
+    # Unlike a data frame's cells, those of a table wrap, so that nothing is cut.
+    height: int | Literal["content"] = LISTING_HEIGHT if len(rows) > MOST_LISTED else "content"
+    st.table(rows.map(words.escaped), border="horizontal", hide_index=True, height=height, alt="Registered data sets")
 
 
 def facts(row: dict[str, Any]) -> None:

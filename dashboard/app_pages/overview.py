@@ -113,12 +113,11 @@ def smallest_network(run: Run) -> None:
 
 
 def show_figures(run: Run, figures: Sequence[tuple[str, str, str | None, str]]) -> None:
-    """Show figures of a run: label, value, difference and help, each with a link to the run."""
+    """Show figures of a run: label, value, difference and help, with one link to the run."""
     with st.grid(len(figures), min_column_width=150):
         for label, value, difference, explanation in figures:
-            with st.container(border=True):
-                st.metric(label, value, difference, help=explanation)
-                components.run_link(run.id, run.kind, "Open the run", icon=":material/arrow_forward:")
+            st.metric(label, value, difference, help=explanation, border=True)
+    components.run_link(run.id, run.kind, "Open the run", icon=":material/arrow_forward:")
 
 
 def finished_last(ended: list[Run]) -> None:
