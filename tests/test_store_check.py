@@ -39,6 +39,9 @@ def fill(store: Store) -> None:
             "VALUES ('r', 'a', 'k=2', '2026-11-26 07:00:00+00')"
         )
         connection.execute(
+            "INSERT INTO predictions VALUES ('r', 0, 'test', 'a', NULL, 'nevus', 'nevus', 0.1, 0.7, 0.1, 0.1)"
+        )
+        connection.execute(
             "INSERT INTO epochs SELECT 'r', 0, epoch, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, true, false, "
             "'2026-11-26 07:00:00+00' FROM range(1, 4) AS epochs(epoch)"
         )

@@ -19,6 +19,7 @@ import duckdb
 from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from core.files.file_lock import file_lock
 from core.files.private import private_folder
+from core.store import readers
 from core.store.holders import described, holders
 from core.store.migrations import VERSION, applied, migrate
 
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# A connection that only reads reaches no other file and no network, whatever a query says. Given when it is opened:
-# threads that read at once share one instance, whose settings, once locked, a second one could not set again.
-SHUT_IN: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": False,
-    "lock_configuration": True,
-}
 # What DuckDB says where the disk, the memory or the account's rights are at fault, and not its file.
 NOT_ITS_FAULT = re.compile(
     r"no space left|could not write|could not sync|file too large|"
@@ -66,13 +61,18 @@ class StoreFile:
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._locked(shared=read_only):
             connection = self._connect(read_only)
+            kept = False
             try:
                 yield connection
+                if read_only:
+                    readers.put_back(self.path, connection)
+                    kept = True
             except duckdb.Error as error:
                 raise _told(self.path, error) from error
             finally:
-                with contextlib.suppress(duckdb.Error):  # closing a damaged file fails too
-                    connection.close()
+                if not kept:
+                    with contextlib.suppress(duckdb.Error):  # closing a damaged file fails too
+                        connection.close()
 
     @contextmanager
     def _locked(self, *, shared: bool) -> Iterator[None]:
@@ -91,7 +91,7 @@ class StoreFile:
         deadline = time.monotonic() + self.strangers
         while True:
             try:
-                return duckdb.connect(self.path, read_only=read_only, config=SHUT_IN if read_only else {})
+                return readers.attached(self.path) if read_only else duckdb.connect(self.path)
             except duckdb.Error as error:
                 if not (isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)):
                     raise _told(self.path, error) from error
@@ -174,7 +174,7 @@ def log_path(store: Path) -> Path:
 @contextmanager
 def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a store without rows, in memory, with the tables of schema.sql."""
-    with duckdb.connect(":memory:", config=SHUT_IN) as connection:
+    with duckdb.connect(":memory:", config=readers.SHUT_IN) as connection:
         migrate(connection)
         try:
             yield connection
