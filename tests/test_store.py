@@ -384,3 +384,30 @@ def test_concurrent_reads_are_answered_and_cannot_read_other_files(tmp_path: Pat
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, range(40))) == list(range(40))
+
+
+def test_a_read_reaches_no_file_but_the_store_whatever_the_query_is(tmp_path: Path) -> None:
+    first, second = Store(tmp_path / "first.duckdb"), Store(tmp_path / "second.duckdb")
+    first.migrate()
+    second.migrate()
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    for _ in range(2):  # in a new instance of DuckDB, and in one that was kept
+        for query in (f"FROM read_csv('{tmp_path}/a.csv')", f"ATTACH '{second.path}' AS other",
+                      f"COPY (SELECT 1) TO '{tmp_path}/b.csv'"):  # fmt: skip
+            with pytest.raises(StoreError), first.reading() as connection:
+                connection.execute(query)
+            first.runs()
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_each_read_sees_what_was_written_before_it_and_a_store_that_was_replaced(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "store.duckdb"), Store(tmp_path / "other.duckdb")
+    store.migrate()
+    other.migrate()
+    count = "SELECT count(*) AS n FROM dataset_left_out"
+    for written in range(3):
+        assert store.rows(count) == [{"n": written}]
+        with store.transaction() as connection:
+            connection.execute("INSERT INTO dataset_left_out VALUES ('moles', ?, 'truncated')", [f"{written}.jpg"])
+    other.path.replace(store.path)
+    assert store.rows(count) == [{"n": 0}]

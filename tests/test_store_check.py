@@ -169,7 +169,7 @@ def test_a_damaged_write_ahead_log_raises_a_readable_error(whole: Store, tmp_pat
     log.write_bytes(data)
     store = Store(left / "store.duckdb")
     for act in (store.runs, store.migrate, store.schema_version, lambda: store_check.checked(store.path)):
-        with pytest.raises(StoreDamaged, match=r"store\.duckdb.* is damaged: .*WAL.*restore the last backup"):
+        with pytest.raises(StoreDamaged, match=r"store\.duckdb.* got a damaged file: .*WAL.*restore the last backup"):
             act()
 
 
