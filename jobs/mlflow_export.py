@@ -35,7 +35,7 @@ EPOCH_FIGURES = tuple(
 COUNTED = ("parameters", "macs", "bytes_weights", "weights_bytes", "epochs", "kept_epoch", "seconds", "difference",
            "difference_low", "difference_high")  # fmt: skip
 MOST_METRICS = 1000  # of one request
-MISSING = "Expected the package mlflow-skinny, got none. `pip install 'dermslim[mlflow]'` installs it."
+MISSING = "Expected the package mlflow-skinny, got none. Run `pip install -e '.[mlflow]'` in the project's folder."
 
 
 def export(store: Store, run_id: str, uri: str, experiment: str = EXPERIMENT) -> str:

@@ -178,5 +178,5 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.mlflow_export.find_spec", lambda name: None)
-    with pytest.raises(DermSlimError, match=r"mlflow-skinny, got none\. .*dermslim\[mlflow\]"):
+    with pytest.raises(DermSlimError, match=r"mlflow-skinny, got none\. .*\[mlflow\]"):
         export(store, record_training(store), "sqlite:///a.db")
