@@ -60,7 +60,7 @@ def test_a_store_that_is_not_a_database_is_an_error_and_the_queue_is_checked(set
     settings.database.write_text("this is not a database")
     found = examined(settings)
     assert found["store: could not be looked at"].status == ERROR
-    assert "is damaged" in found["store: could not be looked at"].found
+    assert "got a damaged file" in found["store: could not be looked at"].found
     assert "python -m jobs restore FILE" in found["store: could not be looked at"].advice
     assert found["queue: server"].status == OK
     assert found["work: runs under way without a job"].found == "not looked at"
@@ -71,7 +71,7 @@ def test_a_store_with_a_damaged_block_is_an_error(settings: Settings) -> None:
     record_training(Store(settings.database))
     damage(settings.database, "steps")
     found = examined(settings)
-    assert "table steps" in found["store: could not be looked at"].found
+    assert "got damage in steps" in found["store: could not be looked at"].found
     assert "store: content" not in found
 
 

@@ -185,7 +185,7 @@ def test_a_reconstruction_becomes_a_data_set_with_the_same_labels(lab: Queues, f
     storage = lab.store.storage(state.id).iloc[0]
     assert storage["stored_bytes"] == sum(record.bytes for record in made.records)
     assert storage["source_bytes"] == sum(record.bytes for record in dataset.records)
-    with pytest.raises(SpecError, match="smaller is a registered data set"):
+    with pytest.raises(SpecError, match="got smaller, which is a registered data set"):
         lab.submit(spec, dataset, again=True)
 
 

@@ -93,7 +93,7 @@ def test_the_terminal_shows_plain_text_or_the_same_json(tmp_path: Path, monkeypa
     logging.getLogger("core").info("something happened")
     assert json.loads(terminal.getvalue())["message"] == "something happened"
     monkeypatch.setenv("LOG_FORMAT", "xml")
-    with pytest.raises(SpecError, match=r"^LOG_FORMAT: expected text or json, got xml$"):
+    with pytest.raises(SpecError, match=r"^Expected LOG_FORMAT to be text or json, got xml\.$"):
         logs.set_up("command", plain_settings(tmp_path), stream=terminal)
 
 
