@@ -62,7 +62,7 @@ RESULT_PAGES = {
     "claims": "Choose a row to read the claim in full.*",
     "jobs": "Ended",
     "maintenance?tab=Runs": "Delete",
-    "run?run=": "Facts",
+    "run?run=": "Workers",
 }
 
 

@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 from recorded import START, record_training
 
+from benchmarks.processes import Process
 from core.errors import DermSlimError, SpecError
 from core.settings import Settings
 from core.store.measurements import Store
@@ -123,7 +123,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "kept")),
     ]
     with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = Process(command, stdout=log, stderr=log, start_new_session=True)
     try:
         address = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 120
