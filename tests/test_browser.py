@@ -188,6 +188,7 @@ def test_the_inspector_follows_k_and_the_image(visitor: Visitor) -> None:
     first = main(page).get_by_role("heading", level=2).first.inner_text()
     button(page, "Next").click()
     expect(main(page).get_by_role("heading", level=2).first).not_to_have_text(first)
+    visitor.settle()
     page.get_by_role("radio", name="Side by side").click()
     expect(
         main(page).get_by_text("SSIM around each pixel").or_(main(page).get_by_text("SSIM map")).first
