@@ -101,19 +101,6 @@ def settings_fields() -> tuple[str, str, int | None]:
     return mode, codec, quality
 
 
-def lesion_links(dataset: Dataset, image_id: str) -> None:
-    """Link to the other images of an image's lesion."""
-    lesion = data.records(dataset.name)[image_id].lesion_id
-    others = [each.image_id for each in dataset.records if each.lesion_id == lesion and each.image_id != image_id]
-    if lesion is None or not others:
-        return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"Other images of lesion {words.escaped(words.shortened(lesion, 30))}:", width="content")
-        for each in others:
-            components.inspector_link(dataset.name, each, words.shortened(each, 22))
-
-
-@st.fragment
 def inspected(image: pictures.Decomposed, mode: str, codec: str, quality: int | None) -> None:
     """Draw everything that depends on k; only this part runs again when the slider moves."""
     rank = image.factors.rank
@@ -265,8 +252,6 @@ with components.sentences():
     st.header(words.escaped(words.shortened(title, 60)), anchor=False)
     if about:
         st.caption(words.escaped(about))
-    if source == "registered" and dataset is not None:
-        lesion_links(dataset, title)
     mode, codec, quality = settings_fields()
     with st.spinner("Decomposing"):
         pictures.compiled()
