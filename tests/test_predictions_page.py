@@ -161,9 +161,3 @@ def test_images_of_a_data_set_that_was_removed_are_named_without_thumbnails(fold
     assert "is not registered any more" in text(shown)
     assert "test-2" in text(shown)
     assert linked_images(shown) == []
-
-
-def test_the_inspector_links_the_other_images_of_the_lesion(run_id: str, open_page: OpenPage) -> None:
-    shown = open_page("inspector", dataset="ham", image="test-4")
-    assert "Other images of lesion test-2:" in text(shown)
-    assert linked_images(shown) == ["test-5"]
