@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
+from laboratory import free_port, wait_for
 from recorded import START, record_training
 
 from benchmarks.processes import Process
@@ -115,9 +114,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     pytest.importorskip("mlflow")
     for name in ("flask", "flask_cors", "huey", "aiohttp"):
         pytest.importorskip(name)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "kept")),
@@ -126,11 +123,8 @@ def server(tmp_path: Path) -> Iterator[str]:
         process = Process(command, stdout=log, stderr=log, start_new_session=True)
     try:
         address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while not answers(f"{address}/health"):
-            assert process.poll() is None, (tmp_path / "server.log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
-            time.sleep(0.2)
+        wait_for(lambda: process.poll() is not None or answers(f"{address}/health"), 120)
+        assert process.poll() is None, (tmp_path / "server.log").read_text()
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import streamlit as st
+from plotly.graph_objects import Figure
 
 from core.networks.architectures import CLASSES
 from core.predictions.curves import OPERATING_POINTS, OneAgainstRest
@@ -89,28 +90,25 @@ def one_class(run: Run, names: Mapping[int, str]) -> None:
     drawn = {names[step]: curves[step] for step in chosen if step in curves}
     reliability = {names[step]: calibrations[step].reliability for step in chosen if step in calibrations}
     depends = (run.id, data.stamp(), split, label, tuple(chosen), components.theme())
+    shown = charts.shown_class(label)
+    drawings: dict[str, tuple[Callable[[], Figure], str]] = {
+        "roc": (
+            lambda: charts.roc(drawn, label, theme=components.theme()),
+            f"ROC curve of {shown} for each chosen step",
+        ),
+        "precision_recall": (
+            lambda: charts.precision_recall(drawn, label, theme=components.theme()),
+            f"Precision against recall of {shown} for each chosen step",
+        ),
+        "reliability": (
+            lambda: charts.reliability(reliability, theme=components.theme()),
+            "Accuracy against confidence for each chosen step",
+        ),
+    }
     with st.grid(3, min_column_width=300):
-        with st.container():
-            components.chart(
-                lambda: charts.roc(drawn, label, theme=components.theme()),
-                alt=f"ROC curve of {charts.shown_class(label)} for each chosen step",
-                key="roc",
-                depends=depends,
-            )
-        with st.container():
-            components.chart(
-                lambda: charts.precision_recall(drawn, label, theme=components.theme()),
-                alt=f"Precision against recall of {charts.shown_class(label)} for each chosen step",
-                key="precision_recall",
-                depends=depends,
-            )
-        with st.container():
-            components.chart(
-                lambda: charts.reliability(reliability, theme=components.theme()),
-                alt="Accuracy against confidence for each chosen step",
-                key="reliability",
-                depends=depends,
-            )
+        for key, (draw, alt) in drawings.items():
+            with st.container():
+                components.chart(draw, alt=alt, key=key, depends=depends)
     steps = {step: names[step] for step in chosen if step in calibrations}
     components.table(
         class_table(steps, curves, calibrations), alt="Areas, operating points and calibration of each chosen step"
