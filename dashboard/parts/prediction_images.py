@@ -166,8 +166,9 @@ def hard_images(run: Run) -> None:
     found = data.hard_images(tuple(sorted({run.id, *others})), split)
     own = data.predictions(run.id, split)["image_id"]
     found = found[found["image_id"].isin(own)]
+    verb = "is" if len(found) == 1 else "are"
     st.caption(
-        f"{words.count_of(len(found), 'image')} of this run's {own.nunique():,} are wrong in more than half of all "
+        f"{words.count_of(len(found), 'image')} of this run's {own.nunique():,} {verb} wrong in more than half of all "
         "predictions by the steps of this run and of the other runs on the same data set. Their labels are worth a "
         "second look."
     )

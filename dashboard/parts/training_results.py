@@ -150,7 +150,8 @@ def ladder(steps: pd.DataFrame) -> None:
         "Accepted: yes, or the first criterion that was missed and by how many points. Test figures of the weights "
         "that were kept; precision and recall by the article's definition. In square brackets: 95 % intervals, where "
         "the step has predictions. By tolerance: test figures at most the tolerated points below the unpruned network. "
-        "Non-inferior: the lower end of the paired difference in test accuracy is above −2 points. Weights and, with "
+        "Non-inferior: the lower end of the paired interval of test accuracy is at most the tolerated points below the "
+        "unpruned network. Weights and, with "
         "the optimizer's state, checkpoint: sizes of the files."
     )
     components.table(
