@@ -122,7 +122,8 @@ def test_without_images_every_metric_is_undefined() -> None:
 
 def test_figures_include_the_criteria_of_algorithm_2() -> None:
     found = classify(*softmax(1, 20, 2))
-    figures = {key: value for split in ("train", "validation", "test") for key, value in found.figures(split).items()}
+    values = found.to_dict()
+    figures = {f"{split}_{name}": values[name] for split in ("train", "validation", "test") for name in FIGURES}
     assert set(CRITERIA) <= set(figures)
     assert figures["test_macro_recall"] == found.macro_recall
 

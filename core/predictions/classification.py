@@ -45,10 +45,6 @@ class Classification:
     class_recall: tuple[float | None, ...]
     confusion: tuple[tuple[int, ...], ...]
 
-    def figures(self, split: str) -> dict[str, float | None]:
-        """Return the metrics with a single number, by the names of `algorithm2` and the tables: test_accuracy, …"""
-        return {f"{split}_{name}": getattr(self, name) for name in FIGURES}
-
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as JSON-ready values, with metrics per class keyed by the class."""
         return {

@@ -117,14 +117,6 @@ class TrainingRows(RunRows):
         """Return the sets that a run really has: label, split, quota, lesions, images, oversampled."""
         return self.read("SELECT * EXCLUDE run_id FROM run_splits WHERE run_id = ? ORDER BY rowid", [run_id])
 
-    def split_totals(self, run_ids: Iterable[str]) -> pd.DataFrame:
-        """Return the sets that these runs really have, classes summed: run_id, split, images, oversampled."""
-        return self.read(
-            "SELECT run_id, split, sum(images)::BIGINT AS images, sum(oversampled)::BIGINT AS oversampled "
-            "FROM run_splits WHERE list_contains(?, run_id) GROUP BY run_id, split ORDER BY run_id, split",
-            [list(run_ids)],
-        )
-
     def training_notes(self, run_id: str) -> list[str]:
         """Return the sentences that belong beside a run's results; none before its data are there."""
         rows = self.read("SELECT notes FROM training_data WHERE run_id = ?", [run_id])
