@@ -28,7 +28,7 @@ from core.errors import DermSlimError, QueueUnavailable
 from core.estimates import Estimate
 from core.files import exports
 from core.predictions import comparison as comparisons
-from core.predictions.comparison import Comparison
+from core.predictions.comparison import Comparison, SeedPair
 from core.predictions.curves import OneAgainstRest, brier_score, calibration_error, one_against_rest, reliability
 from core.runs import Run, Study
 from core.settings import Settings
@@ -397,8 +397,22 @@ def layer_sizes(run: Run, height: int, width: int) -> pd.DataFrame:
 
 @st.cache_data(max_entries=50, show_spinner=False, hash_funcs=BY_RESULTS)
 def compared_steps(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the finished steps of several runs, columns `core.store.trainings.STEP_COLUMNS`."""
-    return store().trainings([run.id for run in runs])[list(STEP_COLUMNS)]
+    """Return the finished steps of several runs: `core.store.trainings.STEP_COLUMNS`, classification."""
+    return store().trainings([run.id for run in runs])[[*STEP_COLUMNS, "classification"]]
+
+
+@current(20)
+def compared_pairs(at: Stamp, pairs: tuple[SeedPair, ...]) -> dict[int, Comparison]:
+    """Compare each pair of steps on the test images, by seed; without the pairs of which one has no predictions.
+
+    SpecError where a pair has no common image, or other labels.
+    """
+    found = {}
+    for pair in pairs:
+        first, second = (store().predictions([run], step=step, split="test") for run, step in (pair.first, pair.second))
+        if len(first) and len(second):
+            found[pair.seed] = comparisons.compare(first, second)
+    return found
 
 
 @st.cache_data(max_entries=30, show_spinner=False, hash_funcs=BY_IMAGES)

@@ -14,6 +14,7 @@ import pandas as pd
 from core.compression.metrics import METRICS_BY_NAME, Metric
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.compression.svd import break_even_k
+from core.predictions.intervals import Interval, interval_text, intervals_of_step
 from core.runs import Run, RunSpec
 from core.training.specs import TrainSpec
 
@@ -102,6 +103,19 @@ def number_text(value: object, digits: int = 4) -> str:
 def percent_text(value: object, digits: int = 1) -> str:
     """Return a percentage that is already times 100: 73.9 %."""
     return f"{float(value):,.{digits}f} %".replace("-", "−") if known(value) else NONE  # type: ignore[arg-type]
+
+
+def figure_text(value: object, limits: Interval | None, digits: int = 2) -> str:
+    """Return a percentage with its 95 % interval, where there is one: 72.13 % [68.1, 76.9]."""
+    return f"{percent_text(value, digits)} {interval_text(limits)}".rstrip()
+
+
+def step_figure_text(step: Mapping[str, Any], column: str, name: str | None = None, digits: int = 2) -> str:
+    """Return a figure of a step in percent with its 95 % interval.
+
+    step: a row of the store with its classification. name: of the interval, where the column is called otherwise.
+    """
+    return figure_text(step[column], intervals_of_step(step["classification"]).get(name or column), digits)
 
 
 def _digits(value: float) -> str:

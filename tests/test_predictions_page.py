@@ -16,6 +16,7 @@ from core.data.images import encode
 from core.networks.architectures import CLASSES
 from core.predictions.comparison import changed_sides, compare, hard_images
 from core.predictions.curves import brier_score, calibration_error, one_against_rest
+from core.predictions.intervals import interval_text, intervals_of_step
 from core.store.measurements import Store
 from core.training.specs import Rules
 
@@ -89,6 +90,24 @@ def test_melanoma_is_the_question_by_default_and_any_class_can_be(
     assert nevus is not None
     table = next(frame.value for frame in other.dataframe if "AUC" in frame.value)
     assert table["AUC"].iloc[1] == f"{nevus.auc:.4f}"
+
+
+def test_the_accuracy_of_a_step_with_predictions_has_its_interval_on_every_page(
+    folder: Path, run_id: str, open_page: OpenPage
+) -> None:
+    steps = Store(folder / "dermslim.duckdb").steps([run_id])
+    unpruned, smallest = (interval_text(intervals_of_step(text)["test_accuracy"])
+                          for text in steps["classification"].iloc[:2])  # fmt: skip
+    for page in ("prune_train", "run"):
+        shown = open_page(page, run=run_id)
+        assert f"lenet5, unpruned, reaches 20.0 % {unpruned} accuracy" in text(shown)
+        assert f"and reaches 90.0 % {smallest}." in text(shown)
+        accuracy = next(each for each in shown.metric if each.label == "Test accuracy")
+        assert accuracy.proto.delta_description == smallest
+        table = next(frame.value for frame in shown.dataframe if "Parameters" in frame.value)
+        assert table["Test accuracy"].iloc[0] == f"20.00 % {unpruned}"
+    figures = {each.label: each.proto.delta_description for each in open_page("overview").metric}
+    assert (figures["Test accuracy"], figures["Unpruned"]) == (smallest, unpruned)
 
 
 def test_lost_and_gained_images_are_shown_with_melanomas_first_and_can_be_filtered(

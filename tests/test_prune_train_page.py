@@ -20,6 +20,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.data.datasets import Dataset, DatasetImage
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
+from core.predictions.comparison import compare
+from core.predictions.intervals import interval_text, intervals_of_step
 from core.runs import spec_from_dict
 from core.settings import Settings
 from core.store.measurements import Store
@@ -466,6 +468,43 @@ def test_compared_runs_show_differing_settings_and_means_over_seeds(store: Store
     assert "synthetic" in text(shown)
     assert len(shown.get("plotly_chart")) == 2
     assert all(f"run={run_id}" in page for run_id, page in zip(runs, differing["Page"], strict=True))
+
+
+def test_two_groups_are_compared_seed_by_seed_on_the_same_images(store: Store, open_page: OpenPage) -> None:
+    reached = {"lenet5": {1: 70.0, 2: 80.0, 4: 50.0}, "alexnet": {1: 60.0, 2: 30.0, 3: 90.0}}
+    runs = {
+        (network, seed): record_training(store, network, (accuracy,), seed=seed, images=10)
+        for network, of_seeds in reached.items()
+        for seed, accuracy in of_seeds.items()
+    }
+    shown = open_page(tab="Compare", runs=",".join(runs.values()))
+    differences = table(shown, "McNemar p").set_index("Seed")
+    assert differences.index.tolist() == [1, 2]
+    for seed in (1, 2):
+        rows = [store.predictions([runs[network, seed]], split="test") for network in reached]
+        found = compare(*rows)
+        expected = 100 * float(np.mean([rows[0]["label"] == rows[0]["predicted"]]))
+        expected -= 100 * float(np.mean([rows[1]["label"] == rows[1]["predicted"]]))
+        assert differences.loc[seed, "Difference, points"].startswith(f"{expected:+.2f} [")
+        assert differences.loc[seed, "McNemar p"] == f"{found.p:.2g}"
+        assert differences.loc[seed, "Told from chance"] == ("yes" if found.p < 0.05 else "no")
+    mean, deviation = statistics.mean((10.0, 50.0)), statistics.stdev((10.0, 50.0))
+    assert f"mean difference {mean:+.2f} ± {deviation:.2f} points, n = 2" in text(shown)
+    same = open_page(tab="Compare", runs=",".join(runs.values()), second="0")
+    assert "Choose two different groups" in text(same)
+
+
+def test_figures_of_steps_with_predictions_have_intervals_in_the_comparison(store: Store, open_page: OpenPage) -> None:
+    runs = [record_training(store, "lenet5", (70.0,), seed=1, images=10), record_training(store, "lenet5", (70.0,))]
+    steps = table(open_page(tab="Compare", runs=",".join(runs)), "Validation accuracy")
+    for column, name in (
+        ("Test accuracy", "test_accuracy"),
+        ("Balanced accuracy", "test_balanced_accuracy"),
+        ("Validation accuracy", "validation_accuracy"),
+    ):
+        limits = intervals_of_step(store.steps([runs[0]])["classification"].iloc[0])[name]
+        assert steps[column].iloc[0].endswith(f" % {interval_text(limits)}")
+        assert "[" not in steps[column].iloc[1]
 
 
 def test_the_newest_submission_is_compared_first_and_unknown_runs_are_named(store: Store, open_page: OpenPage) -> None:

@@ -12,6 +12,7 @@ from pages import OpenPage, opener, ran, text
 from recorded import new_run, record_training
 from redis import Redis
 
+from core.article.evidence import trainings
 from core.article.plan import (
     FINISHED,
     ORIGINALS,
@@ -32,6 +33,7 @@ from core.compression.results import RunResults
 from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
+from core.predictions.intervals import interval_text, intervals_of_step
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import PRESETS, Baseline, Rules, TrainingProtocol
@@ -111,7 +113,7 @@ def record_measured(store: Store, key: str, status: str = "finished", *, k: int 
     store.record_results(run_id, found, NOW, dataset=MADE if key == RECONSTRUCTION else None)
 
 
-def record_trained(store: Store, key: str, *accuracies: float) -> str:
+def record_trained(store: Store, key: str, *accuracies: float, images: int = 0) -> str:
     """Record the run of a training part with the test accuracies of its steps."""
     stage, network, seed = key.split()
     pruned = stage == PRUNING
@@ -126,6 +128,7 @@ def record_trained(store: Store, key: str, *accuracies: float) -> str:
         training=TRAINING,
         fingerprint=(MADE if pruned else HAM).fingerprint,
         study=STUDY,
+        images=images,
     )
 
 
@@ -151,7 +154,7 @@ def state_of(settings: Settings) -> Progress:
 
 
 def trained_steps(store: Store) -> pd.DataFrame:
-    return store.trainings()
+    return trainings(store)
 
 
 def test_results_are_shown_beside_the_articles_with_the_smallest_accepted_network(
@@ -175,6 +178,17 @@ def test_results_are_shown_beside_the_articles_with_the_smallest_accepted_networ
         "alexnet: 80.00 % on original images (article 73.88); 78.00 % on reconstructed images (article 77.50); no "
         "pruned network accepted.",
     ]
+
+
+def test_figures_of_steps_with_predictions_have_intervals(store: Store, settings: Settings) -> None:
+    record_study(store)
+    for key in (SWEEP, RECONSTRUCTION, RESIZE):
+        record_measured(store, key)
+    run_id = record_trained(store, "pruning lenet5 1", 80.0, 70.0, images=10)
+    limits = [intervals_of_step(text)["test_accuracy"] for text in store.steps([run_id])["classification"]]
+    figures = training_figures(state_of(settings), trained_steps(store))
+    assert [figures["interval"].iloc[0], figures["smallest_interval"].iloc[0]] == limits
+    assert f"80.00 % {interval_text(limits[0])} on reconstructed images" in accuracy_sentences(figures)[0]
 
 
 def test_results_of_a_study_without_trainings_are_an_empty_frame(store: Store, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from benchmarks.processes import run_command
 from core.errors import SpecError
 from core.settings import Settings
 from core.store.measurements import Store
-from core.training.specs import Rules
+from core.training.specs import Rules, TrainingProtocol
 from jobs.__main__ import main
 from jobs.cli.clock import next_moment, parse_time
 from jobs.cli.training import await_start, next_time
@@ -259,3 +259,31 @@ def test_a_training_whose_export_cannot_be_written_is_not_started(
         assert main(["train", str(folder), *local, "--export", str(tmp_path / "steps.json")]) == 1
         assert "ends in .csv or .parquet" in capsys.readouterr().err
     assert Queues(settings).runs() == []
+
+
+def test_two_runs_are_compared_over_the_seeds_that_both_were_trained_with(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(settings.database)
+    first = [record_training(store, "lenet5", (accuracy,), seed=seed, images=10)
+             for seed, accuracy in ((1, 70.0), (2, 80.0), (5, 20.0))]  # fmt: skip
+    second = [record_training(store, "alexnet", (accuracy,), seed=seed, images=10)
+              for seed, accuracy in ((2, 30.0), (1, 60.0))]  # fmt: skip
+    record_training(store, "lenet5", (10.0,), seed=1, images=10, training=TrainingProtocol(epochs=4))
+    assert main(["compare", first[0], second[1], "--over-seeds"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].startswith(f"seed 1, {first[0]}:0 against {second[1]}:0: difference +10.00 points")
+    assert lines[-2].startswith(f"seed 2, {first[1]}:0 against {second[0]}:0: difference +50.00 points")
+    assert lines[-1] == "Over the seeds: mean difference +30.00 ± 28.28 points, n = 2."
+    assert main(["compare", first[2], second[0], "--over-seeds"]) == 0  # of the settings, not of these two seeds
+    assert capsys.readouterr().out.splitlines()[-1] == lines[-1]
+
+
+def test_runs_without_a_common_seed_have_no_difference_over_seeds(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(settings.database)
+    runs = [record_training(store, "lenet5", (70.0,), seed=1, images=5),
+            record_training(store, "alexnet", (70.0,), seed=2, images=5)]  # fmt: skip
+    assert main(["compare", *runs, "--over-seeds"]) == 1
+    assert "common seed" in capsys.readouterr().err

@@ -31,7 +31,7 @@ from core.networks.fits import CurveFits, fit_curves
 from core.predictions.intervals import intervals_of_step
 from core.runs import Run
 from core.store.measurements import Store
-from core.store.trainings import STEP_COLUMNS
+from core.store.trainings import ALIKE, STEP_COLUMNS
 from core.training.specs import PruneTrainSpec
 
 RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "images", INTERVALS)
@@ -39,7 +39,7 @@ MEASURED_COLUMNS = (
     *("weights_bytes", "checkpoint_bytes", "peak_memory", "epoch_seconds", "images_per_second", "device"),
     *("lesion_accuracy", *(f"recall_{label}" for label in CLASSES)),
 )
-SAME_TRAINING = ("network", "dataset", "version", "settings", "seed", "name")
+SAME_TRAINING = (*ALIKE, "seed")
 TRIAL = 0.5  # share of a network's most epochs below which a training was a trial
 MOST_LISTED = 8  # names in an error
 FINGERPRINT = 6  # characters that tell data sets, or networks, of one name apart

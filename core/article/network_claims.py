@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from core.article.findings import Finding, Known, NotMeasured
+from core.article.tables import INTERVALS
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, LENET5, NETWORKS, NetworkSpec
 from core.networks.costs import Cost, network_cost
@@ -120,15 +121,24 @@ def judge_reconstructed(known: Known) -> Finding:
     worse = table.index[table["reconstructed"] < table["original"] - TOLERANCE]
     used = steps[steps["network"].isin(table.index)]
     seeds = used.groupby("network")["seed"].nunique()
-    measured = "; ".join(
-        f"{network} {row['reconstructed']:.2f} reconstructed, {row['original']:.2f} original"
-        + (f" (means of {seeds[network]} seeds)" if seeds[network] > 1 else "")
-        for network, row in zip(list(table.index), table.to_dict("records"), strict=True)
-    )
+    texts = []
+    for network in table.index:
+        rows = used[used["network"] == network]
+        figures = [f"{figure_text(table.loc[network, version], rows[rows['version'] == version])} {version}"
+                   for version in ("reconstructed", "original")]  # fmt: skip
+        several = f" (means of {seeds[network]} seeds)" if seeds[network] > 1 else ""
+        texts.append(f"{network} {', '.join(figures)}{several}")
+    measured = "; ".join(texts)
     note = f"Test accuracy; equally good means at most {TOLERANCE:g} points less."
     return Finding(
         over_networks(list(table.index), list(worse)), f"{measured}.", note, ids(used), pairs_told_apart(known, used)
     )
+
+
+def figure_text(mean: float, steps: pd.DataFrame) -> str:
+    """Return a mean test accuracy; of a single step with its 95 % interval, where it has one."""
+    limits = steps[INTERVALS].iloc[0].get("test_accuracy") if len(steps) == 1 and INTERVALS in steps else None
+    return f"{mean:.2f} {interval_text(limits)}".rstrip()
 
 
 def pairs_told_apart(known: Known, steps: pd.DataFrame) -> str:
@@ -143,7 +153,7 @@ def pairs_told_apart(known: Known, steps: pd.DataFrame) -> str:
     for network in dict.fromkeys(name for name, _ in values):
         over = over_seeds([value for name, value in values if name == network])
         if over.deviation is not None:
-            texts.append(f"{network}: mean difference {signed(over.mean)} ± {over.deviation:.2f} points, n = {over.n}")
+            texts.append(f"{network}: {over.text}")
     return f"{'; '.join(texts)}." if texts else ""
 
 
@@ -167,7 +177,7 @@ def told_apart(known: Known, first: Mapping[Hashable, Any], second: Mapping[Hash
                 f"{verdict}, {signed(found.difference.value)} points {limits}, McNemar p = {found.p:.2g}, "
                 f"{found.images:,} images"
             )
-    own = [each.get("intervals", {}).get("test_accuracy") for each in (first, second)]
+    own = [each.get(INTERVALS, {}).get("test_accuracy") for each in (first, second)]
     if None in own:
         return "unknown, without predictions of both"
     accuracies = (each["test_accuracy"] for each in (first, second))

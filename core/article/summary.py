@@ -10,12 +10,13 @@ import pandas as pd
 from core.article.compression_claims import ARTICLE_K, RATIO
 from core.article.plan import FINISHED, ORIGINALS, PRUNING, Progress
 from core.article.printed import table as printed_table
-from core.article.tables import VERSIONS
+from core.article.tables import INTERVALS, VERSIONS
+from core.predictions.intervals import interval_text
 from core.training.algorithm2 import ORIGINAL
 
 COLUMNS = (
     *("run_id", "network", "version", "seed", "state", "trainings", "test_accuracy", "printed", "difference"),
-    *("accepted", "smallest", "share", "smallest_accuracy", "seconds"),
+    *("accepted", "smallest", "share", "smallest_accuracy", "seconds", "interval", "smallest_interval"),
 )
 
 
@@ -24,8 +25,8 @@ def training_figures(progress: Progress, trained: pd.DataFrame) -> pd.DataFrame:
 
     trained: `core.article.evidence.trainings`. test_accuracy: of the unpruned network, in percent; printed: the
     article's, Table 5; difference: in points. accepted: pruned networks that were. smallest: the name of the smallest
-    accepted network, share: percent of the unpruned network's parameters. seconds: of all trainings. Missing where
-    there is none.
+    accepted network, share: percent of the unpruned network's parameters. seconds: of all trainings. interval,
+    smallest_interval: of both accuracies, 95 %. Missing where there is none.
     """
     printed = printed_table(5).set_index(["network", "version"])["test_accuracy"]
     rows = []
@@ -52,6 +53,7 @@ def training_figures(progress: Progress, trained: pd.DataFrame) -> pd.DataFrame:
                 "printed": article,
                 "difference": None if reached is None or article is None else reached - article,
                 "seconds": float(steps["seconds"].sum()),
+                "interval": None if first is None else first[INTERVALS].get("test_accuracy"),
                 **(_smallest(steps, first) if each.part.stage == PRUNING else {}),
             }
         )
@@ -69,6 +71,7 @@ def _smallest(steps: pd.DataFrame, unpruned: Mapping[str, Any] | pd.Series | Non
         "smallest": best["name"],
         "share": 100 * float(best["parameters"]) / float(unpruned["parameters"]),
         "smallest_accuracy": float(best["test_accuracy"]),
+        "smallest_interval": best[INTERVALS].get("test_accuracy"),
     }
 
 
@@ -97,7 +100,9 @@ def accuracy_sentences(figures: pd.DataFrame) -> list[str]:
             if len(of_version):
                 printed = of_version["printed"].iloc[0]
                 beside = "" if pd.isna(printed) else f" (article {printed:.2f})"
-                parts.append(f"{of_version['test_accuracy'].mean():.2f} % on {version} images{beside}")
+                limits = of_version["interval"].iloc[0] if len(of_version) == 1 else None
+                reached = f"{of_version['test_accuracy'].mean():.2f} % {interval_text(limits)}".rstrip()
+                parts.append(f"{reached} on {version} images{beside}")
         kept = rows[rows["share"].notna()]
         if len(kept):
             best = kept.sort_values("share").iloc[0]

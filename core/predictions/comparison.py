@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,15 +44,21 @@ class Comparison:
         return self.p < ALPHA
 
     @property
+    def numbers(self) -> str:
+        """The difference with its interval, and McNemar's p."""
+        found = self.difference
+        return (
+            f"difference {signed(found.value)} points, 95 % interval {signed(found.low)} to {signed(found.high)}, "
+            f"McNemar p = {self.p:.2g}"
+        )
+
+    @property
     def sentence(self) -> str:
         """The comparison in words."""
-        found = self.difference
-        numbers = f"difference {signed(found.value)} points, 95 % interval {signed(found.low)} to "
-        numbers += f"{signed(found.high)}, McNemar p = {self.p:.2g}"
         if self.distinguishable:
             better = "first" if self.only_first > self.only_second else "second"
-            return f"The {better} is better on these {self.images:,} images: {numbers}."
-        text = f"The two cannot be distinguished with {self.images:,} images: {numbers}."
+            return f"The {better} is better on these {self.images:,} images: {self.numbers}."
+        text = f"The two cannot be distinguished with {self.images:,} images: {self.numbers}."
         if self.needed is not None and self.needed > self.images:
             text += f" About {self.needed:,} images would be needed to detect a difference of {POINTS:g} points."
         return text
@@ -114,6 +121,26 @@ def images_needed(discordant: float, points: float = POINTS) -> int | None:
     return math.ceil((Z_ALPHA + Z_POWER) ** 2 * (discordant - share**2) / share**2)
 
 
+class SeedPair(NamedTuple):
+    """Two steps, each as run and number, that were trained with the same seed."""
+
+    seed: int
+    first: tuple[str, int]
+    second: tuple[str, int]
+
+
+def seed_pairs(first: pd.DataFrame, second: pd.DataFrame) -> tuple[SeedPair, ...]:
+    """Pair the steps of two groups by their seed, in the order of the seeds.
+
+    first, second: rows with seed, run_id and step in the order of training; of a seed trained twice the later counts.
+    """
+    of_first, of_second = (
+        {int(row["seed"]): (str(row["run_id"]), int(row["step"])) for row in rows.to_dict("records")}
+        for rows in (first, second)
+    )
+    return tuple(SeedPair(seed, of_first[seed], of_second[seed]) for seed in sorted(of_first.keys() & of_second.keys()))
+
+
 @dataclass(frozen=True)
 class OverSeeds:
     """The differences of pairs of runs that differ in their seed: mean and sample deviation, in points; n pairs."""
@@ -121,6 +148,12 @@ class OverSeeds:
     mean: float
     deviation: float | None
     n: int
+
+    @property
+    def text(self) -> str:
+        """Mean ± deviation and n."""
+        spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return f"mean difference {signed(self.mean)}{spread} points, n = {self.n}"
 
 
 def over_seeds(differences: Sequence[float]) -> OverSeeds:

@@ -346,7 +346,6 @@ SELECT
     (steps.classification ->> '$.test.class_recall.non_melanoma')::DOUBLE AS recall_non_melanoma,
     (steps.classification ->> '$.test.class_recall.negative')::DOUBLE AS recall_negative,
     (steps.classification ->> '$.test.macro_auc')::DOUBLE AS macro_auc,
-    (steps.classification -> '$.test.intervals')::VARCHAR AS test_intervals,  -- JSON: figure to its two ends
     runs.kind,
     runs.status,                    -- the run's
     runs.study,

@@ -32,6 +32,7 @@ STEP_COLUMNS = (
     *("test_accuracy", "test_precision", "test_recall", "macro_precision", "macro_recall", "balanced_accuracy"),
     *("epochs", "seconds", "synthetic"),
 )
+ALIKE = ("network", "dataset", "version", "settings", "name")  # of steps whose figures are averaged over seeds
 JSON_COLUMNS = ("factors", "network", "classification")
 COMPARED = ("difference", "difference_low", "difference_high", "accepted_by_points", "noninferior")
 

@@ -1,11 +1,13 @@
 """What runs, what finished last, and the headline figures with the run behind each."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import streamlit as st
 
 from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.specs import SweepSpec
+from core.predictions.intervals import interval_text, intervals_of_step
 from core.runs import Run
 from core.training.specs import PruneTrainSpec
 from dashboard import data, words
@@ -72,13 +74,13 @@ def headline(run: Run) -> None:
     )
     codec = words.codec_text(spec.codec, spec.quality)
     figures = [
-        ("k\\*, plateau rule", words.count_text(k), words.escaped((rule or {}).get("reason", ""))),
-        ("Source / stored", words.ratio_text(sizes["ratio"]), "Bytes of the source files divided by bytes as stored."),
-        (f"{codec} alone", words.ratio_text(sizes["control_ratio"]), "The same files re-encoded without SVD."),
-        ("SVD adds", words.gain_text(sizes["svd_gain"]), "The ratio with SVD over the ratio without it, minus one."),
-        ("Storage saved", words.percent_text(sizes["saved_percent"]), "1 − stored/source."),
+        Figure("k\\*, plateau rule", words.count_text(k), words.escaped((rule or {}).get("reason", ""))),
+        Figure("Source / stored", words.ratio_text(sizes["ratio"]), "Bytes of source files over bytes as stored."),
+        Figure(f"{codec} alone", words.ratio_text(sizes["control_ratio"]), "The same files re-encoded without SVD."),
+        Figure("SVD adds", words.gain_text(sizes["svd_gain"]), "Ratio with SVD over the ratio without it, minus one."),
+        Figure("Storage saved", words.percent_text(sizes["saved_percent"]), "1 − stored/source."),
     ]
-    show_figures(run, [(label, value, None, explanation) for label, value, explanation in figures])
+    show_figures(run, figures)
     for sentence in words.storage_sentences(sizes, spec)[:2]:
         st.markdown(sentence)
 
@@ -103,20 +105,45 @@ def smallest_network(run: Run) -> None:
     accuracy, before = smallest["test_accuracy"], unpruned["test_accuracy"]
     comparable = len(pruned) > 0 and words.known(accuracy) and words.known(before)
     points = f"{accuracy - before:+.1f} points" if comparable else None
+    limits = [interval_text(intervals_of_step(step["classification"]).get("test_accuracy")) or None
+              for step in (smallest, unpruned)]  # fmt: skip
     figures = [
-        ("Smallest accepted", smallest["name"] if len(pruned) else "none", None, "By parameters; named as in Table 6."),
-        ("Parameters left", left, None, f"{smallest['parameters']:,} of {unpruned['parameters']:,}."),
-        ("Test accuracy", words.percent_text(accuracy, 2), points, "Beside it the difference to the unpruned network."),
-        ("Unpruned", words.percent_text(before, 2), None, "Test accuracy of the network that was pruned."),
+        Figure("Smallest accepted", smallest["name"] if len(pruned) else "none", "By parameters; named as in Table 6."),
+        Figure("Parameters left", left, f"{smallest['parameters']:,} of {unpruned['parameters']:,}."),
+        Figure(
+            "Test accuracy",
+            words.percent_text(accuracy, 2),
+            "Below it the difference to the unpruned network, and the 95 % interval of the accuracy.",
+            points,
+            limits[0],
+        ),
+        Figure(
+            "Unpruned",
+            words.percent_text(before, 2),
+            "Test accuracy of the network that was pruned, and its 95 % interval.",
+            interval=limits[1],
+        ),
     ]
     show_figures(run, figures)
 
 
-def show_figures(run: Run, figures: Sequence[tuple[str, str, str | None, str]]) -> None:
-    """Show figures of a run: label, value, difference and help, with one link to the run."""
+class Figure(NamedTuple):
+    """A headline figure."""
+
+    label: str
+    value: str
+    help: str
+    difference: str | None = None
+    interval: str | None = None
+
+
+def show_figures(run: Run, figures: Sequence[Figure]) -> None:
+    """Show figures of a run with one link to the run."""
     with st.grid(len(figures), min_column_width=150):
-        for label, value, difference, explanation in figures:
-            st.metric(label, value, difference, help=explanation, border=True)
+        for each in figures:
+            st.metric(
+                each.label, each.value, each.difference, help=each.help, border=True, delta_description=each.interval
+            )
     components.run_link(run.id, run.kind, "Open the run", icon=":material/arrow_forward:")
 
 

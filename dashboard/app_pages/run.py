@@ -84,7 +84,7 @@ def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
             {
                 "Step": step["name"],
                 "Verdict": verdict[step["accepted"]],
-                **{f"{name.replace('_', ' ').capitalize()}, %": words.number_text(step[name]) for name in figures},
+                **{name.replace("_", " ").capitalize(): words.step_figure_text(step, name) for name in figures},
                 "Parameters": words.count_text(step["parameters"]),
                 "MACs": words.count_text(step["macs"]),
                 "Weights": words.bytes_text(step["weights_bytes"]),

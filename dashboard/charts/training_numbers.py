@@ -16,12 +16,11 @@ from core.networks.costs import layer_table
 from core.predictions.intervals import intervals_of_step
 from core.runs import told_apart
 from core.specs import labelled
+from core.store.trainings import ALIKE
 from core.training.algorithm2 import State, Step, record
 from core.training.specs import CRITERIA, TrainSpec
 from core.training.steps import first_state, next_training
 
-# What runs must share for their figures to be averaged over seeds.
-ALIKE = ("network", "dataset", "version", "settings", "name")
 FIGURES = (
     "test_accuracy",
     "test_precision",

@@ -301,12 +301,12 @@ def figures_table(state: StudyState, figures: pd.DataFrame) -> None:
             "Images": [row["version"] for row in rows],
             **({"Seed": [str(row["seed"]) for row in rows]} if several_seeds else {}),
             "Run": [components.run_address(row["run_id"]) for row in rows],
-            "Test accuracy": [words.percent_text(row["test_accuracy"], 2) for row in rows],
+            "Test accuracy": [words.figure_text(row["test_accuracy"], row["interval"]) for row in rows],
             "Article": [words.percent_text(row["printed"], 2) for row in rows],
             "Difference": [points_text(row["difference"]) for row in rows],
             "Smallest accepted": [smallest_text(row) for row in rows],
             "Parameters left": [words.percent_text(row["share"]) for row in rows],
-            "Its accuracy": [words.percent_text(row["smallest_accuracy"], 2) for row in rows],
+            "Its accuracy": [words.figure_text(row["smallest_accuracy"], row["smallest_interval"]) for row in rows],
             "Training time": [words.duration_text(row["seconds"]) for row in rows],
         }
     )
@@ -318,7 +318,10 @@ def figures_table(state: StudyState, figures: pd.DataFrame) -> None:
             "Run": st.column_config.LinkColumn(display_text="Open", width="small"),
         },
     )
-    st.caption("Test accuracy: of the unpruned network. Article: its Table 5. Difference in points.")
+    st.caption(
+        "Test accuracy: of the unpruned network. Article: its Table 5. Difference in points. In square brackets: 95 % "
+        "intervals."
+    )
 
 
 def points_text(difference: object) -> str:

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from core.predictions import comparison
+from core.predictions.comparison import seed_pairs, signed
+from core.predictions.intervals import interval_text
 from core.runs import Run
+from core.store.file import plain_rows
 from core.training.specs import PruneTrainSpec, TrainSpec
 from dashboard import data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
 from dashboard.parts import components
 
+INTERVALS = {"balanced_accuracy": "test_balanced_accuracy"}  # where the column is called otherwise
 MOST_CURVES = 8  # colours that readers can distinguish
 METRICS = {
     "test_accuracy": "Test accuracy",
@@ -92,6 +97,7 @@ def compare(runs: Sequence[Run]) -> None:
         return
     side_by_side(steps, of_runs)
     over_seeds(steps)
+    difference(steps)
     curves(steps, of_runs)
 
 
@@ -124,8 +130,10 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
             "Step": names,
             "Seed": steps["seed"].to_numpy(),
             "Parameters": [words.count_text(each) for each in steps["parameters"]],
-            **{name: [words.percent_text(each, 2) for each in steps[metric]] for metric, name in METRICS.items()},
-            "Validation accuracy": [words.percent_text(each, 2) for each in steps["validation_accuracy"]],
+            **{
+                name: [words.step_figure_text(row, metric, INTERVALS.get(metric)) for row in plain_rows(steps)]
+                for metric, name in (METRICS | {"validation_accuracy": "Validation accuracy"}).items()
+            },
             "Epochs": steps["epochs"].to_numpy(),
             "Time": [words.duration_text(each) for each in steps["seconds"]],
             "Accepted": [verdict(*pair) for pair in zip(steps["accepted"], steps["reason"], strict=True)],
@@ -143,7 +151,10 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
     )
     components.downloads(
         "compared",
-        {"Steps": lambda: steps.astype({"settings": str}), "Epochs": lambda: data.epochs(of_runs)},
+        {
+            "Steps": lambda: steps.drop(columns="classification").astype({"settings": str}),
+            "Epochs": lambda: data.epochs(of_runs),
+        },
         key="compared_files",
     )
 
@@ -188,6 +199,61 @@ def over_seeds(steps: pd.DataFrame) -> None:
         training_charts.compared_sizes(groups, names, metric, theme=components.theme()),
         alt=f"{METRICS[metric]} of each group against its parameters, with deviations over seeds",
         key="compared_sizes",
+    )
+
+
+@st.fragment
+def difference(steps: pd.DataFrame) -> None:
+    """Compare two groups of steps on the same test images, seed by seed, and over the seeds."""
+    names = training_numbers.group_names(steps)
+    groups = [group for _, group in steps.groupby(pd.Series(names, index=steps.index), sort=False)]
+    if len(groups) < 2:
+        return
+    st.header("Difference")
+    labels = dict(zip(map(str, range(len(groups))), dict.fromkeys(names), strict=True))
+    with st.grid(2, min_column_width=250):
+        first, second = (
+            groups[
+                int(
+                    components.url_choice(
+                        st.selectbox, label, list(labels), param=label.lower(), default=default, dependent=True,
+                        format_func=labels.__getitem__,
+                    )
+                )
+            ]
+            for label, default in (("First", "0"), ("Second", "1"))
+        )  # fmt: skip
+    found = data.compared_pairs(seed_pairs(first, second))
+    if first is second or not found:
+        st.info(
+            "Choose two different groups with a common seed and with predictions of single images.",
+            icon=":material/compare_arrows:",
+        )
+        return
+    summary = comparison.over_seeds([each.difference.value for each in found.values()])
+    st.markdown(
+        f"Test accuracy of the first minus that of the second: **{summary.text}**."
+        if summary.n > 1
+        else words.escaped(next(iter(found.values())).sentence)
+    )
+    components.table(
+        {
+            "Seed": list(found),
+            "Difference, points": [
+                f"{signed(each.difference.value)} {interval_text((each.difference.low, each.difference.high), '+')}"
+                for each in found.values()
+            ],
+            "McNemar p": [f"{each.p:.2g}" for each in found.values()],
+            "Told from chance": ["yes" if each.distinguishable else "no" for each in found.values()],
+            "Only the first is right": [each.only_first for each in found.values()],
+            "Only the second is right": [each.only_second for each in found.values()],
+            "Images": [each.images for each in found.values()],
+        },
+        alt="Paired difference of the two groups for each seed",
+    )
+    st.caption(
+        "Paired on the images that both have; 95 % intervals by resampling lesions. Mean ± sample deviation (n − 1) "
+        "over the seeds."
     )
 
 

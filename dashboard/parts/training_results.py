@@ -12,7 +12,7 @@ import streamlit as st
 from core.data.splits import SPLITS
 from core.errors import QueueUnavailable
 from core.predictions.classification import FIGURES, recall_name
-from core.predictions.intervals import MACRO_AUC, Interval, interval_text, intervals_of_step
+from core.predictions.intervals import MACRO_AUC, interval_text, intervals_of_step
 from core.runs import Run
 from core.store.file import plain_rows
 from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
@@ -99,6 +99,7 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
                 words.percent_text(best[name]),
                 None if change is None or abs(change) < 0.05 else f"{change:+.1f} points",  # falls by its hyphen
                 border=True,
+                delta_description=interval_text(intervals_of_step(best["classification"]).get(name)) or None,
             )
         st.metric("Trained in", words.duration_text(steps["seconds"].sum()), border=True)
 
@@ -107,7 +108,8 @@ def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
     """Describe the results of a run's finished steps. steps: those that were trained, the unpruned network first."""
     first = data.plain_row(steps.iloc[0])
     sentences = [
-        f"{spec.network.name}, unpruned, reaches {words.percent_text(first['test_accuracy'])} accuracy on the test set "
+        f"{spec.network.name}, unpruned, reaches {words.step_figure_text(first, 'test_accuracy', digits=1)} accuracy "
+        "on the test set "
         f"with {words.count_text(first['parameters'])} parameters"
         + (" and meets the baseline." if first["accepted"] else f"; it misses the baseline: {first['reason']}.")
     ]
@@ -123,7 +125,8 @@ def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
         *sentences,
         f"Of {trained}, {len(accepted)} met the baseline. The smallest of them, {best['name']}, keeps "
         f"{share_text(best['parameters'], first['parameters'])} of the parameters "
-        f"({words.count_text(best['parameters'])}) and reaches {words.percent_text(best['test_accuracy'])}.",
+        f"({words.count_text(best['parameters'])}) and reaches "
+        f"{words.step_figure_text(best, 'test_accuracy', digits=1)}.",
     ]
 
 
@@ -175,7 +178,6 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
     unpruned = steps["parameters"].iloc[0] if len(steps) else None
     rows = []
     for step in plain_rows(steps):
-        limits = intervals_of_step(step["classification"])
         row = {
             "Step": step["name"],
             "Accepted": accepted_text(step),
@@ -186,13 +188,13 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
             "MACs": words.count_text(step["macs"]),
         }
         row |= {
-            "Test accuracy": figure_text(step["test_accuracy"], limits.get("test_accuracy")),
+            "Test accuracy": words.step_figure_text(step, "test_accuracy"),
             "Against unpruned": difference_text(step),
-            "Balanced": figure_text(step["test_balanced_accuracy"], limits.get("test_balanced_accuracy")),
-            "Macro AUC": figure_text(macro_auc(step), limits.get("test_macro_auc")),
+            "Balanced": words.step_figure_text(step, "test_balanced_accuracy"),
+            "Macro AUC": words.step_figure_text(step | {"test_macro_auc": macro_auc(step)}, "test_macro_auc"),
         }
         row |= {
-            label: figure_text(step[f"test_{name}"], limits.get(f"test_{name}"))
+            label: words.step_figure_text(step, f"test_{name}")
             for label, name in (
                 ("Precision", "precision"),
                 ("Recall", "recall"),
@@ -213,11 +215,6 @@ def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
         }
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def figure_text(value: object, limits: Interval | None) -> str:
-    """Return a figure in percent with its interval."""
-    return f"{words.percent_text(value, 2)} {interval_text(limits)}".rstrip()
 
 
 def difference_text(step: dict[str, Any]) -> str:
@@ -342,7 +339,7 @@ def recalls_table(step: dict[str, Any]) -> pd.DataFrame:
     rows = [
         {"Recall by class": str(label).replace("_", "-")}
         | {
-            SET_NAMES[str(split)]: figure_text(value, limits.get(f"{split}_{recall_name(str(label))}"))
+            SET_NAMES[str(split)]: words.figure_text(value, limits.get(f"{split}_{recall_name(str(label))}"))
             for split, value in of_class.items()
         }
         for label, of_class in recalls.iterrows()
@@ -352,10 +349,9 @@ def recalls_table(step: dict[str, Any]) -> pd.DataFrame:
 
 def figures_table(step: dict[str, Any]) -> pd.DataFrame:
     """Return a step's figures as texts: one row per figure, one column per set."""
-    limits = intervals_of_step(step["classification"])
     rows = [
         {"Figure": FIGURE_NAMES[name]}
-        | {SET_NAMES[split]: figure_text(step[f"{split}_{name}"], limits.get(f"{split}_{name}")) for split in SPLITS}
+        | {SET_NAMES[split]: words.step_figure_text(step, f"{split}_{name}") for split in SPLITS}
         for name in FIGURES
     ]
     return pd.DataFrame(rows)

@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from core.errors import DermSlimError, SpecError
 from core.files.exports import check_writable, write_table
 from core.settings import Settings
 from core.store.measurements import Store
+from core.store.trainings import ALIKE
 from jobs import predictions
 from jobs.cli.datasets import Command
 from jobs.later_jobs import PREDICT, under_way
@@ -48,6 +50,10 @@ def add_commands(commands: Any, command: Command) -> None:
             name, metavar="RUN[:STEP]", help="a training run and a step of it (default: its last accepted step)"
         )
     parser.add_argument("--split", choices=SPLITS, default="test", help="the set whose images are used (default test)")
+    parser.add_argument(
+        "--over-seeds", action="store_true",
+        help="also compare each pair of runs that differ from these two in their seed alone",
+    )  # fmt: skip
 
 
 def act_export(options: argparse.Namespace) -> int:
@@ -107,7 +113,31 @@ def act_compare(options: argparse.Namespace) -> int:
     own = max(len(each) for each in rows)
     if found.images < own:
         print(f"Only the {found.images:,} images that both have are compared, of {own:,}.", file=sys.stderr)
+    if options.over_seeds:
+        print_over_seeds(store, sides, options.split)
     return 0
+
+
+def print_over_seeds(store: Store, sides: Sequence[tuple[str, int]], split: str) -> None:
+    """Print the comparison of every pair of runs that differ from these in their seed alone, and the mean over them."""
+    from core.article.evidence import trainings
+    from core.predictions.comparison import compare, over_seeds, seed_pairs
+
+    trained = trainings(store)
+    groups = []
+    for run_id, step in sides:
+        own = trained[(trained["run_id"] == run_id) & (trained["step"] == step)]
+        groups.append(trained.merge(own[list(ALIKE)], on=list(ALIKE)))
+    pairs = seed_pairs(*groups)
+    if not pairs:
+        raise SpecError("Expected two runs whose settings were trained with a common seed, got none.")
+    differences = []
+    for pair in pairs:
+        found = compare(*(predictions_of(store, *side, split) for side in (pair.first, pair.second)))
+        differences.append(found.difference.value)
+        names = " against ".join(f"{run_id}:{step}" for run_id, step in (pair.first, pair.second))
+        print(f"seed {pair.seed}, {names}: {found.numbers}")
+    print(f"Over the seeds: {over_seeds(differences).text}.")
 
 
 def step_of(store: Store, text: str) -> tuple[str, int]:
