@@ -184,7 +184,7 @@ def test_figures_of_steps_with_predictions_have_intervals(store: Store, settings
     record_study(store)
     for key in (SWEEP, RECONSTRUCTION, RESIZE):
         record_measured(store, key)
-    run_id = record_trained(store, "pruning lenet5 1", 80.0, 70.0, images=10)
+    run_id = record_trained(store, "pruning lenet5 1", 80.0, 90.0, images=10)
     limits = [intervals_of_step(text)["test_accuracy"] for text in store.steps([run_id])["classification"]]
     figures = training_figures(state_of(settings), trained_steps(store))
     assert [figures["interval"].iloc[0], figures["smallest_interval"].iloc[0]] == limits
