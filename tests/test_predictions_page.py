@@ -180,3 +180,12 @@ def test_images_of_a_data_set_that_was_removed_are_named_without_thumbnails(fold
     assert "is not registered any more" in text(shown)
     assert "test-2" in text(shown)
     assert linked_images(shown) == []
+
+
+def test_the_inspector_offers_the_other_images_of_the_lesion(run_id: str, open_page: OpenPage) -> None:
+    shown = open_page("inspector", dataset="ham", image="test-4")
+    assert "Other images of lesion test-2:" in text(shown)
+    assert [each.label for each in shown.button if (each.key or "").startswith("lesion_")] == ["test-5"]
+    ran(shown.button(key="lesion_test-5").click())
+    assert shown.session_state["image"] == "test-5"
+    assert [each.label for each in shown.button if (each.key or "").startswith("lesion_")] == ["test-4"]

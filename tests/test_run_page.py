@@ -77,13 +77,16 @@ def test_a_training_run_shows_its_sets_notes_steps_and_verdicts(open_page: OpenP
     assert "lenet5, unpruned, reaches 70.0 % accuracy" in text(test)
     steps = test.dataframe[0].value
     assert steps["Step"].tolist() == ["Original", "R1: 50%"]
-    assert steps["Verdict"].iloc[0] == "accepted"
-    assert steps["Verdict"].iloc[1].startswith("not accepted: test accuracy 10.00 is")
-    assert steps["Device"].tolist() == ["a cpu", "a cpu"]
-    assert steps["Worker"].tolist() == ["train-1 on far-host"] * 2
+    assert steps["Accepted"].tolist() == ["yes", "test accuracy −58.00"]
     facts = test.table[0].value.iloc[:, 0]
     assert facts["Data set"] == "smaller, made from ham"
     assert facts["Workers"] == "train-1 on far-host"
+    costs = open_page("run", run=run_of(folder, "prune-train"), columns="Size and time").dataframe[0].value
+    assert costs["Device"].tolist() == ["a cpu", "a cpu"]
+    assert costs["Worker"].tolist() == ["train-1 on far-host"] * 2
+    reasons = open_page("run", run=run_of(folder, "prune-train"), columns="Reasons").dataframe[0].value
+    assert reasons["Reason"].iloc[0] == "–"
+    assert reasons["Reason"].iloc[1].startswith("test accuracy 10.00 is")
 
 
 def test_weights_on_this_host_can_be_downloaded_and_others_are_located(open_page: OpenPage, folder: Path) -> None:

@@ -20,6 +20,11 @@ MATCHES = 12
 UPLOADED = "An uploaded image"
 
 
+def choose(image_id: str) -> None:
+    """Show another image of the data set."""
+    st.session_state["image"] = image_id
+
+
 def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
     """Return the chosen image of a data set: its file, name and description."""
     records = data.records(dataset.name)
@@ -27,9 +32,6 @@ def find_image(dataset: Dataset) -> tuple[bytes, str, str] | None:
     if not ids:
         st.info("This data set has no readable image.", icon=":material/broken_image:")
         return None
-
-    def choose(image_id: str) -> None:
-        st.session_state["image"] = image_id
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         typed = st.text_input(
@@ -101,6 +103,20 @@ def settings_fields() -> tuple[str, str, int | None]:
     return mode, codec, quality
 
 
+def lesion_images(dataset: Dataset, image_id: str) -> None:
+    """Offer the other images of an image's lesion."""
+    lesion = data.records(dataset.name)[image_id].lesion_id
+    others = [each.image_id for each in dataset.records if each.lesion_id == lesion and each.image_id != image_id]
+    if lesion is None or not others:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"Other images of lesion {words.escaped(words.shortened(lesion, 30))}:", width="content")
+        for each in others:
+            name = words.escaped(words.shortened(each, 22))
+            st.button(name, key=f"lesion_{each}", type="tertiary", on_click=choose, args=(each,))
+
+
+@st.fragment
 def inspected(image: pictures.Decomposed, mode: str, codec: str, quality: int | None) -> None:
     """Draw everything that depends on k; only this part runs again when the slider moves."""
     rank = image.factors.rank
@@ -252,6 +268,8 @@ with components.sentences():
     st.header(words.escaped(words.shortened(title, 60)), anchor=False)
     if about:
         st.caption(words.escaped(about))
+    if source == "registered" and dataset is not None:
+        lesion_images(dataset, title)
     mode, codec, quality = settings_fields()
     with st.spinner("Decomposing"):
         pictures.compiled()

@@ -54,49 +54,16 @@ def training(run: Run) -> None:
     trained = steps[steps["status"] == "finished"]
     if len(trained):
         training_results.answer(spec, trained)
-    st.header("Steps")
     if steps.empty:
         st.caption("No step has begun yet.")
     else:
-        components.table(
-            steps_table(steps),
-            alt="The run's steps: verdict, figures, sizes, times, device and worker",
-            column_config={
-                "Step": st.column_config.TextColumn(pinned=True),
-                "Verdict": st.column_config.TextColumn(width="medium"),
-            },
-        )
+        training_results.ladder(steps)
     part = training_parts.choose_part((FACTS, *training_parts.PARTS))
     if part == FACTS:
         components.facts(run)
         files(run, steps)
     else:
         training_parts.show_part(part, run, spec, steps)
-
-
-def steps_table(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return the steps as text."""
-    figures = ("train_accuracy", "validation_accuracy", "test_accuracy", "test_precision", "test_recall")
-    rows = []
-    for step in plain_rows(steps):
-        verdict = {True: "accepted", False: f"not accepted: {step['reason']}", None: step["failure"] or step["status"]}
-        rows.append(
-            {
-                "Step": step["name"],
-                "Verdict": verdict[step["accepted"]],
-                **{name.replace("_", " ").capitalize(): words.step_figure_text(step, name) for name in figures},
-                "Parameters": words.count_text(step["parameters"]),
-                "MACs": words.count_text(step["macs"]),
-                "Weights": words.bytes_text(step["weights_bytes"]),
-                "Epochs": f"{step['epochs']}, kept {step['kept_epoch']}" if step["kept_epoch"] else str(step["epochs"]),
-                "Time": words.duration_text(step["seconds"]),
-                "Images/s": words.number_text(step["images_per_second"], 3),
-                "Peak memory": words.bytes_text(step["peak_memory"]),
-                "Device": step["device"] or words.NONE,
-                "Worker": step["worker"] or words.NONE,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def files(run: Run, steps: pd.DataFrame) -> None:

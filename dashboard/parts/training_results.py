@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,22 @@ FIGURE_NAMES = {
     "macro_recall": "Recall, macro-average",
     "balanced_accuracy": "Balanced accuracy",
     "lesion_accuracy": "Accuracy over the three lesion classes",
+}
+LADDER = {  # the columns of the steps: the view's name, and what it shows
+    "Verdict": (
+        "Accepted: yes, or the first criterion that was missed and by how many points. By tolerance: test figures at "
+        "most the tolerated points below the unpruned network. Non-inferior: the lower end of the paired interval of "
+        "test accuracy is at most the tolerated points below the unpruned network. In square brackets: 95 % intervals, "
+        "where the step has predictions."
+    ),
+    "Test figures": (
+        "Of the weights that were kept; precision and recall by the article's definition. In square brackets: 95 % "
+        "intervals, where the step has predictions."
+    ),
+    "Size and time": (
+        "Weights and, with the optimizer's state, checkpoint: sizes of the files. Memory: the process's largest."
+    ),
+    "Reasons": "The first criterion that was missed, with the figure that was needed.",
 }
 DEFINITIONS = (
     "The article's precision and recall count every probability above 0.5 as a prediction, over all classes at once: "
@@ -146,25 +163,22 @@ def share_text(part: object, whole: object) -> str:
 # -- the steps ---------------------------------------------------------------------------------------------------------
 
 
+@st.fragment
 def ladder(steps: pd.DataFrame) -> None:
-    """List every step: its size, its verdict, its test figures and its time."""
+    """List every step: its verdict with its size, its test figures, its costs, or the reasons of its verdict."""
     st.header("Steps")
-    st.caption(
-        "Accepted: yes, or the first criterion that was missed and by how many points. Test figures of the weights "
-        "that were kept; precision and recall by the article's definition. In square brackets: 95 % intervals, where "
-        "the step has predictions. By tolerance: test figures at most the tolerated points below the unpruned network. "
-        "Non-inferior: the lower end of the paired interval of test accuracy is at most the tolerated points below the "
-        "unpruned network. Weights and, with "
-        "the optimizer's state, checkpoint: sizes of the files."
+    view = components.url_choice(
+        st.segmented_control, "Columns", list(LADDER), param="columns", label_visibility="collapsed", required=True
     )
     components.table(
-        ladder_table(steps),
-        alt="Every step with its size, verdict, test figures and time",
+        ladder_table(steps, view),
+        alt=f"Steps of the run: {view.lower()}",
         column_config={
             "Step": st.column_config.TextColumn(pinned=True, width=130),
             "Reason": st.column_config.TextColumn(width="large"),
         },
     )
+    st.caption(LADDER[view])
     for step in steps[steps["status"] == "failed"].to_dict("records"):
         st.error(
             words.sentence(step["failure"]),
@@ -173,48 +187,66 @@ def ladder(steps: pd.DataFrame) -> None:
         )
 
 
-def ladder_table(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return the steps as texts, one row per step. steps: the store's rows of one run."""
-    unpruned = steps["parameters"].iloc[0] if len(steps) else None
-    rows = []
-    for step in plain_rows(steps):
-        row = {
-            "Step": step["name"],
-            "Accepted": accepted_text(step),
-            "By tolerance": YES_OR_NO[step["accepted_by_points"]],
-            "Non-inferior": YES_OR_NO[step["noninferior"]],
-            "Parameters": words.count_text(step["parameters"]),
-            "Of unpruned": share_text(step["parameters"], unpruned),
-            "MACs": words.count_text(step["macs"]),
-        }
-        row |= {
-            "Test accuracy": words.step_figure_text(step, "test_accuracy"),
-            "Against unpruned": difference_text(step),
-            "Balanced": words.step_figure_text(step, "test_balanced_accuracy"),
-            "Macro AUC": words.step_figure_text(step | {"test_macro_auc": macro_auc(step)}, "test_macro_auc"),
-        }
-        row |= {
-            label: words.step_figure_text(step, f"test_{name}")
-            for label, name in (
-                ("Precision", "precision"),
-                ("Recall", "recall"),
-                ("Lesion classes", "lesion_accuracy"),
-            )
-        }
-        row |= {
-            "Weights": words.bytes_text(step["weights_bytes"] or step["bytes_weights"]),
-            "With optimizer": words.bytes_text(step["checkpoint_bytes"] or step["bytes_with_optimizer"]),
-            "Epochs": words.count_text(step["epochs"]) if step["status"] != "training" else words.NONE,
-            "Kept epoch": words.count_text(step["kept_epoch"]),
-            "Time": words.duration_text(step["seconds"]),
-            "An epoch": words.duration_text(step["epoch_seconds"]),
-            "Images/s": words.number_text(step["images_per_second"], 3),
-            "Memory": words.bytes_text(step["peak_memory"]),
-            "Device": step["device"] or words.NONE,
-            "Reason": step["failure"] or step["reason"] or "",
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+def ladder_table(steps: pd.DataFrame, view: str) -> pd.DataFrame:
+    """Return the steps as texts, one row per step. steps: the store's rows of one run. view: one of `LADDER`."""
+    rows = plain_rows(steps)
+    unpruned = rows[0]["parameters"] if rows else None
+    texts: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
+        "Verdict": partial(verdict_texts, unpruned=unpruned),
+        "Test figures": figure_texts,
+        "Size and time": cost_texts,
+        "Reasons": reason_texts,
+    }
+    return pd.DataFrame([{"Step": step["name"]} | texts[view](step) for step in rows])
+
+
+def verdict_texts(step: dict[str, Any], unpruned: int | None) -> dict[str, str]:
+    """Return whether a step was accepted, and the figures that this depends on. unpruned: parameters."""
+    return {
+        "Accepted": accepted_text(step),
+        "By tolerance": YES_OR_NO[step["accepted_by_points"]],
+        "Non-inferior": YES_OR_NO[step["noninferior"]],
+        "Parameters": words.count_text(step["parameters"]),
+        "Of unpruned": share_text(step["parameters"], unpruned),
+        "Test accuracy": words.step_figure_text(step, "test_accuracy"),
+        "Against unpruned": difference_text(step),
+    }
+
+
+def reason_texts(step: dict[str, Any]) -> dict[str, str]:
+    """Return why a step was not accepted, or not trained."""
+    return {"Accepted": accepted_text(step), "Reason": step["failure"] or step["reason"] or words.NONE}
+
+
+def figure_texts(step: dict[str, Any]) -> dict[str, str]:
+    """Return a step's figures on the test set."""
+    with_auc = step | {"test_macro_auc": macro_auc(step)}
+    return {
+        "Accuracy": words.step_figure_text(step, "test_accuracy"),
+        "Balanced": words.step_figure_text(step, "test_balanced_accuracy"),
+        "Macro AUC": words.step_figure_text(with_auc, "test_macro_auc"),
+        "Lesion classes": words.step_figure_text(step, "test_lesion_accuracy"),
+        "Precision": words.step_figure_text(step, "test_precision"),
+        "Recall": words.step_figure_text(step, "test_recall"),
+    }
+
+
+def cost_texts(step: dict[str, Any]) -> dict[str, str]:
+    """Return what a step's network takes in space, and what its training took in time."""
+    return {
+        "Parameters": words.count_text(step["parameters"]),
+        "MACs": words.count_text(step["macs"]),
+        "Weights": words.bytes_text(step["weights_bytes"] or step["bytes_weights"]),
+        "With optimizer": words.bytes_text(step["checkpoint_bytes"] or step["bytes_with_optimizer"]),
+        "Epochs": words.count_text(step["epochs"]) if step["status"] != "training" else words.NONE,
+        "Kept epoch": words.count_text(step["kept_epoch"]),
+        "Time": words.duration_text(step["seconds"]),
+        "An epoch": words.duration_text(step["epoch_seconds"]),
+        "Images/s": words.number_text(step["images_per_second"], 3),
+        "Memory": words.bytes_text(step["peak_memory"]),
+        "Device": step["device"] or words.NONE,
+        "Worker": step["worker"] or words.NONE,
+    }
 
 
 def difference_text(step: dict[str, Any]) -> str:
