@@ -1,12 +1,12 @@
 """How fast pages are with a large store, in a real browser: `python -m benchmarks.pages`.
 
-The store has 100 sweeps of 10,000 images × 6 k and a study of 96 training runs, about 400 steps of 75 epochs (about
-1 GB, in a temporary folder, or in the folder of --store). Each page is opened several times in a new tab of headless
-Chromium. First content is the time until the page's heading and the first element below it are shown. An interaction is
-the time from a click until Streamlit has run the page again. Then a real worker trains a small network with another
-store, and the time from the end of each epoch until its point is on the open page is measured (--only live, or pages).
-This needs Chromium or Chrome on the path. The first visit after the dashboard's start, which imports modules, is not
-counted. The load of the machine is printed, because it influences the times.
+The store has 100 sweeps of 10,000 images × 6 k and a study of 100 trainings and 100 prunings, in all 1,100 steps of
+75 epochs with 1,460 predictions each (in a temporary folder, or in the folder of --store). Each page is opened several
+times in a new tab of headless Chromium. First content is the time until the page's heading and the first element below
+it are shown. An interaction is the time from a click until Streamlit has run the page again. Then a real worker trains
+a small network with another store, and the time from the end of each epoch until its point is on the open page is
+measured (--only live, or pages). This needs Chromium or Chrome on the path. The first visit after the dashboard's
+start, which imports modules, is not counted. The load of the machine is printed, because it influences the times.
 """
 
 from __future__ import annotations
@@ -95,7 +95,11 @@ def step_of_slider(page: Page) -> None:
 
 
 # Interaction -> what is done before it and not timed.
-BEFORE: dict[Callable[[Page], None], Callable[[Page], None]] = {choose_second: open_list_of_steps}
+one_area = press("SVD")
+BEFORE: dict[Callable[[Page], None], Callable[[Page], None]] = {
+    choose_second: open_list_of_steps,
+    one_area: unfold("Areas, statuses"),
+}
 # page -> path, and its timed interactions
 PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
     "overview": ("", {}),
@@ -110,9 +114,12 @@ PAGES: dict[str, tuple[str, dict[str, Callable[[Page], None]]]] = {
         "prune_train",
         {"balanced accuracy": choose("Balanced test accuracy"), "another step": choose_second},
     ),
+    "predictions": ("prune_train?run={pruning}&part=Predictions", {"lost and gained": choose("Lost and gained")}),
+    "hard images": ("prune_train?run={pruning}&part=Predictions&show=Hard+images", {}),
+    "compare": ("prune_train?tab=Compare", {}),
     "tables": ("tables", {"only originals": press("original")}),
-    "claims": ("claims", {"one area": press("SVD")}),
-    "run": ("run?run={pruning}", {"confusion matrices": unfold("Recall by class, and the confusion matrices")}),
+    "claims": ("claims", {"one area": one_area}),
+    "run": ("run?run={pruning}", {"confusion matrices": choose("Confusion")}),
     "study": ("study", {"the form": choose("New study")}),
 }
 
@@ -182,7 +189,7 @@ def fill(settings: Settings, folder: Path) -> dict[str, str]:
     """Fill the store if it is empty, and write the inspector's photographs; return the ids of runs to open."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if not settings.database.exists():
-        fill_trainings(settings.database, seeds=12)
+        fill_trainings(settings.database, seeds=25)
         fill_store(settings.database, sweeps=100, images=10_000)
     store = Store(settings.database)
     store.record_dataset(write_images(folder / PHOTOGRAPHS, 2), datetime.now(UTC))

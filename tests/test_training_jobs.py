@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,10 +41,12 @@ from core.settings import Settings
 from core.training import algorithm2
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from core.training.steps import first_state
-from jobs import run_jobs
+from jobs import predictions, run_jobs
 from jobs.__main__ import main
 from jobs.connection import SERVED, queue
+from jobs.later_jobs import PREDICT, under_way
 from jobs.live_runs import LiveRun, RunFacts
+from jobs.messages import waiting
 from jobs.queues import Queues, Submission
 from jobs.train_task import LOCK_NAME
 
@@ -203,6 +206,30 @@ def test_the_weights_of_an_ended_run_predict_again_what_was_recorded(
     assert main(["compare", f"{run_id}:0", run_id]) == 0
     assert "points, 95 % interval" in capsys.readouterr().out
     assert main(["compare", f"{run_id}:0", "nothing-such"]) == 1
+
+
+def test_predictions_that_are_made_again_survive_killed_processes_without_doubles(
+    settings: Settings, images: Path
+) -> None:
+    settings = Settings(settings.data_dir, (images.parent,), given_redis_url=settings.given_redis_url)
+    queues = Queues(settings)
+    with workers(settings, "record", "train") as (recorder, trainer):
+        dataset = registered(queues, images)
+        run_id = queues.submit(PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON), dataset).run_id
+        ended(queues, run_id)
+        before = queues.store.predictions([run_id])
+        recorder.send_signal(signal.SIGSTOP)
+        for _ in range(2):  # the second job stands for one that is run again although the first was done
+            predictions.submit(queues, run_id)
+        with queues.connected() as connection:
+            wait_for(lambda: waiting(connection) > 1, 60)
+        trainer.kill()
+        recorder.kill()
+    with queues.store.transaction() as store:
+        store.execute("DELETE FROM predictions")
+    with workers(settings, "record", "train"), queues.connected() as connection:
+        wait_for(lambda: not under_way(connection, PREDICT, run_id), 120)
+        pd.testing.assert_frame_equal(queues.store.predictions([run_id]), before)
 
 
 def test_an_estimate_includes_the_epochs_and_the_start_times_of_likely_networks(lab: Queues, dataset: Dataset) -> None:
