@@ -7,10 +7,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from streamlit.components.v2 import manifest_scanner
 
 from core import settings as settings_module
 from core.processes import die_with_parent
@@ -28,9 +30,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End the xdist processes when the process that started them is killed."""
+    """End the xdist processes when the process that started them is killed; speed up AppTest.
+
+    Each AppTest reads the metadata of every installed package to find components, which takes longer than most pages.
+    """
     if hasattr(config, "workerinput"):
         die_with_parent(os.getppid())
+    manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

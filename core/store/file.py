@@ -7,10 +7,12 @@ record worker writes.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ import duckdb
 from core.errors import StoreBusy, StoreDamaged, StoreError, StoreUnavailable
 from core.files.file_lock import file_lock
 from core.files.private import private_folder
-from core.store import readers
+from core.store import instances
 from core.store.holders import described, holders
 from core.store.migrations import VERSION, applied, migrate
 
@@ -61,18 +63,15 @@ class StoreFile:
     def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._locked(shared=read_only):
             connection = self._connect(read_only)
-            kept = False
             try:
                 yield connection
-                if read_only:
-                    readers.put_back(self.path, connection)
-                    kept = True
             except duckdb.Error as error:
+                instances.close(connection)
                 raise _told(self.path, error) from error
-            finally:
-                if not kept:
-                    with contextlib.suppress(duckdb.Error):  # closing a damaged file fails too
-                        connection.close()
+            except BaseException:
+                instances.close(connection)
+                raise
+            instances.put_back(self.path, connection, read_only=read_only)
 
     @contextmanager
     def _locked(self, *, shared: bool) -> Iterator[None]:
@@ -91,7 +90,7 @@ class StoreFile:
         deadline = time.monotonic() + self.strangers
         while True:
             try:
-                return readers.attached(self.path) if read_only else duckdb.connect(self.path)
+                return instances.attached(self.path, read_only=read_only)
             except duckdb.Error as error:
                 if not (isinstance(error, duckdb.IOException) and "Could not set lock" in str(error)):
                     raise _told(self.path, error) from error
@@ -174,12 +173,19 @@ def log_path(store: Path) -> Path:
 @contextmanager
 def empty_store() -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a store without rows, in memory, with the tables of schema.sql."""
-    with duckdb.connect(":memory:", config=readers.SHUT_IN) as connection:
-        migrate(connection)
+    with _empty(os.getpid()).cursor() as connection:
         try:
             yield connection
         except duckdb.Error as error:
             raise StoreError(f"DuckDB rejected the statement: {reason(error)}.") from error
+
+
+@cache
+def _empty(process: int) -> duckdb.DuckDBPyConnection:
+    """Return the instance of `empty_store`, which takes 50 ms. process: a forked one needs its own."""
+    instance = duckdb.connect(":memory:", config=instances.SHUT_IN)
+    migrate(instance)
+    return instance
 
 
 def _told(path: Path, error: duckdb.Error) -> StoreError:
