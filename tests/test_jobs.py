@@ -437,7 +437,7 @@ def test_a_job_that_ignores_cancelling_is_ended_and_its_results_are_kept(
     monkeypatch.setattr("jobs.run_kinds.CHUNKS", 1)
     monkeypatch.setattr("jobs.run_kinds.PIXELS", 10**9)
     folder = write_images(settings.data_roots[1] / "mixed", 3)
-    write_images(folder / "large", 1, height=640, width=10_000)  # too large to be checked by the slow reference
+    write_images(folder / "large", 1, height=250, width=4100)  # large enough that the results before it are sent first
     (folder / "large" / "mole000.jpg").replace(folder / "zlarge.jpg")
     queues = Queues(settings)
     with workers(settings, "record", "svd") as (_, worker):
