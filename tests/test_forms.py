@@ -106,6 +106,7 @@ SPECS = [
         k=33,
         sizes=((20, 28), (7, 9)),
         reconstruction="made",
+        split="given",
         **SETS,
     ),
 ]

@@ -244,7 +244,7 @@ def test_the_first_pruning_step_trains_the_unpruned_network_on_reconstructed_ima
     original, pruned = parts["originals lenet5 2"], parts["pruning lenet5 2"]
     assert isinstance(original, TrainSpec)
     assert isinstance(pruned, PruneTrainSpec)
-    shared = ("network", "training", "targets", "split_seed", "device", "baseline")
+    shared = ("network", "training", "targets", "split_seed", "split", "device", "baseline")
     assert [getattr(original, name) for name in shared] == [getattr(pruned, name) for name in shared]
     assert original.training.seed == 2
 

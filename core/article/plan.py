@@ -47,6 +47,7 @@ from core.networks.architectures import NETWORKS, NetworkSpec
 from core.runs import Run, RunSpec
 from core.specs import Once, Seed, Setting, Spec, Text, Whole
 from core.training.specs import (
+    DRAWN,
     MOST_EPOCHS,
     PRESETS,
     Device,
@@ -54,6 +55,7 @@ from core.training.specs import (
     OwnBaseline,
     PruneTrainSpec,
     Rules,
+    SplitOrigin,
     SplitSeed,
     TargetsOfSets,
     TrainingProtocol,
@@ -110,6 +112,7 @@ class ArticleSpec(Spec):
     ] = ()
     targets: TargetsOfSets = Targets()
     split_seed: SplitSeed = 1
+    split: SplitOrigin = DRAWN
     device: Device = "auto"
     baseline: OwnBaseline = None
     rules: Rules = Rules()
@@ -264,6 +267,7 @@ def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> R
         "training": spec.protocol_of(part.network.name).replace(seed=part.seed),
         "targets": spec.targets,
         "split_seed": spec.split_seed,
+        "split": spec.split,
         "device": spec.device,
         "baseline": spec.baseline,
     }

@@ -222,6 +222,16 @@ SplitSeed = Annotated[
     Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}"),
 ]
 Device = Annotated[Text, Setting("Device", choices=DEVICES)]
+SplitOrigin = Annotated[
+    Text,
+    Setting(
+        "Training, validation and test sets",
+        "Drawn by lesion, or as the data set gives them (column split, or folders train, validation and test).",
+        choices=(DRAWN, GIVEN),
+        text="{split} sets",
+    ),
+    Field(exclude_if=DRAWN.__eq__),
+]
 OwnBaseline = Annotated[
     Baseline | None,
     Setting(
@@ -259,16 +269,7 @@ class TrainSpec(Spec):
             text="leaky split",
         ),
     ] = False
-    split: Annotated[
-        Text,
-        Setting(
-            "Training, validation and test sets",
-            "Drawn by lesion, or as the data set gives them (column split, or folders train, validation and test).",
-            choices=(DRAWN, GIVEN),
-            text="{split} sets",
-        ),
-        Field(exclude_if=DRAWN.__eq__),
-    ] = DRAWN
+    split: SplitOrigin = DRAWN
     device: Device = "auto"
     baseline: OwnBaseline = None
     training_predictions: Annotated[

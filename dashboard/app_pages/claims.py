@@ -97,11 +97,11 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
         on_select="rerun",
         selection_mode="single-row",
         column_config={
-            "Status": st.column_config.TextColumn(width=140),
-            "Claim": st.column_config.TextColumn(width=240),
-            "Printed": st.column_config.TextColumn(width=120),
-            "Measured": st.column_config.TextColumn(width=190),
-            "Told from chance": st.column_config.TextColumn(width=115),
+            "Status": st.column_config.TextColumn(width=125),
+            "Claim": st.column_config.TextColumn(width=195),
+            "Printed": st.column_config.TextColumn(width=105),
+            "Measured": st.column_config.TextColumn(width=280),
+            "Told from chance": st.column_config.TextColumn(width=105),
         },
     )
     if st.session_state["full"]:

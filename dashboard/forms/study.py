@@ -26,7 +26,7 @@ from core.data.datasets import Dataset
 from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.networks.network_files import Networks
-from core.training.specs import PRESETS, Baseline, TrainingProtocol
+from core.training.specs import GIVEN, PRESETS, Baseline, TrainingProtocol
 from dashboard import data, words
 from dashboard.forms import network_choices
 from dashboard.forms.fields import Fields, draft, shown, training_draft
@@ -115,7 +115,7 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
             training |= {name: FORM.one(TrainingProtocol, name) for name in ("learning_rate", "batch_size")}
             values["device"] = FORM.one(ArticleSpec, "device")
         training |= FORM.rest(TrainingProtocol, without=PLACED)
-        values |= {"targets": FORM.targets(), **FORM.grid(ArticleSpec, ["split_seed"])}
+        values |= {"targets": FORM.targets(), **FORM.grid(ArticleSpec, ["split_seed", "split"])}
     with st.expander("Algorithm 2: factors, rules, baseline", icon=":material/model_training:"):
         values |= {"rules": FORM.rules(), "baseline": FORM.baseline()}
     placed = ("dataset", "fingerprint", "networks", "seeds", "overrides", *values)
@@ -182,7 +182,7 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
             for stage in estimate.stages:
                 st.caption(words.escaped(f"{STAGES[stage.stage]}: {stage.basis.rstrip('.')}."))
     with st.expander("Actual sets", icon=":material/call_split:"):
-        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, False)
+        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, False, spec.split == GIVEN)
         components.table(sets_table(table), alt="Images and lesions of class and set")
         st.caption(words.escaped(sentence))
 
