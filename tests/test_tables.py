@@ -19,6 +19,7 @@ from core.article.tables import (
     to_csv,
     to_latex,
     to_markdown,
+    without_intervals,
 )
 from core.errors import SpecError
 from core.runs import SettingsKey
@@ -214,6 +215,9 @@ def test_intervals_are_added_only_where_asked() -> None:
     }
     assert without.caption in with_them.caption
     assert "not averaged over runs" in with_them.caption
+    again = without_intervals(with_them)
+    pd.testing.assert_frame_equal(again.rows, without.rows)
+    assert again.caption == without.caption
 
 
 def test_each_run_has_its_own_interval_beside_the_mean() -> None:

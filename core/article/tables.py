@@ -8,7 +8,7 @@ differ in data set or settings never are, and get rows of their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -195,6 +195,13 @@ def _table(
     if with_intervals and len(steps):
         caption += INTERVALS_EXPLAINED
     return MeasuredTable(number, keys, metrics, rows, caption, parts, shortened)
+
+
+def without_intervals(table: MeasuredTable) -> MeasuredTable:
+    """Return a table with intervals as it is without."""
+    ends = [f"{metric}_{end}" for metric in table.metrics for end in ENDS]
+    rows = table.rows.drop(columns=ends, errors="ignore")
+    return replace(table, rows=rows, caption=table.caption.removesuffix(INTERVALS_EXPLAINED))
 
 
 def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:

@@ -1,6 +1,7 @@
 """Tables 4, 5 and 6 of the article as measured here, beside its own figures; and what it does not print."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -19,6 +20,7 @@ from core.article.tables import (
     MeasuredTable,
     cell,
     key_texts,
+    without_intervals,
 )
 from core.networks.architectures import CLASSES
 from dashboard import data, words
@@ -110,7 +112,8 @@ def several(label: str, values: pd.Series, param: str, placeholder: str) -> tupl
 
 def show(number: int | str, selection: Selection) -> None:
     """Show one table with its caption, what it leaves out, and its files."""
-    made = table(number, selection.steps, with_intervals=st.session_state.get("intervals", False))
+    full = table(number, selection.steps, with_intervals=True)
+    made = full if st.session_state.get("intervals", False) else without_intervals(full)
     st.header(TITLES[number], anchor=table_name(number))
     if number == FURTHER and made.rows.empty:
         st.caption("Nothing measured yet.")
@@ -119,7 +122,7 @@ def show(number: int | str, selection: Selection) -> None:
         for title, metrics in FURTHER_PARTS.items():
             st.table(shown(made, metrics), border="horizontal", alt=title)
     else:
-        dumbbells(int(number), selection)
+        dumbbells(int(number), full)
         st.table(shown(made, made.metrics), border="horizontal", alt=TITLES[number])
         st.caption("In round brackets behind the printed figure: measured minus printed.")
     st.caption(words.escaped(made.caption))
@@ -129,16 +132,15 @@ def show(number: int | str, selection: Selection) -> None:
         for kind, (label, mime) in FORMATS.items():
             components.download(
                 label,
-                data=WRITERS[kind](made),
+                data=partial(WRITERS[kind], made),
                 file_name=f"{table_name(number)}.{ENDINGS[kind]}",
                 mime=mime,
                 key=f"{table_name(number)}_{kind}",
             )
 
 
-def dumbbells(number: int, selection: Selection) -> None:
-    """Chart one figure of a table: measured with each run's interval against printed."""
-    made = table(number, selection.steps, with_intervals=True)
+def dumbbells(number: int, made: MeasuredTable) -> None:
+    """Chart one figure of a table with intervals: measured with each run's interval against printed."""
     metric = st.segmented_control(
         "Figure", list(made.metrics), key=f"figure{number}", bind="query-params", required=True,
         default=FIRST_CHARTED[number], format_func=lambda name: FIGURES[name].label, label_visibility="collapsed",
