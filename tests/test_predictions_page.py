@@ -104,7 +104,7 @@ def test_the_accuracy_of_a_step_with_predictions_has_its_interval_on_every_page(
         assert f"and reaches 90.0 % {smallest}." in text(shown)
         accuracy = next(each for each in shown.metric if each.label == "Test accuracy")
         assert accuracy.proto.delta_description == smallest
-        table = next(frame.value for frame in shown.dataframe if "Parameters" in frame.value)
+        table = next(frame.value for frame in shown.dataframe if "Of unpruned" in frame.value)
         assert table["Test accuracy"].iloc[0] == f"20.00 % {unpruned}"
     figures = {each.label: each.proto.delta_description for each in open_page("overview").metric}
     assert (figures["Test accuracy"], figures["Unpruned"]) == (smallest, unpruned)

@@ -100,6 +100,7 @@ def smallest_network(run: Run) -> None:
         f"**{words.escaped(run.told(PruneTrainSpec).network.name)}** on {components.dataset_text(run)} through "
         f"{words.count_of(len(steps) - 1, 'pruned network')}, of which {len(pruned)} "
         f"{'was' if len(pruned) == 1 else 'were'} accepted"
+        + (f". The smallest is **{words.escaped(smallest['name'])}**" if len(pruned) else "")
     )
     left = words.percent_text(100 * smallest["parameters"] / unpruned["parameters"])
     accuracy, before = smallest["test_accuracy"], unpruned["test_accuracy"]
@@ -108,7 +109,6 @@ def smallest_network(run: Run) -> None:
     limits = [interval_text(intervals_of_step(step["classification"]).get("test_accuracy")) or None
               for step in (smallest, unpruned)]  # fmt: skip
     figures = [
-        Figure("Smallest accepted", smallest["name"] if len(pruned) else "none", "By parameters; named as in Table 6."),
         Figure("Parameters left", left, f"{smallest['parameters']:,} of {unpruned['parameters']:,}."),
         Figure(
             "Test accuracy",

@@ -145,7 +145,7 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
         height="content" if len(table) < 25 else 800,
         column_config={
             "Page": st.column_config.LinkColumn(display_text="run", width="small"),
-            "Step": st.column_config.TextColumn(width="medium"),
+            "Step": st.column_config.TextColumn(width="large"),
             "Accepted": st.column_config.TextColumn(width="large"),
         },
     )

@@ -37,7 +37,8 @@ FIGURE_NAMES = {
 }
 LADDER = {  # the columns of the steps: the view's name, and what it shows
     "Verdict": (
-        "Accepted: yes, or the first criterion that was missed and by how many points. By tolerance: test figures at "
+        "Accepted: yes, or the first criterion that was missed and by how many points. Of unpruned: share of the "
+        "unpruned network's parameters. By tolerance: test figures at "
         "most the tolerated points below the unpruned network. Non-inferior: the lower end of the paired interval of "
         "test accuracy is at most the tolerated points below the unpruned network. In square brackets: 95 % intervals, "
         "where the step has predictions."
@@ -103,8 +104,7 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
             st.markdown(words.escaped(sentence))
     first = data.plain_row(steps.iloc[0])
     best = data.plain_row(smallest_accepted(steps))
-    with st.grid(5, min_column_width=145):
-        st.metric("Parameters left", share_text(best["parameters"], first["parameters"]), border=True)
+    with st.grid(3, min_column_width=220):
         for label, name in (
             ("Test accuracy", "test_accuracy"),
             ("Balanced accuracy", "test_balanced_accuracy"),
@@ -118,7 +118,6 @@ def answer(spec: TrainSpec, steps: pd.DataFrame) -> None:
                 border=True,
                 delta_description=interval_text(intervals_of_step(best["classification"]).get(name)) or None,
             )
-        st.metric("Trained in", words.duration_text(steps["seconds"].sum()), border=True)
 
 
 def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
@@ -129,6 +128,7 @@ def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
         "on the test set "
         f"with {words.count_text(first['parameters'])} parameters"
         + (" and meets the baseline." if first["accepted"] else f"; it misses the baseline: {first['reason']}.")
+        + f" All trainings took {words.duration_text(steps['seconds'].sum())}."
     ]
     pruned = steps[steps["step"] > 0]
     if not isinstance(spec, PruneTrainSpec) or pruned.empty:
@@ -174,7 +174,7 @@ def ladder(steps: pd.DataFrame) -> None:
         ladder_table(steps, view),
         alt=f"Steps of the run: {view.lower()}",
         column_config={
-            "Step": st.column_config.TextColumn(pinned=True, width=130),
+            "Step": st.column_config.TextColumn(pinned=True, width=120),
             "Reason": st.column_config.TextColumn(width="large"),
         },
     )
@@ -206,7 +206,6 @@ def verdict_texts(step: dict[str, Any], unpruned: int | None) -> dict[str, str]:
         "Accepted": accepted_text(step),
         "By tolerance": YES_OR_NO[step["accepted_by_points"]],
         "Non-inferior": YES_OR_NO[step["noninferior"]],
-        "Parameters": words.count_text(step["parameters"]),
         "Of unpruned": share_text(step["parameters"], unpruned),
         "Test accuracy": words.step_figure_text(step, "test_accuracy"),
         "Against unpruned": difference_text(step),
