@@ -9,7 +9,6 @@ claim then, and all that it would write is refused.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from rq import Retry, Worker
-from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core.data.datasets import Dataset
@@ -38,15 +36,15 @@ from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name
 from jobs.live_runs import ENDED, MAX_TRIES, Claim, Command, RunFacts
 from jobs.messages import EpochsTrained, RunMessage, StepRecorded, TrainingDataBuilt, TrainingEnded, now, wake
-from jobs.run_jobs import claim_job, enqueue, fetch_dataset, note_start
+from jobs.run_jobs import claim_job, ends_when_taken_over, enqueue, fetch_dataset, note_start
 from jobs.run_states import worker_state
 
 REPORT = 1.0  # seconds between two words about images being prepared
 LOCK_NAME = ".training"  # in a run's folder, held by the process that trains
 HOLDER_NAME = ".training-worker"  # beside it, the name of that process's worker
-LOG = logging.getLogger(__name__)
 
 
+@ends_when_taken_over
 def train_step(run_id: str, attempt: int, step: int) -> Retry | None:
     """Train one step of a run, record it, and enqueue the next, or end the run.
 
@@ -61,14 +59,6 @@ def train_step(run_id: str, attempt: int, step: int) -> Retry | None:
         return None
     job, claim = taken
     note_start(claim)
-    try:
-        return _train_claimed(job, claim, step)
-    except TakenOver as reason:
-        LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
-        return None
-
-
-def _train_claimed(job: Job, claim: Claim, step: int) -> Retry | None:
     live, training = claim.live, _Training(claim)
     try:
         training.folder.mkdir(parents=True, exist_ok=True)
@@ -210,18 +200,9 @@ class _Training:
         return training_runs.failed(spec, step, failure)
 
     def _data(self, spec: TrainSpec, dataset: Dataset) -> TrainingData:
-        here = replace(dataset, root=folder_here(dataset.root, self.settings))
-        try:
-            data = training_data(
-                here, spec, self.settings.arrays, progress=self._progress(), limit=self.settings.arrays_limit
-            )
-        except DatasetError:
-            images_here(dataset.root, self.settings)  # says so where it is the whole folder that is missing here
-            raise
-        self._leave(
-            self._command(TrainingDataBuilt, values=data.to_dict()),
-            self.live.note_command(doing="building the network"),
-        )
+        data = data_here(dataset, spec, self.settings, self._progress())
+        built = self._command(TrainingDataBuilt, values=data.to_dict())
+        self._leave(built, self.live.note_command(doing="building the network"))
         self._describe(spec, dataset, data)
         self._check_stopped()
         return data
@@ -283,6 +264,18 @@ class _Training:
     def _step_command(self, result: StepResult, began: datetime, *, ended: bool = False) -> Command:
         times = {"started_at": began, "finished_at": now() if ended else None}
         return self._command(StepRecorded, result=result, worker=worker_name(), **times)
+
+
+def data_here(
+    dataset: Dataset, spec: TrainSpec, settings: Settings, progress: Callable[[int, int], None] | None = None
+) -> TrainingData:
+    """Return what a run's networks are fed. NotOnThisHost where this host cannot reach the images."""
+    here = replace(dataset, root=folder_here(dataset.root, settings))
+    try:
+        return training_data(here, spec, settings.arrays, progress=progress, limit=settings.arrays_limit)
+    except DatasetError:
+        images_here(dataset.root, settings)  # raises NotOnThisHost where the whole folder is missing
+        raise
 
 
 def _verdict(result: StepResult) -> str:
