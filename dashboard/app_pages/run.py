@@ -43,9 +43,8 @@ def head(run: Run) -> None:
         if run.trains:
             components.page_link("tables", "Tables", icon=":material/table_chart:", query_params={"runs": run.id})
             components.page_link("claims", "Claims", icon=":material/rule:")
-        components.page_link(
-            "datasets", "Its data set", icon=":material/photo_library:", query_params={"dataset": run.dataset}
-        )
+        named = {"dataset": run.dataset}
+        components.page_link("datasets", "Its data set", icon=":material/photo_library:", query_params=named)
 
 
 def training(run: Run) -> None:
