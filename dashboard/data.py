@@ -239,9 +239,8 @@ def arrivals(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
     A sweep's means, taken as those of one image, have the same mean curves as its rows.
     """
     means = statistics.pivot(index="variant", columns="metric", values="mean")
-    rows = storage[["variant", "k", "source_bytes", "stored_bytes", "control_bytes"]].merge(
-        means, left_on="variant", right_index=True
-    )
+    sizes = storage[["variant", "k", "source_bytes", "stored_bytes", "control_bytes"]]
+    rows = sizes.merge(means, left_on="variant", right_index=True)
     return arrivals_of(rows.assign(image_id="mean", reason=None))
 
 
