@@ -226,9 +226,9 @@ def _known(queues: Queues) -> _Known | None:
 
 @dataclass(frozen=True)
 class _Search:
-    """A search for files that may be removed. known: None where nobody knows the runs. days: that something is unused.
+    """A search for files that may be removed. days: after which something counts as unused.
 
-    Only arrays, logs and compiled loops are found without `known`.
+    known: None where the runs are not known; then only arrays, logs and compiled loops are found.
     """
 
     settings: Settings
