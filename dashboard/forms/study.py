@@ -15,7 +15,7 @@ from core.data.datasets import Dataset
 from core.errors import QueueUnavailable, SpecError
 from core.networks.network_files import Networks
 from core.training.specs import GIVEN, PRESETS, Baseline, TrainingProtocol
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.forms import network_choices
 from dashboard.forms.fields import Fields, draft, shown, training_draft
 from dashboard.forms.measuring import NO_LABELS, choose_dataset, refused, submit
@@ -159,7 +159,7 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
             for stage in estimate.stages:
                 st.caption(words.escaped(f"{STAGES[stage.stage]}: {stage.basis.rstrip('.')}."))
     with st.expander("Actual sets", icon=":material/call_split:"):
-        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, False, spec.split == GIVEN)
+        table, sentence = training_data.sets_reached(dataset, spec.targets, spec.split_seed, False, spec.split == GIVEN)
         components.table(sets_table(table), alt="Images and lesions of class and set")
         st.caption(words.escaped(sentence))
 

@@ -18,7 +18,7 @@ from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
 from core.training.backend import cannot_train
 from core.training.specs import GIVEN, PRESETS, Baseline, PruneTrainSpec, TrainingProtocol, TrainSpec, training_grid
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.charts import training_numbers
 from dashboard.forms import network_choices
 from dashboard.forms.fields import KEPT, SET_NAMES, Fields, draft, training_draft
@@ -236,7 +236,7 @@ def sets_preview(asked: Asked) -> None:
     for dataset in asked.datasets:
         spec = asked.spec
         given = spec.split == GIVEN
-        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split, given)
+        table, sentence = training_data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split, given)
         if len(asked.datasets) > 1:
             st.caption(words.escaped(dataset.name))
         alt = f"Images, lesions and oversampling of each class and set of {dataset.name}"
@@ -291,7 +291,7 @@ def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[float | N
     """Return the seconds of all runs one after the other on one worker, None where unknown, and what that rests on."""
     seconds, basis = 0.0, ""
     for spec, dataset in runs:
-        estimate = data.training_estimate(spec, dataset)
+        estimate = training_data.training_estimate(spec, dataset)
         basis = basis or estimate.basis
         if estimate.seconds is None:
             return None, estimate.basis
@@ -304,7 +304,7 @@ def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[float | N
 def start_panel(asked: Asked) -> None:
     """Offer identical runs that exist, else say what will be trained, for how long, and start it."""
     runs = asked.runs()
-    identical = data.identical_trainings(runs)
+    identical = training_data.identical_trainings(runs)
     there = [run_id for run_id in identical if run_id is not None]
     again = bool(there) and identical_runs(there, len(runs))
     new = [run for run, known in zip(runs, identical, strict=True) if again or known is None]
