@@ -99,35 +99,18 @@ def main(arguments: Sequence[str] | None = None, programs: Programs | None = Non
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the options; the variables PORT, SVD_WORKERS and TRAIN_WORKERS set the defaults of theirs."""
     given = variables()
-    parser = argparse.ArgumentParser(
-        prog="python -m dashboard", description="Start DermSlim on this machine: queue server, workers and dashboard."
-    )
-    parser.add_argument(
-        "--demo",
-        metavar="IMAGES",
-        type=_number(len(LABELS), 10_000),
-        nargs="?",
-        const=IMAGES,
-        help=f"make the synthetic demo data set, of {IMAGES} images by default, and queue its runs",
-    )
+    text = "Start DermSlim on this machine: queue server, workers and dashboard."
+    parser = argparse.ArgumentParser(prog="python -m dashboard", description=text)
+    demo = f"make the synthetic demo data set, of {IMAGES} images by default, and queue its runs"
+    images = _number(len(LABELS), 10_000)
+    parser.add_argument("--demo", metavar="IMAGES", type=images, nargs="?", const=IMAGES, help=demo)
     parser.add_argument("--port", type=_number(1, 65535), default=given.port, help="default: PORT, else 8501")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on; if others reach it, a login is needed (docs/security.md)",
-    )
-    parser.add_argument(
-        "--svd-workers",
-        type=_number(0, 1024),
-        default=given.svd_workers,
-        help="default: SVD_WORKERS, else one per usable core",
-    )
-    parser.add_argument(
-        "--train-workers",
-        type=_number(0, 64),
-        default=given.train_workers,
-        help="networks trained at once; default: TRAIN_WORKERS, else 1; 0 for none",
-    )
+    host = "address to listen on; if others reach it, a login is needed (docs/security.md)"
+    parser.add_argument("--host", default="127.0.0.1", help=host)
+    svd = "default: SVD_WORKERS, else one per usable core"
+    parser.add_argument("--svd-workers", type=_number(0, 1024), default=given.svd_workers, help=svd)
+    train = "networks trained at once; default: TRAIN_WORKERS, else 1; 0 for none"
+    parser.add_argument("--train-workers", type=_number(0, 64), default=given.train_workers, help=train)
     return parser.parse_args(arguments)
 
 
@@ -167,7 +150,7 @@ def server_program(settings: Settings) -> list[Program]:
             before_start=lambda: prepare_server(settings),
             after_end=lambda: forget_server(settings),
             serves_others=True,
-        ),
+        )
     ]
 
 
@@ -325,9 +308,8 @@ def answers(children: Sequence[Child], address: str) -> bool:
         return False
     try:
         for path in ("/_stcore/health", "/"):
-            answer = httpx.get(
-                address + path, headers={"Accept": "text/html"}, timeout=2, trust_env=False, follow_redirects=True
-            )
+            headers = {"Accept": "text/html"}
+            answer = httpx.get(address + path, headers=headers, timeout=2, trust_env=False, follow_redirects=True)
             if answer.status_code != 200:
                 return False
     except httpx.HTTPError:

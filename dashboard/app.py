@@ -13,45 +13,20 @@ HERE = Path(__file__).parent
 PAGES = {
     "": (
         ("overview", "Overview", "home", "Running and recently finished work, and the headline figures."),
-        (
-            "datasets",
-            "Data sets",
-            "photo_library",
-            "Register folders of images; see classes, sizes and files left out.",
-        ),
+        ("datasets", "Data sets", "photo_library", "Register folders of images; see classes, sizes, files left out."),
     ),
     "Compression": (
         ("sweeps", "SVD sweeps", "query_stats", "Measure a data set at several k and choose k."),
-        (
-            "resize",
-            "Resize comparison",
-            "aspect_ratio",
-            "Compare originals and reconstructions at the networks' input sizes.",
-        ),
+        ("resize", "Resize comparison", "aspect_ratio", "Compare originals and reconstructions at the input sizes."),
         ("inspector", "Image inspector", "compare", "One image, original beside reconstruction, at any k."),
     ),
     "Networks": (
-        (
-            "networks",
-            "Networks",
-            "account_tree",
-            "The four networks and your own: layers and parameters at any image size.",
-        ),
-        (
-            "curves",
-            "Parameter curves",
-            "trending_down",
-            "Parameters left after each pruning iteration, with fitted models.",
-        ),
+        ("networks", "Networks", "account_tree", "The four networks and yours: layers and parameters at any size."),
+        ("curves", "Parameter curves", "trending_down", "Parameters left after each pruning iteration, with fits."),
     ),
     "Training": (
         ("study", "Whole study", "nights_stay", "All runs of the article in one submission, and their summary."),
-        (
-            "prune_train",
-            "Prune and train",
-            "model_training",
-            "Train networks, prune them with Algorithm 2, and compare the results.",
-        ),
+        ("prune_train", "Prune and train", "model_training", "Train networks, prune them, and compare the results."),
     ),
     "Results": (
         ("tables", "Tables", "table_chart", "Tables 4, 5 and 6 of the article: measured, printed, and the difference."),

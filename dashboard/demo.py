@@ -51,9 +51,8 @@ def prepare_demo(settings: Settings, images: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m dashboard.demo", description="Make the demo data and queue its runs."
-    )
+    text = "Make the demo data and queue its runs."
+    parser = argparse.ArgumentParser(prog="python -m dashboard.demo", description=text)
     parser.add_argument("--images", type=int, default=IMAGES, help=f"default: {IMAGES}")
     options = parser.parse_args()
     os.nice(10)  # the dashboard starts at the same time and has priority

@@ -53,9 +53,5 @@ def to_the_root(logger: logging.Logger) -> None:
         logger.setLevel(logging.WARNING)  # otherwise one line per connection
 
 
-app = st.App(
-    Path(__file__).with_name("app.py"),
-    routes=[*ROUTES, *metrics.ROUTES],
-    middleware=[Middleware(Guard)],
-    lifespan=lifespan,
-)
+pages = Path(__file__).with_name("app.py")
+app = st.App(pages, routes=[*ROUTES, *metrics.ROUTES], middleware=[Middleware(Guard)], lifespan=lifespan)

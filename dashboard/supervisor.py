@@ -21,9 +21,9 @@ import psutil
 from core.errors import DermSlimError
 from core.files.private import private_folder
 from core.processes import LIBC, die_with_parent
+from jobs.logs import make_room
 
 LOG_LIMIT = 5_000_000  # bytes; a longer log is moved aside
-OLD_LOGS = 2
 TAIL_LINES = 12
 HEADER = "---"  # begins the line that each start leaves in the log
 STEADY_SECONDS = 60.0  # after running this long, a program's earlier failures do not count
@@ -164,23 +164,16 @@ def rotate(log: Path, limit: int | None = None, *, in_use: bool = False) -> None
         if log.stat().st_size <= limit:
             return
         if not in_use:
-            _make_room(log)
+            make_room(log)
             log.replace(log.with_name(f"{log.name}.1"))
             return
         try:
-            _make_room(log)
+            make_room(log)
             with log.open("rb") as source, log.with_name(f"{log.name}.1").open("wb") as copy:
                 source.seek(max(0, log.stat().st_size - 2 * limit))  # it may have grown much between two checks
                 copy.write(source.read(2 * limit))
         finally:
             os.truncate(log, 0)
-
-
-def _make_room(log: Path) -> None:
-    for number in range(OLD_LOGS, 1, -1):
-        older = log.with_name(f"{log.name}.{number - 1}")
-        if older.exists():
-            older.replace(log.with_name(f"{log.name}.{number}"))
 
 
 def _died(child: Child) -> Iterator[str]:

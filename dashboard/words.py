@@ -36,18 +36,9 @@ STATUS_BADGES = {  # colour and icon
     "failed": ("red", "error"),
     "cancelled": ("orange", "cancel"),
 }
-RULES = {
-    "plateau": "Plateau",
-    "knee": "Knee",
-    "threshold": "Threshold",
-    "budget": "Budget",
-}
+RULES = {"plateau": "Plateau", "knee": "Knee", "threshold": "Threshold", "budget": "Budget"}
 MODES = {"per_channel": "per channel", "unfolded": "unfolded"}
-LAYOUTS = {
-    "ham10000": "images and a table",
-    "class_folders": "one folder per class",
-    "plain": "plain folder, no labels",
-}
+LAYOUTS = {"ham10000": "images and a table", "class_folders": "a folder per class", "plain": "plain folder, no labels"}
 MARKUP = frozenset(r"\`*_{}[]()#+!|~$<>:&")  # what Markdown takes as plain text after a backslash
 LIST_MARK = re.compile(r"\A(?:(?=[-=])|\d+(?=\.(?:\s|\Z)))")
 SPACES = re.compile(r"\A\s+|\s+\Z|[\t\n\v\f\r]")
@@ -187,11 +178,8 @@ def with_commands(text: str) -> str:
     """Return text for Markdown in which only parts between backticks are code; the rest is escaped."""
     parts = text.split("`")
     last = len(parts) - 1
-    marked = [
-        f"`{part}`" if place % 2 and place < last and part.strip() else _marked(part)
-        for place, part in enumerate(parts)
-    ]
-    return _spaced("".join(marked))
+    is_code = [place % 2 == 1 and place < last and bool(part.strip()) for place, part in enumerate(parts)]
+    return _spaced("".join(f"`{part}`" if code else _marked(part) for part, code in zip(parts, is_code, strict=True)))
 
 
 def _marked(text: str) -> str:
@@ -438,9 +426,8 @@ def training_progress_text(run: Run, zone: tzinfo | None = None) -> str:
             if live.doing:
                 parts.append(live.doing)
             elif live.seconds_left is not None:
-                parts.append(
-                    f"{duration_text(live.seconds_left)} left in this step" if live.seconds_left else "judging"
-                )
+                left = live.seconds_left
+                parts.append(f"{duration_text(left)} left in this step" if left else "judging")
     return " · ".join(part for part in (*parts, failed_text(run)) if part)
 
 

@@ -1,6 +1,6 @@
 """Workers on several hosts: a worker leaves a job whose files its host cannot reach to a worker on another host.
 
-A host that lacks a folder, or does not share the folder for reconstructions, so does the rest of the work.
+So a host that lacks a folder, or does not share the folder for reconstructions, does the rest of the work.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from core.store.measurements import Store
 
 FOLDERS = f"{PREFIX}:folders"  # the folder of each data set, by name, for hosts that cannot read the store
-EXAMPLES = 100  # files of a data set that are named there
-PAUSE = 2.0  # seconds that a worker keeps a job which it has refused before, so that others come first
-TIMES = 1_000_000  # that a job may be left to others; it ends sooner, once no worker is left that has not refused it
+EXAMPLES = 100  # files of a data set that the key names
+PAUSE = 2.0  # seconds that a worker keeps a job which it has refused before, so that other workers get it first
+TIMES = 1_000_000  # that a job may be left to other workers; it ends earlier, once every worker has refused it
 
 
 @dataclass(frozen=True)

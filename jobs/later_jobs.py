@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rq import Queue, Retry, get_current_job
+from rq import Queue, Retry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from jobs.connection import SVD, TRAIN, Connection, queue
 from jobs.live_runs import MAX_TRIES, Claim, LiveRun
 from jobs.messages import waiting
+from jobs.run_jobs import own_job
 
 ENDED_JOBS = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 
@@ -64,9 +65,7 @@ def submit(
 
 def claimed(run_id: str, attempt: int) -> tuple[Job, Claim] | None:
     """Return the worker's job and its claim; None where another worker has taken it over, or the run was retried."""
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("Expected to be called by a worker, got a direct call.")
+    job = own_job()
     live = LiveRun(job.connection, run_id)
     live.reopen(attempt)
     claim = live.claim(job.id, attempt, later=True)
@@ -77,6 +76,5 @@ def under_way(connection: Connection, kind: LaterKind, run_id: str) -> bool:
     """Return whether such a job of the run waits, runs or waits to be recorded."""
     found = [job_id for job_id in LiveRun(connection, run_id).job_ids() if kind.is_job(job_id)]
     jobs = Job.fetch_many(found, connection=connection, serializer=JSONSerializer)
-    return any(job is not None and job.get_status(refresh=False) not in ENDED_JOBS for job in jobs) or (
-        bool(found) and waiting(connection) > 0
-    )
+    unended = any(job is not None and job.get_status(refresh=False) not in ENDED_JOBS for job in jobs)
+    return unended or (bool(found) and waiting(connection) > 0)

@@ -172,17 +172,17 @@ class LiveRun:
     def create(self, facts: RunFacts, jobs: Mapping[int, str] | None = None, done: Iterable[str] = ()) -> None:
         """Begin an attempt. jobs: what each does, as JSON, by number. done: images that earlier attempts measured."""
         done = list(done)
-        with self.connection.pipeline() as pipe:
-            pipe.delete(*(key for key in self._keys() if not key.endswith((":log", ":claims"))))
-            pipe.hset(self.key, mapping=facts.to_redis())
-            if jobs:
-                pipe.hset(f"{self.key}:states", mapping=dict(jobs))
-            if done:
-                pipe.sadd(f"{self.key}:done", *done)
-            pipe.zadd(RUNS, {self.run_id: time.time()})
-            for key in self._keys():
-                pipe.persist(key)
-            pipe.execute()
+        pipe = self.connection.pipeline()
+        pipe.delete(*(key for key in self._keys() if not key.endswith((":log", ":claims"))))
+        pipe.hset(self.key, mapping=facts.to_redis())
+        if jobs:
+            pipe.hset(f"{self.key}:states", mapping=dict(jobs))
+        if done:
+            pipe.sadd(f"{self.key}:done", *done)
+        pipe.zadd(RUNS, {self.run_id: time.time()})
+        for key in self._keys():
+            pipe.persist(key)
+        pipe.execute()
 
     def facts(self) -> RunFacts | None:
         """Return what is known of the run, or None where nothing is."""
@@ -231,10 +231,10 @@ class LiveRun:
 
     def cancel(self, attempt: int, *commands: Command) -> None:
         """Ask every worker to stop after its current image. commands: of Redis, run in the same transaction."""
-        with self.connection.pipeline() as pipe:
-            for command in (("SET", f"{self.key}:cancelled", attempt), *commands):
-                pipe.execute_command(*command)
-            pipe.execute()
+        pipe = self.connection.pipeline()
+        for command in (("SET", f"{self.key}:cancelled", attempt), *commands):
+            pipe.execute_command(*command)
+        pipe.execute()
 
     def try_part(self, part: str) -> int:
         """Note that an image or an epoch is begun; return how often it was, without having ended."""
@@ -298,10 +298,8 @@ class LiveRun:
     def log(self, line: str) -> None:
         """Add a line, with the time, to the run's log, and to this process's."""
         logging.getLogger(__name__).info("%s", line, extra={"run_id": self.run_id})
-        with self.connection.pipeline() as pipe:
-            pipe.rpush(f"{self.key}:log", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}")
-            pipe.ltrim(f"{self.key}:log", -LOG_LINES, -1)
-            pipe.execute()
+        key, text = f"{self.key}:log", f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}"
+        self.connection.pipeline().rpush(key, text).ltrim(key, -LOG_LINES, -1).execute()
 
     def log_lines(self) -> list[str]:
         """Return the log, oldest line first."""
@@ -317,10 +315,7 @@ class LiveRun:
 
     def forget(self) -> None:
         """Delete everything that is known of the run."""
-        with self.connection.pipeline() as pipe:
-            pipe.zrem(RUNS, self.run_id)
-            pipe.delete(*self._keys())
-            pipe.execute()
+        self.connection.pipeline().zrem(RUNS, self.run_id).delete(*self._keys()).execute()
 
     def reopen(self, attempt: int) -> None:
         """Let a job claim a part of an ended run whose keys may have expired. `end` sets their expiry again."""

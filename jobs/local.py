@@ -20,14 +20,8 @@ from core.files.exports import TABLES, CsvRows, check_ending, write_table
 
 CLAIM = ".dermslim-writes-here"  # in a folder that a reconstruction is being written to
 # The export's columns: what names the row, the metrics, the sizes, then what the row was measured with.
-EXPORT_COLUMNS = (
-    "image_id",
-    "k",
-    *METRIC_COLUMNS,
-    *SIZE_COLUMNS,
-    *("variant", "codec", "quality", "height", "width", "reason"),
-)
-
+MEASURED_WITH = ("variant", "codec", "quality", "height", "width", "reason")
+EXPORT_COLUMNS = ("image_id", "k", *METRIC_COLUMNS, *SIZE_COLUMNS, *MEASURED_WITH)
 TEXT_COLUMNS = ("image_id", "variant", "codec", "reason")
 WHOLE_COLUMNS = tuple(name for name in EXPORT_COLUMNS if name not in (*METRIC_COLUMNS, *TEXT_COLUMNS))
 

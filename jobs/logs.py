@@ -75,11 +75,8 @@ class JsonLines(JsonFormatter):
     """A line a record: time (UTC), level, logger, message, process, host, and what `note` was given."""
 
     def __init__(self, process: str) -> None:
-        super().__init__(
-            "%(message)s",
-            static_fields={"process": process, "host": socket.gethostname()},
-            json_ensure_ascii=False,
-        )
+        everywhere = {"process": process, "host": socket.gethostname()}
+        super().__init__("%(message)s", static_fields=everywhere, json_ensure_ascii=False)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, masked, with what JSON leaves as it is escaped too."""
@@ -193,10 +190,16 @@ def move_aside(path: Path, limit: int = LIMIT) -> None:
             return
         if not _longer(path, limit):  # another process was faster
             return
-        for number in range(OLD_FILES, 0, -1):
-            older = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
-            if older.exists():
-                older.replace(path.with_name(f"{path.name}.{number}"))
+        make_room(path)
+        path.replace(path.with_name(f"{path.name}.1"))
+
+
+def make_room(path: Path) -> None:
+    """Rename NAME.1, a log that was moved aside, to NAME.2, which is replaced."""
+    for number in range(OLD_FILES, 1, -1):
+        older = path.with_name(f"{path.name}.{number - 1}")
+        if older.exists():
+            older.replace(path.with_name(f"{path.name}.{number}"))
 
 
 def _longer(path: Path, limit: int) -> bool:

@@ -9,18 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from rq import Queue
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
 
 from jobs.connection import JOB_QUEUES, Connection, queue
 
 LOST = 30  # seconds without a heartbeat after which another worker takes a job over
 SLACK = 15  # seconds that a worker's clock may be ahead
 
-_missing: dict[
-    str, float
-] = {}  # waiting jobs that no queue contains, and since when, by this process's monotonic clock
+# Waiting jobs that no queue contains, and since when, by this process's monotonic clock.
+_missing: dict[str, float] = {}
+
+
+def enqueue_started(target: Queue) -> list[str]:
+    """Enqueue the started jobs of a queue again, before the others, and return their ids. No worker may run them."""
+    registry = StartedJobRegistry(queue=target)
+    interrupted: list[str] = registry.get_job_ids(cleanup=False)
+    for job_id in interrupted:
+        job = Job.fetch(job_id, connection=target.connection, serializer=JSONSerializer)
+        registry.remove_executions(job)
+        target.enqueue_job(job, at_front=True)
+    return interrupted
 
 
 def begin_lost_again(connection: Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,19 +16,18 @@ from core.compression.specs import MeasuringSpec, measuring_spec_from_dict
 from core.compression.verification import measure_again
 from core.data.datasets import DatasetImage
 from core.data.folders import images_here
-from core.errors import NotOnThisHost, TakenOver
+from core.errors import NotOnThisHost
 from core.settings import Settings
 from jobs.hosts import left_to_others, output_here, worker_name
 from jobs.later_jobs import claimed
 from jobs.live_runs import MAX_TRIES, Claim, LiveRun
 from jobs.messages import ImagesChecked, ImagesMeasured, wake
-from jobs.run_jobs import claim_job, note_start
-
-LOG = logging.getLogger(__name__)
+from jobs.run_jobs import claim_job, ends_when_taken_over, note_start
 
 MOMENT, MOMENT_PIXELS = 2.0, 1_000_000  # seconds, pixels of an image that takes no longer
 
 
+@ends_when_taken_over
 def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: Any) -> Retry | None:
     """Measure a chunk of a run's images and send the results to the record worker.
 
@@ -56,26 +54,22 @@ def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: A
     note_start(claim)
     started = time.perf_counter()
     results: list[ImageResult] = []
-    try:
-        if unreachable:
-            live.log(f"{worker_name()}: {unreachable}")
-            parts = iter([[_given_up(claim, record, unreachable) for record in chosen]])
-        else:
-            names = dict(zip((record.path for record in chosen), told["names"] or (), strict=False))
-            spec = measuring_spec_from_dict(told["spec"])
-            parts = _parts(_measured(claim, spec, folder, chosen, output, names), chosen)
-        for part in parts:
-            message = ImagesMeasured(
-                run_id=run_id, attempt=attempt, claim=claim.number, worker=worker_name(), results=tuple(part)
-            )
-            claim.write(message.command())
-            wake(job.connection)
-            results += part
-        if chunk is not None and len(results) == len(chosen):
-            claim.write(live.job_done_command(chunk))
-    except TakenOver as reason:
-        LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
-        return None
+    if unreachable:
+        live.log(f"{worker_name()}: {unreachable}")
+        parts = iter([[_given_up(claim, record, unreachable) for record in chosen]])
+    else:
+        names = dict(zip((record.path for record in chosen), told["names"] or (), strict=False))
+        spec = measuring_spec_from_dict(told["spec"])
+        parts = _parts(_measured(claim, spec, folder, chosen, output, names), chosen)
+    for part in parts:
+        message = ImagesMeasured(
+            run_id=run_id, attempt=attempt, claim=claim.number, worker=worker_name(), results=tuple(part)
+        )
+        claim.write(message.command())
+        wake(job.connection)
+        results += part
+    if chunk is not None and len(results) == len(chosen):
+        claim.write(live.job_done_command(chunk))
     failed = sum(result.status == "failed" for result in results)
     live.log(
         f"{worker_name()}: {len(results) - failed} images measured"
@@ -85,6 +79,7 @@ def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: A
     return None
 
 
+@ends_when_taken_over
 def check_images(
     run_id: str, attempt: int, spec: dict[str, Any], root: str, records: list[dict[str, Any]]
 ) -> Retry | None:
@@ -109,12 +104,8 @@ def check_images(
         for record in chosen
         for row in measure_again(record, folder, measuring_spec_from_dict(spec))
     ]
-    try:
-        message = ImagesChecked(run_id=run_id, attempt=attempt, claim=claim.number, rows=tuple(rows))
-        claim.write(message.command())
-    except TakenOver as reason:
-        LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
-        return None
+    message = ImagesChecked(run_id=run_id, attempt=attempt, claim=claim.number, rows=tuple(rows))
+    claim.write(message.command())
     wake(job.connection)
     live.log(f"{worker_name()}: {len(chosen)} images measured again by the reference")
     live.end(None, attempt)

@@ -2,8 +2,8 @@
 
 Messages wait in one Redis list and are taken in order by the record worker (`jobs.record_worker`), the only process
 that writes the store; an RQ job on its queue only wakes it. Every message is idempotent and carries its run's attempt,
-so that one delivered twice, or late, changes nothing. Those of a job carry the number of its worker's claim too
-(`jobs.live_runs.Claim`): a worker whose job was taken over can neither send one, nor have one written.
+so that one delivered twice, or late, changes nothing. A message of a job also carries the number of its worker's claim
+(`jobs.live_runs.Claim`): a worker whose job was taken over cannot send a message, and none that it sent is written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jobs.live_runs import PREFIX, Command
 MESSAGES = f"{PREFIX}:records"  # messages that have not been written yet, oldest first
 REJECTED = f"{PREFIX}:rejected"  # messages that could not be
 LONGEST = 1200  # seconds that one job may keep the record worker, waiting for the store included
-SOMEONE = "someone"  # who asked, in messages of a version that did not say so
+SOMEONE = "someone"  # the user, in messages of an older version, which did not name one
 
 
 def now() -> datetime:
@@ -81,7 +81,7 @@ class RunSubmitted(Message, kinds=["run"]):
 
 
 class RunMessage(Message):
-    """A message about an attempt at a run. claim: of the worker that sends it; 0 for who is no worker."""
+    """A message about an attempt at a run. claim: of the worker that sends it; 0 where no worker does."""
 
     run_id: str
     attempt: int
@@ -194,7 +194,7 @@ class StudyStatus(Message, kinds=["study_status"]):
 
 
 def read(text: bytes) -> Message:
-    """Return a message that waits. ValueError for one that is none."""
+    """Return the message of a text in the list. Raises ValueError where it is no message."""
     values = json.loads(text)
     if not isinstance(values, dict) or values.get("kind") not in TYPES:
         raise ValueError(f"Expected a message of kind {', '.join(TYPES)}, got {str(values)[:200]}.")
@@ -202,13 +202,13 @@ def read(text: bytes) -> Message:
 
 
 def send(connection: Connection, message: Message) -> None:
-    """Leave a message for the record worker and wake it."""
+    """Append a message to the list of the record worker, and wake it."""
     connection.execute_command(*message.command())
     wake(connection)
 
 
 def wake(connection: Connection) -> None:
-    """Enqueue the job that has the record worker look at the list."""
+    """Enqueue the job in which the record worker reads the list."""
     queue(RECORD, connection).enqueue(
         "jobs.record_worker.write_waiting",
         job_timeout=LONGEST,

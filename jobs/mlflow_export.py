@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "DermSlim"
 RUN_TAG = "dermslim.run"
 STATUS = {Status.FINISHED: "FINISHED", Status.FAILED: "FAILED", Status.CANCELLED: "KILLED"}
-EPOCH_FIGURES = tuple(
-    name for name in EpochResult.__dataclass_fields__ if name not in ("epoch", "meets_baseline", "best")
-)
+NO_FIGURES = {"epoch", "meets_baseline", "best"}
+EPOCH_FIGURES = tuple(name for name in EpochResult.__dataclass_fields__ if name not in NO_FIGURES)
 COUNTED = ("parameters", "macs", "bytes_weights", "weights_bytes", "epochs", "kept_epoch", "seconds", "difference",
            "difference_low", "difference_high")  # fmt: skip
 MOST_METRICS = 1000  # of one request

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rq import Retry
 
-from core.data.folders import folder_here, images_here
-from core.errors import DatasetError, NotOnThisHost, TakenOver
+from core.errors import NotOnThisHost
 from core.settings import Settings
 from core.training.evaluation import difference, evaluated, predicted, right_answers, verdicts
 from core.training.results import StepResult, TrainingError
 from core.training.specs import TrainSpec, training_spec_from_dict
-from core.training.steps import TrainingData, training_data
-from jobs.connection import Connection
+from core.training.steps import TrainingData
 from jobs.hosts import left_to_others, worker_name
 from jobs.later_jobs import claimed
 from jobs.messages import StepPredicted, wake
-from jobs.run_jobs import fetch_dataset
+from jobs.run_jobs import ends_when_taken_over, fetch_dataset
+from jobs.train_task import data_here
 
-LOG = logging.getLogger(__name__)
 
-
+@ends_when_taken_over
 def predict_steps(
     run_id: str,
     attempt: int,
@@ -46,7 +43,7 @@ def predict_steps(
     asked = training_spec_from_dict(spec)
     try:
         weights = weights_here(settings.trained / run_id, [step["step"] for step in steps])
-        data = data_here(live.connection, settings, asked, fingerprint)
+        data = data_here(fetch_dataset(live.connection, fingerprint), asked, settings)
     except NotOnThisHost as reason:
         if again := left_to_others(job, live, str(reason)):
             return again
@@ -61,11 +58,7 @@ def predict_steps(
             result = replace(result, **difference(right_answers(unpruned.predictions), result.predictions))
         result = replace(result, **verdicts(asked.thresholds, unpruned.figures if unpruned else None, result))
         unpruned = unpruned or result
-        try:
-            claim.write(StepPredicted(run_id=run_id, attempt=attempt, claim=claim.number, result=result).command())
-        except TakenOver as reason:
-            LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
-            return None
+        claim.write(StepPredicted(run_id=run_id, attempt=attempt, claim=claim.number, result=result).command())
         wake(live.connection)
         live.log(f"{worker_name()}: {result.name}: predicted again, {len(result.predictions['image_id'])} rows")
     live.end(None, attempt)
@@ -80,24 +73,12 @@ def weights_here(folder: Path, steps: list[int]) -> dict[int, Path]:
     return found
 
 
-def data_here(connection: Connection, settings: Settings, spec: TrainSpec, fingerprint: str) -> TrainingData:
-    """Return what the run's networks are fed. NotOnThisHost where the images are out of reach."""
-    dataset = fetch_dataset(connection, fingerprint)
-    here = replace(dataset, root=folder_here(dataset.root, settings))
-    try:
-        return training_data(here, spec, settings.arrays, limit=settings.arrays_limit)
-    except DatasetError:
-        images_here(dataset.root, settings)  # says so where it is the whole folder that is missing here
-        raise
-
-
 def predict_again(step: StepResult, spec: TrainSpec, data: TrainingData, weights: Path) -> StepResult:
     """Return a step with the predictions of its weights and the figures that follow from them."""
     from core.training import loop as training  # Keras: 4 s, and only in the process that needs it
 
     with training.on_device(spec.device):
-        chances = training.predict(
-            training.load_model(weights), data.images, data.metadata, data.labels, data.split, spec.training
-        )
+        model = training.load_model(weights)
+        chances = training.predict(model, data.images, data.metadata, data.labels, data.split, spec.training)
     rows = predicted(data.split, data.image_ids, data.lesion_ids, data.labels, chances)
     return replace(step, **evaluated(rows, kept=spec.predicted_splits))

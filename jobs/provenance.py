@@ -14,19 +14,8 @@ from pathlib import Path
 
 from core import __version__
 
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "opencv-python-headless",
-    "scikit-image",
-    "mahotas",
-    "numba",
-    "kneed",
-    "duckdb",
-    "rq",
-    "keras",
-    "tensorflow",
-)
+PACKAGES = ("numpy", "scipy", "opencv-python-headless", "scikit-image", "mahotas", "numba", "kneed", "duckdb", "rq")
+BACKENDS = ("keras", "tensorflow")  # where networks are trained
 
 
 @cache
@@ -55,7 +44,7 @@ def quiet_tensorflow() -> None:
 def versions() -> str:
     """Return, as JSON, the versions of DermSlim, of Python and of the packages that the figures depend on."""
     found = {"dermslim": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *BACKENDS):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

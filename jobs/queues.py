@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 import redis
 from rq import Worker
@@ -46,15 +45,6 @@ class Submission:
 
     run_id: str
     identical: bool
-
-
-class Options(TypedDict, total=False):
-    """How runs are submitted, see `Queues.submit`."""
-
-    again: bool
-    submitted_by: str | None
-    priority: str
-    start_after: datetime | None
 
 
 class Queues:
@@ -207,16 +197,24 @@ class Queues:
         return Submission(run_id, False)
 
     def submit_together(
-        self, wanted: Sequence[tuple[RunSpec, Dataset]], **options: Unpack[Options]
+        self,
+        wanted: Sequence[tuple[RunSpec, Dataset]],
+        *,
+        again: bool = False,
+        priority: str = NORMAL,
+        start_after: datetime | None = None,
     ) -> list[Submission]:
         """Queue several runs; more than one carry a common study, by which pages and tables take them together.
 
-        Every one is checked before the first is queued. options: of `submit`.
+        Every one is checked before the first is queued.
         """
         for spec, dataset in wanted:
             spec.check(dataset)
         study = f"grid-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}" if len(wanted) > 1 else None
-        return [self.submit(spec, dataset, study=study, **options) for spec, dataset in wanted]
+        return [
+            self.submit(spec, dataset, again=again, priority=priority, start_after=start_after, study=study)
+            for spec, dataset in wanted
+        ]
 
     def finish_submission(self, run_id: str) -> None:
         """Complete a first submission whose process died; a run that the store does not contain is removed.

@@ -15,8 +15,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 
-from rq import get_current_job
-
 from core.compression.image_results import Chunk, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, ReconstructSpec, measuring_spec_from_dict
@@ -33,7 +31,7 @@ from jobs.live_runs import LiveRun, RunFacts, active_runs
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.messages import MESSAGES, REJECTED, Message, RunDeleted, read, waiting, wake
 from jobs.queues import Queues
-from jobs.run_jobs import enqueue, failure_of, is_under_way, jobs_of, resume
+from jobs.run_jobs import enqueue, failure_of, is_under_way, jobs_of, own_job, resume
 from jobs.upkeep import retention, webhooks
 
 LOG = logging.getLogger(__name__)
@@ -89,10 +87,7 @@ def _store() -> Store:
 
 
 def _connection() -> Connection:
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("Expected to be called by the record worker, got a direct call.")
-    return job.connection
+    return own_job().connection
 
 
 def _write(store: Store, given: Sequence[Message]) -> None:

@@ -6,11 +6,14 @@ the job's number. The job itself carries three small values, and any process tha
 
 from __future__ import annotations
 
+import functools
+import logging
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ParamSpec
 
 from pydantic import TypeAdapter
 from redis.client import Pipeline
@@ -22,8 +25,9 @@ from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from core.data.datasets import Dataset
-from core.errors import DatasetError, SpecError
+from core.errors import DatasetError, SpecError, TakenOver
 from jobs.connection import PRIORITIES, SVD, TRAIN, Connection, queue, queue_name
+from jobs.hosts import worker_name
 from jobs.live_runs import PREFIX, SUSPENDED, Claim, LiveRun, RunFacts
 from jobs.messages import RunStarted, send
 
@@ -31,6 +35,7 @@ UNDER_WAY = (JobStatus.QUEUED, JobStatus.STARTED, JobStatus.SCHEDULED, JobStatus
 DATASET_DAYS = 60  # that a data set's description waits for the workers of a run
 STEP_SECONDS = 48 * 3600  # that one step may take before it counts as hung
 DATASET = TypeAdapter(Dataset)
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -208,15 +213,35 @@ def running_jobs(live: LiveRun) -> list[Job]:
 # -- a worker begins a job ---------------------------------------------------------------------------------------------
 
 
+def ends_when_taken_over(task: Callable[P, Retry | None]) -> Callable[P, Retry | None]:
+    """Have a job's function end without an error once another worker has the job."""
+
+    @functools.wraps(task)
+    def run(*arguments: P.args, **named: P.kwargs) -> Retry | None:
+        try:
+            return task(*arguments, **named)
+        except TakenOver as reason:
+            logging.getLogger(task.__module__).warning("%s stops: %s", worker_name(), reason)
+            return None
+
+    return run
+
+
+def own_job() -> Job:
+    """Return the job that this worker has begun."""
+    if (job := get_current_job()) is None:
+        raise RuntimeError("Expected to be called by a worker, got a direct call.")
+    return job
+
+
 def claim_job(run_id: str, attempt: int, number: int | None) -> tuple[Job, Claim] | None:
     """Claim the job that this worker has begun; None where it is done, or its run is suspended or over.
 
     number: None for a job of an older version, which says itself what it does.
     """
-    job = get_current_job()
-    if job is None:
-        raise RuntimeError("Expected to be called by a worker, got a direct call.")
-    live, facts = LiveRun(job.connection, run_id), LiveRun(job.connection, run_id).facts()
+    job = own_job()
+    live = LiveRun(job.connection, run_id)
+    facts = live.facts()
     if facts is None or facts.suspended or live.stopped(attempt):
         return None
     claim = live.claim(f"step {number}" if facts.trains else job.id, attempt)

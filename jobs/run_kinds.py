@@ -23,9 +23,9 @@ from jobs.connection import Connection
 from jobs.hosts import claim_output, disclaim_output, mark_output
 from jobs.run_jobs import STEP_SECONDS, leave_dataset
 
-LARGEST_CHUNK = 16  # images a job
-CHUNKS = 24  # that a small run is split into at least, as far as its images go
-PIXELS = 450 * 600  # of HAM10000's images, for which LARGEST_CHUNK is meant
+LARGEST_CHUNK = 16  # images per job
+CHUNKS = 24  # jobs of a small run, at least, if it has so many images
+PIXELS = 450 * 600  # of an image of HAM10000; LARGEST_CHUNK is for images of this size
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,30 @@ class Work:
 
 
 class RunKind:
-    """A run's spec, data set and settings, and what its kind makes of them."""
+    """A run's spec, data set and settings. The subclass of each kind of run says what its jobs do."""
 
     def __init__(self, spec: RunSpec, dataset: Dataset, settings: Settings) -> None:
         self.spec, self.dataset, self.settings = spec, dataset, settings
 
     def check(self, store: Store) -> None:
-        """Raise SpecError where the data set cannot be measured, or trained on, so."""
+        """Raise SpecError where the data set cannot be measured, or trained on, with this spec."""
         self.spec.check(self.dataset)
 
     def reserve(self, run_id: str) -> None:
-        """Keep for the run what no other may have. SpecError where another has it."""
+        """Reserve what only one run may use. Raises SpecError where another run has it."""
 
     def give_back(self, run_id: str) -> None:
         """Undo `reserve`, for a run that is not submitted after all."""
 
     def prepare(self, connection: Connection, run_id: str) -> None:
-        """Leave beside the jobs what workers need to do them."""
+        """Write what workers need besides the jobs."""
 
     def folders(self) -> dict[str, str]:
-        """Return where workers read images from and write them to, as this host has the folders."""
+        """Return the folders that workers read images from and write them to, by their paths on this host."""
         return {}
 
     def work(self) -> Work:
-        """Return all that there is to do."""
+        """Return the work of the whole run."""
         raise NotImplementedError
 
     def work_left(self, store: Store, run_id: str, *, finished: bool) -> Work:
@@ -81,12 +81,12 @@ class RunKind:
 
 
 class Measuring(RunKind):
-    """A run each of whose jobs measures a chunk of images."""
+    """A run whose jobs each measure a chunk of images."""
 
     spec: MeasuringSpec
 
     def folders(self) -> dict[str, str]:
-        """Return where workers read images from."""
+        """Return the folder that workers read images from."""
         return {"root": str(self.dataset.root)}
 
     def work(self) -> Work:
@@ -139,25 +139,25 @@ class Reconstructing(Measuring):
         claim_output(self.output, run_id, self.dataset.root)
 
     def give_back(self, run_id: str) -> None:
-        """Take the mark back."""
+        """Remove the mark."""
         disclaim_output(self.output, run_id)
 
     def prepare(self, connection: Connection, run_id: str) -> None:
-        """Mark the folder again where it was removed since."""
+        """Mark the folder again, because it may have been removed since."""
         mark_output(self.output, run_id)
 
     def folders(self) -> dict[str, str]:
-        """Return where workers read images from and write them to."""
+        """Return the folders that workers read images from and write them to."""
         return {**super().folders(), "output": str(self.output)}
 
 
 class Training(RunKind):
-    """A run whose jobs train a step each, one after the other."""
+    """A run whose jobs each train a step, one after the other."""
 
     spec: TrainSpec
 
     def prepare(self, connection: Connection, run_id: str) -> None:
-        """Leave the data set's description, which every step needs as a whole."""
+        """Write the data set's description to Redis; every step needs all of it."""
         leave_dataset(connection, self.dataset)
 
     def work(self) -> Work:
@@ -188,14 +188,14 @@ class Training(RunKind):
 
 
 def run_kind(spec: RunSpec, dataset: Dataset, settings: Settings) -> RunKind:
-    """Return what a run's kind makes of its spec."""
+    """Return the kind of run that a spec asks for."""
     if isinstance(spec, TrainSpec):
         return Training(spec, dataset, settings)
     return (Reconstructing if isinstance(spec, ReconstructSpec) else Measuring)(spec, dataset, settings)
 
 
 def _chunks(records: Sequence[DatasetImage]) -> Iterator[Sequence[DatasetImage]]:
-    """Split images into jobs of like size: fewer a job where they are large or few."""
+    """Split images into chunks of equal size: fewer images per chunk where they are large or few."""
     if not records:
         return
     pixels = sum(record.height * record.width for record in records) / len(records)
@@ -205,6 +205,6 @@ def _chunks(records: Sequence[DatasetImage]) -> Iterator[Sequence[DatasetImage]]
 
 
 def _timeout(chunk: Sequence[DatasetImage], rows: int) -> int:
-    """Return seconds that a chunk may take: some hundred times what it takes on an ordinary core."""
+    """Return the seconds that a chunk may take: about a hundred times its time on an ordinary core."""
     cost = sum((record.height * record.width / PIXELS) ** 1.5 for record in chunk)
     return int(300 + 10 * cost * max(rows, 1))

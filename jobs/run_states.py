@@ -58,19 +58,9 @@ def under_way(live: LiveRun, recorded: Run | None, position: int) -> Run | None:
 
 def _submitted(run_id: str, facts: RunFacts) -> Run:
     """Return a run that the store does not know yet."""
-    return Run(
-        id=run_id,
-        kind=facts.kind,
-        dataset=facts.dataset,
-        fingerprint=facts.fingerprint,
-        synthetic=facts.synthetic,
-        spec_json=facts.spec,
-        spec_hash="",
-        total=facts.total,
-        submitted_at=facts.submitted_at or datetime.now(UTC),
-        submitted_by=facts.submitted_by,
-        study=facts.study,
-    )
+    told = facts.model_dump(include={"kind", "dataset", "fingerprint", "synthetic", "total", "submitted_by", "study"})
+    submitted_at = facts.submitted_at or datetime.now(UTC)
+    return Run(id=run_id, spec_json=facts.spec, spec_hash="", submitted_at=submitted_at, **told)
 
 
 def _measuring(run: Run, live: LiveRun) -> Run:

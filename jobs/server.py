@@ -32,7 +32,7 @@ import redis
 from redis.exceptions import BusyLoadingError, RedisError
 
 from core.errors import QueueUnavailable
-from core.files.private import OTHERS, private_folder
+from core.files.private import OTHERS, private_folder, write_private
 from core.processes import die_with_parent
 from core.settings import Settings
 from jobs.connection import Source, client, source_of
@@ -124,9 +124,9 @@ def prepare_server(settings: Settings) -> EmbeddedServer:
         listen = BY_PORT.format(host=HOST, port=settings.embedded_port)
         url = f"redis://:{password}@{HOST}:{settings.embedded_port}/0"
     configuration = folder / "valkey.conf"
-    _write_private(configuration, CONFIGURATION.format(listen=listen, password=password, folder=_quoted(folder)))
-    _write_private(settings.redis_url_file, url + "\n")
-    _write_private(folder / WRITTEN_BY, f"{program}\n")
+    write_private(configuration, CONFIGURATION.format(listen=listen, password=password, folder=_quoted(folder)))
+    write_private(settings.redis_url_file, url + "\n")
+    write_private(folder / WRITTEN_BY, f"{program}\n")
     return EmbeddedServer((program.path, str(configuration)), url)
 
 
@@ -160,7 +160,7 @@ def _asked(path: str) -> ServerProgram | None:
 def share_program(settings: Settings, other: Settings) -> None:
     """Start for the folder of `other` a server that reads what the server of `settings` writes."""
     folder = private_folder(other.redis_url_file.parent)
-    _write_private(folder / WRITTEN_BY, f"{program_for(settings.redis_url_file.parent)}\n")
+    write_private(folder / WRITTEN_BY, f"{program_for(settings.redis_url_file.parent)}\n")
 
 
 def forget_server(settings: Settings) -> None:
@@ -208,10 +208,8 @@ def wait_until_answering(where: str | Settings, process: subprocess.Popen[bytes]
         try:
             return ping(where, timeout=1.0)
         except QueueUnavailable:
-            if process.poll() is not None:
-                raise QueueUnavailable(
-                    f"Expected the Valkey server to start, got exit code {process.poll()}."
-                ) from None
+            if (code := process.poll()) is not None:
+                raise QueueUnavailable(f"Expected the Valkey server to start, got exit code {code}.") from None
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.05)
@@ -255,7 +253,7 @@ def _socket_path(folder: Path) -> Path:
         with contextlib.suppress(OSError):
             other = Path(tempfile.mkdtemp(prefix="dermslim-", dir=place))
             if _takes_socket(other / SOCKET):
-                _write_private(folder / REMEMBERED, f"{other}\n")
+                write_private(folder / REMEMBERED, f"{other}\n")
                 return other / SOCKET
             other.rmdir()
     raise QueueUnavailable(
@@ -304,17 +302,8 @@ def _remembered_password(file: Path) -> str:
         if (password := file.read_text().strip()).isalnum():
             return password
     password = secrets.token_hex(24)
-    _write_private(file, password + "\n")
+    write_private(file, password + "\n")
     return password
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Replace a file by one that only its owner may read; a reader sees the old text or the new, never a part."""
-    draft = file.with_name(file.name + ".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    draft.replace(file)
 
 
 def _quoted(path: Path) -> str:

@@ -18,10 +18,12 @@ from core.article.plan import (
     FAILED,
     FINISHED,
     KIND,
+    UNDER_WAY,
     ArticleSpec,
     Choice,
     Found,
     Progress,
+    Standing,
     does,
     plan,
     progress,
@@ -30,7 +32,7 @@ from core.article.plan import (
 from core.compression.specs import SweepSpec
 from core.data.datasets import Dataset
 from core.errors import QueueUnavailable, SpecError
-from core.runs import Run, Study
+from core.runs import Run, Status, Study
 from jobs.cli.options import command_line
 from jobs.connection import NORMAL, Connection
 from jobs.live_runs import PREFIX, SCHEDULED, SUSPENDED, Facts
@@ -64,22 +66,12 @@ class LiveStudy:
         self.connection.hset(self.key, mapping=facts)
 
 
-@dataclass(frozen=True)
-class StudyState:
-    """A study as store and queue together see it.
+@dataclass(frozen=True, kw_only=True)
+class StudyState(Study):
+    """A study as store and queue together see it. starts_at: of a scheduled study, before which nothing starts."""
 
-    status: 'running', 'suspended', 'scheduled' (nothing starts before `starts_at`), 'finished', 'failed', 'cancelled'.
-    """
-
-    study: str
     spec: ArticleSpec
-    status: str
     progress: Progress
-    submitted_at: datetime
-    submitted_by: str | None
-    finished_at: datetime | None
-    error: str | None
-    command: str | None
     priority: str = NORMAL
     starts_at: datetime | None = None
 
@@ -93,13 +85,7 @@ class StudyState:
 
 
 def submit_study(
-    queues: Queues,
-    spec: ArticleSpec,
-    dataset: Dataset,
-    *,
-    submitted_by: str | None = None,
-    priority: str = NORMAL,
-    start_after: datetime | None = None,
+    queues: Queues, spec: ArticleSpec, dataset: Dataset, *, priority: str = NORMAL, start_after: datetime | None = None
 ) -> str:
     """Leave a study for the record worker; return its id, or that of an equal one that is under way.
 
@@ -120,15 +106,9 @@ def submit_study(
         if not connection.set(same_click, study, nx=True, ex=SAME_CLICK):
             return str(connection.get(same_click).decode())
         LiveStudy(connection, study).note(priority=priority, hold=start_after.isoformat() if start_after else "")
-        made = NewStudy(
-            study=study,
-            kind=KIND,
-            dataset=dataset.name,
-            spec=text,
-            submitted_by=submitted_by or queues.user,
-            command=command_line(spec),
-        )
-        send(connection, StudySubmitted(values=made))
+        by, command = queues.user, command_line(spec)
+        new = NewStudy(study=study, kind=KIND, dataset=dataset.name, spec=text, submitted_by=by, command=command)
+        send(connection, StudySubmitted(values=new))
     return study
 
 
@@ -151,6 +131,11 @@ def find(queues: Queues, spec: ArticleSpec) -> Found:
     return Found(found, datasets, choices)
 
 
+def existing(queues: Queues, spec: ArticleSpec) -> tuple[Standing, ...]:
+    """Return the parts of a study whose runs exist already: finished, or under way."""
+    return progress(spec, "", find(queues, spec)).of(FINISHED, UNDER_WAY)
+
+
 def _choice(queues: Queues, run_id: str, rule: str) -> Choice:
     for rule_name, k, reason in queues.store.optimal_k(run_id)[["rule", "k", "reason"]].itertuples(index=False):
         if rule_name == rule:
@@ -170,22 +155,12 @@ def study_state(queues: Queues, study: str) -> StudyState | None:
     except QueueUnavailable:
         facts = StudyFacts()
     found = replace(find(queues, spec), refusals=json.loads(facts.refusals))
-    status = str(recorded.status)
+    status = recorded.status
     if status == "running" and facts.waiting_status and not facts.is_due:
-        status = facts.waiting_status
-    return StudyState(
-        study=study,
-        spec=spec,
-        status=status,
-        progress=progress(spec, study, found),
-        submitted_at=recorded.submitted_at,
-        submitted_by=recorded.submitted_by,
-        finished_at=recorded.finished_at,
-        error=recorded.error,
-        command=recorded.command,
-        priority=facts.priority,
-        starts_at=facts.starts_at if status == SCHEDULED else None,
-    )
+        status = Status(facts.waiting_status)
+    starts_at = facts.starts_at if status == SCHEDULED else None
+    told = {"status": status, "spec": spec, "priority": facts.priority, "starts_at": starts_at}
+    return StudyState(**vars(recorded) | told, progress=progress(spec, study, found))
 
 
 def spec_of(study: Study) -> ArticleSpec:

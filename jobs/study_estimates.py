@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.article.plan import (
-    FINISHED,
-    STAGES,
-    ArticleSpec,
-    Part,
-    Standing,
-    spec_ahead,
-)
+from core.article.plan import FINISHED, STAGES, ArticleSpec, Part, Standing, spec_ahead
 from core.data.datasets import Dataset
 from core.runs import Run, RunSpec
 from core.training.specs import TrainSpec

@@ -1,15 +1,14 @@
 """What a `train` worker runs: one step of a training run per job, in a process that ends with it.
 
-A message about an epoch is sent as it ends, while its checkpoint is being written. The process may be killed at any
-moment: the job is begun again, here or on another host, and goes on after the last epoch that has a checkpoint there. A
-process that stands still for a while may come back once another one is at its step, or has ended it: it has lost its
-claim then, and all that it would write is refused.
+A message about an epoch is sent when the epoch ends, while its checkpoint is being written. If the process is killed,
+the job is started again, here or on another host, and continues after the last epoch that has a checkpoint there. A
+process may be paused for a while and continue when another process has started or ended its step. It has then lost its
+claim, and Redis refuses everything that it writes.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from rq import Retry, Worker
-from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from core.data.datasets import Dataset
@@ -38,37 +36,28 @@ from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name
 from jobs.live_runs import ENDED, MAX_TRIES, Claim, Command, RunFacts
 from jobs.messages import EpochsTrained, RunMessage, StepRecorded, TrainingDataBuilt, TrainingEnded, now, wake
-from jobs.run_jobs import claim_job, enqueue, fetch_dataset, note_start
+from jobs.run_jobs import claim_job, ends_when_taken_over, enqueue, fetch_dataset, note_start
 from jobs.run_states import worker_state
 
-REPORT = 1.0  # seconds between two words about images being prepared
+REPORT = 1.0  # seconds between two reports of how many images are prepared
 LOCK_NAME = ".training"  # in a run's folder, held by the process that trains
 HOLDER_NAME = ".training-worker"  # beside it, the name of that process's worker
-LOG = logging.getLogger(__name__)
 
 
+@ends_when_taken_over
 def train_step(run_id: str, attempt: int, step: int) -> Retry | None:
     """Train one step of a run, record it, and enqueue the next, or end the run.
 
-    Stops after the epoch at hand when the run is cancelled or suspended. A step that cannot be trained is recorded as
-    failed and the run goes on; what goes wrong otherwise (a folder that is gone, a GPU that vanishes) ends the run
-    with the reason, and a retry goes on from there. One process a host is at a run: another one, of an attempt that
-    was retried or of a worker that was taken for dead, is waited for while its worker gives signs of life. A process
-    whose step another one has begun since ends without a trace. A run whose images this host cannot reach is left to
-    another one's worker (then a Retry is returned); it ends with the reason where there is none.
+    It stops after the present epoch when the run is cancelled or suspended. A step that cannot be trained is recorded
+    as failed, and the run continues. Any other error (a missing folder, a lost GPU) ends the run with its reason, and
+    a retry continues from there. One process per host trains a run: it waits for a process of an earlier attempt, or of
+    a worker that counted as dead, while that worker sends heartbeats. A run whose images this host cannot reach is left
+    to a worker on another host (a Retry is then returned); without such a worker the run ends with the reason.
     """
     if (taken := claim_job(run_id, attempt, step)) is None:
         return None
     job, claim = taken
     note_start(claim)
-    try:
-        return _train_claimed(job, claim, step)
-    except TakenOver as reason:
-        LOG.warning("%s stops: %s", worker_name(), reason, extra={"run_id": run_id})
-        return None
-
-
-def _train_claimed(job: Job, claim: Claim, step: int) -> Retry | None:
     live, training = claim.live, _Training(claim)
     try:
         training.folder.mkdir(parents=True, exist_ok=True)
@@ -94,18 +83,18 @@ def _train_claimed(job: Job, claim: Claim, step: int) -> Retry | None:
         training.end(
             f"step {step} could not be trained; {type(error).__name__}: {error}. A retry goes on from its last epoch"
         )
-        job.retries_left = 0  # the process did not die: it would fail alike
+        job.retries_left = 0  # the process did not die, so a further try would fail too
         job.save()
         raise
     return None
 
 
 class _Silent(Exception):
-    """A worker, by name, that has given no sign of life for `run_states.LATE` seconds."""
+    """A worker, by name, that has sent no heartbeat for `run_states.LATE` seconds."""
 
 
 class _Training:
-    """A job's view of its run."""
+    """A job that trains a step: its claim, its run and its folder."""
 
     def __init__(self, claim: Claim) -> None:
         self.claim, self.live, self.attempt = claim, claim.live, claim.attempt
@@ -139,7 +128,7 @@ class _Training:
         following, recorded = next_training(spec, after), self._step_command(result, began, ended=True)
         self.claim.check()
         self.live.log(f"{step.name}: {_verdict(result)}")
-        if isinstance(following, Step):  # with its result, the step's end: no other result can be followed
+        if isinstance(following, Step):  # result and end of the step together: no other result can follow
             self._leave(recorded, self._state_command(after), self.claim.end_command())
             enqueue(self.live)
         else:
@@ -148,30 +137,31 @@ class _Training:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process of this host is at the run.
+        """Wait until no other process of this host trains the run.
 
-        One that is paused may be so for ever. It is not waited for: it has lost its claim and its checkpoint.
+        It does not wait for a worker without a heartbeat, which may be paused for ever: that worker has lost its claim
+        and its checkpoint.
         """
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(self.folder / LOCK_NAME, self._wait_for_another))
                 (self.folder / HOLDER_NAME).write_text(worker_name(), encoding="utf-8")
             except _Silent as worker:
-                self.live.log(f"{worker_name()} does not wait for {worker}, which gives no sign of life")
+                self.live.log(f"{worker_name()} does not wait for {worker}, which sends no heartbeat")
             yield
 
     def _wait_for_another(self) -> None:
-        """Say that another process is at this run; Cancelled where it is not wanted any more."""
+        """Note that another process trains this run. Raises Cancelled where the run was cancelled or suspended."""
         self._check_stopped()
         with suppress(FileNotFoundError):
             holder = (self.folder / HOLDER_NAME).read_text(encoding="utf-8")
             worker = Worker.find_by_key(f"rq:worker:{holder}", self.connection, serializer=JSONSerializer)
             if worker is None or worker_state(worker) is None:
                 raise _Silent(holder)
-        self.claim.note(doing="waiting for another process that is at this run")
+        self.claim.note(doing="waiting for another process that trains this run")
 
     def end(self, error: str | None, reason: str = "", *before: Command) -> None:
-        """End the run: finished, or failed with an error. before: what is done at the same moment."""
+        """End the run: finished, or failed with an error. before: commands of the same transaction."""
         self.claim.check()
         self.live.log(error or reason)
         self._leave(*before, self._command(TrainingEnded, error=error), self.live.note_command(**ENDED))
@@ -185,7 +175,7 @@ class _Training:
         wake(self.connection)
 
     def _state(self, number: int) -> State:
-        """Return what is known before a step. SpecError where it is gone."""
+        """Return the state of Algorithm 2 before a step. Raises SpecError where the queue has none."""
         text = self.live.job(number)
         if text is None:
             raise SpecError(f"Expected the state before step {number} in the queue, got none. Retry the run.")
@@ -195,7 +185,7 @@ class _Training:
         return self.live.job_command(len(state.outcomes), json.dumps(algorithm2.to_dict(state)))
 
     def _before(self, spec: TrainSpec, step: Step) -> int:
-        """Return the epochs of the steps before."""
+        """Return the epochs of the earlier steps."""
         return sum(not outcome.failure for outcome in self._state(step.index).outcomes) * spec.training.epochs
 
     def _given_up(self, spec: TrainSpec, step: Step, epoch: int) -> StepResult | None:
@@ -210,24 +200,15 @@ class _Training:
         return training_runs.failed(spec, step, failure)
 
     def _data(self, spec: TrainSpec, dataset: Dataset) -> TrainingData:
-        here = replace(dataset, root=folder_here(dataset.root, self.settings))
-        try:
-            data = training_data(
-                here, spec, self.settings.arrays, progress=self._progress(), limit=self.settings.arrays_limit
-            )
-        except DatasetError:
-            images_here(dataset.root, self.settings)  # says so where it is the whole folder that is missing here
-            raise
-        self._leave(
-            self._command(TrainingDataBuilt, values=data.to_dict()),
-            self.live.note_command(doing="building the network"),
-        )
+        data = data_here(dataset, spec, self.settings, self._progress())
+        built = self._command(TrainingDataBuilt, values=data.to_dict())
+        self._leave(built, self.live.note_command(doing="building the network"))
         self._describe(spec, dataset, data)
         self._check_stopped()
         return data
 
     def _describe(self, spec: TrainSpec, dataset: Dataset, data: TrainingData) -> None:
-        """Write beside the weights what one needs to use them."""
+        """Write what is needed to use the weights into `about.json` beside them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         about = {"spec": spec.to_dict(), "fingerprint": dataset.fingerprint, **data.to_dict()}
         (self.folder / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -256,7 +237,7 @@ class _Training:
         restored: list[EpochResult] = []
         known = training_runs.epochs_done(place)
         done = self._before(spec, step)
-        # Closed before the run's lock is let go, so that the checkpoint of the last epoch is there.
+        # Closed before the run's lock is released, so that the checkpoint of the last epoch is there.
         check = self.claim.check
         with closing(train(spec, step, data, self.folder, place, check)) as events:
             for event in events:
@@ -283,6 +264,18 @@ class _Training:
     def _step_command(self, result: StepResult, began: datetime, *, ended: bool = False) -> Command:
         times = {"started_at": began, "finished_at": now() if ended else None}
         return self._command(StepRecorded, result=result, worker=worker_name(), **times)
+
+
+def data_here(
+    dataset: Dataset, spec: TrainSpec, settings: Settings, progress: Callable[[int, int], None] | None = None
+) -> TrainingData:
+    """Return what a run's networks are fed. NotOnThisHost where this host cannot reach the images."""
+    here = replace(dataset, root=folder_here(dataset.root, settings))
+    try:
+        return training_data(here, spec, settings.arrays, progress=progress, limit=settings.arrays_limit)
+    except DatasetError:
+        images_here(dataset.root, settings)  # raises NotOnThisHost where the whole folder is missing
+        raise
 
 
 def _verdict(result: StepResult) -> str:

@@ -32,7 +32,6 @@ from rq import Queue, SimpleWorker, Worker, worker_registration
 from rq.exceptions import DuplicateJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus
-from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
@@ -46,7 +45,7 @@ from jobs import logs
 from jobs.connection import QUEUES, RECORD, SERVED, TRAIN, connect, queue
 from jobs.gpu_slots import gpu_environment, take_slot
 from jobs.live_runs import LiveRun, active_runs
-from jobs.lost_jobs import LOST
+from jobs.lost_jobs import LOST, enqueue_started
 from jobs.messages import LONGEST
 from jobs.own_jobs import OwnJob
 from jobs.provenance import quiet_tensorflow
@@ -88,10 +87,9 @@ class KnownWorker(BaseWorker):
         known = self.connection.pipeline().hexists(self.key, "birth").sismember(self.redis_workers_keys, self.key)
         if self.birth_date is None or all(known.execute()):
             return
-        with self.connection.pipeline() as pipeline:
-            pipeline.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
-            worker_registration.register(self, pipeline)
-            pipeline.execute()
+        pipeline = self.connection.pipeline().hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
+        worker_registration.register(self, pipeline)
+        pipeline.execute()
 
 
 class ForkingWorker(KnownWorker, Worker):
@@ -193,12 +191,8 @@ class RecordWorker(KnownWorker, SimpleWorker):
     def requeue_interrupted(self) -> None:
         """Requeue the job that a former record worker was at when it died; no other worker would run it."""
         for each in self.queues:
-            registry = StartedJobRegistry(queue=each)
-            for job_id in registry.get_job_ids(cleanup=False):
-                job = Job.fetch(job_id, connection=self.connection, serializer=JSONSerializer)
+            for job_id in enqueue_started(each):
                 self.log.warning("job %s was interrupted; begun again", job_id)
-                registry.remove_executions(job)
-                each.enqueue_job(job, at_front=True)
 
 
 def give_way(niceness: int) -> None:
@@ -314,9 +308,7 @@ def without_password(url: str) -> str:
         parts = urlsplit(url)
         told = parts.password is not None or "password" in parse_qs(parts.query)
     except ValueError:  # the reason would repeat the address
-        raise argparse.ArgumentTypeError(
-            "Expected an address such as rediss://user@host:6379/0, got another."
-        ) from None
+        raise argparse.ArgumentTypeError("Expected an address such as rediss://user@host:6379, got another.") from None
     if told:
         raise argparse.ArgumentTypeError(
             "Expected an address without a password, got one with it, which every user of this machine could read in"

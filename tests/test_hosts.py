@@ -41,7 +41,7 @@ from core.runs import Run
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import TrainingProtocol, TrainSpec
-from dashboard import data
+from dashboard import data, training_data
 from dashboard.parts import pictures
 from jobs import worker
 from jobs.cli.datasets import local_dataset
@@ -232,8 +232,8 @@ def test_the_dashboard_shows_the_second_hosts_runs_and_workers(
     assert (sweep.status, sweep.workers) == ("finished", hosts.named("svd"))
     assert (training.status, training.workers) == ("finished", hosts.named("train"))
     assert data.statistics(sweep)["variant"].unique().tolist() == ["k=50", "k=300"]
-    assert data.steps(submitted["train"])["worker"].tolist() == [hosts.named("train")]
-    assert data.epochs([training])["epoch"].tolist() == [1, 2, 3]
+    assert training_data.steps(submitted["train"])["worker"].tolist() == [hosts.named("train")]
+    assert training_data.epochs([training])["epoch"].tolist() == [1, 2, 3]
     assert {hosts.named("svd"), hosts.named("train")} <= {each.name for each in data.health().workers}
     assert str(data.datasets().set_index("name").loc["demo", "root"]) == str(hosts.images / "demo")
 

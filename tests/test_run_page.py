@@ -12,7 +12,7 @@ from recorded import record_measured, record_training
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.store.measurements import Store
 from core.training.specs import Rules
-from dashboard import data
+from dashboard import training_data
 
 SPECS = (
     SweepSpec(dataset="ham"),
@@ -101,9 +101,9 @@ def test_weights_on_this_host_can_be_downloaded_and_others_are_located(open_page
 
 def test_no_file_outside_the_folder_of_trained_networks_can_be_downloaded(open_page: OpenPage, folder: Path) -> None:
     run_id = run_of(folder, "prune-train")
-    assert data.trained_file(run_id, "0.keras") is not None
+    assert training_data.trained_file(run_id, "0.keras") is not None
     for run, name in ((run_id, "../../secret.keras"), ("..", "secret.keras"), (run_id, "/etc/passwd"), (run_id, "9")):
-        assert data.trained_file(run, name) is None
+        assert training_data.trained_file(run, name) is None
 
 
 def test_an_unknown_run_gives_a_message_with_similar_runs(open_page: OpenPage, folder: Path) -> None:

@@ -31,16 +31,7 @@ from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 from core.errors import DermSlimError, SpecError
 from core.settings import variables
 from dashboard.access import oidc_sessions
-from dashboard.access.login import (
-    COOKIE,
-    NAME,
-    SESSION_SECONDS,
-    Access,
-    Attempts,
-    Login,
-    PasswordHash,
-    is_loopback,
-)
+from dashboard.access.login import COOKIE, NAME, SESSION_SECONDS, Access, Attempts, Login, PasswordHash, is_loopback
 from dashboard.access.origins import OTHER_PAGES, client_of, from_another_page, own_origin, own_path
 from dashboard.access.users import configured
 
@@ -349,21 +340,11 @@ async def leave(request: Request) -> Response:
     return outside
 
 
-ROUTES = (
-    Route("/healthz", healthz),
-    Route(SIGN_IN, sign_in, methods=["GET", "POST"]),
-    Route(SIGN_OUT, leave),
-)
+ROUTES = (Route("/healthz", healthz), Route(SIGN_IN, sign_in, methods=["GET", "POST"]), Route(SIGN_OUT, leave))
 
 
 def page(
-    request: HTTPConnection,
-    status: int,
-    *,
-    target: str = "/",
-    name: str = "",
-    problem: str = "",
-    refusal: str = "",
+    request: HTTPConnection, status: int, *, target: str = "/", name: str = "", problem: str = "", refusal: str = ""
 ) -> Response:
     """Return the page to sign in on, or, with `refusal`, the reason why nobody can."""
     nonce = secrets.token_urlsafe(16)

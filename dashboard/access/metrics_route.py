@@ -39,10 +39,8 @@ def refused(request: Request) -> str | None:
         given = request.headers.get("authorization", "")
         right = hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
         return None if right else "Expected Authorization: Bearer with METRICS_TOKEN."
-    own = own_origin(request)
-    local = (
-        request.client is not None and is_loopback(request.client.host) and own is not None and is_loopback(own.host)
-    )
+    own, client = own_origin(request), request.client
+    local = client is not None and is_loopback(client.host) and own is not None and is_loopback(own.host)
     try:
         open_to_all_here = configured().login is Login.NONE
     except SpecError as error:

@@ -45,11 +45,7 @@ def ends(session: OidcSession) -> float:
 
 def take_off(connection: HTTPConnection) -> None:
     """Remove the session's cookies from a request, so that it counts as signed out."""
-    kept = [
-        each
-        for header in connection.headers.getlist("cookie")
-        for each in header.split(";")
-        if not each.strip().startswith(AUTH_COOKIE_NAME)
-    ]
+    cookies = ";".join(connection.headers.getlist("cookie")).split(";")
+    kept = [each for each in cookies if not each.strip().startswith(AUTH_COOKIE_NAME)]
     headers = [(name, value) for name, value in connection.scope["headers"] if name != b"cookie"]
     connection.scope["headers"] = [*headers, (b"cookie", ";".join(kept).encode("latin-1"))]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from core.files.file_lock import file_lock
-from core.files.private import private_folder
+from core.files.private import private_folder, write_private
 
 MOST = 10_000  # sessions; where more are signed out, all that began by then are
 LOCK_SECONDS = 10.0
@@ -54,7 +52,7 @@ class SignedOut:
             numbers = {each: end for each, end in {**numbers, **here}.items() if end > now}
             if len(numbers) > MOST:
                 before, numbers = now, {}
-            self._write(Ended(before, numbers))
+            write_private(self.file, json.dumps(Ended(before, numbers)._asdict()))
         for each in here:
             self._here.pop(each, None)
 
@@ -83,15 +81,3 @@ class SignedOut:
         """Return that all sessions have ended, because the ended ones are unknown."""
         LOG.error("the list of ended sessions %s cannot be read: %s", self.file, error)
         return Ended(by, {})
-
-    def _write(self, ended: Ended) -> None:
-        handle, draft = tempfile.mkstemp(prefix=f"{self.file.name}.", dir=self.file.parent)  # of mode 600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(ended._asdict(), stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(draft).replace(self.file)
-        except OSError:
-            Path(draft).unlink(missing_ok=True)
-            raise

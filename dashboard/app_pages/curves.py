@@ -1,9 +1,10 @@
 """Parameter curves: the article's Figure 2 for any network, with its fits, its claims, and each step's layers."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -64,9 +65,8 @@ def choices(found: Networks) -> View:
     with st.container(border=True):
         left, right = st.columns(2)
         with left:
-            names = st.multiselect(
-                "Networks", list(found.networks), default=list(NETWORKS), key="networks", bind="query-params"
-            )
+            known, usual = list(found.networks), list(NETWORKS)
+            names = st.multiselect("Networks", known, default=usual, key="networks", bind="query-params")
             typed = st.multiselect(
                 "Pruning factors, %",
                 [f"{factor:g}" for factor in FACTORS],
@@ -134,14 +134,12 @@ def answer(view: View, curves: Sequence[CurveFits]) -> None:
 
 def shown_network(view: View) -> NetworkSpec:
     """Return the network whose fits are drawn."""
-    by_name = {spec.name: spec for spec in view.networks}
-    if len(by_name) == 1:
+    named = {spec.name: spec for spec in view.networks}
+    if len(named) == 1:
         return view.networks[0]
-    default = "alexnet" if "alexnet" in by_name else None
-    chosen = components.url_choice(
-        st.selectbox, "Fits of", list(by_name), param="shown", default=default, dependent=True
-    )
-    return by_name[chosen]
+    default = "alexnet" if "alexnet" in named else None
+    chosen = components.url_choice(st.selectbox, "Fits of", list(named), param="shown", default=default, dependent=True)
+    return named[chosen]
 
 
 def shown_factor(view: View) -> Decimal:
@@ -158,13 +156,10 @@ def shown_factor(view: View) -> Decimal:
 def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     """Draw the fits of one network's curves, and what they leave over."""
     name = curves[0].network
-    components.chart(
-        lambda: network_charts.fits_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
-        alt="The curves with linear, exponential and polynomial fit and their 95 % bands",
-        key="fits",
-        depends=(*view.drawn_from, curves[0].network, curves[0].factor),
-        save_as=(f"fits-{name}", kind),
-    )
+    draw = partial(network_charts.fits_chart, curves, logarithmic=view.logarithmic, theme=components.theme())
+    alt = "The curves with linear, exponential and polynomial fit and their 95 % bands"
+    depends = (*view.drawn_from, name, curves[0].factor)
+    components.chart(draw, alt=alt, key="fits", depends=depends, save_as=(f"fits-{name}", kind))
     st.caption(
         "Least squares on the counts themselves, no logarithm taken: linear a + b·x, exponential a·e^(b·x), polynomial "
         "a + b·x + c·x². The band holds the fitted curve with 95 % confidence, as if what is left over were noise; "
@@ -172,12 +167,9 @@ def fits(view: View, curves: Sequence[CurveFits], kind: str) -> None:
     )
     with st.expander("Residuals", icon=":material/bar_chart:", on_change="rerun", key="residuals") as opened:
         if opened.open:
-            components.chart(
-                network_charts.residuals_chart(curves, theme=components.theme()),
-                alt="Residuals of each fit at each iteration",
-                key="residuals_chart",
-                save_as=(f"residuals-{name}", kind),
-            )
+            figure = network_charts.residuals_chart(curves, theme=components.theme())
+            alt, save_as = "Residuals of each fit at each iteration", (f"residuals-{name}", kind)
+            components.chart(figure, alt=alt, key="residuals_chart", save_as=save_as)
 
 
 def figures(curves: Sequence[CurveFits]) -> None:
@@ -207,7 +199,7 @@ def figures(curves: Sequence[CurveFits]) -> None:
         height="auto",
         column_config={
             "Network": st.column_config.TextColumn(pinned=True),
-            **{name: st.column_config.TextColumn(alignment="right") for name in numbers},
+            **components.right_aligned(*numbers),
         },
     )
     st.caption(
@@ -220,19 +212,16 @@ def figures(curves: Sequence[CurveFits]) -> None:
         title = f"Not enough points: {words.count_of(len(warned), 'curve')}"
         with st.expander(title, icon=":material/warning:"):
             for curve in warned:
-                st.markdown(
-                    f"**{words.escaped(curve.name)}**\n"
-                    + "\n".join(f"- {words.sentence(warning)}" for warning in curve.warnings)
-                )
+                lines = [f"**{words.escaped(curve.name)}**", *(f"- {words.sentence(each)}" for each in curve.warnings)]
+                st.markdown("\n".join(lines))
 
 
 @st.fragment
 def steps(spec: NetworkSpec, view: View) -> None:
     """Show the layers that one step of one curve leaves."""
     st.header(f"Step by step: {words.escaped(spec.name)}")
-    by_label = {
-        f"{factor:g} %, {SCOPE_LABELS[scope]}": (factor, scope) for factor in view.factors for scope in view.scopes
-    }
+    pairs = itertools.product(view.factors, view.scopes)
+    by_label = {f"{factor:g} %, {SCOPE_LABELS[scope]}": (factor, scope) for factor, scope in pairs}
     left, right = st.columns(2)
     with left:
         chosen = components.url_choice(st.selectbox, "Curve", list(by_label), param="curve", dependent=True)
@@ -241,7 +230,7 @@ def steps(spec: NetworkSpec, view: View) -> None:
             st.session_state["iteration"] = view.iterations
         at = st.slider("Iteration", 0, view.iterations, min(1, view.iterations), key="iteration", bind="query-params")
     factor, scope = by_label[chosen]
-    pruned = next(islice(iterations(spec, factor, scope, view.iterations), at, None))
+    pruned = next(itertools.islice(iterations(spec, factor, scope, view.iterations), at, None))
     height, width = view.size
     left_over(network_cost(spec, height, width), network_cost(pruned, height, width))
     st.page_link(
@@ -278,10 +267,7 @@ def steps(spec: NetworkSpec, view: View) -> None:
         height="auto",
         column_config={
             "Layer": st.column_config.TextColumn(pinned=True, width="medium"),
-            **{
-                name: st.column_config.TextColumn(alignment="right")
-                for name in ("Filters or units", "Parameters before", "Parameters", "MACs")
-            },
+            **components.right_aligned("Filters or units", "Parameters before", "Parameters", "MACs"),
         },
     )
     components.downloads(f"{spec.name}-{at}", {"Layers of this step": lambda: table}, key="step")
@@ -313,13 +299,9 @@ def results(found: Networks) -> None:
     answer(view, curves)
     st.header("Curves")
     kind = network_choices.image_format()
-    components.chart(
-        lambda: network_charts.curves_chart(curves, logarithmic=view.logarithmic, theme=components.theme()),
-        alt=f"{QUANTITY_NAMES[view.quantity]} of each network against the iteration",
-        key="curves",
-        depends=view.drawn_from,
-        save_as=("curves", kind),
-    )
+    draw = partial(network_charts.curves_chart, curves, logarithmic=view.logarithmic, theme=components.theme())
+    alt = f"{QUANTITY_NAMES[view.quantity]} of each network against the iteration"
+    components.chart(draw, alt=alt, key="curves", depends=view.drawn_from, save_as=("curves", kind))
     spec = shown_network(view)
     factor = shown_factor(view)
     fits(view, [curve for curve in curves if (curve.network, curve.factor) == (spec.name, float(factor))], kind)

@@ -24,15 +24,11 @@ VARIABLES = {"age": "Age", "sex": "Sex", "localization": "Localisation"}
 def registration() -> None:
     """Draw the form that registers a folder, and show the progress of reading its files."""
     with st.form("register", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        typed = st.text_input(
-            "Folder", placeholder="/data/ham10000", help="A folder on the machine that runs the dashboard."
-        )
+        typed = st.text_input("Folder", placeholder="/data/ham10000", help="A folder on the dashboard's machine.")
         name = st.text_input("Name", placeholder="the folder's name", width=260)
         asked = st.form_submit_button("Register", type="primary", icon=":material/create_new_folder:")
     roots = ", ".join(f"`{root}`" for root in data.settings().data_roots)
-    st.caption(
-        f"Every file is decoded once, to find the damaged ones. Folders must be in {words.with_commands(roots)}."
-    )
+    st.caption(f"Every file is decoded once to find damaged ones. Folders must be in {words.with_commands(roots)}.")
     if not asked:
         return
     if not typed.strip():
@@ -97,9 +93,8 @@ def facts(row: dict[str, Any]) -> None:
     if row["synthetic"]:
         badges += f" {components.SYNTHETIC}"
     if row["source"]:
-        badges += (
-            f" :orange-badge[:material/compress: reconstruction of {words.escaped(words.shortened(row['source']))}]"
-        )
+        source = words.escaped(words.shortened(row["source"]))
+        badges += f" :orange-badge[:material/compress: reconstruction of {source}]"
     st.markdown(badges)
     if row["synthetic"]:
         st.caption("These images were made by a program. They show no patient, and no figure from them is a finding.")
@@ -187,11 +182,8 @@ def distributions(dataset: Dataset) -> None:
     for column, (variable, label) in zip(st.columns(3), VARIABLES.items(), strict=True):
         with column:
             chosen = frame[frame["variable"] == variable]
-            components.chart(
-                charts.distribution(chosen, label, theme=components.theme()),
-                alt=f"Images by {label.lower()}",
-                key=f"by_{variable}",
-            )
+            figure = charts.distribution(chosen, label, theme=components.theme())
+            components.chart(figure, alt=f"Images by {label.lower()}", key=f"by_{variable}")
 
 
 def sizes(dataset: Dataset) -> None:
@@ -201,15 +193,12 @@ def sizes(dataset: Dataset) -> None:
         row = table.iloc[0]
         st.markdown(f"All images have {words.size_text(row['height'], row['width'])} pixels (rows × columns).")
         return
+    titles = {"height": "Rows", "width": "Columns", "images": "Images"}
     components.table(
         table,
         alt="Image sizes and how many images have each",
         height=min(300, 38 + 35 * len(table)),
-        column_config={
-            "height": st.column_config.NumberColumn("Rows", format="localized"),
-            "width": st.column_config.NumberColumn("Columns", format="localized"),
-            "images": st.column_config.NumberColumn("Images", format="localized"),
-        },
+        column_config={name: st.column_config.NumberColumn(each, format="localized") for name, each in titles.items()},
     )
 
 
@@ -256,10 +245,7 @@ def open_dataset(name: str) -> None:
 
 def rebuild(dataset: Dataset) -> None:
     """Write the data set again at one k and show the progress."""
-    st.markdown(
-        "Every image is reconstructed from its k largest singular values and stored; files and metadata make a new "
-        "data set."
-    )
+    st.markdown("This reconstructs every image from its k largest singular values and writes a new data set.")
     run_id = st.query_params.get("rebuild")
     run = data.run(run_id) if run_id else None
     if run is not None and run.dataset == dataset.name:
@@ -269,12 +255,8 @@ def rebuild(dataset: Dataset) -> None:
         if run.status == "finished":
             made = run.writes or ""
             st.success(f"Done: **{words.escaped(made)}** is registered.", icon=":material/check_circle:")
-            st.button(
-                f"Open {words.escaped(words.shortened(made, 48))}",
-                on_click=open_dataset,
-                args=(made,),
-                icon=":material/photo_library:",
-            )
+            label = f"Open {words.escaped(words.shortened(made, 48))}"
+            st.button(label, on_click=open_dataset, args=(made,), icon=":material/photo_library:")
             run_progress.left_out_images(run)
         else:
             run_progress.ended_early(run)
@@ -305,12 +287,8 @@ if dataset is None:
 row = data.plain_row(known[known["name"] == dataset.name].iloc[0])
 with st.container(horizontal=True, vertical_alignment="center"):
     st.header(words.escaped(words.shortened(dataset.name, 60)))
-    components.page_link(
-        "sweeps",
-        "Start a sweep on it",
-        icon=":material/query_stats:",
-        query_params={"tab": "New sweep", "dataset": dataset.name},
-    )
+    form = {"tab": "New sweep", "dataset": dataset.name}
+    components.page_link("sweeps", "Start a sweep on it", icon=":material/query_stats:", query_params=form)
     with st.popover("Remove", icon=":material/delete:", type="tertiary"):
         st.markdown("Its files and its runs stay. To have it back, register the folder again.")
         components.action_button("Remove the registration", remove, dataset.name, done="Removed")
@@ -325,13 +303,5 @@ views = {
     "Reconstruct": rebuild,
 }
 names = {label.split(" (")[0]: label for label in views}
-view = components.url_choice(
-    st.segmented_control,
-    "View",
-    list(names),
-    param="view",
-    format_func=names.__getitem__,
-    label_visibility="collapsed",
-    required=True,
-)
+view = components.view(list(names), param="view", format_func=names.__getitem__)
 views[names[view]](dataset)

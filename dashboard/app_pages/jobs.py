@@ -132,13 +132,10 @@ else:
         ended_table([run for run in ended if not chosen or run.status in chosen])
     st.header("One run")
     zone = components.reader_zone()
-    details(
-        components.choose_run(
-            runs,
-            "Run",
-            param="job",
-            name=lambda run: f"{words.RUN_KIND_LABELS[run.kind]} · {words.run_label(run, zone)}",
-        )
-    )
+
+    def name(run: Run) -> str:
+        return f"{words.RUN_KIND_LABELS[run.kind]} · {words.run_label(run, zone)}"
+
+    details(components.choose_run(runs, "Run", param="job", name=name))
 st.header("Workers")
 workers()

@@ -113,14 +113,11 @@ def prune(found: list[Waste]) -> None:
 
 def runs() -> None:
     """List the runs that may be deleted, with what each would free."""
-    days = st.number_input(
-        "Minimum age in days", min_value=0, value=0, key="runs_days", width=280, help="0: every run that has ended"
-    )
+    every = "0: every run that has ended"
+    days = st.number_input("Minimum age in days", min_value=0, value=0, key="runs_days", width=280, help=every)
     found = retention.deletable(data.queues(), older_than=timedelta(days=float(days)))
     if not found:
-        st.info(
-            "No run may be deleted. Those under way, and those of a study under way, stay.", icon=":material/inbox:"
-        )
+        st.info("No run may be deleted. Runs and studies under way stay.", icon=":material/inbox:")
         return
     st.caption("Choose rows at the left. A deleted run cannot be restored; its tables and weights are deleted too.")
     choice = components.table(
@@ -249,11 +246,8 @@ def snapshots() -> None:
 
 def health() -> None:
     """Show what the doctor finds: what is wrong first, then everything."""
-    with_keras = st.checkbox(
-        "Check GPUs with Keras too",
-        key="doctor_keras",
-        help="Starts Keras in a separate process, which takes some seconds.",
-    )
+    text = "Starts Keras in a separate process, which takes some seconds."
+    with_keras = st.checkbox("Check GPUs with Keras too", key="doctor_keras", help=text)
     if st.button("Look again", icon=":material/stethoscope:") or "doctor" not in st.session_state:
         with st.spinner("Running the checks"):
             st.session_state["doctor"] = list(doctor.examine(data.settings(), keras=with_keras))

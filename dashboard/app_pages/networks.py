@@ -28,10 +28,10 @@ def pick_network(found: Networks) -> NetworkSpec:
         own = "" if name in NETWORKS else " (yours)"
         return words.shortened(f"{name} · {found.networks[name].title}", 70) + own
 
-    names = list(found.networks)
-    return found.networks[
-        components.url_choice(st.selectbox, "Network", names, param="network", default="alexnet", format_func=label)
-    ]
+    chosen = components.url_choice(
+        st.selectbox, "Network", list(found.networks), param="network", default="alexnet", format_func=label
+    )
+    return found.networks[chosen]
 
 
 def answer(spec: NetworkSpec, height: int, width: int) -> None:
@@ -73,9 +73,7 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
             alt=f"Layers of the {title.lower()} of {spec.name}",
             column_config={
                 "Layer": st.column_config.TextColumn(pinned=True, width="medium"),
-                "Filters or units": st.column_config.TextColumn(alignment="right"),
-                "Parameters": st.column_config.TextColumn(alignment="right"),
-                "MACs": st.column_config.TextColumn(alignment="right"),
+                **components.right_aligned("Filters or units", "Parameters", "MACs"),
                 "Note": st.column_config.TextColumn(width="medium"),
             },
             key=f"layers_{branch}",
@@ -101,18 +99,12 @@ def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) ->
         },
         alt=f"Parameters, MACs and bytes of {spec.name} at each size",
         height="auto",
-        column_config={
-            name: st.column_config.TextColumn(alignment="right")
-            for name in ("Parameters", "MACs", "As weights", "With Adam's state")
-        },
+        column_config=components.right_aligned("Parameters", "MACs", "As weights", "With Adam's state"),
     )
     for reason in table["reason"].dropna():
         st.caption(f":material/info: {words.sentence(reason)}")
-    components.chart(
-        charts.parameters_by_size(table, theme=components.theme()),
-        alt="Learnable parameters of every network by size",
-        key="sizes",
-    )
+    figure = charts.parameters_by_size(table, theme=components.theme())
+    components.chart(figure, alt="Learnable parameters of every network by size", key="sizes")
     st.caption(
         "Convolutions weigh the same at every size; what grows is the first dense layer after flatten, which has a "
         "weight for every pixel and channel that reaches it. The article takes 200 × 100."
@@ -151,21 +143,16 @@ def network(spec: NetworkSpec, height: int, width: int) -> None:
     """Show the network at one size: cost, drawing, layers, where its parameters are."""
     answer(spec, height, width)
     table = layer_table(spec, height, width)
-    components.chart(
-        network_charts.network_drawing(spec, height, width, theme=components.theme()),
-        alt=f"The layers of {spec.name} as blocks, image branch above, text branch below, both joining",
-        key="drawing",
-    )
+    drawing = network_charts.network_drawing(spec, height, width, theme=components.theme())
+    alt = f"The layers of {spec.name} as blocks, image branch above, text branch below, both joining"
+    components.chart(drawing, alt=alt, key="drawing")
     st.caption(
         "Left to right: depth. Height: the side of the feature map, or the units where it is flat; width: the channels "
         "of convolutions; all logarithmic. Point at a block for its shape and parameters."
     )
     layers(spec, table)
-    components.chart(
-        network_charts.parameters_by_layer(table, theme=components.theme()),
-        alt=f"Learnable parameters of each layer of {spec.name}",
-        key="by_layer",
-    )
+    by_layer = network_charts.parameters_by_layer(table, theme=components.theme())
+    components.chart(by_layer, alt=f"Learnable parameters of each layer of {spec.name}", key="by_layer")
 
 
 def pick_size() -> tuple[int, int] | None:

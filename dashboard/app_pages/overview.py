@@ -10,7 +10,7 @@ from core.compression.specs import SweepSpec
 from core.predictions.intervals import interval_text, intervals_of_step
 from core.runs import Run
 from core.training.specs import PruneTrainSpec
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.parts import components, run_progress
 
 RECENT = 6
@@ -87,7 +87,7 @@ def headline(run: Run) -> None:
 
 def smallest_network(run: Run) -> None:
     """Show what pruning left in the prune-train run that finished last: the smallest accepted network."""
-    steps = data.steps(run.id)
+    steps = training_data.steps(run.id)
     steps = steps[steps["status"] == "finished"]
     if steps.empty:
         return

@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.runs import Run
 from core.training.specs import TrainSpec
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.forms import network_choices
 from dashboard.forms import training as training_forms
 from dashboard.parts import components, run_progress, training_comparison, training_parts, training_results
@@ -54,7 +54,7 @@ def run_view(run: Run) -> None:
         return
     spec = run.told(TrainSpec)
     head(run, spec)
-    steps = data.steps(run.id)
+    steps = training_data.steps(run.id)
     if run.ended:
         run_progress.ended_early(run)
     else:

@@ -53,26 +53,19 @@ def metrics(statistics: pd.DataFrame) -> None:
     """Chart the metrics by size: the main ones large, all others small."""
     st.header("Quality by size")
     st.caption("Point: mean over the images. Whisker: one standard deviation either way. Sizes are rows × columns.")
-    for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
-        for column, name in zip(st.columns(2), names, strict=True):
-            with column:
-                metric = METRICS_BY_NAME[name]
-                components.chart(
-                    charts.metric_by_size(statistics, name, theme=components.theme()),
-                    alt=f"{metric.label} by size",
-                    key=f"metric_{name}",
-                )
-                st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}."))
+    for column, name in zip([*st.columns(2), *st.columns(2)], MAIN_METRICS, strict=True):
+        with column:
+            metric = METRICS_BY_NAME[name]
+            figure = charts.metric_by_size(statistics, name, theme=components.theme())
+            components.chart(figure, alt=f"{metric.label} by size", key=f"metric_{name}")
+            st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}."))
 
 
 def networks(counts: pd.DataFrame) -> None:
     """Show what each network costs at each size."""
     st.header("Learnable parameters by size")
-    components.chart(
-        charts.parameters_by_size(counts, theme=components.theme()),
-        alt="Learnable parameters of each network by size",
-        key="cost",
-    )
+    figure = charts.parameters_by_size(counts, theme=components.theme())
+    components.chart(figure, alt="Learnable parameters of each network by size", key="cost")
     wide = counts.pivot(index="network", columns="variant", values="parameters")
     wide = wide.loc[list(dict.fromkeys(counts["network"])), list(dict.fromkeys(counts["variant"]))]
     frame = wide.map(lambda count: "too small" if pd.isna(count) else words.count_text(count))
@@ -114,7 +107,6 @@ def results(run: Run) -> None:
     table(run, statistics)
 
 
-PAGE = MeasuringPage(
-    "resize-study", "comparison", "study", ":material/aspect_ratio:", forms.RESIZE, forms.resize_form, results
-)
+ICON = ":material/aspect_ratio:"
+PAGE = MeasuringPage("resize-study", "comparison", "study", ICON, forms.RESIZE, forms.resize_form, results)
 PAGE.show()

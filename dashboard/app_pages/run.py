@@ -9,7 +9,7 @@ import streamlit as st
 from core.runs import Run
 from core.store.file import plain_rows
 from core.training.specs import TrainSpec
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.parts import components, run_progress, training_parts, training_results, verification
 
 FACTS = "Facts and files"
@@ -43,14 +43,13 @@ def head(run: Run) -> None:
         if run.trains:
             components.page_link("tables", "Tables", icon=":material/table_chart:", query_params={"runs": run.id})
             components.page_link("claims", "Claims", icon=":material/rule:")
-        components.page_link(
-            "datasets", "Its data set", icon=":material/photo_library:", query_params={"dataset": run.dataset}
-        )
+        named = {"dataset": run.dataset}
+        components.page_link("datasets", "Its data set", icon=":material/photo_library:", query_params=named)
 
 
 def training(run: Run) -> None:
     """Show the training run's results and steps, then one part: its facts, or a part that the results' page has too."""
-    spec, steps = run.told(TrainSpec), data.steps(run.id)
+    spec, steps = run.told(TrainSpec), training_data.steps(run.id)
     trained = steps[steps["status"] == "finished"]
     if len(trained):
         training_results.answer(spec, trained)
@@ -74,7 +73,7 @@ def files(run: Run, steps: pd.DataFrame) -> None:
         frames = {
             "Steps": lambda: steps,
             "Epochs": lambda: data.store().epochs([run_id]),
-            "Sets": lambda: data.run_splits(run_id),
+            "Sets": lambda: training_data.run_splits(run_id),
         }
     else:
         frames = {
@@ -90,7 +89,7 @@ def files(run: Run, steps: pd.DataFrame) -> None:
         for step in plain_rows(steps):
             if step["weights"] is None:
                 continue
-            path = data.trained_file(run_id, f"{step['step']}.keras")
+            path = training_data.trained_file(run_id, f"{step['step']}.keras")
             if path is None:
                 elsewhere.append(f"{step['name']}: {step['weights']}, on the host of worker {step['worker']}")
                 continue
@@ -101,7 +100,7 @@ def files(run: Run, steps: pd.DataFrame) -> None:
                 mime="application/octet-stream",
                 key=f"weights_{step['step']}",
             )
-        about = data.trained_file(run_id, "about.json")
+        about = training_data.trained_file(run_id, "about.json")
         if about is not None:
             components.download(
                 "What the weights need to be used",
@@ -134,7 +133,7 @@ def show(run: Run) -> None:
     if run.status == "finished":
         st.header("Check")
         verification.check_section(run)
-    files(run, data.steps(run.id))
+    files(run, training_data.steps(run.id))
     st.header("Log")
     components.log(run.id)
 

@@ -1,5 +1,6 @@
 """SVD sweeps: start one, watch it, and read what it found, from the answer down to single images."""
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -34,10 +35,8 @@ def answer(run: Run, spec: SweepSpec, storage: pd.DataFrame, rule: dict[str, Any
         for sentence in words.storage_sentences(sizes, spec):
             st.markdown(sentence)
         if sizes["identical"]:
-            st.markdown(
-                f"{words.count_text(sizes['identical'])} of them equal their original exactly; "
-                "PSNR is undefined for those."
-            )
+            identical = words.count_text(sizes["identical"])
+            st.markdown(f"{identical} of them equal their original exactly; PSNR is undefined for those.")
     codec = words.codec_text(spec.codec, spec.quality)
     with st.grid(5, min_column_width=140):
         st.metric("k\\*" if k is not None else "Largest k", f"{int(sizes['k']):,}", border=True)
@@ -56,33 +55,22 @@ def drawn_from(run: Run) -> tuple[object, ...]:
 def metrics(run: Run, statistics: pd.DataFrame, ks: list[int]) -> None:
     """Chart every metric against k: the main ones large, all others small."""
     st.header("Quality against k")
-    st.caption(
-        "Line: mean over the images. Band: one standard deviation either way. Dashed: the chosen k of the rules."
-    )
-    for names in (MAIN_METRICS[:2], MAIN_METRICS[2:]):
-        for column, name in zip(st.columns(2), names, strict=True):
-            with column:
-                metric_chart(run, statistics, name, ks)
+    st.caption("Line: mean over the images. Band: one standard deviation either way. Dashed: the rules' chosen k.")
+    for column, name in zip([*st.columns(2), *st.columns(2)], MAIN_METRICS, strict=True):
+        with column:
+            metric_chart(run, statistics, name, ks)
     with st.expander("All other metrics", icon=":material/grid_view:", on_change="rerun", key="all_metrics") as others:
         if others.open:
             rest = [metric.name for metric in METRICS if metric.name not in MAIN_METRICS]
-            components.chart(
-                lambda: charts.small_multiples(statistics, rest, ks, theme=components.theme()),
-                alt="All other metrics against k",
-                key="small",
-                depends=drawn_from(run),
-            )
+            draw = partial(charts.small_multiples, statistics, rest, ks, theme=components.theme())
+            components.chart(draw, alt="All other metrics against k", key="small", depends=drawn_from(run))
 
 
 def metric_chart(run: Run, statistics: pd.DataFrame, name: str, ks: list[int]) -> None:
     """Chart one metric with its definition."""
     metric = METRICS_BY_NAME[name]
-    components.chart(
-        lambda: charts.metric_against_k(statistics, name, ks, theme=components.theme()),
-        alt=f"{metric.label} against k",
-        key=f"metric_{name}",
-        depends=drawn_from(run),
-    )
+    draw = partial(charts.metric_against_k, statistics, name, ks, theme=components.theme())
+    components.chart(draw, alt=f"{metric.label} against k", key=f"metric_{name}", depends=drawn_from(run))
     undefined = int(statistics.loc[statistics["metric"] == name, "undefined"].max())
     missing = f" Undefined for up to {words.count_of(undefined, 'image')} at a k." if undefined else ""
     st.caption(words.escaped(f"{metric.definition} {words.direction_text(metric).capitalize()}.{missing}"))
@@ -95,12 +83,9 @@ def storage_section(run: Run, storage: pd.DataFrame, spec: SweepSpec, ks: list[i
     even = None
     if words.known(size["height"]) and words.known(size["width"]):
         even = break_even_k(int(size["height"]), int(size["width"]), spec.mode)
-    components.chart(
-        lambda: charts.storage_against_k(storage, even, ks, theme=components.theme()),
-        alt="Source, stored, control and factor bytes against k",
-        key="storage",
-        depends=drawn_from(run),
-    )
+    draw = partial(charts.storage_against_k, storage, even, ks, theme=components.theme())
+    alt = "Source, stored, control and factor bytes against k"
+    components.chart(draw, alt=alt, key="storage", depends=drawn_from(run))
     codec = words.codec_text(spec.codec, spec.quality)
     note = (
         f"Source: the original files. Stored: the reconstructions as {codec}. Control: the same files as {codec} "
@@ -134,11 +119,8 @@ def rivals_section(run: Run, spec: SweepSpec, k: int | None) -> None:
     if k is not None:
         for sentence in data.rivals_sentences(run, rivals, k, metric):
             st.markdown(words.escaped(sentence))
-    components.chart(
-        charts.rate_distortion(ours, theirs, metric, k, theme=components.theme()),
-        alt=f"Bytes per pixel against {words.metric_label(metric)}, SVD and rivals",
-        key="rivals",
-    )
+    figure = charts.rate_distortion(ours, theirs, metric, k, theme=components.theme())
+    components.chart(figure, alt=f"Bytes per pixel against {words.metric_label(metric)}, SVD and rivals", key="rivals")
     components.run_facts(rivals, "How the rivals were measured")
 
 
@@ -158,10 +140,8 @@ def submit_rivals(sweep: SweepSpec) -> None:
     dataset = data.dataset(sweep.dataset)
     if dataset is None:
         raise SpecError(f"Expected data set {sweep.dataset} to be registered; it was removed.")
-    data.queues().submit(
-        RivalsSpec(dataset=sweep.dataset, sample_size=sweep.sample_size, seed=sweep.seed, metrics=sweep.metrics),
-        dataset,
-    )
+    rivals = RivalsSpec(dataset=sweep.dataset, sample_size=sweep.sample_size, seed=sweep.seed, metrics=sweep.metrics)
+    data.queues().submit(rivals, dataset)
 
 
 def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.DataFrame) -> None:
@@ -170,10 +150,8 @@ def rules_section(rules: pd.DataFrame, statistics: pd.DataFrame, storage: pd.Dat
     with st.grid(max(1, len(rules)), min_column_width=220):
         for rule in plain_rows(rules):
             with st.container(border=True, height="stretch"):
-                st.metric(
-                    words.RULES.get(rule["rule"], rule["rule"]),
-                    words.NONE if rule["k"] is None else f"k = {rule['k']:.0f}",
-                )
+                chosen = words.NONE if rule["k"] is None else f"k = {rule['k']:.0f}"
+                st.metric(words.RULES.get(rule["rule"], rule["rule"]), chosen)
                 if rule["stability"] is not None:
                     st.caption(f"{100 * rule['stability']:.0f} % of the bootstrap resamples choose the same k")
                 st.markdown(words.escaped(rule["reason"]))

@@ -49,9 +49,7 @@ FORMATS = {"csv": ("CSV", "text/csv"), "markdown": ("Markdown", "text/markdown")
 def nothing_yet() -> None:
     """Show what to do where no network has been trained."""
     st.info("No network has been trained yet; the tables show what the article prints.", icon=":material/table_chart:")
-    st.caption(
-        "`python -m jobs train FOLDER --network all` trains the networks of Tables 4 and 5, `prune-train` Table 6."
-    )
+    st.caption("`python -m jobs train FOLDER --network all` trains those of Tables 4 and 5, `prune-train` of Table 6.")
 
 
 def choices(trained: pd.DataFrame) -> Choice:
@@ -69,12 +67,8 @@ def choices(trained: pd.DataFrame) -> Choice:
             )
         with right:
             versions = st.pills("Images", VERSIONS, selection_mode="multi", key="images", bind="query-params")
-        st.toggle(
-            "Intervals",
-            key="intervals",
-            bind="query-params",
-            help="Adds the 95 % interval of each run to the figures, in the files too.",
-        )
+        text = "Adds the 95 % interval of each run to the figures, in the files too."
+        st.toggle("Intervals", key="intervals", bind="query-params", help=text)
         title, narrows = "Networks, seeds, studies, settings, single runs", NARROWING & set(st.query_params)
         with st.expander(title, icon=":material/filter_alt:", expanded=bool(narrows)):
             return narrowed(trained, trained[trained["family"] == dataset], dataset, tuple(versions))

@@ -37,18 +37,12 @@ def class_counts(classes: pd.DataFrame, *, theme: str | None = None) -> go.Figur
             hovertemplate="%{y}, %{fullData.name}: %{x:,} images of %{customdata} lesions<extra></extra>",
         )
     for place, label in enumerate(names, start=1):
-        figure.add_annotation(
-            x=totals[label],
-            y=len(names) - place,  # not the name: Plotly would read "1" as the second position
-            text=f"{totals[label]:,}",
-            xanchor="left",
-            xshift=4,
-            showarrow=False,
-        )
+        total, row = totals[label], len(names) - place  # not the name: Plotly would read "1" as the second position
+        figure.add_annotation(x=total, y=row, text=f"{total:,}", xanchor="left", xshift=4, showarrow=False)
     figure.update_yaxes(**name_axis(list(reversed(names.values()))))
     figure.update_xaxes(title="images", range=[0, 1.12 * totals.max()])
-    figure.update_layout(barmode="stack", height=150 + 50 * len(names), showlegend=False)
-    figure.update_layout(uniformtext={"minsize": 11, "mode": "hide"})
+    texts = {"minsize": 11, "mode": "hide"}
+    figure.update_layout(barmode="stack", height=150 + 50 * len(names), showlegend=False, uniformtext=texts)
     return figure
 
 
@@ -63,29 +57,26 @@ def distribution(counts: pd.DataFrame, variable: str, *, theme: str | None = Non
         return empty_figure(figure, f"{variable} is not known for any image.")
     values = list(dict.fromkeys(counts["value"]))
     sideways = len(values) > 4 and max(map(len, values)) > 4 and not _numeric(values)
+    along, across = ("x", "y") if sideways else ("y", "x")
     names = class_names([*CLASSES, *sorted(set(counts["label"]) - set(CLASSES))])
     for position, (label, name) in enumerate(names.items()):
         rows = counts[counts["label"] == label]
         if rows.empty:
             continue
-        places, images = [plain_text(value) for value in rows["value"]], rows["images"]
         figure.add_bar(
-            **({"y": places, "x": images, "orientation": "h"} if sideways else {"x": places, "y": images}),
+            **{across: rows["value"].map(plain_text), along: rows["images"]},
+            orientation="h" if sideways else "v",
             name=plain_text(name),
             marker={"color": palette(theme)[position % 8]},
-            hovertemplate=(
-                f"{plain_text(name)}, {variable.lower()} %{{{'y' if sideways else 'x'}}}: "
-                f"%{{{'x' if sideways else 'y'}:,}} images<extra></extra>"
-            ),
+            hovertemplate=f"{plain_text(name)}, {variable.lower()} %{{{across}}}: %{{{along}:,}} images<extra></extra>",
         )
-    names_axis, lengths_axis = (
-        (figure.update_yaxes, figure.update_xaxes) if sideways else (figure.update_xaxes, figure.update_yaxes)
+    years = f"{variable}, years" if _numeric(values) else None
+    names_axis = {"title": years, **name_axis(values[::-1] if sideways else values)}
+    figure.update_layout(
+        {f"{across}axis": names_axis, f"{along}axis": {"title": "images"}},
+        barmode="stack",
+        height=max(340, 24 * len(values) + 140) if sideways else 340,
     )
-    names_axis(**name_axis(values[::-1] if sideways else values))
-    lengths_axis(title="images")
-    if not sideways:
-        figure.update_xaxes(title=f"{variable}, years" if _numeric(values) else None)
-    figure.update_layout(barmode="stack", height=max(340, 24 * len(values) + 140) if sideways else 340)
     return figure
 
 

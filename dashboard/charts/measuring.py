@@ -16,25 +16,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.compression.metrics import METRICS_BY_NAME, Metric
-from dashboard.charts.style import (
-    MARK,
-    band,
-    dress,
-    empty_figure,
-    name_axis,
-    palette,
-    plain_text,
-    subtitle,
-    titled_figure,
-)
+from dashboard.charts.style import MARK, band, empty_figure, name_axis, palette, plain_text, subtitle, titled_figure
 from dashboard.words import codec_text, direction_text
 
-CODECS = {
-    "jpeg": ("JPEG", 0, "circle"),
-    "webp": ("WebP", 2, "square"),
-    "avif": ("AVIF", 3, "triangle-up"),
-    "png": ("PNG", 6, "x"),
-}
+CODECS = {"jpeg": (0, "circle"), "webp": (2, "square"), "avif": (3, "triangle-up"), "png": (6, "x")}
 CHANNELS = (("blue", 0), ("green", 2), ("red", 1))  # BGR
 MULTIPLES = 3  # small charts in a row
 SIZES = (
@@ -46,11 +31,7 @@ SIZES = (
 
 
 def metric_against_k(
-    statistics: pd.DataFrame,
-    metric: str,
-    chosen_ks: Sequence[int] = (),
-    *,
-    theme: str | None = None,
+    statistics: pd.DataFrame, metric: str, chosen_ks: Sequence[int] = (), *, theme: str | None = None
 ) -> go.Figure:
     """Draw a metric's mean over the images against k with a band of one standard deviation.
 
@@ -61,21 +42,15 @@ def metric_against_k(
     figure = titled_figure(f"{described.label} against k, {direction_text(described)}", theme)
     if rows["mean"].isna().all():
         return empty_figure(figure, f"{described.label}: no value at any k.")
-    colours = palette(theme)
-    figure.add_traces(_deviation_band(rows, colours[0]))
-    figure.add_trace(_mean_line(rows, colours[0]))
+    figure.add_traces(_mean_and_band(rows, palette(theme)[0]))
     figure.update_xaxes(title="k, singular values kept", tickvals=rows["k"])
-    figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
+    figure.update_yaxes(**_axis(described))
     _mark_ks(figure, chosen_ks)
     return figure
 
 
 def small_multiples(
-    statistics: pd.DataFrame,
-    metrics: Sequence[str],
-    chosen_ks: Sequence[int] = (),
-    *,
-    theme: str | None = None,
+    statistics: pd.DataFrame, metrics: Sequence[str], chosen_ks: Sequence[int] = (), *, theme: str | None = None
 ) -> go.Figure:
     """Draw many metrics against k in a grid, each with its own scale; mean and one standard deviation."""
     found = [(name, rows) for name in metrics if (rows := _against_k(statistics, name))["mean"].notna().any()]
@@ -83,20 +58,18 @@ def small_multiples(
     if not found:
         return empty_figure(titled_figure(title, theme), "No metric has a value at any k.")
     rows_count = -(-len(found) // MULTIPLES)
-    figure = make_subplots(
+    panels = make_subplots(
         rows=rows_count,
         cols=MULTIPLES,
         subplot_titles=[_short_title(METRICS_BY_NAME[name]) for name, _ in found],
         vertical_spacing=0.32 / rows_count,
         horizontal_spacing=0.08,
     )
-    dress(figure, title, theme)
-    colours = palette(theme)
+    figure = titled_figure(title, theme, panels)
     for position, (name, rows) in enumerate(found):
         place = {"row": position // MULTIPLES + 1, "col": position % MULTIPLES + 1}
-        for trace in _deviation_band(rows, colours[0]):
+        for trace in _mean_and_band(rows, palette(theme)[0]):
             figure.add_trace(trace.update(showlegend=False), **place)
-        figure.add_trace(_mean_line(rows, colours[0]).update(showlegend=False), **place)
         figure.update_xaxes(tickvals=_thinned(rows["k"]), **place)
         figure.update_yaxes(**_ticks(name), nticks=5, **place)
         for k in sorted(set(chosen_ks)):
@@ -110,11 +83,7 @@ def small_multiples(
 
 
 def storage_against_k(
-    storage: pd.DataFrame,
-    break_even: float | None = None,
-    chosen_ks: Sequence[int] = (),
-    *,
-    theme: str | None = None,
+    storage: pd.DataFrame, break_even: float | None = None, chosen_ks: Sequence[int] = (), *, theme: str | None = None
 ) -> go.Figure:
     """Draw the four sizes of a data set against k.
 
@@ -154,12 +123,7 @@ def storage_against_k(
 
 
 def rate_distortion(
-    sweep: pd.DataFrame,
-    rivals: pd.DataFrame,
-    metric: str,
-    chosen_k: int | None = None,
-    *,
-    theme: str | None = None,
+    sweep: pd.DataFrame, rivals: pd.DataFrame, metric: str, chosen_k: int | None = None, *, theme: str | None = None
 ) -> go.Figure:
     """Draw a metric against bytes per pixel: a line for each codec without SVD and one for the sweep's k.
 
@@ -177,7 +141,8 @@ def rate_distortion(
         return empty_figure(figure, f"No measured point has a {described.label}.")
     if len(drawn) and len(rivals):
         for position, (codec, rows) in enumerate(_defined(rivals, metric).groupby("codec", sort=False)):
-            name, colour, symbol = CODECS.get(str(codec), (plain_text(str(codec).upper()), 4 + position % 4, "x"))
+            name = codec_text(codec) if codec in CODECS else plain_text(str(codec).upper())
+            colour, symbol = CODECS.get(str(codec), (4 + position % 4, "x"))
             figure.add_trace(_rate_line(rows.sort_values("quality"), metric, name, colours[colour], symbol))
     if len(sweep) and metric in sweep:
         rows = _defined(sweep, metric).sort_values("k")
@@ -185,7 +150,7 @@ def rate_distortion(
         sizes = [15 if k == chosen_k else 10 for k in rows["k"]]
         figure.add_trace(trace.update(marker={"size": sizes}, line={"dash": "dot"}))
     figure.update_xaxes(title="bytes per pixel, logarithmic", type="log", tickformat="~g", dtick="D2")
-    figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
+    figure.update_yaxes(**_axis(described))
     if len(missing):
         subtitle(figure, f"Not drawn, because {described.label} is undefined there: {', '.join(missing)}.")
     return figure
@@ -196,8 +161,8 @@ def spectrum(singular_values: npt.NDArray[np.float64], mode: str, *, theme: str 
 
     mode: of the decomposition, one of `core.compression.svd.MODES`.
     """
-    figure = make_subplots(specs=[[{"secondary_y": True}]])
-    dress(figure, "Singular values and the energy they hold", theme)
+    panels = make_subplots(specs=[[{"secondary_y": True}]])
+    figure = titled_figure("Singular values and the energy they hold", theme, panels)
     if not singular_values.size or not singular_values.any():
         return empty_figure(figure, "All singular values are zero: the image is black.")
     order = np.arange(1, singular_values.shape[1] + 1)
@@ -279,15 +244,13 @@ def metric_by_size(statistics: pd.DataFrame, metric: str, *, theme: str | None =
     rows["size"] = rows["variant"].map(order)
     figure.add_scatter(
         x=rows["size"],
-        y=rows["mean"],
         error_y={"type": "data", "array": rows["std"].fillna(0), "thickness": 1.5, "width": 6},
-        customdata=rows[["std", "median", "p05", "p95", "count", "undefined"]],
         mode="markers",
         marker={"color": palette(theme)[0], "size": 11},
-        hovertemplate=_statistics_hover("rows × columns %{x}"),
+        **_means(rows, "rows × columns %{x}"),
     )
     figure.update_xaxes(title="size, rows × columns", **name_axis(list(order.values())))
-    figure.update_yaxes(title=_axis_title(described), **_ticks(metric))
+    figure.update_yaxes(**_axis(described))
     figure.update_layout(showlegend=False)
     return figure
 
@@ -323,30 +286,26 @@ def _against_k(statistics: pd.DataFrame, metric: str) -> pd.DataFrame:
     return rows.sort_values("k")
 
 
-def _deviation_band(rows: pd.DataFrame, colour: str) -> list[go.Scatter]:
+def _mean_and_band(rows: pd.DataFrame, colour: str) -> list[go.Scatter]:
+    """Return the traces of a metric against k: its band of one standard deviation, and its mean."""
     name = "mean ± standard deviation"
     lower, upper = rows["mean"] - rows["std"], rows["mean"] + rows["std"]
-    return list(band(rows["k"], lower, upper, (f"{name}, lower edge", name), colour, legendgroup=name))
+    line = {"mode": "lines+markers", "line": {"color": colour, "width": 2}}
+    return [
+        *band(rows["k"], lower, upper, (f"{name}, lower edge", name), colour, legendgroup=name),
+        go.Scatter(x=rows["k"], name="mean", **line, **_means(rows, "k = %{x}")),
+    ]
 
 
-def _mean_line(rows: pd.DataFrame, colour: str) -> go.Scatter:
-    return go.Scatter(
-        x=rows["k"],
-        y=rows["mean"],
-        customdata=rows[["std", "median", "p05", "p95", "count", "undefined"]],
-        name="mean",
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        hovertemplate=_statistics_hover("k = %{x}"),
-    )
-
-
-def _statistics_hover(where: str) -> str:
-    return (
+def _means(rows: pd.DataFrame, where: str) -> dict[str, Any]:
+    """Return the options of a trace that has the means as y and the other statistics in the text at the pointer."""
+    hover = (
         "mean %{y:.6g}, standard deviation %{customdata[0]:.4g}<br>median %{customdata[1]:.6g}, 5th to 95th percentile "
         "%{customdata[2]:.6g} to %{customdata[3]:.6g}<br>%{customdata[4]:,} images, undefined for %{customdata[5]:,}"
         f"<extra>{where}</extra>"
     )
+    others = rows[["std", "median", "p05", "p95", "count", "undefined"]]
+    return {"y": rows["mean"], "customdata": others, "hovertemplate": hover}
 
 
 def _rate_line(rows: pd.DataFrame, metric: str, name: str, colour: str, symbol: str) -> go.Scatter:
@@ -387,19 +346,18 @@ def _mark_ks(figure: go.Figure, ks: Sequence[int]) -> None:
         )
 
 
-def _axis_title(metric: Metric) -> str:
-    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+def _axis(metric: Metric) -> dict[str, str]:
+    """Return the options of a metric's axis."""
+    return {"title": f"{metric.label}, {metric.unit}" if metric.unit else metric.label, **_ticks(metric.name)}
 
 
 def _short_title(metric: Metric) -> str:
-    unit = f" ({metric.unit})" if metric.unit else ""
-    arrow = "↑" if metric.better == "high" else "↓"
-    text = f"{metric.label}{unit}"
-    return "<br>".join(textwrap.wrap(text, 32)) + f" {arrow}"
+    text = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+    return "<br>".join(textwrap.wrap(text, 32)) + (" ↑" if metric.better == "high" else " ↓")
 
 
-def _ticks(metric: str) -> dict[str, Any]:
-    return {"tickformat": ".5~%"} if metric == "explained_variance" else {"tickformat": ".5~g"}
+def _ticks(metric: str) -> dict[str, str]:
+    return {"tickformat": ".5~%" if metric == "explained_variance" else ".5~g"}
 
 
 def _by_pixels(variants: pd.Series[str]) -> dict[str, str]:

@@ -15,24 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.networks.architectures import (
-    CHANNELS,
-    METADATA_FEATURES,
-    Branch,
-    Concatenate,
-    Conv,
-    Dense,
-    NetworkSpec,
-    Residual,
-    Shape,
-    walk,
-)
+from core.networks.architectures import CHANNELS, METADATA_FEATURES, Branch, NetworkSpec, Shape, walk
 from core.networks.costs import layer_row
 from core.networks.fits import CurveFits, Fit
 from core.networks.pruning import SCOPES
 from dashboard.charts.style import MARK, empty_figure, name_axis, palette, plain_text, titled_figure, translucent
 
 Floats = npt.NDArray[np.float64]
+Trace = dict[str, Any]
 
 QUANTITY_LABELS = {
     "parameters": "learnable parameters, millions",
@@ -59,8 +49,9 @@ LAYER_COLOURS: dict[str, int | None] = {
     "Dense": 2,
     "Concatenate": None,
 }
+OUTSIDE = {"textposition": "outside", "constraintext": "none", "cliponaxis": False}  # a bar's text at its end
 THIN, GAP = 0.45, 0.3  # widths of a flat or unlearning layer's block and of the space between blocks
-LABELLED = (Conv, Residual, Dense, Concatenate)
+LABELLED = ("Conv2D", "Residual block", "Dense", "Concatenate")
 MODEL_STYLES = {"linear": (4, "dot"), "exponential": (0, "solid"), "polynomial": (1, "dash")}
 SCOPE_COLOURS = dict(zip(SCOPES, (0, 1, 2, 3), strict=True))
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -107,7 +98,7 @@ def blocks(spec: NetworkSpec, height: int, width: int) -> list[Block]:
     for step in walk(spec, height, width):
         row = layer_row(step)
         size = "" if row["size"] is None else f" {row['size']}"
-        label = f"{row['type']}{size}" if isinstance(step.layer, LABELLED) else None
+        label = f"{row['type']}{size}" if row["type"] in LABELLED else None
         kernel = "" if row["kernel"] is None else f", {row['kernel']}"
         text = (
             f"{plain_text(step.name)}: {row['type']}{size}{kernel}<br>output {row['output_shape']}<br>"
@@ -160,11 +151,9 @@ def network_drawing(spec: NetworkSpec, height: int, width: int, *, theme: str | 
             width=[block.width for block in of_kind],
             name=kind,
             text=[block.label or "" for block in of_kind],
-            textposition="outside",
             textangle=-90,
             textfont={"size": 11},
-            constraintext="none",
-            cliponaxis=False,
+            **OUTSIDE,
             hovertext=[block.text for block in of_kind],
             hovertemplate="%{hovertext}<extra></extra>",
             marker={"color": MARK if colour is None else colours[colour], "line": {"width": 0}},
@@ -197,10 +186,8 @@ def parameters_by_layer(table: pd.DataFrame, *, theme: str | None = None) -> go.
             orientation="h",
             name=name,
             text=[f"{count:,} ({_share_text(count / total)})" for count in each["parameters"]],
-            textposition="outside",
             textangle=0,
-            cliponaxis=False,
-            constraintext="none",
+            **OUTSIDE,
             customdata=each[["type", "output_shape"]],
             marker={"color": palette(theme)[colour]},
             hovertemplate="%{y}, %{customdata[0]}, output %{customdata[1]}: %{x:,} parameters<extra></extra>",
@@ -220,28 +207,19 @@ def curves_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, them
     """Draw the curves of several networks, one panel each; colour: scope, dashes: factor; lower is better."""
     networks = list(dict.fromkeys(curve.network for curve in curves))
     factors = list(dict.fromkeys(curve.factor for curve in curves))
-    shown: set[str] = set()
 
-    def traces(network: str) -> Iterator[dict[str, Any]]:
-        for curve in curves:
-            if curve.network != network:
-                continue
+    def traces(network: str) -> Iterator[Trace]:
+        for curve in (curve for curve in curves if curve.network == network):
             name = _panel_title(curve)
+            dash = DASHES[factors.index(curve.factor) % len(DASHES)]
             yield {
-                "type": "scatter",
                 "x": curve.iterations,
                 "y": curve.values,
                 "name": name,
-                "legendgroup": name,
-                "showlegend": name not in shown,
                 "mode": "lines+markers",
-                "line": {
-                    "color": palette(theme)[SCOPE_COLOURS[curve.scope]],
-                    "dash": DASHES[factors.index(curve.factor) % len(DASHES)],
-                },
+                "line": {"color": palette(theme)[SCOPE_COLOURS[curve.scope]], "dash": dash},
                 "hovertemplate": f"{plain_text(network)}, {name}: %{{y:.4~g}} at iteration %{{x}}<extra></extra>",
             }
-            shown.add(name)
 
     title = "Curves of each network, lower is better"
     return _panels(title, networks, traces, curves, logarithmic=logarithmic, theme=theme)
@@ -250,21 +228,17 @@ def curves_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, them
 def fits_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, theme: str | None = None) -> go.Figure:
     """Draw each curve in its panel with the three fits and their 95 % bands; lower is better."""
     by_title = {_panel_title(curve): curve for curve in curves}
-    first = next(iter(by_title), "")
 
-    def traces(title: str) -> Iterator[dict[str, Any]]:
+    def traces(title: str) -> Iterator[Trace]:
         curve = by_title[title]
         x = np.linspace(curve.iterations[0], curve.iterations[-1], FINE * (len(curve.iterations) - 1) + 1)
         floor = min(curve.values) / 10 if logarithmic else -np.inf  # a logarithmic axis has nothing below zero
         for fit in curve.fits:
-            yield from _fit_traces(fit, x, floor, title == first, theme)
+            yield from _fit_traces(fit, x, floor, theme)
         yield {
-            "type": "scatter",
             "x": curve.iterations,
             "y": curve.values,
             "name": "counted",
-            "legendgroup": "counted",
-            "showlegend": title == first,
             "mode": "markers",
             "marker": {"color": palette(theme)[6], "size": 9},
             "hovertemplate": "counted: %{y:.5~g} at iteration %{x}<extra></extra>",
@@ -282,50 +256,41 @@ def fits_chart(curves: Sequence[CurveFits], *, logarithmic: bool = False, theme:
 def residuals_chart(curves: Sequence[CurveFits], *, theme: str | None = None) -> go.Figure:
     """Draw the residuals of each fit, measured minus fitted, one panel per curve; nearer to zero is better."""
     by_title = {_panel_title(curve): curve for curve in curves}
-    first = next(iter(by_title), "")
 
-    def traces(title: str) -> Iterator[dict[str, Any]]:
+    def traces(title: str) -> Iterator[Trace]:
         for fit in by_title[title].fits:
             if fit.residuals:
-                yield {
-                    "type": "scatter",
+                yield _model_line(fit, theme) | {
                     "x": by_title[title].iterations,
                     "y": fit.residuals,
                     "mode": "lines+markers",
                     "hovertemplate": f"{fit.model.name}: %{{y:.3g}} left over at iteration %{{x}}<extra></extra>",
-                    **_model_line(fit, title == first, theme),
                 }
 
-    return _panels(
-        "Residuals: counted minus fitted, nearer to zero is better", list(by_title), traces, curves, theme=theme
-    )
+    title = "Residuals: counted minus fitted, nearer to zero is better"
+    return _panels(title, list(by_title), traces, curves, theme=theme)
 
 
 def _panel_title(curve: CurveFits) -> str:
     return f"{curve.factor:g} %, {scope_text(curve.scope)}"
 
 
-def _model_line(fit: Fit, shown: bool, theme: str | None) -> dict[str, Any]:
+def _model_line(fit: Fit, theme: str | None) -> Trace:
     colour, dash = MODEL_STYLES[fit.model.name]
-    return {
-        "name": fit.model.name,
-        "legendgroup": fit.model.name,
-        "showlegend": shown,
-        "line": {"color": palette(theme)[colour], "dash": dash, "width": 2},
-    }
+    return {"name": fit.model.name, "line": {"color": palette(theme)[colour], "dash": dash, "width": 2}}
 
 
-def _fit_traces(fit: Fit, x: Floats, floor: float, shown: bool, theme: str | None) -> Iterator[dict[str, Any]]:
+def _fit_traces(fit: Fit, x: Floats, floor: float, theme: str | None) -> Iterator[Trace]:
     fitted, band = fit.predict(x), fit.band(x)
     if fitted is None:
         return
-    line = _model_line(fit, shown, theme)
+    line = _model_line(fit, theme)
     if band is not None:
         edges = np.concatenate([band[0], band[1][::-1]])
         yield {
-            "type": "scatter",
             "x": np.concatenate([x, x[::-1]]),
             "y": np.maximum(edges, floor),
+            "name": f"{fit.model.name}, 95 % band",
             "legendgroup": fit.model.name,
             "showlegend": False,
             "mode": "lines",
@@ -333,28 +298,28 @@ def _fit_traces(fit: Fit, x: Floats, floor: float, shown: bool, theme: str | Non
             "fill": "toself",
             "fillcolor": translucent(line["line"]["color"], 0.15),
             "hoverinfo": "skip",
-            "name": f"{fit.model.name}, 95 % band",
         }
-    yield {
-        "type": "scatter",
+    yield line | {
         "x": x,
         "y": np.where(fitted > max(floor, 0) if floor > -np.inf else True, fitted, np.nan),
         "mode": "lines",
         "hovertemplate": f"{fit.model.name}: %{{y:.4~g}} at %{{x:.1f}}<extra></extra>",
-        **line,
     }
 
 
 def _panels(
     title: str,
     names: Sequence[str],
-    traces: Callable[[str], Iterator[dict[str, Any]]],
+    traces: Callable[[str], Iterator[Trace]],
     curves: Sequence[CurveFits],
     *,
     logarithmic: bool = False,
     theme: str | None = None,
 ) -> go.Figure:
-    """Return a grid of panels, one per name, from plain dictionaries, which are many times faster than subplots."""
+    """Return a grid of panels, one per name, from plain dictionaries, which are many times faster than subplots.
+
+    traces: of a panel. Those with the same name share one entry in the legend.
+    """
     figure = titled_figure(title, theme)
     if not names:
         return empty_figure(figure, "No curve is chosen.")
@@ -363,33 +328,27 @@ def _panels(
     height = rows * (PANEL_HEIGHT + PANEL_GAP)
     last = max((curve.iterations[-1] for curve in curves), default=0)
     wide, tall = (1 - 0.1 * (columns - 1)) / columns, PANEL_HEIGHT / height
-    data: list[dict[str, Any]] = []
+    data: list[Trace] = []
+    in_legend: set[str] = set()
     # Fixed margins save the browser a sixth of the time, because it need not draw the axes to compute them.
     layout: dict[str, Any] = {"height": height + 150, "annotations": [], "margin": {"l": 50, "r": 10}}
+    x_ticks = {"dtick": max(1, -(-last // 6)), "automargin": False}
+    y_ticks = {"type": "log" if logarithmic else "linear", "nticks": 6, "tickformat": "~g", "automargin": False}
     for position, name in enumerate(names):
         number = "" if position == 0 else str(position + 1)
         left, top = position % columns * (wide + 0.1), 1 - position // columns * (PANEL_HEIGHT + PANEL_GAP) / height
-        data += [trace | {"xaxis": f"x{number}", "yaxis": f"y{number}"} for trace in traces(name)]
-        layout[f"xaxis{number}"] = {
-            "domain": [left, left + wide],
-            "anchor": f"y{number}",
-            "dtick": max(1, -(-last // 6)),
-            "automargin": False,
-        }
-        layout[f"yaxis{number}"] = {
-            "domain": [max(0, top - tall), top],
-            "anchor": f"x{number}",
-            "type": "log" if logarithmic else "linear",
-            "nticks": 6,
-            "tickformat": "~g",
-            "automargin": False,
-        }
+        for trace in traces(name):
+            legend = {"legendgroup": trace["name"], "showlegend": trace["name"] not in in_legend}
+            data.append({"type": "scatter", "xaxis": f"x{number}", "yaxis": f"y{number}"} | legend | trace)
+            in_legend.add(trace["name"])
+        layout[f"xaxis{number}"] = {"domain": [left, left + wide], "anchor": f"y{number}"} | x_ticks
+        layout[f"yaxis{number}"] = {"domain": [max(0, top - tall), top], "anchor": f"x{number}"} | y_ticks
         layout["annotations"].append(
             {"text": plain_text(name), "x": left, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left",
              "yanchor": "bottom", "showarrow": False, "font": {"size": 13}}
         )  # fmt: skip
+    label = QUANTITY_LABELS[curves[0].quantity] + (", logarithmic" if logarithmic else "")
+    layout["title"] = {"subtitle": {"text": f"{label[0].upper()}{label[1:]}, against the iteration"}}
     figure.add_traces(data)
     figure.update_layout(layout)
-    label = QUANTITY_LABELS[curves[0].quantity] + (", logarithmic" if logarithmic else "")
-    figure.update_layout(title={"subtitle": {"text": f"{label[0].upper()}{label[1:]}, against the iteration"}})
     return figure

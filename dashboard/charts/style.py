@@ -39,15 +39,9 @@ def palette(theme: str | None) -> tuple[str, ...]:
     return PALETTES[theme or "light"]
 
 
-def titled_figure(title: str, theme: str | None) -> go.Figure:
-    """Return an empty figure with the title, the margins and the theme that all charts share."""
-    figure = go.Figure()
-    dress(figure, title, theme)
-    return figure
-
-
-def dress(figure: go.Figure, title: str, theme: str | None) -> None:
-    """Set the title, margins and theme that all charts share."""
+def titled_figure(title: str, theme: str | None, figure: go.Figure | None = None) -> go.Figure:
+    """Return a figure, by default an empty one, with the title, the margins and the theme that all charts share."""
+    figure = go.Figure() if figure is None else figure
     figure.update_layout(
         title={"text": title, "x": 0, "y": 1, "pad": {"t": 12}, "font": {"size": 16}} | TITLE_ANCHORS,
         height=400,
@@ -59,6 +53,7 @@ def dress(figure: go.Figure, title: str, theme: str | None) -> None:
     )
     if theme is not None:
         figure.update_layout(template=TEMPLATES[theme])
+    return figure
 
 
 def subtitle(figure: go.Figure, text: str) -> None:

@@ -41,8 +41,7 @@ def learning_curve(
     epochs: the store's rows of one step. needed: the baseline in percent by set, drawn as lines. total: epochs in all,
     the length of the axis while the step is trained.
     """
-    better = "lower" if quantity == "loss" else "higher"
-    figure = titled_figure(f"{QUANTITIES[quantity]}, {better} is better", theme)
+    figure = titled_figure(f"{QUANTITIES[quantity]}, {_better(quantity)}", theme)
     figure.update_layout(height=CURVE_HEIGHT, hovermode="x unified", margin={"r": 45})
     if epochs.empty:
         return empty_figure(figure, "No epoch has ended yet.")
@@ -58,13 +57,15 @@ def learning_curve(
             marker={"size": 5},
             hovertemplate=f"{name} %{{y:.4~g}}{unit}<extra></extra>",
         )
-    for split, limit in ((split, limit) for split, limit in (needed or {}).items() if limit):
-        figure.add_hline(
-            y=limit,
-            line={"color": colours[SETS[split][1]], "dash": "dot", "width": 1.5},
-            annotation={"text": f"≥ {limit:g}", "font": {"size": 11, "color": colours[SETS[split][1]]}},
-            annotation_position="right",
-        )
+    for split, limit in (needed or {}).items():
+        if limit:
+            of_split = {"color": colours[SETS[split][1]]}
+            figure.add_hline(
+                y=limit,
+                line={"dash": "dot", "width": 1.5, **of_split},
+                annotation={"text": f"≥ {limit:g}", "font": {"size": 11, **of_split}},
+                annotation_position="right",
+            )
     kept = epochs.loc[epochs["best"].astype(bool), "epoch"]
     if len(kept):
         figure.add_vline(
@@ -74,9 +75,18 @@ def learning_curve(
             annotation_position="top",
         )
     last = max(total or 0, int(epochs["epoch"].max()))
-    figure.update_xaxes(title="epoch", range=[0.5, last + 0.5], tickformat="d", nticks=min(last, 8) + 1)
-    figure.update_yaxes(title="cross-entropy" if quantity == "loss" else "%", tickformat=".4~g")
+    _epoch_axes(figure, quantity, last)
+    figure.update_xaxes(range=[0.5, last + 0.5])
     return figure
+
+
+def _better(quantity: str) -> str:
+    return f"{'lower' if quantity == 'loss' else 'higher'} is better"
+
+
+def _epoch_axes(figure: go.Figure, quantity: str, last: int) -> None:
+    figure.update_xaxes(title="epoch", tickformat="d", nticks=min(last, 8) + 1)
+    figure.update_yaxes(title="cross-entropy" if quantity == "loss" else "%", tickformat=".4~g")
 
 
 def size_against_accuracy(
@@ -109,11 +119,10 @@ def size_against_accuracy(
     if limits is None:
         limits = pd.DataFrame(math.nan, columns=["low", "high"], index=steps.index)
     accepted = shown["accepted"].astype("boolean").fillna(False).astype(bool)
-    groups = (
+    for name, rows, colour, symbol in (
         ("accepted", shown[accepted], 0, "circle"),
         ("missed the baseline", shown[~accepted], 1, "x"),
-    )
-    for name, rows, colour, symbol in groups:
+    ):
         if rows.empty:
             continue
         figure.add_scatter(
@@ -246,8 +255,7 @@ def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = 
 
     curves: as `training_numbers.curves_over_seeds` makes it. Colour tells the group, dashes the set.
     """
-    better = "lower" if quantity == "loss" else "higher"
-    figure = titled_figure(f"{QUANTITIES[quantity]} by epoch, {better} is better", theme)
+    figure = titled_figure(f"{QUANTITIES[quantity]} by epoch, {_better(quantity)}", theme)
     if curves.empty:
         return empty_figure(figure, "None of these runs has ended an epoch yet.")
     colours = palette(theme)
@@ -272,8 +280,7 @@ def compared_curves(curves: pd.DataFrame, quantity: str, *, theme: str | None = 
                 if seeds > 1
                 else f"{name}: %{{y:.4~g}}<extra></extra>",
             )
-    figure.update_xaxes(title="epoch", tickformat="d", nticks=min(int(curves["epoch"].max()), 8) + 1)
-    figure.update_yaxes(title="cross-entropy" if quantity == "loss" else "%", tickformat=".4~g")
+    _epoch_axes(figure, quantity, int(curves["epoch"].max()))
     return figure
 
 
@@ -287,10 +294,8 @@ def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, t
     if groups.empty:
         return empty_figure(figure, "None of these runs has a finished step.")
     colours = palette(theme)
-    networks = list(dict.fromkeys(groups["network"]))
-    for place, network in enumerate(networks):
-        own = groups["network"] == network
-        rows = groups[own]
+    named = groups.assign(name=list(map(plain_text, names)))
+    for place, (network, rows) in enumerate(named.groupby("network", sort=False)):
         figure.add_scatter(
             x=rows["parameters"],
             y=rows[metric],
@@ -298,12 +303,7 @@ def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, t
             name=plain_text(network),
             mode="markers",
             marker={"color": colours[place % len(colours)], "size": 10},
-            customdata=pd.DataFrame(
-                {
-                    "name": [plain_text(name) for name, mine in zip(names, own, strict=True) if mine],
-                    "n": rows["n"].to_numpy(),
-                }
-            ),
+            customdata=rows[["name", "n"]],
             hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters, n = %{customdata[1]}<extra></extra>",
         )
     figure.update_xaxes(title="learnable parameters", type="log", **_log_axis(groups["parameters"]))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NetworkSpec
@@ -33,7 +34,6 @@ FIGURES = (
     "seconds",
 )
 CURVES = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
-# Settings by their path in a spec, as they are called; all others by the path's last word.
 
 # -- before a run ------------------------------------------------------------------------------------------------------
 
@@ -47,9 +47,8 @@ def _trainings(spec: TrainSpec, *, accepted: bool) -> int:
     state: State = first_state(spec)
     while isinstance(step := next_training(spec, state), Step):
         good = accepted or step.index == 0  # the unpruned network counts as accepted
-        state = record(
-            state, step, dict.fromkeys(CRITERIA, 100.0) if good else None, "" if good else "taken as rejected"
-        )
+        figures, reason = (dict.fromkeys(CRITERIA, 100.0), "") if good else (None, "taken as rejected")
+        state = record(state, step, figures, reason)
     return len(state.outcomes)
 
 
@@ -66,9 +65,8 @@ def pareto_front(steps: pd.DataFrame, metric: str) -> pd.Series[bool]:
             for other_size, other_figure in points
         )
 
-    return pd.Series(
-        [figure == figure and not beaten(size, figure) for size, figure in points], index=steps.index, dtype=bool
-    )
+    on_front = [figure == figure and not beaten(size, figure) for size, figure in points]
+    return pd.Series(on_front, index=steps.index, dtype=bool)
 
 
 def limits(steps: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -95,10 +93,8 @@ def layer_sizes(steps: pd.DataFrame, height: int, width: int) -> pd.DataFrame:
 
 def class_recalls(classification: Mapping[str, Any]) -> pd.DataFrame:
     """Return recall in percent, one row per class and one column per set; classification: of a step, by set."""
-    return pd.DataFrame(
-        {split: classification[split]["class_recall"] for split in SPLITS if split in classification},
-        index=list(CLASSES),
-    )
+    recalls = {split: classification[split]["class_recall"] for split in SPLITS if split in classification}
+    return pd.DataFrame(recalls, index=list(CLASSES))
 
 
 # -- runs beside each other --------------------------------------------------------------------------------------------
@@ -126,10 +122,9 @@ def differing_settings(specs: Mapping[str, TrainSpec]) -> pd.DataFrame:
 
     Different networks with the same name differ in the row network layers.
     """
-    found = {
-        run_id: {"Kind": spec.kind} | {label: setting_text(value) for label, value in labelled(spec)}
-        for run_id, spec in specs.items()
-    }
+    found = {run_id: {"Kind": spec.kind} for run_id, spec in specs.items()}
+    for run_id, spec in specs.items():
+        found[run_id] |= {label: setting_text(value) for label, value in labelled(spec)}
     versions = list(dict.fromkeys(spec.network for spec in specs.values()))
     if len({network.name for network in versions}) < len(versions):
         for run_id, spec in specs.items():
@@ -147,18 +142,12 @@ def over_seeds(steps: pd.DataFrame) -> pd.DataFrame:
     mean and `<figure>_std`, the sample deviation, missing for n = 1. Of a seed trained twice the later run counts, so
     that n counts seeds.
     """
-    rows = []
-    once = steps.drop_duplicates([*ALIKE, "seed"], keep="last")
-    for key, group in once.groupby(list(ALIKE), sort=False, dropna=False):
-        row: dict[str, Any] = dict(zip(ALIKE, key, strict=True))
-        row |= {"parameters": group["parameters"].iloc[0], "n": len(group)}
-        row["seeds"] = ", ".join(str(seed) for seed in sorted(group["seed"]))
-        for figure in FIGURES:
-            values = group[figure].astype("float64")
-            row |= {figure: values.mean(), f"{figure}_std": values.std(ddof=1)}
-        rows.append(row)
-    columns = [*ALIKE, "parameters", "n", "seeds", *(name for each in FIGURES for name in (each, f"{each}_std"))]
-    return pd.DataFrame(rows, columns=columns)
+    once = steps.drop_duplicates([*ALIKE, "seed"], keep="last").astype(dict.fromkeys(FIGURES, "float64"))
+    grouped = once.groupby(list(ALIKE), sort=False, dropna=False)
+    table = _means(grouped, FIGURES)
+    table["parameters"] = grouped["parameters"].first()
+    table["seeds"] = grouped["seed"].agg(lambda seeds: ", ".join(map(str, sorted(seeds))))
+    return table.reset_index()[[*ALIKE, "parameters", "n", "seeds", *_with_deviations(FIGURES)]]
 
 
 def curves_over_seeds(epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
@@ -169,20 +158,23 @@ def curves_over_seeds(epochs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame
     """
     once = steps.drop_duplicates([*ALIKE, "seed"], keep="last")
     names = group_names(once)
-    joined = epochs.merge(once[["run_id", "step"]].assign(group=names), on=["run_id", "step"])
-    columns = ["group", "epoch", "n", *(name for each in CURVES for name in (each, f"{each}_std"))]
-    if joined.empty:
-        return pd.DataFrame(columns=columns)
-    order = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    grouped = joined.groupby(["group", "epoch"])
+    ordered = pd.Categorical(names, categories=list(dict.fromkeys(names)))  # groups stay in the order of the steps
+    joined = epochs.merge(once[["run_id", "step"]].assign(group=ordered), on=["run_id", "step"])
+    table = _means(joined.groupby(["group", "epoch"], observed=True), CURVES).reset_index().astype({"group": "str"})
+    return table[["group", "epoch", "n", *_with_deviations(CURVES)]]
+
+
+def _means(grouped: DataFrameGroupBy[Any, Any], figures: Sequence[str]) -> pd.DataFrame:
+    """Return of each group how many rows it has, and of each figure the mean and the sample deviation."""
     table = grouped.size().to_frame("n")
-    for curve in CURVES:
-        table[curve] = grouped[curve].mean()
-        table[f"{curve}_std"] = grouped[curve].std(ddof=1)
-    table = table.reset_index()
-    return table.sort_values(["group", "epoch"], key=lambda each: each.map(order) if each.name == "group" else each)[
-        columns
-    ]
+    for figure in figures:
+        table[figure] = grouped[figure].mean()
+        table[f"{figure}_std"] = grouped[figure].std(ddof=1)
+    return table
+
+
+def _with_deviations(figures: Sequence[str]) -> list[str]:
+    return [name for figure in figures for name in (figure, f"{figure}_std")]
 
 
 def group_names(steps: pd.DataFrame) -> list[str]:

@@ -36,10 +36,7 @@ CHOICES: dict[str, Mapping[str, str]] = {
     "mode": words.MODES,
     "codec": {name: words.codec_text(name) for name in CODECS},
     "scope": SCOPE_LABELS,
-    "on_reject": {
-        "stop at accepted": "Back to the last accepted",
-        "continue": "Shrink it further",
-    },
+    "on_reject": {"stop at accepted": "Back to the last accepted", "continue": "Shrink it further"},
     "accept": {"points": "Tolerance in points", "noninferior": "Not inferior (interval)"},
     "split": {"drawn": "Drawn, by lesion", "given": "As the data set gives them"},
     "device": {"auto": "GPU, else processor", "cpu": "Processor", "gpu": "GPU only"},
@@ -76,12 +73,8 @@ class Fields:
         kind, metadata = bare(info.annotation, info.metadata)
         unit = {"percent": "%"}.get(setting.unit, setting.unit)
         label = f"{setting.title}, {unit}" if unit and (kind in (int, float) or unit == "%") else setting.title
-        common = {
-            "label": label,
-            "key": self.key(name),
-            "persist_state": KEPT,
-            "help": setting.help or None,
-        } | arguments
+        common: dict[str, Any] = {"label": label, "key": self.key(name), "persist_state": KEPT}
+        common |= {"help": setting.help or None} | arguments
         if setting.needs:
             common["disabled"] = not st.session_state[self.key(setting.needs)]
         if kind is bool:

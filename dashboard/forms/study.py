@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from core.article.plan import (
-    FINISHED,
-    STAGES,
-    STUDY_PRESETS,
-    UNDER_WAY,
-    ArticleSpec,
-    Override,
-    common_rank,
-    fit_sentence,
-    fitted_ks,
-    progress,
-)
+from core.article.plan import FINISHED, STAGES, STUDY_PRESETS, ArticleSpec, common_rank, fit_sentence, fitted_ks
 from core.compression.specs import DEFAULT_KS
 from core.data.datasets import Dataset
 from core.errors import QueueUnavailable, SpecError
-from core.networks.architectures import NetworkSpec
 from core.networks.network_files import Networks
 from core.training.specs import GIVEN, PRESETS, Baseline, TrainingProtocol
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.forms import network_choices
 from dashboard.forms.fields import Fields, draft, shown, training_draft
 from dashboard.forms.measuring import NO_LABELS, choose_dataset, refused, submit
 from dashboard.forms.training import PLACED, sets_table
 from dashboard.parts import components
 from jobs.connection import NORMAL
-from jobs.studies import find, submit_study
+from jobs.studies import existing, submit_study
 from jobs.study_estimates import StageEstimate, StudyEstimate
 
 FORM = Fields("article")
-NEEDS = {
-    "sweep": "nothing",
-    "originals": "nothing",
-    "reconstruction": "the sweep's k",
-    "resize": "the sweep's k",
-    "pruning": "the reconstruction",
-}
+# What a stage waits for; the others wait for nothing.
+NEEDS = {"reconstruction": "the sweep's k", "resize": "the sweep's k", "pruning": "the reconstruction"}
 
 
 def preset_draft(name: str) -> dict[str, Any]:
@@ -118,6 +101,8 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
         values |= {"targets": FORM.targets(), **FORM.grid(ArticleSpec, ["split_seed", "split"])}
     with st.expander("Algorithm 2: factors, rules, baseline", icon=":material/model_training:"):
         values |= {"rules": FORM.rules(), "baseline": FORM.baseline()}
+    # The override of a network that is merely not chosen now keeps its text in the field.
+    not_chosen = found.networks.keys() - {network.name for network in networks}
     placed = ("dataset", "fingerprint", "networks", "seeds", "overrides", *values)
     spec = ArticleSpec(
         dataset=dataset.name,
@@ -125,15 +110,10 @@ def fields(found: Networks, dataset: Dataset) -> tuple[ArticleSpec, str, datetim
         networks=networks,
         seeds=seeds,
         training=TrainingProtocol(height=sizes[0][0], width=sizes[0][1], **training),
-        overrides=tuple(each for each in overrides if _named(each, networks, found)),
+        overrides=tuple(each for each in overrides if each.network not in not_chosen),
         **(values | FORM.rest(ArticleSpec, without=placed)),
     )
     return spec, priority, start
-
-
-def _named(override: Override, networks: Sequence[NetworkSpec], found: Networks) -> bool:
-    """Return whether an override's network is chosen; one that is merely not chosen now keeps its text."""
-    return override.network in {network.name for network in networks} or override.network not in found.networks
 
 
 def compression_fields(dataset: Dataset) -> dict[str, Any]:
@@ -159,11 +139,8 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
     """Show the resulting runs and their duration, then the button."""
     st.markdown("**The plan**")
     try:
-        there = {
-            each.part.key: 1.0 if each.state == FINISHED else 0.0
-            for each in progress(spec, "", find(data.queues(), spec)).parts
-            if each.state in (FINISHED, UNDER_WAY)
-        }
+        parts = existing(data.queues(), spec)
+        there = {each.part.key: 1.0 if each.state == FINISHED else 0.0 for each in parts}
         estimate = data.study_estimate(spec, dataset, there)
     except QueueUnavailable:
         st.caption("The queue does not answer, so nothing can be submitted and no length guessed.")
@@ -182,7 +159,7 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
             for stage in estimate.stages:
                 st.caption(words.escaped(f"{STAGES[stage.stage]}: {stage.basis.rstrip('.')}."))
     with st.expander("Actual sets", icon=":material/call_split:"):
-        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, False, spec.split == GIVEN)
+        table, sentence = training_data.sets_reached(dataset, spec.targets, spec.split_seed, False, spec.split == GIVEN)
         components.table(sets_table(table), alt="Images and lesions of class and set")
         st.caption(words.escaped(sentence))
 
@@ -202,7 +179,9 @@ def plan_table(spec: ArticleSpec, estimate: StudyEstimate, there: Mapping[str, f
     rows = []
     for stage, title in STAGES.items():
         known = [name for name in there if name == stage or name.startswith(f"{stage} ")]
-        needs = "nothing" if spec.k is not None and stage in ("reconstruction", "resize") else NEEDS[stage]
+        needs = NEEDS.get(stage, "nothing")
+        if spec.k is not None and needs == "the sweep's k":
+            needs = "nothing"
         rows.append(
             {
                 "Stage": title,

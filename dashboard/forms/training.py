@@ -18,7 +18,7 @@ from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
 from core.training.backend import cannot_train
 from core.training.specs import GIVEN, PRESETS, Baseline, PruneTrainSpec, TrainingProtocol, TrainSpec, training_grid
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.charts import training_numbers
 from dashboard.forms import network_choices
 from dashboard.forms.fields import KEPT, SET_NAMES, Fields, draft, training_draft
@@ -66,26 +66,25 @@ def take_from_address(found: Networks) -> None:
                 given[name] = st.query_params.pop(each)
     if "network" not in given:
         return
-    problems = []
+    given = {"scope": "all", "iteration": "1"} | given
+    known = {
+        "network": given["network"] in found.networks,
+        "scope": given["scope"] in SCOPES,
+        "iteration": given["iteration"].isdecimal(),
+    }
     values: dict[str, Any] = {"kind": "prune-train"}
-    if given["network"] in found.networks:
+    if known["network"]:
         values["networks"] = [given["network"]]
-    else:
-        problems.append(f"network {given['network']}")
     if "size" in given:
         values["sizes"] = given["size"].replace("x", "×")
     if "factor" in given:
         values["factors"] = given["factor"]
-    if given.get("scope", "all") in SCOPES:
-        values["scope"] = given.get("scope", "all")
-    else:
-        problems.append(f"scope {given['scope']}")
-    if given.get("iteration", "1").isdecimal():
-        values["max_iterations"] = max(1, int(given.get("iteration", "1")))
-    else:
-        problems.append(f"iteration {given['iteration']}")
+    if known["scope"]:
+        values["scope"] = given["scope"]
+    if known["iteration"]:
+        values["max_iterations"] = max(1, int(given["iteration"]))
     FORM.put(values)
-    if problems:
+    if problems := [f"{name} {given[name]}" for name, is_known in known.items() if not is_known]:
         st.warning(f"The link has unknown settings: {words.escaped(', '.join(problems))}.")
 
 
@@ -123,11 +122,9 @@ class Asked:
 
     def runs(self) -> list[tuple[TrainSpec, Dataset]]:
         """Return each run with its data set. Raises SpecError for a size too small for a network."""
-        by_name = {dataset.name: dataset for dataset in self.datasets}
-        specs = training_grid(
-            self.spec, networks=self.networks, datasets=list(by_name), sizes=self.sizes, seeds=self.seeds
-        )
-        return [(spec, by_name[spec.dataset]) for spec in specs]
+        own = {dataset.name: dataset for dataset in self.datasets}
+        specs = training_grid(self.spec, networks=self.networks, datasets=list(own), sizes=self.sizes, seeds=self.seeds)
+        return [(spec, own[spec.dataset]) for spec in specs]
 
 
 def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
@@ -239,12 +236,11 @@ def sets_preview(asked: Asked) -> None:
     for dataset in asked.datasets:
         spec = asked.spec
         given = spec.split == GIVEN
-        table, sentence = data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split, given)
+        table, sentence = training_data.sets_reached(dataset, spec.targets, spec.split_seed, spec.leaky_split, given)
         if len(asked.datasets) > 1:
             st.caption(words.escaped(dataset.name))
-        components.table(
-            sets_table(table), alt=f"Images, lesions and oversampling of each class and set of {dataset.name}"
-        )
+        alt = f"Images, lesions and oversampling of each class and set of {dataset.name}"
+        components.table(sets_table(table), alt=alt)
         st.caption(words.escaped(sentence))
 
 
@@ -254,9 +250,8 @@ def sets_table(reached: pd.DataFrame) -> pd.DataFrame:
     for label, group in reached.groupby("label", sort=False):
         row: dict[str, str] = {"Class": str(label).replace("_", "-")}
         for each in group.to_dict("records"):
-            row[SET_NAMES[str(each["split"])]] = (
-                f"{each['images']:,} of {each['quota']:,}, {words.count_of(each['lesions'], 'lesion')}"
-            )
+            lesions = words.count_of(each["lesions"], "lesion")
+            row[SET_NAMES[str(each["split"])]] = f"{each['images']:,} of {each['quota']:,}, {lesions}"
             if each["split"] == "train":
                 row["Training with repeats"] = f"{each['oversampled']:,}"
         rows.append(row)
@@ -296,7 +291,7 @@ def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[float | N
     """Return the seconds of all runs one after the other on one worker, None where unknown, and what that rests on."""
     seconds, basis = 0.0, ""
     for spec, dataset in runs:
-        estimate = data.training_estimate(spec, dataset)
+        estimate = training_data.training_estimate(spec, dataset)
         basis = basis or estimate.basis
         if estimate.seconds is None:
             return None, estimate.basis
@@ -309,11 +304,9 @@ def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[float | N
 def start_panel(asked: Asked) -> None:
     """Offer identical runs that exist, else say what will be trained, for how long, and start it."""
     runs = asked.runs()
-    identical = data.identical_trainings(runs)
+    identical = training_data.identical_trainings(runs)
     there = [run_id for run_id in identical if run_id is not None]
-    again = False
-    if there:
-        again = identical_runs(there, len(runs))
+    again = bool(there) and identical_runs(there, len(runs))
     new = [run for run, known in zip(runs, identical, strict=True) if again or known is None]
     if not new:
         return
@@ -324,21 +317,13 @@ def start_panel(asked: Asked) -> None:
         seconds, basis = total_estimate(new)
     except QueueUnavailable:
         seconds, basis = None, "The queue does not answer."
-    st.caption(
-        f":material/timer: {words.count_of(len(new), 'run')}, {trainings} of "
-        f"{words.count_of(asked.spec.training.epochs, 'epoch')}. "
-        + words.escaped(words.estimate_sentence(seconds, basis))
-    )
+    work = f"{words.count_of(len(new), 'run')}, {trainings} of {words.count_of(asked.spec.training.epochs, 'epoch')}."
+    st.caption(f":material/timer: {work} {words.escaped(words.estimate_sentence(seconds, basis))}")
     if asked.start_after is not None:
         st.caption(f":material/alarm: Starts at {components.moment(asked.start_after)} at the earliest.")
     no_worker()
-    if st.button(
-        f"Start {words.count_of(len(new), 'run')}",
-        type="primary",
-        icon=":material/play_arrow:",
-        key="start",
-        disabled=data.health().redis is not None,
-    ):
+    label, off = f"Start {words.count_of(len(new), 'run')}", data.health().redis is not None
+    if st.button(label, type="primary", icon=":material/play_arrow:", key="start", disabled=off):
         start(asked, new, again)
 
 
@@ -346,18 +331,14 @@ def identical_runs(there: Sequence[str], wanted: int) -> bool:
     """Offer runs with exactly these settings; return whether they are to be trained again anyway."""
     every = len(there) == wanted
     subject = "A run" if wanted == 1 else "Every one of these runs" if every else f"{len(there)} of these {wanted} runs"
-    states = [data.run(run_id) for run_id in there]
-    under_way = any(state is not None and not state.ended for state in states)
-    st.info(
-        f"{subject} with exactly these settings on exactly these images "
-        + ("is there already" if not under_way else "is there or under way already")
-        + ("." if every else "; only the others are started."),
-        icon=":material/content_copy:",
-    )
+    under_way = any(state is not None and not state.ended for state in map(data.run, there))
+    known = "is there or under way already" if under_way else "is there already"
+    rest = "." if every else "; only the others are started."
+    text = f"{subject} with exactly these settings on exactly these images {known}{rest}"
+    st.info(text, icon=":material/content_copy:")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Open it" if len(there) == 1 else "Compare them", on_click=opened, args=(there,), key="open_identical"
-        )
+        label = "Open it" if len(there) == 1 else "Compare them"
+        st.button(label, on_click=opened, args=(there,), key="open_identical")
         return st.toggle("Train again anyway", key=FORM.key("again"))
 
 
@@ -375,21 +356,14 @@ def start(asked: Asked, runs: Sequence[tuple[TrainSpec, Dataset]], again: bool) 
         st.session_state["done"] = f"{words.count_of(len(submissions), 'run')} queued"
         opened([submissions[0].run_id])
 
-    submit(
-        lambda: data.queues().submit_together(
-            runs, again=again, priority=asked.priority, start_after=asked.start_after
-        ),
-        open_first,
-    )
+    def send() -> list[Submission]:
+        return data.queues().submit_together(runs, again=again, priority=asked.priority, start_after=asked.start_after)
+
+    submit(send, open_first)
 
 
 def no_worker() -> None:
     """Show how to start a train worker where none runs."""
-    health = data.health()
-    if health.redis is None and not any(worker.kind == "train" for worker in health.workers):
-        st.warning(
-            "Runs that are started stay queued until one runs: `python -m jobs.worker train`, on any machine that "
-            f"reaches the queue and the images, or `make up` for everything. {cannot_train()}".rstrip(),
-            title="No train worker is running",
-            icon=":material/warning:",
-        )
+    if data.health().redis is None and components.lacks_worker("train"):
+        further = f", or `make up` for everything. {cannot_train()}".rstrip()
+        components.no_worker("train", "Runs that are started stay queued", further)

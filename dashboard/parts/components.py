@@ -155,28 +155,27 @@ def health_banner() -> None:
             title="No record worker is running",
             icon=":material/warning:",
         )
-    if not any(worker.kind == "svd" for worker in health.workers):
-        st.warning(
-            "Runs that are started stay queued until one runs: `python -m jobs.worker svd`, on any machine that "
-            "reaches the queue and the images.",
-            title="No svd worker is running",
-            icon=":material/warning:",
-        )
-    if health.store or any(worker.kind == "train" for worker in health.workers):
-        return
-    with sentences():
-        _trainings_that_wait()
+    if lacks_worker("svd"):
+        no_worker("svd", "Runs that are started stay queued")
+    if not health.store and lacks_worker("train"):
+        with sentences():
+            if waiting_trainings := sum(run.trains and run.status in WAITING for run in data.runs()):
+                no_worker("train", f"{words.count_of(waiting_trainings, 'training run')} cannot go on")
 
 
-def _trainings_that_wait() -> None:
-    waiting_trainings = [run for run in data.runs() if run.trains and run.status in WAITING]
-    if waiting_trainings:
-        st.warning(
-            f"{words.count_of(len(waiting_trainings), 'training run')} cannot go on until one runs: "
-            "`python -m jobs.worker train`, on any machine that reaches the queue and the images.",
-            title="No train worker is running",
-            icon=":material/warning:",
-        )
+def lacks_worker(kind: str) -> bool:
+    """Return whether no worker of a kind runs."""
+    return not any(worker.kind == kind for worker in data.health().workers)
+
+
+def no_worker(kind: str, effect: str, further: str = ".") -> None:
+    """Warn that no worker of a kind runs. effect: what happens until one runs. further: ends the sentence."""
+    st.warning(
+        f"{effect} until one runs: `python -m jobs.worker {kind}`, on any machine that reaches the queue and the "
+        f"images{further}",
+        title=f"No {kind} worker is running",
+        icon=":material/warning:",
+    )
 
 
 def url_choice(
@@ -211,34 +210,29 @@ def url_choice(
             st.query_params[param] = st.session_state[key]
 
     if wanted is not None and wanted not in options:
-        st.warning(
-            f"{label}: expected one of those listed here; there is no {words.escaped(words.shortened(wanted, 80))}."
-        )
+        got = words.escaped(words.shortened(wanted, 80))
+        st.warning(f"{label}: expected one of those listed here; there is no {got}.")
     labels = words.unlike({option: format_func(option) for option in options})
     widget(label, options, key=key, on_change=changed, format_func=labels.__getitem__, **arguments)
     return chosen
 
 
 def choose_run(
-    runs: Sequence[Run],
-    label: str,
-    *,
-    param: str,
-    default: str | None = None,
-    name: Callable[[Run], str] | None = None,
+    runs: Sequence[Run], label: str, *, param: str, default: str | None = None, name: Callable[[Run], str] | None = None
 ) -> Run:
     """Return the run that the URL's `param` names and the reader chooses. name: of a run in the list."""
     by_id = {run.id: run for run in runs}
-    named = name or (lambda run: words.run_label(run, reader_zone()))
-    chosen = url_choice(
-        st.selectbox, label, list(by_id), param=param, default=default, format_func=lambda each: named(by_id[each])
-    )
-    return by_id[chosen]
+
+    def named(run_id: str) -> str:
+        return name(by_id[run_id]) if name else words.run_label(by_id[run_id], reader_zone())
+
+    return by_id[url_choice(st.selectbox, label, list(by_id), param=param, default=default, format_func=named)]
 
 
-def view(names: Sequence[str]) -> str:
-    """Return which of the page's views the reader chooses."""
-    return url_choice(st.segmented_control, "View", names, param="tab", label_visibility="collapsed", required=True)
+def view(names: Sequence[str], param: str = "tab", format_func: Callable[[str], str] = str) -> str:
+    """Return which of the page's views the reader chooses. param, format_func: see `url_choice`."""
+    shown = partial(st.segmented_control, label_visibility="collapsed", required=True)
+    return url_choice(shown, "View", names, param=param, format_func=format_func)
 
 
 def dataset_text(run: Run, length: int = 60, *, bold: bool = True) -> str:
@@ -316,6 +310,11 @@ def chart(
 def table(rows: pd.DataFrame | Mapping[str, Any], *, alt: str, height: Height = "content", **options: Any) -> Any:
     """Show a data frame, or columns by title, without its index. height, options: of `st.dataframe`."""
     return st.dataframe(pd.DataFrame(rows), hide_index=True, height=height, alt=alt, **options)
+
+
+def right_aligned(*names: str) -> dict[str, Any]:
+    """Return the settings of columns of a table whose texts stand at the right, as numbers do."""
+    return {name: st.column_config.TextColumn(alignment="right") for name in names}
 
 
 def page_link(page: str, label: str, **options: Any) -> None:

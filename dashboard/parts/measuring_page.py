@@ -43,10 +43,8 @@ class MeasuringPage:
                 self.draw_form()
             elif runs := components.runs(self.kind):
                 default = next((run.id for run in runs if run.status == "finished"), None)
-                title = self.noun.capitalize()
-                run_progress.show_run(
-                    components.choose_run(runs, title, param=self.param, default=default), self.results
-                )
+                run = components.choose_run(runs, self.noun.capitalize(), param=self.param, default=default)
+                run_progress.show_run(run, self.results)
             else:
                 st.info(f"No {self.noun} has been measured yet.", icon=self.icon)
                 st.button(new, type="primary", icon=":material/add:", on_click=self._show_form)

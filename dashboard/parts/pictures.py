@@ -124,10 +124,7 @@ def reconstructed(
         ssim=None if similarity is None else shown(coloured(np.clip((1 - similarity) / SSIM_SCALE, 0, 1))),
         largest_difference=int(difference.max()),
         lowest_ssim=None if similarity is None else float(similarity.min()),
-        metrics={
-            **_inspected.original.compare(stored),
-            "explained_variance": _inspected.factors.explained_variance(k),
-        },
+        metrics={**_inspected.original.compare(stored), "explained_variance": _inspected.factors.explained_variance(k)},
         stored_bytes=len(encoded),
         control_bytes=len(encode(image, codec, quality)),
         histograms=np.stack([channel_histograms(image), channel_histograms(stored)]),

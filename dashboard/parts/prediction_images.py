@@ -12,7 +12,7 @@ from core.networks.architectures import CLASSES
 from core.predictions.comparison import GAINED, LOST
 from core.runs import Run
 from core.store.file import plain_rows
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts.predictions import shown_class
 from dashboard.forms.fields import SET_NAMES
@@ -57,7 +57,7 @@ def image_cards(run: Run, rows: pd.DataFrame, about: Callable[[dict[str, Any]], 
 
 
 def choose_set(steps: pd.DataFrame) -> str:
-    """Return the set whose images the reader chooses. steps: `data.predicted_steps` of a run, not empty."""
+    """Return the set whose images the reader chooses. steps: `training_data.predicted_steps` of a run, not empty."""
     sets = [split for split in reversed(SET_NAMES) if split in set(steps["split"])]
     return components.url_choice(
         st.segmented_control, "Set", sets, param="set", format_func=SET_NAMES.__getitem__, dependent=True, required=True
@@ -77,7 +77,7 @@ def lost_and_gained(run: Run, trained: pd.DataFrame, names: Mapping[int, str]) -
         st.info("Two steps are compared; this run has predictions of one.", icon=":material/compare_arrows:")
         return
     with st.container(horizontal=True):
-        split = choose_set(data.predicted_steps(run.id))
+        split = choose_set(training_data.predicted_steps(run.id))
         numbers = [str(step) for step in names]
         smallest = str(smallest_accepted(trained)["step"])
         seconds = (smallest if smallest != numbers[0] else numbers[1], numbers[1])
@@ -96,7 +96,7 @@ def lost_and_gained(run: Run, trained: pd.DataFrame, names: Mapping[int, str]) -
     if first == second:
         st.info("Choose two different steps.", icon=":material/compare_arrows:")
         return
-    found, changed = data.compared(run.id, split, first, second)
+    found, changed = training_data.compared(run.id, split, first, second)
     with st.container(border=True):
         st.markdown(words.escaped(found.sentence))
     with st.grid(4, min_column_width=150):
@@ -161,10 +161,10 @@ def changed_text(row: Mapping[str, Any]) -> list[str]:
 @st.fragment
 def hard_images(run: Run) -> None:
     """Show the images that most steps of this run, and of the others on the same images, have wrong."""
-    split = choose_set(data.predicted_steps(run.id))
+    split = choose_set(training_data.predicted_steps(run.id))
     others = [each.id for each in data.runs() if each.trains and each.fingerprint == run.fingerprint]
-    found = data.hard_images(tuple(sorted({run.id, *others})), split)
-    own = data.predictions(run.id, split)["image_id"]
+    found = training_data.hard_images(tuple(sorted({run.id, *others})), split)
+    own = training_data.predictions(run.id, split)["image_id"]
     found = found[found["image_id"].isin(own)]
     verb = "is" if len(found) == 1 else "are"
     st.caption(
@@ -189,7 +189,7 @@ def hard_text(row: Mapping[str, Any]) -> list[str]:
 def confusion_matrices(matrices: Mapping[str, list[list[int]]], predicted: pd.DataFrame) -> None:
     """Chart the confusion matrix of each set; a click on a cell of a set with predictions chooses its images.
 
-    matrices: by set. predicted: `data.predicted_steps` of the step.
+    matrices: by set. predicted: `training_data.predicted_steps` of the step.
     """
     for column, (split, matrix) in zip(st.columns(len(matrices)), matrices.items(), strict=True):
         clickable = split in set(predicted["split"])
@@ -212,14 +212,14 @@ def confusion_matrices(matrices: Mapping[str, list[list[int]]], predicted: pd.Da
 
 def cell_images(run: Run, step: int) -> None:
     """Show the images of one class that a step takes for one class."""
-    predicted = data.predicted_steps(run.id)
+    predicted = training_data.predicted_steps(run.id)
     with st.container(horizontal=True):
         split = choose_set(predicted[predicted["step"] == step])
         label, guess = (
             components.url_choice(st.selectbox, name, CLASSES, param=param, default=default, format_func=shown_class)
             for name, param, default in (("True class", "true", "melanoma"), ("Predicted class", "predicted", "nevus"))
         )
-    rows = data.predictions_by_step(run.id, split)[step]
+    rows = training_data.predictions_by_step(run.id, split)[step]
     rows = rows[(rows["label"] == label) & (rows["predicted"] == guess)]
     rows = rows.sort_values(f"p_{guess}", ascending=False, kind="stable")
     st.caption(f"{words.count_of(len(rows), 'image')}, the highest probability of {shown_class(guess)} first.")

@@ -11,10 +11,11 @@ from plotly.graph_objects import Figure
 from core.networks.architectures import CLASSES
 from core.predictions.curves import OPERATING_POINTS, OneAgainstRest
 from core.runs import Run
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.charts import predictions as charts
 from dashboard.parts import components, prediction_images
 from dashboard.parts.training_results import numbered
+from dashboard.training_data import Calibration
 from jobs.later_jobs import PREDICT
 
 VIEWS = ("One class", "Lost and gained", "Hard images")
@@ -46,7 +47,7 @@ def predictions_section(run: Run, trained: pd.DataFrame) -> None:
 
 def predicted_names(run: Run, trained: pd.DataFrame) -> dict[int, str]:
     """Return the names of the trained steps that have predictions, by number."""
-    predicted = set(data.predicted_steps(run.id)["step"])
+    predicted = set(training_data.predicted_steps(run.id)["step"])
     names = dict(zip(map(int, trained["step"]), numbered(trained), strict=True))
     return {step: name for step, name in names.items() if step in predicted}
 
@@ -64,7 +65,7 @@ def offer_to_predict(run: Run, names: Mapping[int, str]) -> None:
             components.wait_for_job(PREDICT, run.id, "The images are being predicted.")
         components.action_button(
             "Predict again",
-            data.predict_again,
+            training_data.predict_again,
             run.id,
             done="Queued",
             icon=":material/replay:",
@@ -81,12 +82,12 @@ def one_class(run: Run, names: Mapping[int, str]) -> None:
         label = components.url_choice(
             st.selectbox, "Class against the rest", CLASSES, param="class", format_func=charts.shown_class
         )
-        split = prediction_images.choose_set(data.predicted_steps(run.id))
+        split = prediction_images.choose_set(training_data.predicted_steps(run.id))
     chosen = st.multiselect(
         "Steps", list(names), default=list(names), format_func=names.__getitem__, key=f"curves_of_{run.id}"
     )
-    curves = data.class_curves(run.id, split, label)
-    calibrations = data.calibrations(run.id, split)
+    curves = training_data.class_curves(run.id, split, label)
+    calibrations = training_data.calibrations(run.id, split)
     drawn = {names[step]: curves[step] for step in chosen if step in curves}
     reliability = {names[step]: calibrations[step].reliability for step in chosen if step in calibrations}
     depends = (run.id, data.stamp(), split, label, tuple(chosen), components.theme())
@@ -117,7 +118,7 @@ def one_class(run: Run, names: Mapping[int, str]) -> None:
 
 
 def class_table(
-    names: Mapping[int, str], curves: Mapping[int, OneAgainstRest], calibrations: Mapping[int, data.Calibration]
+    names: Mapping[int, str], curves: Mapping[int, OneAgainstRest], calibrations: Mapping[int, Calibration]
 ) -> pd.DataFrame:
     """Return one row per step as texts: areas, operating points, calibration; a dash where undefined."""
     rows = []

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from core.runs import Run
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.parts import components
 from jobs.connection import PRIORITIES
 
@@ -153,7 +153,7 @@ def ended_early(run: Run) -> None:
 def left_out_images(run: Run) -> None:
     """List the images, or the steps, that a run could not measure or train, with their reasons."""
     if run.failed and run.trains:
-        steps = data.steps(run.id)
+        steps = training_data.steps(run.id)
         _left_out(run, steps[steps["status"] == "failed"], ("name", "failure"), "step", "trained")
     elif run.failed:
         _left_out(run, data.failed_images(run.id), ("image_id", "reason"), "image", "measured")

@@ -66,7 +66,7 @@ def ended(state: StudyState) -> None:
 def fingerprint(state: StudyState) -> tuple[object, ...]:
     """Return what the page's figures depend on: the status of the study and of each of its parts."""
     parts = tuple((each.state, each.run.id if each.run else "") for each in state.progress.parts)
-    return (state.study, state.status, parts)
+    return (state.id, state.status, parts)
 
 
 def _live(study: str, known: tuple[object, ...]) -> None:
@@ -92,16 +92,14 @@ def runs_of(state: StudyState) -> dict[str, Run]:
 
 def head(state: StudyState, runs: Mapping[str, Run]) -> None:
     """Show the progress of the study, and how long it will still take."""
-    done, count = len(state.progress.of(FINISHED)), len(state.progress.parts)
-    shares = {
-        each.part.key: share_done(each, runs.get(each.run.id) if each.run else None) for each in state.progress.parts
-    }
+    parts, done = state.progress.parts, len(state.progress.of(FINISHED))
+    shares = {each.part.key: share_done(each, runs.get(each.run.id) if each.run else None) for each in parts}
     st.markdown(
-        f"{components.status_text(state.status)} **{done} of {words.count_of(count, 'run')} finished**"
+        f"{components.status_text(state.status)} **{done} of {words.count_of(len(parts), 'run')} finished**"
         + (f" · {left_text(state, shares)}" if not state.ended else "")
         + (f" · nothing starts before {components.moment(state.starts_at)}" if state.starts_at else "")
     )
-    st.progress(sum(shares.values()) / count)
+    st.progress(sum(shares.values()) / len(parts))
 
 
 def left_text(state: StudyState, shares: Mapping[str, float]) -> str:
@@ -123,7 +121,7 @@ def controls(state: StudyState) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         components.action_button(
             "Start now" if state.status == "scheduled" else "Resume" if waiting else "Suspend trainings",
-            lambda: (resume_study if waiting else suspend_study)(data.queues(), state.study),
+            lambda: (resume_study if waiting else suspend_study)(data.queues(), state.id),
             done="The study continues" if waiting else "Suspended after the epoch being trained now",
             key="suspend",
             icon=":material/play_arrow:" if waiting else ":material/pause:",
@@ -134,12 +132,12 @@ def controls(state: StudyState) -> None:
         if st.session_state.get("priority_of_study") != state.priority:
             st.session_state["priority_of_study"] = state.priority
         st.selectbox(
-            "Priority", PRIORITIES, key="priority_of_study", width=140, on_change=_change_priority, args=(state.study,),
+            "Priority", PRIORITIES, key="priority_of_study", width=140, on_change=_change_priority, args=(state.id,),
             help="Of the study's present and future runs. A training under way is not interrupted.",
         )  # fmt: skip
         components.action_button(
             "Cancel the study",
-            lambda: cancel_study(data.queues(), state.study),
+            lambda: cancel_study(data.queues(), state.id),
             done="Cancelling: the present images and the present epoch are the last",
             key="cancel",
             icon=":material/stop_circle:",
@@ -171,12 +169,10 @@ def _resume_form(state: StudyState) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         k = None
         if without_k:
-            k = st.number_input(
-                "Fixed k (overrides the rule)", min_value=1, step=1, value=max(state.spec.ks), width=220
-            )
+            k = st.number_input("Fixed k, not the rule's", min_value=1, step=1, value=max(state.spec.ks), width=220)
         components.action_button(
             "Resume the study",
-            lambda: resume_study(data.queues(), state.study, k=k),
+            lambda: resume_study(data.queues(), state.id, k=k),
             done="The study continues",
             key="resume",
             type="primary",
@@ -195,7 +191,7 @@ def stages(state: StudyState, runs: Mapping[str, Run]) -> None:
                 part_line(each, runs.get(each.run.id) if each.run else None)
             if stage == PRUNING:
                 st.caption(
-                    "Its first step, the unpruned network, is the training on reconstructed images of Tables 4 and 5."
+                    "Its first step, the unpruned network, is the one on reconstructed images of Tables 4 and 5."
                 )
     with st.container(border=True):
         st.markdown(f":green-badge[{ICONS[FINISHED]} counted] **Parameter curves**")
@@ -375,12 +371,8 @@ def links(state: StudyState) -> None:
     judged = {name: value for name, value in vars(grounds(state)).items() if value is not None}
     with st.container(horizontal=True):
         if trained:
-            components.page_link(
-                "tables",
-                "Tables 4, 5 and 6 of these runs",
-                icon=":material/table_chart:",
-                query_params={"runs": list(trained)},
-            )
+            label, runs = "Tables 4, 5 and 6 of these runs", {"runs": list(trained)}
+            components.page_link("tables", label, icon=":material/table_chart:", query_params=runs)
         components.page_link("claims", "Claims, one by one", icon=":material/rule:", query_params=judged)
         components.page_link("curves", "Parameter curves", icon=":material/trending_down:")
 
@@ -391,7 +383,7 @@ def settings(state: StudyState) -> None:
         spec = state.spec
         training = spec.training
         facts = {
-            "Study": f"`{state.study}`",
+            "Study": f"`{state.id}`",
             "Submitted": f"{components.moment(state.submitted_at)} by {words.escaped(state.submitted_by or 'unknown')}",
             "Images": f"{words.escaped(spec.dataset)}, fingerprint `{spec.fingerprint[:16]}`",
             "Networks": words.escaped(", ".join(network.name for network in spec.networks)),

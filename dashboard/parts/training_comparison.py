@@ -13,7 +13,7 @@ from core.predictions.intervals import interval_text
 from core.runs import Run
 from core.store.file import plain_rows
 from core.training.specs import PruneTrainSpec, TrainSpec
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
 from dashboard.parts import components
@@ -91,7 +91,7 @@ def compare(runs: Sequence[Run]) -> None:
         st.info("Choose runs to compare.", icon=":material/compare_arrows:")
         return
     settings(of_runs)
-    steps = training_numbers.chosen_rows(data.compared_steps(of_runs), [run.id for run in of_runs])
+    steps = training_numbers.chosen_rows(training_data.compared_steps(of_runs), [run.id for run in of_runs])
     if steps.empty:
         st.info("None of these runs has a finished step yet.", icon=":material/hourglass_empty:")
         return
@@ -153,7 +153,7 @@ def side_by_side(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
         "compared",
         {
             "Steps": lambda: steps.drop(columns="classification").astype({"settings": str}),
-            "Epochs": lambda: data.epochs(of_runs),
+            "Epochs": lambda: training_data.epochs(of_runs),
         },
         key="compared_files",
     )
@@ -223,7 +223,7 @@ def difference(steps: pd.DataFrame) -> None:
             ]
             for label, default in (("First", "0"), ("Second", "1"))
         )  # fmt: skip
-    found = data.compared_pairs(seed_pairs(first, second))
+    found = training_data.compared_pairs(seed_pairs(first, second))
     if first is second or not found:
         st.info(
             "Choose two different groups with a common seed and with predictions of single images.",
@@ -280,7 +280,7 @@ def curves(steps: pd.DataFrame, of_runs: Sequence[Run]) -> None:
             "Quantity", ["loss", "accuracy"], key="compared_quantity", bind="query-params", default="accuracy",
             format_func=training_charts.QUANTITIES.__getitem__, required=True,
         )  # fmt: skip
-    table = training_numbers.curves_over_seeds(data.epochs(of_runs), steps[steps["step"] == int(number)])
+    table = training_numbers.curves_over_seeds(training_data.epochs(of_runs), steps[steps["step"] == int(number)])
     groups = list(dict.fromkeys(table["group"]))
     shown = table[table["group"].isin(groups[:MOST_CURVES])]
     components.chart(

@@ -10,7 +10,7 @@ import streamlit as st
 from core.data.splits import SPLITS
 from core.runs import Run
 from core.training.specs import TrainSpec
-from dashboard import data
+from dashboard import training_data
 from dashboard.parts import components, prediction_images, predictions, training_results
 
 PARTS = ("Curves", "Predictions", "Confusion", "Layers", "Data", "Log")
@@ -60,7 +60,7 @@ def confusion_section(run: Run, steps: pd.DataFrame) -> None:
     if not training_results.has_figures(step):
         return
     found = json.loads(step["classification"])
-    predicted = data.predicted_steps(run.id)
+    predicted = training_data.predicted_steps(run.id)
     predicted = predicted[predicted["step"] == step["step"]]
     prediction_images.confusion_matrices({split: found[split]["confusion"] for split in SPLITS}, predicted)
     components.table(training_results.recalls_table(step), alt="Recall of each class on each set")

@@ -17,7 +17,7 @@ from core.predictions.intervals import MACRO_AUC, interval_text, intervals_of_st
 from core.runs import Run
 from core.store.file import plain_rows
 from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
-from dashboard import data, words
+from dashboard import data, training_data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts import training_numbers
 from dashboard.forms import training as training_forms
@@ -76,7 +76,7 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
         run = data.queues().run(run_id)
     except QueueUnavailable:
         run = data.run(run_id)
-    if run is None or run.ended or tuple(data.steps(run_id)["status"]) != recorded:
+    if run is None or run.ended or tuple(training_data.steps(run_id)["status"]) != recorded:
         data.forget_runs()
         st.rerun(scope="app")
     components.show_outcome()
@@ -85,7 +85,7 @@ def _live(run_id: str, spec: TrainSpec, recorded: tuple[str, ...]) -> None:
     run_progress.controls(run)
     if run.live.step is None:
         return
-    epochs = data.live_epochs(run_id)
+    epochs = training_data.live_epochs(run_id)
     current = epochs[epochs["step"] == run.live.step]
     doing = "being trained" if run.status == "running" else run.status
     st.markdown(f"**{words.escaped(run.live.step_name or '')}**, {doing}")
@@ -340,7 +340,7 @@ def choose_step(steps: pd.DataFrame) -> dict[str, Any]:
 def curves_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show the learning curves of the chosen step, and its figures by both definitions."""
     step = choose_step(steps)
-    epochs = data.epochs([run])
+    epochs = training_data.epochs([run])
     learning_curves(run.id, step["step"], epochs[epochs["step"] == step["step"]], spec, key="curve")
     st.caption(
         "Training figures are gathered while the weights change, dropout on, repeats included; validation is measured "
@@ -390,7 +390,7 @@ def figures_table(step: dict[str, Any]) -> pd.DataFrame:
 
 def layers_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
     """Show how the layers shrink from step to step."""
-    sizes = data.layer_sizes(run, spec.training.height, spec.training.width)
+    sizes = training_data.layer_sizes(run, spec.training.height, spec.training.width)
     components.chart(
         lambda: training_charts.layer_shares(sizes, list(steps["name"]), theme=components.theme()),
         alt="Share of each layer's filters or units that each step keeps",
@@ -410,7 +410,7 @@ def numbered(steps: pd.DataFrame) -> list[str]:
 
 def data_section(run_id: str) -> None:
     """Show the sets as they really were, and the sentences that belong beside the results."""
-    sets, notes = data.run_splits(run_id), data.training_notes(run_id)
+    sets, notes = training_data.run_splits(run_id), training_data.training_notes(run_id)
     if sets.empty:
         st.caption("The sets are recorded when the first step begins.")
         return
@@ -421,6 +421,5 @@ def data_section(run_id: str) -> None:
 
 def files_section(run: Run) -> None:
     """Offer steps and epochs as files."""
-    components.downloads(
-        run.id, {"Steps": lambda: data.steps(run.id), "Epochs": lambda: data.epochs([run])}, key="training"
-    )
+    files = {"Steps": lambda: training_data.steps(run.id), "Epochs": lambda: training_data.epochs([run])}
+    components.downloads(run.id, files, key="training")

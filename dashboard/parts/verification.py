@@ -44,10 +44,8 @@ def check_section(run: Run) -> None:
         )
     if found is not None and len(found.differing):
         differing = words.count_of(int((found.rows["state"] == "differs").sum()), "row")
-        st.error(
-            f"{words.escaped(found.sentence)}. Do not rely on this run: figures differ in {differing}.",
-            icon=":material/report:",
-        )
+        text = f"{words.escaped(found.sentence)}. Do not rely on this run: figures differ in {differing}."
+        st.error(text, icon=":material/report:")
         _differing_images(run, found)
 
 
@@ -77,8 +75,7 @@ def _differing_images(run: Run, found: Verification) -> None:
 def _figure(figure: dict[Any, Any]) -> str:
     if figure["metric"] == RECONSTRUCTION:
         return f"Reconstruction: {100 * figure['difference']:.2g} % of the pixels differ from those of NumPy's SVD"
-    measured, reference = (
-        "undefined" if each != each else f"{each:.9g}" for each in (figure["measured"], figure["reference"])
-    )
+    values = (figure["measured"], figure["reference"])
+    measured, reference = ("undefined" if each != each else f"{each:.9g}" for each in values)
     apart = "" if figure["difference"] == float("inf") else f", relative difference {short(figure['difference'])}"
     return f"{words.metric_label(figure['metric'])}: {measured} measured, {reference} by the reference{apart}"

@@ -1,4 +1,4 @@
-"""Times of day, as `--start-after` takes them: the next moment at which a clock on the wall shows one."""
+"""The time of day of `--start-after`, and the next moment at which a clock shows it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta, tzinfo
 
 from core.errors import SpecError
 
-LONGEST_NAP = 60.0  # seconds: a machine that slept, or whose clock was set, is noticed within them
+LONGEST_PAUSE = 60.0  # seconds after which the clock is read again: the machine may have slept, or its clock been set
 
 
 def parse_time(text: str) -> time:
@@ -21,22 +21,22 @@ def parse_time(text: str) -> time:
 def next_moment(at: time, now: datetime, zone: tzinfo | None = None) -> datetime:
     """Return the next moment, after `now`, at which a clock in the zone shows `at`; None means this machine's.
 
-    The hour is counted on the wall, not in hours from now, so that a night in which the clock is changed makes no
-    difference. Where the clock shows the time twice, the first is meant, or the second once the first is over; where it
-    leaps over the time, the moment of the leap.
+    A change of the clock in between, such as to summer time, makes no difference. If the clock shows the time twice,
+    this is the first moment, or the second once the first is over. If the clock skips the time, this is the moment of
+    the skip.
     """
     today = now.astimezone(zone).date()
-    for days in range(3):  # a leap may move today's moment, so that only tomorrow's is ahead
+    for days in range(3):  # today's moment may be over, and a skip may move tomorrow's
         wall = datetime.combine(today + timedelta(days=days), at)
         for fold in (0, 1):
-            moment = _on_the_wall(wall.replace(fold=fold), zone)
-            if moment.timestamp() > now.timestamp():  # of one zone, Python compares what clocks show
+            moment = _of_wall_time(wall.replace(fold=fold), zone)
+            if moment.timestamp() > now.timestamp():  # within one zone, Python compares wall times
                 return moment
     raise SpecError(f"Expected a time of day that the clock shows, got {at:%H:%M}.")
 
 
-def _on_the_wall(wall: datetime, zone: tzinfo | None) -> datetime:
-    """Return the moment of a wall time: where the clock leaps over it, the moment of the leap."""
+def _of_wall_time(wall: datetime, zone: tzinfo | None) -> datetime:
+    """Return the moment of a wall time; if the clock skips it, the moment of the skip."""
 
     def moment(fold: int) -> datetime:
         return wall.replace(fold=fold, tzinfo=zone).astimezone(UTC).astimezone(zone)
@@ -44,11 +44,11 @@ def _on_the_wall(wall: datetime, zone: tzinfo | None) -> datetime:
     found = moment(wall.fold)
     if found.replace(tzinfo=None, fold=0) == wall.replace(fold=0):
         return found
-    # No clock shows it. By the offset after the leap it is a moment before the leap; by the one before, a moment after.
+    # No clock shows it. By the offset after the skip it is a moment before the skip; by the one before, a moment after.
     early, late = sorted((moment(0), moment(1)), key=datetime.timestamp)
     low, high = int(early.timestamp()), int(late.timestamp())
     offset = early.utcoffset()
-    while high - low > 1:  # the leap is between the two readings
+    while high - low > 1:  # the skip is between the two readings
         middle = (low + high) // 2
         before = datetime.fromtimestamp(middle, UTC).astimezone(zone).utcoffset() == offset
         low, high = (middle, high) if before else (low, middle)
@@ -56,6 +56,6 @@ def _on_the_wall(wall: datetime, zone: tzinfo | None) -> datetime:
 
 
 def wait_until(moment: datetime) -> None:
-    """Return once a moment has come, whatever happens to the clock meanwhile."""
+    """Return once a moment has come, also if the clock is set meanwhile."""
     while (left := (moment - datetime.now(UTC)).total_seconds()) > 0:
-        clock.sleep(min(left, LONGEST_NAP))
+        clock.sleep(min(left, LONGEST_PAUSE))

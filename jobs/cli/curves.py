@@ -38,24 +38,13 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     )
     size = f"{DEFAULT_HEIGHT}x{DEFAULT_WIDTH}"
     parser.add_argument("--size", default=size, help=f"rows x columns of the images (default {size})")
-    parser.add_argument(
-        "--factors", default=DEFAULT_FACTORS, help=f"pruning factors in percent (default {DEFAULT_FACTORS})"
-    )
+    parser.add_argument("--factors", default=DEFAULT_FACTORS, help="pruning factors in percent (default %(default)s)")
     parser.add_argument("--scopes", default="all", help=f"convolutions that shrink: {', '.join(SCOPES)} (default all)")
-    parser.add_argument(
-        "--iterations",
-        default=str(DEFAULT_ITERATIONS),
-        help=f"steps after the unpruned network, which is iteration 0 (default {DEFAULT_ITERATIONS})",
-    )
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="one row per iteration, to a .csv or .parquet file (default: print)",
-    )
-    parser.add_argument(
-        "--fits", type=Path, metavar="FILE", help="one row per curve and fitted model, in the same formats"
-    )
+    steps = "steps after the unpruned network, which is iteration 0 (default %(default)s)"
+    parser.add_argument("--iterations", default=str(DEFAULT_ITERATIONS), help=steps)
+    exported = "one row per iteration, to a .csv or .parquet file (default: print)"
+    parser.add_argument("--export", type=Path, metavar="FILE", help=exported)
+    parser.add_argument("--fits", type=Path, metavar="FILE", help="one row per curve and fitted model, likewise")
 
 
 def parts(text: str, name: str) -> list[str]:

@@ -31,12 +31,18 @@ def add_commands(commands: Any, command: Command) -> None:
     register.add_argument("--name", help="the data set's name (default: the folder's)")
 
 
-def resolve_and_register(queues: Queues, folder_or_name: str) -> Dataset:
-    """Register and return the data set of a folder or name; print what was left out of it."""
+def resolve(queues: Queues, folder_or_name: str, name: str | None = None) -> Dataset:
+    """Return the data set of a folder or name, and print what was left out of it. name: of a folder's data set."""
     queues.ping()
     with bar_of("reading images") as bar:
-        dataset = queues.resolve(folder_or_name, progress=advancing(bar))
+        dataset = queues.resolve(folder_or_name, name=name, progress=advancing(bar))
     name_left_out(dataset)
+    return dataset
+
+
+def resolve_and_register(queues: Queues, folder_or_name: str) -> Dataset:
+    """Return the data set of a folder or name, registered where it is not yet; print what was left out of it."""
+    dataset = resolve(queues, folder_or_name)
     if queues.store.dataset(dataset.name) != dataset:
         queues.register(dataset)
     return dataset
@@ -82,26 +88,20 @@ def has_unreadable(dataset: Dataset) -> bool:
 def name_left_out(dataset: Dataset) -> None:
     """Print what was left out of a data set and why; files of a common reason are counted."""
     by_reason = Counter(each.reason for each in dataset.left_out)
-    for each in dataset.left_out[:MOST_NAMED] if len(dataset.left_out) <= MOST_NAMED else ():
-        print(f"left out: {each.name}: {each.reason}", file=sys.stderr)
-    if len(dataset.left_out) > MOST_NAMED:
-        for each in dataset.left_out:
-            if by_reason[each.reason] <= MOST_NAMED:
-                print(f"left out: {each.name}: {each.reason}", file=sys.stderr)
-        for reason, count in by_reason.items():
-            if count > MOST_NAMED:
-                first = next(each.name for each in dataset.left_out if each.reason == reason)
-                print(f"left out: {count:,} such as {first}: {reason}", file=sys.stderr)
+    for each in dataset.left_out:
+        if by_reason[each.reason] <= MOST_NAMED:
+            print(f"left out: {each.name}: {each.reason}", file=sys.stderr)
+    for reason, count in by_reason.items():
+        if count > MOST_NAMED:
+            first = next(each.name for each in dataset.left_out if each.reason == reason)
+            print(f"left out: {count:,} such as {first}: {reason}", file=sys.stderr)
 
 
 def act_register(options: argparse.Namespace) -> int:
     """Register a folder."""
     queues = Queues(Settings.from_environment())
-    queues.ping()
-    with bar_of("reading images") as bar:
-        dataset = queues.resolve(options.folder, name=options.name, progress=advancing(bar))
+    dataset = resolve(queues, options.folder, options.name)
     queues.register(dataset)
-    name_left_out(dataset)
     print(f"{dataset.name}: {len(dataset.records):,} images, {len(dataset.left_out):,} left out")
     if counts := dataset.split_counts():
         sizes = ", ".join(f"{SET_NAMES[name]} {count:,}" for name, count in counts.items())

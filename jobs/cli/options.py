@@ -97,9 +97,8 @@ class Option:
             raise argparse.ArgumentTypeError(str(error)) from None
         except ValueError:
             info = self.fields[0].info
-            wanted = (
-                f"such as {self.example}" if self.example else f"to be {expectation(info.annotation, info.metadata)}"
-            )
+            bounded = f"to be {expectation(info.annotation, info.metadata)}"
+            wanted = f"such as {self.example}" if self.example else bounded
             name = self.setting.name or self.flag.strip("-").replace("-", " ")
             raise argparse.ArgumentTypeError(f"Expected {name} {wanted}, got {text}.") from None
 

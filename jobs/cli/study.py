@@ -25,7 +25,6 @@ from core.article.plan import (
     named_part,
     plan,
     preset_values,
-    progress,
     spec_ahead,
 )
 from core.compression.specs import DEFAULT_KS
@@ -34,21 +33,13 @@ from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NetworkSpec
 from core.settings import Settings
 from core.training.specs import TrainSpec
+from jobs import studies
+from jobs.cli.curves import choose_networks
 from jobs.cli.datasets import Command, bar_of, resolve_and_register
 from jobs.cli.options import add_options, build, given
-from jobs.cli.training import DATASET_HELP, add_preset, add_queue_options, networks_of, next_time, seeds
+from jobs.cli.training import DATASET_HELP, add_preset, add_queue_options, next_time, seeds
 from jobs.connection import PRIORITIES
 from jobs.queues import Queues
-from jobs.studies import (
-    StudyState,
-    cancel_study,
-    find,
-    prioritise_study,
-    resume_study,
-    study_state,
-    submit_study,
-    suspend_study,
-)
 from jobs.study_estimates import StudyEstimate, estimate_study
 
 TEXT = "submit the article's whole study"
@@ -63,19 +54,19 @@ def add_commands(commands: Any, command: Command) -> None:
     shown = command(commands, "studies", "print one line per study, or the progress of one study", act_studies)
     shown.add_argument("study", metavar="STUDY", nargs="?", help="a study's id")
     changing: tuple[tuple[str, str, Callable[..., None]], ...] = (
-        ("suspend-study", "suspend a study's trainings, those under way after their epoch", suspend_study),
-        ("pause-study", "the same as suspend-study", suspend_study),
-        ("cancel-study", "stop a study: its runs end after the current image or epoch", cancel_study),
-        ("resume-study", "resume a study that was suspended, scheduled or cancelled, or failed", resume_study),
-        ("prioritise-study", "change the priority of a study's runs", prioritise_study),
+        ("suspend-study", "suspend a study's trainings, those under way after their epoch", studies.suspend_study),
+        ("pause-study", "the same as suspend-study", studies.suspend_study),
+        ("cancel-study", "stop a study: its runs end after the current image or epoch", studies.cancel_study),
+        ("resume-study", "resume a study that was suspended, scheduled or cancelled, or failed", studies.resume_study),
+        ("prioritise-study", "change the priority of a study's runs", studies.prioritise_study),
     )
     for name, text, change in changing:
         parser = command(commands, name, text, act_change)
         parser.set_defaults(change=change)
         parser.add_argument("study", metavar="STUDY", help="the study's id, from `studies`")
-        if change is resume_study:
+        if change is studies.resume_study:
             parser.add_argument("--fixed-k", dest="k", type=int, metavar="K", help="resume with this k, not the rule's")
-        if change is prioritise_study:
+        if change is studies.prioritise_study:
             parser.add_argument("priority", choices=PRIORITIES)
 
 
@@ -112,15 +103,14 @@ def act_article(options: argparse.Namespace) -> int:
     """Submit the study, or say what it would consist of."""
     settings = Settings.from_environment()
     queues = Queues(settings)
-    networks = networks_of(options.networks, settings)
+    networks = choose_networks(options.networks, settings)
     start = next_time(options.start_after) if options.start_after else None
     if options.dry_run:
         dataset = queues.resolve(options.folder)
         return _show_plan(queues, spec_of(options, dataset, networks), dataset)
     dataset = resolve_and_register(queues, options.folder)
-    study = submit_study(
-        queues, spec_of(options, dataset, networks), dataset, priority=options.priority, start_after=start
-    )
+    spec = spec_of(options, dataset, networks)
+    study = studies.submit_study(queues, spec, dataset, priority=options.priority, start_after=start)
     print(study)
     return _watch(queues, study) if options.wait else 0
 
@@ -128,11 +118,7 @@ def act_article(options: argparse.Namespace) -> int:
 def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset) -> int:
     spec = spec.replace(fingerprint=dataset.fingerprint)
     spec.check(dataset)
-    there = {
-        each.part.key: each.run.id
-        for each in progress(spec, "", find(queues, spec)).parts
-        if each.run is not None and each.state in (FINISHED, UNDER_WAY)
-    }
+    there = {each.part.key: each.run.id for each in studies.existing(queues, spec) if each.run is not None}
     for part in plan(spec):
         ahead = spec_ahead(spec, part)
         told = ahead.settings if isinstance(ahead, TrainSpec) else ""
@@ -172,7 +158,7 @@ def length_text(seconds: float) -> str:
 
 def _watch(queues: Queues, study: str) -> int:
     with bar_of(study, unit=" runs") as bar:
-        while (state := study_state(queues, study)) is None or not state.ended:
+        while (state := studies.study_state(queues, study)) is None or not state.ended:
             if state is not None:
                 bar.total = len(state.progress.parts)
                 bar.set_postfix_str("; ".join(named_part(each.part) for each in state.progress.of(UNDER_WAY))[:60])
@@ -186,25 +172,20 @@ def act_studies(options: argparse.Namespace) -> int:
     """Print id, data set, status and runs finished of every study, newest first, or one line per run of one study."""
     queues = Queues(Settings.from_environment())
     if options.study:
-        state = _state(queues, options.study)
+        state = studies.study_state(queues, options.study)
+        if state is None:
+            raise SpecError(f"Expected a study that is in the store, got {options.study}.")
         for each in state.progress.parts:
             run = each.run.id if each.run else ""
             print("\t".join((named_part(each.part), each.state, run, each.reason)).rstrip())
         return 0
     for study in queues.store.studies():
-        found = study_state(queues, study.id)
+        found = studies.study_state(queues, study.id)
         if found is not None:
             parts = found.progress
             count = f"{len(parts.of(FINISHED))}/{len(parts.parts)}"
-            print("\t".join((found.study, found.spec.dataset, found.status, count)))
+            print("\t".join((found.id, found.spec.dataset, found.status, count)))
     return 0
-
-
-def _state(queues: Queues, study: str) -> StudyState:
-    found = study_state(queues, study)
-    if found is None:
-        raise SpecError(f"Expected a study that is in the store, got {study}.")
-    return found
 
 
 def act_change(options: argparse.Namespace) -> int:

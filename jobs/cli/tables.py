@@ -115,10 +115,7 @@ def act_claims(options: argparse.Namespace) -> int:
     trained = results.trainings(store)
     offered = results.offers(store, trained)
     wanted = Grounds(
-        sweep=options.sweep,
-        resize=options.resize_study,
-        dataset=options.dataset,
-        reconstruction=options.reconstruction,
+        sweep=options.sweep, resize=options.resize_study, dataset=options.dataset, reconstruction=options.reconstruction
     )
     chosen = results.grounds(offered, wanted)
     table = claims.claims_table(results.known(store, trained, offered, chosen))

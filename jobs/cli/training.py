@@ -16,22 +16,16 @@ from typing import Any
 from core.data.datasets import Dataset
 from core.errors import SpecError
 from core.files.exports import check_writable, write_rows, write_table
-from core.networks.architectures import NETWORKS, NetworkSpec
-from core.networks.network_files import all_networks
 from core.predictions.rows import EXPORT_COLUMNS, prediction_frame
 from core.settings import Settings
 from core.specs import spec_hash
 from core.training.algorithm2 import Stop
 from core.training.backend import require_backend
 from core.training.results import StepResult
-from core.training.specs import (
-    PRESETS,
-    PruneTrainSpec,
-    TrainSpec,
-    training_grid,
-)
+from core.training.specs import PRESETS, PruneTrainSpec, TrainSpec, training_grid
 from core.training.steps import run_here, training_data
 from jobs.cli.clock import next_moment, parse_time, wait_until
+from jobs.cli.curves import choose_networks
 from jobs.cli.datasets import Command, advancing, bar_of, local_dataset, resolve_and_register
 from jobs.cli.options import add_options, build, given
 from jobs.cli.runs import add_run_options, submit
@@ -102,21 +96,10 @@ def add_queue_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def networks_of(text: str, settings: Settings) -> list[NetworkSpec]:
-    """Return the networks that a text names."""
-    found = all_networks(settings.data_dir)
-    names = list(NETWORKS) if text == "all" else text.split(",")
-    for name in names:
-        if name not in found.networks:
-            known = ", ".join(found.networks)
-            raise SpecError(found.why_not(name) or f"Expected networks among {known}, or all, got {name}.")
-    return [found.networks[name] for name in names]
-
-
 def specs_of(options: argparse.Namespace, dataset: str, settings: Settings) -> list[TrainSpec]:
     """Return a spec for each network and seed that the options ask for."""
     model: type[TrainSpec] = options.model
-    networks = networks_of(options.network, settings)
+    networks = choose_networks(options.network, settings)
     values = {"dataset": dataset, "network": networks[0], "training": PRESETS[options.preset]}
     first = build(model, values, given(options, model, OF_THE_GRID))
     return list(training_grid(first, networks=networks, datasets=[dataset], seeds=options.seed))

@@ -84,7 +84,5 @@ def check(
     dataset: Dataset, spec: MeasuringSpec, records: list[DatasetImage], measurements: pd.DataFrame
 ) -> Verification:
     """Measure these images again in this process and compare."""
-    rows = [
-        {"image_id": record.image_id, **row} for record in records for row in measure_again(record, dataset.root, spec)
-    ]
+    rows = [{"image_id": each.image_id, **row} for each in records for row in measure_again(each, dataset.root, spec)]
     return compare(measurements, pd.DataFrame(rows))

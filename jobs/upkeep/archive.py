@@ -89,15 +89,21 @@ def compressed(path: Path, suffix: str) -> Any:
 
 
 class _Hashed:
-    """A file that computes the SHA-256 of the bytes read from it."""
+    """A file that counts the bytes read from it and computes their SHA-256."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.digest = stream, hashlib.sha256()
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.size, self.digest = stream, 0, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         block = self.stream.read(size)
+        self.size += len(block)
         self.digest.update(block)
         return block
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The entry of the file in the manifest."""
+        return {"bytes": self.size, "sha256": self.digest.hexdigest()}
 
 
 def add(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def add(archive: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
         member.size, member.mtime, member.mode = facts.st_size, int(facts.st_mtime), 0o600
         hashed = _Hashed(stream)
         archive.addfile(member, cast(BinaryIO, hashed))
-    return {"bytes": facts.st_size, "sha256": hashed.digest.hexdigest()}
+    return hashed.facts
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -214,15 +220,12 @@ def _manifest(path: Path, file: Path) -> Manifest:
 
 def _write(content: IO[bytes], path: Path | None) -> dict[str, Any]:
     """Write a file, or only read it without a path; return its size and SHA-256."""
-    digest, size = hashlib.sha256(), 0
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+    hashed = _Hashed(content)
     with open(path or os.devnull, "wb", opener=private_opener) as stream:
-        while block := content.read(BLOCK):
-            stream.write(block)
-            digest.update(block)
-            size += len(block)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+        shutil.copyfileobj(hashed, stream, BLOCK)
+    return hashed.facts
 
 
 def _names(names: list[str]) -> str:

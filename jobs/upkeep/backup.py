@@ -26,7 +26,7 @@ from typing import Any
 import redis
 
 from core.errors import QueueUnavailable, StoreError
-from core.files.private import open_lock, private_files, private_folder, private_opener
+from core.files.private import open_lock, private_files, private_folder, write_private
 from core.networks.network_files import FOLDER
 from core.settings import Settings
 from core.store import check as store_check
@@ -37,7 +37,7 @@ from core.store.migrations import VERSION
 from jobs.connection import Connection, connect
 from jobs.provenance import code_revision, versions
 from jobs.queues import Queues
-from jobs.server import running_server, share_program
+from jobs.server import ping, running_server, share_program
 from jobs.upkeep import queue_copy
 from jobs.upkeep.archive import (
     MANIFEST,
@@ -98,23 +98,20 @@ def back_up(
             os.fsync(written.fileno())
         half.replace(path)
     note = {"made_at": manifest.made_at, "file": str(path.resolve()), "bytes": path.stat().st_size}
-    with open(settings.data_dir / NOTE, "w", encoding="utf-8", opener=private_opener) as stream:
-        json.dump(note, stream)
+    write_private(settings.data_dir / NOTE, json.dumps(note))
     return manifest
 
 
 def _copy_consistently(settings: Settings, staging: Path, with_queue: bool) -> Manifest:
     store = Store(settings.database, timeout=PATIENCE)
-    copy = Store(staging / "dermslim.duckdb")
-    rows, server = None, None
+    copy = staging / "dermslim.duckdb"
     with _server(settings, with_queue) as connection, store_upkeep.held_still(store):
         began = time.monotonic()
-        store_upkeep.copy_held(store, copy.path)
-        if connection is not None:
-            rows = queue_copy.snapshot(connection)
+        store_upkeep.copy_held(store, copy)
+        rows = None if connection is None else queue_copy.snapshot(connection)
         held = time.monotonic() - began
         server = None if connection is None else str(connection.info("server")["redis_version"])
-    counts = read_in_full(copy.path, settings.database)
+    counts = read_in_full(copy, settings.database)
     if rows is not None:
         with (staging / QUEUE).open("wb") as stream:
             queue_copy.write_queue(rows, stream)
@@ -163,9 +160,8 @@ def _stopped(settings: Settings) -> bool:
     if settings.given_redis_url is not None:
         return False
     try:
-        with contextlib.closing(connect(settings)) as connection:
-            connection.ping()
-    except (QueueUnavailable, redis.RedisError):
+        ping(settings)
+    except QueueUnavailable:
         return True
     return False
 
@@ -393,18 +389,11 @@ def act_backup(options: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     path = options.file or private_folder(settings.backups) / default_path(settings).name
     manifest = back_up(
-        settings,
-        path,
-        queue=not options.without_queue,
-        weights=options.weights,
-        reconstructed=options.reconstructed,
+        settings, path, queue=not options.without_queue, weights=options.weights, reconstructed=options.reconstructed
     )
     print(path)
-    print(
-        f"{path.stat().st_size / 1e6:,.1f} MB; {summary(manifest)}; the record worker waited "
-        f"{manifest.held_seconds:.2f} s",
-        file=sys.stderr,
-    )
+    waited = f"the record worker waited {manifest.held_seconds:.2f} s"
+    print(f"{path.stat().st_size / 1e6:,.1f} MB; {summary(manifest)}; {waited}", file=sys.stderr)
     if manifest.keys is None and not options.without_queue:
         print(f"The backup has no queue: nothing runs on {settings.data_dir}, and no queue is stored.", file=sys.stderr)
     return 0

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 import redis
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job, JobStatus
-from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from core.errors import DermSlimError
 from jobs.connection import JOB_QUEUES, RECORD, Connection, queue
 from jobs.live_runs import PREFIX
+from jobs.lost_jobs import enqueue_started
 
 OURS = ("rq:*", f"{PREFIX}:*")
 LEFT_OUT = ("rq:worker", "rq:clean", "rq:scheduler")  # of processes that no longer exist
@@ -138,12 +138,7 @@ def take_up(connection: Connection, moved: Callable[[str], str]) -> None:
         while (job_id := connection.lpop(key)) is not None:
             connection.lpush(target.key, job_id)
     for served in (*JOB_QUEUES, RECORD):
-        target = queue(served, connection)
-        registry = StartedJobRegistry(queue=target)
-        for job_id in registry.get_job_ids(cleanup=False):
-            job = Job.fetch(job_id, connection=connection, serializer=JSONSerializer)
-            registry.remove_executions(job)
-            target.enqueue_job(job, at_front=True)
+        enqueue_started(queue(served, connection))
     for key in connection.scan_iter(f"{PREFIX}:dataset:*", count=1000):
         values = json.loads(zlib.decompress(connection.get(key)))
         if (root := moved(values["root"])) != values["root"]:

@@ -6,6 +6,7 @@ The record worker deletes runs, in order with everything else that it records. T
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import logging
@@ -39,7 +40,7 @@ from jobs.run_jobs import jobs_of, running_jobs
 LOG = logging.getLogger(__name__)
 MOST_DAYS = 100_000
 DAYS = 30.0  # that caches stay unused before `prune` takes them
-FRESH = 24 * 3600.0  # seconds after which a folder without a run counts as abandoned
+FRESH = 1.0  # days after which a folder without a run counts as abandoned
 CACHES = {
     "arrays": "images as arrays without a data set, or not used for days; made again when needed",
     "checkpoints": "of runs that finished, or ended days ago without a retry",
@@ -187,22 +188,8 @@ def waste(
     unknown = sorted(set(kinds) - set(CACHES))
     if unknown or days < 0:
         raise SpecError(f"Expected kinds among {', '.join(CACHES)} and at least 0 days, got {unknown or days}.")
-    found: list[Waste] = []
-    known = None if queues is None else _known(queues)
-    now = time.time()
-    if "arrays" in kinds:
-        found += _arrays(settings, known, now, days)
-    if "logs" in kinds:
-        found += _logs(settings, now, days)
-    if "numba" in kinds:
-        found += _compiled(now, days)
-    if known is not None:
-        if "checkpoints" in kinds:
-            found += _checkpoints(settings, known, now, days)
-        if "trained" in kinds:
-            found += _trained(settings, known, now)
-        if "reconstructed" in kinds:
-            found += _reconstructed(settings, known, now)
+    search = _Search(settings, None if queues is None else _known(queues), days)
+    found = [each for kind in set(kinds) for each in FINDERS[kind](search)]
     return sorted(found, key=lambda each: (list(CACHES).index(each.kind), str(each.path)))
 
 
@@ -226,10 +213,8 @@ def _known(queues: Queues) -> _Known | None:
     except QueueUnavailable:
         return None
     runs, datasets = queues.store.runs(), queues.store.datasets()
-    specs = [
-        *(run.spec_json for run in runs if not run.ended),
-        *(facts.spec for facts in active.values() if facts is not None),
-    ]
+    specs = [run.spec_json for run in runs if not run.ended]
+    specs += [facts.spec for facts in active.values() if facts is not None]
     names = (json.loads(text).get("name") for text in specs)
     return _Known(
         status={**{run.id: run.status for run in runs}, **dict.fromkeys(active, "active")},
@@ -239,64 +224,96 @@ def _known(queues: Queues) -> _Known | None:
     )
 
 
-def _arrays(settings: Settings, known: _Known | None, now: float, days: float) -> Iterator[Waste]:
-    for about in sorted(settings.arrays.glob(f"*/{arrays.ABOUT_NAME}")):
-        folder, unused = about.parent, (now - about.stat().st_mtime) / 86400
-        if not arrays.is_free(folder):
+@dataclass(frozen=True)
+class _Search:
+    """A search for files that may be removed. days: after which something counts as unused.
+
+    known: None where the runs are not known; then only arrays, logs and compiled loops are found.
+    """
+
+    settings: Settings
+    known: _Known | None
+    days: float
+    now: float = field(default_factory=time.time)
+
+    def age(self, *paths: Path) -> float:
+        """Return the days since one of these files or folders changed last."""
+        return (self.now - max(path.stat().st_mtime for path in paths)) / 86400
+
+    def abandoned(self, folder: Path) -> bool:
+        """Return whether nothing in a folder has changed for a while."""
+        return folder.is_dir() and not folder.is_symlink() and self.age(folder, *folder.rglob("*")) > FRESH
+
+
+def _waste(kind: str, path: Path, reason: str, files: tuple[Path, ...] = ()) -> Waste:
+    return Waste(kind, path, sum(map(size_of, files or (path,))), reason, files)
+
+
+def _arrays(search: _Search) -> Iterator[Waste]:
+    folder = search.settings.arrays
+    for about in sorted(folder.glob(f"*/{arrays.ABOUT_NAME}")):
+        made, unused, known = about.parent, search.age(about), search.known
+        if not arrays.is_free(made):
             continue
-        orphan = known is not None and not any(each[:12] == folder.name[:12] for each in known.fingerprints)
-        if orphan and unused * 86400 > FRESH:
-            yield Waste("arrays", folder, size_of(folder), "its data set is not registered any more")
-        elif unused > days:
-            yield Waste("arrays", folder, size_of(folder), f"not used for {unused:.0f} days")
-    for half in sorted(settings.arrays.glob("*.half")):
-        if now - half.stat().st_mtime > FRESH:
-            yield Waste("arrays", half, size_of(half), "half made by a process that died")
+        orphan = known is not None and not any(each[:12] == made.name[:12] for each in known.fingerprints)
+        if orphan and unused > FRESH:
+            yield _waste("arrays", made, "its data set is not registered any more")
+        elif unused > search.days:
+            yield _waste("arrays", made, f"not used for {unused:.0f} days")
+    for half in sorted(folder.glob("*.half")):
+        if search.age(half) > FRESH:
+            yield _waste("arrays", half, "half made by a process that died")
 
 
-def _checkpoints(settings: Settings, known: _Known, now: float, days: float) -> Iterator[Waste]:
-    for place in sorted(settings.trained.glob("*/step-*")):
-        status = known.status.get(place.parent.name)
-        age = (now - max(path.stat().st_mtime for path in (place, *place.iterdir()))) / 86400
-        if status == "finished" and age * 86400 > FRESH:
-            yield Waste("checkpoints", place, size_of(place), "its run has finished")
-        elif status in ("failed", "cancelled") and age > days:
-            yield Waste("checkpoints", place, size_of(place), f"its run was {status}, {age:.0f} days ago")
+def _checkpoints(search: _Search) -> Iterator[Waste]:
+    statuses = search.known.status if search.known else {}
+    for place in sorted(search.settings.trained.glob("*/step-*")):
+        status, age = statuses.get(place.parent.name), search.age(place, *place.iterdir())
+        if status == "finished" and age > FRESH:
+            yield _waste("checkpoints", place, "its run has finished")
+        elif status in ("failed", "cancelled") and age > search.days:
+            yield _waste("checkpoints", place, f"its run was {status}, {age:.0f} days ago")
 
 
-def _logs(settings: Settings, now: float, days: float) -> Iterator[Waste]:
-    in_use = held(settings.data_dir / "launcher.lock")
-    for path in sorted(settings.logs.glob("*")):
-        age = (now - path.stat().st_mtime) / 86400
-        if path.is_file() and re.search(r"\.\d+$", path.name):
-            yield Waste("logs", path, path.stat().st_size, "moved aside")
-        elif path.is_file() and age > days and not in_use:
-            yield Waste("logs", path, path.stat().st_size, f"not written to for {age:.0f} days")
+def _logs(search: _Search) -> Iterator[Waste]:
+    in_use = held(search.settings.data_dir / "launcher.lock")
+    for path in sorted(path for path in search.settings.logs.glob("*") if path.is_file()):
+        if re.search(r"\.\d+$", path.name):
+            yield _waste("logs", path, "moved aside")
+        elif (age := search.age(path)) > search.days and not in_use:
+            yield _waste("logs", path, f"not written to for {age:.0f} days")
 
 
-def _compiled(now: float, days: float) -> Iterator[Waste]:
+def _compiled(search: _Search) -> Iterator[Waste]:
     folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(core.__file__).parent / "compression" / "__pycache__")
-    old = tuple(path for path in sorted(folder.glob("**/*.nb[ci]")) if now - path.stat().st_mtime > days * 86400)
+    old = tuple(path for path in sorted(folder.glob("**/*.nb[ci]")) if search.age(path) > search.days)
     if old:
-        yield Waste("numba", folder, sum(path.stat().st_size for path in old), f"{len(old)} compiled loops", old)
+        yield _waste("numba", folder, f"{len(old)} compiled loops", old)
 
 
-def _trained(settings: Settings, known: _Known, now: float) -> Iterator[Waste]:
+def _trained(search: _Search) -> Iterator[Waste]:
     kinds = tuple(f"{kind}-" for kind in TRAINING_SPECS)
-    for folder in sorted(settings.trained.glob("*")):
-        if folder.name.startswith(kinds) and folder.name not in known.status and _old(folder, now):
-            yield Waste("trained", folder, size_of(folder), "the store knows no such run")
+    for folder in sorted(search.settings.trained.glob("*")):
+        known = search.known is None or folder.name in search.known.status
+        if folder.name.startswith(kinds) and not known and search.abandoned(folder):
+            yield _waste("trained", folder, "the store knows no such run")
 
 
-def _reconstructed(settings: Settings, known: _Known, now: float) -> Iterator[Waste]:
-    for folder in sorted(settings.reconstructed.glob("*")):
-        if str(folder) not in known.roots and folder.name not in known.writing and _old(folder, now):
-            yield Waste("reconstructed", folder, size_of(folder), "it is not a registered data set")
+def _reconstructed(search: _Search) -> Iterator[Waste]:
+    for folder in sorted(search.settings.reconstructed.glob("*")):
+        known = search.known is None or str(folder) in search.known.roots or folder.name in search.known.writing
+        if not known and search.abandoned(folder):
+            yield _waste("reconstructed", folder, "it is not a registered data set")
 
 
-def _old(folder: Path, now: float) -> bool:
-    newest = max((path.stat().st_mtime for path in folder.rglob("*")), default=folder.stat().st_mtime)
-    return folder.is_dir() and not folder.is_symlink() and now - max(newest, folder.stat().st_mtime) > FRESH
+FINDERS: dict[str, Callable[[_Search], Iterator[Waste]]] = {
+    "arrays": _arrays,
+    "checkpoints": _checkpoints,
+    "logs": _logs,
+    "numba": _compiled,
+    "trained": _trained,
+    "reconstructed": _reconstructed,
+}
 
 
 def remove(found: Sequence[Waste], by: str) -> Iterator[Waste]:
@@ -347,21 +364,11 @@ def existing(folder: Path) -> Path:
 
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files below a folder; 0 where there is nothing."""
-    total, folders = 0, [path]
-    while folders:
-        folder = folders.pop()
-        try:
-            if not folder.is_dir():
-                total += folder.stat().st_size
-                continue
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(Path(entry.path))
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue  # removed meanwhile, or not ours to read
+    below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    total = 0
+    for each in below if path.is_dir() else (path.resolve(),):
+        with contextlib.suppress(OSError):  # removed meanwhile, or not ours to read
+            total += each.lstat().st_size
     return total
 
 
@@ -436,9 +443,7 @@ def act_delete(options: argparse.Namespace) -> int:
     freed = megabytes(sum(each.freed(with_dataset=options.with_datasets) for each in gone))
     print(f"{len(gone)} runs deleted, {freed} and {sum(each.rows for each in gone):,} rows freed")
     if left:
-        reason = (
-            "it deletes them once it runs" if not queues.record_worker_alive() else "they may have been begun again"
-        )
+        reason = "they may have been begun again" if queues.record_worker_alive() else "it deletes them once it runs"
         print(f"not deleted within {WAIT:.0f} s: {', '.join(sorted(left))}; {reason}", file=sys.stderr)
     return 1 if left else 0
 

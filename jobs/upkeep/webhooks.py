@@ -86,11 +86,8 @@ def announce_new(settings: Settings, store: Store, connection: Connection) -> in
     known = {each.decode() for each in connection.hkeys(ANNOUNCED)}
     new = [key for key in ended if key not in known]
     for key in new:
-        with connection.pipeline() as pipe:
-            pipe.hset(ANNOUNCED, key, now)
-            pipe.hset(EVENTS, key, json.dumps({"event": event_of(settings, store, ended[key]), "tries": 0}))
-            pipe.zadd(DUE, {key: now})
-            pipe.execute()
+        event = json.dumps({"event": event_of(settings, store, ended[key]), "tries": 0})
+        connection.pipeline().hset(ANNOUNCED, key, now).hset(EVENTS, key, event).zadd(DUE, {key: now}).execute()
     if forgotten := known - set(ended):
         connection.hdel(ANNOUNCED, *forgotten)
     return len(new)
@@ -201,29 +198,21 @@ def deliver_due(settings: Settings, connection: Connection, now: float | None = 
 
 
 def _forget(connection: Connection, key: bytes) -> None:
-    with connection.pipeline() as pipe:
-        pipe.zrem(DUE, key)
-        pipe.hdel(EVENTS, key)
-        pipe.execute()
+    connection.pipeline().zrem(DUE, key).hdel(EVENTS, key).execute()
 
 
 def _try_later(connection: Connection, key: bytes, waiting: dict[str, Any], problem: str, now: float | None) -> None:
     tries = int(waiting["tries"]) + 1
+    tried = json.dumps({**waiting, "tries": tries, "problem": problem})
     if tries >= MOST_TRIES:
         log.error("webhook: %s given up after %d tries: %s", key.decode(), tries, problem)
-        with connection.pipeline() as pipe:
-            pipe.rpush(GIVEN_UP, json.dumps({**waiting, "tries": tries, "problem": problem}))
-            pipe.ltrim(GIVEN_UP, -MOST_GIVEN_UP, -1)
-            pipe.zrem(DUE, key)
-            pipe.hdel(EVENTS, key)
-            pipe.execute()
+        pipe = connection.pipeline().rpush(GIVEN_UP, tried).ltrim(GIVEN_UP, -MOST_GIVEN_UP, -1)
+        pipe.zrem(DUE, key).hdel(EVENTS, key).execute()
         return
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1))
     log.warning("webhook: %s not taken (%s); tried again in %.0f s", key.decode(), problem, pause)
-    with connection.pipeline() as pipe:
-        pipe.hset(EVENTS, key, json.dumps({**waiting, "tries": tries, "problem": problem}))
-        pipe.zadd(DUE, {key: (time.time() if now is None else now) + pause})
-        pipe.execute()
+    due = (time.time() if now is None else now) + pause
+    connection.pipeline().hset(EVENTS, key, tried).zadd(DUE, {key: due}).execute()
 
 
 def post(settings: Settings, delivery: str, event: dict[str, Any]) -> str | None:

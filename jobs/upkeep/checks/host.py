@@ -86,14 +86,13 @@ def check_environment(settings: Settings) -> Checks:
 
 def check_disk(settings: Settings) -> Checks:
     """Check the free space of each disk that is written to, and whether DATA_DIR can be written."""
-    places = {
-        "DATA_DIR": settings.data_dir,
-        "arrays": settings.arrays,
-        "trained": settings.trained,
-        "temporary files": Path(tempfile.gettempdir()),
-    }
     seen: dict[int, str] = {}
-    for name, folder in places.items():
+    for name, folder in (
+        ("DATA_DIR", settings.data_dir),
+        ("arrays", settings.arrays),
+        ("trained", settings.trained),
+        ("temporary files", Path(tempfile.gettempdir())),
+    ):
         there = existing(folder)
         device = there.stat().st_dev
         if device in seen and name != "DATA_DIR":
@@ -131,10 +130,7 @@ def check_processes(settings: Settings) -> Checks:
     launcher, recorder = (held(settings.data_dir / name) for name in ("launcher.lock", "record-worker.lock"))
     states = {True: "running", False: "not running"}
     yield check("launcher here", "running, or not", states[launcher])
-    advice = (
-        "`make up`, or `python -m jobs.worker record`: without it the store is not written. Hosts of further workers"
-        " run none."
-    )
+    advice = "`make up`, or `python -m jobs.worker record`, which writes the store. Hosts of further workers run none."
     yield check("record worker here", "one, beside the store", states[recorder], not recorder, advice)
     port = variables().port
     with socket.socket() as probe:

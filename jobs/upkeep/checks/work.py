@@ -59,7 +59,7 @@ def opened_store(settings: Settings) -> Store:
 
 
 def without_store(name: str) -> Check:
-    """Return the result of a check that needs the store where it cannot be read."""
+    """Return the result of a check that needs the store, where the store cannot be read."""
     return Check(name, WARNING, "a store that can be read", "not looked at", "See store.")
 
 
