@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, NETWORKS, Conv, Dense, NetworkSpec, Residual, from_dict, to_dict
-from core.networks.costs import check_trainable, count_parameters, curve_table, layer_table
+from core.networks.costs import check_trainable, curve_table, layer_table, network_cost
 from core.networks.network_files import (
     EXAMPLE_YAML,
     MAX_BYTES,
@@ -45,7 +45,7 @@ def test_a_users_network_is_listed_and_counted_like_the_four(tmp_path) -> None:
     assert list(found.networks) == [*NETWORKS, "small"]
     assert found.left_out == {}
     small = found.networks["small"]
-    assert layer_table(small, 200, 100)["parameters"].sum() == count_parameters(small, 200, 100)
+    assert layer_table(small, 200, 100)["parameters"].sum() == network_cost(small, 200, 100).parameters
     assert len(curve_table([small], [50], ["first"], 3, 200, 100)) == 4
 
 

@@ -249,13 +249,6 @@ def figure(criterion: str, metrics: Mapping[str, Any]) -> float | None:
     return float(value)
 
 
-def accepted_step(state: State) -> Step:
-    """Return the last accepted step: the smallest network that keeps the baseline, or the unpruned one."""
-    factors = position(state).accepted
-    index = next((i for i, outcome in enumerate(state.outcomes) if outcome.factors == factors), 0)
-    return Step(index, factors, pruned(state, factors))
-
-
 def to_dict(state: State) -> dict[str, Any]:
     """Return a state as JSON takes it."""
     return {
