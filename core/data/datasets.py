@@ -23,7 +23,7 @@ from core.data.folders import is_companion, is_picture, is_there, readable_folde
 from core.data.layouts import describe_by_folders, folder_split, stem
 from core.data.manifest import read_manifest, write_manifest
 from core.data.masks import BY_CONTENT, BY_NAME, mask_by_name, masks_by_content
-from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, SET_OF_WORDS, LeftOut, Row
+from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, SPLIT_WORDS, LeftOut, Row
 from core.data.metadata_tables import Metadata, is_table, read_metadata
 from core.data.names import default_name, name_fault
 from core.data.photographs import (
@@ -106,7 +106,7 @@ class Dataset:
     def split_counts(self) -> dict[str, int]:
         """Return the number of images of each given split; empty where none is given."""
         counts = Counter(record.split for record in self.records)
-        return {name: counts[name] for name in dict.fromkeys(SET_OF_WORDS.values()) if counts[name]}
+        return {name: counts[name] for name in SPLIT_WORDS if counts[name]}
 
     def sample(self, size: int | None, seed: int) -> tuple[DatasetImage, ...]:
         """Draw `size` images without replacement, sorted by id; all when None.

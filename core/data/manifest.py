@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, SET_OF_WORDS, LeftOut, Row
+from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, SPLIT_WORDS, LeftOut, Row
 from core.errors import DatasetError
 
 MANIFEST = "dermslim_images.json"
@@ -66,7 +66,7 @@ def listed_row(said: Mapping[str, Any]) -> Row:
     if not all(value is None or (isinstance(value, str) and value) for value in texts.values()) or not said["image_id"]:
         raise ValueError(f"expected texts for {said['path']!r}")
     split = said.get("split")  # lists of older versions have none
-    if split is not None and split not in SET_OF_WORDS.values():
+    if split is not None and split not in SPLIT_WORDS:
         raise ValueError(f"expected a split of train, validation or test for {said['path']!r}")
     age = said["age"]
     if age is not None and not (isinstance(age, int | float) and 0 <= age <= OLDEST):
