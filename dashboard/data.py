@@ -37,8 +37,8 @@ from core.store.file import lock_path
 from core.store.holders import described, strangers
 from core.store.measurements import Store
 from core.store.trainings import STEP_COLUMNS
+from core.training.data import split_sentence
 from core.training.specs import TrainSpec
-from core.training.steps import split_sentence
 from dashboard.access import users as access
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from jobs import predictions as predicted_again

@@ -12,10 +12,10 @@ from rq import Retry
 from core.data.folders import folder_here, images_here
 from core.errors import DatasetError, NotOnThisHost, TakenOver
 from core.settings import Settings
+from core.training.data import TrainingData, training_data
 from core.training.evaluation import difference, evaluated, predicted, right_answers, verdicts
 from core.training.results import StepResult, TrainingError
 from core.training.specs import TrainSpec, training_spec_from_dict
-from core.training.steps import TrainingData, training_data
 from jobs.connection import Connection
 from jobs.hosts import left_to_others, worker_name
 from jobs.later_jobs import claimed
@@ -96,8 +96,5 @@ def predict_again(step: StepResult, spec: TrainSpec, data: TrainingData, weights
     from core.training import loop as training  # Keras: 4 s, and only in the process that needs it
 
     with training.on_device(spec.device):
-        chances = training.predict(
-            training.load_model(weights), data.images, data.metadata, data.labels, data.split, spec.training
-        )
-    rows = predicted(data.split, data.image_ids, data.lesion_ids, data.labels, chances)
-    return replace(step, **evaluated(rows, kept=spec.predicted_splits))
+        chances = training.predict(training.load_model(weights), data, spec.training)
+    return replace(step, **evaluated(predicted(data, chances), kept=spec.predicted_splits))
