@@ -10,10 +10,8 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import stat
 import struct
-import sys
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ from core.data.tiff_parts import (
     check_parts,
     numbers,
     parts,
-    plane,
+    plain_tiff,
     strict_libtiff,
     tag,
 )
@@ -79,8 +77,6 @@ JPEG_BEGINS = b"\xff\xd8\xff"
 TIFF_BEGINS = tuple(TiffImagePlugin.PREFIXES)
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B")  # supported
 BITS_READ = (1, 2, 4, 8, 12, 16)
-DEEP = re.compile(r"(?P<mode>RGBA|RGBa|RGBX|RGB|CMYK);16(?P<order>[LBN])")  # Pillow's raw modes of 16-bit colours
-OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 UPRIGHT = {  # EXIF orientation -> rotation of the stored pixels
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -409,38 +405,21 @@ def as_8_bits(data: bytes, header: Header) -> Image.Image:
 
 def deep_channels(data: bytes, header: Header) -> npt.NDArray[np.uint16]:
     """Return the stored numbers (H, W, channels), colours then alpha; a TIFF's upright."""
-    if isinstance(header, TiffImagePlugin.TiffImageFile) and parts(header).planes > 1:
-        planes = [plane(data, header, number) for number in range(len(header.getbands()))]
-        return np.dstack([deep_channels(each, open_header(each)) for each in planes])
     if header.mode.startswith("I;16"):
         return np.atleast_3d(np.asarray(load(header))).astype(np.uint16, copy=False)
-    raw = raw_mode(open_header(data))
-    if raw == "LA;16B":  # a PNG of grey and alpha has the bytes of four channels of 8 bits
-        four = np.asarray(load(with_raw_mode(data, "RGBA"))).astype(np.uint16)
-        return np.asarray(four[:, :, ::2] << 8 | four[:, :, 1::2], np.uint16)
-    found = DEEP.fullmatch(raw)
-    if found is None:
-        raise ImageError(f"Expected 16 bits of grey, RGB or CMYK, got {raw}.")
-    colours = found["mode"].replace("a", "A")  # as stored, also with premultiplied alpha
-    # Pillow keeps the upper byte of each number, and the lower one when the byte order is reversed.
-    upper = np.asarray(load(with_raw_mode(data, f"{colours};16{found['order']}")))
-    lower = np.asarray(load(with_raw_mode(data, f"{colours};16{OTHER_ORDER[found['order']]}")))
-    return np.asarray(upper.astype(np.uint16) << 8 | lower, np.uint16)
-
-
-def raw_mode(header: Header) -> str:
-    """Return Pillow's raw mode of a file that is not loaded yet."""
-    arguments = header.tile[0].args or ""
-    return str(arguments if isinstance(arguments, str) else arguments[0])
-
-
-def with_raw_mode(data: bytes, mode: str) -> Header:
-    """Open a file to be read in a different raw mode."""
-    header = open_header(data)
-    header.tile = [
-        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in header.tile
-    ]
-    return header
+    # OpenCV decodes colours, of which Pillow keeps 8 bits. It reads neither ink nor separate planes of a TIFF.
+    try:
+        tiff = isinstance(header, TiffImagePlugin.TiffImageFile)
+        files = [plain_tiff(data, header, number) for number in range(parts(header).planes)] if tiff else [data]
+        planes = [cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED) for file in files]
+    except (*DAMAGED, cv2.error) as error:
+        raise ImageError(f"The file is truncated or damaged: {error}.") from error
+    if any(plane is None or plane.dtype != np.uint16 for plane in planes):
+        raise ImageError("The file is truncated or damaged: its 16 bits per channel cannot be decoded to their end.")
+    stored = np.dstack(planes) if len(planes) > 1 else planes[0][:, :, [2, 1, 0, 3][: planes[0].shape[2]]]
+    if header.mode == "LA":
+        return stored[:, :, 2:]  # OpenCV repeats the grey levels
+    return stored[:, :, : len(header.getbands())]
 
 
 def blend(picture: Image.Image) -> Pixels:
