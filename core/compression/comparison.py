@@ -84,16 +84,20 @@ class Original:
         """
         if other.shape != self.image.shape:
             raise ValueError(f"Expected an image of shape {self.image.shape}, got {other.shape}.")
-        pair = Pair(self, _features(other))
-        mine, theirs, spectra = pair.mine, pair.theirs, pair.spectra
-        first, second, joint = pair.entropies
-        blue, green, red = pair.bhattacharyya
+        mine, theirs = self.features, _features(other)
+        mse = cv2.norm(mine.image, theirs.image, cv2.NORM_L2SQR) / mine.image.size
+        blue, green, red = (
+            cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
+            for first, second in zip(mine.histograms, theirs.histograms, strict=True)
+        )
+        first, second, joint = entropies(joint_histogram(mine.grey, theirs.grey))  # H(I), H(J) and H(I,J)
+        spectra = spectral_sums(mine.spectrum, theirs.spectrum, self.low, mine.grey.shape[1])
         return {
-            "mse": pair.mse,
-            "rmse": math.sqrt(pair.mse),
-            "psnr": 10 * math.log10(255**2 / pair.mse) if pair.mse else None,
-            "ssim": pair.ssim,
-            "hist_bhattacharyya": sum(pair.bhattacharyya) / 3,
+            "mse": mse,
+            "rmse": math.sqrt(mse),
+            "psnr": 10 * math.log10(255**2 / mse) if mse else None,
+            "ssim": self._ssim(theirs.image),
+            "hist_bhattacharyya": (blue + green + red) / 3,
             "hist_bhattacharyya_b": blue,
             "hist_bhattacharyya_g": green,
             "hist_bhattacharyya_r": red,
@@ -102,7 +106,7 @@ class Original:
             "hu_correlation": _correlation(mine.hu, theirs.hu),
             "haralick_distance": _distance(mine.haralick, theirs.haralick),
             "haralick_correlation": _correlation(mine.haralick, theirs.haralick),
-            "changed_percent": pair.changed_percent,
+            "changed_percent": self._changed_percent(theirs.image),
             # H(I|J) + H(J|I) = 2·H(I,J) − H(I) − H(J)
             "variation_of_information": max(2 * joint - first - second, 0.0),
             "normalized_mutual_information": (first + second) / joint if joint > 0 else None,
@@ -112,56 +116,18 @@ class Original:
             "spectral_loss": math.sqrt(spectra.loss / spectra.energy) if spectra.energy > 0 else None,
         }
 
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """An original and a compared image, with the figures that several metrics share, each computed once."""
-
-    original: Original
-    theirs: Features
-
-    @property
-    def mine(self) -> Features:
-        """The original's features."""
-        return self.original.features
-
-    @cached_property
-    def mse(self) -> float:
-        """Mean squared error."""
-        return cv2.norm(self.mine.image, self.theirs.image, cv2.NORM_L2SQR) / self.mine.image.size
-
-    @property
-    def changed_percent(self) -> float:
-        """Percent of the pixels whose largest channel difference is above the threshold."""
-        threshold = float(self.original.parameters.changed_threshold)
-        kept = cv2.inRange(cv2.absdiff(self.mine.image, self.theirs.image), (0.0,) * 3, (threshold,) * 3)
-        return 100 * (kept.size - cv2.countNonZero(kept)) / kept.size
-
-    @property
-    def ssim(self) -> float | None:
-        """Structural similarity, mean of the channels; None below 7 pixels."""
-        if self.original.windows is None:
+    def _ssim(self, other: Image) -> float | None:
+        """Return the structural similarity, mean of the channels; None below 7 pixels."""
+        if self.windows is None:
             return None
-        mine, theirs = (each.image.reshape(len(each.image), -1) for each in (self.mine, self.theirs))
-        return float(mean_ssim(mine, theirs, *self.original.windows))
+        mine, theirs = (image.reshape(len(image), -1) for image in (self.features.image, other))
+        return float(mean_ssim(mine, theirs, *self.windows))
 
-    @cached_property
-    def bhattacharyya(self) -> list[float]:
-        """Bhattacharyya distance of each channel's histogram: blue, green, red."""
-        return [
-            cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
-            for first, second in zip(self.mine.histograms, self.theirs.histograms, strict=True)
-        ]
-
-    @cached_property
-    def entropies(self) -> tuple[float, float, float]:
-        """H(I), H(J) and H(I,J) of the grey levels, in bits."""
-        return entropies(joint_histogram(self.mine.grey, self.theirs.grey))
-
-    @cached_property
-    def spectra(self) -> SpectralSums:
-        """Sums over the spectra of grey."""
-        return spectral_sums(self.mine.spectrum, self.theirs.spectrum, self.original.low, self.mine.grey.shape[1])
+    def _changed_percent(self, other: Image) -> float:
+        """Return the percent of the pixels whose largest channel difference is above the threshold."""
+        threshold = float(self.parameters.changed_threshold)
+        kept = cv2.inRange(cv2.absdiff(self.features.image, other), (0.0,) * 3, (threshold,) * 3)
+        return 100 * (kept.size - cv2.countNonZero(kept)) / kept.size
 
 
 def warm_up() -> None:
