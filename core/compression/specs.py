@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from core.compression.svd import MODES, MOST_BYTES, check_cost, decomposition_bytes, largest_k
 from core.data.datasets import Dataset
-from core.data.images import CODECS
+from core.data.images import CODECS, quality_of
 from core.data.names import name_fault, output_names
 from core.errors import ImageError, SpecError
 from core.specs import LARGEST_SEED, Number, Once, Setting, Spec, Text, Whole, spec_of_kind
@@ -25,27 +25,9 @@ DEFAULT_RIVALS = (
 )
 
 
-def normal_quality(codec: str, quality: int | None) -> int | None:
-    """Return the quality that a codec will use: its default for None, None for a lossless codec. SpecError."""
-    if codec not in CODECS:
-        raise SpecError(f"Expected codec to be one of {', '.join(CODECS)}, got {codec!r}.")
-    allowed = CODECS[codec].qualities
-    if allowed is None:
-        if quality is not None:
-            raise SpecError(f"Expected no quality for {codec}, which is lossless, got {quality}.")
-        return None
-    if quality is None:
-        return CODECS[codec].default_quality
-    if quality not in allowed:
-        raise SpecError(
-            f"Expected quality of {codec} to be a whole number from {allowed[0]} to {allowed[-1]}, got {quality}."
-        )
-    return quality
-
-
 def quality_of_codec(quality: int | None, info: ValidationInfo) -> int | None:
     """Return the quality that the spec's codec will use. SpecError."""
-    return normal_quality(info.data["codec"], quality) if "codec" in info.data else quality
+    return quality_of(info.data["codec"], quality) if "codec" in info.data else quality
 
 
 def valid_name(name: str) -> str:
@@ -57,7 +39,7 @@ def valid_name(name: str) -> str:
 
 def normal_rivals(pairs: tuple[tuple[str, int | None], ...]) -> tuple[tuple[str, int | None], ...]:
     """Return the codecs, each with the quality that it will use. SpecError."""
-    return tuple((codec, normal_quality(codec, quality)) for codec, quality in pairs)
+    return tuple((codec, quality_of(codec, quality)) for codec, quality in pairs)
 
 
 # Settings that several specs have.

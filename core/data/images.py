@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import cast
 
 import cv2
@@ -103,29 +102,29 @@ class ImageInfo:
 class Codec:
     """One way of storing an image.
 
-    qualities: the possible qualities; None for a codec without one.
+    qualities: the possible qualities; None for a lossless codec. flag: OpenCV's name of the quality. further: OpenCV's
+    other parameters.
     """
 
     name: str
     extension: str
-    lossless: bool
-    qualities: range | None
-    default_quality: int | None
+    qualities: range | None = None
+    default_quality: int | None = None
+    flag: int = 0
+    further: tuple[int, ...] = ()
 
 
-CODECS: Mapping[str, Codec] = MappingProxyType(
-    {
-        codec.name: codec
-        for codec in (
-            Codec("jpeg", ".jpg", False, range(0, 101), 95),
-            Codec("png", ".png", True, None, None),
-            Codec("webp", ".webp", False, range(1, 101), 90),
-            # 100 would silently switch OpenCV's AVIF encoder to a lossless 4:4:4 file
-            Codec("avif", ".avif", False, range(0, 100), 80),
-        )
-    }
-)
-AVIF_SPEED = 6  # libavif's default; OpenCV's own default of 9 is quicker and gives a rival 5 % more bytes
+CODECS: Mapping[str, Codec] = {
+    codec.name: codec
+    for codec in (
+        Codec("jpeg", ".jpg", range(0, 101), 95, cv2.IMWRITE_JPEG_QUALITY),
+        Codec("png", ".png"),
+        Codec("webp", ".webp", range(1, 101), 90, cv2.IMWRITE_WEBP_QUALITY),
+        # 100 would silently switch OpenCV's AVIF encoder to a lossless 4:4:4 file. libavif's default speed is 6;
+        # OpenCV's own default of 9 is quicker and gives a rival 5 % more bytes.
+        Codec("avif", ".avif", range(0, 100), 80, cv2.IMWRITE_AVIF_QUALITY, (cv2.IMWRITE_AVIF_SPEED, 6)),
+    )
+}
 
 
 def decode(source: Path | bytes, *, own: bool = False) -> Pixels:
@@ -173,19 +172,13 @@ def encode(image: Pixels, codec: str, quality: int | None = None) -> bytes:
     JPEG is OpenCV's default at that quality, 4:2:0. Raises SpecError for an unknown codec or quality and ImageError for
     pixels that the codec cannot encode.
     """
-    check_codec(codec, quality)
+    level = quality_of(codec, quality)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ImageError(f"Expected uint8 pixels (H, W, 3), got {image.dtype} of shape {image.shape}.")
     chosen = CODECS[codec]
-    level = chosen.default_quality if quality is None else quality
-    parameters = {
-        "jpeg": [cv2.IMWRITE_JPEG_QUALITY, level],
-        "png": [],
-        "webp": [cv2.IMWRITE_WEBP_QUALITY, level],
-        "avif": [cv2.IMWRITE_AVIF_QUALITY, level, cv2.IMWRITE_AVIF_SPEED, AVIF_SPEED],
-    }[codec]
+    parameters = [] if level is None else [chosen.flag, level, *chosen.further]
     try:
-        written, encoded = cv2.imencode(chosen.extension, image, [int(value or 0) for value in parameters])
+        written, encoded = cv2.imencode(chosen.extension, image, parameters)
     except cv2.error as error:
         raise ImageError(f"{codec} cannot encode an image of {image.shape[0]}×{image.shape[1]}: {error}") from error
     if not written:
@@ -199,17 +192,20 @@ def encode_original(image: Pixels) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100, *full_colour])[1].tobytes()
 
 
-def check_codec(codec: str, quality: int | None) -> None:
-    """Raise SpecError unless the codec exists and has this quality; None is its default."""
+def quality_of(codec: str, quality: int | None) -> int | None:
+    """Return the quality that a codec will use: its default for None, None for a lossless codec. SpecError."""
     if codec not in CODECS:
-        raise SpecError(f"Expected a codec of {', '.join(CODECS)}, got {codec!r}.")
-    qualities = CODECS[codec].qualities
+        raise SpecError(f"Expected codec to be one of {', '.join(CODECS)}, got {codec!r}.")
+    allowed = CODECS[codec].qualities
     if quality is None:
-        return
-    if qualities is None:
+        return CODECS[codec].default_quality
+    if allowed is None:
         raise SpecError(f"Expected no quality for {codec}, which is lossless, got {quality}.")
-    if isinstance(quality, bool) or not isinstance(quality, int) or quality not in qualities:
-        raise SpecError(f"Expected a {codec} quality from {qualities[0]} to {qualities[-1]}, got {quality}.")
+    if isinstance(quality, bool) or not isinstance(quality, int) or quality not in allowed:
+        raise SpecError(
+            f"Expected quality of {codec} to be a whole number from {allowed[0]} to {allowed[-1]}, got {quality}."
+        )
+    return quality
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
