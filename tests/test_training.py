@@ -132,7 +132,7 @@ def test_the_checkpoint_of_another_training_is_refused(undisturbed) -> None:
 def test_a_damaged_checkpoint_is_ignored(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / training.CHECKPOINT_NAME).write_bytes(damage)
     assert training.history_of(tmp_path) == ()
-    assert training.restore(tmp_path, None, "") == []
+    assert training.restore(tmp_path, None, "") == ()
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(undisturbed) -> None:

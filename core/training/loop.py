@@ -25,7 +25,7 @@ import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Arrays = list[npt.NDArray[Any]]
 Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot labels
 
 
@@ -94,7 +95,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with explained(spec):
         model = compiled_model(network, spec)
-        history = restore(folder, model, identity)
+        history = list(restore(folder, model, identity))
     yield from history
     written: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # its end waits for the last checkpoint, also where the generator is closed
@@ -105,7 +106,8 @@ def train(
             if written is not None:
                 written.result()  # one at a time; raises the writer's exceptions
             check()
-            written = writer.submit(save, folder, Snapshot.of(model, result.best), tuple(history), identity)
+            weights = copied(model.weights) if result.best else None
+            written = writer.submit(save, folder, copied(state(model)), weights, tuple(history), identity)
             yield result
     if written is not None:
         written.result()
@@ -352,37 +354,27 @@ def state(model: keras.Model) -> list[keras.Variable]:
     return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A model after an epoch. state: everything that training changes. weights: None where others are kept."""
-
-    state: list[npt.NDArray[Any]]
-    weights: list[npt.NDArray[Any]] | None
-
-    @classmethod
-    def of(cls, model: keras.Model, best: bool) -> Snapshot:
-        """Copy the values that the next epoch changes."""
-        return cls(copied(state(model)), copied(model.weights) if best else None)
-
-
-def copied(variables: Sequence[keras.Variable]) -> list[npt.NDArray[Any]]:
+def copied(variables: Sequence[keras.Variable]) -> Arrays:
     """Return copies of the variables' values, because a backend may return memory that training changes."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def save(folder: Path, snapshot: Snapshot, history: Sequence[EpochResult], identity: str) -> None:
-    """Write the kept weights, then the checkpoint; a process killed meanwhile leaves the previous checkpoint."""
+def save(folder: Path, values: Arrays, weights: Arrays | None, history: Sequence[EpochResult], identity: str) -> None:
+    """Write the kept weights, then the checkpoint; a process killed meanwhile leaves the previous checkpoint.
+
+    weights: None where those that are kept have been written before.
+    """
     kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
-    if snapshot.weights is not None:
-        write_arrays(kept, snapshot.weights)
+    if weights is not None:
+        write_arrays(kept, weights)
     about = {"identity": identity, "history": [asdict(result) for result in history]}
-    write_arrays(folder / CHECKPOINT_NAME, snapshot.state, about)
+    write_arrays(folder / CHECKPOINT_NAME, values, about)
     for other in folder.glob(KEPT_NAME.format(epoch="*")):
         if other != kept:
             other.unlink()
 
 
-def write_arrays(path: Path, values: Sequence[npt.NDArray[Any]], about: dict[str, Any] | None = None) -> None:
+def write_arrays(path: Path, values: Arrays, about: dict[str, Any] | None = None) -> None:
     """Write arrays, and values as JSON, to a file atomically."""
     arrays: dict[str, Any] = {f"{number}": array for number, array in enumerate(values)}
     half = path.with_suffix(".half")
@@ -396,42 +388,38 @@ def write_arrays(path: Path, values: Sequence[npt.NDArray[Any]], about: dict[str
         half.unlink(missing_ok=True)
 
 
-def read_arrays(path: Path) -> list[npt.NDArray[Any]]:
+def read_arrays(path: Path) -> Arrays:
     """Return the arrays of `write_arrays`. Raises one of `DAMAGED` where the file is damaged."""
     with np.load(path, allow_pickle=False) as file:
         return [file[f"{number}"] for number in range(len(file.files) - 1)]
 
 
-def restore(folder: Path, model: keras.Model, identity: str) -> list[EpochResult]:
+def restore(folder: Path, model: keras.Model, identity: str) -> tuple[EpochResult, ...]:
     """Load a checkpoint's state into a model and return its epochs; none without a whole checkpoint."""
-    about = read_about(folder)
-    if about is None:
-        return []
-    if about["identity"] != identity:
+    saved, history = read_about(folder)
+    if not history:
+        return ()
+    if saved != identity:
         raise SpecError(f"Expected {folder} to be empty or to hold this training, got another training's checkpoint.")
     try:
         arrays = read_arrays(folder / CHECKPOINT_NAME)
     except DAMAGED:
-        return []
+        return ()
     for variable, array in zip(state(model), arrays, strict=True):
         variable.assign(array)
-    return epochs(about)
+    return history
 
 
-def read_about(folder: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's values; None where it is missing or damaged, or the kept weights are missing."""
+def read_about(folder: Path) -> tuple[str, tuple[EpochResult, ...]]:
+    """Return a checkpoint's identity and epochs; none where it is damaged, or it or the kept weights are missing."""
     try:
         with np.load(folder / CHECKPOINT_NAME, allow_pickle=False) as file:
             about: dict[str, Any] = json.loads(str(file["about"]))
-        kept = kept_epoch(epochs(about))
+        history = tuple(EpochResult(**values) for values in about["history"])
+        kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
+        return (str(about["identity"]), history) if kept.is_file() else ("", ())
     except DAMAGED:
-        return None
-    return about if (folder / KEPT_NAME.format(epoch=kept)).is_file() else None
-
-
-def epochs(about: dict[str, Any]) -> list[EpochResult]:
-    """Return the epochs among a checkpoint's values."""
-    return [EpochResult(**values) for values in about["history"]]
+        return "", ()
 
 
 # After training
@@ -439,8 +427,7 @@ def epochs(about: dict[str, Any]) -> list[EpochResult]:
 
 def history_of(folder: Path) -> tuple[EpochResult, ...]:
     """Return the epochs of a folder's checkpoint."""
-    about = read_about(folder)
-    return tuple(epochs(about)) if about else ()
+    return read_about(folder)[1]
 
 
 def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> keras.Model:
