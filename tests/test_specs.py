@@ -21,7 +21,7 @@ from core.article.plan import KIND, ArticleSpec
 from core.data.datasets import Dataset
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
-from core.networks.architectures import to_dict as network_to_dict
+from core.networks.plain_data import network_to_dict
 from core.runs import RUN_SPECS, RunSpec, spec_from_dict
 from core.settings import Settings
 from core.specs import Setting, Spec, bare, bounds, spec_hash

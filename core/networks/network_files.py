@@ -1,6 +1,6 @@
 """Users' own networks: YAML files in DATA_DIR/networks, in the same words as the article's networks.
 
-A file holds the fields of `core.networks.architectures.from_dict`, its layers the words of
+A file holds the fields of `core.networks.plain_data.network_from_dict`, its layers the words of
 `core.networks.architectures.WORDS`; `EXAMPLE_YAML` is one. Every error names the file and the line.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 
 from core.errors import SpecError
 from core.files.plain_files import read_plain
-from core.networks.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkError, NetworkSpec, from_dict
+from core.networks.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkError, NetworkSpec
 from core.networks.costs import check_trainable
+from core.networks.plain_data import network_from_dict
 from core.networks.plain_yaml import LineError, Lines, ValuePath, read_yaml
 
 FOLDER = "networks"  # below DATA_DIR
@@ -117,7 +118,7 @@ def _load(path: Path) -> NetworkSpec:
     if not isinstance(data, dict):
         raise LineError(f"Expected fields such as image, got {data!r}.", 1)
     try:
-        spec = from_dict({"name": path.stem, "source": f"file {path.name}"} | data)
+        spec = network_from_dict({"name": path.stem, "source": f"file {path.name}"} | data)
         check_trainable(spec, DEFAULT_HEIGHT, DEFAULT_WIDTH)
     except NetworkError as error:
         raise LineError(str(error), lines(error.path)) from error

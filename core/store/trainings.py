@@ -13,7 +13,7 @@ import duckdb
 import pandas as pd
 
 from core.errors import StoreError
-from core.networks.architectures import to_dict as network_to_dict
+from core.networks.plain_data import network_to_dict
 from core.predictions.rows import prediction_frame
 from core.runs import settings_key, training_key
 from core.store.file import insert, one

@@ -21,8 +21,7 @@ from typing import Any
 
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
-from core.networks.architectures import from_dict as network_from_dict
-from core.networks.architectures import to_dict as network_to_dict
+from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.pruning import can_shrink, prune
 from core.training.specs import (
     CONTINUE,

@@ -37,8 +37,8 @@ import numpy.typing as npt
 from core.data.splits import SPLITS, Indices, epoch_indices
 from core.errors import DermSlimError, SpecError
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
-from core.networks.architectures import to_dict as network_to_dict
 from core.networks.keras_models import build_model
+from core.networks.plain_data import network_to_dict
 from core.predictions.classification import classify
 from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING

@@ -23,9 +23,8 @@ from core.data.datasets import Dataset
 from core.data.splits import SPLITS, Split, Targets, require_sets, split_records
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
-from core.networks.architectures import from_dict as network_from_dict
-from core.networks.architectures import to_dict as network_to_dict
 from core.networks.costs import check_trainable
+from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.pruning import FACTORS, SCOPES
 from core.specs import LARGEST_SEED, Number, Setting, Spec, Switch, Text, Whole, spec_of_kind
 

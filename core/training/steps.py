@@ -18,8 +18,8 @@ from pathlib import Path
 
 from core.data.splits import SPLITS
 from core.networks.architectures import NetworkSpec
-from core.networks.architectures import to_dict as network_to_dict
 from core.networks.costs import network_cost
+from core.networks.plain_data import network_to_dict
 from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
 from core.training.algorithm2 import State, Step, Stop, next_step, start

@@ -11,8 +11,8 @@ import pandas as pd
 
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NetworkSpec
-from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
+from core.networks.plain_data import network_from_dict
 from core.predictions.intervals import intervals_of_step
 from core.runs import told_apart
 from core.specs import labelled
