@@ -22,7 +22,7 @@ from core.article.tables import (
     without_intervals,
 )
 from core.errors import SpecError
-from core.runs import SettingsKey
+from core.specs import SettingsKey
 from core.store.trainings import STEP_COLUMNS
 
 EVERY = tuple(dict.fromkeys(itertools.chain(*TABLE_METRICS.values())))

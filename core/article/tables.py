@@ -19,7 +19,7 @@ from core.errors import SpecError
 from core.files import exports
 from core.networks.architectures import CLASSES, NETWORKS
 from core.predictions.intervals import Interval, interval_text
-from core.runs import SettingsKey, told_apart
+from core.specs import SettingsKey, told_apart
 from core.training.algorithm2 import ORIGINAL
 
 # What an absent column means.

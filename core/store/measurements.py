@@ -25,6 +25,7 @@ from core.data.datasets import Dataset, DatasetImage
 from core.data.metadata import LeftOut
 from core.errors import StoreError
 from core.store.file import insert, one
+from core.store.runs import begin_attempt
 from core.store.trainings import TrainingRows
 
 MEASUREMENT_KEYS = ("run_id", *MEASUREMENT_COLUMNS)
@@ -149,17 +150,10 @@ class Store(TrainingRows):
     def record_retry(self, run_id: str, attempt: int) -> None:
         """Start a new attempt: failed images are deleted, measured ones are kept."""
         with self.transaction() as connection:
-            older = one(connection, "SELECT count(*) FROM runs WHERE run_id = ? AND attempt < ?", [run_id, attempt])
-            if older == 0:
-                return
-            connection.execute("DELETE FROM images WHERE run_id = ? AND status = 'failed'", [run_id])
-            for table in ("statistics", "storage", "optimal_k"):
-                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
-            connection.execute(
-                "UPDATE runs SET status = 'queued', attempt = ?, error = NULL, finished_at = NULL, failed = 0 "
-                "WHERE run_id = ?",
-                [attempt, run_id],
-            )
+            if begin_attempt(connection, run_id, attempt):
+                connection.execute("DELETE FROM images WHERE run_id = ? AND status = 'failed'", [run_id])
+                for table in ("statistics", "storage", "optimal_k"):
+                    connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
 
     def record_images(self, chunks: Sequence[Chunk]) -> set[str]:
         """Replace the rows of these images in one transaction; return the runs whose every image is now recorded.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import duckdb
 import pandas as pd
 
 from core.runs import Run, Study, run_from_columns, study_from_columns
@@ -95,3 +96,13 @@ class RunRows(StoreFile):
                 "UPDATE studies SET status = ?, error = ?, finished_at = ?, spec = coalesce(?, spec) WHERE study = ?",
                 [status, error, at, spec, study],
             )
+
+
+def begin_attempt(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int) -> bool:
+    """Queue a run again with a newer attempt; return whether its own was older."""
+    changed = connection.execute(
+        "UPDATE runs SET status = 'queued', attempt = $2, claim = 0, error = NULL, finished_at = NULL, failed = 0 "
+        "WHERE run_id = $1 AND attempt < $2 RETURNING run_id",
+        [run_id, attempt],
+    )
+    return bool(changed.fetchall())

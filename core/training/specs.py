@@ -325,17 +325,7 @@ class TrainSpec(Spec):
     @property
     def settings(self) -> str:
         """The run in words, without seed and network."""
-        return ", ".join(self.settings_texts)
-
-    @property
-    def training_settings(self) -> str:
-        """The settings of each training in words."""
-        return ", ".join(dict.fromkeys(text for path, _, text in self.said() if not path.startswith("rules.")))
-
-    @property
-    def training_key(self) -> tuple[tuple[str, Any], ...]:
-        """What trainings must share to be averaged together, by path: the key of the settings without the rules."""
-        return tuple(pair for pair in self.settings_key if not pair[0].startswith("rules."))
+        return str(self.settings_key())
 
 
 class PruneTrainSpec(TrainSpec):
