@@ -23,7 +23,7 @@ from core.compression.rivals import rivals_sentences as rivals_in_words
 from core.compression.verification import Verification
 from core.data import dataset_tables
 from core.data.datasets import Dataset, DatasetImage
-from core.data.splits import Targets, reached, split_records
+from core.data.splits import Targets, cached_split, reached
 from core.errors import DermSlimError, QueueUnavailable
 from core.estimates import Estimate
 from core.files import exports
@@ -424,7 +424,7 @@ def sets_reached(
 
     Raises SpecError where the data set cannot be divided.
     """
-    split = split_records(found.records, targets, seed=seed, leaky_split=leaky_split, given=given)
+    split = cached_split(found.records, targets, seed=seed, leaky_split=leaky_split, given=given)
     return reached(found.records, split), split_sentence(found, split)
 
 

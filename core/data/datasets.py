@@ -193,13 +193,10 @@ def describe(root: Path, files: list[str], pictures: list[str], left_out: list[L
 def filled_in(row: Row, path: str, metadata: Metadata) -> Row:
     """Return a picture's row with the label of its folder and the metadata of a table without labels."""
     said = metadata.rows.get(listed_id(path, metadata.listed) or "")
-    return (
-        row
-        if said is None
-        else with_folder_split(
-            replace(said, image_id=row.image_id, label=row.label, dx=row.dx, doubts=said.doubts + row.doubts), path
-        )
-    )
+    if said is None:
+        return row
+    own = replace(said, image_id=row.image_id, label=row.label, dx=row.dx, doubts=said.doubts + row.doubts)
+    return with_folder_split(own, path)
 
 
 def read_registered(record: DatasetImage, root: Path) -> bytes:
@@ -282,8 +279,8 @@ def speaks_for_itself(made: Dataset) -> bool:
 def complete_folder(made: Dataset) -> None:
     """Write the files besides the images from which a reconstruction's folder can be registered again."""
     if made.layout == "ham10000":
-        write_metadata(made, made.root / "HAM10000_metadata.csv")
+        write_metadata(made, made.root / METADATA_NAME)
     if not speaks_for_itself(made):
         write_manifest(made.root, made.layout, made.records)
     if made.synthetic:
-        (made.root / "SYNTHETIC.txt").write_text("These images are synthetic; they show no patient.\n")
+        (made.root / SYNTHETIC_MARKER).write_text("These images are synthetic; they show no patient.\n")

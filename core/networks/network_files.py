@@ -7,7 +7,6 @@ A file holds the fields of `core.networks.plain_data.network_from_dict`, its lay
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,14 +124,6 @@ def _load(path: Path) -> NetworkSpec:
     return spec
 
 
-def network_paths(folder: Path) -> Iterator[Path]:
-    """Yield the networks' files of a folder in alphabetical order; OSError where the folder cannot be listed."""
-    try:
-        yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in (*SUFFIXES, FORMER_SUFFIX))
-    except FileNotFoundError:
-        return
-
-
 def load_networks(folder: Path) -> Networks:
     """Read every network's file of a folder; one that cannot be used is left out with its reason.
 
@@ -141,7 +132,9 @@ def load_networks(folder: Path) -> Networks:
     networks: dict[str, NetworkSpec] = {}
     left_out: dict[str, str] = {}
     try:
-        files = list(network_paths(folder))
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (*SUFFIXES, FORMER_SUFFIX))
+    except FileNotFoundError:
+        return Networks({}, {})
     except OSError as error:
         reason = f"Expected {folder.name} to be a folder of network files, got: {error.strerror}."
         return Networks({}, {folder.name: reason})

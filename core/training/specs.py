@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from core.data.datasets import Dataset
-from core.data.splits import SPLITS, Split, Targets, require_sets, split_records
+from core.data.splits import SPLITS, Split, Targets, cached_split, require_sets
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
 from core.networks.costs import check_trainable
@@ -312,14 +312,14 @@ class TrainSpec(Spec):
         require_sets(dataset.records, self.sets(dataset))
 
     def sets(self, dataset: Dataset, unreadable: Collection[int] = ()) -> Split:
-        """Return the sets of the data set's images, see `split_records`. SpecError."""
-        return split_records(
+        """Return the sets of the data set's images, see `core.data.splits.split_records`. SpecError."""
+        return cached_split(
             dataset.records,
             self.targets,
             seed=self.split_seed,
             leaky_split=self.leaky_split,
             given=self.split == GIVEN,
-            unreadable=unreadable,
+            unreadable=tuple(unreadable),
         )
 
     @property
