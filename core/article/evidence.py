@@ -14,15 +14,7 @@ import pandas as pd
 from core.article.compression_claims import ARTICLE_K
 from core.article.findings import Known
 from core.article.network_claims import CURVES
-from core.article.tables import (
-    ARTICLE_TABLES,
-    FURTHER,
-    INTERVALS,
-    MeasuredTable,
-    article_table,
-    further_table,
-    images_text,
-)
+from core.article.tables import FURTHER, INTERVALS, check_number, counted, images_text
 from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, NETWORKS
@@ -123,8 +115,7 @@ def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
     follows no rules of pruning, so that its settings are those of the training alone, but in Table 6, where a history
     is one run.
     """
-    if number not in (*ARTICLE_TABLES, FURTHER):
-        raise SpecError(f"Expected table {', '.join(map(str, ARTICLE_TABLES))} or {FURTHER}, got {number}.")
+    check_number(number)
     if number == 6:
         return trained[trained["kind"] == PruneTrainSpec.kind]
     unpruned = trained["step"] == 0
@@ -150,7 +141,9 @@ def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = Non
     elif len(trained):
         chosen = families(trained)[0]
         others = steps[steps["family"] != chosen]
-        left_out += [f"{_counted(len(others))} on other data: {', '.join(families(others))}."] if len(others) else []
+        left_out += (
+            [f"{counted(len(others), 'training')} on other data: {', '.join(families(others))}."] if len(others) else []
+        )
         steps = steps[steps["family"] == chosen]
     for column, values in (
         ("version", choice.versions),
@@ -163,11 +156,16 @@ def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = Non
             steps = steps[steps[column].map(str).isin(map(str, values))]
     if not (choice.settings or choice.every_setting or choice.runs):
         older = ~newest_settings(steps, ("network",) if number != FURTHER else ("network", "pruned"))
-        left_out += _by_settings(steps[older])
+        left_out += [
+            f"{counted(len(rows), 'training')} of {network} with other settings: {settings}."
+            for (network, settings), rows in steps[older].groupby(["network", "settings"], sort=False)
+        ]
         steps = steps[~older]
     once = steps.drop_duplicates(list(SAME_TRAINING), keep="last")
     if repeats := len(steps) - len(once):
-        left_out.append(f"{_counted(repeats)} that others repeat with the same settings and seed; the newest counts.")
+        left_out.append(
+            f"{counted(repeats, 'training')} that others repeat with the same settings and seed; the newest counts."
+        )
     return Selection(once, tuple(left_out))
 
 
@@ -198,25 +196,6 @@ def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> 
     ranked = ranked.drop_duplicates(list(by), keep="last")
     chosen = pd.MultiIndex.from_frame(ranked[keys])
     return pd.Series(pd.MultiIndex.from_frame(placed[keys]).isin(chosen), index=steps.index)
-
-
-def _by_settings(steps: pd.DataFrame) -> list[str]:
-    """Say which trainings are left out for their settings."""
-    return [
-        f"{_counted(len(rows))} of {network} with other settings: {settings}."
-        for (network, settings), rows in steps.groupby(["network", "settings"], sort=False)
-    ]
-
-
-def _counted(count: int) -> str:
-    return f"{count} training{'' if count == 1 else 's'}"
-
-
-def table(number: int | str, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
-    """Return a table of selected steps: 4, 5 or 6, or the further one."""
-    if number == FURTHER:
-        return further_table(steps, with_intervals=with_intervals)
-    return article_table(int(number), steps, with_intervals=with_intervals)
 
 
 def table_name(number: int | str) -> str:

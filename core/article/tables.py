@@ -33,7 +33,6 @@ PRINTED_PART = "printed"
 PARTS = ("measured", PRINTED_PART, "difference")
 SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
 
-ARTICLE_TABLES = (4, 5, 6)
 FURTHER = "further"  # the table of what the article does not print
 KEYS: dict[int | str, tuple[str, ...]] = {
     4: ("network", "version"),
@@ -41,6 +40,7 @@ KEYS: dict[int | str, tuple[str, ...]] = {
     6: ("network", "name"),
     FURTHER: ("network", "name"),
 }
+TABLES = tuple(KEYS)
 VARYING = ("version", "dataset", "settings")  # what keeps rows apart beyond a table's keys
 ENDS = ("low", "high")
 NO_LIMITS = (float("nan"), float("nan"))
@@ -108,7 +108,7 @@ UNPRINTED = (
 )
 FIGURES = {figure.name: figure for figure in (*PRINTED, *UNPRINTED)}
 FURTHER_FIGURES = tuple(figure.name for figure in UNPRINTED)
-FURTHER_NEEDED = tuple(figure.source for figure in UNPRINTED)
+FURTHER_TITLE = "Test figures by class, sizes and times, which the article does not print"
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,54 +135,21 @@ class MeasuredTable:
     shortened: Mapping[SettingsKey, str] = field(default_factory=dict)
 
 
-def article_table(number: int, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
-    """Return Table 4, 5 or 6 for measured steps, beside what the article prints.
+def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
+    """Return Table 4, 5 or 6 for measured steps, beside what the article prints, or the `FURTHER` one.
 
-    steps: columns `NEEDED` and the table's metrics; others are not looked at but `OPTIONAL`. images: how many of them
-    stand behind a run, in words, such as '3300 training, 1100 validation and 360 test images'. Table 4 and 5 take the
-    unpruned networks. with_intervals: those in the column `INTERVALS`, which must then be there, are added.
+    steps: columns `NEEDED`, the sources of the table's figures, and those of `OPTIONAL` that there are. images: how
+    many of them stand behind a run, in words, such as '3300 training, 1100 validation and 360 test images'. Table 4 and
+    5 take the unpruned networks. with_intervals: those in the column `INTERVALS`, which must then be there, are added.
     """
-    if number not in ARTICLE_TABLES:
-        raise SpecError(f"Expected table 4, 5 or 6, got {number}.")
-    steps = _checked(steps, TABLE_METRICS[number])
-    if number != 6:
+    check_number(number)
+    metrics, title, parts = FURTHER_FIGURES, FURTHER_TITLE, PARTS[:1]
+    if isinstance(number, int):
+        metrics, parts = TABLE_METRICS[number], PARTS
+        title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
+    steps = _checked(steps, metrics)
+    if number in (4, 5):
         steps = steps[steps["name"] == ORIGINAL]
-    title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
-    return _table(number, steps, TABLE_METRICS[number], title, PARTS, with_intervals)
-
-
-def further_table(steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
-    """Return what the article does not print of each step: `UNPRINTED`, test figures by class, sizes and times.
-
-    steps: columns `NEEDED` and `FURTHER_NEEDED`, and those of `OPTIONAL` that there are.
-    """
-    steps = _checked(steps, FURTHER_NEEDED)
-    steps = steps.assign(**{figure.name: steps[figure.source] / figure.unit for figure in UNPRINTED})
-    title = "Test figures by class, sizes and times, which the article does not print"
-    return _table(FURTHER, steps, FURTHER_FIGURES, title, PARTS[:1], with_intervals)
-
-
-def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
-    """Return the steps that have any of the figures, as numbers, with `OPTIONAL` filled in."""
-    missing = [column for column in (*NEEDED, *figures) if column not in steps]
-    if missing:
-        raise SpecError(f"Expected steps with the columns {', '.join((*NEEDED, *figures))}, got none of {missing}.")
-    unknown = set(steps["version"].dropna()) - set(VERSIONS)
-    if unknown:
-        raise SpecError(f"Expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}.")
-    steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
-    steps = steps.fillna({"images": ""}).astype(dict.fromkeys(figures, "float64"))
-    return steps[steps[list(figures)].notna().any(axis=1)]
-
-
-def _table(
-    number: int | str,
-    steps: pd.DataFrame,
-    metrics: tuple[str, ...],
-    title: str,
-    parts: tuple[str, ...],
-    with_intervals: bool,
-) -> MeasuredTable:
     differing = [column for column in VARYING if column not in KEYS[number] and _differs(steps, column, KEYS[number])]
     keys = (*KEYS[number], *differing)
     shared, shortened = apart(steps["settings"])
@@ -202,6 +169,27 @@ def without_intervals(table: MeasuredTable) -> MeasuredTable:
     ends = [f"{metric}_{end}" for metric in table.metrics for end in ENDS]
     rows = table.rows.drop(columns=ends, errors="ignore")
     return replace(table, rows=rows, caption=table.caption.removesuffix(INTERVALS_EXPLAINED))
+
+
+def check_number(number: int | str) -> None:
+    """Raise SpecError for a table that does not exist."""
+    if number not in TABLES:
+        raise SpecError(f"Expected table 4, 5, 6 or {FURTHER}, got {number}.")
+
+
+def _checked(steps: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the steps that have any of the figures, in the figures' units, with `OPTIONAL` filled in."""
+    sources = [FIGURES[metric].source for metric in metrics]
+    missing = [column for column in (*NEEDED, *sources) if column not in steps]
+    if missing:
+        raise SpecError(f"Expected steps with the columns {', '.join((*NEEDED, *sources))}, got none of {missing}.")
+    unknown = set(steps["version"].dropna()) - set(VERSIONS)
+    if unknown:
+        raise SpecError(f"Expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}.")
+    steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
+    steps = steps.fillna({"images": ""}).astype(dict.fromkeys(sources, "float64"))
+    steps = steps[steps[sources].notna().any(axis=1)]
+    return steps.assign(**{metric: steps[FIGURES[metric].source] / FIGURES[metric].unit for metric in metrics})
 
 
 def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:
@@ -259,11 +247,8 @@ def _beside(
 ) -> pd.DataFrame:
     """Join measured rows with the article's, in its order; what only one side has keeps its row."""
     keys = list(KEYS[number])
-    if number in ARTICLE_TABLES:
-        printed = printed_table(int(number))[[*keys, *metrics]]
-    else:
-        printed = pd.DataFrame(columns=[*keys, *metrics])
-    printed = printed.rename(columns={name: f"{name}_printed" for name in metrics})
+    printed = printed_table(number) if isinstance(number, int) else pd.DataFrame(columns=[*keys, *metrics])
+    printed = printed[[*keys, *metrics]].rename(columns={name: f"{name}_printed" for name in metrics})
     printed["order"] = range(len(printed))
     texts = dict.fromkeys(keys, object)  # of an empty frame too
     table = measured.astype(texts).merge(printed.astype(texts), on=keys, how="outer")
@@ -272,8 +257,7 @@ def _beside(
     table = table.sort_values(["place", "network", *differing, "order", "step"], kind="stable", na_position="last")
     table = table.reset_index(drop=True)
     counts = ["runs", *(f"{metric}_count" for metric in metrics)]
-    table = table.astype(dict.fromkeys(counts, "float64")).fillna(dict.fromkeys(counts, 0))
-    table = table.astype(dict.fromkeys(counts, "int64"))
+    table[counts] = table[counts].astype("float64").fillna(0).astype("int64")
     own = [name for name in (*VARYING, *OPTIONAL) if name not in (*keys, *differing)]
     ends = [name for metric in metrics for end in ENDS if (name := f"{metric}_{end}") in table]
     described = ["seeds", "run_ids", *ends, *dict.fromkeys(name for name in own if name != "synthetic")]
@@ -312,7 +296,7 @@ def _caption(
     parts = [
         f"Data: {named}",
         *([f"n: {images}"] if images else []),
-        f"{_counted(steps['run_id'].nunique(), 'run')}, {_counted(len(seeds), 'seed')} "
+        f"{counted(steps['run_id'].nunique(), 'run')}, {counted(len(seeds), 'seed')} "
         f"({', '.join(str(int(seed)) for seed in seeds)})",
         *([f"settings: {settings}"] if settings else []),
     ]
@@ -342,7 +326,8 @@ def _counts(steps: pd.DataFrame) -> str:
     return ", ".join(f"{text} of {dataset}" for dataset, text in counts.items() if text)
 
 
-def _counted(count: int, word: str) -> str:
+def counted(count: int, word: str) -> str:
+    """Return a number with its noun: 1 run, 2 runs."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
