@@ -141,9 +141,8 @@ def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = Non
     elif len(trained):
         chosen = families(trained)[0]
         others = steps[steps["family"] != chosen]
-        left_out += (
-            [f"{counted(len(others), 'training')} on other data: {', '.join(families(others))}."] if len(others) else []
-        )
+        if len(others):
+            left_out.append(f"{counted(len(others), 'training')} on other data: {', '.join(families(others))}.")
         steps = steps[steps["family"] == chosen]
     for column, values in (
         ("version", choice.versions),

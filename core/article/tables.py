@@ -143,10 +143,13 @@ def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: boo
     5 take the unpruned networks. with_intervals: those in the column `INTERVALS`, which must then be there, are added.
     """
     check_number(number)
-    metrics, title, parts = FURTHER_FIGURES, FURTHER_TITLE, PARTS[:1]
+    parts: tuple[str, ...] = PARTS if isinstance(number, int) else PARTS[:1]
+    metrics, title = FURTHER_FIGURES, FURTHER_TITLE
     if isinstance(number, int):
-        metrics, parts = TABLE_METRICS[number], PARTS
-        title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
+        metrics, title = (
+            TABLE_METRICS[number],
+            f"Table {number} of the article, measured again. {TITLES[number]}, in percent",
+        )
     steps = _checked(steps, metrics)
     if number in (4, 5):
         steps = steps[steps["name"] == ORIGINAL]

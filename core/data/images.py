@@ -51,6 +51,7 @@ from core.errors import ImageError, SpecError
 
 Header = ImageFile.ImageFile
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), BGR, C-contiguous
+Deep = npt.NDArray[np.uint16]
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 600_000_000  # of a file: MAX_PIXELS of uncompressed 16-bit colour
@@ -399,23 +400,30 @@ def as_8_bits(data: bytes, header: Header) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if colours == 1 else image, mode="CMYK" if colours == 4 else None)
 
 
-def deep_channels(data: bytes, header: Header) -> npt.NDArray[np.uint16]:
+def deep_channels(data: bytes, header: Header) -> Deep:
     """Return the stored numbers (H, W, channels), colours then alpha; a TIFF's upright."""
     if header.mode.startswith("I;16"):
         return np.atleast_3d(np.asarray(load(header))).astype(np.uint16, copy=False)
-    # OpenCV decodes colours, of which Pillow keeps 8 bits. It reads neither ink nor separate planes of a TIFF.
+    if not isinstance(header, TiffImagePlugin.TiffImageFile):
+        stored = sixteen_bits(data)
+        return stored[:, :, 2:] if header.mode == "LA" else stored[:, :, : len(header.getbands())]
     try:
-        tiff = isinstance(header, TiffImagePlugin.TiffImageFile)
-        files = [plain_tiff(data, header, number) for number in range(parts(header).planes)] if tiff else [data]
-        planes = [cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED) for file in files]
-    except (*DAMAGED, cv2.error) as error:
+        files = [plain_tiff(data, header, number) for number in range(parts(header).planes)]
+    except DAMAGED as error:
         raise ImageError(f"The file is truncated or damaged: {error}.") from error
-    if any(plane is None or plane.dtype != np.uint16 for plane in planes):
+    return np.dstack([sixteen_bits(file) for file in files])[:, :, : len(header.getbands())]
+
+
+def sixteen_bits(data: bytes) -> Deep:
+    """Decode 16-bit channels with OpenCV, because Pillow keeps 8 bits of a colour. Raises ImageError.
+
+    OpenCV repeats the grey levels of a PNG with transparency, and reads neither ink nor separate planes of a TIFF.
+    """
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint16:
         raise ImageError("The file is truncated or damaged: its 16 bits per channel cannot be decoded to their end.")
-    stored = np.dstack(planes) if len(planes) > 1 else planes[0][:, :, [2, 1, 0, 3][: planes[0].shape[2]]]
-    if header.mode == "LA":
-        return stored[:, :, 2:]  # OpenCV repeats the grey levels
-    return stored[:, :, : len(header.getbands())]
+    stored = np.atleast_3d(found)
+    return cast("Deep", stored if stored.shape[2] == 1 else stored[:, :, np.array([2, 1, 0, 3])[: stored.shape[2]]])
 
 
 def blend(picture: Image.Image) -> Pixels:

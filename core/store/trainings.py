@@ -124,7 +124,8 @@ class TrainingRows(RunRows):
 
     def metadata_encoding(self, run_id: str) -> dict[str, Any] | None:
         """Return how a run's metadata became numbers, see `MetadataEncoding.to_dict`; None if unknown."""
-        return self._training_data(run_id, "encoding")
+        found: dict[str, Any] | None = self._training_data(run_id, "encoding")
+        return found
 
     def _training_data(self, run_id: str, column: str) -> Any:
         rows = self.rows(f"SELECT {column} FROM training_data WHERE run_id = ?", [run_id])
