@@ -172,9 +172,3 @@ class Study:
     submitted_at: datetime
     finished_at: datetime | None
     command: str | None
-
-
-def study_from_columns(values: Mapping[str, Any]) -> Study:
-    """Return the study of a row of the table `studies`."""
-    rest = {column: value for column, value in values.items() if column not in ("study", "spec", "status")}
-    return Study(id=values["study"], spec_json=values["spec"], status=Status(values["status"]), **rest)

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from core.runs import Run, Study, run_from_columns, study_from_columns
+from core.runs import Run, Status, Study, run_from_columns
 from core.store.file import StoreFile, insert, one
 
 
@@ -43,8 +43,12 @@ class RunRows(StoreFile):
 
     def studies(self, status: str | None = None) -> list[Study]:
         """Return the studies, newest first."""
-        rows = self.rows("SELECT * FROM studies ORDER BY submitted_at DESC, study DESC")
-        return [study for study in map(study_from_columns, rows) if status in (None, study.status)]
+        rows = self.rows(
+            "SELECT study AS id, spec AS spec_json, * EXCLUDE (study, spec) FROM studies "
+            "WHERE $1 IS NULL OR status = $1 ORDER BY submitted_at DESC, study DESC",
+            [status],
+        )
+        return [Study(**row | {"status": Status(row["status"])}) for row in rows]
 
     # -- writing: the record worker only -----------------------------------------------------------------------
 
