@@ -24,6 +24,7 @@ from core.compression.svd import check_cost, decompose, factor_bytes
 from core.data.datasets import DatasetImage, read_registered
 from core.data.images import CODECS, decode, encode, resize
 from core.errors import DermSlimError, ImageError, SpecError
+from core.files.plain_files import whole_file
 
 
 def measure(
@@ -151,11 +152,5 @@ def write_whole(path: Path, data: bytes) -> None:
     Who may read it follows the umask of whoever asked for it, as of any file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path, path.with_name(f".{secrets.token_hex(8)}.part")) as draft:
+        draft.write_bytes(data)

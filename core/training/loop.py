@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from core.data.splits import SPLITS, Indices, epoch_indices
 from core.errors import DermSlimError, SpecError
+from core.files.plain_files import whole_file
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
 from core.networks.keras_models import build_model
 from core.networks.plain_data import network_to_dict
@@ -377,15 +378,10 @@ def save(folder: Path, values: Arrays, weights: Arrays | None, history: Sequence
 def write_arrays(path: Path, values: Arrays, about: dict[str, Any] | None = None) -> None:
     """Write arrays, and values as JSON, to a file atomically."""
     arrays: dict[str, Any] = {f"{number}": array for number, array in enumerate(values)}
-    half = path.with_suffix(".half")
-    try:
-        with half.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    with whole_file(path, path.with_suffix(".half")) as draft, draft.open("wb") as file:
+        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -454,9 +450,5 @@ def load_model(path: Path) -> keras.Model:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a network as a `.keras` file atomically."""
-    half = path.with_name(f"half-{path.name}")  # Keras requires the suffix
-    try:
-        model.save(half)
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    with whole_file(path, path.with_name(f"half-{path.name}")) as draft:  # Keras requires the suffix
+        model.save(draft)
