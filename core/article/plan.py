@@ -20,24 +20,9 @@ from typing import Annotated, Any, Self
 import annotated_types as at
 from pydantic import model_validator
 
+from core.compression import specs as measuring
 from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.optimal_k import RULES as K_RULES
-from core.compression.specs import (
-    DEFAULT_KS,
-    DEFAULT_SIZES,
-    CodecName,
-    DatasetName,
-    Ks,
-    Mode,
-    Quality,
-    ReconstructSpec,
-    ResizeSpec,
-    SampleSize,
-    Side,
-    Sizes,
-    SweepSpec,
-    codec_name,
-)
 from core.compression.svd import largest_k
 from core.data.datasets import Dataset
 from core.data.names import derived_name
@@ -82,8 +67,8 @@ class Override(Spec):
     """
 
     network: Annotated[Text, at.MinLen(1), Setting("Network")]
-    height: Annotated[Side, Setting("Rows", unit="pixels")]
-    width: Annotated[Side, Setting("Columns", unit="pixels")]
+    height: Annotated[measuring.Side, Setting("Rows", unit="pixels")]
+    width: Annotated[measuring.Side, Setting("Columns", unit="pixels")]
     epochs: Annotated[Whole | None, Setting("Epochs", "By default the study's.", ge=1, le=MOST_EPOCHS)] = None
 
 
@@ -96,7 +81,7 @@ class ArticleSpec(Spec):
     reconstruction: the new data set's name, empty for one made of k and codec.
     """
 
-    dataset: DatasetName
+    dataset: measuring.DatasetName
     fingerprint: Annotated[Text, Setting("Fingerprint of the images", flag="DATASET")] = ""
     networks: Annotated[tuple[Network, ...], at.MinLen(1), Setting("Networks", always=True)] = tuple(NETWORKS.values())
     seeds: Annotated[
@@ -116,17 +101,17 @@ class ArticleSpec(Spec):
     device: Device = "auto"
     baseline: OwnBaseline = None
     rules: Rules = Rules()
-    ks: Ks = DEFAULT_KS
-    mode: Mode = "per_channel"
-    codec: CodecName = "jpeg"
-    quality: Quality = None
-    sample_size: SampleSize = None
+    ks: measuring.Ks = measuring.DEFAULT_KS
+    mode: measuring.Mode = "per_channel"
+    codec: measuring.CodecName = "jpeg"
+    quality: measuring.Quality = None
+    sample_size: measuring.SampleSize = None
     rule: Annotated[Text, Setting("Rule that chooses k*", choices=RULE_NAMES, always=True)] = DEFAULT_RULE
     k: Annotated[
         Whole | None,
         Setting("Fixed k", "Overrides the rule.", name="fixed k", flag="--fixed-k", ge=1, empty="the rule's"),
     ] = None
-    sizes: Sizes = DEFAULT_SIZES
+    sizes: measuring.Sizes = measuring.DEFAULT_SIZES
     reconstruction: Annotated[
         Text, Setting("Name of the reconstruction", "By default made of k and codec.", flag="--name")
     ] = ""
@@ -255,11 +240,11 @@ def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> R
     """Return what a part's run is told; k and the reconstruction's name matter to the parts that need them alone."""
     stored: dict[str, Any] = {"dataset": spec.dataset, "mode": spec.mode, "codec": spec.codec, "quality": spec.quality}
     if part.stage == SWEEP:
-        return SweepSpec(ks=spec.ks, sample_size=spec.sample_size, **stored)
+        return measuring.SweepSpec(ks=spec.ks, sample_size=spec.sample_size, **stored)
     if part.stage == RESIZE:
-        return ResizeSpec(k=k, sizes=spec.sizes, sample_size=spec.sample_size, **stored)
+        return measuring.ResizeSpec(k=k, sizes=spec.sizes, sample_size=spec.sample_size, **stored)
     if part.stage == RECONSTRUCTION:
-        return ReconstructSpec(k=k, name=reconstruction, **stored)
+        return measuring.ReconstructSpec(k=k, name=reconstruction, **stored)
     if part.network is None or part.seed is None:
         raise SpecError(f"Expected a network and a seed for the part {part.key}, got none.")
     training: dict[str, Any] = {
@@ -293,7 +278,7 @@ def reconstruction_name(spec: ArticleSpec, k: int, taken: frozenset[str]) -> str
     if spec.reconstruction:
         return spec.reconstruction
     unfolded = "" if spec.mode == "per_channel" else f"-{spec.mode}"
-    end = f"-k{k}{unfolded}-{codec_name(spec.codec, spec.quality).replace(' ', '')}"
+    end = f"-k{k}{unfolded}-{measuring.codec_name(spec.codec, spec.quality).replace(' ', '')}"
     name = derived_name(spec.dataset, end)
     others = (derived_name(spec.dataset, f"{end}-{number}") for number in range(2, len(taken) + 3))
     return name if name not in taken else next(other for other in others if other not in taken)
@@ -458,7 +443,7 @@ def _matching(wanted: RunSpec, fingerprint: str, study: str, found: Found) -> Ru
 
 def _kept(run: Run, found: Found) -> bool:
     """Return whether what a run wrote is still there: a reconstruction may have been removed since."""
-    return run.status != FINISHED or run.kind != ReconstructSpec.kind or run.writes in found.datasets
+    return run.status != FINISHED or run.kind != measuring.ReconstructSpec.kind or run.writes in found.datasets
 
 
 def _done(run: Run) -> bool:

@@ -16,18 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from core.compression.pixel_loops import (
-    SSIM_WINDOW,
-    SpectralSums,
-    channel_histograms,
-    cooccurrences,
-    entropies,
-    haralick_features,
-    joint_histogram,
-    mean_ssim,
-    spectral_sums,
-    window_sums,
-)
+from core.compression import pixel_loops as loops
 from core.compression.specs import MetricParameters
 from core.data.images import grey
 from core.errors import ImageError
@@ -68,8 +57,9 @@ class Original:
     @cached_property
     def windows(self) -> tuple[Array, Array] | None:
         """Sums of SSIM's windows; None below 7 pixels."""
-        height, width = self.image.shape[:2]
-        return window_sums(self.features.image.reshape(height, -1)) if min(height, width) >= SSIM_WINDOW else None
+        if min(self.image.shape[:2]) < loops.SSIM_WINDOW:
+            return None
+        return loops.window_sums(self.features.image.reshape(len(self.image), -1))
 
     @cached_property
     def low(self) -> npt.NDArray[np.bool_]:
@@ -90,8 +80,8 @@ class Original:
             cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
             for first, second in zip(mine.histograms, theirs.histograms, strict=True)
         )
-        first, second, joint = entropies(joint_histogram(mine.grey, theirs.grey))  # H(I), H(J) and H(I,J)
-        spectra = spectral_sums(mine.spectrum, theirs.spectrum, self.low, mine.grey.shape[1])
+        first, second, joint = loops.entropies(loops.joint_histogram(mine.grey, theirs.grey))  # H(I), H(J) and H(I,J)
+        spectra = loops.spectral_sums(mine.spectrum, theirs.spectrum, self.low, mine.grey.shape[1])
         return {
             "mse": mse,
             "rmse": math.sqrt(mse),
@@ -121,7 +111,7 @@ class Original:
         if self.windows is None:
             return None
         mine, theirs = (image.reshape(len(image), -1) for image in (self.features.image, other))
-        return float(mean_ssim(mine, theirs, *self.windows))
+        return float(loops.mean_ssim(mine, theirs, *self.windows))
 
     def _changed_percent(self, other: Image) -> float:
         """Return the percent of the pixels whose largest channel difference is above the threshold."""
@@ -132,7 +122,7 @@ class Original:
 
 def warm_up() -> None:
     """Compile, or load from Numba's cache, every loop that a comparison runs."""
-    image = np.arange(SSIM_WINDOW**2 * 3, dtype=np.uint8).reshape(SSIM_WINDOW, SSIM_WINDOW, 3)
+    image = np.arange(loops.SSIM_WINDOW**2 * 3, dtype=np.uint8).reshape(loops.SSIM_WINDOW, loops.SSIM_WINDOW, 3)
     Original(image).compare(image[::-1].copy())
 
 
@@ -141,7 +131,7 @@ def ssim_map(image: Image, other: Image) -> npt.NDArray[np.float64] | None:
     # imported here because only the inspector draws maps, and the workers stay smaller without it
     from skimage.metrics import structural_similarity
 
-    if min(image.shape[:2]) < SSIM_WINDOW:
+    if min(image.shape[:2]) < loops.SSIM_WINDOW:
         return None
     _, channels = structural_similarity(image, other, channel_axis=2, data_range=255, full=True)
     return cast("npt.NDArray[np.float64]", channels.mean(axis=2))
@@ -187,9 +177,9 @@ def _features(image: Image) -> Features:
     return Features(
         image,
         levels,
-        channel_histograms(image),
+        loops.channel_histograms(image),
         -np.sign(moments) * logarithms,
-        haralick_features(cooccurrences(levels)) if min(levels.shape) > 1 else None,
+        loops.haralick_features(loops.cooccurrences(levels)) if min(levels.shape) > 1 else None,
         scipy.fft.rfft2(levels.astype(np.float64), norm="ortho"),
     )
 
@@ -200,7 +190,7 @@ def _normalised(histogram: Array) -> Array:
     return cv2.normalize(counts, counts, alpha=1.0, norm_type=cv2.NORM_L1)
 
 
-def _spectral_correlation(sums: SpectralSums) -> float | None:
+def _spectral_correlation(sums: loops.SpectralSums) -> float | None:
     flat = sums.spread <= CONSTANT**2 * sums.energy or sums.other_spread <= CONSTANT**2 * sums.other_energy
     return None if flat else _clipped(sums.shared / math.sqrt(sums.spread) / math.sqrt(sums.other_spread))
 

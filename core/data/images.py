@@ -15,38 +15,17 @@ import struct
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import (  # the plugins register the formats of FORMATS
-    AvifImagePlugin,  # noqa: F401
-    BmpImagePlugin,  # noqa: F401
-    Image,
-    ImageFile,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from core.data import tiff_parts as tiff
 from core.data.jpeg_scans import check_scans
-from core.data.tiff_parts import (
-    ASSOCIATED,
-    BITS,
-    EXTRA_SAMPLES,
-    PHOTOMETRIC,
-    WHITE_IS_ZERO,
-    check_parts,
-    numbers,
-    parts,
-    plain_tiff,
-    strict_libtiff,
-    tag,
-)
 from core.errors import ImageError, SpecError
 
 Header = ImageFile.ImageFile
@@ -58,6 +37,9 @@ MAX_BYTES = 600_000_000  # of a file: MAX_PIXELS of uncompressed 16-bit colour
 BLOCK = 256  # rows of 16 bits that are converted to 8 at once
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")  # a phone's JPEG followed by others opens as "MPO"
+
+for _format in ("Avif", "Bmp", "Jpeg", "Png", "Tiff", "WebP"):  # each plugin registers a format of FORMATS
+    import_module(f"PIL.{_format}ImagePlugin")
 
 # Pillow's own guard against decompression bombs, for other code in this process.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -338,7 +320,7 @@ def bits(data: bytes, header: Header) -> int:
     if header.format == "PNG":
         return data[24]
     if isinstance(header, TiffImagePlugin.TiffImageFile):
-        return max(numbers(header.tag_v2.get(BITS, 1)))
+        return max(tiff.numbers(header.tag_v2.get(tiff.BITS, 1)))
     return 16 if header.mode.startswith("I;16") else 8
 
 
@@ -351,7 +333,7 @@ def examine(data: bytes, header: Header) -> None:
     if header.format in JPEGS:
         check_scans(data)
     elif isinstance(header, TiffImagePlugin.TiffImageFile):
-        check_parts(data, header)
+        tiff.check_parts(data, header)
     elif header.format == "PNG":  # the decoder ignores the checksums
         try:
             open_header(data).verify()
@@ -362,7 +344,7 @@ def examine(data: bytes, header: Header) -> None:
 def load(header: Header) -> Header:
     """Decode in place. Raises ImageError."""
     try:
-        with strict_libtiff():
+        with tiff.strict_libtiff():
             header.load()
     except DAMAGED as error:
         raise ImageError(f"The file is truncated or damaged: {error}.") from error
@@ -383,8 +365,8 @@ def as_8_bits(data: bytes, header: Header) -> Image.Image:
     top = (1 << bits(data, header)) - 1
     premultiplied = False
     if isinstance(header, TiffImagePlugin.TiffImageFile):
-        premultiplied = tag(header, EXTRA_SAMPLES, 0) == ASSOCIATED
-        if tag(header, PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
+        premultiplied = tiff.tag(header, tiff.EXTRA_SAMPLES, 0) == tiff.ASSOCIATED
+        if tiff.tag(header, tiff.PHOTOMETRIC, tiff.WHITE_IS_ZERO) == tiff.WHITE_IS_ZERO:
             stored = np.subtract(top, stored, dtype=np.uint16)
     clear = header.info.get("transparency")
     colours = 4 if header.mode == "CMYK" else 1 if stored.shape[2] < 3 else 3
@@ -408,7 +390,7 @@ def deep_channels(data: bytes, header: Header) -> Deep:
         stored = sixteen_bits(data)
         return stored[:, :, 2:] if header.mode == "LA" else stored[:, :, : len(header.getbands())]
     try:
-        files = [plain_tiff(data, header, number) for number in range(parts(header).planes)]
+        files = [tiff.plain_tiff(data, header, number) for number in range(tiff.parts(header).planes)]
     except DAMAGED as error:
         raise ImageError(f"The file is truncated or damaged: {error}.") from error
     return np.dstack([sixteen_bits(file) for file in files])[:, :, : len(header.getbands())]

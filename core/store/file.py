@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -237,6 +237,7 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pd.DataFram
     connection.unregister("incoming")
 
 
-def plain_rows(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
+def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a frame's rows as dicts of Python values, None for NULL."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
