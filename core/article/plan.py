@@ -145,37 +145,27 @@ class ArticleSpec(Spec):
         return self.training
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """What a preset sets besides the training protocol of the same name in `core.training.specs.PRESETS`."""
-
-    overrides: tuple[Override, ...] = ()
-    rules: Rules = field(default_factory=Rules)
-    sample_size: int | None = None
-
-
-STUDY_PRESETS = {
-    "article": Preset(),
-    "laptop": Preset(
-        overrides=(Override(network="alexnet", height=60, width=80),)
-    ),  # four times custom1's work at equal size
-    "quick": Preset(
-        overrides=(Override(network="custom1", height=64, width=64),), rules=Rules(max_iterations=1), sample_size=100
-    ),
+# What a preset sets besides the training protocol of the same name in `core.training.specs.PRESETS`.
+STUDY_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "article": {"overrides": (), "rules": Rules(), "sample_size": None},
+    "laptop": {  # alexnet takes four times custom1's work at equal size
+        "overrides": (Override(network="alexnet", height=60, width=80),),
+        "rules": Rules(),
+        "sample_size": None,
+    },
+    "quick": {
+        "overrides": (Override(network="custom1", height=64, width=64),),
+        "rules": Rules(max_iterations=1),
+        "sample_size": 100,
+    },
 }
 
 
 def preset_values(name: str, networks: Sequence[NetworkSpec]) -> dict[str, Any]:
     """Return the arguments of `ArticleSpec` that a preset stands for, for these networks."""
-    preset = STUDY_PRESETS[name]
     chosen = {network.name for network in networks}
-    return {
-        "networks": tuple(networks),
-        "training": PRESETS[name],
-        "overrides": tuple(override for override in preset.overrides if override.network in chosen),
-        "rules": preset.rules,
-        "sample_size": preset.sample_size,
-    }
+    overrides = tuple(override for override in STUDY_PRESETS[name]["overrides"] if override.network in chosen)
+    return {"networks": tuple(networks), "training": PRESETS[name], **STUDY_PRESETS[name], "overrides": overrides}
 
 
 def common_rank(dataset: Dataset, mode: str) -> int:
