@@ -107,13 +107,9 @@ def claims_table(known: Known) -> pd.DataFrame:
     """
     table = printed_claims().drop(columns="note")
     verdicts = judge_all(known)
-    return table.assign(
-        status=[verdict.status for verdict in verdicts],
-        measured=[verdict.measured for verdict in verdicts],
-        chance=[verdict.chance for verdict in verdicts],
-        runs=[" ".join(verdict.runs) for verdict in verdicts],
-        note=[verdict.note for verdict in verdicts],
-    )
+    columns = ("status", "measured", "chance", "runs", "note")
+    table = table.assign(**{name: [getattr(verdict, name) for verdict in verdicts] for name in columns})
+    return table.assign(runs=table["runs"].map(" ".join))
 
 
 def to_csv(table: pd.DataFrame) -> str:

@@ -143,13 +143,8 @@ class TrainingRows(RunRows):
                 return
             for table in ("training_data", "run_splits"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
-            row = {
-                "run_id": run_id,
-                "attempt": attempt,
-                "encoding": json.dumps(values["encoding"]),
-                "notes": json.dumps(values["notes"]),
-            }
-            insert(connection, "training_data", pd.DataFrame([row]))
+            texts = {name: json.dumps(values[name]) for name in ("encoding", "notes")}
+            insert(connection, "training_data", pd.DataFrame([{"run_id": run_id, "attempt": attempt, **texts}]))
             insert(connection, "run_splits", pd.DataFrame(values["reached"]).assign(run_id=run_id))
 
     def record_step(
