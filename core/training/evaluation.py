@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,8 @@ def judged(state: State, step: Step, result: StepResult) -> tuple[StepResult, St
             result = replace(result, **difference(state.unpruned_right, result.predictions))
     figures = None if result.failure else {**result.figures, DIFFERENCE_LOW: result.difference_low}
     after = record(state, step, figures, result.failure)
-    verdict = after.outcomes[-1].acceptance
-    values = {
-        name: getattr(verdict, name) for name in ("accepted", "criterion", "value", "needed", "missed_by", "reason")
-    }
     unpruned = state.outcomes[0].figures if state.outcomes else None
-    return replace(result, **values, **verdicts(state.baseline, unpruned, result)), after
+    return replace(result, **asdict(after.outcomes[-1].acceptance), **verdicts(state.baseline, unpruned, result)), after
 
 
 def verdicts(baseline: Baseline, unpruned: Mapping[str, float | None] | None, result: StepResult) -> dict[str, Any]:

@@ -317,18 +317,15 @@ def judged(
     epoch: int, logs: dict[str, list[float]], chances: npt.NDArray[np.float32], labels: Indices, baseline: Baseline
 ) -> EpochResult:
     """Return an epoch's figures, and whether they meet the baseline; logs: those of Keras, one epoch."""
-    found = classify(chances, labels)
+    found, names = classify(chances, labels), ("accuracy", "precision", "recall")
+    figures: dict[str, Any] = {f"train_{name}": 100 * float(logs[name][0]) for name in names}
+    figures |= {f"validation_{name}": getattr(found, name) for name in names}
     right = np.clip(chances[np.arange(len(labels)), labels], LEAST_CHANCE, 1)
     result = EpochResult(
         epoch=epoch,
         train_loss=float(logs["loss"][0]),
-        train_accuracy=100 * float(logs["accuracy"][0]),
-        train_precision=100 * float(logs["precision"][0]),
-        train_recall=100 * float(logs["recall"][0]),
         validation_loss=float(-np.log(right, dtype=np.float64).mean()) if len(labels) else None,
-        validation_accuracy=found.accuracy,
-        validation_precision=found.precision,
-        validation_recall=found.recall,
+        **figures,
         seconds=0.0,
         images_per_second=0.0,
     )

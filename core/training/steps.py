@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from core.data.splits import SPLITS
 from core.networks.architectures import NetworkSpec
-from core.networks.costs import network_cost
+from core.networks.costs import QUANTITIES, network_cost, quantities
 from core.networks.plain_data import network_to_dict
 from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
@@ -66,6 +67,7 @@ def likely_networks(spec: TrainSpec) -> list[NetworkSpec]:
 def described(spec: TrainSpec, step: Step) -> StepResult:
     """Return what is known of a step before it is trained."""
     cost = network_cost(step.network, spec.training.height, spec.training.width)
+    counted: dict[str, Any] = dict(zip(QUANTITIES, quantities(cost), strict=True))
     return StepResult(
         step=step.index,
         name=step.name,
@@ -73,10 +75,7 @@ def described(spec: TrainSpec, step: Step) -> StepResult:
         network=network_to_dict(step.network),
         status="training",
         failure="",
-        parameters=cost.parameters,
-        macs=cost.macs,
-        bytes_weights=cost.bytes_weights,
-        bytes_with_optimizer=cost.bytes_with_optimizer,
+        **counted,
     )
 
 
