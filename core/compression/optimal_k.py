@@ -25,13 +25,7 @@ from core.compression.summary import measured, metric_columns, metric_values
 from core.errors import SpecError
 from core.specs import Number, Seed, Spec, Whole
 
-WITHOUT_VOTE = (
-    "rmse",
-    "hist_bhattacharyya_b",
-    "hist_bhattacharyya_g",
-    "hist_bhattacharyya_r",
-    "explained_variance",
-)
+WITHOUT_VOTE = ("rmse", *(f"hist_bhattacharyya_{channel}" for channel in "bgr"), "explained_variance")
 VOTERS = tuple(metric.name for metric in METRICS if metric.name not in WITHOUT_VOTE)
 SIZES = ("source_bytes", "stored_bytes", "control_bytes")
 DEFAULT_FLOORS = {"ssim": 0.95, "psnr": 40.0}
