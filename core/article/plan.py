@@ -14,7 +14,7 @@ stopped anywhere, by anything, and goes on from what is there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self
 
 import annotated_types as at
@@ -124,14 +124,14 @@ class ArticleSpec(Spec):
         changed = [override.network for override in self.overrides]
         if len(set(changed)) < len(changed) or not set(changed) <= set(names):
             raise SpecError(f"Expected at most one override for each of {', '.join(names)}, got {', '.join(changed)}.")
-        for _ in specs_ahead(self):
-            pass
+        for part in plan(self):
+            spec_ahead(self, part)
         return self
 
     def check(self, dataset: Dataset) -> None:
         """Raise SpecError where the data set cannot be studied so: no labels, or a k above its rank."""
         seen = set()
-        for spec in specs_ahead(self):
+        for spec in (spec_ahead(self, part) for part in plan(self)):
             if spec.kind not in seen:  # trainings differ in network and seed, which the images do not mind
                 spec.check(dataset)
             seen.add(spec.kind)
@@ -257,12 +257,6 @@ def spec_ahead(spec: ArticleSpec, part: Part) -> RunSpec:
     return run_spec(spec, part, k=k, reconstruction=spec.reconstruction or derived_name(spec.dataset, f"-k{k}"))
 
 
-def specs_ahead(spec: ArticleSpec) -> Iterator[RunSpec]:
-    """Yield what every run will about be told."""
-    for part in plan(spec):
-        yield spec_ahead(spec, part)
-
-
 def reconstruction_name(spec: ArticleSpec, k: int, taken: frozenset[str]) -> str:
     """Return the name that the reconstruction gets: the one asked for, else one that is free."""
     if spec.reconstruction:
@@ -374,29 +368,22 @@ def progress(spec: ArticleSpec, study: str, found: Found) -> Progress:
     A part is done by any finished run that measured the same thing, whoever submitted it; one that failed counts only
     where it is the study's own.
     """
-    standings: dict[str, Standing] = {}
-    k, reconstruction = spec.k, None
+    so_far = Progress((), spec.k)
     for part in plan(spec):
-        standing = _standing(spec, study, found, part, standings, k, reconstruction)
-        standings[part.key] = standing
+        standing = _standing(spec, study, found, part, so_far)
+        so_far = replace(so_far, parts=(*so_far.parts, standing))
         if standing.state == FINISHED and standing.run is not None:
             if part.stage == SWEEP and spec.k is None:
-                k = found.choices[standing.run.id].k
+                so_far = replace(so_far, k=found.choices[standing.run.id].k)
             elif part.stage == RECONSTRUCTION:
-                reconstruction = standing.run.writes
-    return Progress(tuple(standings.values()), k, reconstruction)
+                so_far = replace(so_far, reconstruction=standing.run.writes)
+    return so_far
 
 
-def _standing(
-    spec: ArticleSpec,
-    study: str,
-    found: Found,
-    part: Part,
-    before: Mapping[str, Standing],
-    k: int | None,
-    reconstruction: str | None,
-) -> Standing:
-    """Return how far one part has come; before: the parts before it."""
+def _standing(spec: ArticleSpec, study: str, found: Found, part: Part, so_far: Progress) -> Standing:
+    """Return how far one part has come; so_far: the parts before it."""
+    before = {each.part.key: each for each in so_far.parts}
+    k, reconstruction = so_far.k, so_far.reconstruction
     for need in part.needs:
         other = before[need]
         if other.state != FINISHED:
