@@ -281,6 +281,7 @@ def complete_folder(made: Dataset) -> None:
     if made.layout == "ham10000":
         write_metadata(made, made.root / METADATA_NAME)
     if not speaks_for_itself(made):
-        write_manifest(made.root, made.layout, made.records)
+        rows = [{name: getattr(record, name) for name in ("path", *FACTS)} for record in made.records]
+        write_manifest(made.root, made.layout, rows)
     if made.synthetic:
         (made.root / SYNTHETIC_MARKER).write_text("These images are synthetic; they show no patient.\n")

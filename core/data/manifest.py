@@ -6,9 +6,9 @@ A JSON file beside the images holds the path, id and metadata of each. `load_dat
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, SPLIT_WORDS, LeftOut, Row
 from core.errors import DatasetError
@@ -18,19 +18,8 @@ LONGEST = 200_000_000  # bytes
 LAYOUTS = ("ham10000", "class_folders", "plain")
 
 
-class Image(Protocol):
-    """The attributes of a listed image."""
-
-    @property
-    def image_id(self) -> str: ...
-
-    @property
-    def path(self) -> str: ...
-
-
-def write_manifest(root: Path, layout: str, images: Iterable[Image]) -> None:
-    """Write the list beside the images."""
-    rows = [{"path": image.path, **{name: getattr(image, name) for name in FACTS}} for image in images]
+def write_manifest(root: Path, layout: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the list beside the images. rows: the path and the `FACTS` of each image."""
     text = json.dumps({"layout": layout, "images": rows}, ensure_ascii=False, indent=1)
     (root / MANIFEST).write_text(text, encoding="utf-8")
 
