@@ -10,19 +10,9 @@ from core.compression.metrics import METRICS
 
 METRIC_COLUMNS = tuple(metric.name for metric in METRICS)
 SIZE_COLUMNS = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
-MEASUREMENT_COLUMNS = (
-    "image_id",
-    "variant",
-    "k",
-    "codec",
-    "quality",
-    "height",
-    "width",
-    *SIZE_COLUMNS,
-    *METRIC_COLUMNS,
-    "decoded_crc32",  # of the stored and decoded image that was compared
-    "reason",
-)
+# decoded_crc32: of the stored and decoded image that was compared
+SETTINGS = ("k", "codec", "quality", "height", "width")
+MEASUREMENT_COLUMNS = ("image_id", "variant", *SETTINGS, *SIZE_COLUMNS, *METRIC_COLUMNS, "decoded_crc32", "reason")
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,7 @@ from typing import Any
 
 from core.compression.comparison import Image, Original
 from core.compression.image_results import MEASUREMENT_COLUMNS, ImageResult
-from core.compression.specs import (
-    MeasuringSpec,
-    ReconstructSpec,
-    ResizeSpec,
-    RivalsSpec,
-    SweepSpec,
-    codec_name,
-)
+from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, codec_name
 from core.compression.svd import check_cost, decompose, factor_bytes
 from core.data.datasets import DatasetImage, read_registered
 from core.data.images import CODECS, decode, encode, resize

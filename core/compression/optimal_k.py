@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import AfterValidator
 
+from core.compression.image_results import SIZE_COLUMNS
 from core.compression.metrics import METRICS, METRICS_BY_NAME, Metric
 from core.compression.summary import measured, metric_columns, metric_values
 from core.errors import SpecError
@@ -27,7 +28,7 @@ from core.specs import Number, Seed, Spec, Whole
 
 WITHOUT_VOTE = ("rmse", *(f"hist_bhattacharyya_{channel}" for channel in "bgr"), "explained_variance")
 VOTERS = tuple(metric.name for metric in METRICS if metric.name not in WITHOUT_VOTE)
-SIZES = ("source_bytes", "stored_bytes", "control_bytes")
+SIZES = SIZE_COLUMNS[:3]  # of the original, the reconstruction and the original re-encoded
 DEFAULT_FLOORS = {"ssim": 0.95, "psnr": 40.0}
 NOTHING_DEFINED = "No k can be chosen: no metric is defined at any k of these images."
 ROUNDING = 1e-9  # relative; a curve with less variation is constant, and a limit missed by less is met
