@@ -1,6 +1,6 @@
-"""What tables and claims rest on: the store's trainings, each counted once, and the runs that claims are judged by.
+"""The basis of tables and claims: the store's trainings, each counted once, and the runs that claims are judged by.
 
-The pages and the command line both ask here, so that they say the same.
+The pages and the command line both use this module, so they show the same.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The steps that a table shows, and in sentences what it leaves out by itself."""
+    """The steps that a table shows, and sentences about those that it leaves out."""
 
     steps: pd.DataFrame
     left_out: tuple[str, ...]
@@ -112,8 +112,8 @@ def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
     """Return the trainings that could stand in a table, with the settings that count there.
 
     Tables 4 and 5 take the unpruned networks of all runs, Table 6 the pruning runs. An unpruned network's training
-    follows no rules of pruning, so that its settings are those of the training alone, but in Table 6, where a history
-    is one run.
+    follows no rules of pruning, so its settings are those of the training alone. In Table 6 a history is one run, and
+    its settings include the rules.
     """
     check_number(number)
     if number == 6:
@@ -179,9 +179,9 @@ def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -
 def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> pd.Series:
     """Return a mask of the steps with their network's newest settings.
 
-    Settings under which it has been trained on original and reconstructed images go before others, and before both, a
-    quick trial (under `TRIAL` of the most epochs that it was ever given) gives way. by: what has settings of its own: a
-    network, or beside it whether it is `pruned`.
+    A quick trial (under `TRIAL` of the most epochs of any of its trainings) is taken only where there is nothing else.
+    Among the other settings, those of trainings on both original and reconstructed images are preferred, then the
+    newest. by: the columns that have settings of their own: the network, and possibly whether it is `pruned`.
     """
     if steps.empty:
         return pd.Series(False, index=steps.index, dtype=bool)
@@ -209,7 +209,7 @@ def table_name(number: int | str) -> str:
 class Grounds:
     """What claims are judged by: ids of a sweep and a resize comparison, an original data set and its reconstruction.
 
-    None: there is none.
+    None where there is none.
     """
 
     sweep: str | None = None
@@ -222,8 +222,8 @@ class Grounds:
 class Offers:
     """What claims could be judged by, the best first.
 
-    sweeps, resizes: runs that have finished. datasets: see `families`; synthetic: which of them
-    are. reconstructions: names, by the original that they were made from.
+    sweeps, resizes: runs that have finished. datasets: see `families`. synthetic: the synthetic ones among them.
+    reconstructions: names by the original that they were made from.
     """
 
     sweeps: Sequence[Run]

@@ -115,7 +115,7 @@ FURTHER_TITLE = "Test figures by class, sizes and times, which the article does 
 class MeasuredTable:
     """One of the article's tables measured again, or the further one.
 
-    keys: what the rows are told apart by: the article's, and those of `VARYING` in which the measured runs differ.
+    keys: the columns that identify a row: the article's, and those of `VARYING` in which the measured runs differ.
     rows: the keys, runs (how many were averaged, 0 where only printed), seeds and run_ids (texts, in the same order),
     all of `VARYING` and `OPTIONAL`, and for each of `metrics` its measured mean under the metric's name, and _std
     (sample deviation, missing for fewer than two runs), _count (runs in which it is defined), _printed, _difference
@@ -138,9 +138,9 @@ class MeasuredTable:
 def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
     """Return Table 4, 5 or 6 for measured steps, beside what the article prints, or the `FURTHER` one.
 
-    steps: columns `NEEDED`, the sources of the table's figures, and those of `OPTIONAL` that there are. images: how
-    many of them stand behind a run, in words, such as '3300 training, 1100 validation and 360 test images'. Table 4 and
-    5 take the unpruned networks. with_intervals: those in the column `INTERVALS`, which must then be there, are added.
+    steps: columns `NEEDED`, the sources of the table's figures, and any of `OPTIONAL`. images: a run's images in words,
+    such as '3300 training, 1100 validation and 360 test images'. Tables 4 and 5 take the unpruned networks.
+    with_intervals: adds the intervals in the column `INTERVALS`, which must then exist.
     """
     check_number(number)
     parts: tuple[str, ...] = PARTS if isinstance(number, int) else PARTS[:1]
@@ -201,13 +201,13 @@ def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:
 
 
 def apart(settings: Iterable[SettingsKey]) -> tuple[str, dict[SettingsKey, str]]:
-    """Return in words what several runs' settings share, and what sets each apart."""
+    """Return in words the settings that several runs share, and the other settings of each."""
     shared, own = told_apart(settings)
     return ", ".join(shared), {key: ", ".join(texts) or NOTHING_ELSE for key, texts in own.items()}
 
 
 def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[SettingsKey, str]) -> dict[str, list[str]]:
-    """Return which networks have which settings beyond the shared ones; nothing where there are no others."""
+    """Return the networks of each of the settings that not all runs share; empty where all runs share theirs."""
     if len(shortened) < 2:
         return {}
     found: dict[str, list[str]] = {}
@@ -217,7 +217,7 @@ def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[SettingsKey, s
 
 
 def _averaged(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Return one row for each of the keys: mean and sample deviation over the runs, which those are, the first step."""
+    """Return one row per key: mean and sample deviation over the runs, their seeds and ids, and the first step."""
     groups = steps.sort_values(["seed", "run_id"]).groupby(list(keys), sort=False)
     table = groups[list(metrics)].mean()
     table = table.join(groups[list(metrics)].std(ddof=1).add_suffix("_std"))
@@ -233,7 +233,7 @@ def _averaged(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ..
 
 
 def _intervals(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Return for each of the keys the ends of the intervals of its runs, in the order of `_averaged`."""
+    """Return one row per key: the ends of the intervals of its runs, in the order of `_averaged`."""
     steps = steps.sort_values(["seed", "run_id"])
     ends = {
         f"{metric}_{end}": [repr(limits.get(FIGURES[metric].interval, NO_LIMITS)[place]) for limits in steps[INTERVALS]]
@@ -248,7 +248,7 @@ def _intervals(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, .
 def _beside(
     measured: pd.DataFrame, number: int | str, metrics: tuple[str, ...], differing: Iterable[str]
 ) -> pd.DataFrame:
-    """Join measured rows with the article's, in its order; what only one side has keeps its row."""
+    """Join measured rows with the article's, in its order; a row that only one side has is kept."""
     keys = list(KEYS[number])
     printed = printed_table(number) if isinstance(number, int) else pd.DataFrame(columns=[*keys, *metrics])
     printed = printed[[*keys, *metrics]].rename(columns={name: f"{name}_printed" for name in metrics})
@@ -322,7 +322,7 @@ def images_text(sets: Mapping[Hashable, Any]) -> str:
 
 
 def _counts(steps: pd.DataFrame) -> str:
-    """Return how many images stand behind the figures, for each data set where they differ."""
+    """Return the numbers of images that the figures come from, for each data set where they differ."""
     counts = {str(dataset): _each(texts) for dataset, texts in steps.groupby("dataset", sort=True)["images"]}
     if len(set(counts.values())) == 1:
         return next(iter(counts.values()))
@@ -381,7 +381,7 @@ def intervals_of(row: pd.Series, metric: str) -> list[Interval | None]:
 
 
 def key_texts(table: MeasuredTable, row: pd.Series) -> list[str]:
-    """Return what a row is called: its keys, settings by what sets them apart; empty where missing."""
+    """Return the texts of a row's keys, settings without those that all rows share; empty where missing."""
     shown = [table.shortened.get(row[key], row[key]) if key == "settings" else row[key] for key in table.keys]
     return ["" if pd.isna(each) else str(each) for each in shown]
 

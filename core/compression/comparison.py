@@ -51,7 +51,7 @@ class Original:
 
     @cached_property
     def features(self) -> Features:
-        """What is taken from the image alone."""
+        """The features of the image."""
         return _features(self.image)
 
     @cached_property
@@ -157,7 +157,7 @@ def low_frequencies(height: int, width: int, cutoff: float) -> npt.NDArray[np.bo
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is taken from one image alone, the original or a compared one."""
+    """The features of one image, the original or a compared one."""
 
     image: Image  # (H, W, 3), C-contiguous
     grey: Image

@@ -173,7 +173,7 @@ def choose_k(measurements: pd.DataFrame, parameters: RuleParameters | None = Non
 
 
 def arrivals(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Return the plateau and knee of each metric's mean curve, one row per metric in the order of `METRICS`.
+    """Return the plateau and the knee of each metric's mean curve, one row per metric in the order of `METRICS`.
 
     Columns: metric, label, better, votes, first (mean at the smallest k), best, best_k, plateau_k (smallest k
     from which at most `RuleParameters.remaining` of the improvement can still be gained), knee_k (Kneedle's); NULL for

@@ -48,7 +48,7 @@ def explained_variance(factors: Sequence[Factors], k: int) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is taken from one image alone."""
+    """The features of one image."""
 
     image: Image
     grey: Image

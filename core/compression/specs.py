@@ -1,4 +1,4 @@
-"""What a measuring run is asked to do: an SVD sweep over k, the rivals, the resize comparison, a reconstruction."""
+"""The specs of measuring runs: an SVD sweep over k, the rivals, the resize comparison, a reconstruction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def quality_of_codec(quality: int | None, info: ValidationInfo) -> int | None:
 
 
 def valid_name(name: str) -> str:
-    """Return the name where a data set can be called so. SpecError."""
+    """Return a valid name of a data set. SpecError for another one."""
     if fault := name_fault(name):
         raise SpecError(fault)
     return name
@@ -86,7 +86,7 @@ SampleSize = Annotated[
 
 
 class MetricParameters(Spec):
-    """What may be set about the metrics.
+    """The parameters of the metrics.
 
     changed_threshold: `changed_percent` counts pixels whose largest channel difference is above it. radial_cutoff:
     border of `mse_low` and `mse_high`.
@@ -101,7 +101,7 @@ class MetricParameters(Spec):
 
 
 class MeasuringSpec(Spec):
-    """What every measuring run has: the data set, which of its images, and the metrics' parameters.
+    """The settings of every measuring run: the data set, the sample of its images, and the metrics' parameters.
 
     sample_size: images drawn at random, None for all. seed: of that draw and of the bootstrap.
     """
@@ -118,7 +118,7 @@ class MeasuringSpec(Spec):
     metrics: MetricParameters = MetricParameters()
 
     def check(self, dataset: Dataset) -> None:
-        """Raise SpecError where `dataset` cannot be measured so; called before anything is queued."""
+        """Raise SpecError where `dataset` cannot be measured with this spec; called before anything is queued."""
         if not dataset.records:
             raise SpecError(f"Expected at least one readable image in the data set {dataset.name}, got none.")
         dataset.sample(self.sample_size, self.seed)
@@ -236,12 +236,12 @@ def variants(spec: MeasuringSpec) -> tuple[str, ...]:
 
 
 def new_names(dataset: Dataset, spec: MeasuringSpec) -> dict[str, str]:
-    """Return what a reconstruction's files are called, by the path of the original; empty for other kinds of run."""
+    """Return the names of a reconstruction's files by the path of the original; empty for other kinds of run."""
     if not isinstance(spec, ReconstructSpec):
         return {}
     return output_names((record.path for record in dataset.records), CODECS[spec.codec].extension)
 
 
 def codec_name(codec: str, quality: int | None) -> str:
-    """Return how a codec and its quality are written: `jpeg 95`, `png`."""
+    """Return a codec and its quality as text: `jpeg 95`, `png`."""
     return codec if quality is None else f"{codec} {quality}"
