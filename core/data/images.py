@@ -25,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from core.data import tiff_parts as tiff
-from core.data.jpeg_scans import check_scans
+from core.data.jpeg_scans import check_scans, first_scan
 from core.errors import ImageError, SpecError
 
 Header = ImageFile.ImageFile
@@ -279,21 +279,6 @@ def has_end(data: bytes, image_format: str | None) -> bool:
         case "WEBP":
             return len(data) >= 8 + int.from_bytes(data[4:8], "little")
     return True
-
-
-def first_scan(data: bytes) -> int:
-    """Return the position of a JPEG's first scan; the data's length where it has none."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            position += 1  # padding between segments
-        elif data[position + 1] == 0xFF:
-            position += 1  # fill byte
-        elif data[position + 1] == 0xDA:
-            return position
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return len(data)
 
 
 def info(data: bytes, header: Header) -> ImageInfo:
