@@ -201,14 +201,7 @@ class TrainingRows(RunRows):
                 _replace_predictions(connection, run_id, result.step, result.predictions)
 
     def record_epochs(
-        self,
-        run_id: str,
-        attempt: int,
-        step: int,
-        epochs: Sequence[EpochResult],
-        ended_at: datetime,
-        *,
-        claim: int = 0,
+        self, run_id: str, attempt: int, step: int, epochs: Sequence[EpochResult], ended_at: datetime, *, claim: int = 0
     ) -> None:
         """Replace the rows of these epochs; the run's progress is counted anew."""
         with self.transaction() as connection:

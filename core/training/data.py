@@ -65,12 +65,7 @@ class TrainingData(Examples):
 
 
 def training_data(
-    dataset: Dataset,
-    spec: TrainSpec,
-    cache: Path,
-    *,
-    progress: Progress | None = None,
-    limit: int | None = None,
+    dataset: Dataset, spec: TrainSpec, cache: Path, *, progress: Progress | None = None, limit: int | None = None
 ) -> TrainingData:
     """Decode the images once a size (see `core.data.training_arrays`), divide them into sets, and encode the metadata.
 
