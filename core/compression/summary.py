@@ -14,7 +14,7 @@ import pandas as pd
 from core.compression.image_results import SETTINGS, SIZE_COLUMNS
 from core.compression.metrics import METRICS
 
-PERCENTILES = {"p05": 0.05, "median": 0.5, "p95": 0.95}
+PERCENTILES = {"median": 0.5, "p05": 0.05, "p95": 0.95}
 
 
 def metric_columns(measurements: pd.DataFrame) -> list[str]:
@@ -65,8 +65,7 @@ def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
         "count": count,
         "undefined": (-count).add(groups.size(), axis=0),
     }
-    table = pd.DataFrame({name: figure.stack().reindex(order) for name, figure in figures.items()})
-    table = table[["mean", "std", "median", "p05", "p95", "count", "undefined"]].astype("float64")
+    table = pd.DataFrame({name: figure.stack().reindex(order) for name, figure in figures.items()}).astype("float64")
     table[["count", "undefined"]] = table[["count", "undefined"]].fillna(0).astype("int64")
     return table.reset_index()
 
