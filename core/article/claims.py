@@ -64,10 +64,7 @@ CLAIMS: dict[str, Claim] = {
     "C13": Claim("curves", partial(CURVES, all_convolutions=True)),
     "C14": Claim("curves", partial(CURVES, all_convolutions=False)),
     "C15": Claim("pairs", networks.judge_reconstructed),
-    "C16": Claim(
-        "steps",
-        partial(HISTORY, network="alexnet", name="R3: 50%", needs=("R1: 50%", "R2: 50%"), last=True),
-    ),
+    "C16": Claim("steps", partial(HISTORY, network="alexnet", name="R3: 50%", needs=("R1: 50%", "R2: 50%"), last=True)),
     "C17": Claim("steps", networks.judge_best_case),
     "C18": Claim("steps", networks.judge_megabytes),
     "C19": Claim("steps", networks.judge_shares),

@@ -319,14 +319,5 @@ def spectral_sums(
             other_spread += weight * two_size * two_size
             shared += weight * one_size * two_size
     return SpectralSums(
-        counts[0],
-        counts[1],
-        errors[0],
-        errors[1],
-        energy,
-        other_energy,
-        loss,
-        spread,
-        other_spread,
-        shared,
+        counts[0], counts[1], errors[0], errors[1], energy, other_energy, loss, spread, other_spread, shared
     )

@@ -14,10 +14,7 @@ from typing import NamedTuple
 import duckdb
 
 # A connection that only reads reaches no other file and no network, whatever a query contains.
-SHUT_IN: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": False,
-    "lock_configuration": True,
-}
+SHUT_IN: dict[str, str | bool | int | float | list[str]] = {"enable_external_access": False, "lock_configuration": True}
 KEPT = 4  # instances that wait for their next use
 
 

@@ -175,8 +175,7 @@ class Rules(Spec):
         Setting("Pruning factors", "In the order tried.", unit="percent", text="factors {factors}"),
     ] = FACTORS
     scope: Annotated[
-        Text,
-        Setting("What shrinks", "And the first two dense layers.", choices=tuple(SCOPES), text="scope {scope}"),
+        Text, Setting("What shrinks", "And the first two dense layers.", choices=tuple(SCOPES), text="scope {scope}")
     ] = "all"
     max_failures: Annotated[
         Whole,
@@ -193,8 +192,7 @@ class Rules(Spec):
         ),
     ] = None  # fmt: skip
     on_reject: Annotated[
-        Text,
-        Setting("After a rejection", choices=tuple(ON_REJECT), text="rejected networks shrunk on"),
+        Text, Setting("After a rejection", choices=tuple(ON_REJECT), text="rejected networks shrunk on")
     ] = STOP_AT_ACCEPTED
     accept: Annotated[
         Text,
@@ -217,8 +215,7 @@ TargetsOfSets = Annotated[
     ),
 ]
 SplitSeed = Annotated[
-    Whole,
-    Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}"),
+    Whole, Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}")
 ]
 Device = Annotated[Text, Setting("Device", choices=DEVICES)]
 SplitOrigin = Annotated[
@@ -273,10 +270,7 @@ class TrainSpec(Spec):
     baseline: OwnBaseline = None
     training_predictions: Annotated[
         Switch,
-        Setting(
-            "Keep the predictions of training images",
-            "Those of validation and test images are always kept.",
-        ),
+        Setting("Keep the predictions of training images", "Those of validation and test images are always kept."),
         Field(exclude_if=operator.not_),
     ] = False
 
