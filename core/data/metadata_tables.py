@@ -408,8 +408,9 @@ def clean_dx(text: str, image_id: str, *, doubted: bool) -> Cleaned:
 
 def clean_diagnoses(diagnoses: list[str], image_id: str) -> Cleaned:
     """Return the label and dx of the first known diagnosis, in words or as a code."""
-    exact = [(LABEL_OF_DX[dx], dx) for diagnosis in diagnoses if (dx := dx_of(diagnosis))]
-    if found := exact or [named for diagnosis in diagnoses if (named := known_class(diagnosis))]:
+    found: list[tuple[str, str | None]] = [(LABEL_OF_DX[dx], dx) for each in diagnoses if (dx := dx_of(each))]
+    found = found or [known for each in diagnoses if (known := known_class(each))]
+    if found:
         return *found[0], ()
     named = next(filter(None, diagnoses), "none")
     reason = f"The diagnosis {named!r} is not one of HAM10000's seven. The image is kept unlabelled."
