@@ -431,9 +431,7 @@ def to_markdown(table: MeasuredTable) -> str:
 
 def markdown_escape(text: str) -> str:
     """Return text in which no character has a meaning to Markdown or would end a table's cell."""
-    for character in "\\`*_|<>[]":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return " ".join(text.translate({ord(character): f"\\{character}" for character in "\\`*_|<>[]"}).split())
 
 
 LATEX = {
@@ -445,7 +443,7 @@ LATEX = {
 
 def latex_escape(text: str) -> str:
     """Return text as LaTeX prints it; each character is replaced once."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return text.translate(str.maketrans(LATEX))
 
 
 def to_latex(table: MeasuredTable) -> str:
