@@ -18,7 +18,7 @@ from PIL import TiffImagePlugin, _imaging
 from core.data.jpeg_scans import check_scans
 from core.errors import ImageError
 
-WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 256, 257, 258, 259, 262, 277
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES = 256, 257, 258, 259, 262, 266, 277
 STRIP_OFFSETS, ORIENTATION, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 278, 279
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 PLANAR, PREDICTOR, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, YCBCR_SUBSAMPLING = 284, 317, 338, 339, 347, 530
@@ -165,6 +165,7 @@ def plain_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, number: int) 
         COMPRESSION: (tag(header, COMPRESSION, RAW),),
         PHOTOMETRIC: (GREY if samples == 1 else RGB,),
         SAMPLES: (samples,),
+        FILL_ORDER: (tag(header, FILL_ORDER, 1),),
         ORIENTATION: (tag(header, ORIENTATION, 1),),
         PREDICTOR: (tag(header, PREDICTOR, 1),),
         **(
