@@ -146,10 +146,8 @@ def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: boo
     parts: tuple[str, ...] = PARTS if isinstance(number, int) else PARTS[:1]
     metrics, title = FURTHER_FIGURES, FURTHER_TITLE
     if isinstance(number, int):
-        metrics, title = (
-            TABLE_METRICS[number],
-            f"Table {number} of the article, measured again. {TITLES[number]}, in percent",
-        )
+        metrics = TABLE_METRICS[number]
+        title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
     steps = _checked(steps, metrics)
     if number in (4, 5):
         steps = steps[steps["name"] == ORIGINAL]
