@@ -44,7 +44,7 @@ def trainings(store: Store) -> pd.DataFrame:
     """Return one row per finished step, in the order in which they were trained: `STEP_COLUMNS`, and more.
 
     kind, study, status: the run's. family: the original data set, also of trainings on a reconstruction made from it.
-    training_settings: the settings without the rules of pruning. images: the sets really reached, in words.
+    training_settings: the settings without the rules of pruning. images: the numbers of images in the sets, in words.
     intervals: those of the step's figures, by name. Then
     `MEASURED_COLUMNS`: bytes, seconds, and percent on the test images. Data sets, or networks, that differ under one
     name are told apart by their fingerprints.
@@ -65,7 +65,7 @@ def trainings(store: Store) -> pd.DataFrame:
 
 
 def _several(names: pd.Series, identities: pd.Series) -> pd.Series:
-    """Return a mask of the names that stand for several identities."""
+    """Return a mask of the names that have several identities."""
     return identities.groupby(names).transform("nunique") > 1
 
 
@@ -83,7 +83,7 @@ def families(trained: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which trainings a table shows; what is empty chooses by itself.
+    """The trainings that a table shows; an empty field leaves the choice to `select`.
 
     dataset: an original, with the reconstructions made from it, or a reconstruction; by default the first of
     `families`. settings: texts as in the table's column; by default each network's newest, see `select`.
@@ -109,7 +109,7 @@ class Selection:
 
 
 def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
-    """Return the trainings that could stand in a table, with the settings that count there.
+    """Return the trainings that a table can show, with the settings that count there.
 
     Tables 4 and 5 take the unpruned networks of all runs, Table 6 the pruning runs. An unpruned network's training
     follows no rules of pruning, so its settings are those of the training alone. In Table 6 a history is one run, and
@@ -198,7 +198,7 @@ def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> 
 
 
 def table_name(number: int | str) -> str:
-    """Return what a table's file is called: table4, …, further."""
+    """Return the name of a table's file: table4, …, further."""
     return number if number == FURTHER else f"table{number}"
 
 
@@ -220,7 +220,7 @@ class Grounds:
 
 @dataclass(frozen=True, eq=False)
 class Offers:
-    """What claims could be judged by, the best first.
+    """The runs and data sets that claims can be judged by, the best first.
 
     sweeps, resizes: runs that have finished. datasets: see `families`. synthetic: the synthetic ones among them.
     reconstructions: names by the original that they were made from.
@@ -234,7 +234,7 @@ class Offers:
 
 
 def offers(store: Store, trained: pd.DataFrame) -> Offers:
-    """Return what claims could be judged by.
+    """Return the runs and data sets that claims can be judged by.
 
     Real images go before synthetic ones; then sweeps of all the article's k, stored as it stores them, and resize
     studies of its k and sizes; then the newest. Of reconstructions those at the article's k go first.
@@ -273,7 +273,7 @@ def _reconstructions(store: Store, trained: pd.DataFrame, family: str) -> list[s
 
 
 def grounds(found: Offers, wanted: Grounds | None = None) -> Grounds:
-    """Return what claims are judged by: what is wanted, and the best of what is offered where nothing is.
+    """Return what claims are judged by: the wanted runs and data sets, else the best offered ones.
 
     SpecError for what is not offered.
     """
@@ -296,7 +296,7 @@ def _chosen(wanted: str | None, offered: Sequence[str], what: str) -> str | None
 
 
 def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -> Known:
-    """Return what the claims are judged by.
+    """Return the measurements that the claims are judged by.
 
     The unpruned networks are paired: original and reconstruction, the same network, settings and seed, for each network
     the newest such settings. The histories are those of pruning runs that have finished, for each network on the
@@ -324,7 +324,7 @@ def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -
 
 
 def basis(found: Offers, chosen: Grounds) -> list[str]:
-    """Say what the claims are judged by, a sentence each."""
+    """Return sentences that name the runs and data sets that the claims are judged by."""
     sentences = []
     for what, name, run_id, runs in (
         ("Compression", "sweep", chosen.sweep, found.sweeps),

@@ -1,4 +1,4 @@
-"""Tables 4, 5 and 6 in the article's form: what was measured, what the article prints, and the difference; and more.
+"""Tables 4, 5 and 6 in the article's form: measured figures, printed ones and differences; and a further table.
 
 Input is one frame of trained steps, `core.store.trainings.STEP_COLUMNS`. `core.article.evidence` chooses them and
 counts each training once. Steps of the same network, images and settings are averaged over their seeds. Those that
@@ -22,13 +22,13 @@ from core.predictions.intervals import Interval, interval_text
 from core.specs import SettingsKey, told_apart
 from core.training.algorithm2 import ORIGINAL
 
-# What an absent column means.
+# The values of absent columns.
 OPTIONAL: dict[str, Any] = {"settings": SettingsKey(), "images": "", "synthetic": False}
 INTERVALS = "intervals"  # column of a step: see `core.predictions.intervals.intervals_of_step`
 NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
 VERSIONS = ("original", "reconstructed")
 DIGITS = 2  # as the article prints
-NOTHING_ELSE = "nothing else"  # settings that are those which all runs share
+NOTHING_ELSE = "nothing else"  # of a run whose settings all other runs have too
 PRINTED_PART = "printed"
 PARTS = ("measured", PRINTED_PART, "difference")
 SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
@@ -41,7 +41,7 @@ KEYS: dict[int | str, tuple[str, ...]] = {
     FURTHER: ("network", "name"),
 }
 TABLES = tuple(KEYS)
-VARYING = ("version", "dataset", "settings")  # what keeps rows apart beyond a table's keys
+VARYING = ("version", "dataset", "settings")  # that rows are not averaged over, besides a table's keys
 ENDS = ("low", "high")
 NO_LIMITS = (float("nan"), float("nan"))
 INTERVALS_EXPLAINED = (
@@ -254,7 +254,7 @@ def _beside(
     texts = dict.fromkeys(keys, object)  # of an empty frame too
     table = measured.astype(texts).merge(printed.astype(texts), on=keys, how="outer")
     table["place"] = table["network"].map({name: place for place, name in enumerate(NETWORKS)}).fillna(len(NETWORKS))
-    # Within a network: the article's rows as printed, then what it lacks, in the order of the steps.
+    # Within a network: the article's rows in its order, then the others in the order of the steps.
     table = table.sort_values(["place", "network", *differing, "order", "step"], kind="stable", na_position="last")
     table = table.reset_index(drop=True)
     counts = ["runs", *(f"{metric}_count" for metric in metrics)]
@@ -458,7 +458,7 @@ def to_latex(table: MeasuredTable) -> str:
     heads = _heads(table) + (["meas.", "print.", "diff."] * len(labels) if parts > 1 else labels)
     body: list[str] = []
     previous = None
-    # Bold is put round the escaped text, so a mark that no text can hold stands for it until then.
+    # A mark that no text can contain stands for bold until the text is escaped.
     for network, texts in zip(table.rows["network"], _lines(table, lambda text: f"\0{text}", "–"), strict=True):
         if previous not in (None, network):
             body.append(r"\midrule")

@@ -71,7 +71,7 @@ class RuleParameters(Spec):
 class OptimalK:
     """One rule's choice.
 
-    k: None where the rule finds none; the reason then states what was required and what was reached.
+    k: None where the rule finds none; the reason then states the required and the reached values.
     stability: share of the bootstrap resamples that choose the same k, 0–1; None without a k, or with fewer than
         two images. parameters: those of `RuleParameters` that the rule used, JSON-ready.
     """
