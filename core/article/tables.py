@@ -432,16 +432,16 @@ def markdown_escape(text: str) -> str:
     return " ".join(text.translate({ord(character): f"\\{character}" for character in "\\`*_|<>[]"}).split())
 
 
-LATEX = {
+LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "–": "--",
     "<": r"\textless{}", ">": r"\textgreater{}", "·": r"$\cdot$", "\n": " ",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def latex_escape(text: str) -> str:
     """Return text as LaTeX prints it; each character is replaced once."""
-    return text.translate(str.maketrans(LATEX))
+    return text.translate(LATEX)
 
 
 def to_latex(table: MeasuredTable) -> str:
