@@ -2,7 +2,7 @@
 
 Pillow decodes files from outside: its JPEG pixels equal OpenCV's, it reads CMYK, EXIF rotation in AVIF and
 transparency, which OpenCV does not, and it writes nothing to the terminal. Neither detects every truncated or damaged
-file, so `examine` runs first. OpenCV encodes, and decodes its own files.
+file, so `examine` runs first. OpenCV encodes, and decodes its own files and 16-bit colours.
 """
 
 from __future__ import annotations
