@@ -29,8 +29,8 @@ from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.networks.architectures import CLASSES, NETWORKS
 from core.settings import Settings
+from core.training.data import training_data
 from core.training.specs import TrainingProtocol, TrainSpec, training_spec_from_dict
-from core.training.steps import training_data
 from jobs.queues import Queues
 from jobs.server import running_server
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -29,42 +29,6 @@ def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
 def spec_from_json(text: str) -> RunSpec:
     """Build the spec from the JSON of a store or a queue. Raises SpecError as `spec_from_dict`."""
     return spec_from_dict(json.loads(text))
-
-
-@dataclass(frozen=True)
-class SettingsKey:
-    """The settings that trainings must share to be averaged. texts: the same in words, for tables and captions."""
-
-    values: tuple[tuple[str, Any], ...] = ()
-    texts: tuple[str, ...] = field(default=(), compare=False)
-
-    def __str__(self) -> str:
-        return ", ".join(self.texts)
-
-    def __lt__(self, other: SettingsKey) -> bool:
-        return str(self) < str(other)
-
-    def with_setting(self, name: str, value: str, text: str) -> SettingsKey:
-        """Return the key with one more setting."""
-        return SettingsKey((*self.values, (name, value)), (*self.texts, text))
-
-
-def settings_key(spec: TrainSpec) -> SettingsKey:
-    """Return the key of a run's settings; network, data set and seed are not among them."""
-    return SettingsKey(spec.settings_key, spec.settings_texts)
-
-
-def training_key(spec: TrainSpec) -> SettingsKey:
-    """Return the key of the settings of each training, without the rules of pruning."""
-    texts = (text for path, _, text in spec.said() if not path.startswith("rules."))
-    return SettingsKey(spec.training_key, tuple(dict.fromkeys(texts)))
-
-
-def told_apart(keys: Iterable[SettingsKey]) -> tuple[tuple[str, ...], dict[SettingsKey, tuple[str, ...]]]:
-    """Return the texts of the settings that all keys share, and for each key the other texts."""
-    each = dict.fromkeys(keys)
-    shared = [text for text in next(iter(each), SettingsKey()).texts if all(text in key.texts for key in each)]
-    return tuple(shared), {key: tuple(text for text in key.texts if text not in shared) for key in each}
 
 
 class Status(StrEnum):
@@ -208,9 +172,3 @@ class Study:
     submitted_at: datetime
     finished_at: datetime | None
     command: str | None
-
-
-def study_from_columns(values: Mapping[str, Any]) -> Study:
-    """Return the study of a row of the table `studies`."""
-    rest = {column: value for column, value in values.items() if column not in ("study", "spec", "status")}
-    return Study(id=values["study"], spec_json=values["spec"], status=Status(values["status"]), **rest)

@@ -127,11 +127,14 @@ def described() -> Iterator[tuple[str, str, str]]:
         yield name.upper(), default, about.description or ""
 
 
+AS_GIVEN = ("webhook_url", "webhook_events", "webhook_secret", "dashboard_url", "worker_niceness")
+
+
 @dataclass(frozen=True)
 class Settings:
     """One process's configuration.
 
-    data_dir, webhook_url, webhook_events, webhook_secret, dashboard_url, worker_niceness: see `Variables`.
+    data_dir and the fields of `AS_GIVEN`: see `Variables`.
     data_roots: folders that images may be read from, data_dir among them.
     data_roots_given: whether `DATA_ROOTS` was set, so that even the command line is confined.
     given_redis_url: `REDIS_URL`, with the password of `REDIS_PASSWORD_FILE` where that is set; None for the embedded
@@ -164,17 +167,13 @@ class Settings:
         default = [Path.home(), Path.cwd().parent, Path(tempfile.gettempdir()), *map(Path, DEFAULT_ROOTS)]
         return cls(
             data_dir,
-            tuple(dict.fromkeys(root.resolve() for root in (data_dir, *(roots or default)))),
-            bool(roots),
-            _redis_url(given),
-            int(given.arrays_limit_gb * 1e9),
-            given.webhook_url,
-            given.webhook_events,
-            given.webhook_secret,
-            given.dashboard_url,
-            mapped,
-            given.worker_niceness,
-            given.embedded_redis_port,
+            data_roots=tuple(dict.fromkeys(root.resolve() for root in (data_dir, *(roots or default)))),
+            data_roots_given=bool(roots),
+            mapped_roots=mapped,
+            given_redis_url=_redis_url(given),
+            embedded_port=given.embedded_redis_port,
+            arrays_limit=int(given.arrays_limit_gb * 1e9),
+            **{name: value for name, value in given if name in AS_GIVEN},
         )
 
     def here(self, folder: Path) -> Path:

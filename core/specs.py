@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias, TypeVar, Union, get_args, get_origin
@@ -89,6 +89,24 @@ Once = AfterValidator(each_once)
 Seed = Annotated[Whole, at.Interval(ge=0, le=LARGEST_SEED)]
 
 
+@dataclass(frozen=True)
+class SettingsKey:
+    """The settings that runs must share to be averaged, by path. texts: the same in words, for tables and captions."""
+
+    values: tuple[tuple[str, Any], ...] = ()
+    texts: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return ", ".join(self.texts)
+
+    def __lt__(self, other: SettingsKey) -> bool:
+        return str(self) < str(other)
+
+    def with_setting(self, name: str, value: str, text: str) -> SettingsKey:
+        """Return the key with one more setting."""
+        return SettingsKey((*self.values, (name, value)), (*self.texts, text))
+
+
 class Spec(BaseModel):
     """Base of all specs: frozen values, validated on creation with a SpecError of one sentence."""
 
@@ -134,15 +152,11 @@ class Spec(BaseModel):
                 values = {each: inner if isinstance(inner, Spec) else value_text(inner) for each, inner in self}
                 yield name, value, setting.text.format(**values)
 
-    @property
-    def settings_key(self) -> tuple[tuple[str, Any], ...]:
-        """The settings that runs must share to be averaged, by path: those that have a text."""
-        return tuple((path, value) for path, value, _ in self.said())
-
-    @property
-    def settings_texts(self) -> tuple[str, ...]:
-        """The settings as texts, each once, without those that have their default."""
-        return tuple(dict.fromkeys(text for _, _, text in self.said()))
+    def settings_key(self, *, without: str = "") -> SettingsKey:
+        """Return the settings that runs must share to be averaged: those that have a text. without: a part's name."""
+        said = [each for each in self.said() if not without or not each[0].startswith(f"{without}.")]
+        texts = dict.fromkeys(text for _, _, text in said)
+        return SettingsKey(tuple((path, value) for path, value, _ in said), tuple(texts))
 
 
 def value_text(value: object) -> str:
@@ -155,10 +169,10 @@ def value_text(value: object) -> str:
 @cache
 def settings_of(model: type[Spec]) -> dict[str, Setting | None]:
     """Return the declaration of each field by its name; None for a part, a spec with its own settings."""
-    found: dict[str, Setting | None] = {}
-    for name, field in model.model_fields.items():
-        found[name] = next((each for each in field.metadata if isinstance(each, Setting)), None)
-    return found
+    return {
+        name: next((each for each in info.metadata if isinstance(each, Setting)), None)
+        for name, info in model.model_fields.items()
+    }
 
 
 def labelled(spec: Spec, part: str = "") -> Iterator[tuple[str, Any]]:
@@ -249,6 +263,13 @@ def _shown(value: object) -> str:
 
 
 # Specs of several kinds
+
+
+def told_apart(keys: Iterable[SettingsKey]) -> tuple[tuple[str, ...], dict[SettingsKey, tuple[str, ...]]]:
+    """Return the texts of the settings that all keys share, and for each key the other texts."""
+    each = dict.fromkeys(keys)
+    shared = [text for text in next(iter(each), SettingsKey()).texts if all(text in key.texts for key in each)]
+    return tuple(shared), {key: tuple(text for text in key.texts if text not in shared) for key in each}
 
 
 S = TypeVar("S", bound=Spec)

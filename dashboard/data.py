@@ -219,7 +219,7 @@ def rivals_sentences(sweep: Run, rivals: Run, k: int, metric: str) -> list[str]:
     """Return in words how the codecs of a rivals run compare with a sweep's k, by one metric."""
     columns = (*RIVAL_COLUMNS, metric)
     ours = store().measurements(sweep.id, columns=columns, variant=f"k={k}")
-    return list(rivals_in_words(ours, store().measurements(rivals.id, columns=columns), k, (metric,)))
+    return list(rivals_in_words(ours, store().measurements(rivals.id, columns=columns), k, metric))
 
 
 def arrivals(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from core.data.datasets import Dataset
-from core.data.splits import Targets, reached, split_records
+from core.data.splits import Targets, cached_split, reached
 from core.estimates import Estimate
 from core.predictions import comparison as comparisons
 from core.predictions.comparison import Comparison, SeedPair
@@ -19,8 +19,8 @@ from core.predictions.curves import OneAgainstRest, brier_score, calibration_err
 from core.runs import Run
 from core.specs import spec_hash
 from core.store.trainings import STEP_COLUMNS
+from core.training.data import split_sentence
 from core.training.specs import TrainSpec
-from core.training.steps import split_sentence
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from dashboard.data import BY_IMAGES, BY_RESULTS, Stamp, current, queues, recorded_runs, settings, store, watched
 from jobs import predictions as predicted_again
@@ -168,7 +168,7 @@ def sets_reached(
 
     Raises SpecError where the data set cannot be divided.
     """
-    split = split_records(found.records, targets, seed=seed, leaky_split=leaky_split, given=given)
+    split = cached_split(found.records, targets, seed=seed, leaky_split=leaky_split, given=given)
     return reached(found.records, split), split_sentence(found, split)
 
 

@@ -129,7 +129,7 @@ class ImagesChecked(RunMessage, kinds=["checked"]):
 
 
 class TrainingDataBuilt(RunMessage, kinds=["training_data"]):
-    """The sets of a training run are built. values: `core.training.steps.TrainingData.to_dict`."""
+    """The sets of a training run are built. values: `core.training.data.TrainingData.to_dict`."""
 
     values: dict[str, Any]
 

@@ -10,10 +10,10 @@ from rq import Retry
 
 from core.errors import NotOnThisHost
 from core.settings import Settings
+from core.training.data import TrainingData
 from core.training.evaluation import difference, evaluated, predicted, right_answers, verdicts
 from core.training.results import StepResult, TrainingError
 from core.training.specs import TrainSpec, training_spec_from_dict
-from core.training.steps import TrainingData
 from jobs.hosts import left_to_others, worker_name
 from jobs.later_jobs import claimed
 from jobs.messages import StepPredicted, wake
@@ -78,7 +78,5 @@ def predict_again(step: StepResult, spec: TrainSpec, data: TrainingData, weights
     from core.training import loop as training  # Keras: 4 s, and only in the process that needs it
 
     with training.on_device(spec.device):
-        model = training.load_model(weights)
-        chances = training.predict(model, data.images, data.metadata, data.labels, data.split, spec.training)
-    rows = predicted(data.split, data.image_ids, data.lesion_ids, data.labels, chances)
-    return replace(step, **evaluated(rows, kept=spec.predicted_splits))
+        chances = training.predict(training.load_model(weights), data, spec.training)
+    return replace(step, **evaluated(predicted(data, chances), kept=spec.predicted_splits))

@@ -28,10 +28,11 @@ from core.settings import Settings
 from core.training import algorithm2
 from core.training import steps as training_runs
 from core.training.algorithm2 import State, Step, Stop
+from core.training.data import TrainingData, training_data
 from core.training.evaluation import judged
 from core.training.results import EpochResult, StepResult
 from core.training.specs import TrainSpec, training_spec_from_dict
-from core.training.steps import TrainingData, next_training, training_data
+from core.training.steps import next_training
 from core.training.steps import train_step as train
 from jobs.hosts import left_to_others, worker_name
 from jobs.live_runs import ENDED, MAX_TRIES, Claim, Command, RunFacts

@@ -42,7 +42,8 @@ from pathlib import Path
 from core.data.datasets import load_dataset
 from core.training.results import StepResult
 from core.training.specs import training_spec_from_dict
-from core.training.steps import run_here, training_data
+from core.training.data import training_data
+from core.training.steps import run_here
 folder, place, spec = Path(sys.argv[1]), Path(sys.argv[2]), training_spec_from_dict(json.loads(sys.argv[3]))
 data = training_data(load_dataset(folder), spec, place / "arrays")
 steps, epochs = [], []

@@ -27,11 +27,10 @@ from core.networks.architectures import (
     NetworkSpec,
     Residual,
     ZeroPad,
-    from_dict,
     output_shape,
-    to_dict,
     walk,
 )
+from core.networks.plain_data import network_from_dict, network_to_dict
 
 
 def shapes(spec: NetworkSpec, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -156,7 +155,7 @@ def test_an_impossible_input_size_is_refused(size) -> None:
 
 def test_networks_can_be_written_to_json_and_read_back() -> None:
     for spec in NETWORKS.values():
-        assert from_dict(json.loads(json.dumps(to_dict(spec)))) == spec
+        assert network_from_dict(json.loads(json.dumps(network_to_dict(spec)))) == spec
 
 
 @pytest.mark.parametrize(
@@ -207,12 +206,12 @@ def test_networks_can_be_written_to_json_and_read_back() -> None:
 )
 def test_an_invalid_description_raises_an_error_with_the_expectation_and_the_path(change, message, path) -> None:
     with pytest.raises(NetworkError, match=message) as error:
-        from_dict(to_dict(LENET5) | change)
+        network_from_dict(network_to_dict(LENET5) | change)
     assert error.value.path == path
 
 
 def test_the_metadata_branch_and_the_head_default_to_those_of_the_article() -> None:
-    spec = from_dict({"name": "small", "image": [{"layer": "flatten"}]})
+    spec = network_from_dict({"name": "small", "image": [{"layer": "flatten"}]})
     assert spec.metadata == METADATA_BRANCH
     assert spec.head == LENET5.head
     assert spec.title == "small"
@@ -227,8 +226,8 @@ def test_specs_are_immutable_and_equal_specs_have_equal_hashes() -> None:
 def test_counting_parameters_imports_neither_keras_nor_numpy_nor_pandas() -> None:
     code = (
         "import sys; from core.networks.architectures import NETWORKS;"
-        "from core.networks.costs import count_parameters as count;"
-        "print(count(NETWORKS['alexnet'], 200, 100));"
+        "from core.networks.costs import network_cost;"
+        "print(network_cost(NETWORKS['alexnet'], 200, 100).parameters);"
         "print([m for m in ('keras', 'tensorflow', 'numpy', 'pandas', 'scipy') if m in sys.modules])"
     )
     done = run_command([sys.executable, "-c", code], capture_output=True, text=True, check=True)

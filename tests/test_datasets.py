@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -477,7 +478,7 @@ def test_written_metadata_and_lists_keep_the_given_splits(tmp_path, ham):
     shutil.copytree(ham, tmp_path / "copy", ignore=shutil.ignore_patterns("*.csv"))
     write_metadata(dataset, tmp_path / "copy" / "HAM10000_metadata.csv")
     assert splits_of(load_dataset(tmp_path / "copy")) == splits_of(dataset)
-    write_manifest(tmp_path / "copy", dataset.layout, dataset.records)
+    write_manifest(tmp_path / "copy", dataset.layout, [asdict(record) for record in dataset.records])
     assert splits_of(load_dataset(tmp_path / "copy")) == splits_of(dataset)
     manifest = tmp_path / "copy" / MANIFEST
     manifest.write_text(manifest.read_text().replace('"split": "test"', '"split": "exam"'))

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from core.data.splits import SPLITS, Split, Targets
+from core.data.training_arrays import fit_metadata
 from core.networks.architectures import CLASSES, LENET5
 from core.predictions.intervals import paired_difference
 from core.predictions.rows import described as described_split
 from core.predictions.rows import prediction_frame
 from core.training import algorithm2
 from core.training.algorithm2 import State, Step, accept
+from core.training.data import TrainingData
 from core.training.evaluation import evaluated, judged, predicted, right_answers, verdicts
 from core.training.results import StepResult
 from core.training.specs import (
@@ -37,6 +39,18 @@ SPLIT = Split(
 LABELS = np.arange(60 + TESTED) % len(CLASSES)
 IDS = tuple(f"image {number}" for number in range(60 + TESTED))
 LESIONS = tuple(f"lesion {number // 2}" for number in range(60 + TESTED))
+DATA = TrainingData(
+    images=np.zeros((60 + TESTED, 1, 1, 3), np.uint8),
+    metadata=np.zeros((60 + TESTED, 3), np.float32),
+    labels=LABELS,
+    split=SPLIT,
+    image_ids=IDS,
+    lesion_ids=LESIONS,
+    encoding=fit_metadata([]),
+    left_out=(),
+    notes=(),
+    reached=(),
+)
 EASY = Baseline(train_accuracy=0, train_precision=0, validation_accuracy=0, validation_precision=0, test_tolerance=2)
 
 
@@ -62,7 +76,7 @@ def answers(wrong: set[int]) -> dict[str, np.ndarray]:
 def step_with(asked: PruneTrainSpec, state: State, wrong: set[int]) -> tuple[Step, StepResult]:
     step = next_training(asked, state)
     assert isinstance(step, Step)
-    rows = predicted(SPLIT, IDS, LESIONS, LABELS, answers(wrong))
+    rows = predicted(DATA, answers(wrong))
     return step, replace(described(asked, step), status="finished", **evaluated(rows, asked.predicted_splits))
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's start messages
@@ -29,8 +30,8 @@ from core.networks.architectures import (
     ZeroPad,
     walk,
 )
-from core.networks.costs import count_parameters, network_cost
-from core.networks.keras_models import build_model, trainable_count
+from core.networks.costs import network_cost
+from core.networks.keras_models import build_model
 from core.networks.pruning import FACTORS, SCOPES, iterations, prune
 
 SIZES = ((200, 100), (101, 75), (300, 300))
@@ -41,6 +42,10 @@ STEPS = 4  # in addition to the unpruned network
 def fresh_keras():
     yield
     keras.utils.clear_session()
+
+
+def trainable_count(model: keras.Model) -> int:
+    return sum(prod(weight.shape) for weight in model.trainable_weights)
 
 
 def keras_count(spec: NetworkSpec, height: int, width: int) -> int:
@@ -64,7 +69,7 @@ def pruned_networks(name: str, *, ends: bool) -> set[NetworkSpec]:
 def test_counts_equal_keras_over_all_scopes_factors_iterations_and_sizes(name, size) -> None:
     # Only the first dense layer depends on the size, so the ends of each curve suffice for the further sizes.
     for spec in pruned_networks(name, ends=size != SIZES[0]):
-        assert count_parameters(spec, *size) == keras_count(spec, *size), spec
+        assert network_cost(spec, *size).parameters == keras_count(spec, *size), spec
 
 
 def test_a_stateless_count_equals_that_of_a_model_with_weights() -> None:
@@ -106,7 +111,7 @@ def test_unusual_layers_have_the_counts_and_shapes_of_keras() -> None:
     )
     with keras.StatelessScope():
         model = build_model(spec, 41, 38)
-    assert trainable_count(model) == count_parameters(spec, 41, 38)
+    assert trainable_count(model) == network_cost(spec, 41, 38).parameters
     for step in walk(spec, 41, 38):
         if not isinstance(step.layer, Residual):
             assert model.get_layer(step.name).output.shape[1:] == step.output_shape
@@ -195,11 +200,12 @@ def test_another_backend_builds_the_same_networks_without_tensorflow(backend) ->
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; TensorFlow is the default backend")
     code = (
-        "import sys, numpy as np; from core.networks.keras_models import build_model, trainable_count;"
-        "from core.networks.architectures import CUSTOM2; from core.networks.costs import count_parameters;"
+        "import sys, numpy as np; from core.networks.keras_models import build_model;"
+        "from core.networks.architectures import CUSTOM2; from core.networks.costs import network_cost;"
         "model = build_model(CUSTOM2, 64, 64);"
         "model({'image': np.zeros((1, 64, 64, 3), 'uint8'), 'metadata': np.zeros((1, 3))});"
-        "print(trainable_count(model) == count_parameters(CUSTOM2, 64, 64), 'tensorflow' in sys.modules)"
+        "count = sum(np.prod(weight.shape) for weight in model.trainable_weights);"
+        "print(count == network_cost(CUSTOM2, 64, 64).parameters, 'tensorflow' in sys.modules)"
     )
     environment = os.environ | {"KERAS_BACKEND": backend}
     done = run_command([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import SpecError
-from core.networks.architectures import ALEXNET, NETWORKS, Conv, Dense, NetworkSpec, Residual, from_dict, to_dict
-from core.networks.costs import check_trainable, count_parameters, curve_table, layer_table
+from core.networks.architectures import ALEXNET, NETWORKS, Conv, Dense, NetworkSpec, Residual
+from core.networks.costs import check_trainable, curve_table, layer_table, network_cost
 from core.networks.network_files import (
     EXAMPLE_YAML,
     MAX_BYTES,
@@ -16,6 +16,7 @@ from core.networks.network_files import (
     load_network,
     load_networks,
 )
+from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.plain_yaml import plain_scalar, read_yaml
 
 
@@ -45,7 +46,7 @@ def test_a_users_network_is_listed_and_counted_like_the_four(tmp_path) -> None:
     assert list(found.networks) == [*NETWORKS, "small"]
     assert found.left_out == {}
     small = found.networks["small"]
-    assert layer_table(small, 200, 100)["parameters"].sum() == count_parameters(small, 200, 100)
+    assert layer_table(small, 200, 100)["parameters"].sum() == network_cost(small, 200, 100).parameters
     assert len(curve_table([small], [50], ["first"], 3, 200, 100)) == 4
 
 
@@ -55,7 +56,7 @@ def test_without_a_folder_there_are_the_four_networks(tmp_path) -> None:
 
 def test_an_article_network_can_be_written_to_yaml_and_read_back(tmp_path) -> None:
     yaml = pytest.importorskip("yaml")
-    path = written(tmp_path, "own.yaml", yaml.safe_dump(to_dict(ALEXNET) | {"name": "own"}, allow_unicode=True))
+    path = written(tmp_path, "own.yaml", yaml.safe_dump(network_to_dict(ALEXNET) | {"name": "own"}, allow_unicode=True))
     own = load_network(path)
     assert own.image == ALEXNET.image
     assert own.readings == ALEXNET.readings
@@ -237,7 +238,7 @@ def test_a_network_from_the_queue_has_the_same_bounds() -> None:
     with pytest.raises(
         SpecError, match=r"Expected the units of dense to be .* to 100,000, got a number of more than 15 digits"
     ):
-        from_dict({"name": "own", "image": [{"layer": "flatten"}, {"layer": "dense", "units": 10**6000}]})
+        network_from_dict({"name": "own", "image": [{"layer": "flatten"}, {"layer": "dense", "units": 10**6000}]})
     wide = NetworkSpec("own", "own", "", (), (*ALEXNET.image[:-3], Dense(100_000), Dense(100_000)), *HEADS)
     with pytest.raises(SpecError, match="Expected own to have at most 4,000,000,000 parameters"):
         check_trainable(wide, 200, 100)

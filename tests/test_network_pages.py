@@ -13,7 +13,7 @@ from pages import OpenPage, opener, ran, text
 from streamlit.testing.v1 import AppTest
 
 from core.networks.architectures import ALEXNET, LENET5, NETWORKS
-from core.networks.costs import count_parameters, network_cost
+from core.networks.costs import network_cost
 from core.networks.network_files import EXAMPLE_YAML
 from core.networks.pruning import prune
 
@@ -74,7 +74,7 @@ def test_every_network_can_be_opened_by_its_link_with_tables_drawing_and_reading
 
 def test_tables_and_figures_show_the_chosen_network(open_page: OpenPage) -> None:
     shown = open_page("networks", network="lenet5")
-    assert metrics(shown)["Parameters"] == f"{count_parameters(LENET5, 200, 100):,}"
+    assert metrics(shown)["Parameters"] == f"{network_cost(LENET5, 200, 100).parameters:,}"
     layers = table(shown, "Filters or units")
     assert layers["Layer"].tolist()[:3] == ["Conv2D", "MaxPooling2D", "BatchNormalization"]
     first = layers.iloc[0]

@@ -10,7 +10,6 @@ from core.networks.costs import (
     QUANTITIES,
     SIZE_COLUMNS,
     compare_layers,
-    count_parameters,
     curve_table,
     layer_cost,
     layer_table,
@@ -29,8 +28,8 @@ def test_three_halvings_leave_1_9_percent_of_alexnets_19_19_million_parameters()
 def test_the_four_networks_have_the_expected_parameter_counts_at_200x100() -> None:
     # Calculated by hand from the tables, branch by branch; 63 is the metadata branch.
     lenet = 6 * 76 + 12 + 16 * 151 + 32 + (47 * 22 * 16 + 1) * 84 + 85 * 120 + 63 + 122 * 16 + 17 * 4
-    assert count_parameters(LENET5, 200, 100) == lenet == 1_404_979
-    assert {name: count_parameters(spec, 200, 100) for name, spec in NETWORKS.items()} == {
+    assert network_cost(LENET5, 200, 100).parameters == lenet == 1_404_979
+    assert {name: network_cost(spec, 200, 100).parameters for name, spec in NETWORKS.items()} == {
         "lenet5": 1_404_979,
         "alexnet": 19_186_227,
         "custom1": 3_362_871,
@@ -65,7 +64,7 @@ def test_the_layer_table_sums_to_the_cost_and_has_the_articles_format() -> None:
     assert " ".join(table.columns) == (
         "branch name type size kernel stride detail output_shape parameters statistics macs"
     )
-    assert table["parameters"].sum() == count_parameters(ALEXNET, 200, 100)
+    assert table["parameters"].sum() == network_cost(ALEXNET, 200, 100).parameters
     assert table["macs"].sum() == network_cost(ALEXNET, 200, 100).macs
     first = table.iloc[0]
     assert (first["type"], first["size"], first["kernel"], first["stride"]) == ("Conv2D", 64, "5×5", "2×2")
@@ -120,8 +119,8 @@ def test_compare_layers_shows_sizes_before_and_after_pruning() -> None:
     table = compare_layers(ALEXNET, prune(ALEXNET, 50, "first"), 200, 100).set_index("name")
     assert table.loc["image_conv1", ["size_before", "size"]].tolist() == [64, 32]
     assert table.loc["image_conv2", ["size_before", "size"]].tolist() == [192, 192]
-    assert table["parameters_before"].sum() == count_parameters(ALEXNET, 200, 100)
-    assert table["parameters"].sum() == count_parameters(prune(ALEXNET, 50, "first"), 200, 100)
+    assert table["parameters_before"].sum() == network_cost(ALEXNET, 200, 100).parameters
+    assert table["parameters"].sum() == network_cost(prune(ALEXNET, 50, "first"), 200, 100).parameters
 
 
 def test_the_size_table_has_each_size_once_and_the_reason_when_one_is_too_small() -> None:

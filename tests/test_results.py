@@ -21,11 +21,10 @@ from core.article.evidence import (
     known,
     offers,
     select,
-    table,
     table_name,
     trainings,
 )
-from core.article.tables import ARTICLE_TABLES, FURTHER, UNPRINTED, cell, to_markdown
+from core.article.tables import FURTHER, TABLES, UNPRINTED, article_table, cell, to_markdown
 from core.compression.specs import ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, LENET5, NETWORKS
@@ -44,7 +43,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def chosen_rows(store: Store, number: int | str, choice: Choice | None = None) -> pd.DataFrame:
-    rows = table(number, select(trainings(store), number, choice).steps).rows
+    rows = article_table(number, select(trainings(store), number, choice).steps).rows
     return rows[rows["runs"] > 0].reset_index(drop=True)
 
 
@@ -60,10 +59,10 @@ def test_an_empty_store_has_no_training_and_gives_the_printed_tables(store: Stor
     assert found.empty
     assert list(STEP_COLUMNS) == list(found.columns)[: len(STEP_COLUMNS)]
     assert families(found) == []
-    for number in (*ARTICLE_TABLES, FURTHER):
+    for number in TABLES:
         selection = select(found, number)
         assert selection.left_out == ()
-        assert not table(number, selection.steps).rows["runs"].any()
+        assert not article_table(number, selection.steps).rows["runs"].any()
 
 
 def test_means_and_deviations_equal_those_of_plain_pandas(store: Store) -> None:
@@ -157,7 +156,7 @@ def test_a_quick_trial_does_not_replace_a_longer_training(store: Store) -> None:
 def test_each_network_has_its_own_newest_settings_which_the_caption_names(store: Store) -> None:
     record_training(store, "lenet5", [50.0])
     record_training(store, "custom2", [60.0], training=LONGER)
-    found = table(5, select(trainings(store), 5).steps)
+    found = article_table(5, select(trainings(store), 5).steps)
     assert found.rows.query("runs > 0")["network"].tolist() == ["lenet5", "custom2"]
     assert "lenet5: 3 epochs; custom2: 30 epochs" in found.caption
     assert "settings" not in found.keys
@@ -183,12 +182,12 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return trainings(store)
 
 
-@pytest.mark.parametrize("number", [*ARTICLE_TABLES, FURTHER])
+@pytest.mark.parametrize("number", TABLES)
 def test_no_training_is_counted_twice_and_no_row_mixes_data_or_settings(mixed: pd.DataFrame, number: int | str) -> None:
     assert mixed.duplicated(list(SAME_TRAINING)).any()
     selection = select(mixed, number, Choice(every_setting=True))
     assert not selection.steps.duplicated(list(SAME_TRAINING)).any()
-    rows = table(number, selection.steps).rows
+    rows = article_table(number, selection.steps).rows
     assert rows["runs"].sum() == len(selection.steps)
     by_run = selection.steps.assign(key=selection.steps["run_id"] + selection.steps["name"]).set_index("key")
     for row in rows[rows["runs"] > 0].itertuples():
@@ -247,7 +246,7 @@ def test_the_further_table_has_recall_by_class_sizes_and_times(store: Store) -> 
     assert cell(row, "checkpoint").measured == "3.00"
     assert cell(row, "peak_memory").measured == "1,000"
     assert not row["seconds_best"]
-    written = to_markdown(table(FURTHER, select(trainings(store), FURTHER).steps))
+    written = to_markdown(article_table(FURTHER, select(trainings(store), FURTHER).steps))
     assert "Recall non-melanoma, %" in written
     assert {line.count("|") for line in written.splitlines() if line.startswith("|")} == {len(UNPRINTED) + 3 + 1}
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from core.article.printed import table as printed_table
 from core.errors import SpecError
 from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NETWORKS, Conv, Dense, Flatten, NetworkSpec
-from core.networks.costs import count_parameters
+from core.networks.costs import network_cost
 from core.networks.pruning import FACTORS
 from core.training.algorithm2 import (
     ORIGINAL,
     State,
     Step,
     Stop,
-    accepted_step,
     from_dict,
     next_step,
+    position,
     record,
     start,
     step_name,
@@ -77,7 +77,7 @@ def test_pruned_lenet5_of_table_6_is_never_accepted() -> None:
     assert names(state) == list(table)
     assert accepted(state) == [True, False, False, False]
     assert [round(outcome.acceptance.missed_by or 0, 2) for outcome in state.outcomes] == [0, 3.00, 1.34, 6.34]
-    assert accepted_step(state).name == ORIGINAL
+    assert step_name(position(state).accepted) == ORIGINAL
     # With the article's limit of two failures the run ends one row earlier.
     assert names(replay(LENET5, Rules(factors=(50, 33.33), on_reject=CONTINUE), table)) == list(table)[:3]
 
@@ -89,7 +89,7 @@ def test_alexnet_of_table_6_continues_from_rejected_networks_and_keeps_r3() -> N
     state = replay(ALEXNET, Rules(on_reject=CONTINUE), table)
     assert names(state) == list(table)
     assert accepted(state) == [True, True, True, True, False, False]
-    assert accepted_step(state).name == "R3: 50%"
+    assert step_name(position(state).accepted) == "R3: 50%"
     assert next_step(state) == Stop("The baseline was missed 2 times in a row.")
 
 
@@ -105,7 +105,7 @@ def test_custom2_of_table_6_is_accepted_after_a_rejected_network() -> None:
     state = replay(CUSTOM2, Rules(factors=(50, 33.33), on_reject=CONTINUE, max_failures=3, max_iterations=3), table)
     assert names(state) == list(table)
     assert accepted(state) == [True, False, False, True]
-    assert accepted_step(state).name == "R2: 33%"
+    assert step_name(position(state).accepted) == "R2: 33%"
     assert names(replay(CUSTOM2, Rules(factors=(50, 33.33)), table)) == list(table)[:3]
 
 
@@ -153,8 +153,8 @@ def test_the_same_factor_follows_an_acceptance_and_the_next_one_a_rejection() ->
         "R1, R4: 50%, 33%",
         "R1, R3, R4: 50%, 33%, 16%",
     ]
-    assert accepted_step(state).name == "R1, R3: 50%, 33%"
-    assert accepted_step(state).index == 4
+    assert step_name(position(state).accepted) == "R1, R3: 50%, 33%"
+    assert state.outcomes[4].factors == position(state).accepted
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ verdicts = st.lists(st.booleans(), max_size=40)
 def test_any_history_ends_without_growth_and_keeps_accepted_steps(network, rules, verdicts) -> None:
     answers = iter(verdicts)
     state, kept = start(network, rules), ()
-    parameters = {(): count_parameters(network, 200, 100)}
+    parameters = {(): network_cost(network, 200, 100).parameters}
     for _ in range(1000):
         step = next_step(state)
         if isinstance(step, Stop):
@@ -320,8 +320,8 @@ def test_any_history_ends_without_growth_and_keeps_accepted_steps(network, rules
         good = not step.index or next(answers, False)
         state = record(state, step, GOOD if good else BAD)
         kept = step.factors if good else kept
-        assert accepted_step(state).factors == kept
-        parameters[step.factors] = count_parameters(step.network, 200, 100)
+        assert position(state).accepted == kept
+        parameters[step.factors] = network_cost(step.network, 200, 100).parameters
         if step.factors:
             assert parameters[step.factors] < parameters[step.factors[:-1]]
         if rules.on_reject == STOP_AT_ACCEPTED and step.factors:

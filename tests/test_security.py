@@ -207,10 +207,10 @@ CHECKED = {
     "runs.py": {"where"},
     "measurements.py": {"table", "column", "where", "', '.join(chosen)", "metric", "order", "same"},
     "file.py": {"table"},
-    "trainings.py": {"table", "where", "assignments"},
+    "trainings.py": {"table", "column", "assignments"},
     # The tables in the catalogue of the store.
     "check.py": {"quoted"},
-    "snapshot.py": {"table", "place", "mark", "same", "_literal(snapshot)", "other", "OPENED", "FOLDER"},
+    "snapshot.py": {"table", "place", "mark", "same", "literal(snapshot)", "other", "OPENED", "FOLDER"},
     "upkeep.py": {"name", "table", "column", "key", "' UNION ALL '.join(each)"},
 }
 SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE)\b")

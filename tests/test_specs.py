@@ -21,7 +21,7 @@ from core.article.plan import KIND, ArticleSpec
 from core.data.datasets import Dataset
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
-from core.networks.architectures import to_dict as network_to_dict
+from core.networks.plain_data import network_to_dict
 from core.runs import RUN_SPECS, RunSpec, spec_from_dict
 from core.settings import Settings
 from core.specs import Setting, Spec, bare, bounds, spec_hash
@@ -107,28 +107,30 @@ def test_specs_are_immutable_and_hashable() -> None:
 
 def test_the_settings_key_contains_what_the_settings_text_describes() -> None:
     spec = PruneTrainSpec(dataset="d", network=NETWORKS["lenet5"])
-    assert dict(spec.settings_key) == {
+    assert dict(spec.settings_key().values) == {
         "training.height": 200, "training.width": 100, "training.epochs": 75, "training.batch_size": 32,
         "training.learning_rate": 0.002,
     }  # fmt: skip
     assert spec.settings == "200×100, 75 epochs, batch 32, learning rate 0.002"
     other = spec.replace(rules=Rules(factors=(50, 33.33)), training=spec.training.replace(rotation=15))
-    assert dict(other.settings_key)["rules.factors"] == (50, 33.33)
-    assert dict(other.training_key) == dict(spec.training_key) | {"training.rotation": 15}
+    assert dict(other.settings_key().values)["rules.factors"] == (50, 33.33)
+    assert dict(other.settings_key(without="rules").values) == dict(spec.settings_key(without="rules").values) | {
+        "training.rotation": 15
+    }
     assert other.settings == f"{spec.settings}, augmentation 15°/0.1/0.1, factors 50/33.33"
     plain = other.replace(training=other.training.replace(augmentation=False))
-    assert "rotation" not in str(plain.settings_key)  # rotation has no effect without augmentation
+    assert "rotation" not in str(plain.settings_key())  # rotation has no effect without augmentation
     for unseen in ({"device": "cpu"}, {"dataset": "e"}, {"training": spec.training.replace(seed=9, jit_compile=True)}):
-        assert spec.replace(**unseen).settings_key == spec.settings_key
+        assert spec.replace(**unseen).settings_key() == spec.settings_key()
 
 
 def test_the_articles_baseline_does_not_count_as_a_changed_setting() -> None:
     for name in ("lenet5", "alexnet"):
         spec = TrainSpec(dataset="d", network=NETWORKS[name])
-        assert "baseline" not in dict(spec.settings_key)
+        assert "baseline" not in dict(spec.settings_key().values)
         given = TrainSpec(dataset="d", network=NETWORKS[name], baseline=spec.thresholds)
         assert given == spec
-        assert given.settings_key == spec.settings_key
+        assert given.settings_key() == spec.settings_key()
 
 
 # Every field of every spec is passed through JSON, the queue's messages, the store and the command line.

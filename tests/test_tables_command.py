@@ -13,8 +13,8 @@ from recorded import record_training
 
 from benchmarks.processes import run_command
 from core.article.claims import claims_table
-from core.article.evidence import basis, grounds, known, offers, select, table, trainings
-from core.article.tables import to_csv, to_latex, to_markdown
+from core.article.evidence import basis, grounds, known, offers, select, trainings
+from core.article.tables import article_table, to_csv, to_latex, to_markdown
 from core.store.measurements import Store
 from core.training.specs import Rules
 from jobs.__main__ import main
@@ -43,7 +43,7 @@ def test_a_table_of_the_command_equals_that_of_the_page(folder: Path, capsys: py
     for kind, write in (("csv", to_csv), ("markdown", to_markdown), ("latex", to_latex)):
         assert main(["tables", "--number", "5", "--format", kind]) == 0
         printed = capsys.readouterr()
-        assert printed.out == write(table(5, steps))
+        assert printed.out == write(article_table(5, steps))
         assert "table5: left out: 1 training on other data: a_demo & 100%." in printed.err
 
 

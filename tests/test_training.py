@@ -18,12 +18,13 @@ import pytest
 
 from benchmarks.processes import Process, run_command
 from core.data.datasets import DatasetImage
-from core.data.splits import Split, Targets, epoch_indices, split_records
+from core.data.splits import Targets, epoch_indices, split_records
 from core.errors import SpecError
 from core.networks.architectures import LENET5
 from core.networks.pruning import prune
 from core.predictions.classification import FIGURES, classify
 from core.training import loop as training
+from core.training.data import Examples
 from core.training.loop import EpochResult, TrainingError, TrainingProtocol, augment, train, training_batches
 from core.training.specs import CRITERIA, PRESETS, Baseline
 
@@ -34,14 +35,14 @@ NETWORK = prune(LENET5, 50)
 LABELS = np.array([0] * 9 + [1] * 7 + [2] * 5 + [3] * 3)
 
 
-def photographs() -> tuple[np.ndarray, np.ndarray, np.ndarray, Split]:
+def photographs() -> Examples:
     generator = np.random.default_rng(1)
     level = 30 + 60 * LABELS[:, None, None, None]
     pixels = np.clip(generator.normal(level, 20, (IMAGES, HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
     metadata = generator.normal(0, 1, (IMAGES, 3)).astype(np.float32)
     names = ("melanoma", "nevus", "non_melanoma", "negative")
     records = [DatasetImage(f"{i:02}", f"{i}.png", 1, 1, 1, f"{i}", names[label]) for i, label in enumerate(LABELS)]
-    return pixels, metadata, LABELS, split_records(records, Targets(train=24, validation=8, test=4), seed=1)
+    return Examples(pixels, metadata, LABELS, split_records(records, Targets(train=24, validation=8, test=4), seed=1))
 
 
 DATA = photographs()
@@ -60,11 +61,11 @@ def same(ones: list[np.ndarray], others: list[np.ndarray]) -> bool:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[EpochResult], Path]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    return list(train(NETWORK, *DATA, SPEC, folder)), folder
+    return list(train(NETWORK, DATA, SPEC, folder)), folder
 
 
 def test_the_test_split_has_repeats_to_augment() -> None:
-    assert 0 < sum(DATA[3].augmented) < len(DATA[3].oversampled)
+    assert 0 < sum(DATA.split.augmented) < len(DATA.split.oversampled)
 
 
 def test_every_epoch_is_reported_with_its_metrics(undisturbed) -> None:
@@ -79,12 +80,12 @@ def test_every_epoch_is_reported_with_its_metrics(undisturbed) -> None:
 
 
 def test_a_stopped_training_resumes_with_the_result_of_an_uninterrupted_one(undisturbed, tmp_path: Path) -> None:
-    stopped = train(NETWORK, *DATA, SPEC, tmp_path)
+    stopped = train(NETWORK, DATA, SPEC, tmp_path)
     first = [next(stopped), next(stopped)]
     stopped.close()
     keras.utils.set_random_seed(99)  # other random numbers of the process must not matter
     assert training.history_of(tmp_path) == tuple(first)
-    resumed = list(train(NETWORK, *DATA, SPEC, tmp_path))
+    resumed = list(train(NETWORK, DATA, SPEC, tmp_path))
     assert resumed[:2] == first
     assert [result.seconds for result in resumed[:2]] == [
         result.seconds for result in first
@@ -96,7 +97,7 @@ def test_a_stopped_training_resumes_with_the_result_of_an_uninterrupted_one(undi
 def test_another_process_finishes_a_killed_training_with_the_same_result(undisturbed, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; sys.path.insert(0, 'tests'); import test_training as t\n"
-        "for result in t.train(t.NETWORK, *t.DATA, t.SPEC, pathlib.Path(sys.argv[1])): print(result.epoch, flush=True)"
+        "for result in t.train(t.NETWORK, t.DATA, t.SPEC, pathlib.Path(sys.argv[1])): print(result.epoch, flush=True)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with Process(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -104,19 +105,19 @@ def test_another_process_finishes_a_killed_training_with_the_same_result(undistu
         assert process.stdout.readline() == "1\n"
         process.send_signal(signal.SIGKILL)
     assert len(training.history_of(tmp_path)) <= 4  # it may have been killed before its first checkpoint was complete
-    assert list(train(NETWORK, *DATA, SPEC, tmp_path)) == undisturbed[0]
+    assert list(train(NETWORK, DATA, SPEC, tmp_path)) == undisturbed[0]
     assert same(final(tmp_path), final(undisturbed[1]))
 
 
 def test_another_seed_gives_another_result(undisturbed, tmp_path: Path) -> None:
-    other = next(train(NETWORK, *DATA, SPEC.replace(seed=4), tmp_path))
+    other = next(train(NETWORK, DATA, SPEC.replace(seed=4), tmp_path))
     assert other.train_loss != undisturbed[0][0].train_loss
 
 
 def test_a_finished_training_is_reported_again_without_training(undisturbed) -> None:
     history, folder = undisturbed
     before = final(folder)
-    again = list(train(NETWORK, *DATA, SPEC, folder))
+    again = list(train(NETWORK, DATA, SPEC, folder))
     assert [result.seconds for result in again] == [result.seconds for result in history]
     assert same(before, final(folder))
 
@@ -124,25 +125,25 @@ def test_a_finished_training_is_reported_again_without_training(undisturbed) -> 
 def test_the_checkpoint_of_another_training_is_refused(undisturbed) -> None:
     _, folder = undisturbed
     with pytest.raises(SpecError, match="another training's checkpoint"):
-        next(train(NETWORK, *DATA, SPEC.replace(learning_rate=0.01), folder))
+        next(train(NETWORK, DATA, SPEC.replace(learning_rate=0.01), folder))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no archive"])
 def test_a_damaged_checkpoint_is_ignored(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / training.CHECKPOINT_NAME).write_bytes(damage)
     assert training.history_of(tmp_path) == ()
-    assert training.restore(tmp_path, None, "") == []
+    assert training.restore(tmp_path, None, "") == ()
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(undisturbed) -> None:
     history, folder = undisturbed
     best = max(history, key=lambda result: (result.meets_baseline, result.validation_accuracy, -result.epoch))
     assert [path.name for path in folder.glob("kept-*")] == [f"kept-{best.epoch}.npz"]
-    chances = training.predict(training.kept_model(NETWORK, SPEC, folder), *DATA, SPEC)
-    found = {name: classify(each, DATA[2][list(getattr(DATA[3], name))]) for name, each in chances.items()}
+    chances = training.predict(training.kept_model(NETWORK, SPEC, folder), DATA, SPEC)
+    found = {name: classify(each, DATA.labels[list(getattr(DATA.split, name))]) for name, each in chances.items()}
     assert found["validation"].accuracy == best.validation_accuracy
     assert found["validation"].precision == best.validation_precision
-    assert [found[name].images for name in found] == [len(getattr(DATA[3], name)) for name in found]
+    assert [found[name].images for name in found] == [len(getattr(DATA.split, name)) for name in found]
     figures = {f"{name}_{figure}" for name in found for figure in FIGURES}
     assert set(CRITERIA) <= set(figures)
 
@@ -151,10 +152,10 @@ def test_a_saved_network_gives_the_same_probabilities(undisturbed, tmp_path: Pat
     model = training.kept_model(NETWORK, SPEC, undisturbed[1])
     training.save_model(model, tmp_path / "network.keras")
     assert [path.name for path in tmp_path.iterdir()] == ["network.keras"]
-    pixels, metadata, labels, split = DATA
+    labels, split = DATA.labels, DATA.split
     loaded = keras.saving.load_model(tmp_path / "network.keras")
-    chances = training.probabilities(loaded, pixels, metadata, split.validation, 3)
-    ours = training.probabilities(model, pixels, metadata, split.validation, 100)
+    chances = training.probabilities(loaded, DATA, split.validation, 3)
+    ours = training.probabilities(model, DATA, split.validation, 100)
     np.testing.assert_allclose(chances, ours, rtol=1e-4, atol=1e-6)
     assert classify(chances, labels[list(split.validation)]).images == len(split.validation)
 
@@ -182,14 +183,14 @@ def test_the_baseline_needs_all_four_metrics_and_includes_its_limits() -> None:
 
 
 def test_a_nan_loss_ends_the_training_with_a_hint(tmp_path: Path) -> None:
-    next(train(NETWORK, *DATA, SPEC, tmp_path))
+    next(train(NETWORK, DATA, SPEC, tmp_path))
     checkpoint = tmp_path / training.CHECKPOINT_NAME
     with np.load(checkpoint) as file:
         arrays = dict(file)
     count = len(training.compiled_model(NETWORK, SPEC).trainable_variables)
     arrays[f"{count - 1}"] = np.full(4, np.nan, np.float32)  # the softmax's biases
     np.savez(checkpoint, **arrays)
-    resumed = train(NETWORK, *DATA, SPEC, tmp_path)
+    resumed = train(NETWORK, DATA, SPEC, tmp_path)
     assert next(resumed).epoch == 1
     with pytest.raises(TrainingError, match=r"epoch 2\. Try a learning rate under 0\.002"):
         next(resumed)
@@ -205,11 +206,12 @@ from core.networks.architectures import ALEXNET
 import test_training as t
 height, width = 300, 400
 folder, spec = pathlib.Path(sys.argv[1]), t.SPEC.replace(height=height, width=width, batch_size=24)
-list(t.train(t.NETWORK, *t.DATA, t.SPEC.replace(epochs=1), folder / "small"))
+list(t.train(t.NETWORK, t.DATA, t.SPEC.replace(epochs=1), folder / "small"))
 soft = psutil.Process().memory_info().vms + 400_000_000
 resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
 try:
-    list(t.train(ALEXNET, np.zeros((t.IMAGES, height, width, 3), np.uint8), *t.DATA[1:], spec, folder / "large"))
+    large = replace(t.DATA, images=np.zeros((t.IMAGES, height, width, 3), np.uint8))
+    list(t.train(ALEXNET, large, spec, folder / "large"))
 except t.TrainingError as error:
     print(error)
 """
@@ -231,29 +233,29 @@ def test_out_of_memory_errors_get_a_hint_and_other_errors_are_unchanged() -> Non
 
 def test_mixed_precision_gives_32_bit_probabilities_and_restores_the_policy(tmp_path: Path) -> None:
     spec = SPEC.replace(mixed_precision=True, epochs=1)
-    (result,) = train(NETWORK, *DATA, spec, tmp_path)
+    (result,) = train(NETWORK, DATA, spec, tmp_path)
     assert np.isfinite(result.train_loss)
     assert keras.config.dtype_policy().name == "float32"
     model = training.kept_model(NETWORK, spec, tmp_path)
     assert model.layers[-2].compute_dtype == "float16"
-    assert model.predict(({"image": DATA[0][:2], "metadata": DATA[1][:2]}), verbose=0).dtype == np.float32
+    assert model.predict(({"image": DATA.images[:2], "metadata": DATA.metadata[:2]}), verbose=0).dtype == np.float32
 
 
 def test_batches_follow_the_order_of_the_epoch_and_only_repeats_are_augmented() -> None:
-    pixels, metadata, labels, split = DATA
+    pixels, metadata, labels, split = DATA.images, DATA.metadata, DATA.labels, DATA.split
     order, augmented = epoch_indices(split, SPEC.seed, 2)
-    batches = [training_batches(*DATA, SPEC, 2)[number] for number in range(len(training_batches(*DATA, SPEC, 2)))]
+    batches = [training_batches(DATA, SPEC, 2)[number] for number in range(len(training_batches(DATA, SPEC, 2)))]
     images = np.concatenate([inputs["image"] for inputs, _ in batches])
     assert np.array_equal(np.concatenate([inputs["metadata"] for inputs, _ in batches]), metadata[order])
     assert np.array_equal(np.concatenate([one_hot for _, one_hot in batches]).argmax(axis=1), labels[order])
     changed = np.any(images != pixels[order], axis=(1, 2, 3))
     assert np.array_equal(changed, augmented)
-    plain = training_batches(*DATA, SPEC.replace(augmentation=False), 2)
+    plain = training_batches(DATA, SPEC.replace(augmentation=False), 2)
     assert np.array_equal(plain[0][0]["image"], pixels[order[:5]])
 
 
 def test_augmentation_with_zero_ranges_only_flips() -> None:
-    image = DATA[0][0]
+    image = DATA.images[0]
     spec = SPEC.replace(rotation=0.0, zoom=0.0, brightness=0.0)
     flips = {image[::down, ::across].tobytes() for down in (1, -1) for across in (1, -1)}
     assert {augment(image, spec, np.random.default_rng(seed)).tobytes() for seed in range(40)} == flips
@@ -291,16 +293,16 @@ def test_protocols_can_be_stored_as_json_and_default_to_the_article() -> None:
 
 
 def test_arrays_that_do_not_match_are_refused(tmp_path: Path) -> None:
-    pixels, metadata, labels, split = DATA
-    for data, message in (
-        ((pixels[:, :-1], metadata, labels, split), "uint8 images"),
-        ((pixels, metadata[:, :2], labels, split), "metadata and labels"),
-        ((pixels, metadata * np.nan, labels, split), "finite metadata"),
-        ((pixels, metadata, np.where(labels == 3, -1, labels), split), "labels from 0 to 3"),
-        ((pixels[:5], metadata[:5], labels[:5], split), "split of 5 images"),
+    pixels, metadata, labels = DATA.images, DATA.metadata, DATA.labels
+    for wrong, message in (
+        ({"images": pixels[:, :-1]}, "uint8 images"),
+        ({"metadata": metadata[:, :2]}, "metadata and labels"),
+        ({"metadata": metadata * np.nan}, "finite metadata"),
+        ({"labels": np.where(labels == 3, -1, labels)}, "labels from 0 to 3"),
+        ({"images": pixels[:5], "metadata": metadata[:5], "labels": labels[:5]}, "split of 5 images"),
     ):
         with pytest.raises(SpecError, match=message):
-            next(train(NETWORK, *data, SPEC, tmp_path))
+            next(train(NETWORK, replace(DATA, **wrong), SPEC, tmp_path))
     with pytest.raises(TrainingError, match="Train first"):
         training.kept_model(NETWORK, SPEC, tmp_path)
 

@@ -16,7 +16,7 @@ from recorded import record_training
 from core.article.printed import TABLE_METRICS
 from core.article.tables import article_table
 from core.networks.architectures import ALEXNET, CLASSES, LENET5
-from core.networks.architectures import to_dict as network_to_dict
+from core.networks.plain_data import network_to_dict
 from core.networks.pruning import can_shrink, kept_share, prune, shrink
 from core.store.measurements import Store
 from core.training.results import EpochResult

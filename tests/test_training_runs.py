@@ -23,6 +23,7 @@ from core.runs import spec_from_dict
 from core.settings import Settings
 from core.specs import spec_hash
 from core.training.algorithm2 import Step, Stop
+from core.training.data import training_data
 from core.training.evaluation import judged
 from core.training.results import StepResult
 from core.training.specs import (
@@ -47,7 +48,6 @@ from core.training.steps import (
     likely_networks,
     next_training,
     take_over_checkpoint,
-    training_data,
 )
 from jobs.__main__ import build_parser
 from jobs.cli.options import command_line

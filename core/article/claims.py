@@ -64,10 +64,7 @@ CLAIMS: dict[str, Claim] = {
     "C13": Claim("curves", partial(CURVES, all_convolutions=True)),
     "C14": Claim("curves", partial(CURVES, all_convolutions=False)),
     "C15": Claim("pairs", networks.judge_reconstructed),
-    "C16": Claim(
-        "steps",
-        partial(HISTORY, network="alexnet", name="R3: 50%", needs=("R1: 50%", "R2: 50%"), last=True),
-    ),
+    "C16": Claim("steps", partial(HISTORY, network="alexnet", name="R3: 50%", needs=("R1: 50%", "R2: 50%"), last=True)),
     "C17": Claim("steps", networks.judge_best_case),
     "C18": Claim("steps", networks.judge_megabytes),
     "C19": Claim("steps", networks.judge_shares),
@@ -107,13 +104,9 @@ def claims_table(known: Known) -> pd.DataFrame:
     """
     table = printed_claims().drop(columns="note")
     verdicts = judge_all(known)
-    return table.assign(
-        status=[verdict.status for verdict in verdicts],
-        measured=[verdict.measured for verdict in verdicts],
-        chance=[verdict.chance for verdict in verdicts],
-        runs=[" ".join(verdict.runs) for verdict in verdicts],
-        note=[verdict.note for verdict in verdicts],
-    )
+    columns = ("status", "measured", "chance", "runs", "note")
+    table = table.assign(**{name: [getattr(verdict, name) for verdict in verdicts] for name in columns})
+    return table.assign(runs=table["runs"].map(" ".join))
 
 
 def to_csv(table: pd.DataFrame) -> str:

@@ -1,6 +1,6 @@
-"""What tables and claims rest on: the store's trainings, each counted once, and the runs that claims are judged by.
+"""The basis of tables and claims: the store's trainings, each counted once, and the runs that claims are judged by.
 
-The pages and the command line both ask here, so that they say the same.
+The pages and the command line both use this module, so they show the same.
 """
 
 from __future__ import annotations
@@ -14,15 +14,7 @@ import pandas as pd
 from core.article.compression_claims import ARTICLE_K
 from core.article.findings import Known
 from core.article.network_claims import CURVES
-from core.article.tables import (
-    ARTICLE_TABLES,
-    FURTHER,
-    INTERVALS,
-    MeasuredTable,
-    article_table,
-    further_table,
-    images_text,
-)
+from core.article.tables import FURTHER, INTERVALS, check_number, counted, images_text
 from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, NETWORKS
@@ -52,7 +44,7 @@ def trainings(store: Store) -> pd.DataFrame:
     """Return one row per finished step, in the order in which they were trained: `STEP_COLUMNS`, and more.
 
     kind, study, status: the run's. family: the original data set, also of trainings on a reconstruction made from it.
-    training_settings: the settings without the rules of pruning. images: the sets really reached, in words.
+    training_settings: the settings without the rules of pruning. images: the numbers of images in the sets, in words.
     intervals: those of the step's figures, by name. Then
     `MEASURED_COLUMNS`: bytes, seconds, and percent on the test images. Data sets, or networks, that differ under one
     name are told apart by their fingerprints.
@@ -73,7 +65,7 @@ def trainings(store: Store) -> pd.DataFrame:
 
 
 def _several(names: pd.Series, identities: pd.Series) -> pd.Series:
-    """Return a mask of the names that stand for several identities."""
+    """Return a mask of the names that have several identities."""
     return identities.groupby(names).transform("nunique") > 1
 
 
@@ -91,7 +83,7 @@ def families(trained: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which trainings a table shows; what is empty chooses by itself.
+    """The trainings that a table shows; an empty field leaves the choice to `select`.
 
     dataset: an original, with the reconstructions made from it, or a reconstruction; by default the first of
     `families`. settings: texts as in the table's column; by default each network's newest, see `select`.
@@ -110,21 +102,20 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The steps that a table shows, and in sentences what it leaves out by itself."""
+    """The steps that a table shows, and sentences about those that it leaves out."""
 
     steps: pd.DataFrame
     left_out: tuple[str, ...]
 
 
 def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
-    """Return the trainings that could stand in a table, with the settings that count there.
+    """Return the trainings that a table can show, with the settings that count there.
 
     Tables 4 and 5 take the unpruned networks of all runs, Table 6 the pruning runs. An unpruned network's training
-    follows no rules of pruning, so that its settings are those of the training alone, but in Table 6, where a history
-    is one run.
+    follows no rules of pruning, so its settings are those of the training alone. In Table 6 a history is one run, and
+    its settings include the rules.
     """
-    if number not in (*ARTICLE_TABLES, FURTHER):
-        raise SpecError(f"Expected table {', '.join(map(str, ARTICLE_TABLES))} or {FURTHER}, got {number}.")
+    check_number(number)
     if number == 6:
         return trained[trained["kind"] == PruneTrainSpec.kind]
     unpruned = trained["step"] == 0
@@ -150,7 +141,8 @@ def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = Non
     elif len(trained):
         chosen = families(trained)[0]
         others = steps[steps["family"] != chosen]
-        left_out += [f"{_counted(len(others))} on other data: {', '.join(families(others))}."] if len(others) else []
+        if len(others):
+            left_out.append(f"{counted(len(others), 'training')} on other data: {', '.join(families(others))}.")
         steps = steps[steps["family"] == chosen]
     for column, values in (
         ("version", choice.versions),
@@ -163,11 +155,16 @@ def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = Non
             steps = steps[steps[column].map(str).isin(map(str, values))]
     if not (choice.settings or choice.every_setting or choice.runs):
         older = ~newest_settings(steps, ("network",) if number != FURTHER else ("network", "pruned"))
-        left_out += _by_settings(steps[older])
+        left_out += [
+            f"{counted(len(rows), 'training')} of {network} with other settings: {settings}."
+            for (network, settings), rows in steps[older].groupby(["network", "settings"], sort=False)
+        ]
         steps = steps[~older]
     once = steps.drop_duplicates(list(SAME_TRAINING), keep="last")
     if repeats := len(steps) - len(once):
-        left_out.append(f"{_counted(repeats)} that others repeat with the same settings and seed; the newest counts.")
+        left_out.append(
+            f"{counted(repeats, 'training')} that others repeat with the same settings and seed; the newest counts."
+        )
     return Selection(once, tuple(left_out))
 
 
@@ -182,9 +179,9 @@ def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -
 def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> pd.Series:
     """Return a mask of the steps with their network's newest settings.
 
-    Settings under which it has been trained on original and reconstructed images go before others, and before both, a
-    quick trial (under `TRIAL` of the most epochs that it was ever given) gives way. by: what has settings of its own: a
-    network, or beside it whether it is `pruned`.
+    A quick trial (under `TRIAL` of the most epochs of any of its trainings) is taken only where there is nothing else.
+    Among the other settings, those of trainings on both original and reconstructed images are preferred, then the
+    newest. by: the columns that have settings of their own: the network, and possibly whether it is `pruned`.
     """
     if steps.empty:
         return pd.Series(False, index=steps.index, dtype=bool)
@@ -200,27 +197,8 @@ def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> 
     return pd.Series(pd.MultiIndex.from_frame(placed[keys]).isin(chosen), index=steps.index)
 
 
-def _by_settings(steps: pd.DataFrame) -> list[str]:
-    """Say which trainings are left out for their settings."""
-    return [
-        f"{_counted(len(rows))} of {network} with other settings: {settings}."
-        for (network, settings), rows in steps.groupby(["network", "settings"], sort=False)
-    ]
-
-
-def _counted(count: int) -> str:
-    return f"{count} training{'' if count == 1 else 's'}"
-
-
-def table(number: int | str, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
-    """Return a table of selected steps: 4, 5 or 6, or the further one."""
-    if number == FURTHER:
-        return further_table(steps, with_intervals=with_intervals)
-    return article_table(int(number), steps, with_intervals=with_intervals)
-
-
 def table_name(number: int | str) -> str:
-    """Return what a table's file is called: table4, …, further."""
+    """Return the name of a table's file: table4, …, further."""
     return number if number == FURTHER else f"table{number}"
 
 
@@ -231,7 +209,7 @@ def table_name(number: int | str) -> str:
 class Grounds:
     """What claims are judged by: ids of a sweep and a resize comparison, an original data set and its reconstruction.
 
-    None: there is none.
+    None where there is none.
     """
 
     sweep: str | None = None
@@ -242,10 +220,10 @@ class Grounds:
 
 @dataclass(frozen=True, eq=False)
 class Offers:
-    """What claims could be judged by, the best first.
+    """The runs and data sets that claims can be judged by, the best first.
 
-    sweeps, resizes: runs that have finished. datasets: see `families`; synthetic: which of them
-    are. reconstructions: names, by the original that they were made from.
+    sweeps, resizes: runs that have finished. datasets: see `families`. synthetic: the synthetic ones among them.
+    reconstructions: names by the original that they were made from.
     """
 
     sweeps: Sequence[Run]
@@ -256,7 +234,7 @@ class Offers:
 
 
 def offers(store: Store, trained: pd.DataFrame) -> Offers:
-    """Return what claims could be judged by.
+    """Return the runs and data sets that claims can be judged by.
 
     Real images go before synthetic ones; then sweeps of all the article's k, stored as it stores them, and resize
     studies of its k and sizes; then the newest. Of reconstructions those at the article's k go first.
@@ -295,7 +273,7 @@ def _reconstructions(store: Store, trained: pd.DataFrame, family: str) -> list[s
 
 
 def grounds(found: Offers, wanted: Grounds | None = None) -> Grounds:
-    """Return what claims are judged by: what is wanted, and the best of what is offered where nothing is.
+    """Return what claims are judged by: the wanted runs and data sets, else the best offered ones.
 
     SpecError for what is not offered.
     """
@@ -318,7 +296,7 @@ def _chosen(wanted: str | None, offered: Sequence[str], what: str) -> str | None
 
 
 def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -> Known:
-    """Return what the claims are judged by.
+    """Return the measurements that the claims are judged by.
 
     The unpruned networks are paired: original and reconstruction, the same network, settings and seed, for each network
     the newest such settings. The histories are those of pruning runs that have finished, for each network on the
@@ -346,7 +324,7 @@ def known(store: Store, trained: pd.DataFrame, found: Offers, chosen: Grounds) -
 
 
 def basis(found: Offers, chosen: Grounds) -> list[str]:
-    """Say what the claims are judged by, a sentence each."""
+    """Return sentences that name the runs and data sets that the claims are judged by."""
     sentences = []
     for what, name, run_id, runs in (
         ("Compression", "sweep", chosen.sweep, found.sweeps),

@@ -1,4 +1,4 @@
-"""What the judges of claims work with: the measurements that exist, and a finding about one claim."""
+"""The input and output of the functions that judge claims: the existing measurements, and a finding."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def figure_text(mean: float, steps: pd.DataFrame) -> str:
 
 
 def pairs_told_apart(known: Known, steps: pd.DataFrame) -> str:
-    """Say for each pair of unpruned trainings, reconstructed minus original, whether it can be told from chance."""
+    """Return for each pair of unpruned trainings whether reconstructed minus original can be told from chance."""
     texts, values = [], []
     for (network, seed), rows in steps.groupby(["network", "seed"], sort=False):
         by_version = {str(step["version"]): step for step in rows.to_dict("records")}
@@ -158,7 +158,7 @@ def pairs_told_apart(known: Known, steps: pd.DataFrame) -> str:
 
 
 def told_apart(known: Known, first: Mapping[Hashable, Any], second: Mapping[Hashable, Any]) -> str:
-    """Say whether the test accuracies of two steps can be told apart.
+    """Return in words whether the test accuracies of two steps can be told apart.
 
     By the paired difference and McNemar's test where both have predictions on the same images; else by the interval of
     each, where they have one; else it is unknown.

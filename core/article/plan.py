@@ -1,4 +1,4 @@
-"""The article's whole study as data: what is asked for, the runs it consists of, and which of them can go on.
+"""The article's whole study as data: its settings, its runs, and the runs that can be submitted now.
 
     sweep ── k ─┬─ reconstruction ── Algorithm 2 on the reconstructed images
                 └─ resize comparison
@@ -7,37 +7,22 @@
 Algorithm 2 first trains the unpruned network, which is the article's training on reconstructed images: Tables 4 and 5
 take it from there, so that nothing is trained twice. The parameter curves are counted from the layers, without a run.
 
-A study keeps no record of its progress: how far it has come follows from the runs that are in the store. So it may be
-stopped anywhere, by anything, and goes on from what is there.
+A study stores no progress: its progress is computed from the runs in the store. So it can be stopped at any time and
+continues from the runs that exist.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self
 
 import annotated_types as at
 from pydantic import model_validator
 
+from core.compression import specs as measuring
 from core.compression.optimal_k import DEFAULT_RULE
 from core.compression.optimal_k import RULES as K_RULES
-from core.compression.specs import (
-    DEFAULT_KS,
-    DEFAULT_SIZES,
-    CodecName,
-    DatasetName,
-    Ks,
-    Mode,
-    Quality,
-    ReconstructSpec,
-    ResizeSpec,
-    SampleSize,
-    Side,
-    Sizes,
-    SweepSpec,
-    codec_name,
-)
 from core.compression.svd import largest_k
 from core.data.datasets import Dataset
 from core.data.names import derived_name
@@ -76,27 +61,27 @@ MOST_IMAGES = 0.95  # share of the images whose rank the sweep's ks keep to wher
 
 
 class Override(Spec):
-    """What one network does differently: a size, so that slow networks may be fed smaller images, or epochs.
+    """The size of one network's images, so that slow networks may get smaller ones, and its epochs.
 
     height, width: pixels; epochs: None for the study's own.
     """
 
     network: Annotated[Text, at.MinLen(1), Setting("Network")]
-    height: Annotated[Side, Setting("Rows", unit="pixels")]
-    width: Annotated[Side, Setting("Columns", unit="pixels")]
+    height: Annotated[measuring.Side, Setting("Rows", unit="pixels")]
+    width: Annotated[measuring.Side, Setting("Columns", unit="pixels")]
     epochs: Annotated[Whole | None, Setting("Epochs", "By default the study's.", ge=1, le=MOST_EPOCHS)] = None
 
 
 class ArticleSpec(Spec):
-    """Everything that the article's study is told.
+    """The settings of the article's study.
 
-    fingerprint: of the data set's images; empty before the study is submitted. training: its seed is not looked at,
-    `seeds` are. baseline: None for the article's of each network. ks, sample_size: of the sweep and the resize
+    fingerprint: of the data set's images; empty before the study is submitted. training: `seeds` replace its
+    seed. baseline: None for the article's of each network. ks, sample_size: of the sweep and the resize
     comparison; the reconstruction takes every image. rule: which rule's k is taken; k: one that is taken instead.
     reconstruction: the new data set's name, empty for one made of k and codec.
     """
 
-    dataset: DatasetName
+    dataset: measuring.DatasetName
     fingerprint: Annotated[Text, Setting("Fingerprint of the images", flag="DATASET")] = ""
     networks: Annotated[tuple[Network, ...], at.MinLen(1), Setting("Networks", always=True)] = tuple(NETWORKS.values())
     seeds: Annotated[
@@ -116,17 +101,17 @@ class ArticleSpec(Spec):
     device: Device = "auto"
     baseline: OwnBaseline = None
     rules: Rules = Rules()
-    ks: Ks = DEFAULT_KS
-    mode: Mode = "per_channel"
-    codec: CodecName = "jpeg"
-    quality: Quality = None
-    sample_size: SampleSize = None
+    ks: measuring.Ks = measuring.DEFAULT_KS
+    mode: measuring.Mode = "per_channel"
+    codec: measuring.CodecName = "jpeg"
+    quality: measuring.Quality = None
+    sample_size: measuring.SampleSize = None
     rule: Annotated[Text, Setting("Rule that chooses k*", choices=RULE_NAMES, always=True)] = DEFAULT_RULE
     k: Annotated[
         Whole | None,
         Setting("Fixed k", "Overrides the rule.", name="fixed k", flag="--fixed-k", ge=1, empty="the rule's"),
     ] = None
-    sizes: Sizes = DEFAULT_SIZES
+    sizes: measuring.Sizes = measuring.DEFAULT_SIZES
     reconstruction: Annotated[
         Text, Setting("Name of the reconstruction", "By default made of k and codec.", flag="--name")
     ] = ""
@@ -139,20 +124,20 @@ class ArticleSpec(Spec):
         changed = [override.network for override in self.overrides]
         if len(set(changed)) < len(changed) or not set(changed) <= set(names):
             raise SpecError(f"Expected at most one override for each of {', '.join(names)}, got {', '.join(changed)}.")
-        for _ in specs_ahead(self):
-            pass
+        for part in plan(self):
+            spec_ahead(self, part)
         return self
 
     def check(self, dataset: Dataset) -> None:
-        """Raise SpecError where the data set cannot be studied so: no labels, or a k above its rank."""
+        """Raise SpecError where the data set does not permit the study: no labels, or a k above its rank."""
         seen = set()
-        for spec in specs_ahead(self):
-            if spec.kind not in seen:  # trainings differ in network and seed, which the images do not mind
+        for spec in (spec_ahead(self, part) for part in plan(self)):
+            if spec.kind not in seen:  # trainings differ in network and seed only, which do not depend on the images
                 spec.check(dataset)
             seen.add(spec.kind)
 
     def protocol_of(self, network: str) -> TrainingProtocol:
-        """Return the protocol that a network is trained by, seed aside."""
+        """Return a network's training protocol; its seed is replaced later."""
         for override in self.overrides:
             if override.network == network:
                 epochs = self.training.epochs if override.epochs is None else override.epochs
@@ -160,37 +145,27 @@ class ArticleSpec(Spec):
         return self.training
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """What a preset sets besides the training protocol of the same name in `core.training.specs.PRESETS`."""
-
-    overrides: tuple[Override, ...] = ()
-    rules: Rules = field(default_factory=Rules)
-    sample_size: int | None = None
-
-
-STUDY_PRESETS = {
-    "article": Preset(),
-    "laptop": Preset(
-        overrides=(Override(network="alexnet", height=60, width=80),)
-    ),  # four times custom1's work at equal size
-    "quick": Preset(
-        overrides=(Override(network="custom1", height=64, width=64),), rules=Rules(max_iterations=1), sample_size=100
-    ),
+# What a preset sets besides the training protocol of the same name in `core.training.specs.PRESETS`.
+STUDY_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "article": {"overrides": (), "rules": Rules(), "sample_size": None},
+    "laptop": {  # alexnet takes four times custom1's work at equal size
+        "overrides": (Override(network="alexnet", height=60, width=80),),
+        "rules": Rules(),
+        "sample_size": None,
+    },
+    "quick": {
+        "overrides": (Override(network="custom1", height=64, width=64),),
+        "rules": Rules(max_iterations=1),
+        "sample_size": 100,
+    },
 }
 
 
 def preset_values(name: str, networks: Sequence[NetworkSpec]) -> dict[str, Any]:
     """Return the arguments of `ArticleSpec` that a preset stands for, for these networks."""
-    preset = STUDY_PRESETS[name]
     chosen = {network.name for network in networks}
-    return {
-        "networks": tuple(networks),
-        "training": PRESETS[name],
-        "overrides": tuple(override for override in preset.overrides if override.network in chosen),
-        "rules": preset.rules,
-        "sample_size": preset.sample_size,
-    }
+    overrides = tuple(override for override in STUDY_PRESETS[name]["overrides"] if override.network in chosen)
+    return {"networks": tuple(networks), "training": PRESETS[name], **STUDY_PRESETS[name], "overrides": overrides}
 
 
 def common_rank(dataset: Dataset, mode: str) -> int:
@@ -208,7 +183,7 @@ def fitted_ks(ks: Sequence[int], rank: int) -> tuple[int, ...]:
 
 
 def fit_sentence(ks: Sequence[int], fitted: Sequence[int], rank: int) -> str:
-    """Say which ks are taken instead of others, and why; empty where they are the same."""
+    """Return a sentence that names the ks taken instead of others, and the reason; empty where they are the same."""
     if tuple(ks) == tuple(fitted):
         return ""
     return (
@@ -252,14 +227,14 @@ def plan(spec: ArticleSpec) -> tuple[Part, ...]:
 
 
 def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> RunSpec:
-    """Return what a part's run is told; k and the reconstruction's name matter to the parts that need them alone."""
+    """Return the spec of a part's run; only the parts that need k and the reconstruction's name use them."""
     stored: dict[str, Any] = {"dataset": spec.dataset, "mode": spec.mode, "codec": spec.codec, "quality": spec.quality}
     if part.stage == SWEEP:
-        return SweepSpec(ks=spec.ks, sample_size=spec.sample_size, **stored)
+        return measuring.SweepSpec(ks=spec.ks, sample_size=spec.sample_size, **stored)
     if part.stage == RESIZE:
-        return ResizeSpec(k=k, sizes=spec.sizes, sample_size=spec.sample_size, **stored)
+        return measuring.ResizeSpec(k=k, sizes=spec.sizes, sample_size=spec.sample_size, **stored)
     if part.stage == RECONSTRUCTION:
-        return ReconstructSpec(k=k, name=reconstruction, **stored)
+        return measuring.ReconstructSpec(k=k, name=reconstruction, **stored)
     if part.network is None or part.seed is None:
         raise SpecError(f"Expected a network and a seed for the part {part.key}, got none.")
     training: dict[str, Any] = {
@@ -277,33 +252,27 @@ def run_spec(spec: ArticleSpec, part: Part, *, k: int, reconstruction: str) -> R
 
 
 def spec_ahead(spec: ArticleSpec, part: Part) -> RunSpec:
-    """Return about what a part's run will be told, before k is known: to check it, and to guess how long it takes."""
+    """Return the approximate spec of a part's run before k is known, to check it and to estimate its duration."""
     k = max(spec.ks, default=1) if spec.k is None else spec.k
     return run_spec(spec, part, k=k, reconstruction=spec.reconstruction or derived_name(spec.dataset, f"-k{k}"))
 
 
-def specs_ahead(spec: ArticleSpec) -> Iterator[RunSpec]:
-    """Yield what every run will about be told."""
-    for part in plan(spec):
-        yield spec_ahead(spec, part)
-
-
 def reconstruction_name(spec: ArticleSpec, k: int, taken: frozenset[str]) -> str:
-    """Return the name that the reconstruction gets: the one asked for, else one that is free."""
+    """Return the reconstruction's name: the given one, else one that no data set has."""
     if spec.reconstruction:
         return spec.reconstruction
     unfolded = "" if spec.mode == "per_channel" else f"-{spec.mode}"
-    end = f"-k{k}{unfolded}-{codec_name(spec.codec, spec.quality).replace(' ', '')}"
+    end = f"-k{k}{unfolded}-{measuring.codec_name(spec.codec, spec.quality).replace(' ', '')}"
     name = derived_name(spec.dataset, end)
     others = (derived_name(spec.dataset, f"{end}-{number}") for number in range(2, len(taken) + 3))
     return name if name not in taken else next(other for other in others if other not in taken)
 
 
-# How far a study has come
+# Progress
 
 
 def does(run: Run, wanted: RunSpec, fingerprint: str) -> bool:
-    """Return whether a run measures the same thing on the same images, under whatever name its data sets go."""
+    """Return whether a run measures the same on the same images, whatever the names of its data sets."""
     unnamed = {"dataset": None, "name": None}
     return fingerprint == run.fingerprint and {**run.spec.to_dict(), **unnamed} == {**wanted.to_dict(), **unnamed}
 
@@ -318,9 +287,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Found:
-    """What store and queue hold. runs: newest first. datasets: fingerprints by the names registered.
+    """The content of store and queue. runs: newest first. datasets: fingerprints by registered name.
 
-    choices: by sweep. refusals: by a part's key, why it could not be submitted when that was last tried.
+    choices: by sweep. refusals: by a part's key, why the last attempt to submit it failed.
     """
 
     runs: Sequence[Run] = ()
@@ -334,11 +303,11 @@ WAITING, READY, UNDER_WAY, FINISHED, FAILED = "waiting", "ready", "under way", "
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a part has come.
+    """The progress of a part.
 
     state: 'waiting' for other parts, 'ready' to be submitted, 'under way', 'finished', or 'failed': cancelled, refused
-    or failed, so that it does not go on by itself. spec: what its run is told; None while waiting. run: if there is
-    one. reason: why it waits or failed, a sentence or part of one.
+    or failed, so that it does not continue by itself. spec: of its run; None while waiting. run: if there is one.
+    reason: why it waits or failed, a sentence or part of one.
     """
 
     part: Part
@@ -350,7 +319,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a study has come, part by part. k: once it is known. reconstruction: that data set, once it is there."""
+    """The progress of a study, part by part. k: None until it is known. reconstruction: None until it exists."""
 
     parts: tuple[Standing, ...]
     k: int | None = None
@@ -362,14 +331,14 @@ class Progress:
 
     @property
     def status(self) -> str:
-        """'finished' once every part is, 'failed' where nothing goes on by itself, else 'running'."""
+        """'finished' once every part is, 'failed' where no part continues by itself, else 'running'."""
         if len(self.of(FINISHED)) == len(self.parts):
             return FINISHED
         return "running" if self.of(READY, UNDER_WAY) else FAILED
 
     @property
     def trouble(self) -> str:
-        """What failed and why, and what waits for it, in sentences; empty while all goes well."""
+        """The failed parts with reasons, and the parts that wait for them, in sentences; empty where none failed."""
         failed: dict[str, list[str]] = {}
         for each in self.of(FAILED):
             failed.setdefault(each.reason, []).append(named_part(each.part))
@@ -394,34 +363,27 @@ def named_part(part: Part) -> str:
 
 
 def progress(spec: ArticleSpec, study: str, found: Found) -> Progress:
-    """Work out how far a study has come from what is there.
+    """Compute a study's progress from the content of store and queue.
 
     A part is done by any finished run that measured the same thing, whoever submitted it; one that failed counts only
     where it is the study's own.
     """
-    standings: dict[str, Standing] = {}
-    k, reconstruction = spec.k, None
+    so_far = Progress((), spec.k)
     for part in plan(spec):
-        standing = _standing(spec, study, found, part, standings, k, reconstruction)
-        standings[part.key] = standing
+        standing = _standing(spec, study, found, part, so_far)
+        so_far = replace(so_far, parts=(*so_far.parts, standing))
         if standing.state == FINISHED and standing.run is not None:
             if part.stage == SWEEP and spec.k is None:
-                k = found.choices[standing.run.id].k
+                so_far = replace(so_far, k=found.choices[standing.run.id].k)
             elif part.stage == RECONSTRUCTION:
-                reconstruction = standing.run.writes
-    return Progress(tuple(standings.values()), k, reconstruction)
+                so_far = replace(so_far, reconstruction=standing.run.writes)
+    return so_far
 
 
-def _standing(
-    spec: ArticleSpec,
-    study: str,
-    found: Found,
-    part: Part,
-    before: Mapping[str, Standing],
-    k: int | None,
-    reconstruction: str | None,
-) -> Standing:
-    """Return how far one part has come; before: the parts before it."""
+def _standing(spec: ArticleSpec, study: str, found: Found, part: Part, so_far: Progress) -> Standing:
+    """Return the progress of one part; so_far: that of the parts before it."""
+    before = {each.part.key: each for each in so_far.parts}
+    k, reconstruction = so_far.k, so_far.reconstruction
     for need in part.needs:
         other = before[need]
         if other.state != FINISHED:
@@ -448,7 +410,7 @@ def _standing(
 
 
 def _matching(wanted: RunSpec, fingerprint: str, study: str, found: Found) -> Run | None:
-    """Return the run that did, does or failed to do what is wanted, in this order of preference."""
+    """Return the run with the wanted spec: a successful one, else an active one, else the study's own failed one."""
     same = [run for run in found.runs if does(run, wanted, fingerprint) and _kept(run, found)]
     done = [run for run in same if _done(run)]
     active = [run for run in same if not run.ended]
@@ -457,12 +419,12 @@ def _matching(wanted: RunSpec, fingerprint: str, study: str, found: Found) -> Ru
 
 
 def _kept(run: Run, found: Found) -> bool:
-    """Return whether what a run wrote is still there: a reconstruction may have been removed since."""
-    return run.status != FINISHED or run.kind != ReconstructSpec.kind or run.writes in found.datasets
+    """Return whether a run's output still exists: a reconstruction may have been removed."""
+    return run.status != FINISHED or run.kind != measuring.ReconstructSpec.kind or run.writes in found.datasets
 
 
 def _done(run: Run) -> bool:
-    """Return whether a run did what it was to do; images left out are listed with it, steps left out are missed."""
+    """Return whether a run did its whole task. Images left out are listed with it; a missing step is a failure."""
     return run.status == FINISHED and not (run.trains and run.failed)
 
 

@@ -107,16 +107,11 @@ def accuracy_sentences(figures: pd.DataFrame) -> list[str]:
         if len(kept):
             best = kept.sort_values("share").iloc[0]
             parts.append(f"pruned to {best['share']:.1f} % of its parameters, {best['smallest_accuracy']:.2f} %")
-        elif _pruning_ended(rows):
+        elif ((rows["version"] == VERSIONS[1]) & (rows["state"] == FINISHED)).any():
             parts.append("no pruned network accepted")
         if parts:
             sentences.append(f"{network}: {'; '.join(parts)}.")
     return sentences
-
-
-def _pruning_ended(rows: pd.DataFrame) -> bool:
-    ended = rows[(rows["version"] == VERSIONS[1]) & (rows["state"] == FINISHED)]
-    return len(ended) > 0
 
 
 def study_runs(progress: Progress, *stages: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables 4, 5 and 6 in the article's form: what was measured, what the article prints, and the difference; and more.
+"""Tables 4, 5 and 6 in the article's form: measured figures, printed ones and differences; and a further table.
 
 Input is one frame of trained steps, `core.store.trainings.STEP_COLUMNS`. `core.article.evidence` chooses them and
 counts each training once. Steps of the same network, images and settings are averaged over their seeds. Those that
@@ -19,21 +19,20 @@ from core.errors import SpecError
 from core.files import exports
 from core.networks.architectures import CLASSES, NETWORKS
 from core.predictions.intervals import Interval, interval_text
-from core.runs import SettingsKey, told_apart
+from core.specs import SettingsKey, told_apart
 from core.training.algorithm2 import ORIGINAL
 
-# What an absent column means.
+# The values of absent columns.
 OPTIONAL: dict[str, Any] = {"settings": SettingsKey(), "images": "", "synthetic": False}
 INTERVALS = "intervals"  # column of a step: see `core.predictions.intervals.intervals_of_step`
 NEEDED = ("run_id", "network", "dataset", "version", "seed", "step", "name")
 VERSIONS = ("original", "reconstructed")
 DIGITS = 2  # as the article prints
-NOTHING_ELSE = "nothing else"  # settings that are those which all runs share
+NOTHING_ELSE = "nothing else"  # of a run whose settings all other runs have too
 PRINTED_PART = "printed"
 PARTS = ("measured", PRINTED_PART, "difference")
 SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
 
-ARTICLE_TABLES = (4, 5, 6)
 FURTHER = "further"  # the table of what the article does not print
 KEYS: dict[int | str, tuple[str, ...]] = {
     4: ("network", "version"),
@@ -41,7 +40,8 @@ KEYS: dict[int | str, tuple[str, ...]] = {
     6: ("network", "name"),
     FURTHER: ("network", "name"),
 }
-VARYING = ("version", "dataset", "settings")  # what keeps rows apart beyond a table's keys
+TABLES = tuple(KEYS)
+VARYING = ("version", "dataset", "settings")  # that rows are not averaged over, besides a table's keys
 ENDS = ("low", "high")
 NO_LIMITS = (float("nan"), float("nan"))
 INTERVALS_EXPLAINED = (
@@ -108,14 +108,14 @@ UNPRINTED = (
 )
 FIGURES = {figure.name: figure for figure in (*PRINTED, *UNPRINTED)}
 FURTHER_FIGURES = tuple(figure.name for figure in UNPRINTED)
-FURTHER_NEEDED = tuple(figure.source for figure in UNPRINTED)
+FURTHER_TITLE = "Test figures by class, sizes and times, which the article does not print"
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredTable:
     """One of the article's tables measured again, or the further one.
 
-    keys: what the rows are told apart by: the article's, and those of `VARYING` in which the measured runs differ.
+    keys: the columns that identify a row: the article's, and those of `VARYING` in which the measured runs differ.
     rows: the keys, runs (how many were averaged, 0 where only printed), seeds and run_ids (texts, in the same order),
     all of `VARYING` and `OPTIONAL`, and for each of `metrics` its measured mean under the metric's name, and _std
     (sample deviation, missing for fewer than two runs), _count (runs in which it is defined), _printed, _difference
@@ -135,54 +135,22 @@ class MeasuredTable:
     shortened: Mapping[SettingsKey, str] = field(default_factory=dict)
 
 
-def article_table(number: int, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
-    """Return Table 4, 5 or 6 for measured steps, beside what the article prints.
+def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
+    """Return Table 4, 5 or 6 for measured steps, beside what the article prints, or the `FURTHER` one.
 
-    steps: columns `NEEDED` and the table's metrics; others are not looked at but `OPTIONAL`. images: how many of them
-    stand behind a run, in words, such as '3300 training, 1100 validation and 360 test images'. Table 4 and 5 take the
-    unpruned networks. with_intervals: those in the column `INTERVALS`, which must then be there, are added.
+    steps: columns `NEEDED`, the sources of the table's figures, and any of `OPTIONAL`. images: a run's images in words,
+    such as '3300 training, 1100 validation and 360 test images'. Tables 4 and 5 take the unpruned networks.
+    with_intervals: adds the intervals in the column `INTERVALS`, which must then exist.
     """
-    if number not in ARTICLE_TABLES:
-        raise SpecError(f"Expected table 4, 5 or 6, got {number}.")
-    steps = _checked(steps, TABLE_METRICS[number])
-    if number != 6:
+    check_number(number)
+    parts: tuple[str, ...] = PARTS if isinstance(number, int) else PARTS[:1]
+    metrics, title = FURTHER_FIGURES, FURTHER_TITLE
+    if isinstance(number, int):
+        metrics = TABLE_METRICS[number]
+        title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
+    steps = _checked(steps, metrics)
+    if number in (4, 5):
         steps = steps[steps["name"] == ORIGINAL]
-    title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
-    return _table(number, steps, TABLE_METRICS[number], title, PARTS, with_intervals)
-
-
-def further_table(steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
-    """Return what the article does not print of each step: `UNPRINTED`, test figures by class, sizes and times.
-
-    steps: columns `NEEDED` and `FURTHER_NEEDED`, and those of `OPTIONAL` that there are.
-    """
-    steps = _checked(steps, FURTHER_NEEDED)
-    steps = steps.assign(**{figure.name: steps[figure.source] / figure.unit for figure in UNPRINTED})
-    title = "Test figures by class, sizes and times, which the article does not print"
-    return _table(FURTHER, steps, FURTHER_FIGURES, title, PARTS[:1], with_intervals)
-
-
-def _checked(steps: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
-    """Return the steps that have any of the figures, as numbers, with `OPTIONAL` filled in."""
-    missing = [column for column in (*NEEDED, *figures) if column not in steps]
-    if missing:
-        raise SpecError(f"Expected steps with the columns {', '.join((*NEEDED, *figures))}, got none of {missing}.")
-    unknown = set(steps["version"].dropna()) - set(VERSIONS)
-    if unknown:
-        raise SpecError(f"Expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}.")
-    steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
-    steps = steps.fillna({"images": ""}).astype(dict.fromkeys(figures, "float64"))
-    return steps[steps[list(figures)].notna().any(axis=1)]
-
-
-def _table(
-    number: int | str,
-    steps: pd.DataFrame,
-    metrics: tuple[str, ...],
-    title: str,
-    parts: tuple[str, ...],
-    with_intervals: bool,
-) -> MeasuredTable:
     differing = [column for column in VARYING if column not in KEYS[number] and _differs(steps, column, KEYS[number])]
     keys = (*KEYS[number], *differing)
     shared, shortened = apart(steps["settings"])
@@ -204,19 +172,40 @@ def without_intervals(table: MeasuredTable) -> MeasuredTable:
     return replace(table, rows=rows, caption=table.caption.removesuffix(INTERVALS_EXPLAINED))
 
 
+def check_number(number: int | str) -> None:
+    """Raise SpecError for a table that does not exist."""
+    if number not in TABLES:
+        raise SpecError(f"Expected table 4, 5, 6 or {FURTHER}, got {number}.")
+
+
+def _checked(steps: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the steps that have any of the figures, in the figures' units, with `OPTIONAL` filled in."""
+    sources = [FIGURES[metric].source for metric in metrics]
+    missing = [column for column in (*NEEDED, *sources) if column not in steps]
+    if missing:
+        raise SpecError(f"Expected steps with the columns {', '.join((*NEEDED, *sources))}, got none of {missing}.")
+    unknown = set(steps["version"].dropna()) - set(VERSIONS)
+    if unknown:
+        raise SpecError(f"Expected versions {' or '.join(VERSIONS)}, got {sorted(unknown)}.")
+    steps = steps.assign(**{name: value for name, value in OPTIONAL.items() if name not in steps})
+    steps = steps.fillna({"images": ""}).astype(dict.fromkeys(sources, "float64"))
+    steps = steps[steps[sources].notna().any(axis=1)]
+    return steps.assign(**{metric: steps[FIGURES[metric].source] / FIGURES[metric].unit for metric in metrics})
+
+
 def _differs(steps: pd.DataFrame, column: str, keys: tuple[str, ...]) -> bool:
     """Say whether rows with equal keys differ in a column, and would be averaged over it."""
     return bool((steps.groupby(list(keys))[column].nunique() > 1).any())
 
 
 def apart(settings: Iterable[SettingsKey]) -> tuple[str, dict[SettingsKey, str]]:
-    """Return in words what several runs' settings share, and what sets each apart."""
+    """Return in words the settings that several runs share, and the other settings of each."""
     shared, own = told_apart(settings)
     return ", ".join(shared), {key: ", ".join(texts) or NOTHING_ELSE for key, texts in own.items()}
 
 
 def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[SettingsKey, str]) -> dict[str, list[str]]:
-    """Return which networks have which settings beyond the shared ones; nothing where there are no others."""
+    """Return the networks of each of the settings that not all runs share; empty where all runs share theirs."""
     if len(shortened) < 2:
         return {}
     found: dict[str, list[str]] = {}
@@ -226,7 +215,7 @@ def _networks_by_settings(steps: pd.DataFrame, shortened: Mapping[SettingsKey, s
 
 
 def _averaged(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Return one row for each of the keys: mean and sample deviation over the runs, which those are, the first step."""
+    """Return one row per key: mean and sample deviation over the runs, their seeds and ids, and the first step."""
     groups = steps.sort_values(["seed", "run_id"]).groupby(list(keys), sort=False)
     table = groups[list(metrics)].mean()
     table = table.join(groups[list(metrics)].std(ddof=1).add_suffix("_std"))
@@ -242,7 +231,7 @@ def _averaged(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ..
 
 
 def _intervals(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, ...]) -> pd.DataFrame:
-    """Return for each of the keys the ends of the intervals of its runs, in the order of `_averaged`."""
+    """Return one row per key: the ends of the intervals of its runs, in the order of `_averaged`."""
     steps = steps.sort_values(["seed", "run_id"])
     ends = {
         f"{metric}_{end}": [repr(limits.get(FIGURES[metric].interval, NO_LIMITS)[place]) for limits in steps[INTERVALS]]
@@ -257,23 +246,19 @@ def _intervals(steps: pd.DataFrame, keys: tuple[str, ...], metrics: tuple[str, .
 def _beside(
     measured: pd.DataFrame, number: int | str, metrics: tuple[str, ...], differing: Iterable[str]
 ) -> pd.DataFrame:
-    """Join measured rows with the article's, in its order; what only one side has keeps its row."""
+    """Join measured rows with the article's, in its order; a row that only one side has is kept."""
     keys = list(KEYS[number])
-    if number in ARTICLE_TABLES:
-        printed = printed_table(int(number))[[*keys, *metrics]]
-    else:
-        printed = pd.DataFrame(columns=[*keys, *metrics])
-    printed = printed.rename(columns={name: f"{name}_printed" for name in metrics})
+    printed = printed_table(number) if isinstance(number, int) else pd.DataFrame(columns=[*keys, *metrics])
+    printed = printed[[*keys, *metrics]].rename(columns={name: f"{name}_printed" for name in metrics})
     printed["order"] = range(len(printed))
     texts = dict.fromkeys(keys, object)  # of an empty frame too
     table = measured.astype(texts).merge(printed.astype(texts), on=keys, how="outer")
     table["place"] = table["network"].map({name: place for place, name in enumerate(NETWORKS)}).fillna(len(NETWORKS))
-    # Within a network: the article's rows as printed, then what it lacks, in the order of the steps.
+    # Within a network: the article's rows in its order, then the others in the order of the steps.
     table = table.sort_values(["place", "network", *differing, "order", "step"], kind="stable", na_position="last")
     table = table.reset_index(drop=True)
     counts = ["runs", *(f"{metric}_count" for metric in metrics)]
-    table = table.astype(dict.fromkeys(counts, "float64")).fillna(dict.fromkeys(counts, 0))
-    table = table.astype(dict.fromkeys(counts, "int64"))
+    table[counts] = table[counts].astype("float64").fillna(0).astype("int64")
     own = [name for name in (*VARYING, *OPTIONAL) if name not in (*keys, *differing)]
     ends = [name for metric in metrics for end in ENDS if (name := f"{metric}_{end}") in table]
     described = ["seeds", "run_ids", *ends, *dict.fromkeys(name for name in own if name != "synthetic")]
@@ -312,7 +297,7 @@ def _caption(
     parts = [
         f"Data: {named}",
         *([f"n: {images}"] if images else []),
-        f"{_counted(steps['run_id'].nunique(), 'run')}, {_counted(len(seeds), 'seed')} "
+        f"{counted(steps['run_id'].nunique(), 'run')}, {counted(len(seeds), 'seed')} "
         f"({', '.join(str(int(seed)) for seed in seeds)})",
         *([f"settings: {settings}"] if settings else []),
     ]
@@ -335,14 +320,15 @@ def images_text(sets: Mapping[Hashable, Any]) -> str:
 
 
 def _counts(steps: pd.DataFrame) -> str:
-    """Return how many images stand behind the figures, for each data set where they differ."""
+    """Return the numbers of images that the figures come from, for each data set where they differ."""
     counts = {str(dataset): _each(texts) for dataset, texts in steps.groupby("dataset", sort=True)["images"]}
     if len(set(counts.values())) == 1:
         return next(iter(counts.values()))
     return ", ".join(f"{text} of {dataset}" for dataset, text in counts.items() if text)
 
 
-def _counted(count: int, word: str) -> str:
+def counted(count: int, word: str) -> str:
+    """Return a number with its noun: 1 run, 2 runs."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
@@ -393,7 +379,7 @@ def intervals_of(row: pd.Series, metric: str) -> list[Interval | None]:
 
 
 def key_texts(table: MeasuredTable, row: pd.Series) -> list[str]:
-    """Return what a row is called: its keys, settings by what sets them apart; empty where missing."""
+    """Return the texts of a row's keys, settings without those that all rows share; empty where missing."""
     shown = [table.shortened.get(row[key], row[key]) if key == "settings" else row[key] for key in table.keys]
     return ["" if pd.isna(each) else str(each) for each in shown]
 
@@ -443,21 +429,19 @@ def to_markdown(table: MeasuredTable) -> str:
 
 def markdown_escape(text: str) -> str:
     """Return text in which no character has a meaning to Markdown or would end a table's cell."""
-    for character in "\\`*_|<>[]":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return " ".join(text.translate({ord(character): f"\\{character}" for character in "\\`*_|<>[]"}).split())
 
 
-LATEX = {
+LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$", "×": r"$\times$", "–": "--",
     "<": r"\textless{}", ">": r"\textgreater{}", "·": r"$\cdot$", "\n": " ",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def latex_escape(text: str) -> str:
     """Return text as LaTeX prints it; each character is replaced once."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return text.translate(LATEX)
 
 
 def to_latex(table: MeasuredTable) -> str:
@@ -474,7 +458,7 @@ def to_latex(table: MeasuredTable) -> str:
     heads = _heads(table) + (["meas.", "print.", "diff."] * len(labels) if parts > 1 else labels)
     body: list[str] = []
     previous = None
-    # Bold is put round the escaped text, so a mark that no text can hold stands for it until then.
+    # A mark that no text can contain stands for bold until the text is escaped.
     for network, texts in zip(table.rows["network"], _lines(table, lambda text: f"\0{text}", "–"), strict=True):
         if previous not in (None, network):
             body.append(r"\midrule")

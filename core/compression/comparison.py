@@ -16,18 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from core.compression.pixel_loops import (
-    SSIM_WINDOW,
-    SpectralSums,
-    channel_histograms,
-    cooccurrences,
-    entropies,
-    haralick_features,
-    joint_histogram,
-    mean_ssim,
-    spectral_sums,
-    window_sums,
-)
+from core.compression import pixel_loops as loops
 from core.compression.specs import MetricParameters
 from core.data.images import grey
 from core.errors import ImageError
@@ -62,14 +51,15 @@ class Original:
 
     @cached_property
     def features(self) -> Features:
-        """What is taken from the image alone."""
+        """The features of the image."""
         return _features(self.image)
 
     @cached_property
     def windows(self) -> tuple[Array, Array] | None:
         """Sums of SSIM's windows; None below 7 pixels."""
-        height, width = self.image.shape[:2]
-        return window_sums(self.features.image.reshape(height, -1)) if min(height, width) >= SSIM_WINDOW else None
+        if min(self.image.shape[:2]) < loops.SSIM_WINDOW:
+            return None
+        return loops.window_sums(self.features.image.reshape(len(self.image), -1))
 
     @cached_property
     def low(self) -> npt.NDArray[np.bool_]:
@@ -84,16 +74,20 @@ class Original:
         """
         if other.shape != self.image.shape:
             raise ValueError(f"Expected an image of shape {self.image.shape}, got {other.shape}.")
-        pair = Pair(self, _features(other))
-        mine, theirs, spectra = pair.mine, pair.theirs, pair.spectra
-        first, second, joint = pair.entropies
-        blue, green, red = pair.bhattacharyya
+        mine, theirs = self.features, _features(other)
+        mse = cv2.norm(mine.image, theirs.image, cv2.NORM_L2SQR) / mine.image.size
+        blue, green, red = (
+            cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
+            for first, second in zip(mine.histograms, theirs.histograms, strict=True)
+        )
+        first, second, joint = loops.entropies(loops.joint_histogram(mine.grey, theirs.grey))  # H(I), H(J) and H(I,J)
+        spectra = loops.spectral_sums(mine.spectrum, theirs.spectrum, self.low, mine.grey.shape[1])
         return {
-            "mse": pair.mse,
-            "rmse": math.sqrt(pair.mse),
-            "psnr": 10 * math.log10(255**2 / pair.mse) if pair.mse else None,
-            "ssim": pair.ssim,
-            "hist_bhattacharyya": sum(pair.bhattacharyya) / 3,
+            "mse": mse,
+            "rmse": math.sqrt(mse),
+            "psnr": 10 * math.log10(255**2 / mse) if mse else None,
+            "ssim": self._ssim(theirs.image),
+            "hist_bhattacharyya": (blue + green + red) / 3,
             "hist_bhattacharyya_b": blue,
             "hist_bhattacharyya_g": green,
             "hist_bhattacharyya_r": red,
@@ -102,7 +96,7 @@ class Original:
             "hu_correlation": _correlation(mine.hu, theirs.hu),
             "haralick_distance": _distance(mine.haralick, theirs.haralick),
             "haralick_correlation": _correlation(mine.haralick, theirs.haralick),
-            "changed_percent": pair.changed_percent,
+            "changed_percent": self._changed_percent(theirs.image),
             # H(I|J) + H(J|I) = 2·H(I,J) − H(I) − H(J)
             "variation_of_information": max(2 * joint - first - second, 0.0),
             "normalized_mutual_information": (first + second) / joint if joint > 0 else None,
@@ -112,61 +106,23 @@ class Original:
             "spectral_loss": math.sqrt(spectra.loss / spectra.energy) if spectra.energy > 0 else None,
         }
 
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """An original and a compared image, with the figures that several metrics share, each computed once."""
-
-    original: Original
-    theirs: Features
-
-    @property
-    def mine(self) -> Features:
-        """The original's features."""
-        return self.original.features
-
-    @cached_property
-    def mse(self) -> float:
-        """Mean squared error."""
-        return cv2.norm(self.mine.image, self.theirs.image, cv2.NORM_L2SQR) / self.mine.image.size
-
-    @property
-    def changed_percent(self) -> float:
-        """Percent of the pixels whose largest channel difference is above the threshold."""
-        threshold = float(self.original.parameters.changed_threshold)
-        kept = cv2.inRange(cv2.absdiff(self.mine.image, self.theirs.image), (0.0,) * 3, (threshold,) * 3)
-        return 100 * (kept.size - cv2.countNonZero(kept)) / kept.size
-
-    @property
-    def ssim(self) -> float | None:
-        """Structural similarity, mean of the channels; None below 7 pixels."""
-        if self.original.windows is None:
+    def _ssim(self, other: Image) -> float | None:
+        """Return the structural similarity, mean of the channels; None below 7 pixels."""
+        if self.windows is None:
             return None
-        mine, theirs = (each.image.reshape(len(each.image), -1) for each in (self.mine, self.theirs))
-        return float(mean_ssim(mine, theirs, *self.original.windows))
+        mine, theirs = (image.reshape(len(image), -1) for image in (self.features.image, other))
+        return float(loops.mean_ssim(mine, theirs, *self.windows))
 
-    @cached_property
-    def bhattacharyya(self) -> list[float]:
-        """Bhattacharyya distance of each channel's histogram: blue, green, red."""
-        return [
-            cv2.compareHist(_normalised(first), _normalised(second), cv2.HISTCMP_BHATTACHARYYA)
-            for first, second in zip(self.mine.histograms, self.theirs.histograms, strict=True)
-        ]
-
-    @cached_property
-    def entropies(self) -> tuple[float, float, float]:
-        """H(I), H(J) and H(I,J) of the grey levels, in bits."""
-        return entropies(joint_histogram(self.mine.grey, self.theirs.grey))
-
-    @cached_property
-    def spectra(self) -> SpectralSums:
-        """Sums over the spectra of grey."""
-        return spectral_sums(self.mine.spectrum, self.theirs.spectrum, self.original.low, self.mine.grey.shape[1])
+    def _changed_percent(self, other: Image) -> float:
+        """Return the percent of the pixels whose largest channel difference is above the threshold."""
+        threshold = float(self.parameters.changed_threshold)
+        kept = cv2.inRange(cv2.absdiff(self.features.image, other), (0.0,) * 3, (threshold,) * 3)
+        return 100 * (kept.size - cv2.countNonZero(kept)) / kept.size
 
 
 def warm_up() -> None:
     """Compile, or load from Numba's cache, every loop that a comparison runs."""
-    image = np.arange(SSIM_WINDOW**2 * 3, dtype=np.uint8).reshape(SSIM_WINDOW, SSIM_WINDOW, 3)
+    image = np.arange(loops.SSIM_WINDOW**2 * 3, dtype=np.uint8).reshape(loops.SSIM_WINDOW, loops.SSIM_WINDOW, 3)
     Original(image).compare(image[::-1].copy())
 
 
@@ -175,7 +131,7 @@ def ssim_map(image: Image, other: Image) -> npt.NDArray[np.float64] | None:
     # imported here because only the inspector draws maps, and the workers stay smaller without it
     from skimage.metrics import structural_similarity
 
-    if min(image.shape[:2]) < SSIM_WINDOW:
+    if min(image.shape[:2]) < loops.SSIM_WINDOW:
         return None
     _, channels = structural_similarity(image, other, channel_axis=2, data_range=255, full=True)
     return cast("npt.NDArray[np.float64]", channels.mean(axis=2))
@@ -201,7 +157,7 @@ def low_frequencies(height: int, width: int, cutoff: float) -> npt.NDArray[np.bo
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is taken from one image alone, the original or a compared one."""
+    """The features of one image, the original or a compared one."""
 
     image: Image  # (H, W, 3), C-contiguous
     grey: Image
@@ -221,9 +177,9 @@ def _features(image: Image) -> Features:
     return Features(
         image,
         levels,
-        channel_histograms(image),
+        loops.channel_histograms(image),
         -np.sign(moments) * logarithms,
-        haralick_features(cooccurrences(levels)) if min(levels.shape) > 1 else None,
+        loops.haralick_features(loops.cooccurrences(levels)) if min(levels.shape) > 1 else None,
         scipy.fft.rfft2(levels.astype(np.float64), norm="ortho"),
     )
 
@@ -234,7 +190,7 @@ def _normalised(histogram: Array) -> Array:
     return cv2.normalize(counts, counts, alpha=1.0, norm_type=cv2.NORM_L1)
 
 
-def _spectral_correlation(sums: SpectralSums) -> float | None:
+def _spectral_correlation(sums: loops.SpectralSums) -> float | None:
     flat = sums.spread <= CONSTANT**2 * sums.energy or sums.other_spread <= CONSTANT**2 * sums.other_energy
     return None if flat else _clipped(sums.shared / math.sqrt(sums.spread) / math.sqrt(sums.other_spread))
 

@@ -1,4 +1,4 @@
-"""What is measured of one image: the columns of its rows, its result, and what a job sends of several."""
+"""The results of one image and of a job: the columns of an image's rows, its result, and the message of a job."""
 
 from __future__ import annotations
 
@@ -10,24 +10,14 @@ from core.compression.metrics import METRICS
 
 METRIC_COLUMNS = tuple(metric.name for metric in METRICS)
 SIZE_COLUMNS = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
-MEASUREMENT_COLUMNS = (
-    "image_id",
-    "variant",
-    "k",
-    "codec",
-    "quality",
-    "height",
-    "width",
-    *SIZE_COLUMNS,
-    *METRIC_COLUMNS,
-    "decoded_crc32",  # of the stored and decoded image that was compared
-    "reason",
-)
+# decoded_crc32: of the stored and decoded image that was compared
+SETTINGS = ("k", "codec", "quality", "height", "width")
+MEASUREMENT_COLUMNS = ("image_id", "variant", *SETTINGS, *SIZE_COLUMNS, *METRIC_COLUMNS, "decoded_crc32", "reason")
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What one image gave: its rows, or the reason why it has none.
+    """The result of one image: its rows, or the reason why it has none.
 
     rows: dicts with the keys MEASUREMENT_COLUMNS. file: the reconstruction's record (reconstruct only).
     """
@@ -47,9 +37,9 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one job sends: the results of some images of a run's attempt, and the worker that measured them.
+    """The message of one job: the results of some images of a run's attempt, and the worker that measured them.
 
-    claim: the number of the worker's claim on the job (`jobs.live_runs.Claim`); 0 from workers of a time without.
+    claim: the number of the worker's claim on the job (`jobs.live_runs.Claim`); 0 from workers of older versions.
     """
 
     run_id: str

@@ -1,4 +1,4 @@
-"""What a measuring run does to one image, by its spec (`core.compression.specs`)."""
+"""Measure one image for a measuring run, as its spec (`core.compression.specs`) says."""
 
 from __future__ import annotations
 
@@ -12,24 +12,18 @@ from typing import Any
 
 from core.compression.comparison import Image, Original
 from core.compression.image_results import MEASUREMENT_COLUMNS, ImageResult
-from core.compression.specs import (
-    MeasuringSpec,
-    ReconstructSpec,
-    ResizeSpec,
-    RivalsSpec,
-    SweepSpec,
-    codec_name,
-)
+from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, codec_name
 from core.compression.svd import check_cost, decompose, factor_bytes
 from core.data.datasets import DatasetImage, read_registered
 from core.data.images import CODECS, decode, encode, resize
 from core.errors import DermSlimError, ImageError, SpecError
+from core.files.plain_files import whole_file
 
 
 def measure(
     record: DatasetImage, root: Path, spec: MeasuringSpec, output: Path | None = None, name: str | None = None
 ) -> ImageResult:
-    """Measure one image as `spec` asks; a file that cannot be measured gives a failed result, never an exception.
+    """Measure one image as `spec` says; a file that cannot be measured gives a failed result, never an exception.
 
     output: folder that a reconstruction is written to, under the name that `new_names` gives (ReconstructSpec only).
     """
@@ -148,14 +142,8 @@ def _reconstruct(
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that no reader ever sees half of it; two writers of the same bytes do no harm.
 
-    Who may read it follows the umask of whoever asked for it, as of any file.
+    The process's umask decides who may read it, as for any file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole_file(path, path.with_name(f".{secrets.token_hex(8)}.part")) as draft:
+        draft.write_bytes(data)

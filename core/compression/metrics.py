@@ -1,4 +1,4 @@
-"""The table of metrics: one record per column of what is measured of an original and a compared image.
+"""The table of metrics: one record per column of the measurements of an original and a compared image.
 
 `core.compression.comparison` computes the values.
 """

@@ -20,20 +20,15 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import AfterValidator
 
+from core.compression.image_results import SIZE_COLUMNS
 from core.compression.metrics import METRICS, METRICS_BY_NAME, Metric
 from core.compression.summary import measured, metric_columns, metric_values
 from core.errors import SpecError
 from core.specs import Number, Seed, Spec, Whole
 
-WITHOUT_VOTE = (
-    "rmse",
-    "hist_bhattacharyya_b",
-    "hist_bhattacharyya_g",
-    "hist_bhattacharyya_r",
-    "explained_variance",
-)
+WITHOUT_VOTE = ("rmse", *(f"hist_bhattacharyya_{channel}" for channel in "bgr"), "explained_variance")
 VOTERS = tuple(metric.name for metric in METRICS if metric.name not in WITHOUT_VOTE)
-SIZES = ("source_bytes", "stored_bytes", "control_bytes")
+SIZES = SIZE_COLUMNS[:3]  # of the original, the reconstruction and the original re-encoded
 DEFAULT_FLOORS = {"ssim": 0.95, "psnr": 40.0}
 NOTHING_DEFINED = "No k can be chosen: no metric is defined at any k of these images."
 ROUNDING = 1e-9  # relative; a curve with less variation is constant, and a limit missed by less is met
@@ -76,7 +71,7 @@ class RuleParameters(Spec):
 class OptimalK:
     """One rule's choice.
 
-    k: None where the rule finds none; the reason then states what was required and what was reached.
+    k: None where the rule finds none; the reason then states the required and the reached values.
     stability: share of the bootstrap resamples that choose the same k, 0–1; None without a k, or with fewer than
         two images. parameters: those of `RuleParameters` that the rule used, JSON-ready.
     """
@@ -178,7 +173,7 @@ def choose_k(measurements: pd.DataFrame, parameters: RuleParameters | None = Non
 
 
 def arrivals(measurements: pd.DataFrame) -> pd.DataFrame:
-    """Return the plateau and knee of each metric's mean curve, one row per metric in the order of `METRICS`.
+    """Return the plateau and the knee of each metric's mean curve, one row per metric in the order of `METRICS`.
 
     Columns: metric, label, better, votes, first (mean at the smallest k), best, best_k, plateau_k (smallest k
     from which at most `RuleParameters.remaining` of the improvement can still be gained), knee_k (Kneedle's); NULL for

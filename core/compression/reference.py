@@ -1,4 +1,4 @@
-"""The article's loop written plainly with NumPy's SVD, scikit-image, mahotas and OpenCV: clear, and five times as slow.
+"""The SVD and the metrics written plainly with NumPy, scikit-image, mahotas and OpenCV: clear, and five times as slow.
 
 The definition that the product's own figures are checked against, in tests, in benchmarks and after every sweep. It
 uses none of `core.compression.svd`, `metrics` and `pixel_loops` but the parameters of the metrics.
@@ -7,7 +7,7 @@ uses none of `core.compression.svd`, `metrics` and `pixel_loops` but the paramet
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,41 +18,12 @@ import numpy.typing as npt
 from skimage.metrics import normalized_mutual_information, structural_similarity, variation_of_information
 
 from core.compression.specs import MetricParameters
-from core.data.images import decode, encode
 
 Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 Factors = tuple[Array, ...]  # U, s, Vᵀ of one matrix
 
 ROUNDING = 1e-12  # a spread below this share of a vector's size is rounding; so is a distance to the cutoff
-
-
-def article_loop(
-    data: bytes,
-    ks: Iterable[int],
-    *,
-    mode: str = "per_channel",
-    codec: str = "jpeg",
-    quality: int | None = None,
-    parameters: MetricParameters | None = None,
-) -> Iterator[dict[str, float | None]]:
-    """Yield the sizes and metrics of one image file at each k: Algorithm 1, with what does not depend on k done once.
-
-    Every reconstruction is stored with the codec and decoded before it is compared.
-    """
-    image = decode(data)
-    factors, original = decompose(image, mode), features(image)
-    control = encode(image, codec, quality)
-    for k in ks:
-        stored = encode(reconstruct(factors, k), codec, quality)
-        yield {
-            **compare(original, features(decode(stored, own=True)), parameters),
-            "explained_variance": explained_variance(factors, k),
-            "source_bytes": len(data),
-            "stored_bytes": len(stored),
-            "control_bytes": len(control),
-            "factor_bytes": sum(2 * k * (len(left) + 1 + right.shape[1]) for left, _, right in factors),
-        }
 
 
 def decompose(image: Image, mode: str = "per_channel") -> list[Factors]:
@@ -77,7 +48,7 @@ def explained_variance(factors: Sequence[Factors], k: int) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is taken from one image alone."""
+    """The features of one image."""
 
     image: Image
     grey: Image

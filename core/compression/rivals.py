@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from core.compression.metrics import METRICS, METRICS_BY_NAME
+from core.compression.metrics import METRICS, METRICS_BY_NAME, Metric
 from core.compression.summary import mean_table, measured, metric_values
 from core.errors import SpecError
 
-COMPARED = ("ssim", "psnr", "haralick_distance")
 CODEC_LABELS = {"jpeg": "JPEG", "png": "PNG", "webp": "WebP", "avif": "AVIF"}
 METRIC_LABELS = {"haralick_distance": "Haralick distance"}
-
-
-@dataclass(frozen=True)
-class RivalComparison:
-    """One codec at the quality of the stored reconstructions with k singular values, by one metric.
-
-    target: the metric's mean at k. images, svd_bytes: the number of images and the bytes of their reconstructions.
-    quality, value, rival_bytes: the lowest measured quality whose mean is at least as good; where `reached` is
-        False, the nearest measured quality; quality is None for a codec without one.
-    percent: bytes relative to the reconstructions, −31 for 31 % fewer.
-    interpolated_quality, interpolated_percent: linear between that quality and the next lower measured one; None where
-        none is lower.
-    lowest: whether `quality` is the lowest measured quality, so that a lower one may suffice.
-    """
-
-    metric: str
-    codec: str
-    k: int
-    target: float
-    images: int
-    svd_bytes: int
-    reached: bool
-    quality: int | None
-    value: float
-    rival_bytes: int
-    percent: float
-    interpolated_quality: float | None
-    interpolated_percent: float | None
-    lowest: bool
-
-    @property
-    def sentence(self) -> str:
-        """The comparison in words."""
-        return " ".join(_sentences(self))
 
 
 def rate_points(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame:
@@ -69,27 +33,11 @@ def rate_points(statistics: pd.DataFrame, storage: pd.DataFrame) -> pd.DataFrame
     return pd.concat([points.reset_index(drop=True), found.reset_index(drop=True)], axis=1)
 
 
-def rivals_sentences(
-    sweep: pd.DataFrame, rivals: pd.DataFrame, k: int, metrics: Sequence[str] = COMPARED
-) -> tuple[str, ...]:
-    """Return sentences that compare each codec with the reconstructions at k, by each metric.
+def rivals_sentences(sweep: pd.DataFrame, rivals: pd.DataFrame, k: int, metric: str) -> tuple[str, ...]:
+    """Return a sentence or more for each codec of a rivals run: the bytes that it needs for the quality of a sweep's k.
 
-    sweep, rivals: the two runs' measurements; see `compare_rivals`.
-    """
-    comparisons = compare_rivals(sweep, rivals, k, metrics)
-    if not comparisons:
-        return (f"No codec can be compared with k = {k}: the two runs have no image in common.",)
-    return tuple(dict.fromkeys(comparison.sentence for comparison in comparisons))
-
-
-def compare_rivals(
-    sweep: pd.DataFrame, rivals: pd.DataFrame, k: int, metrics: Sequence[str] = COMPARED
-) -> tuple[RivalComparison, ...]:
-    """Compare every codec of a rivals run with a sweep's k, over the images that both runs measured.
-
-    sweep, rivals: measurements with image_id, variant, k, codec, quality, stored_bytes, reason, the metrics and, for
-    identical images' PSNR, mse. Ordered by metric, then codec; empty without an image in common. SpecError if the
-    sweep has no such k.
+    sweep, rivals: measurements with image_id, variant, k, codec, quality, stored_bytes, reason, the metric and, for
+    identical images' PSNR, mse. Only images that both runs measured count. SpecError if the sweep has no such k.
     """
     if k not in set(sweep["k"].dropna()):
         raise SpecError(f"Expected one of the sweep's k {sorted(set(sweep['k'].dropna()))}, got {k}.")
@@ -99,90 +47,59 @@ def compare_rivals(
     ours = ours[ours["image_id"].isin(complete.index[complete])]
     theirs = theirs[theirs["image_id"].isin(ours["image_id"])]
     if ours.empty:
-        return ()
-    ladder = _ladder(theirs)
-    own = _ladder(ours).iloc[0]
-    return tuple(
-        _compare(metric, str(codec), k, own, steps)
-        for metric in metrics
-        for codec, steps in ladder.groupby("codec", sort=False)
-    )
+        return (f"No codec can be compared with k = {k}: the two runs have no image in common.",)
+    own, ladders = _ladder(ours).iloc[0], _ladder(theirs).groupby("codec", sort=False)
+    compared = (" ".join(_sentences(METRICS_BY_NAME[metric], k, own, str(codec), steps)) for codec, steps in ladders)
+    return tuple(dict.fromkeys(compared))
 
 
 def _ladder(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return mean metrics, summed bytes and image count of each (codec, quality), qualities ascending."""
+    """Return mean metrics and summed bytes of each (codec, quality), qualities ascending."""
     keys = [rows["codec"], rows["quality"].astype("float64")]
     table = metric_values(rows).groupby(keys, dropna=False).mean()
     if {"psnr", "mse"} <= set(table):
         table["psnr"] = table["psnr"].mask(table["mse"] == 0, np.inf)
     groups = rows["stored_bytes"].astype("float64").groupby(keys, dropna=False)
-    return table.assign(bytes=groups.sum(), images=groups.size()).reset_index()
+    return table.assign(bytes=groups.sum()).reset_index()
 
 
-def _compare(metric: str, codec: str, k: int, own: pd.Series[float], steps: pd.DataFrame) -> RivalComparison:
-    sign, target = METRICS_BY_NAME[metric].sign, float(own[metric])
-    qualities, values, sizes = steps[["quality", metric, "bytes"]].to_numpy("float64").T
-    meets = values * sign >= target * sign  # undefined values do not
-    reached = bool(meets.any())
-    known = np.where(np.isnan(values), -np.inf, values * sign)
-    at = int(meets.argmax() if reached else known.argmax())
-    quality = size = None
-    if reached and at > 0 and np.isfinite([values[at - 1 : at + 1], qualities[at - 1 : at + 1]]).all():
-        share = (target - values[at - 1]) / (values[at] - values[at - 1])
-        quality, size = (float(column[at - 1] + share * (column[at] - column[at - 1])) for column in (qualities, sizes))
-    has_quality = not np.isnan(qualities[at])
-    return RivalComparison(
-        metric=metric,
-        codec=codec,
-        k=k,
-        target=target,
-        images=int(own["images"]),
-        svd_bytes=int(own["bytes"]),
-        reached=reached,
-        quality=int(qualities[at]) if has_quality else None,
-        value=float(values[at]),
-        rival_bytes=int(sizes[at]),
-        percent=_percent(sizes[at], own["bytes"]),
-        interpolated_quality=quality,
-        interpolated_percent=None if size is None else _percent(size, own["bytes"]),
-        lowest=reached and at == 0 and has_quality,
-    )
-
-
-def _sentences(comparison: RivalComparison) -> Iterator[str]:
-    metric = METRICS_BY_NAME[comparison.metric]
-    of_k = f"{METRIC_LABELS.get(metric.name, metric.label)} of k = {comparison.k}"
-    if np.isnan(comparison.target):
+def _sentences(metric: Metric, k: int, own: pd.Series[float], codec: str, steps: pd.DataFrame) -> Iterator[str]:
+    """Yield sentences about one codec. own: the `_ladder` of the reconstructions at k, steps: that of the codec."""
+    target = float(own[metric.name])
+    of_k = f"{METRIC_LABELS.get(metric.name, metric.label)} of k = {k}"
+    if np.isnan(target):
         yield f"The {of_k} is undefined for these images, so no codec can be compared by it."
         return
-    own = f"the {of_k} ({metric.text(comparison.target)})"
-    name = CODEC_LABELS.get(comparison.codec, comparison.codec)
-    rival = _label(None, comparison.codec, comparison.quality)
-    if not comparison.reached:
+    qualities, values, sizes = steps[["quality", metric.name, "bytes"]].to_numpy("float64").T
+    meets = values * metric.sign >= target * metric.sign  # undefined values do not
+    known = np.where(np.isnan(values), -np.inf, values * metric.sign)
+    at = int(meets.argmax() if meets.any() else known.argmax())
+    name, rival, needs = _label(None, codec, None), _label(None, codec, qualities[at]), _needs(sizes[at] / own["bytes"])
+    at_k = f"the {of_k} ({metric.text(target)})"
+    if not meets.any():
         nearest = "it is undefined at all of them"
-        if np.isfinite(comparison.value):
-            value = metric.text(comparison.value)
-            nearest = f"{rival}, the nearest, has {value} and needs {_needs(comparison.percent)}"
-        yield f"No measured quality of {name} reaches {own}; {nearest}."
+        if np.isfinite(values[at]):
+            nearest = f"{rival}, the nearest, has {metric.text(values[at])} and needs {needs}"
+        yield f"No measured quality of {name} reaches {at_k}; {nearest}."
         return
-    yield f"At {own}, {rival} needs {_needs(comparison.percent)}."
-    if comparison.lowest:
+    yield f"At {at_k}, {rival} needs {needs}."
+    if at == 0 and not np.isnan(qualities[at]):
         yield "It is the lowest quality measured, so a lower one may suffice."
-    if comparison.interpolated_percent is not None:
-        quality = f"{name} {comparison.interpolated_quality:.1f}"
-        yield f"Interpolated between the measured qualities, {quality} needs {_needs(comparison.interpolated_percent)}."
+    elif at > 0 and np.isfinite([values[at - 1 : at + 1], qualities[at - 1 : at + 1]]).all():
+        share = (target - values[at - 1]) / (values[at] - values[at - 1])
+        quality, size = (column[at - 1] + share * (column[at] - column[at - 1]) for column in (qualities, sizes))
+        needs = _needs(size / own["bytes"])
+        yield f"Interpolated between the measured qualities, {name} {quality:.1f} needs {needs}."
 
 
-def _needs(percent: float) -> str:
+def _needs(share: float) -> str:
+    """Return how many bytes more or fewer a share of them is, in percent."""
+    percent = 100 * (share - 1)
     size = abs(percent)
     if size < 0.05:
         return "as many bytes"
     figure = f"{size:.0f}" if size >= 9.5 else f"{size:.1f}"
     return f"{figure} % {'fewer' if percent < 0 else 'more'} bytes"
-
-
-def _percent(size: float, own: float) -> float:
-    return float(100 * (size / own - 1))
 
 
 def _label(k: float | None, codec: str, quality: float | None) -> str:

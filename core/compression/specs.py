@@ -1,4 +1,4 @@
-"""What a measuring run is asked to do: an SVD sweep over k, the rivals, the resize comparison, a reconstruction."""
+"""The specs of measuring runs: an SVD sweep over k, the rivals, the resize comparison, a reconstruction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from core.compression.svd import MODES, MOST_BYTES, check_cost, decomposition_bytes, largest_k
 from core.data.datasets import Dataset
-from core.data.images import CODECS
+from core.data.images import CODECS, quality_of
 from core.data.names import name_fault, output_names
 from core.errors import ImageError, SpecError
 from core.specs import LARGEST_SEED, Number, Once, Setting, Spec, Text, Whole, spec_of_kind
@@ -25,31 +25,13 @@ DEFAULT_RIVALS = (
 )
 
 
-def normal_quality(codec: str, quality: int | None) -> int | None:
-    """Return the quality that a codec will use: its default for None, None for a lossless codec. SpecError."""
-    if codec not in CODECS:
-        raise SpecError(f"Expected codec to be one of {', '.join(CODECS)}, got {codec!r}.")
-    allowed = CODECS[codec].qualities
-    if allowed is None:
-        if quality is not None:
-            raise SpecError(f"Expected no quality for {codec}, which is lossless, got {quality}.")
-        return None
-    if quality is None:
-        return CODECS[codec].default_quality
-    if quality not in allowed:
-        raise SpecError(
-            f"Expected quality of {codec} to be a whole number from {allowed[0]} to {allowed[-1]}, got {quality}."
-        )
-    return quality
-
-
 def quality_of_codec(quality: int | None, info: ValidationInfo) -> int | None:
     """Return the quality that the spec's codec will use. SpecError."""
-    return normal_quality(info.data["codec"], quality) if "codec" in info.data else quality
+    return quality_of(info.data["codec"], quality) if "codec" in info.data else quality
 
 
 def valid_name(name: str) -> str:
-    """Return the name where a data set can be called so. SpecError."""
+    """Return a valid name of a data set. SpecError for another one."""
     if fault := name_fault(name):
         raise SpecError(fault)
     return name
@@ -57,7 +39,7 @@ def valid_name(name: str) -> str:
 
 def normal_rivals(pairs: tuple[tuple[str, int | None], ...]) -> tuple[tuple[str, int | None], ...]:
     """Return the codecs, each with the quality that it will use. SpecError."""
-    return tuple((codec, normal_quality(codec, quality)) for codec, quality in pairs)
+    return tuple((codec, quality_of(codec, quality)) for codec, quality in pairs)
 
 
 # Settings that several specs have.
@@ -104,7 +86,7 @@ SampleSize = Annotated[
 
 
 class MetricParameters(Spec):
-    """What may be set about the metrics.
+    """The parameters of the metrics.
 
     changed_threshold: `changed_percent` counts pixels whose largest channel difference is above it. radial_cutoff:
     border of `mse_low` and `mse_high`.
@@ -119,7 +101,7 @@ class MetricParameters(Spec):
 
 
 class MeasuringSpec(Spec):
-    """What every measuring run has: the data set, which of its images, and the metrics' parameters.
+    """The settings of every measuring run: the data set, the sample of its images, and the metrics' parameters.
 
     sample_size: images drawn at random, None for all. seed: of that draw and of the bootstrap.
     """
@@ -136,7 +118,7 @@ class MeasuringSpec(Spec):
     metrics: MetricParameters = MetricParameters()
 
     def check(self, dataset: Dataset) -> None:
-        """Raise SpecError where `dataset` cannot be measured so; called before anything is queued."""
+        """Raise SpecError where `dataset` cannot be measured with this spec; called before anything is queued."""
         if not dataset.records:
             raise SpecError(f"Expected at least one readable image in the data set {dataset.name}, got none.")
         dataset.sample(self.sample_size, self.seed)
@@ -254,12 +236,12 @@ def variants(spec: MeasuringSpec) -> tuple[str, ...]:
 
 
 def new_names(dataset: Dataset, spec: MeasuringSpec) -> dict[str, str]:
-    """Return what a reconstruction's files are called, by the path of the original; empty for other kinds of run."""
+    """Return the names of a reconstruction's files by the path of the original; empty for other kinds of run."""
     if not isinstance(spec, ReconstructSpec):
         return {}
     return output_names((record.path for record in dataset.records), CODECS[spec.codec].extension)
 
 
 def codec_name(codec: str, quality: int | None) -> str:
-    """Return how a codec and its quality are written: `jpeg 95`, `png`."""
+    """Return a codec and its quality as text: `jpeg 95`, `png`."""
     return codec if quality is None else f"{codec} {quality}"

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from core.compression.image_results import SETTINGS, SIZE_COLUMNS
 from core.compression.metrics import METRICS
 
-SIZES = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
-SETTINGS = ("k", "codec", "quality", "height", "width")
-PERCENTILES = {"p05": 0.05, "median": 0.5, "p95": 0.95}
+PERCENTILES = {"median": 0.5, "p05": 0.05, "p95": 0.95}
 
 
 def metric_columns(measurements: pd.DataFrame) -> list[str]:
@@ -66,8 +65,7 @@ def summarise(measurements: pd.DataFrame) -> pd.DataFrame:
         "count": count,
         "undefined": (-count).add(groups.size(), axis=0),
     }
-    table = pd.DataFrame({name: figure.stack().reindex(order) for name, figure in figures.items()})
-    table = table[["mean", "std", "median", "p05", "p95", "count", "undefined"]].astype("float64")
+    table = pd.DataFrame({name: figure.stack().reindex(order) for name, figure in figures.items()}).astype("float64")
     table[["count", "undefined"]] = table[["count", "undefined"]].fillna(0).astype("int64")
     return table.reset_index()
 
@@ -92,14 +90,14 @@ def storage(measurements: pd.DataFrame) -> pd.DataFrame:
     """
     table = variants(measurements)
     rows = measured(measurements)
-    sizes = rows.reindex(columns=list(SIZES)).astype("float64")
+    sizes = rows.reindex(columns=list(SIZE_COLUMNS)).astype("float64")
     sizes["pixels"] = rows["height"].astype("float64") * rows["width"].astype("float64")
     groups = sizes.groupby(rows["variant"])
     # A sum with missing values would look like a smaller data set, so it is NULL.
     sums = groups.sum().where(groups.count().eq(groups.size(), axis=0)).reindex(table.index)
     images = groups.size().reindex(table.index, fill_value=0)
     table["images"] = images.astype("int64")
-    table[["pixels", *SIZES]] = sums[["pixels", *SIZES]].astype("Int64")
+    table[["pixels", *SIZE_COLUMNS]] = sums[["pixels", *SIZE_COLUMNS]].astype("Int64")
     table["ratio"] = _quotient(sums["source_bytes"], sums["stored_bytes"])
     table["control_ratio"] = _quotient(sums["source_bytes"], sums["control_bytes"])
     table["svd_gain"] = _quotient(table["ratio"], table["control_ratio"])

@@ -117,14 +117,8 @@ def decompose(image: Image, mode: str = "per_channel") -> SVDFactors:
     rows, columns = planes[0].shape
     transposed = rows > columns
     matrices = tuple(np.ascontiguousarray(plane.T if transposed else plane, dtype=np.float32) for plane in planes)
-    decomposed = [_left_vectors(matrix) for matrix in matrices]
-    return SVDFactors(
-        mode,
-        matrices,
-        tuple(vectors for vectors, _ in decomposed),
-        np.stack([energies for _, energies in decomposed]),
-        transposed,
-    )
+    vectors, energies = zip(*map(_left_vectors, matrices), strict=True)
+    return SVDFactors(mode, matrices, vectors, np.stack(energies), transposed)
 
 
 def factor_bytes(k: int, height: int, width: int, mode: str = "per_channel") -> int:

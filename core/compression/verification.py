@@ -1,4 +1,4 @@
-"""Some images of a run measured again by the reference, and the run's figures compared with what that gives.
+"""Measure some images of a run again with the reference, and compare the run's figures with the results.
 
 A run measures with `core.compression.svd` and `comparison`, which are fast; `core.compression.reference` is plain. Both
 are given the same stored and decoded image, so that their metrics may differ by rounding only.
@@ -81,7 +81,7 @@ def _rows(image: Image, spec: MeasuringSpec) -> Iterator[dict[str, Any]]:
 
 
 def _compared(image: Image, spec: Any) -> Iterator[tuple[str, Image, Image, dict[str, Any]]]:
-    """Yield each variant, the two images that a run compares for it, and what else is known of it by the reference."""
+    """Yield each variant, the two images that a run compares for it, and the reference's further figures."""
     from core.compression import reference
 
     if isinstance(spec, RivalsSpec):

@@ -18,23 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from core.data import images
+from core.data import images, photographs
 from core.data.folders import is_companion, is_picture, is_there, readable_folder, walk
 from core.data.layouts import describe_by_folders, folder_split, stem
 from core.data.manifest import read_manifest, write_manifest
 from core.data.masks import BY_CONTENT, BY_NAME, mask_by_name, masks_by_content
-from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, SET_OF_WORDS, LeftOut, Row
+from core.data.metadata import FACTS, LABEL_COLUMN, LABEL_OF_DX, LABELS, SPLIT_WORDS, LeftOut, Row
 from core.data.metadata_tables import Metadata, is_table, read_metadata
 from core.data.names import default_name, name_fault
-from core.data.photographs import (
-    Checked,
-    check_file,
-    describe_by_metadata,
-    listed_id,
-    names_of,
-    refuse_unclear_folders,
-    with_folder_split,
-)
 from core.data.threads import on_all_cores
 from core.errors import DatasetError, ImageError, SpecError
 
@@ -106,7 +97,7 @@ class Dataset:
     def split_counts(self) -> dict[str, int]:
         """Return the number of images of each given split; empty where none is given."""
         counts = Counter(record.split for record in self.records)
-        return {name: counts[name] for name in dict.fromkeys(SET_OF_WORDS.values()) if counts[name]}
+        return {name: counts[name] for name in SPLIT_WORDS if counts[name]}
 
     def sample(self, size: int | None, seed: int) -> tuple[DatasetImage, ...]:
         """Draw `size` images without replacement, sorted by id; all when None.
@@ -142,7 +133,7 @@ def load_dataset(
     listed = read_manifest(root, pictures, left_out)
     layout, described = listed or describe(root, files, pictures, left_out)
     records = []
-    for path, outcome in on_all_cores(partial(check_file, root), list(described), progress):
+    for path, outcome in on_all_cores(partial(photographs.check_file, root), list(described), progress):
         if isinstance(outcome, ImageError):
             left_out.append(LeftOut(path, str(outcome)))
         else:
@@ -179,11 +170,11 @@ def photographs_of(root: Path, files: list[str], left_out: list[LeftOut]) -> lis
 
 def describe(root: Path, files: list[str], pictures: list[str], left_out: list[LeftOut]) -> tuple[str, dict[str, Row]]:
     """Return the layout, and each usable picture's row from tables or folder names. Raises DatasetError."""
-    names = {name for path in pictures for name in names_of(path)}
+    names = {name for path in pictures for name in photographs.names_of(path)}
     metadata = read_metadata(root, files, names, left_out)
     if metadata is not None and metadata.labels:
-        return "ham10000", describe_by_metadata(root, pictures, metadata, left_out)
-    refuse_unclear_folders(pictures)
+        return "ham10000", photographs.describe_by_metadata(root, pictures, metadata, left_out)
+    photographs.refuse_unclear_folders(pictures)
     layout, described = describe_by_folders(pictures)
     if metadata is None:
         return layout, described
@@ -192,14 +183,11 @@ def describe(root: Path, files: list[str], pictures: list[str], left_out: list[L
 
 def filled_in(row: Row, path: str, metadata: Metadata) -> Row:
     """Return a picture's row with the label of its folder and the metadata of a table without labels."""
-    said = metadata.rows.get(listed_id(path, metadata.listed) or "")
-    return (
-        row
-        if said is None
-        else with_folder_split(
-            replace(said, image_id=row.image_id, label=row.label, dx=row.dx, doubts=said.doubts + row.doubts), path
-        )
-    )
+    said = metadata.rows.get(photographs.listed_id(path, metadata.listed) or "")
+    if said is None:
+        return row
+    own = replace(said, image_id=row.image_id, label=row.label, dx=row.dx, doubts=said.doubts + row.doubts)
+    return photographs.with_folder_split(own, path)
 
 
 def read_registered(record: DatasetImage, root: Path) -> bytes:
@@ -246,7 +234,7 @@ def is_lost_image(root: Path, item: LeftOut) -> bool:
     return is_there(root / item.name) and (root / item.name).is_file()
 
 
-def dataset_image(path: str, row: Row, checked: Checked) -> DatasetImage:
+def dataset_image(path: str, row: Row, checked: photographs.Checked) -> DatasetImage:
     """Return the image of a file and its row."""
     facts = {name: getattr(row, name) for name in FACTS}
     size = checked.info
@@ -282,8 +270,9 @@ def speaks_for_itself(made: Dataset) -> bool:
 def complete_folder(made: Dataset) -> None:
     """Write the files besides the images from which a reconstruction's folder can be registered again."""
     if made.layout == "ham10000":
-        write_metadata(made, made.root / "HAM10000_metadata.csv")
+        write_metadata(made, made.root / METADATA_NAME)
     if not speaks_for_itself(made):
-        write_manifest(made.root, made.layout, made.records)
+        rows = [{name: getattr(record, name) for name in ("path", *FACTS)} for record in made.records]
+        write_manifest(made.root, made.layout, rows)
     if made.synthetic:
-        (made.root / "SYNTHETIC.txt").write_text("These images are synthetic; they show no patient.\n")
+        (made.root / SYNTHETIC_MARKER).write_text("These images are synthetic; they show no patient.\n")

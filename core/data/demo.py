@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,19 +51,20 @@ def create_demo_dataset(
     if is_complete(folder, sentence, photographs):
         return folder
     refuse_foreign(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
+    half = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(half, ignore_errors=True)
         for part in ("images", "negatives"):
-            (partial / part).mkdir(parents=True)
-        write_photographs(partial, photographs, seed, progress)
-        write_table(partial / METADATA_NAME, photographs)
-        (partial / SYNTHETIC_MARKER).write_text(sentence, encoding="utf-8")
+            (half / part).mkdir(parents=True)
+        for _ in on_all_cores(partial(write_photograph, half, seed), photographs, progress):
+            pass
+        write_table(half / METADATA_NAME, photographs)
+        (half / SYNTHETIC_MARKER).write_text(sentence, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        partial.rename(folder)
+        half.rename(folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(half, ignore_errors=True)
         raise DatasetError(f"The demo data set cannot be written to {folder}: {error.strerror}.") from error
     return folder
 
@@ -89,16 +91,9 @@ def refuse_foreign(folder: Path) -> None:
             )
 
 
-def write_photographs(
-    root: Path, photographs: list[Photograph], seed: int, progress: Callable[[int, int], None] | None
-) -> None:
-    """Draw and save every photograph."""
-
-    def write(photograph: Photograph) -> None:
-        (root / photograph.path).write_bytes(images.encode_original(draw(photograph, seed)))
-
-    for _ in on_all_cores(write, photographs, progress):
-        pass
+def write_photograph(root: Path, seed: int, photograph: Photograph) -> None:
+    """Draw and save a photograph."""
+    (root / photograph.path).write_bytes(images.encode_original(draw(photograph, seed)))
 
 
 def write_table(path: Path, photographs: list[Photograph]) -> None:

@@ -2,7 +2,7 @@
 
 Pillow decodes files from outside: its JPEG pixels equal OpenCV's, it reads CMYK, EXIF rotation in AVIF and
 transparency, which OpenCV does not, and it writes nothing to the terminal. Neither detects every truncated or damaged
-file, so `examine` runs first. OpenCV encodes, and decodes its own files.
+file, so `examine` runs first. OpenCV encodes, and decodes its own files and 16-bit colours.
 """
 
 from __future__ import annotations
@@ -10,56 +10,36 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import stat
 import struct
-import sys
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import (  # the plugins register the formats of FORMATS
-    AvifImagePlugin,  # noqa: F401
-    BmpImagePlugin,  # noqa: F401
-    Image,
-    ImageFile,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from core.data.jpeg_scans import check_scans
-from core.data.tiff_parts import (
-    ASSOCIATED,
-    BITS,
-    EXTRA_SAMPLES,
-    PHOTOMETRIC,
-    WHITE_IS_ZERO,
-    check_parts,
-    numbers,
-    parts,
-    plane,
-    strict_libtiff,
-    tag,
-)
+from core.data import tiff_parts as tiff
+from core.data.jpeg_scans import check_scans, first_scan
 from core.errors import ImageError, SpecError
 
 Header = ImageFile.ImageFile
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), BGR, C-contiguous
+Deep = npt.NDArray[np.uint16]
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 600_000_000  # of a file: MAX_PIXELS of uncompressed 16-bit colour
 BLOCK = 256  # rows of 16 bits that are converted to 8 at once
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")  # a phone's JPEG followed by others opens as "MPO"
+
+for _format in ("Avif", "Bmp", "Jpeg", "Png", "Tiff", "WebP"):  # each plugin registers a format of FORMATS
+    import_module(f"PIL.{_format}ImagePlugin")
 
 # Pillow's own guard against decompression bombs, for other code in this process.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -79,8 +59,6 @@ JPEG_BEGINS = b"\xff\xd8\xff"
 TIFF_BEGINS = tuple(TiffImagePlugin.PREFIXES)
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "I;16B")  # supported
 BITS_READ = (1, 2, 4, 8, 12, 16)
-DEEP = re.compile(r"(?P<mode>RGBA|RGBa|RGBX|RGB|CMYK);16(?P<order>[LBN])")  # Pillow's raw modes of 16-bit colours
-OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 UPRIGHT = {  # EXIF orientation -> rotation of the stored pixels
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -107,29 +85,29 @@ class ImageInfo:
 class Codec:
     """One way of storing an image.
 
-    qualities: the possible qualities; None for a codec without one.
+    qualities: the possible qualities; None for a lossless codec. flag: OpenCV's name of the quality. further: OpenCV's
+    other parameters.
     """
 
     name: str
     extension: str
-    lossless: bool
-    qualities: range | None
-    default_quality: int | None
+    qualities: range | None = None
+    default_quality: int | None = None
+    flag: int = 0
+    further: tuple[int, ...] = ()
 
 
-CODECS: Mapping[str, Codec] = MappingProxyType(
-    {
-        codec.name: codec
-        for codec in (
-            Codec("jpeg", ".jpg", False, range(0, 101), 95),
-            Codec("png", ".png", True, None, None),
-            Codec("webp", ".webp", False, range(1, 101), 90),
-            # 100 would silently switch OpenCV's AVIF encoder to a lossless 4:4:4 file
-            Codec("avif", ".avif", False, range(0, 100), 80),
-        )
-    }
-)
-AVIF_SPEED = 6  # libavif's default; OpenCV's own default of 9 is quicker and gives a rival 5 % more bytes
+CODECS: Mapping[str, Codec] = {
+    codec.name: codec
+    for codec in (
+        Codec("jpeg", ".jpg", range(0, 101), 95, cv2.IMWRITE_JPEG_QUALITY),
+        Codec("png", ".png"),
+        Codec("webp", ".webp", range(1, 101), 90, cv2.IMWRITE_WEBP_QUALITY),
+        # 100 would silently switch OpenCV's AVIF encoder to a lossless 4:4:4 file. libavif's default speed is 6;
+        # OpenCV's own default of 9 is quicker and gives a rival 5 % more bytes.
+        Codec("avif", ".avif", range(0, 100), 80, cv2.IMWRITE_AVIF_QUALITY, (cv2.IMWRITE_AVIF_SPEED, 6)),
+    )
+}
 
 
 def decode(source: Path | bytes, *, own: bool = False) -> Pixels:
@@ -177,19 +155,13 @@ def encode(image: Pixels, codec: str, quality: int | None = None) -> bytes:
     JPEG is OpenCV's default at that quality, 4:2:0. Raises SpecError for an unknown codec or quality and ImageError for
     pixels that the codec cannot encode.
     """
-    check_codec(codec, quality)
+    level = quality_of(codec, quality)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ImageError(f"Expected uint8 pixels (H, W, 3), got {image.dtype} of shape {image.shape}.")
     chosen = CODECS[codec]
-    level = chosen.default_quality if quality is None else quality
-    parameters = {
-        "jpeg": [cv2.IMWRITE_JPEG_QUALITY, level],
-        "png": [],
-        "webp": [cv2.IMWRITE_WEBP_QUALITY, level],
-        "avif": [cv2.IMWRITE_AVIF_QUALITY, level, cv2.IMWRITE_AVIF_SPEED, AVIF_SPEED],
-    }[codec]
+    parameters = [] if level is None else [chosen.flag, level, *chosen.further]
     try:
-        written, encoded = cv2.imencode(chosen.extension, image, [int(value or 0) for value in parameters])
+        written, encoded = cv2.imencode(chosen.extension, image, parameters)
     except cv2.error as error:
         raise ImageError(f"{codec} cannot encode an image of {image.shape[0]}×{image.shape[1]}: {error}") from error
     if not written:
@@ -203,17 +175,20 @@ def encode_original(image: Pixels) -> bytes:
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100, *full_colour])[1].tobytes()
 
 
-def check_codec(codec: str, quality: int | None) -> None:
-    """Raise SpecError unless the codec exists and has this quality; None is its default."""
+def quality_of(codec: str, quality: int | None) -> int | None:
+    """Return the quality that a codec will use: its default for None, None for a lossless codec. SpecError."""
     if codec not in CODECS:
-        raise SpecError(f"Expected a codec of {', '.join(CODECS)}, got {codec!r}.")
-    qualities = CODECS[codec].qualities
+        raise SpecError(f"Expected codec to be one of {', '.join(CODECS)}, got {codec!r}.")
+    allowed = CODECS[codec].qualities
     if quality is None:
-        return
-    if qualities is None:
+        return CODECS[codec].default_quality
+    if allowed is None:
         raise SpecError(f"Expected no quality for {codec}, which is lossless, got {quality}.")
-    if isinstance(quality, bool) or not isinstance(quality, int) or quality not in qualities:
-        raise SpecError(f"Expected a {codec} quality from {qualities[0]} to {qualities[-1]}, got {quality}.")
+    if isinstance(quality, bool) or not isinstance(quality, int) or quality not in allowed:
+        raise SpecError(
+            f"Expected quality of {codec} to be a whole number from {allowed[0]} to {allowed[-1]}, got {quality}."
+        )
+    return quality
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
@@ -306,21 +281,6 @@ def has_end(data: bytes, image_format: str | None) -> bool:
     return True
 
 
-def first_scan(data: bytes) -> int:
-    """Return the position of a JPEG's first scan; the data's length where it has none."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            position += 1  # padding between segments
-        elif data[position + 1] == 0xFF:
-            position += 1  # fill byte
-        elif data[position + 1] == 0xDA:
-            return position
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return len(data)
-
-
 def info(data: bytes, header: Header) -> ImageInfo:
     """Return the facts of the header, upright."""
     height, width = header.height, header.width
@@ -345,7 +305,7 @@ def bits(data: bytes, header: Header) -> int:
     if header.format == "PNG":
         return data[24]
     if isinstance(header, TiffImagePlugin.TiffImageFile):
-        return max(numbers(header.tag_v2.get(BITS, 1)))
+        return max(tiff.numbers(header.tag_v2.get(tiff.BITS, 1)))
     return 16 if header.mode.startswith("I;16") else 8
 
 
@@ -358,7 +318,7 @@ def examine(data: bytes, header: Header) -> None:
     if header.format in JPEGS:
         check_scans(data)
     elif isinstance(header, TiffImagePlugin.TiffImageFile):
-        check_parts(data, header)
+        tiff.check_parts(data, header)
     elif header.format == "PNG":  # the decoder ignores the checksums
         try:
             open_header(data).verify()
@@ -369,7 +329,7 @@ def examine(data: bytes, header: Header) -> None:
 def load(header: Header) -> Header:
     """Decode in place. Raises ImageError."""
     try:
-        with strict_libtiff():
+        with tiff.strict_libtiff():
             header.load()
     except DAMAGED as error:
         raise ImageError(f"The file is truncated or damaged: {error}.") from error
@@ -390,8 +350,8 @@ def as_8_bits(data: bytes, header: Header) -> Image.Image:
     top = (1 << bits(data, header)) - 1
     premultiplied = False
     if isinstance(header, TiffImagePlugin.TiffImageFile):
-        premultiplied = tag(header, EXTRA_SAMPLES, 0) == ASSOCIATED
-        if tag(header, PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
+        premultiplied = tiff.tag(header, tiff.EXTRA_SAMPLES, 0) == tiff.ASSOCIATED
+        if tiff.tag(header, tiff.PHOTOMETRIC, tiff.WHITE_IS_ZERO) == tiff.WHITE_IS_ZERO:
             stored = np.subtract(top, stored, dtype=np.uint16)
     clear = header.info.get("transparency")
     colours = 4 if header.mode == "CMYK" else 1 if stored.shape[2] < 3 else 3
@@ -407,40 +367,30 @@ def as_8_bits(data: bytes, header: Header) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if colours == 1 else image, mode="CMYK" if colours == 4 else None)
 
 
-def deep_channels(data: bytes, header: Header) -> npt.NDArray[np.uint16]:
+def deep_channels(data: bytes, header: Header) -> Deep:
     """Return the stored numbers (H, W, channels), colours then alpha; a TIFF's upright."""
-    if isinstance(header, TiffImagePlugin.TiffImageFile) and parts(header).planes > 1:
-        planes = [plane(data, header, number) for number in range(len(header.getbands()))]
-        return np.dstack([deep_channels(each, open_header(each)) for each in planes])
     if header.mode.startswith("I;16"):
         return np.atleast_3d(np.asarray(load(header))).astype(np.uint16, copy=False)
-    raw = raw_mode(open_header(data))
-    if raw == "LA;16B":  # a PNG of grey and alpha has the bytes of four channels of 8 bits
-        four = np.asarray(load(with_raw_mode(data, "RGBA"))).astype(np.uint16)
-        return np.asarray(four[:, :, ::2] << 8 | four[:, :, 1::2], np.uint16)
-    found = DEEP.fullmatch(raw)
-    if found is None:
-        raise ImageError(f"Expected 16 bits of grey, RGB or CMYK, got {raw}.")
-    colours = found["mode"].replace("a", "A")  # as stored, also with premultiplied alpha
-    # Pillow keeps the upper byte of each number, and the lower one when the byte order is reversed.
-    upper = np.asarray(load(with_raw_mode(data, f"{colours};16{found['order']}")))
-    lower = np.asarray(load(with_raw_mode(data, f"{colours};16{OTHER_ORDER[found['order']]}")))
-    return np.asarray(upper.astype(np.uint16) << 8 | lower, np.uint16)
+    if not isinstance(header, TiffImagePlugin.TiffImageFile):
+        stored = sixteen_bits(data)
+        return stored[:, :, 2:] if header.mode == "LA" else stored[:, :, : len(header.getbands())]
+    try:
+        files = [tiff.plain_tiff(data, header, number) for number in range(tiff.parts(header).planes)]
+    except DAMAGED as error:
+        raise ImageError(f"The file is truncated or damaged: {error}.") from error
+    return np.dstack([sixteen_bits(file) for file in files])[:, :, : len(header.getbands())]
 
 
-def raw_mode(header: Header) -> str:
-    """Return Pillow's raw mode of a file that is not loaded yet."""
-    arguments = header.tile[0].args or ""
-    return str(arguments if isinstance(arguments, str) else arguments[0])
+def sixteen_bits(data: bytes) -> Deep:
+    """Decode 16-bit channels with OpenCV, because Pillow keeps 8 bits of a colour. Raises ImageError.
 
-
-def with_raw_mode(data: bytes, mode: str) -> Header:
-    """Open a file to be read in a different raw mode."""
-    header = open_header(data)
-    header.tile = [
-        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in header.tile
-    ]
-    return header
+    OpenCV repeats the grey levels of a PNG with transparency, and reads neither ink nor separate planes of a TIFF.
+    """
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint16:
+        raise ImageError("The file is truncated or damaged: its 16 bits per channel cannot be decoded to their end.")
+    stored = np.atleast_3d(found)
+    return cast("Deep", stored if stored.shape[2] == 1 else stored[:, :, np.array([2, 1, 0, 3])[: stored.shape[2]]])
 
 
 def blend(picture: Image.Image) -> Pixels:

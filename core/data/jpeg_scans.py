@@ -8,6 +8,7 @@ causes no warning, so the scans' headers are read here (ITU-T T.81, annexes B an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import simplejpeg
 
@@ -44,23 +45,33 @@ def without_padding(data: bytes, warning: str) -> bytes:
     return data.replace(bytes(int(found[1])) + marker, marker)
 
 
+def segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield position, marker and content of each segment of a JPEG file; padding and coded data are skipped."""
+    position = data.find(b"\xff")
+    while 0 <= position < len(data) - 1:
+        code = data[position + 1]
+        length = 1 if code in STANDALONE else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield position, code, data[position + 4 : position + length]
+        position = data.find(b"\xff", position + length)
+
+
+def first_scan(data: bytes) -> int:
+    """Return the position of a JPEG's first scan; the data's length where it has none."""
+    return next((position for position, code, _ in segments(data) if code == SOS), len(data))
+
+
 def has_all_scans(data: bytes) -> bool:
     """Return whether the scans hold every bit of every coefficient. data: a JPEG that libjpeg-turbo can decode."""
     missing: dict[int, list[int]] = {}  # for each component, the low bits of each coefficient still to come
-    progressive, position = False, data.find(b"\xff")
-    while 0 <= position < len(data) - 1:
-        code, end = data[position + 1], position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : end]
+    progressive = False
+    for _, code, segment in segments(data):
         if code == EOI:
             break
-        if code in STANDALONE:
-            end = position + 1
-        elif code in (SOF0, SOF1, SOF2):
+        if code in (SOF0, SOF1, SOF2):
             progressive = code == SOF2
             missing = {component: [COEFFICIENTS] * COEFFICIENTS for component in segment[6::3]}
         elif code == SOS:
             first, last, bits = segment[-3:] if progressive else (0, COEFFICIENTS - 1, 0)
             for component in segment[1:-3:2]:
                 missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
-        position = data.find(b"\xff", end)
     return bool(missing) and not any(map(any, missing.values()))

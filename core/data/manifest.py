@@ -6,11 +6,11 @@ A JSON file beside the images holds the path, id and metadata of each. `load_dat
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, SET_OF_WORDS, LeftOut, Row
+from core.data.metadata import FACTS, NO_FILE, NOT_LISTED, OLDEST, SPLIT_WORDS, LeftOut, Row
 from core.errors import DatasetError
 
 MANIFEST = "dermslim_images.json"
@@ -18,19 +18,8 @@ LONGEST = 200_000_000  # bytes
 LAYOUTS = ("ham10000", "class_folders", "plain")
 
 
-class Image(Protocol):
-    """The attributes of a listed image."""
-
-    @property
-    def image_id(self) -> str: ...
-
-    @property
-    def path(self) -> str: ...
-
-
-def write_manifest(root: Path, layout: str, images: Iterable[Image]) -> None:
-    """Write the list beside the images."""
-    rows = [{"path": image.path, **{name: getattr(image, name) for name in FACTS}} for image in images]
+def write_manifest(root: Path, layout: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the list beside the images. rows: the path and the `FACTS` of each image."""
     text = json.dumps({"layout": layout, "images": rows}, ensure_ascii=False, indent=1)
     (root / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -66,7 +55,7 @@ def listed_row(said: Mapping[str, Any]) -> Row:
     if not all(value is None or (isinstance(value, str) and value) for value in texts.values()) or not said["image_id"]:
         raise ValueError(f"expected texts for {said['path']!r}")
     split = said.get("split")  # lists of older versions have none
-    if split is not None and split not in SET_OF_WORDS.values():
+    if split is not None and split not in SPLIT_WORDS:
         raise ValueError(f"expected a split of train, validation or test for {said['path']!r}")
     age = said["age"]
     if age is not None and not (isinstance(age, int | float) and 0 <= age <= OLDEST):

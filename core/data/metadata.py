@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 
 # HAM10000's diagnosis codes -> the article's classes (docs/definitions.md, data)
 LABEL_OF_DX: Mapping[str, str] = {
@@ -27,76 +26,38 @@ HAM10000_COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
 LABEL_COLUMN = "dermslim_label"  # only in CSVs of write_metadata: a label without a dx
 
 # Spellings of diagnoses in the ISIC Archive's metadata.csv, the ISIC challenges and downloads with class folders.
-# HAM10000's akiec appears as two diagnoses. Case is ignored; - and _ count as spaces.
-DX_OF_ISIC: Mapping[str, str] = {
-    "melanoma": "mel",
-    "malignant melanoma": "mel",
-    "melanoma, nos": "mel",
-    "melanoma in situ": "mel",
-    "melanoma invasive": "mel",
-    "melanoma metastasis": "mel",
-    "malignant melanocytic proliferations (melanoma)": "mel",
-    "nevus": "nv",
-    "nevi": "nv",
-    "naevus": "nv",
-    "naevi": "nv",
-    "nev": "nv",
-    "common nevus": "nv",
-    "atypical nevus": "nv",
-    "melanocytic nevus": "nv",
-    "melanocytic nevi": "nv",
-    "benign nevus": "nv",
-    "benign nevi": "nv",
-    "basal cell carcinoma": "bcc",
-    "basal cell carcinomas": "bcc",
-    "ak": "akiec",
-    "ack": "akiec",
-    "actinic keratosis": "akiec",
-    "actinic keratoses": "akiec",
-    "actinic keratoses and intraepithelial carcinoma": "akiec",
-    "actinic keratoses and intraepithelial carcinomae": "akiec",
-    "bowen's disease": "akiec",
-    "bowen disease": "akiec",
-    "scc": "akiec",
-    "solar or actinic keratosis": "akiec",
-    "squamous cell carcinoma": "akiec",
-    "squamous cell carcinoma, nos": "akiec",
-    "squamous cell carcinoma in situ": "akiec",
-    "squamous cell carcinoma, invasive": "akiec",
-    "benign keratosis": "bkl",
-    "benign keratoses": "bkl",
-    "benign keratosis like lesion": "bkl",
-    "benign keratosis like lesions": "bkl",
-    "pigmented benign keratosis": "bkl",
-    "seborrheic keratosis": "bkl",
-    "seborrheic keratoses": "bkl",
-    "seborrhoeic keratosis": "bkl",
-    "sek": "bkl",
-    "solar lentigo": "bkl",
-    "lichen planus like keratosis": "bkl",
-    "lichenoid keratosis": "bkl",
-    "dermatofibroma": "df",
-    "dermatofibromas": "df",
-    "vascular lesion": "vasc",
-    "vascular lesions": "vasc",
-    "vascular": "vasc",
-    "benign soft tissue proliferations - vascular": "vasc",
-}
+# HAM10000's akiec appears as two diagnoses. Case is ignored; - and _ count as spaces; words after a comma do not count.
+SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "mel": (
+        "melanoma", "malignant melanoma", "melanoma in situ", "melanoma invasive", "melanoma metastasis",
+        "malignant melanocytic proliferations (melanoma)",
+    ),
+    "nv": (
+        "nevus", "nevi", "naevus", "naevi", "nev", "common nevus", "atypical nevus", "melanocytic nevus",
+        "melanocytic nevi", "benign nevus", "benign nevi",
+    ),
+    "bcc": ("basal cell carcinoma", "basal cell carcinomas"),
+    "akiec": (
+        "ak", "ack", "actinic keratosis", "actinic keratoses", "actinic keratoses and intraepithelial carcinoma",
+        "actinic keratoses and intraepithelial carcinomae", "bowen's disease", "bowen disease", "scc",
+        "solar or actinic keratosis", "squamous cell carcinoma", "squamous cell carcinoma in situ",
+    ),
+    "bkl": (
+        "benign keratosis", "benign keratoses", "benign keratosis like lesion", "benign keratosis like lesions",
+        "pigmented benign keratosis", "seborrheic keratosis", "seborrheic keratoses", "seborrhoeic keratosis", "sek",
+        "solar lentigo", "lichen planus like keratosis", "lichenoid keratosis",
+    ),
+    "df": ("dermatofibroma", "dermatofibromas"),
+    "vasc": ("vascular lesion", "vascular lesions", "vascular", "benign soft tissue proliferations - vascular"),
+}  # fmt: skip
 
 # Names of the three sets in tables and of folders; case is ignored, - and _ count as spaces
-SET_OF_WORDS: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "train set": "train",
-    "training set": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "validation set": "validation",
-    "test": "test",
-    "testing": "test",
-    "test set": "test",
+SPLIT_WORDS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training", "train set", "training set"),
+    "validation": ("validation", "valid", "val", "validation set"),
+    "test": ("test", "testing", "test set"),
 }
+SET_OF_WORDS = {words: name for name, spellings in SPLIT_WORDS.items() for words in spellings}
 
 UNKNOWN_CLASSES = ("unk", "unknown", "unlabelled", "unlabeled", "no label")
 
@@ -144,10 +105,7 @@ def normal_words(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", composed(name).strip().lower()).strip()
 
 
-@cache
-def dx_of_words() -> Mapping[str, str]:
-    """Return `DX_OF_ISIC` with keys from `normal_words`."""
-    return {normal_words(words): dx for words, dx in DX_OF_ISIC.items()}
+DX_OF_WORDS = {normal_words(words): dx for dx, spellings in SPELLINGS.items() for words in spellings}
 
 
 def dx_of(diagnosis: str) -> str | None:
@@ -158,7 +116,7 @@ def dx_of(diagnosis: str) -> str | None:
     words = normal_words(diagnosis)
     if words in LABEL_OF_DX:
         return words
-    return dx_of_words().get(words) or dx_of_words().get(words.partition(",")[0])
+    return DX_OF_WORDS.get(words) or DX_OF_WORDS.get(words.partition(",")[0])
 
 
 def known_class(name: str) -> tuple[str, str | None] | None:

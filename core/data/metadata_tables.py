@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from core.data import images
 from core.data.metadata import (
+    FACTS,
     HAM10000_COLUMNS,
     LABEL_COLUMN,
     LABEL_OF_DX,
@@ -196,18 +197,10 @@ def join(tables: list[Table], left_out: list[LeftOut]) -> tuple[dict[str, Row], 
 
 def filled(known: Row, other: Row) -> Row:
     """Return a row whose unknown values are taken from another row of the same image."""
-    doubts = known.doubts if known.label or not other.label else other.doubts
-    return replace(
-        known,
-        label=known.label or other.label,
-        dx=known.dx if known.label else known.dx or other.dx,
-        lesion_id=known.lesion_id or other.lesion_id,
-        age=other.age if known.age is None else known.age,
-        sex=known.sex or other.sex,
-        localization=known.localization or other.localization,
-        split=known.split or other.split,
-        doubts=doubts,
-    )
+    facts = {name: getattr(other, name) for name in FACTS if getattr(known, name) is None}
+    if known.label:  # its diagnosis belongs to it
+        facts.pop("dx", None)
+    return replace(known, **facts, doubts=known.doubts if known.label or not other.label else other.doubts)
 
 
 # One table
@@ -260,7 +253,8 @@ def parse_table(data: bytes, name: str, left_out: list[LeftOut]) -> Table | None
             f" diagnosis or diagnosis_3 (ISIC Archive) in {name},"
             f" got {', '.join(filter(None, names)) or 'no header'}."
         )
-    repeated = [each for each, count in Counter(names).items() if count > 1 and each in used(columns)]
+    used = {columns.image, *columns.diagnoses, *columns.classes, *columns.others.values(), columns.label}
+    repeated = [each for each, count in Counter(names).items() if count > 1 and each in used]
     if repeated:
         raise DatasetError(f"Expected each column once in {name}, got several of {', '.join(repeated)}.")
     if headless(names):
@@ -368,17 +362,6 @@ def headless(names: list[str]) -> bool:
     return len(names) == 2 and names[0][-1:].isdigit() and known_class(names[1]) is not None
 
 
-def used(columns: Columns) -> tuple[str, ...]:
-    """Return the names of the columns that are read."""
-    return (
-        columns.image,
-        *columns.diagnoses,
-        *columns.classes,
-        *columns.others.values(),
-        columns.label or columns.image,
-    )
-
-
 def clean(values: Mapping[str, str], columns: Columns, image_id: str) -> Row:
     """Clean one row."""
     cells = {name: values[column] for name, column in columns.others.items()}
@@ -425,12 +408,10 @@ def clean_dx(text: str, image_id: str, *, doubted: bool) -> Cleaned:
 
 def clean_diagnoses(diagnoses: list[str], image_id: str) -> Cleaned:
     """Return the label and dx of the first known diagnosis, in words or as a code."""
-    for diagnosis in diagnoses:
-        if dx := dx_of(diagnosis):
-            return LABEL_OF_DX[dx], dx, ()
-    for diagnosis in diagnoses:
-        if found := known_class(diagnosis):
-            return *found, ()
+    found: list[tuple[str, str | None]] = [(LABEL_OF_DX[dx], dx) for each in diagnoses if (dx := dx_of(each))]
+    found = found or [known for each in diagnoses if (known := known_class(each))]
+    if found:
+        return *found[0], ()
     named = next(filter(None, diagnoses), "none")
     reason = f"The diagnosis {named!r} is not one of HAM10000's seven. The image is kept unlabelled."
     return None, None, (LeftOut(f"{image_id}, diagnosis", reason),)

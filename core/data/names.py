@@ -11,6 +11,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from core.errors import SpecError
@@ -42,10 +43,8 @@ def candidates(file: PurePosixPath, extension: str) -> Iterator[PurePosixPath]:
     """Yield possible new paths of a file, the shortest first."""
     yield file.with_name(shortened(file.stem, extension))
     yield file.with_name(shortened(file.name, extension))
-    number = 2
-    while True:
+    for number in count(2):
         yield file.with_name(shortened(file.name, f"-{number}{extension}"))
-        number += 1
 
 
 def merged(path: PurePosixPath) -> str:

@@ -8,17 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from core.data import images
-from core.data.layouts import (
-    PHOTOGRAPHS,
-    folder_split,
-    label_of_folder,
-    nearest_class,
-    stem,
-    telling_folder,
-    unique_ids,
-    without_ending,
-)
+from core.data import images, layouts
 from core.data.metadata import NEGATIVES, NO_FILE, NOT_LISTED, LeftOut, Row, composed
 from core.data.metadata_tables import Metadata
 from core.errors import DatasetError, ImageError
@@ -55,20 +45,21 @@ def describe_by_metadata(
     for path in sorted(set(pictures) - set(by_folder)):
         if image_id := listed_id(path, metadata.listed):
             files[image_id].append(path)
-        elif not metadata.complete and nearest_class(path):
+        elif not metadata.complete and layouts.nearest_class(path):
             by_folder.append(path)
         else:
             left_out.append(LeftOut(path, NOT_LISTED))
     file_of = one_file_each(root, files, metadata, left_out)
     described = {path: with_folder(metadata.rows[image_id], path) for image_id, path in file_of.items()}
-    for path, short_id in unique_ids(by_folder).items():
+    for path, short_id in layouts.unique_ids(by_folder).items():
         listed = listed_id(path, metadata.listed)
         image_id = next(
-            each for each in (listed or short_id, short_id, without_ending(path), composed(path), path)
+            each for each in (listed or short_id, short_id, layouts.without_ending(path), composed(path), path)
             if each not in file_of
         )  # fmt: skip
         file_of[image_id] = path
-        label, dx = ("negative", None) if in_negatives(path) else label_of_folder(nearest_class(path) or "")
+        folder = layouts.nearest_class(path) or ""
+        label, dx = ("negative", None) if in_negatives(path) else layouts.label_of_folder(folder)
         row = replace(metadata.rows.get(listed or "", Row(image_id)), image_id=image_id, label=label, dx=dx)
         described[path] = with_folder_split(row, path)
     left_out += (LeftOut(image_id, NO_FILE) for image_id in metadata.rows if image_id not in file_of)
@@ -87,16 +78,16 @@ def listed_id(path: str, listed: Mapping[str, str]) -> str | None:
 
 def names_of(path: str) -> tuple[str, ...]:
     """Return the names by which a table may list a file: its path or name, with or without extension."""
-    return composed(path), composed(PurePosixPath(path).name), without_ending(path), stem(path)
+    return composed(path), composed(PurePosixPath(path).name), layouts.without_ending(path), layouts.stem(path)
 
 
 def with_folder(row: Row, path: str) -> Row:
     """Return a row, with the set of the picture's folder, and a doubt where the folder names a different class."""
     row = with_folder_split(row, path)
-    folder = nearest_class(path)
+    folder = layouts.nearest_class(path)
     if folder is None or row.label is None:
         return row
-    label, _ = label_of_folder(folder)
+    label, _ = layouts.label_of_folder(folder)
     if label in (row.label, "benign", "malignant"):
         return row
     reason = f"The folder names {label}, the table {row.dx or row.label}. The table is used."
@@ -105,7 +96,7 @@ def with_folder(row: Row, path: str) -> Row:
 
 def with_folder_split(row: Row, path: str) -> Row:
     """Return a row with the set that its picture's folder names, with a doubt where the table names another."""
-    split = folder_split(path)
+    split = layouts.folder_split(path)
     if split is None or row.split in (None, split):
         return replace(row, split=split or row.split)
     reason = f"The folder names the split {split}, the table {row.split}. The table is used."
@@ -157,16 +148,16 @@ def refuse_unclear_folders(pictures: list[str]) -> None:
     """
     folders: dict[PurePosixPath, dict[str, str]] = defaultdict(dict)
     for path in pictures:
-        folders[PurePosixPath(path).parent][stem(path)] = path
-    photographs = [folder for folder in folders if PHOTOGRAPHS.fullmatch(folder.name)]
+        folders[PurePosixPath(path).parent][layouts.stem(path)] = path
+    photographs = [folder for folder in folders if layouts.PHOTOGRAPHS.fullmatch(folder.name)]
     for folder, inside in folders.items():
         first = min(inside.values())
-        if nearest_class(first) or telling_folder(first) != folder.as_posix():
+        if layouts.nearest_class(first) or layouts.telling_folder(first) != folder.as_posix():
             continue
         for other in photographs:
             if other.parent == folder.parent and inside.keys() <= folders[other].keys():
                 raise DatasetError(
                     f"Expected photographs, or the images of a class, in {folder}, got files with the names of {other},"
-                    f" such as {first} and {folders[other][stem(first)]}."
+                    f" such as {first} and {folders[other][layouts.stem(first)]}."
                     f" Register {other} alone, or rename {folder} to masks or to a class."
                 )

@@ -18,12 +18,12 @@ from PIL import TiffImagePlugin, _imaging
 from core.data.jpeg_scans import check_scans
 from core.errors import ImageError
 
-WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 256, 257, 258, 259, 262, 277
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES = 256, 257, 258, 259, 262, 266, 277
 STRIP_OFFSETS, ORIENTATION, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 278, 279
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 PLANAR, PREDICTOR, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, YCBCR_SUBSAMPLING = 284, 317, 338, 339, 347, 530
 RAW, OLD_JPEG, JPEG = 1, 6, 7
-WHITE_IS_ZERO, GREY, YCBCR = 0, 1, 6
+WHITE_IS_ZERO, GREY, RGB, YCBCR = 0, 1, 2, 6
 SEPARATE = 2
 UNSIGNED = 1
 ASSOCIATED = 1  # premultiplied alpha
@@ -150,17 +150,22 @@ def needed(header: TiffImagePlugin.TiffImageFile, found: Parts) -> list[int]:
     return [min(found.rows, height - top) * row for top in range(0, height, found.rows)]
 
 
-def plane(data: bytes, header: TiffImagePlugin.TiffImageFile, number: int) -> bytes:
-    """Return one of the separately stored planes as a TIFF of grey levels: the same data with a new directory."""
+def plain_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, number: int) -> bytes:
+    """Return one plane as a TIFF of grey levels, or of RGB where it has several samples, whatever these mean.
+
+    The data are the same, with a new directory behind them.
+    """
     found = parts(header)
+    samples = 1 if found.planes > 1 else tag(header, SAMPLES, 1)
     own = slice(number * found.count, (number + 1) * found.count)
     tags = {
         WIDTH: (header.tag_v2[WIDTH],),
         LENGTH: (header.tag_v2[LENGTH],),
-        BITS: numbers(header.tag_v2[BITS])[:1],
+        BITS: numbers(header.tag_v2[BITS])[:samples],
         COMPRESSION: (tag(header, COMPRESSION, RAW),),
-        PHOTOMETRIC: (GREY,),
-        SAMPLES: (1,),
+        PHOTOMETRIC: (GREY if samples == 1 else RGB,),
+        SAMPLES: (samples,),
+        FILL_ORDER: (tag(header, FILL_ORDER, 1),),
         ORIENTATION: (tag(header, ORIENTATION, 1),),
         PREDICTOR: (tag(header, PREDICTOR, 1),),
         **(

@@ -12,11 +12,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import Any
@@ -29,11 +28,11 @@ import PIL
 from core.data import images
 from core.data.datasets import Dataset, DatasetImage, read_registered
 from core.data.metadata import LeftOut
+from core.data.threads import on_all_cores
 from core.errors import DatasetError, ImageError, SpecError, StoreBusy
 from core.files.file_lock import file_lock
 from core.files.private import private_folder
 from core.networks.architectures import CHANNELS, METADATA_FEATURES
-from core.settings import usable_cores
 
 RECIPE = 1  # to be raised when the same file and size would give different pixels
 COLOUR_ORDER = "BGR"  # as `core.networks.keras_models` expects
@@ -148,13 +147,13 @@ def make_array(dataset: Dataset, folder: Path, height: int, width: int, report: 
             shape = (total, height, width, CHANNELS)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            for row, outcome in enumerate(resized(dataset, height, width)):
+            outcomes = on_all_cores(partial(resized, dataset, height, width), dataset.records, report)
+            for row, (record, outcome) in enumerate(outcomes):
                 if isinstance(outcome, ImageError):
                     unreadable.append(row)
-                    left_out.append(LeftOut(dataset.records[row].path, str(outcome)))
+                    left_out.append(LeftOut(record.path, str(outcome)))
                     outcome = np.zeros(shape[1:], dtype=np.uint8)
                 file.write(outcome.data)
-                report(row + 1, total)
             file.flush()
             os.fsync(file.fileno())
         if len(unreadable) == total:
@@ -228,25 +227,10 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def resized(dataset: Dataset, height: int, width: int) -> Iterator[images.Pixels | ImageError]:
-    """Yield each image's resized pixels, or the error, in order; decode with one thread per core."""
-
-    def load(record: DatasetImage) -> images.Pixels | ImageError:
-        pixels = pixels_of(dataset, record)
-        return pixels if isinstance(pixels, ImageError) else images.resize(pixels, height, width)
-
-    ahead = 4 * usable_cores()  # limits the images in memory where the writer is slower
-    waiting: deque[Future[images.Pixels | ImageError]] = deque()
-    threads = ThreadPoolExecutor(usable_cores())
-    try:
-        for record in dataset.records:
-            waiting.append(threads.submit(load, record))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        threads.shutdown(cancel_futures=True)
+def resized(dataset: Dataset, height: int, width: int, record: DatasetImage) -> images.Pixels | ImageError:
+    """Return an image's resized pixels, or the error."""
+    pixels = pixels_of(dataset, record)
+    return pixels if isinstance(pixels, ImageError) else images.resize(pixels, height, width)
 
 
 def pixels_of(dataset: Dataset, record: DatasetImage) -> images.Pixels | ImageError:

@@ -1,10 +1,12 @@
-"""Read small files of users. A pipe or device at such a path cannot make a process wait."""
+"""Read small files of users, where a pipe or device cannot make a process wait; write files whole."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -24,3 +26,13 @@ def _require_file(mode: int, path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "It is a pipe, socket or device", str(path))
+
+
+@contextmanager
+def whole_file(path: Path, draft: Path) -> Iterator[Path]:
+    """Yield the draft to write to. It replaces `path` at the block's end, so that no reader ever sees half a file."""
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

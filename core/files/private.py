@@ -16,14 +16,10 @@ from core.settings import DEFAULT_ROOTS, Settings
 
 OTHERS = 0o077  # the mode bits of group and others
 # What DermSlim creates in DATA_DIR. OWN: names that no other program uses; OWN_HERE: names that others may use too.
-OWN: tuple[str, ...] = (
-    "dashboard-key",
-    "dermslim.duckdb",
-    "dermslim.duckdb.tmp",
-    "dermslim.duckdb.wal",
-    "dermslim.lock",
+OWN = (
+    *("dashboard-key", "dermslim.duckdb", "dermslim.duckdb.tmp", "dermslim.duckdb.wal", "dermslim.lock"),
+    *("dermslim.lock.gate", "last-backup.json", "launcher.lock", "record-worker.lock", "valkey"),
 )
-OWN += ("dermslim.lock.gate", "last-backup.json", "launcher.lock", "record-worker.lock", "valkey")
 OWN_HERE = ("arrays", "backups", "demo", "logs", "networks", "reconstructed", "trained")
 NOTE = "dermslim-shared.txt"
 NOTE_TEXT = """\

@@ -114,11 +114,6 @@ def quantities(cost: Cost) -> tuple[int, ...]:
     return tuple(getattr(cost, name) for name in QUANTITIES)
 
 
-def count_parameters(spec: NetworkSpec, height: int, width: int) -> int:
-    """Return the number of learnable parameters for images of height × width, as Keras counts them."""
-    return network_cost(spec, height, width).parameters
-
-
 def check_trainable(spec: NetworkSpec, height: int, width: int) -> None:
     """Raise NetworkError where a network is too large to be trained at a size; ignore a size that is too small."""
     try:

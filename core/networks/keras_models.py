@@ -5,8 +5,6 @@ Nothing here calls TensorFlow, so `KERAS_BACKEND` may be tensorflow (the default
 
 from __future__ import annotations
 
-from math import prod
-
 import keras
 
 from core.networks.architectures import (
@@ -92,8 +90,3 @@ def build_model(spec: NetworkSpec, height: int, width: int) -> keras.Model:
         x = [ends["image"], ends["metadata"]] if isinstance(placed.layer, Concatenate) else ends[placed.branch]
         ends[placed.branch] = apply(placed, x, "softmax" if placed is layers[-1] else "relu")
     return keras.Model(inputs, ends["head"], name=spec.name)
-
-
-def trainable_count(model: keras.Model) -> int:
-    """Return Keras's own count of a model's learnable numbers."""
-    return sum(prod(weight.shape) for weight in model.trainable_weights)

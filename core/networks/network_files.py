@@ -1,27 +1,26 @@
 """Users' own networks: YAML files in DATA_DIR/networks, in the same words as the article's networks.
 
-A file holds the fields of `core.networks.architectures.from_dict`, its layers the words of
+A file holds the fields of `core.networks.plain_data.network_from_dict`, its layers the words of
 `core.networks.architectures.WORDS`; `EXAMPLE_YAML` is one. Every error names the file and the line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import SpecError
 from core.files.plain_files import read_plain
-from core.networks.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkError, NetworkSpec, from_dict
+from core.networks.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkError, NetworkSpec
 from core.networks.costs import check_trainable
-from core.networks.plain_yaml import LineError, Lines, ValuePath, read_yaml
+from core.networks.plain_data import network_from_dict
+from core.networks.plain_yaml import LineError, read_yaml
 
 FOLDER = "networks"  # below DATA_DIR
 SUFFIXES = (".yaml", ".yml")
 FORMER_SUFFIX = ".toml"  # earlier versions read it
 MAX_BYTES = 20_000
-LONGEST_TITLE, LONGEST_READING = 200, 1_000  # characters
 LONGEST_REASON = 400  # characters of what a file holds, quoted in the reason why it is left out
 FILE_NAME = re.compile(r"\w[\w .-]{0,99}")
 
@@ -61,23 +60,6 @@ class Networks:
         return next((why for file, why in self.left_out.items() if Path(file).stem == name), None)
 
 
-def check_values(data: object, lines: Lines) -> None:
-    """Raise LineError for text that is too long or not printable, before it is used or quoted."""
-    todo: list[tuple[ValuePath, object]] = [((), data)]
-    while todo:
-        path, value = todo.pop()
-        if isinstance(value, dict):
-            todo += (((*path, key), each) for key, each in value.items())
-        elif isinstance(value, list):
-            todo += (((*path, index), each) for index, each in enumerate(value))
-        elif isinstance(value, str):
-            longest = LONGEST_READING if path[:1] == ("readings",) else LONGEST_TITLE
-            if len(value) > longest:
-                raise LineError(f"Expected text of at most {longest} characters, got {len(value)}.", lines(path))
-            if not value.replace("\n", "").isprintable():
-                raise LineError(f"Expected text that can be printed, got {value!a}.", lines(path))
-
-
 def printable(text: str) -> str:
     """Return a reason or a file's name as one line that any terminal and page can show."""
     shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
@@ -113,23 +95,14 @@ def _load(path: Path) -> NetworkSpec:
     except UnicodeDecodeError as error:
         raise LineError("Expected UTF-8 text, got other bytes.", content.count(b"\n", 0, error.start) + 1) from error
     data, lines = read_yaml(text)
-    check_values(data, lines)
     if not isinstance(data, dict):
         raise LineError(f"Expected fields such as image, got {data!r}.", 1)
     try:
-        spec = from_dict({"name": path.stem, "source": f"file {path.name}"} | data)
+        spec = network_from_dict({"name": path.stem, "source": f"file {path.name}"} | data)
         check_trainable(spec, DEFAULT_HEIGHT, DEFAULT_WIDTH)
     except NetworkError as error:
         raise LineError(str(error), lines(error.path)) from error
     return spec
-
-
-def network_paths(folder: Path) -> Iterator[Path]:
-    """Yield the networks' files of a folder in alphabetical order; OSError where the folder cannot be listed."""
-    try:
-        yield from sorted(path for path in folder.iterdir() if path.suffix.lower() in (*SUFFIXES, FORMER_SUFFIX))
-    except FileNotFoundError:
-        return
 
 
 def load_networks(folder: Path) -> Networks:
@@ -140,7 +113,9 @@ def load_networks(folder: Path) -> Networks:
     networks: dict[str, NetworkSpec] = {}
     left_out: dict[str, str] = {}
     try:
-        files = list(network_paths(folder))
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (*SUFFIXES, FORMER_SUFFIX))
+    except FileNotFoundError:
+        return Networks({}, {})
     except OSError as error:
         reason = f"Expected {folder.name} to be a folder of network files, got: {error.strerror}."
         return Networks({}, {folder.name: reason})

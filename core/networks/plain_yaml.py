@@ -17,6 +17,7 @@ from core.errors import SpecError
 
 MAX_DEPTH = 20  # the library's time grows with the depth squared
 MOST_DIGITS = 15  # of a whole number: more than any size needs
+LONGEST_TITLE, LONGEST_READING = 200, 1_000  # characters
 
 ValuePath = tuple[str | int, ...]  # such as ("image", 3, "filters")
 Lines = Callable[[ValuePath], int]  # a value's path → its 1-based line
@@ -106,11 +107,23 @@ def _value(
             mapping[key.value] = _value(events, next(events), (*path, key.value), _line(key), lines)
         return mapping
     if isinstance(event, yaml.ScalarEvent):
-        return event.value if event.style else plain_scalar(event.value, line)
+        scalar = event.value if event.style else plain_scalar(event.value, line)
+        if isinstance(scalar, str):
+            check_text(scalar, path, line)
+        return scalar
     items: list[object] = []
     while not isinstance(item := next(events), yaml.SequenceEndEvent):
         items.append(_value(events, item, (*path, len(items)), _line(item), lines))
     return items
+
+
+def check_text(text: str, path: ValuePath, line: int) -> None:
+    """Raise LineError for text that is too long or not printable, before it is used or quoted."""
+    longest = LONGEST_READING if path[:1] == ("readings",) else LONGEST_TITLE
+    if len(text) > longest:
+        raise LineError(f"Expected text of at most {longest} characters, got {len(text)}.", line)
+    if not text.replace("\n", "").isprintable():
+        raise LineError(f"Expected text that can be printed, got {text!a}.", line)
 
 
 def plain_scalar(text: str, line: int = 1) -> object:

@@ -55,15 +55,7 @@ class Classification:
         }
 
 
-FIGURES = (
-    "accuracy",
-    "precision",
-    "recall",
-    "macro_precision",
-    "macro_recall",
-    "balanced_accuracy",
-    "lesion_accuracy",
-)
+FIGURES = ("accuracy", "precision", "recall", "macro_precision", "macro_recall", "balanced_accuracy", "lesion_accuracy")
 
 
 def classify(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Classification:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.networks.architectures import CLASSES
-from core.predictions.classification import Classification, Matrix, classify
+from core.predictions.classification import Matrix, classify
 from core.predictions.intervals import MACRO_AUC, aucs, intervals
 
 if TYPE_CHECKING:
@@ -83,16 +83,12 @@ def right(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return (rows["predicted"] == rows["label"]).to_numpy(dtype=bool)
 
 
-def classification_of(rows: pd.DataFrame) -> Classification:
-    """Return the metrics of rows of one split."""
-    return classify(probabilities_of(rows), labels_of(rows))
-
-
 def described(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the metrics of rows of one split with their intervals, JSON-ready: column `classification` of `steps`."""
-    limits = intervals(probabilities_of(rows), labels_of(rows), lesions_of(rows))
+    answers = probabilities_of(rows), labels_of(rows)
+    limits = intervals(*answers, lesions_of(rows))
     return {
-        **classification_of(rows).to_dict(),
+        **classify(*answers).to_dict(),
         MACRO_AUC: macro_auc(rows),
         "intervals": {name: list(pair) for name, pair in limits.items()},
     }

@@ -46,13 +46,6 @@ def checked(path: Path, *, settle: bool = False) -> dict[str, int]:
     return {str(name): int(rows) for name, rows in answer["rows"].items()}
 
 
-def _settle(store: StoreFile) -> None:
-    """Write into the file what a killed writer left in its log, so that the file alone is the store."""
-    store.migrate()
-    if log_path(store.path).exists():
-        raise StoreError(f"Expected {store.path.name} without a log, got {log_path(store.path).name} beside it.")
-
-
 def read_in_full(store: StoreFile) -> dict[str, int]:
     """Read every row of every table. Each table is read by itself, so that a writer can write between two."""
     with store.reading() as connection:
@@ -119,7 +112,9 @@ def main() -> None:
         if "--settle" in sys.argv[2:]:
             if store.schema_version() == 0:
                 raise StoreDamaged(f"Expected DermSlim's tables in {store.path}, got none. {RESTORE}")
-            _settle(store)
+            store.migrate()  # which writes the log of a killed writer too, so that the file alone is the store
+            if (log := log_path(store.path)).exists():
+                raise StoreError(f"Expected {store.path.name} without a log, got {log.name} beside it.")
         answer: dict[str, Any] = {"rows": read_in_full(store)}
     except StoreError as error:
         answer = {"error": type(error).__name__, "text": str(error)}

@@ -237,17 +237,7 @@ def insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pd.DataFram
     connection.unregister("incoming")
 
 
-def plain(value: Any) -> Any:
-    """Return a cell as a Python value, None for NULL."""
-    import pandas as pd
-
-    if pd.isna(value):
-        return None
-    if isinstance(value, pd.Timestamp):
-        return value.to_pydatetime()
-    return value.item() if hasattr(value, "item") else value
-
-
 def plain_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a frame's rows as dicts of Python values, None for NULL."""
-    return [{str(name): plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]

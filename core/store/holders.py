@@ -62,13 +62,7 @@ def _named(pid: int) -> str:
 
 
 def _opening(path: Path) -> set[int]:
-    """Return the processes of this account that have the file open, found by its path in the kernel's list."""
+    """Return the processes of this account that have the file open; those of others cannot be examined."""
     name = str(path.resolve())
-    found = set()
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if str(descriptor.readlink()) == name:
-                found.add(int(descriptor.parts[2]))
-        except OSError:
-            continue  # it has ended, or belongs to another account
-    return found - {os.getpid()}
+    opened = {each.pid: each.info["open_files"] or () for each in psutil.process_iter(["open_files"])}
+    return {pid for pid, files in opened.items() if any(file.path == name for file in files)} - {os.getpid()}

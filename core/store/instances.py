@@ -14,10 +14,7 @@ from typing import NamedTuple
 import duckdb
 
 # A connection that only reads reaches no other file and no network, whatever a query contains.
-SHUT_IN: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": False,
-    "lock_configuration": True,
-}
+SHUT_IN: dict[str, str | bool | int | float | list[str]] = {"enable_external_access": False, "lock_configuration": True}
 KEPT = 4  # instances that wait for their next use
 
 
@@ -40,7 +37,7 @@ def attached(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     """
     instance = _taken(_use(path, read_only)) or (_shut_in(path) if read_only else duckdb.connect(":memory:"))
     try:
-        instance.execute(f"ATTACH {_quoted(path)} AS store" + (" (READ_ONLY)" if read_only else ""))
+        instance.execute(f"ATTACH {literal(path.absolute())} AS store" + (" (READ_ONLY)" if read_only else ""))
         instance.execute("USE store")
     except duckdb.Error:
         instance.close()
@@ -85,12 +82,13 @@ def _taken(use: Use) -> duckdb.DuckDBPyConnection | None:
 
 def _shut_in(path: Path) -> duckdb.DuckDBPyConnection:
     instance = duckdb.connect(":memory:")
-    files = ", ".join(_quoted(each) for each in (path, path.with_name(f"{path.name}.wal")))
+    files = ", ".join(literal(each.absolute()) for each in (path, path.with_name(f"{path.name}.wal")))
     instance.execute(f"SET allowed_paths = [{files}]")  # possible only before access is restricted
     for name, value in SHUT_IN.items():
         instance.execute(f"SET {name} = {value}")
     return instance
 
 
-def _quoted(path: Path) -> str:
-    return "'" + str(path.absolute()).replace("'", "''") + "'"
+def literal(value: object) -> str:
+    """Return a text or a path as a literal of SQL."""
+    return "'" + str(value).replace("'", "''") + "'"

@@ -25,6 +25,7 @@ from core.data.datasets import Dataset, DatasetImage
 from core.data.metadata import LeftOut
 from core.errors import StoreError
 from core.store.file import insert, one
+from core.store.runs import begin_attempt
 from core.store.trainings import TrainingRows
 
 MEASUREMENT_KEYS = ("run_id", *MEASUREMENT_COLUMNS)
@@ -149,17 +150,10 @@ class Store(TrainingRows):
     def record_retry(self, run_id: str, attempt: int) -> None:
         """Start a new attempt: failed images are deleted, measured ones are kept."""
         with self.transaction() as connection:
-            older = one(connection, "SELECT count(*) FROM runs WHERE run_id = ? AND attempt < ?", [run_id, attempt])
-            if older == 0:
-                return
-            connection.execute("DELETE FROM images WHERE run_id = ? AND status = 'failed'", [run_id])
-            for table in ("statistics", "storage", "optimal_k"):
-                connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
-            connection.execute(
-                "UPDATE runs SET status = 'queued', attempt = ?, error = NULL, finished_at = NULL, failed = 0 "
-                "WHERE run_id = ?",
-                [attempt, run_id],
-            )
+            if begin_attempt(connection, run_id, attempt):
+                connection.execute("DELETE FROM images WHERE run_id = ? AND status = 'failed'", [run_id])
+                for table in ("statistics", "storage", "optimal_k"):
+                    connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
 
     def record_images(self, chunks: Sequence[Chunk]) -> set[str]:
         """Replace the rows of these images in one transaction; return the runs whose every image is now recorded.
@@ -214,8 +208,7 @@ class Store(TrainingRows):
     def record_results(self, run_id: str, results: RunResults, at: datetime, *, dataset: Dataset | None = None) -> None:
         """Finish a run: its statistics, sizes and rules, and the data set that it wrote, in one transaction."""
         with self.transaction() as connection:
-            frames = {"statistics": results.statistics, "storage": results.storage, "optimal_k": results.optimal_k}
-            for table, frame in frames.items():
+            for table, frame in vars(results).items():
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
                 if not frame.empty:
                     insert(connection, table, frame.assign(run_id=run_id))
@@ -239,17 +232,9 @@ class Store(TrainingRows):
 
 def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tuple[Chunk, ImageResult]]) -> None:
     images = [
-        {
-            "run_id": chunk.run_id,
-            "image_id": result.image_id,
-            "attempt": chunk.attempt,
-            "claim": chunk.claim,
-            "status": result.status,
-            "reason": result.reason,
-            "seconds": result.seconds,
-            "worker": chunk.worker,
-            "file": None if result.file is None else json.dumps(result.file),
-        }
+        {name: getattr(chunk, name) for name in ("run_id", "attempt", "claim", "worker")}
+        | {name: getattr(result, name) for name in ("image_id", "status", "reason", "seconds")}
+        | {"file": None if result.file is None else json.dumps(result.file)}
         for chunk, result in results
     ]
     connection.register("incoming", pa.Table.from_pylist(images))
@@ -277,17 +262,12 @@ def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tup
 
 def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, registered_at: datetime) -> None:
     _remove_dataset(connection, dataset.name)
-    summary = {
-        "name": dataset.name,
+    same = ("name", "layout", "synthetic", "source", "settings", "fingerprint")
+    summary = {name: getattr(dataset, name) for name in same} | {
         "root": str(dataset.root),
-        "layout": dataset.layout,
-        "synthetic": dataset.synthetic,
-        "source": dataset.source,
-        "settings": dataset.settings,
         "images": len(dataset.records),
         "left_out": len(dataset.left_out),
         "bytes": sum(record.bytes for record in dataset.records),
-        "fingerprint": dataset.fingerprint,
         "registered_at": registered_at,
     }
     insert(connection, "datasets", pd.DataFrame([summary]))

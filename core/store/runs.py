@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import duckdb
 import pandas as pd
 
-from core.runs import Run, Study, run_from_columns, study_from_columns
+from core.runs import Run, Status, Study, run_from_columns
 from core.store.file import StoreFile, insert, one
 
 
@@ -42,8 +43,12 @@ class RunRows(StoreFile):
 
     def studies(self, status: str | None = None) -> list[Study]:
         """Return the studies, newest first."""
-        rows = self.rows("SELECT * FROM studies ORDER BY submitted_at DESC, study DESC")
-        return [study for study in map(study_from_columns, rows) if status in (None, study.status)]
+        rows = self.rows(
+            "SELECT study AS id, spec AS spec_json, * EXCLUDE (study, spec) FROM studies "
+            "WHERE $1 IS NULL OR status = $1 ORDER BY submitted_at DESC, study DESC",
+            [status],
+        )
+        return [Study(**row | {"status": Status(row["status"])}) for row in rows]
 
     # -- writing: the record worker only -----------------------------------------------------------------------
 
@@ -95,3 +100,13 @@ class RunRows(StoreFile):
                 "UPDATE studies SET status = ?, error = ?, finished_at = ?, spec = coalesce(?, spec) WHERE study = ?",
                 [status, error, at, spec, study],
             )
+
+
+def begin_attempt(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int) -> bool:
+    """Queue a run again with a newer attempt; return whether its own was older."""
+    changed = connection.execute(
+        "UPDATE runs SET status = 'queued', attempt = $2, claim = 0, error = NULL, finished_at = NULL, failed = 0 "
+        "WHERE run_id = $1 AND attempt < $2 RETURNING run_id",
+        [run_id, attempt],
+    )
+    return bool(changed.fetchall())

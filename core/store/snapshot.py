@@ -12,6 +12,7 @@ import duckdb
 from core.errors import StoreError, StoreUnavailable
 from core.store.check import TABLES
 from core.store.file import empty_store, reason
+from core.store.instances import literal
 
 VIEWS = "dermslim.duckdb"
 # DuckDB takes a relative path from where its process runs. The folder of its temporary files is named after the file
@@ -31,7 +32,7 @@ def write_snapshot(store: Path, folder: Path, *, snapshot: str, final: Path) -> 
     try:
         with duckdb.connect(store, read_only=True) as connection:
             for table in tables:
-                place, mark = _literal(str(folder / f"{table}.parquet")), _literal(snapshot)
+                place, mark = literal(folder / f"{table}.parquet"), literal(snapshot)
                 connection.execute(
                     f"COPY (SELECT * FROM {table}) TO {place} "
                     f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{snapshot: {mark}}})"
@@ -47,17 +48,13 @@ def write_snapshot(store: Path, folder: Path, *, snapshot: str, final: Path) -> 
 
 def _view(table: str, snapshot: str, final: Path) -> str:
     made = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(final / f"{table}.parquet"))
-    place = f"CASE WHEN {OPENED} THEN {FOLDER} || '{table}.parquet' ELSE {_literal(made)} END"
+    place = f"CASE WHEN {OPENED} THEN {FOLDER} || '{table}.parquet' ELSE {literal(made)} END"
     same = f"(SELECT decode(value) FROM parquet_kv_metadata({place}) WHERE decode(key) = 'snapshot')"
-    other = _literal(
+    other = literal(
         f"Expected the Parquet files of the snapshot {snapshot} beside this file, got others. Open {VIEWS} by itself, "
         "and do not attach it after it was moved."
     )
     return (
         f"CREATE VIEW {table} AS SELECT * FROM read_parquet({place}) "
-        f"WHERE coalesce({same} = {_literal(snapshot)}, false) OR error({other})"
+        f"WHERE coalesce({same} = {literal(snapshot)}, false) OR error({other})"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -13,17 +13,16 @@ import duckdb
 import pandas as pd
 
 from core.errors import StoreError
-from core.networks.architectures import to_dict as network_to_dict
+from core.networks.plain_data import network_to_dict
 from core.predictions.rows import prediction_frame
-from core.runs import settings_key, training_key
 from core.store.file import insert, one
-from core.store.runs import RunRows
+from core.store.runs import RunRows, begin_attempt
 from core.training.results import EpochResult, StepResult
 from core.training.specs import TrainSpec, training_spec_from_dict
 from core.training.steps import STEP_FIGURES
 
 # One row per trained step. version: whether the images are 'original' or 'reconstructed', whatever the data set's name.
-# settings: a `core.runs.SettingsKey`. step: 0 is the unpruned network. name: as in Table 6. accepted: True, False, or
+# settings: a `core.specs.SettingsKey`. step: 0 is the unpruned network. name: as in Table 6. accepted: True, False, or
 # missing while unknown. macro_* and balanced_accuracy are of the test set. Figures are in percent, bytes and seconds.
 STEP_COLUMNS = (
     *("run_id", "network", "dataset", "version", "settings", "seed", "step", "name"),
@@ -47,9 +46,8 @@ class TrainingRows(RunRows):
 
         factors, network, classification: JSON texts.
         """
-        wanted = None if run_ids is None else list(run_ids)
-        where = "TRUE" if wanted is None else "list_contains(?, run_id)"
-        return self.read(f"SELECT * FROM steps WHERE {where} ORDER BY run_id, step", [] if wanted is None else [wanted])
+        query = "SELECT * FROM steps WHERE $1 IS NULL OR list_contains($1, run_id) ORDER BY run_id, step"
+        return self.read(query, [None if run_ids is None else list(run_ids)])
 
     def step_results(self, run_id: str) -> list[StepResult]:
         """Return the steps of a run that have ended, in order; of the first one with its predictions of test images."""
@@ -95,15 +93,17 @@ class TrainingRows(RunRows):
         The further columns are those of the view `trainings`, training_settings: the key of the settings without the
         rules of pruning, and layers, which tells networks of one name apart.
         """
-        wanted = None if run_ids is None else list(run_ids)
-        where = "TRUE" if wanted is None else "list_contains(?, run_id)"
-        query = f"SELECT * FROM trainings WHERE {where} ORDER BY submitted_at, run_id, step"
-        steps = self.read(query, [] if wanted is None else [wanted])
+        query = (
+            "SELECT * FROM trainings WHERE $1 IS NULL OR list_contains($1, run_id) ORDER BY submitted_at, run_id, step"
+        )
+        steps = self.read(query, [None if run_ids is None else list(run_ids)])
         specs = {text: training_spec_from_dict(json.loads(text)) for text in steps["spec"].unique()}
-        told = [specs[text] for text in steps["spec"]]
-        keys = {text: (settings_key(spec), training_key(spec), _layers(spec)) for text, spec in specs.items()}
-        steps["network"] = [spec.network.name for spec in told]
-        steps["seed"] = pd.array([spec.training.seed for spec in told], dtype="int64")
+        keys = {
+            text: (spec.settings_key(), spec.settings_key(without="rules"), _layers(spec))
+            for text, spec in specs.items()
+        }
+        steps["network"] = [specs[text].network.name for text in steps["spec"]]
+        steps["seed"] = pd.array([specs[text].training.seed for text in steps["spec"]], dtype="int64")
         for place, column in enumerate(("settings", "training_settings", "layers")):
             steps[column] = pd.Series([keys[text][place] for text in steps["spec"]], index=steps.index, dtype=object)
         return steps[[*STEP_COLUMNS, *steps.columns.drop(list(STEP_COLUMNS))]]
@@ -120,13 +120,16 @@ class TrainingRows(RunRows):
 
     def training_notes(self, run_id: str) -> list[str]:
         """Return the sentences that belong beside a run's results; none before its data are there."""
-        rows = self.read("SELECT notes FROM training_data WHERE run_id = ?", [run_id])
-        return list(json.loads(rows["notes"].iloc[0])) if len(rows) else []
+        return list(self._training_data(run_id, "notes") or ())
 
     def metadata_encoding(self, run_id: str) -> dict[str, Any] | None:
         """Return how a run's metadata became numbers, see `MetadataEncoding.to_dict`; None if unknown."""
-        rows = self.read("SELECT encoding FROM training_data WHERE run_id = ?", [run_id])
-        return dict(json.loads(rows["encoding"].iloc[0])) if len(rows) else None
+        found: dict[str, Any] | None = self._training_data(run_id, "encoding")
+        return found
+
+    def _training_data(self, run_id: str, column: str) -> Any:
+        rows = self.rows(f"SELECT {column} FROM training_data WHERE run_id = ?", [run_id])
+        return json.loads(rows[0][column]) if rows else None
 
     # -- writing: the record worker only -----------------------------------------------------------------------
 
@@ -140,13 +143,8 @@ class TrainingRows(RunRows):
                 return
             for table in ("training_data", "run_splits"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
-            row = {
-                "run_id": run_id,
-                "attempt": attempt,
-                "encoding": json.dumps(values["encoding"]),
-                "notes": json.dumps(values["notes"]),
-            }
-            insert(connection, "training_data", pd.DataFrame([row]))
+            texts = {name: json.dumps(values[name]) for name in ("encoding", "notes")}
+            insert(connection, "training_data", pd.DataFrame([{"run_id": run_id, "attempt": attempt, **texts}]))
             insert(connection, "run_splits", pd.DataFrame(values["reached"]).assign(run_id=run_id))
 
     def record_step(
@@ -203,14 +201,7 @@ class TrainingRows(RunRows):
                 _replace_predictions(connection, run_id, result.step, result.predictions)
 
     def record_epochs(
-        self,
-        run_id: str,
-        attempt: int,
-        step: int,
-        epochs: Sequence[EpochResult],
-        ended_at: datetime,
-        *,
-        claim: int = 0,
+        self, run_id: str, attempt: int, step: int, epochs: Sequence[EpochResult], ended_at: datetime, *, claim: int = 0
     ) -> None:
         """Replace the rows of these epochs; the run's progress is counted anew."""
         with self.transaction() as connection:
@@ -244,17 +235,10 @@ class TrainingRows(RunRows):
     def record_training_retry(self, run_id: str, attempt: int, step: int) -> None:
         """Start a new attempt from a step on: its rows and those of later steps are forgotten."""
         with self.transaction() as connection:
-            older = one(connection, "SELECT count(*) FROM runs WHERE run_id = ? AND attempt < ?", [run_id, attempt])
-            if older == 0:
-                return
-            for table in ("steps", "epochs", "predictions"):
-                connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND step >= ?", [run_id, step])
-            connection.execute(
-                "UPDATE runs SET status = 'queued', attempt = ?, claim = 0, error = NULL, finished_at = NULL, "
-                "failed = 0 WHERE run_id = ?",
-                [attempt, run_id],
-            )
-            _count_epochs(connection, run_id)
+            if begin_attempt(connection, run_id, attempt):
+                for table in ("steps", "epochs", "predictions"):
+                    connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND step >= ?", [run_id, step])
+                _count_epochs(connection, run_id)
 
 
 def _layers(spec: TrainSpec) -> str:

@@ -21,8 +21,7 @@ from typing import Any
 
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
-from core.networks.architectures import from_dict as network_from_dict
-from core.networks.architectures import to_dict as network_to_dict
+from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.pruning import can_shrink, prune
 from core.training.specs import (
     CONTINUE,
@@ -247,13 +246,6 @@ def figure(criterion: str, metrics: Mapping[str, Any]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
         raise SpecError(f"Expected {criterion} to be a number from 0 to 100 percent, got {value!r}.")
     return float(value)
-
-
-def accepted_step(state: State) -> Step:
-    """Return the last accepted step: the smallest network that keeps the baseline, or the unpruned one."""
-    factors = position(state).accepted
-    index = next((i for i, outcome in enumerate(state.outcomes) if outcome.factors == factors), 0)
-    return Step(index, factors, pruned(state, factors))
 
 
 def to_dict(state: State) -> dict[str, Any]:

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from core.data.splits import SPLITS, Indices, Split
+from core.data.splits import SPLITS
 from core.predictions.classification import FIGURES
 from core.predictions.intervals import paired_difference
 from core.predictions.rows import Columns, described, joined, lesions_of, prediction_columns, prediction_frame, right
 from core.training.algorithm2 import State, Step, accept, record
+from core.training.data import TrainingData
 from core.training.results import StepResult
 from core.training.specs import ACCEPT, DIFFERENCE_LOW, Baseline
 
 
-def predicted(
-    split: Split,
-    image_ids: Sequence[str],
-    lesion_ids: Sequence[str | None],
-    labels: Indices,
-    probabilities: Mapping[str, npt.NDArray[np.float32]],
-) -> Columns:
+def predicted(data: TrainingData, probabilities: Mapping[str, npt.NDArray[np.float32]]) -> Columns:
     """Return a row for each image of the three sets, see `core.predictions.rows`.
 
-    image_ids, lesion_ids, labels: of every image of the data set. probabilities: by split, (images, classes).
+    probabilities: by split, (images, classes).
     """
     parts = []
     for name in SPLITS:
-        indices = list(getattr(split, name))
-        images, lesions = ([column[index] for index in indices] for column in (image_ids, lesion_ids))
-        parts.append(prediction_columns(name, images, lesions, labels[indices], probabilities[name]))
+        indices = list(getattr(data.split, name))
+        images, lesions = ([column[index] for index in indices] for column in (data.image_ids, data.lesion_ids))
+        parts.append(prediction_columns(name, images, lesions, data.labels[indices], probabilities[name]))
     return joined(parts)
 
 
@@ -62,12 +57,8 @@ def judged(state: State, step: Step, result: StepResult) -> tuple[StepResult, St
             result = replace(result, **difference(state.unpruned_right, result.predictions))
     figures = None if result.failure else {**result.figures, DIFFERENCE_LOW: result.difference_low}
     after = record(state, step, figures, result.failure)
-    verdict = after.outcomes[-1].acceptance
-    values = {
-        name: getattr(verdict, name) for name in ("accepted", "criterion", "value", "needed", "missed_by", "reason")
-    }
     unpruned = state.outcomes[0].figures if state.outcomes else None
-    return replace(result, **values, **verdicts(state.baseline, unpruned, result)), after
+    return replace(result, **asdict(after.outcomes[-1].acceptance), **verdicts(state.baseline, unpruned, result)), after
 
 
 def verdicts(baseline: Baseline, unpruned: Mapping[str, float | None] | None, result: StepResult) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,16 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from core.data.splits import SPLITS, Indices, Split, epoch_indices
+from core.data.splits import SPLITS, Indices, epoch_indices
 from core.errors import DermSlimError, SpecError
+from core.files.plain_files import whole_file
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
-from core.networks.architectures import to_dict as network_to_dict
 from core.networks.keras_models import build_model
+from core.networks.plain_data import network_to_dict
 from core.predictions.classification import classify
 from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING
+from core.training.data import Examples
 from core.training.results import EpochResult, TrainingError
 from core.training.specs import TRAINING, VALIDATION, Baseline, TrainingProtocol, article_baseline
 
@@ -52,6 +54,7 @@ LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Arrays = list[npt.NDArray[Any]]
 Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot labels
 
 
@@ -73,65 +76,53 @@ class Batches(keras.utils.PyDataset):
 
 def train(
     network: NetworkSpec,
-    images: Pixels,
-    metadata: Floats,
-    labels: Indices,
-    split: Split,
+    data: Examples,
     spec: TrainingProtocol,
     folder: Path,
-    *,
     baseline: Baseline | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[EpochResult]:
     """Train a network and yield each epoch; to cancel, close the generator, which waits for the checkpoint.
 
-    images: (n, H, W, 3) uint8, BGR. metadata: (n, 3). labels: (n,) positions in `CLASSES`; only the split's rows are
-    used. Epochs in the checkpoint of `folder` are yielded first, then the training continues. The kept weights are
-    those of the best validation accuracy among the epochs that meet the baseline (by default the article's), else among
-    all; of equal ones the first. check: called before a checkpoint is written; its exceptions end the training. Raises
+    Epochs in the checkpoint of `folder` are yielded first, then the training continues. The kept weights are those of
+    the best validation accuracy among the epochs that meet the baseline (by default the article's), else among all; of
+    equal ones the first. check: called before a checkpoint is written; its exceptions end the training. Raises
     SpecError where the data do not fit or the folder holds another training; TrainingError where the loss is not finite
     or memory does not suffice.
     """
-    check_data(images, metadata, labels, split, spec)
+    check_data(data, spec)
     baseline = baseline or article_baseline(network.name)
-    identity = identify(network, images, metadata, labels, split, spec, baseline)
+    identity = identify(network, data, spec, baseline)
     folder.mkdir(parents=True, exist_ok=True)
     with explained(spec):
         model = compiled_model(network, spec)
-        history = restore(folder, model, identity)
+        history = list(restore(folder, model, identity))
     yield from history
     written: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # its end waits for the last checkpoint, also where the generator is closed
         for epoch in range(len(history) + 1, spec.epochs + 1):
-            result = train_epoch(model, images, metadata, labels, split, spec, epoch, baseline)
+            result = train_epoch(model, data, spec, epoch, baseline)
             result = replace(result, best=rank(result) > max(map(rank, history), default=(False, -1.0)))
             history.append(result)
             if written is not None:
                 written.result()  # one at a time; raises the writer's exceptions
             check()
-            written = writer.submit(save, folder, Snapshot.of(model, result.best), tuple(history), identity)
+            weights = copied(model.weights) if result.best else None
+            written = writer.submit(save, folder, copied(state(model)), weights, tuple(history), identity)
             yield result
     if written is not None:
         written.result()
 
 
 def train_epoch(
-    model: keras.Model,
-    images: Pixels,
-    metadata: Floats,
-    labels: Indices,
-    split: Split,
-    spec: TrainingProtocol,
-    epoch: int,
-    baseline: Baseline,
+    model: keras.Model, data: Examples, spec: TrainingProtocol, epoch: int, baseline: Baseline
 ) -> EpochResult:
     """Train one epoch and return its figures. Raises TrainingError for infinite losses or too little memory."""
     began = time.perf_counter()
     with explained(spec):
-        batches = training_batches(images, metadata, labels, split, spec, epoch)
-        logs = model.fit(batches, epochs=1, shuffle=False, verbose=0).history
+        logs = model.fit(training_batches(data, spec, epoch), epochs=1, shuffle=False, verbose=0).history
         trained = time.perf_counter() - began
-        chances = probabilities(model, images, metadata, split.validation, spec.batch_size)
+        chances = probabilities(model, data, data.split.validation, spec.batch_size)
     loss = float(logs["loss"][0])
     if not (math.isfinite(loss) and np.isfinite(chances).all()):
         raise TrainingError(
@@ -140,14 +131,15 @@ def train_epoch(
             f"{', or training without mixed precision' if spec.mixed_precision else ''}."
         )
     return replace(
-        judged(epoch, logs, chances, labels[list(split.validation)], baseline),
+        judged(epoch, logs, chances, data.labels[list(data.split.validation)], baseline),
         seconds=time.perf_counter() - began,
-        images_per_second=len(split.oversampled) / trained,
+        images_per_second=len(data.split.oversampled) / trained,
     )
 
 
-def check_data(images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingProtocol) -> None:
+def check_data(data: Examples, spec: TrainingProtocol) -> None:
     """Raise SpecError unless the arrays fit each other, the split and the protocol."""
+    images, metadata, labels = data.images, data.metadata, data.labels
     size = (len(images), spec.height, spec.width, CHANNELS)
     if images.shape != size or images.dtype != np.uint8:
         raise SpecError(f"Expected uint8 images of {size}, got {images.dtype} of {images.shape}.")
@@ -155,30 +147,22 @@ def check_data(images: Pixels, metadata: Floats, labels: Indices, split: Split, 
         raise SpecError(f"Expected metadata and labels of {len(images)} images, got {metadata.shape}, {labels.shape}.")
     if not np.isfinite(metadata).all():
         raise SpecError("Expected finite metadata, got infinite or missing values.")
-    used = np.array([index for name in SPLITS for index in getattr(split, name)], dtype=np.int64)
-    if not len(split.train) or used.max() >= len(images):
+    used = np.array([index for name in SPLITS for index in getattr(data.split, name)], dtype=np.int64)
+    if not len(data.split.train) or used.max() >= len(images):
         raise SpecError(f"Expected a split of {len(images)} images, got one of others or without training images.")
     if not np.isin(labels[used], range(len(CLASSES))).all():
         raise SpecError(f"Expected labels from 0 to {len(CLASSES) - 1} for the images of the split, got others.")
 
 
-def identify(
-    network: NetworkSpec,
-    images: Pixels,
-    metadata: Floats,
-    labels: Indices,
-    split: Split,
-    spec: TrainingProtocol,
-    baseline: Baseline,
-) -> str:
+def identify(network: NetworkSpec, data: Examples, spec: TrainingProtocol, baseline: Baseline) -> str:
     """Return a hash of everything that determines a training, except the pixels, which take long to read."""
     backend = (keras.backend.backend(), keras.__version__)
-    sets = asdict(split) | {"targets": split.targets.to_dict()}
+    sets = asdict(data.split) | {"targets": data.split.targets.to_dict()}
     del sets["given"]  # its sets say everything, and checkpoints of older versions go on
-    values = [network_to_dict(network), spec.to_dict(), sets, baseline.to_dict(), images.shape, backend]
+    values = [network_to_dict(network), spec.to_dict(), sets, baseline.to_dict(), data.images.shape, backend]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    digest.update(np.ascontiguousarray(metadata, dtype=np.float32).tobytes())
-    digest.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
+    digest.update(np.ascontiguousarray(data.metadata, dtype=np.float32).tobytes())
+    digest.update(np.ascontiguousarray(data.labels, dtype=np.int64).tobytes())
     return digest.hexdigest()
 
 
@@ -216,13 +200,13 @@ def compiled_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
 
 
 def probabilities(
-    model: keras.Model, images: Pixels, metadata: Floats, indices: Sequence[int], batch_size: int
+    model: keras.Model, data: Examples, indices: Sequence[int], batch_size: int
 ) -> npt.NDArray[np.float32]:
     """Return a network's softmax, (indices, classes)."""
     rows = np.array(indices, dtype=np.int64)
     batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
-    # Not `predict`, whose setup takes longer than some hundred images.
-    found = [model.predict_on_batch({"image": images[batch], "metadata": metadata[batch]}) for batch in batches]
+    inputs = ({"image": data.images[batch], "metadata": data.metadata[batch]} for batch in batches)
+    found = map(model.predict_on_batch, inputs)  # not `predict`, whose setup takes longer than some hundred images
     return np.concatenate([np.zeros((0, len(CLASSES)), dtype=np.float32), *found]).astype(np.float32)
 
 
@@ -296,22 +280,20 @@ def gpu_name() -> str:
 # Batches
 
 
-def training_batches(
-    images: Pixels, metadata: Floats, labels: Indices, split: Split, spec: TrainingProtocol, epoch: int
-) -> Batches:
+def training_batches(data: Examples, spec: TrainingProtocol, epoch: int) -> Batches:
     """Return one epoch's batches, which depend only on the seed and the epoch."""
-    order, augmented = epoch_indices(split, spec.seed, epoch)
+    order, augmented = epoch_indices(data.split, spec.seed, epoch)
     one_hot = np.eye(len(CLASSES), dtype=np.float32)
 
     def make(number: int) -> Batch:
         places = range(number * spec.batch_size, min((number + 1) * spec.batch_size, len(order)))
         rows = order[places.start : places.stop]
-        pixels = images[rows]  # a copy
+        pixels = data.images[rows]  # a copy
         if spec.augmentation:
             for row, place in enumerate(places):
                 if augmented[place]:
                     pixels[row] = augment(pixels[row], spec, np.random.default_rng([spec.seed, epoch, place]))
-        return {"image": pixels, "metadata": metadata[rows]}, one_hot[labels[rows]]
+        return {"image": pixels, "metadata": data.metadata[rows]}, one_hot[data.labels[rows]]
 
     return Batches(make, math.ceil(len(order) / spec.batch_size))
 
@@ -335,18 +317,15 @@ def judged(
     epoch: int, logs: dict[str, list[float]], chances: npt.NDArray[np.float32], labels: Indices, baseline: Baseline
 ) -> EpochResult:
     """Return an epoch's figures, and whether they meet the baseline; logs: those of Keras, one epoch."""
-    found = classify(chances, labels)
+    found, names = classify(chances, labels), ("accuracy", "precision", "recall")
+    figures: dict[str, Any] = {f"train_{name}": 100 * float(logs[name][0]) for name in names}
+    figures |= {f"validation_{name}": getattr(found, name) for name in names}
     right = np.clip(chances[np.arange(len(labels)), labels], LEAST_CHANCE, 1)
     result = EpochResult(
         epoch=epoch,
         train_loss=float(logs["loss"][0]),
-        train_accuracy=100 * float(logs["accuracy"][0]),
-        train_precision=100 * float(logs["precision"][0]),
-        train_recall=100 * float(logs["recall"][0]),
         validation_loss=float(-np.log(right, dtype=np.float64).mean()) if len(labels) else None,
-        validation_accuracy=found.accuracy,
-        validation_precision=found.precision,
-        validation_recall=found.recall,
+        **figures,
         seconds=0.0,
         images_per_second=0.0,
     )
@@ -373,86 +352,67 @@ def state(model: keras.Model) -> list[keras.Variable]:
     return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A model after an epoch. state: everything that training changes. weights: None where others are kept."""
-
-    state: list[npt.NDArray[Any]]
-    weights: list[npt.NDArray[Any]] | None
-
-    @classmethod
-    def of(cls, model: keras.Model, best: bool) -> Snapshot:
-        """Copy the values that the next epoch changes."""
-        return cls(copied(state(model)), copied(model.weights) if best else None)
-
-
-def copied(variables: Sequence[keras.Variable]) -> list[npt.NDArray[Any]]:
+def copied(variables: Sequence[keras.Variable]) -> Arrays:
     """Return copies of the variables' values, because a backend may return memory that training changes."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def save(folder: Path, snapshot: Snapshot, history: Sequence[EpochResult], identity: str) -> None:
-    """Write the kept weights, then the checkpoint; a process killed meanwhile leaves the previous checkpoint."""
+def save(folder: Path, values: Arrays, weights: Arrays | None, history: Sequence[EpochResult], identity: str) -> None:
+    """Write the kept weights, then the checkpoint; a process killed meanwhile leaves the previous checkpoint.
+
+    weights: None where those that are kept have been written before.
+    """
     kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
-    if snapshot.weights is not None:
-        write_arrays(kept, snapshot.weights)
+    if weights is not None:
+        write_arrays(kept, weights)
     about = {"identity": identity, "history": [asdict(result) for result in history]}
-    write_arrays(folder / CHECKPOINT_NAME, snapshot.state, about)
+    write_arrays(folder / CHECKPOINT_NAME, values, about)
     for other in folder.glob(KEPT_NAME.format(epoch="*")):
         if other != kept:
             other.unlink()
 
 
-def write_arrays(path: Path, values: Sequence[npt.NDArray[Any]], about: dict[str, Any] | None = None) -> None:
+def write_arrays(path: Path, values: Arrays, about: dict[str, Any] | None = None) -> None:
     """Write arrays, and values as JSON, to a file atomically."""
     arrays: dict[str, Any] = {f"{number}": array for number, array in enumerate(values)}
-    half = path.with_suffix(".half")
-    try:
-        with half.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    with whole_file(path, path.with_suffix(".half")) as draft, draft.open("wb") as file:
+        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def read_arrays(path: Path) -> list[npt.NDArray[Any]]:
+def read_arrays(path: Path) -> Arrays:
     """Return the arrays of `write_arrays`. Raises one of `DAMAGED` where the file is damaged."""
     with np.load(path, allow_pickle=False) as file:
         return [file[f"{number}"] for number in range(len(file.files) - 1)]
 
 
-def restore(folder: Path, model: keras.Model, identity: str) -> list[EpochResult]:
+def restore(folder: Path, model: keras.Model, identity: str) -> tuple[EpochResult, ...]:
     """Load a checkpoint's state into a model and return its epochs; none without a whole checkpoint."""
-    about = read_about(folder)
-    if about is None:
-        return []
-    if about["identity"] != identity:
+    saved, history = read_about(folder)
+    if not history:
+        return ()
+    if saved != identity:
         raise SpecError(f"Expected {folder} to be empty or to hold this training, got another training's checkpoint.")
     try:
         arrays = read_arrays(folder / CHECKPOINT_NAME)
     except DAMAGED:
-        return []
+        return ()
     for variable, array in zip(state(model), arrays, strict=True):
         variable.assign(array)
-    return epochs(about)
+    return history
 
 
-def read_about(folder: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's values; None where it is missing or damaged, or the kept weights are missing."""
+def read_about(folder: Path) -> tuple[str, tuple[EpochResult, ...]]:
+    """Return a checkpoint's identity and epochs; none where it is damaged, or it or the kept weights are missing."""
     try:
         with np.load(folder / CHECKPOINT_NAME, allow_pickle=False) as file:
             about: dict[str, Any] = json.loads(str(file["about"]))
-        kept = kept_epoch(epochs(about))
+        history = tuple(EpochResult(**values) for values in about["history"])
+        kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
+        return (str(about["identity"]), history) if kept.is_file() else ("", ())
     except DAMAGED:
-        return None
-    return about if (folder / KEPT_NAME.format(epoch=kept)).is_file() else None
-
-
-def epochs(about: dict[str, Any]) -> list[EpochResult]:
-    """Return the epochs among a checkpoint's values."""
-    return [EpochResult(**values) for values in about["history"]]
+        return "", ()
 
 
 # After training
@@ -460,8 +420,7 @@ def epochs(about: dict[str, Any]) -> list[EpochResult]:
 
 def history_of(folder: Path) -> tuple[EpochResult, ...]:
     """Return the epochs of a folder's checkpoint."""
-    about = read_about(folder)
-    return tuple(epochs(about)) if about else ()
+    return read_about(folder)[1]
 
 
 def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> keras.Model:
@@ -474,18 +433,11 @@ def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> ke
     return model
 
 
-def predict(
-    model: keras.Model,
-    images: Pixels,
-    metadata: Floats,
-    labels: Indices,
-    split: Split,
-    spec: TrainingProtocol,
-) -> dict[str, npt.NDArray[np.float32]]:
+def predict(model: keras.Model, data: Examples, spec: TrainingProtocol) -> dict[str, npt.NDArray[np.float32]]:
     """Return a network's probabilities for the images of each of `SPLITS`; every training image once, not augmented."""
-    check_data(images, metadata, labels, split, spec)
+    check_data(data, spec)
     with explained(spec):
-        return {name: probabilities(model, images, metadata, getattr(split, name), spec.batch_size) for name in SPLITS}
+        return {name: probabilities(model, data, getattr(data.split, name), spec.batch_size) for name in SPLITS}
 
 
 def load_model(path: Path) -> keras.Model:
@@ -495,9 +447,5 @@ def load_model(path: Path) -> keras.Model:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a network as a `.keras` file atomically."""
-    half = path.with_name(f"half-{path.name}")  # Keras requires the suffix
-    try:
-        model.save(half)
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    with whole_file(path, path.with_name(f"half-{path.name}")) as draft:  # Keras requires the suffix
+        model.save(draft)

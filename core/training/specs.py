@@ -20,12 +20,11 @@ from pydantic import (
 )
 
 from core.data.datasets import Dataset
-from core.data.splits import SPLITS, Split, Targets, require_sets, split_records
+from core.data.splits import SPLITS, Split, Targets, cached_split, require_sets
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
-from core.networks.architectures import from_dict as network_from_dict
-from core.networks.architectures import to_dict as network_to_dict
 from core.networks.costs import check_trainable
+from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.pruning import FACTORS, SCOPES
 from core.specs import LARGEST_SEED, Number, Setting, Spec, Switch, Text, Whole, spec_of_kind
 
@@ -176,8 +175,7 @@ class Rules(Spec):
         Setting("Pruning factors", "In the order tried.", unit="percent", text="factors {factors}"),
     ] = FACTORS
     scope: Annotated[
-        Text,
-        Setting("What shrinks", "And the first two dense layers.", choices=tuple(SCOPES), text="scope {scope}"),
+        Text, Setting("What shrinks", "And the first two dense layers.", choices=tuple(SCOPES), text="scope {scope}")
     ] = "all"
     max_failures: Annotated[
         Whole,
@@ -194,8 +192,7 @@ class Rules(Spec):
         ),
     ] = None  # fmt: skip
     on_reject: Annotated[
-        Text,
-        Setting("After a rejection", choices=tuple(ON_REJECT), text="rejected networks shrunk on"),
+        Text, Setting("After a rejection", choices=tuple(ON_REJECT), text="rejected networks shrunk on")
     ] = STOP_AT_ACCEPTED
     accept: Annotated[
         Text,
@@ -218,8 +215,7 @@ TargetsOfSets = Annotated[
     ),
 ]
 SplitSeed = Annotated[
-    Whole,
-    Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}"),
+    Whole, Setting("Split seed", "Of the three sets.", ge=0, le=LARGEST_SEED, text="split seed {split_seed}")
 ]
 Device = Annotated[Text, Setting("Device", choices=DEVICES)]
 SplitOrigin = Annotated[
@@ -274,10 +270,7 @@ class TrainSpec(Spec):
     baseline: OwnBaseline = None
     training_predictions: Annotated[
         Switch,
-        Setting(
-            "Keep the predictions of training images",
-            "Those of validation and test images are always kept.",
-        ),
+        Setting("Keep the predictions of training images", "Those of validation and test images are always kept."),
         Field(exclude_if=operator.not_),
     ] = False
 
@@ -313,30 +306,20 @@ class TrainSpec(Spec):
         require_sets(dataset.records, self.sets(dataset))
 
     def sets(self, dataset: Dataset, unreadable: Collection[int] = ()) -> Split:
-        """Return the sets of the data set's images, see `split_records`. SpecError."""
-        return split_records(
+        """Return the sets of the data set's images, see `core.data.splits.split_records`. SpecError."""
+        return cached_split(
             dataset.records,
             self.targets,
             seed=self.split_seed,
             leaky_split=self.leaky_split,
             given=self.split == GIVEN,
-            unreadable=unreadable,
+            unreadable=tuple(unreadable),
         )
 
     @property
     def settings(self) -> str:
         """The run in words, without seed and network."""
-        return ", ".join(self.settings_texts)
-
-    @property
-    def training_settings(self) -> str:
-        """The settings of each training in words."""
-        return ", ".join(dict.fromkeys(text for path, _, text in self.said() if not path.startswith("rules.")))
-
-    @property
-    def training_key(self) -> tuple[tuple[str, Any], ...]:
-        """What trainings must share to be averaged together, by path: the key of the settings without the rules."""
-        return tuple(pair for pair in self.settings_key if not pair[0].startswith("rules."))
+        return str(self.settings_key())
 
 
 class PruneTrainSpec(TrainSpec):

@@ -13,34 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from core.data.datasets import Dataset
-from core.data.metadata import LeftOut
-from core.data.splits import (
-    SPLITS,
-    Indices,
-    Split,
-    class_numbers,
-    divided_lesions,
-    leak,
-    missing_classes,
-    reached,
-    require_sets,
-    shared_lesions,
-)
-from core.data.training_arrays import MetadataEncoding, Progress, fit_metadata, image_array
+from core.data.splits import SPLITS
 from core.networks.architectures import NetworkSpec
-from core.networks.architectures import to_dict as network_to_dict
-from core.networks.costs import network_cost
+from core.networks.costs import QUANTITIES, network_cost, quantities
+from core.networks.plain_data import network_to_dict
 from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
 from core.training.algorithm2 import State, Step, Stop, next_step, start
+from core.training.data import TrainingData
 from core.training.evaluation import evaluated, judged, predicted
 from core.training.results import EpochResult, StepResult, TrainingError
 from core.training.specs import PruneTrainSpec, Rules, TrainSpec
@@ -77,103 +61,13 @@ def likely_networks(spec: TrainSpec) -> list[NetworkSpec]:
     return list(iterations(spec.network, spec.rules.factors[0], spec.rules.scope, count))
 
 
-# What is trained on
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """What the networks of a run are fed; row i is record i of the data set.
-
-    images: (n, H, W, 3) uint8, BGR, memory-mapped. metadata: (n, 3) float32. labels: (n,) places in `CLASSES`, −1
-    for none. left_out: images that could not be read. notes: sentences that belong wherever results are shown.
-    """
-
-    images: npt.NDArray[np.uint8]
-    metadata: npt.NDArray[np.float32]
-    labels: Indices
-    image_ids: tuple[str, ...]
-    lesion_ids: tuple[str | None, ...]
-    split: Split
-    encoding: MetadataEncoding
-    left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
-    reached: tuple[dict[str, Any], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the store keeps of it: the sets as really reached, the encoding, the notes."""
-        return {
-            "reached": [dict(row) for row in self.reached],
-            "encoding": self.encoding.to_dict(),
-            "left_out": [asdict(each) for each in self.left_out],
-            "notes": list(self.notes),
-        }
-
-
-def training_data(
-    dataset: Dataset,
-    spec: TrainSpec,
-    cache: Path,
-    *,
-    progress: Progress | None = None,
-    limit: int | None = None,
-) -> TrainingData:
-    """Decode the images once a size (see `core.data.training_arrays`), divide them into sets, and encode the metadata.
-
-    limit: bytes that the cache may hold. Raises DatasetError and SpecError where that cannot be done.
-    """
-    array = image_array(dataset, cache, spec.training.height, spec.training.width, progress=progress, limit=limit)
-    split = spec.sets(dataset, array.unreadable)
-    require_sets(dataset.records, split)  # images that could not be read may have been a set's last
-    encoding = fit_metadata(dataset.records[index] for index in split.train)
-    notes = [split_sentence(dataset, split), *missing_classes(dataset.records, split)]
-    if encoding.sentence:
-        notes.append(encoding.sentence)
-    if array.left_out:
-        notes.append(f"{len(array.left_out)} images could not be read and were left out.")
-    rows = reached(dataset.records, split).to_dict("records")
-    return TrainingData(
-        images=array.pixels,
-        metadata=encoding.encode(dataset.records),
-        labels=class_numbers(dataset.records),
-        image_ids=tuple(record.image_id for record in dataset.records),
-        lesion_ids=tuple(record.lesion_id for record in dataset.records),
-        split=split,
-        encoding=encoding,
-        left_out=array.left_out,
-        notes=tuple(notes),
-        reached=tuple({str(name): value for name, value in row.items()} for row in rows),
-    )
-
-
-def split_sentence(dataset: Dataset, split: Split) -> str:
-    """Say how the sets were drawn and what a random split leaks, or would leak."""
-    if split.leaky:
-        return f"Leaky split, drawn image by image: {shared_lesions(dataset.records, split).sentence}"
-    if split.given:
-        return given_sentence(dataset, split)
-    avoided = leak(dataset.records, split.targets, seed=split.seed)
-    return f"Split by lesion. Drawn image by image instead: {avoided.sentence}"
-
-
-def given_sentence(dataset: Dataset, split: Split) -> str:
-    """Say what given sets leak, and how many images have no set."""
-    divided = divided_lesions(dataset.records, split)
-    without = sum(record.split is None for record in dataset.records)
-    lesions = "lesion is" if divided == 1 else "lesions are"
-    shared = shared_lesions(dataset.records, split).sentence
-    sentence = f"Given sets, used as they are; {divided:,} {lesions} in more than one set. {shared}"
-    if without:
-        rest = "image has no given set and is" if without == 1 else "images have no given set and are"
-        sentence += f" {without:,} {rest} left out."
-    return sentence
-
-
 # One step
 
 
 def described(spec: TrainSpec, step: Step) -> StepResult:
     """Return what is known of a step before it is trained."""
     cost = network_cost(step.network, spec.training.height, spec.training.width)
+    counted: dict[str, Any] = dict(zip(QUANTITIES, quantities(cost), strict=True))
     return StepResult(
         step=step.index,
         name=step.name,
@@ -181,10 +75,7 @@ def described(spec: TrainSpec, step: Step) -> StepResult:
         network=network_to_dict(step.network),
         status="training",
         failure="",
-        parameters=cost.parameters,
-        macs=cost.macs,
-        bytes_weights=cost.bytes_weights,
-        bytes_with_optimizer=cost.bytes_with_optimizer,
+        **counted,
     )
 
 
@@ -247,20 +138,18 @@ def train_step(
 
     began = time.perf_counter()
     place = place or checkpoint_folder(folder, step)
-    arrays = (data.images, data.metadata, data.labels, data.split, spec.training)
     history: list[EpochResult] = []
     try:
         with (
             training.on_device(spec.device),
-            closing(training.train(step.network, *arrays, place, baseline=spec.thresholds, check=check)) as epochs,
+            closing(training.train(step.network, data, spec.training, place, spec.thresholds, check)) as epochs,
         ):
             for epoch in epochs:
                 history.append(epoch)
                 yield epoch
             began_evaluation = time.perf_counter()
             model = training.kept_model(step.network, spec.training, place)
-            chances = training.predict(model, *arrays)
-            found = predicted(data.split, data.image_ids, data.lesion_ids, data.labels, chances)
+            found = predicted(data, training.predict(model, data, spec.training))
             made, weights = place / f"{step.index}.keras", folder / f"{step.index}.keras"
             training.save_model(model, made)
             check()

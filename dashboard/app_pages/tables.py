@@ -6,18 +6,19 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from core.article.evidence import Choice, Selection, families, of_table, select, table, table_name
+from core.article.evidence import Choice, Selection, families, of_table, select, table_name
 from core.article.tables import (
-    ARTICLE_TABLES,
     ENDINGS,
     FIGURES,
     FURTHER,
     FURTHER_FIGURES,
     LABELS,
     PRINTED_PART,
+    TABLES,
     VERSIONS,
     WRITERS,
     MeasuredTable,
+    article_table,
     cell,
     key_texts,
     without_intervals,
@@ -106,7 +107,7 @@ def several(label: str, values: pd.Series, param: str, placeholder: str) -> tupl
 
 def show(number: int | str, selection: Selection) -> None:
     """Show one table with its caption, what it leaves out, and its files."""
-    full = table(number, selection.steps, with_intervals=True)
+    full = article_table(number, selection.steps, with_intervals=True)
     made = full if st.session_state.get("intervals", False) else without_intervals(full)
     st.header(TITLES[number], anchor=table_name(number))
     if number == FURTHER and made.rows.empty:
@@ -193,5 +194,5 @@ if trained.empty:
 else:
     choice = choices(trained)
 with components.sentences():
-    for number in (*ARTICLE_TABLES, FURTHER):
+    for number in TABLES:
         show(number, select(trained, number, choice))

@@ -12,11 +12,10 @@ from pandas.api.typing import DataFrameGroupBy
 
 from core.data.splits import SPLITS
 from core.networks.architectures import CLASSES, NetworkSpec
-from core.networks.architectures import from_dict as network_from_dict
 from core.networks.costs import layer_table
+from core.networks.plain_data import network_from_dict
 from core.predictions.intervals import intervals_of_step
-from core.runs import told_apart
-from core.specs import labelled
+from core.specs import labelled, told_apart
 from core.store.trainings import ALIKE
 from core.training.algorithm2 import State, Step, record
 from core.training.specs import CRITERIA, TrainSpec

@@ -35,9 +35,9 @@ def preset_draft(name: str) -> dict[str, Any]:
     preset = STUDY_PRESETS[name]
     return {
         **training_draft(PRESETS[name], "size"),
-        "overrides": shown(preset.overrides),
-        "max_iterations": preset.rules.max_iterations,
-        "sample_size": preset.sample_size,
+        "overrides": shown(preset["overrides"]),
+        "max_iterations": preset["rules"].max_iterations,
+        "sample_size": preset["sample_size"],
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from core.article import claims, tables
 from core.article import evidence as results
 from core.article.evidence import Choice, Grounds
-from core.article.tables import ARTICLE_TABLES, FURTHER
+from core.article.tables import TABLES
 from core.errors import SpecError
 from core.files.exports import check_writable
 from core.settings import Settings
@@ -46,7 +46,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     text = "print Tables 4, 5 and 6 of the article as measured here, beside its own figures"
     parser = command(commands, "tables", text, act_tables)
     _describe(parser, TABLES_HELP)
-    numbers = [*map(str, ARTICLE_TABLES), FURTHER, ALL]
+    numbers = [*map(str, TABLES), ALL]
     parser.add_argument("--number", choices=numbers, default=ALL, help=f"which table (default {ALL})")
     parser.add_argument("--runs", type=names, default=(), metavar="ID,ID", help="these runs alone, whatever they are")
     parser.add_argument("--dataset", metavar="NAME", help="an original with its reconstructions, or one reconstruction")
@@ -78,11 +78,11 @@ def act_tables(options: argparse.Namespace) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
     trained = results.trainings(Store(Settings.from_environment().database))
     choice = Choice(dataset=options.dataset, runs=options.runs, every_setting=options.every_setting)
-    numbers = {str(number): number for number in (*ARTICLE_TABLES, FURTHER)}
+    numbers = {str(number): number for number in TABLES}
     written = []
     for number in numbers.values() if options.number == ALL else [numbers[options.number]]:
         selection = results.select(trained, number, choice)
-        made = results.table(number, selection.steps, with_intervals=options.intervals)
+        made = tables.article_table(number, selection.steps, with_intervals=options.intervals)
         text = tables.WRITERS[options.format](made)
         for sentence in selection.left_out:
             print(f"{results.table_name(number)}: left out: {sentence}", file=sys.stderr)

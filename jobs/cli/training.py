@@ -21,9 +21,10 @@ from core.settings import Settings
 from core.specs import spec_hash
 from core.training.algorithm2 import Stop
 from core.training.backend import require_backend
+from core.training.data import training_data
 from core.training.results import StepResult
 from core.training.specs import PRESETS, PruneTrainSpec, TrainSpec, training_grid
-from core.training.steps import run_here, training_data
+from core.training.steps import run_here
 from jobs.cli.clock import next_moment, parse_time, wait_until
 from jobs.cli.curves import choose_networks
 from jobs.cli.datasets import Command, advancing, bar_of, local_dataset, resolve_and_register
