@@ -12,10 +12,11 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from jobs.connection import SVD, TRAIN, Connection, queue
-from jobs.live_runs import MAX_TRIES, Claim, LiveRun
+from jobs.live_runs import MAX_TRIES, PREFIX, Claim, LiveRun
 from jobs.messages import waiting
 from jobs.run_jobs import own_job
 
+UNDER_WAY = f"{PREFIX}:later-jobs"  # set of the ids of jobs that have not ended
 ENDED_JOBS = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 
 
@@ -60,7 +61,18 @@ def submit(
     live.add_jobs(job.job_id for job in jobs)
     live.end(None, attempt)
     queue(kind.worker, connection).enqueue_many(jobs)
+    connection.sadd(UNDER_WAY, *(job.job_id for job in jobs))
     return [job.job_id for job in jobs]
+
+
+def unfinished(connection: Connection) -> list[Job]:
+    """Return the jobs of all ended runs that wait or run, and forget the others."""
+    ids = [member.decode() for member in connection.smembers(UNDER_WAY)]
+    jobs = Job.fetch_many(ids, connection=connection, serializer=JSONSerializer)
+    left = [job for job in jobs if job is not None and job.get_status(refresh=False) not in ENDED_JOBS]
+    if done := set(ids) - {job.id for job in left}:
+        connection.srem(UNDER_WAY, *done)
+    return left
 
 
 def claimed(run_id: str, attempt: int) -> tuple[Job, Claim] | None:

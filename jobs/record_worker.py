@@ -24,7 +24,7 @@ from core.errors import DermSlimError, StoreError, StoreUnavailable
 from core.runs import Run
 from core.settings import Settings
 from core.store.measurements import Store
-from jobs import messages, study_rounds, verification
+from jobs import later_jobs, messages, study_rounds, verification
 from jobs.connection import Connection
 from jobs.hosts import tell_folders
 from jobs.live_runs import LiveRun, RunFacts, active_runs
@@ -231,6 +231,8 @@ def reconcile() -> None:
     for run in runs:
         if not run.ended:
             _reconcile(store, LiveRun(connection, run.id), run.attempt)
+    for job_id in enqueue_missing(later_jobs.unfinished(connection)):
+        LOG.warning("%s had been given to a worker that is gone; enqueued again", job_id)
     tell_folders(store, connection)
     study_rounds.advance_all(Queues(Settings.from_environment(), connection))
     webhooks.announce_new(Settings.from_environment(), store, connection)

@@ -35,6 +35,7 @@ from core.networks.architectures import LENET5
 from core.runs import Run
 from core.settings import Settings
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
+from jobs import later_jobs
 from jobs.connection import SERVED, SVD, Connection, queue
 from jobs.live_runs import LiveRun
 from jobs.lost_jobs import begin_lost_again, enqueue_missing
@@ -291,6 +292,18 @@ def test_only_a_job_that_no_worker_received_is_enqueued_again(name: str, connect
     assert target.job_ids == [lost.id, waiting.id]
     assert begun.get_status() == JobStatus.STARTED
     assert enqueue_missing(jobs, after=0) == []
+
+
+def test_a_job_of_an_ended_run_that_no_worker_received_is_enqueued_again(connection: Connection) -> None:
+    ids = later_jobs.submit(connection, later_jobs.PREDICT, "train-1", 1, [{}, {}])
+    lost, done = (Job.fetch(each, connection, serializer=JSONSerializer) for each in ids)
+    connection.lrem(queue(lost.origin, connection).key, 1, lost.id)
+    done.set_status(JobStatus.FINISHED)
+    found = later_jobs.unfinished(connection)
+    assert [job.id for job in found] == [lost.id]
+    assert connection.smembers(later_jobs.UNDER_WAY) == {lost.id.encode()}
+    assert enqueue_missing(found, after=0) == [lost.id]
+    assert lost.id in queue(lost.origin, connection).job_ids
 
 
 def test_a_deleted_job_stays_deleted(connection: Connection) -> None:

@@ -81,7 +81,7 @@ def test_a_training_run_shows_its_sets_notes_steps_and_verdicts(open_page: OpenP
     facts = test.table[0].value.iloc[:, 0]
     assert facts["Data set"] == "smaller, made from ham"
     assert facts["Workers"] == "train-1 on far-host"
-    costs = open_page("run", run=run_of(folder, "prune-train"), columns="Size and time").dataframe[0].value
+    costs = open_page("run", run=run_of(folder, "prune-train"), columns="Training").dataframe[0].value
     assert costs["Device"].tolist() == ["a cpu", "a cpu"]
     assert costs["Worker"].tolist() == ["train-1 on far-host"] * 2
     reasons = open_page("run", run=run_of(folder, "prune-train"), columns="Reasons").dataframe[0].value

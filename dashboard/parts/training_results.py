@@ -47,9 +47,8 @@ LADDER = {  # the columns of the steps: the view's name, and what it shows
         "Of the weights that were kept; precision and recall by the article's definition. In square brackets: 95 % "
         "intervals, where the step has predictions."
     ),
-    "Size and time": (
-        "Weights and, with the optimizer's state, checkpoint: sizes of the files. Memory: the process's largest."
-    ),
+    "Size": "Weights and, with the optimizer's state, checkpoint: sizes of the files.",
+    "Training": "Memory: the most that the process had at once.",
     "Reasons": "The first criterion that was missed, with the figure that was needed.",
 }
 DEFINITIONS = (
@@ -194,7 +193,8 @@ def ladder_table(steps: pd.DataFrame, view: str) -> pd.DataFrame:
     texts: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
         "Verdict": partial(verdict_texts, unpruned=unpruned),
         "Test figures": figure_texts,
-        "Size and time": cost_texts,
+        "Size": size_texts,
+        "Training": training_texts,
         "Reasons": reason_texts,
     }
     return pd.DataFrame([{"Step": step["name"]} | texts[view](step) for step in rows])
@@ -230,13 +230,19 @@ def figure_texts(step: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def cost_texts(step: dict[str, Any]) -> dict[str, str]:
-    """Return what a step's network takes in space, and what its training took in time."""
+def size_texts(step: dict[str, Any]) -> dict[str, str]:
+    """Return what a step's network takes in space and operations."""
     return {
         "Parameters": words.count_text(step["parameters"]),
         "MACs": words.count_text(step["macs"]),
         "Weights": words.bytes_text(step["weights_bytes"] or step["bytes_weights"]),
         "With optimizer": words.bytes_text(step["checkpoint_bytes"] or step["bytes_with_optimizer"]),
+    }
+
+
+def training_texts(step: dict[str, Any]) -> dict[str, str]:
+    """Return what a step's training took, and where it was done."""
+    return {
         "Epochs": words.count_text(step["epochs"]) if step["status"] != "training" else words.NONE,
         "Kept epoch": words.count_text(step["kept_epoch"]),
         "Time": words.duration_text(step["seconds"]),
