@@ -104,12 +104,17 @@ def settings_fields() -> tuple[str, str, int | None]:
 
 
 def lesion_images(dataset: Dataset, image_id: str) -> None:
-    """Offer the other images of an image's lesion."""
+    """Offer the other images of an image's lesion.
+
+    Every image has this row: if the elements below moved up for some images, the browser would create their widgets
+    anew, and these would no longer write their values to the address.
+    """
     lesion = data.records(dataset.name)[image_id].lesion_id
     others = [each.image_id for each in dataset.records if each.lesion_id == lesion and each.image_id != image_id]
-    if lesion is None or not others:
-        return
     with st.container(horizontal=True, vertical_alignment="center"):
+        if lesion is None or not others:
+            st.caption("There is no other image of this lesion.")
+            return
         st.caption(f"Other images of lesion {words.escaped(words.shortened(lesion, 30))}:", width="content")
         for each in others:
             name = words.escaped(words.shortened(each, 22))
@@ -255,19 +260,18 @@ source = components.url_choice(
     required=True,
 )
 with components.sentences():
-    found = None
+    found, badge = None, ""
     if source == "upload":
         found = uploaded_image()
     elif (dataset := forms.choose_dataset()) is not None:
         found = find_image(dataset)
-        if found and dataset.synthetic:
-            st.markdown(components.SYNTHETIC)
+        badge = f"{components.SYNTHETIC} " if dataset.synthetic else ""
     if found is None:
         st.stop()
     content, title, about = found
     st.header(words.escaped(words.shortened(title, 60)), anchor=False)
-    if about:
-        st.caption(words.escaped(about))
+    # As many elements for every image: see `lesion_images`.
+    st.caption(badge + words.escaped(about or "no metadata"))
     if source == "registered" and dataset is not None:
         lesion_images(dataset, title)
     mode, codec, quality = settings_fields()

@@ -42,8 +42,8 @@ def head(run: Run, spec: TrainSpec) -> None:
                 "Compare with the runs of its submission", icon=":material/compare_arrows:", type="tertiary",
                 on_click=training_comparison.show_study, args=(run.study,),
             )  # fmt: skip
+        components.own_page_link(run.id, "Settings, versions, command and files of this run")
     st.caption(words.escaped(f"{spec.settings}, seed {spec.training.seed}"))
-    components.own_page_link(run.id, "Settings, versions, command and files of this run")
 
 
 def run_view(run: Run) -> None:
