@@ -273,8 +273,10 @@ def reconstruction_name(spec: ArticleSpec, k: int, taken: frozenset[str]) -> str
 
 def does(run: Run, wanted: RunSpec, fingerprint: str) -> bool:
     """Return whether a run measures the same on the same images, whatever the names of its data sets."""
-    unnamed = {"dataset": None, "name": None}
-    return fingerprint == run.fingerprint and {**run.spec.to_dict(), **unnamed} == {**wanted.to_dict(), **unnamed}
+    if fingerprint != run.fingerprint or run.kind != wanted.kind:
+        return False
+    names = {name: getattr(run.spec, name) for name in ("dataset", "name") if hasattr(run.spec, name)}
+    return run.spec == wanted.model_copy(update=names)
 
 
 @dataclass(frozen=True, slots=True)
