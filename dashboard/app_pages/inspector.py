@@ -271,7 +271,8 @@ with components.sentences():
     content, title, about = found
     st.header(words.escaped(words.shortened(title, 60)), anchor=False)
     # As many elements for every image: see `lesion_images`.
-    st.caption(badge + words.escaped(about or "no metadata"))
+    # No caption: it would make the badge paler than can be read.
+    st.markdown(f"{badge}:small[:gray[{words.escaped(about or 'no metadata')}]]")
     if source == "registered" and dataset is not None:
         lesion_images(dataset, title)
     mode, codec, quality = settings_fields()
