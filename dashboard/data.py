@@ -15,9 +15,10 @@ import streamlit as st
 
 from core.article import evidence as results
 from core.article.claims import claims_table
-from core.article.evidence import Grounds, Offers
+from core.article.evidence import Choice, Grounds, Offers
 from core.article.plan import KIND as ARTICLE_STUDY
 from core.article.plan import ArticleSpec, plan
+from core.article.tables import MeasuredTable, article_table
 from core.compression.optimal_k import arrivals as arrivals_of
 from core.compression.rivals import rivals_sentences as rivals_in_words
 from core.compression.verification import Verification
@@ -246,6 +247,16 @@ def failed_images(at: Stamp, run_id: str) -> pd.DataFrame:
 def trainings(at: Stamp) -> pd.DataFrame:
     """Return one row per finished training, see `core.article.evidence.trainings`."""
     return results.trainings(store())
+
+
+@current(40)
+def measured_table(at: Stamp, number: int | str, choice: Choice) -> tuple[MeasuredTable, tuple[str, ...]]:
+    """Return a table with intervals, see `core.article.tables.article_table`, and in sentences what is left out.
+
+    SpecError where a run or a data set that is asked for has no training.
+    """
+    selection = results.select(trainings(), number, choice)
+    return article_table(number, selection.steps, with_intervals=True), selection.left_out
 
 
 @current(4)

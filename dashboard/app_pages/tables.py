@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from core.article.evidence import Choice, Selection, families, of_table, select, table_name
+from core.article.evidence import Choice, families, of_table, table_name
 from core.article.tables import (
     ENDINGS,
     FIGURES,
@@ -18,7 +18,6 @@ from core.article.tables import (
     VERSIONS,
     WRITERS,
     MeasuredTable,
-    article_table,
     cell,
     key_texts,
     without_intervals,
@@ -105,9 +104,9 @@ def several(label: str, values: pd.Series, param: str, placeholder: str) -> tupl
     return tuple(st.multiselect(label, options, key=param, bind="query-params", placeholder=placeholder))
 
 
-def show(number: int | str, selection: Selection) -> None:
+def show(number: int | str, choice: Choice) -> None:
     """Show one table with its caption, what it leaves out, and its files."""
-    full = article_table(number, selection.steps, with_intervals=True)
+    full, left_out = data.measured_table(number, choice)
     made = full if st.session_state.get("intervals", False) else without_intervals(full)
     st.header(TITLES[number], anchor=table_name(number))
     if number == FURTHER and made.rows.empty:
@@ -121,8 +120,8 @@ def show(number: int | str, selection: Selection) -> None:
         st.table(shown(made, made.metrics), border="horizontal", alt=TITLES[number])
         st.caption("In round brackets behind the printed figure: measured minus printed.")
     st.caption(words.escaped(made.caption))
-    if selection.left_out:
-        st.caption(f":material/visibility_off: Left out: {words.escaped(' '.join(selection.left_out))}")
+    if left_out:
+        st.caption(f":material/visibility_off: Left out: {words.escaped(' '.join(left_out))}")
     with st.container(horizontal=True):
         for kind, (label, mime) in FORMATS.items():
             components.download(
@@ -195,4 +194,4 @@ else:
     choice = choices(trained)
 with components.sentences():
     for number in TABLES:
-        show(number, select(trained, number, choice))
+        show(number, choice)
