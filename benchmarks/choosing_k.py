@@ -7,13 +7,14 @@ rule. It does a twentieth of the resamples, and its time is multiplied by 20, be
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.resampling import report
 from core.compression.optimal_k import SIZES, VOTERS, RuleParameters, choose_k
 
 TARGET, RATIO_TARGET = 3.0, 5.0  # seconds; times the peer
@@ -52,22 +53,9 @@ def plain_loop(measurements: pd.DataFrame, resamples: int) -> float:
 def main() -> int:
     measurements = large_sweep()
     resamples = RuleParameters().resamples
-    choose_k(measurements)
-    ours, peers = [], []
-    for _ in range(3):
-        begin = time.perf_counter()
-        choose_k(measurements)
-        ours.append(time.perf_counter() - begin)
-        peers.append(plain_loop(measurements, resamples // PART) * PART)
-    seconds = statistics.median(ours)
-    ratio = statistics.median(peer / own for peer, own in zip(peers, ours, strict=True))
-    met = seconds < TARGET and ratio >= RATIO_TARGET
-    print(
-        f"{IMAGES:,} images × {len(KS)} k, {resamples} resamples: {seconds:.2f} s (target {TARGET:.0f}), the plain "
-        f"loop over resamples {statistics.median(peers):.1f} s, {ratio:.1f} times as long "
-        f"(target {RATIO_TARGET:.0f}): {'met' if met else 'MISSED'}"
-    )
-    return 0 if met else 1
+    what = f"{IMAGES:,} images × {len(KS)} k, {resamples} resamples"
+    ours, peer = partial(choose_k, measurements), lambda: plain_loop(measurements, resamples // PART) * PART
+    return report(what, ours, peer, TARGET, RATIO_TARGET)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ multiplied by 100, because all of them would take a minute.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
+from functools import partial
 
 import numpy as np
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
 
+from benchmarks.resampling import report
 from core.networks.architectures import CLASSES
 from core.predictions.intervals import RESAMPLES, Floats, Matrix, intervals
 
@@ -49,22 +50,12 @@ def plain_loop(chances: Floats, labels: Matrix, lesions: list[str], resamples: i
 
 def main() -> int:
     chances, labels, lesions = predictions()
-    intervals(chances, labels, lesions)
-    ours, peers = [], []
-    for _ in range(3):
-        begin = time.perf_counter()
-        intervals(chances, labels, lesions)
-        ours.append(time.perf_counter() - begin)
-        peers.append(plain_loop(chances, labels, lesions, RESAMPLES // PART) * PART)
-    seconds = statistics.median(ours)
-    ratio = statistics.median(peer / own for peer, own in zip(peers, ours, strict=True))
-    met = seconds < TARGET and ratio >= RATIO_TARGET
-    print(
-        f"{IMAGES:,} images × {len(CLASSES)} classes, {RESAMPLES:,} resamples: {seconds:.2f} s (target {TARGET}), the "
-        f"plain loop over resamples {statistics.median(peers):.1f} s, {ratio:.0f} times as long "
-        f"(target {RATIO_TARGET:.0f}): {'met' if met else 'MISSED'}"
+    what = f"{IMAGES:,} images × {len(CLASSES)} classes, {RESAMPLES:,} resamples"
+    ours, peer = (
+        partial(intervals, chances, labels, lesions),
+        lambda: plain_loop(chances, labels, lesions, RESAMPLES // PART) * PART,
     )
-    return 0 if met else 1
+    return report(what, ours, peer, TARGET, RATIO_TARGET)
 
 
 if __name__ == "__main__":

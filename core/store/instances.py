@@ -19,7 +19,7 @@ KEPT = 4  # instances that wait for their next use
 
 
 class Use(NamedTuple):
-    """What an instance is kept for. process: a forked process has not the threads of its parent's instances."""
+    """What an instance is kept for. process: a forked process does not have the threads of its parent's instances."""
 
     process: int
     path: Path
