@@ -27,7 +27,7 @@ def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset) -> Estima
     steps = steps[(steps["status"] == "finished") & steps["epoch_seconds"].notna()].sort_values("finished_at")
     if steps.empty:
         return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
-    same = steps[[json.loads(text)["name"] == spec.network.name for text in steps["network"]]]
+    same = steps[[json.loads(text)["name"] == spec.trained_network.name for text in steps["network"]]]
     latest = (same if len(same) else steps).iloc[-1]
     splits = store.run_splits(str(latest["run_id"]))
     images = int(splits.loc[splits["split"] == "train", "oversampled"].sum())

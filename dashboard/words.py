@@ -227,7 +227,7 @@ def numbers_text(values: Sequence[int]) -> str:
 def spec_text(spec: RunSpec) -> str:
     """Return a run's settings in one line."""
     if isinstance(spec, TrainSpec):
-        return f"{spec.network.name} · {spec.settings} · seed {spec.training.seed}"
+        return f"{spec.trained_network.name} · {spec.settings} · seed {spec.training.seed}"
     sample = "all images" if spec.sample_size is None else count_of(spec.sample_size, "image")
     if isinstance(spec, RivalsSpec):
         return " · ".join([", ".join(codec_text(*pair) for pair in spec.rivals), sample])

@@ -236,7 +236,7 @@ class _Training:
 
     def _train(self, spec: TrainSpec, step: Step, data: TrainingData, place: Path) -> StepResult:
         restored: list[EpochResult] = []
-        known = training_runs.epochs_done(place)
+        known = done_here = training_runs.epochs_done(place)
         done = self._before(spec, step)
         # Closed before the run's lock is released, so that the checkpoint of the last epoch is there.
         check = self.claim.check
@@ -256,7 +256,11 @@ class _Training:
                 restored = []
                 if event.epoch == known:
                     self.live.log(f"{step.name}: {worker_name()} goes on after epoch {known}")
+                    known = 0  # where the network is lost, the training begins again
                     continue
+                if event.epoch == 1 and done_here:
+                    self.live.log(f"{step.name}: the network is lost, the next seed is tried")
+                done_here = event.epoch
                 self.live.log(f"{step.name}: {_epoch_line(event, spec)}")
                 self._check_stopped()
                 self.live.try_part(f"step {step.index} epoch {event.epoch + 1}")

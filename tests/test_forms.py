@@ -33,7 +33,8 @@ from dashboard.forms.fields import parsed
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
 TRAINING = TrainingProtocol(
     epochs=7, learning_rate=0.00000123, batch_size=5, seed=11, height=80, width=64, augmentation=False,
-    rotation=12.3456789, zoom=0.123456789, brightness=0.987654321, mixed_precision=True, jit_compile=True,
+    rotation=12.3456789, zoom=0.123456789, brightness=0.987654321, precision="bfloat16", jit_compile=True,
+    warm_up_epochs=3, schedule="cosine", patience=4, batch_norm="all", retry_lost=2,
 )  # fmt: skip
 RULES = Rules(
     factors=(12.3456789, 33.3333333), scope="first_two", max_failures=4, max_iterations=6, on_reject="continue",

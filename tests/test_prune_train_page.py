@@ -133,7 +133,7 @@ def test_the_form_submits_every_network_data_set_size_and_seed(
     field(shown, "learning_rate").set_value(0.001)
     field(shown, "batch_size").set_value(16)
     field(shown, "augmentation").set_value(False)
-    field(shown, "mixed_precision").set_value(True)
+    field(shown, "precision").set_value("float16")
     field(shown, "train").set_value(400)
     field(shown, "split_seed").set_value(4)
     field(shown, "device").set_value("cpu")
@@ -157,7 +157,7 @@ def test_the_form_submits_every_network_data_set_size_and_seed(
     for each in specs:
         assert each.kind == "train"
         assert each.training == TrainingProtocol(
-            epochs=5, learning_rate=0.001, batch_size=16, augmentation=False, mixed_precision=True,
+            epochs=5, learning_rate=0.001, batch_size=16, augmentation=False, precision="float16",
             height=each.training.height, width=each.training.width, seed=each.training.seed,
         )  # fmt: skip
         assert (each.targets.train, each.targets.test, each.split_seed, each.device) == (400, 360, 4, "cpu")

@@ -449,7 +449,7 @@ FULL = SPEC.replace(
         width=48,
         augmentation=False,
         rotation=5.0,
-        mixed_precision=True,
+        precision="float16",
     ),
     rules=Rules(factors=(40, 20), scope="first", max_failures=3, max_iterations=5, on_reject="continue"),
     mode="unfolded",

@@ -232,7 +232,7 @@ def test_out_of_memory_errors_get_a_hint_and_other_errors_are_unchanged() -> Non
 
 
 def test_mixed_precision_gives_32_bit_probabilities_and_restores_the_policy(tmp_path: Path) -> None:
-    spec = SPEC.replace(mixed_precision=True, epochs=1)
+    spec = SPEC.replace(precision="float16", epochs=1)
     (result,) = train(NETWORK, DATA, spec, tmp_path)
     assert np.isfinite(result.train_loss)
     assert keras.config.dtype_policy().name == "float32"

@@ -18,6 +18,7 @@ from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.data.splits import Targets
 from core.errors import DermSlimError, SpecError
 from core.networks.architectures import NETWORKS
+from core.networks.batch_norm import BATCH_NORM
 from core.networks.pruning import FACTORS, SCOPES, prune
 from core.runs import spec_from_dict
 from core.settings import Settings
@@ -27,9 +28,12 @@ from core.training.data import training_data
 from core.training.evaluation import judged
 from core.training.results import StepResult
 from core.training.specs import (
+    CONSTANT,
+    COSINE,
     CRITERIA,
     DEVICES,
     ON_REJECT,
+    PRECISIONS,
     Baseline,
     PruneTrainSpec,
     Rules,
@@ -70,8 +74,13 @@ trainings = st.builds(
     rotation=st.floats(0, 180),
     zoom=share,
     brightness=share,
-    mixed_precision=st.booleans(),
+    precision=st.sampled_from(PRECISIONS),
     jit_compile=st.booleans(),
+    warm_up_epochs=st.integers(0, 99),
+    schedule=st.sampled_from((CONSTANT, COSINE)),
+    patience=st.none() | st.integers(1, 99),
+    batch_norm=st.sampled_from(sorted(BATCH_NORM)),
+    retry_lost=st.integers(0, 9),
 )
 rules = st.builds(
     Rules,

@@ -123,11 +123,14 @@ def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
     return found if number == FURTHER else found[unpruned]
 
 
-def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = None) -> Selection:
+def select(
+    trained: pd.DataFrame, number: int | str, choice: Choice | None = None, lost: pd.DataFrame | None = None
+) -> Selection:
     """Return a table's steps: of one data set and its reconstructions, each network's newest settings, each once.
 
     `newest_settings` says which those are. Of several trainings of the same network, data set, settings and seed
-    the newest counts. SpecError where a run or a data set that is asked for has no training.
+    the newest counts. lost: as `Store.lost_trainings` gives them; they are in no mean, and a sentence counts them.
+    SpecError where a run or a data set that is asked for has no training.
     """
     choice = choice or Choice()
     steps, left_out = of_table(trained, number), []
@@ -165,7 +168,24 @@ def select(trained: pd.DataFrame, number: int | str, choice: Choice | None = Non
         left_out.append(
             f"{counted(repeats, 'training')} that others repeat with the same settings and seed; the newest counts."
         )
+    if lost is not None and len(lost):
+        left_out += _lost_sentence(lost, number, choice, families(once))
     return Selection(once, tuple(left_out))
+
+
+def _lost_sentence(lost: pd.DataFrame, number: int | str, choice: Choice, shown: Sequence[str]) -> list[str]:
+    """Return a sentence about the lost trainings that belong to a table; shown: the original data sets in it."""
+    if number == 6:
+        lost = lost[lost["kind"] == PruneTrainSpec.kind]
+    elif number != FURTHER:
+        lost = lost[lost["step"] == 0]
+    lost = lost[lost["run_id"].isin(choice.runs)] if choice.runs else lost[lost["family"].isin(shown)]
+    if lost.empty:
+        return []
+    rows = zip(lost["network"].astype(str), lost["seed"].astype(int), lost["lost"].astype(int), strict=True)
+    tried = [(network, seed + more) for network, seed, count in rows for more in range(count)]
+    named = ", ".join(f"{network} seed {seed}" for network, seed in dict.fromkeys(tried))
+    return [f"{counted(len(tried), 'training')} whose network was lost (equal probabilities for all images): {named}."]
 
 
 def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -> None:

@@ -89,4 +89,4 @@ def build_model(spec: NetworkSpec, height: int, width: int) -> keras.Model:
     for placed in layers:
         x = [ends["image"], ends["metadata"]] if isinstance(placed.layer, Concatenate) else ends[placed.branch]
         ends[placed.branch] = apply(placed, x, "softmax" if placed is layers[-1] else "relu")
-    return keras.Model(inputs, ends["head"], name=spec.name)
+    return keras.Model(inputs, ends["head"], name=spec.name.replace("+", "-"))  # TensorFlow permits no plus

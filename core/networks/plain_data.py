@@ -17,11 +17,12 @@ from core.networks.architectures import (
     NetworkError,
     NetworkSpec,
 )
+from core.networks.batch_norm import SUFFIXES
 
 # The fields of a network in a run's spec and in a user's file.
 FIELDS = ("name", "title", "source", "readings", "image", "metadata", "head")
 MOST_LAYERS = 500  # in a branch
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,39}}({'|'.join(map(re.escape, SUFFIXES.values()))})?")
 
 
 def layer_to_dict(layer: Layer) -> dict[str, Any]:

@@ -51,6 +51,20 @@ def given_splits(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("ALTER TABLE IF EXISTS dataset_images ADD COLUMN split VARCHAR")
 
 
+def signs_of_learning(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add to epochs the signs of a lost network, and to steps the seed, the lost trainings and the precision."""
+    for name, kind in (
+        ("spread", "DOUBLE"),
+        ("dead_units", "INTEGER"),
+        ("hidden_units", "INTEGER"),
+        ("gradient_norm", "DOUBLE"),
+        ("learning_rate", "DOUBLE"),
+    ):
+        connection.execute(f"ALTER TABLE IF EXISTS epochs ADD COLUMN {name} {kind}")
+    for name, kind in (("seed", "BIGINT"), ("lost", "BIGINT"), ('"precision"', "VARCHAR")):
+        connection.execute(f"ALTER TABLE IF EXISTS steps ADD COLUMN {name} {kind}")
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
@@ -62,6 +76,7 @@ MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
         verifications,
         predictions,
         given_splits,
+        signs_of_learning,
     )
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied

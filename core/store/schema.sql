@@ -297,7 +297,10 @@ CREATE TABLE IF NOT EXISTS steps (                -- a training: core/training/s
     difference_low DOUBLE,          -- its 95 % paired interval
     difference_high DOUBLE,
     accepted_by_points BOOLEAN,     -- by the article's rule; `accepted` is by the rule that the run was asked to use
-    noninferior BOOLEAN             -- by the paired interval
+    noninferior BOOLEAN,            -- by the paired interval
+    seed BIGINT,                    -- of the training that counts; NULL: before it was recorded, the run's
+    lost BIGINT,                    -- trainings with earlier seeds whose network was lost
+    "precision" VARCHAR             -- float32 | bfloat16 | float16
 );
 
 CREATE TABLE IF NOT EXISTS predictions (          -- what a step's network says of an image: core/predictions/rows.py
@@ -331,7 +334,12 @@ CREATE TABLE IF NOT EXISTS epochs (               -- core/training/protocol.py, 
     images_per_second DOUBLE NOT NULL,
     meets_baseline BOOLEAN NOT NULL,
     best BOOLEAN NOT NULL,          -- the weights to keep so far
-    ended_at TIMESTAMPTZ NOT NULL
+    ended_at TIMESTAMPTZ NOT NULL,
+    spread DOUBLE,                  -- largest difference of a class's probability between validation images, 0 to 1
+    dead_units INTEGER,             -- of the head's last hidden layer: 0 for every validation image
+    hidden_units INTEGER,           -- all of that layer
+    gradient_norm DOUBLE,           -- L2 norm of Adam's running mean of the gradient, without the last layer
+    learning_rate DOUBLE            -- at the epoch's end
 );
 
 CREATE OR REPLACE VIEW trainings AS  -- one row per finished step, with its run and the sets that were really reached

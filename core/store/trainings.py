@@ -108,6 +108,21 @@ class TrainingRows(RunRows):
             steps[column] = pd.Series([keys[text][place] for text in steps["spec"]], index=steps.index, dtype=object)
         return steps[[*STEP_COLUMNS, *steps.columns.drop(list(STEP_COLUMNS))]]
 
+    def lost_trainings(self) -> pd.DataFrame:
+        """Return one row per step with lost networks: run_id, kind, step, lost, network, seed, dataset, family.
+
+        lost: trainings, one for each seed that was tried, from the run's seed on. family: the original data set.
+        """
+        steps = self.read(
+            "SELECT run_id, kind, step, lost, dataset, coalesce(dataset_source, dataset) AS family, spec "
+            "FROM steps JOIN runs USING (run_id) WHERE lost > 0 ORDER BY submitted_at, run_id, step"
+        )
+        specs = [training_spec_from_dict(json.loads(text)) for text in steps.pop("spec")]
+        return steps.assign(
+            network=pd.Series([spec.trained_network.name for spec in specs], dtype=object),
+            seed=pd.Series([spec.training.seed for spec in specs], dtype="int64"),
+        )
+
     def epochs(self, run_ids: Iterable[str]) -> pd.DataFrame:
         """Return one row per epoch of these runs, in order."""
         return self.read(
@@ -181,6 +196,11 @@ class TrainingRows(RunRows):
             }
             insert(connection, "steps", pd.DataFrame([row]))
             _replace_predictions(connection, run_id, result.step, result.predictions)
+            if finished_at is not None:  # a lost training before this one may have had more epochs
+                connection.execute(
+                    "DELETE FROM epochs WHERE run_id = ? AND step = ? AND epoch > ?",
+                    [run_id, result.step, result.epochs],
+                )
             _count_epochs(connection, run_id)
 
     def record_predictions(self, run_id: str, attempt: int, result: StepResult) -> None:

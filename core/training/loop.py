@@ -44,13 +44,26 @@ from core.predictions.classification import classify
 from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING
 from core.training.data import Examples
-from core.training.results import EpochResult, TrainingError
-from core.training.specs import TRAINING, VALIDATION, Baseline, TrainingProtocol, article_baseline
+from core.training.results import EpochResult, LostNetwork, TrainingError
+from core.training.specs import (
+    BFLOAT16,
+    COSINE,
+    FLOAT16,
+    FLOAT32,
+    TRAINING,
+    VALIDATION,
+    Baseline,
+    TrainingProtocol,
+    article_baseline,
+)
 
 CHECKPOINT_NAME = "checkpoint.npz"
 KEPT_NAME = "kept-{epoch}.npz"  # written before the checkpoint that refers to it
 DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)  # NumPy's, for a damaged file
 LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
+POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16", FLOAT16: "mixed_float16"}  # Keras's, by precision
+LOST_SPREAD = 1e-4  # of a probability between the validation images
+FIRST_SIGN = 2  # epochs after which a network may count as lost
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -86,22 +99,23 @@ def train(
 
     Epochs in the checkpoint of `folder` are yielded first, then the training continues. The kept weights are those of
     the best validation accuracy among the epochs that meet the baseline (by default the article's), else among all; of
-    equal ones the first. check: called before a checkpoint is written; its exceptions end the training. Raises
-    SpecError where the data do not fit or the folder holds another training; TrainingError where the loss is not finite
-    or memory does not suffice.
+    equal ones the first. spec: its precision is not auto. check: called before a checkpoint is written; its exceptions
+    end the training. Raises SpecError where the data do not fit or the folder holds another training; LostNetwork after
+    the epoch that shows that nothing is learnt; TrainingError where the loss is not finite or memory does not suffice.
     """
     check_data(data, spec)
     baseline = baseline or article_baseline(network.name)
     identity = identify(network, data, spec, baseline)
     folder.mkdir(parents=True, exist_ok=True)
     with explained(spec):
-        model = compiled_model(network, spec)
+        model = compiled_model(network, spec, batches_of(data, spec))
         history = list(restore(folder, model, identity))
+    observer = observing(model)
     yield from history
     written: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # its end waits for the last checkpoint, also where the generator is closed
-        for epoch in range(len(history) + 1, spec.epochs + 1):
-            result = train_epoch(model, data, spec, epoch, baseline)
+        while not has_ended(history, spec):
+            result = train_epoch(model, observer, data, spec, len(history) + 1, baseline)
             result = replace(result, best=rank(result) > max(map(rank, history), default=(False, -1.0)))
             history.append(result)
             if written is not None:
@@ -114,26 +128,60 @@ def train(
         written.result()
 
 
+def has_ended(history: Sequence[EpochResult], spec: TrainingProtocol) -> bool:
+    """Return whether no epoch follows. Raises LostNetwork where the last one shows that the network is lost."""
+    if not history:
+        return False
+    if is_lost(history[-1], spec):
+        raise LostNetwork(
+            f"The network is lost: after epoch {history[-1].epoch} the probabilities of all validation images are equal"
+            f" to {history[-1].spread:.1g}. Try a warm-up, batch normalisation after dense layers, a smaller learning"
+            " rate, or another seed."
+        )
+    patience = spec.epochs if spec.patience is None else spec.patience
+    return len(history) >= spec.epochs or history[-1].epoch - kept_epoch(history) >= patience
+
+
+def is_lost(result: EpochResult, spec: TrainingProtocol) -> bool:
+    """Return whether a network gives every validation image the same probabilities, within `LOST_SPREAD`.
+
+    It is checked from `FIRST_SIGN` epochs on, until as many have had the whole learning rate: a network may be lost as
+    the learning rate rises. Later it has learnt something before, and its best weights are kept.
+    """
+    early = FIRST_SIGN <= result.epoch <= FIRST_SIGN + spec.warm_up_epochs
+    return early and result.spread is not None and result.spread < LOST_SPREAD
+
+
 def train_epoch(
-    model: keras.Model, data: Examples, spec: TrainingProtocol, epoch: int, baseline: Baseline
+    model: keras.Model,
+    observer: keras.Model,
+    data: Examples,
+    spec: TrainingProtocol,
+    epoch: int,
+    baseline: Baseline,
 ) -> EpochResult:
     """Train one epoch and return its figures. Raises TrainingError for infinite losses or too little memory."""
     began = time.perf_counter()
     with explained(spec):
         logs = model.fit(training_batches(data, spec, epoch), epochs=1, shuffle=False, verbose=0).history
         trained = time.perf_counter() - began
-        chances = probabilities(model, data, data.split.validation, spec.batch_size)
+        chances, hidden = predicted(observer, data, data.split.validation, spec.batch_size)
     loss = float(logs["loss"][0])
     if not (math.isfinite(loss) and np.isfinite(chances).all()):
         raise TrainingError(
             f"Expected finite losses and weights, got a loss of {loss:g} and weights without probabilities in epoch"
             f" {epoch}. Try a learning rate under {spec.learning_rate:g}"
-            f"{', or training without mixed precision' if spec.mixed_precision else ''}."
+            f"{'' if spec.precision == FLOAT32 else ', or the precision float32'}."
         )
     return replace(
         judged(epoch, logs, chances, data.labels[list(data.split.validation)], baseline),
         seconds=time.perf_counter() - began,
         images_per_second=len(data.split.oversampled) / trained,
+        spread=float(np.ptp(chances, axis=0).max()) if len(chances) else None,
+        dead_units=int((hidden <= 0).all(axis=0).sum()) if len(hidden) else None,
+        hidden_units=hidden.shape[1] if len(hidden) else None,
+        gradient_norm=gradient_norm(model),
+        learning_rate=float(model.optimizer.learning_rate),
     )
 
 
@@ -173,7 +221,7 @@ def seeded_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
     """Build a network with initial weights from the seed; its probabilities have 32 bits at any precision."""
     keras.utils.set_random_seed(spec.seed)
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16" if spec.mixed_precision else "float32")
+    keras.config.set_dtype_policy(POLICIES[spec.precision])
     try:
         model = build_model(network, spec.height, spec.width)
     finally:
@@ -182,11 +230,11 @@ def seeded_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
     return model
 
 
-def compiled_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
-    """Build a network and its optimizer."""
+def compiled_model(network: NetworkSpec, spec: TrainingProtocol, batches: int = 1) -> keras.Model:
+    """Build a network and its optimizer. batches: of an epoch, which a schedule of the learning rate needs."""
     model = seeded_model(network, spec)
     model.compile(
-        keras.optimizers.Adam(spec.learning_rate),
+        keras.optimizers.Adam(learning_rate(spec, batches)),
         keras.losses.CategoricalCrossentropy(),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
@@ -199,15 +247,61 @@ def compiled_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
     return model
 
 
-def probabilities(
-    model: keras.Model, data: Examples, indices: Sequence[int], batch_size: int
-) -> npt.NDArray[np.float32]:
+def learning_rate(spec: TrainingProtocol, batches: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate, or its schedule over the batches of the training. batches: of an epoch."""
+    schedules, warm_up = keras.optimizers.schedules, spec.warm_up_epochs * batches
+    if spec.schedule == COSINE:
+        falling = max(1, (spec.epochs - spec.warm_up_epochs) * batches)
+        if not warm_up:
+            return schedules.CosineDecay(spec.learning_rate, falling)
+        return schedules.CosineDecay(0.0, falling, warmup_target=spec.learning_rate, warmup_steps=warm_up)
+    return schedules.PolynomialDecay(0.0, warm_up, spec.learning_rate) if warm_up else spec.learning_rate
+
+
+def gradient_norm(model: keras.Model) -> float:
+    """Return the L2 norm of Adam's running mean of the gradient, over all layers but the last.
+
+    Where every unit of a layer is dead, the gradient of all that comes before is 0, and the mean fades within an epoch.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 is trained with a scaled loss
+    last = len(model.layers[-1].trainable_variables)
+    means = [each for each in optimizer.variables if each.path.endswith("momentum")][:-last]
+    return math.sqrt(sum(float(np.square(each, dtype=np.float64).sum()) for each in copied(means)))
+
+
+def observing(model: keras.Model) -> keras.Model:
+    """Return a model of the same weights that gives the probabilities and the head's last hidden layer."""
+    hidden = next(
+        (each for each in reversed(model.layers[:-1]) if isinstance(each, keras.layers.Dense) and "head" in each.name),
+        model.layers[-1],
+    )
+    return keras.Model(model.inputs, [model.output, hidden.output])
+
+
+def predicted(
+    observer: keras.Model, data: Examples, indices: Sequence[int], batch_size: int
+) -> tuple[Floats, npt.NDArray[Any]]:
+    """Return what `observing` gives: (indices, classes) and (indices, units)."""
+    # Not `predict`, whose setup takes longer than some hundred images.
+    found = [observer.predict_on_batch(each) for each in input_batches(data, indices, batch_size)]
+    if not found:
+        return np.zeros((0, len(CLASSES)), dtype=np.float32), np.zeros((0, 0))
+    chances, hidden = (np.concatenate(list(map(np.asarray, parts))) for parts in zip(*found, strict=True))
+    return chances.astype(np.float32), hidden
+
+
+def probabilities(model: keras.Model, data: Examples, indices: Sequence[int], batch_size: int) -> Floats:
     """Return a network's softmax, (indices, classes)."""
-    rows = np.array(indices, dtype=np.int64)
-    batches = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
-    inputs = ({"image": data.images[batch], "metadata": data.metadata[batch]} for batch in batches)
-    found = map(model.predict_on_batch, inputs)  # not `predict`, whose setup takes longer than some hundred images
+    found = [np.asarray(model.predict_on_batch(each)) for each in input_batches(data, indices, batch_size)]
     return np.concatenate([np.zeros((0, len(CLASSES)), dtype=np.float32), *found]).astype(np.float32)
+
+
+def input_batches(data: Examples, indices: Sequence[int], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield the inputs of these images, batch by batch."""
+    rows = np.array(indices, dtype=np.int64)
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        yield {"image": data.images[batch], "metadata": data.metadata[batch]}
 
 
 @contextmanager
@@ -280,6 +374,11 @@ def gpu_name() -> str:
 # Batches
 
 
+def batches_of(data: Examples, spec: TrainingProtocol) -> int:
+    """Return the number of batches of an epoch."""
+    return math.ceil(len(data.split.oversampled) / spec.batch_size)
+
+
 def training_batches(data: Examples, spec: TrainingProtocol, epoch: int) -> Batches:
     """Return one epoch's batches, which depend only on the seed and the epoch."""
     order, augmented = epoch_indices(data.split, spec.seed, epoch)
@@ -295,7 +394,7 @@ def training_batches(data: Examples, spec: TrainingProtocol, epoch: int) -> Batc
                     pixels[row] = augment(pixels[row], spec, np.random.default_rng([spec.seed, epoch, place]))
         return {"image": pixels, "metadata": data.metadata[rows]}, one_hot[data.labels[rows]]
 
-    return Batches(make, math.ceil(len(order) / spec.batch_size))
+    return Batches(make, batches_of(data, spec))
 
 
 def augment(image: Pixels, spec: TrainingProtocol, generator: np.random.Generator) -> Pixels:

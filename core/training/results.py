@@ -13,6 +13,10 @@ class TrainingError(DermSlimError):
     """A network cannot be trained; the message gives a hint."""
 
 
+class LostNetwork(TrainingError):
+    """A network gives every image the same probabilities, see `core.training.loop.is_lost`."""
+
+
 @dataclass(frozen=True)
 class EpochResult:
     """One epoch, counted from 1; figures in percent, None where undefined.
@@ -21,6 +25,11 @@ class EpochResult:
     weights at the epoch's end, precision and recall the article's. seconds: with validation. images_per_second: in
     training. meets_baseline: as Algorithm 2 asks of training and validation. best: this epoch's weights are the ones
     to keep so far.
+
+    Signs of a network that does not learn, None where unknown (older versions did not record them). spread: the largest
+    difference that a class's probability has between two validation images, 0 to 1. dead_units: of the head's last
+    hidden layer, those that are 0 for every validation image; hidden_units: all of that layer. gradient_norm: L2 norm
+    of Adam's running mean of the gradient over all layers but the last. learning_rate: at the epoch's end.
     """
 
     epoch: int
@@ -36,6 +45,11 @@ class EpochResult:
     images_per_second: float = field(compare=False)
     meets_baseline: bool = False
     best: bool = False
+    spread: float | None = None
+    dead_units: int | None = None
+    hidden_units: int | None = None
+    gradient_norm: float | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class StepResult:
     `core.networks.costs.Cost`. weights, weights_bytes: the `.keras` file (no optimiser state), checkpoint_bytes: the
     file with it. epochs: trained; kept_epoch: whose weights are kept. seconds: epochs and evaluation; epoch_seconds:
     mean of an epoch with validation; images_per_second: mean in training. peak_memory: bytes, this process's largest.
+    seed: of the training that counts. lost: trainings with earlier seeds whose network was lost; of a failed step, all
+    of them. precision: of `core.training.specs.PRECISIONS`, the one that was taken.
     figures: percent by name, `STEP_FIGURES`, None where undefined. classification: by split, see
     `core.predictions.rows.described`. difference: test accuracy minus the unpruned network's, in points, with the ends
     of its 95 % paired interval. accepted_by_points, noninferior: the verdict by either rule of acceptance, None where
@@ -75,6 +91,9 @@ class StepResult:
     images_per_second: float | None = None
     peak_memory: int | None = None
     device: str | None = None
+    seed: int | None = None
+    lost: int = 0
+    precision: str | None = None
     weights: str | None = None
     weights_bytes: int | None = None
     checkpoint_bytes: int | None = None

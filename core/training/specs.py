@@ -15,6 +15,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationInfo,
+    computed_field,
     field_validator,
     model_validator,
 )
@@ -23,6 +24,7 @@ from core.data.datasets import Dataset
 from core.data.splits import SPLITS, Split, Targets, cached_split, require_sets
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
+from core.networks.batch_norm import BATCH_NORM, DENSE, PRINTED, with_batch_norm
 from core.networks.costs import check_trainable
 from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.pruning import FACTORS, SCOPES
@@ -50,6 +52,13 @@ ACCEPT: dict[str, str] = {
         "The lower end of the 95 % paired interval of the difference in test accuracy must not be below the tolerance."
     ),
 }
+
+# How the learning rate changes after the warm-up.
+CONSTANT, COSINE = "constant", "cosine"
+
+# With how many bits a network is trained. Weights, the last layer and the loss always have 32.
+FLOAT32, BFLOAT16, FLOAT16, AUTO = "float32", "bfloat16", "float16", "auto"
+PRECISIONS = (FLOAT32, BFLOAT16, FLOAT16, AUTO)
 
 # Where the sets come from.
 DRAWN, GIVEN = "drawn", "given"
@@ -81,6 +90,16 @@ class TrainingProtocol(Spec):
     height, width: pixels the network is fed. augmentation: whether repeats are changed at random: flipped, turned by up
     to `rotation` degrees, zoomed and brightened by up to the share `zoom` and `brightness`. jit_compile: XLA, which JAX
     always uses.
+
+    warm_up_epochs: the learning rate rises linearly from 0, batch by batch. schedule: after it, constant, or a cosine
+    that ends at 0. patience: epochs without a better one after which the training ends; None: it never ends early.
+    batch_norm: what is added to the network, see `core.networks.batch_norm`. retry_lost: how many further seeds are
+    tried where a network is lost, see `core.training.loop.is_lost`. precision: 'auto' takes what is fastest where the
+    network is trained.
+
+    A setting that is newer than stored runs is left out of the JSON where it has its default (`exclude_if`), so that
+    equal runs have equal hashes whichever version submitted them. The JSON still says `mixed_precision`, the older name
+    of the precision float16.
     """
 
     height: Annotated[Whole, _Side("Rows")] = 200
@@ -102,16 +121,77 @@ class TrainingProtocol(Spec):
     rotation: Annotated[Number, _Change("Rotation up to", le=180, unit="degrees", step=5)] = 30.0
     zoom: Annotated[Number, _Change("Zoom up to", "As a share.", le=0.9, step=0.05)] = 0.1
     brightness: Annotated[Number, _Change("Brightness up to", "As a share.", le=1, step=0.05)] = 0.1
-    mixed_precision: Annotated[
-        Switch, Setting("Mixed precision", "16-bit floats where safe; for GPUs.", text="mixed precision")
-    ] = False
     jit_compile: Annotated[Switch, Setting("Compile with XLA")] = False
+    warm_up_epochs: Annotated[
+        Whole,
+        Setting(
+            "Warm-up", "The learning rate rises from 0 over these epochs.",
+            unit="epochs", ge=0, le=MOST_EPOCHS, text="warm-up over {warm_up_epochs} epochs",
+        ),
+        Field(exclude_if=operator.not_),
+    ] = 0  # fmt: skip
+    schedule: Annotated[
+        Text,
+        Setting(
+            "Learning rate after the warm-up", "Constant, or a cosine that ends at 0.",
+            choices=(CONSTANT, COSINE), text="{schedule} learning rate",
+        ),
+        Field(exclude_if=CONSTANT.__eq__),
+    ] = CONSTANT  # fmt: skip
+    patience: Annotated[
+        Whole | None,
+        Setting(
+            "Ends early after", "Epochs without a better one that end the training. By default it never ends early.",
+            unit="epochs", empty="never", ge=1, le=MOST_EPOCHS,
+            text="ends after {patience} epochs without a better one",
+        ),
+        Field(exclude_if=operator.not_),
+    ] = None  # fmt: skip
+    batch_norm: Annotated[
+        Text,
+        Setting(
+            "Batch normalisation", "As printed, after each dense layer of the image branch, or after convolutions too.",
+            choices=tuple(BATCH_NORM), text="batch normalisation: {batch_norm}",
+        ),
+        Field(exclude_if=PRINTED.__eq__),
+    ] = PRINTED  # fmt: skip
+    retry_lost: Annotated[
+        Whole,
+        Setting(
+            "Retries of a lost network", "With the next seeds, where every image gets the same probabilities.",
+            ge=0, le=100, text="lost networks: {retry_lost} more seeds",
+        ),
+        Field(exclude_if=operator.not_),
+    ] = 0  # fmt: skip
+    precision: Annotated[
+        Text,
+        Setting(
+            "Precision", "Auto takes the fastest: bfloat16 on processors that have it, float16 on GPUs.",
+            choices=PRECISIONS, text="precision {precision}",
+        ),
+        Field(exclude_if=(FLOAT32, FLOAT16).__contains__),
+    ] = FLOAT32  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_precision(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Read the switch that float16 had before there were other precisions."""
+        if "mixed_precision" not in values:
+            return values
+        rest = {name: value for name, value in values.items() if name != "mixed_precision"}
+        return {"precision": FLOAT16, **rest} if values["mixed_precision"] is True else rest
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether the precision is float16, as older versions store it."""
+        return self.precision == FLOAT16
 
 
 PRESETS = {
     "article": TrainingProtocol(),
-    "laptop": TrainingProtocol(epochs=30, height=75, width=100),
-    "quick": TrainingProtocol(epochs=3, height=48, width=64),  # too small for custom1
+    "laptop": TrainingProtocol(epochs=30, height=75, width=100, batch_norm=DENSE),
+    "quick": TrainingProtocol(epochs=3, height=48, width=64, batch_norm=DENSE),  # too small for custom1
 }
 
 
@@ -145,8 +225,8 @@ class Baseline(Spec):
 
 
 def article_baseline(network: str) -> Baseline:
-    """Return the article's thresholds for a network's name: 80 % in validation, 75 % for lenet5."""
-    validation = ARTICLE_VALIDATION.get(network, 80.0)
+    """Return the article's thresholds for a network's name: 80 % in validation, 75 % for lenet5 and lenet5+bn."""
+    validation = ARTICLE_VALIDATION.get(network.partition("+")[0], 80.0)
     return Baseline(validation_accuracy=validation, validation_precision=validation)
 
 
@@ -246,9 +326,6 @@ class TrainSpec(Spec):
     own seed is in `training`. leaky_split: sets drawn image by image, for comparison only. split: 'given' for the sets
     that the data set names itself, to which targets do not apply. device: 'auto' takes a GPU where there is one.
     baseline: decides which epoch's weights are kept; by default the article's for the network.
-
-    A setting that is newer than stored runs is left out of the JSON where it has its default (`exclude_if`), so that
-    equal runs have equal hashes whichever version submitted them.
     """
 
     kind: ClassVar[str] = "train"
@@ -282,14 +359,19 @@ class TrainSpec(Spec):
 
     @model_validator(mode="after")
     def _trainable(self) -> Self:
-        for _ in walk(self.network, self.training.height, self.training.width):
+        for _ in walk(self.trained_network, self.training.height, self.training.width):
             pass
-        check_trainable(self.network, self.training.height, self.training.width)
+        check_trainable(self.trained_network, self.training.height, self.training.width)
         return self
 
     def default(self, name: str) -> Any:
         """Return what a field is where nothing else is asked for: of the baseline, the article's for the network."""
         return article_baseline(self.network.name) if name == "baseline" else super().default(name)
+
+    @property
+    def trained_network(self) -> NetworkSpec:
+        """The network with the batch normalisation that is asked for: what is trained, pruned and counted."""
+        return with_batch_norm(self.network, self.training.batch_norm)
 
     @property
     def thresholds(self) -> Baseline:

@@ -6,6 +6,7 @@ every step may be a process of its own and a lost one is trained alone again.
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import shutil
@@ -13,22 +14,25 @@ import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from core.data.splits import SPLITS
+from core.files.plain_files import whole_file
 from core.networks.architectures import NetworkSpec
 from core.networks.costs import QUANTITIES, network_cost, quantities
 from core.networks.plain_data import network_to_dict
 from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
+from core.specs import LARGEST_SEED
 from core.training.algorithm2 import State, Step, Stop, next_step, start
 from core.training.data import TrainingData
 from core.training.evaluation import evaluated, judged, predicted
-from core.training.results import EpochResult, StepResult, TrainingError
-from core.training.specs import PruneTrainSpec, Rules, TrainSpec
+from core.training.results import EpochResult, LostNetwork, StepResult, TrainingError
+from core.training.specs import AUTO, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 
+CHOICES_NAME = "choices.json"  # beside a step's checkpoint
 STEP_FIGURES = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
 
 
@@ -38,7 +42,7 @@ STEP_FIGURES = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGUR
 def first_state(spec: TrainSpec) -> State:
     """Return the state before the first training of a run."""
     rules = spec.rules if isinstance(spec, PruneTrainSpec) else Rules()
-    return start(spec.network, rules, spec.thresholds)
+    return start(spec.trained_network, rules, spec.thresholds)
 
 
 def next_training(spec: TrainSpec, state: State) -> Step | Stop:
@@ -55,10 +59,10 @@ LIKELY_STEPS = 3  # accepted halvings, as the article's alexnet had
 def likely_networks(spec: TrainSpec) -> list[NetworkSpec]:
     """Return the networks that a run will probably train, for an estimate of its length."""
     if not isinstance(spec, PruneTrainSpec):
-        return [spec.network]
+        return [spec.trained_network]
     limit = spec.rules.max_iterations
     count = LIKELY_STEPS if limit is None else min(limit, LIKELY_STEPS)
-    return list(iterations(spec.network, spec.rules.factors[0], spec.rules.scope, count))
+    return list(iterations(spec.trained_network, spec.rules.factors[0], spec.rules.scope, count))
 
 
 # One step
@@ -118,6 +122,36 @@ def epochs_done(place: Path) -> int:
     return len(history_of(place))
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen while a step was trained, and holds when it is resumed. lost: trainings whose network was lost.
+
+    precision: the one that auto took; None before.
+    """
+
+    lost: int = 0
+    precision: str | None = None
+
+    @classmethod
+    def read(cls, place: Path) -> Choices:
+        """Return the choices of a step's `checkpoint_folder`; the first ones where there are none."""
+        try:
+            return cls(**json.loads((place / CHOICES_NAME).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return cls()
+
+    def write(self, place: Path) -> None:
+        """Write them beside the checkpoint, atomically."""
+        place.mkdir(parents=True, exist_ok=True)
+        with whole_file(place / CHOICES_NAME, place / f"half-{CHOICES_NAME}") as draft:
+            draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    def protocol(self, training: TrainingProtocol) -> TrainingProtocol:
+        """Return the protocol of the present training: the seed after those that were lost, and the precision taken."""
+        taken = training.precision if self.precision is None else self.precision
+        return training.replace(seed=(training.seed + self.lost) % (LARGEST_SEED + 1), precision=taken)
+
+
 def train_step(
     spec: TrainSpec,
     step: Step,
@@ -132,30 +166,49 @@ def train_step(
     default the step's `checkpoint_folder`; where it is taken away meanwhile, no weights reach the run's folder. check:
     called before anything is written; what it raises ends the training. To cancel, close the generator: the next call
     goes on after the last whole epoch. A step that cannot be trained (too little memory, a loss that is no number)
-    gives a failed result instead of an error.
+    gives a failed result instead of an error. A lost network is trained again with the next seed, from epoch 1 on, as
+    often as the protocol's `retry_lost` allows.
     """
     from core.training import loop as training  # Keras: 4 s, and only in the process that trains
+    from core.training.probe import fastest_precision
 
     began = time.perf_counter()
     place = place or checkpoint_folder(folder, step)
     history: list[EpochResult] = []
+    choices = Choices.read(place)
     try:
-        with (
-            training.on_device(spec.device),
-            closing(training.train(step.network, data, spec.training, place, spec.thresholds, check)) as epochs,
-        ):
-            for epoch in epochs:
-                history.append(epoch)
-                yield epoch
+        with training.on_device(spec.device):
+            if spec.training.precision == AUTO and choices.precision is None:
+                taken = fastest_precision(step.network, spec.training, spec.device)
+                choices = replace(choices, precision=taken)
+                check()
+                choices.write(place)
+            while True:
+                protocol, history = choices.protocol(spec.training), []
+                trained = training.train(step.network, data, protocol, place, spec.thresholds, check)
+                try:
+                    with closing(trained) as epochs:
+                        for epoch in epochs:
+                            history.append(epoch)
+                            yield epoch
+                    break
+                except LostNetwork:
+                    choices = replace(choices, lost=choices.lost + 1)
+                    if choices.lost > spec.training.retry_lost:
+                        raise
+                    check()
+                    forget_checkpoint(place)
+                    choices.write(place)
             began_evaluation = time.perf_counter()
-            model = training.kept_model(step.network, spec.training, place)
-            found = predicted(data, training.predict(model, data, spec.training))
+            model = training.kept_model(step.network, protocol, place)
+            found = predicted(data, training.predict(model, data, protocol))
             made, weights = place / f"{step.index}.keras", folder / f"{step.index}.keras"
             training.save_model(model, made)
             check()
             made.replace(weights)
     except TrainingError as error:
-        yield replace(failed(spec, step, str(error)), epochs=len(history), seconds=time.perf_counter() - began)
+        failure = replace(failed(spec, step, str(error)), epochs=len(history), seconds=time.perf_counter() - began)
+        yield replace(failure, lost=choices.lost, precision=choices.protocol(spec.training).precision)
         return
     yield replace(
         described(spec, step),
@@ -167,6 +220,9 @@ def train_step(
         images_per_second=sum(each.images_per_second for each in history) / len(history),
         peak_memory=peak_memory(),
         device=training.device_name(spec.device),
+        seed=protocol.seed,
+        lost=choices.lost,
+        precision=protocol.precision,
         weights=str(weights),
         weights_bytes=weights.stat().st_size,
         checkpoint_bytes=(place / training.CHECKPOINT_NAME).stat().st_size,

@@ -17,6 +17,12 @@ from core.networks.architectures import CLASSES
 from dashboard.charts.style import MARK, band, class_names, empty_figure, name_axis, palette, plain_text, titled_figure
 
 QUANTITIES = {"loss": "Loss", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall"}
+SIGNS = {  # of a network that learns or does not: name and the axis
+    "dead_units": ("Dead units of the head", "units that are 0 for every validation image"),
+    "gradient_norm": ("Gradient norm", "L2 norm of Adam's mean of the gradient"),
+    "spread": ("Difference between images", "largest difference of a class's probability"),
+    "learning_rate": ("Learning rate", "at the epoch's end"),
+}
 METRICS = {
     "test_accuracy": "Test accuracy",
     "test_balanced_accuracy": "Balanced test accuracy",
@@ -77,6 +83,31 @@ def learning_curve(
     last = max(total or 0, int(epochs["epoch"].max()))
     _epoch_axes(figure, quantity, last)
     figure.update_xaxes(range=[0.5, last + 0.5])
+    return figure
+
+
+def sign_chart(epochs: pd.DataFrame, sign: str, *, theme: str | None = None) -> go.Figure:
+    """Draw one of `SIGNS` by epoch. epochs: the store's rows of one step, where older versions recorded no signs."""
+    name, axis = SIGNS[sign]
+    figure = titled_figure(name, theme)
+    figure.update_layout(height=CURVE_HEIGHT)
+    known = epochs[epochs[sign].notna()]
+    if known.empty:
+        return empty_figure(figure, "No epoch has recorded it: the training is older than these figures.")
+    figure.add_scatter(
+        x=known["epoch"],
+        y=known[sign],
+        mode="lines+markers",
+        line={"color": palette(theme)[0], "width": 2},
+        marker={"size": 5},
+        hovertemplate="epoch %{x}: %{y:.4~g}<extra></extra>",
+    )
+    figure.update_xaxes(title="epoch", tickformat="d", nticks=min(int(known["epoch"].max()), 8) + 1)
+    most = int(known["hidden_units"].max()) if sign == "dead_units" else None
+    figure.update_yaxes(title=axis, tickformat=".3~g", rangemode="tozero")
+    if most is not None:
+        figure.update_yaxes(range=[0, most * 1.05])
+        figure.add_hline(y=most, line={"dash": "dot", "width": 1.5}, annotation={"text": f"all {most} units"})
     return figure
 
 

@@ -19,10 +19,24 @@ from core.data.images import CODECS
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
+from core.networks.batch_norm import ALL, DENSE, PRINTED
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPE_LABELS
 from core.specs import Spec, bare, bounds, settings_of
-from core.training.specs import ACCEPT, ON_REJECT, PRESETS, Baseline, Rules, TrainingProtocol
+from core.training.specs import (
+    ACCEPT,
+    AUTO,
+    BFLOAT16,
+    CONSTANT,
+    COSINE,
+    FLOAT16,
+    FLOAT32,
+    ON_REJECT,
+    PRESETS,
+    Baseline,
+    Rules,
+    TrainingProtocol,
+)
 from dashboard import words
 from dashboard.parts import components
 from jobs.cli.clock import next_moment
@@ -41,6 +55,9 @@ CHOICES: dict[str, Mapping[str, str]] = {
     "split": {"drawn": "Drawn, by lesion", "given": "As the data set gives them"},
     "device": {"auto": "GPU, else processor", "cpu": "Processor", "gpu": "GPU only"},
     "rule": words.RULES,
+    "schedule": {CONSTANT: "Constant", COSINE: "Cosine"},
+    "batch_norm": {PRINTED: "As printed", DENSE: "After dense layers", ALL: "After convolutions too"},
+    "precision": {FLOAT32: "float32", BFLOAT16: "bfloat16", FLOAT16: "float16", AUTO: "Auto, the fastest"},
 }
 
 

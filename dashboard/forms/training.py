@@ -149,7 +149,7 @@ def fields(found: Networks, labelled: pd.DataFrame) -> Asked:
         seeds = FORM.seeds("Of weights, order and dropout. 1,2,3 makes three runs of each, to be averaged.")
         training = {name: FORM.one(TrainingProtocol, name) for name in ("epochs", "learning_rate", "batch_size")}
     rules = {"rules": FORM.rules()} if kind == "prune-train" else {}
-    with st.expander("Augmentation and precision", icon=":material/tune:"):
+    with st.expander("Augmentation, learning and precision", icon=":material/tune:"):
         training |= FORM.rest(TrainingProtocol, without=PLACED)
     with st.expander("Training, validation and test sets", icon=":material/call_split:"):
         sets = set_fields()
@@ -263,17 +263,17 @@ def networks_preview(asked: Asked) -> list[str]:
     rows, too_small = [], []
     for network in asked.networks:
         for height, width in asked.sizes:
+            training = asked.spec.training.replace(height=height, width=width)
             try:
-                cost = network_cost(network, height, width)
+                spec = asked.spec.replace(network=network, training=training)
+                cost = network_cost(spec.trained_network, height, width)
             except SpecError as error:
                 too_small.append(f"{network.name} at {height}×{width}: {error}")
                 continue
-            training = asked.spec.training.replace(height=height, width=width)
-            spec = asked.spec.replace(network=network, training=training)
             fewest, most = training_numbers.step_range(spec)
             rows.append(
                 {
-                    "Network": network.name,
+                    "Network": spec.trained_network.name,
                     "Size": words.size_text(height, width),
                     "Parameters": words.count_text(cost.parameters),
                     "MACs per image": words.count_text(cost.macs),

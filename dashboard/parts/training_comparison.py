@@ -40,7 +40,7 @@ def short_label(run: Run) -> str:
     spec = run.told(TrainSpec)
     synthetic = " (synthetic)" if run.synthetic else ""
     parts = (
-        spec.network.name,
+        spec.trained_network.name,
         f"{words.shortened(run.dataset, 24)}{synthetic}",
         f"seed {spec.training.seed}",
         "pruned" if isinstance(spec, PruneTrainSpec) else "trained",

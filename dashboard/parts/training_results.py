@@ -48,7 +48,10 @@ LADDER = {  # the columns of the steps: the view's name, and what it shows
         "intervals, where the step has predictions."
     ),
     "Size": "Weights and, with the optimizer's state, checkpoint: sizes of the files.",
-    "Training": "Memory: the most that the process had at once.",
+    "Training": (
+        "Memory: the most that the process had at once. Lost before: trainings with earlier seeds whose network gave "
+        "every image the same probabilities."
+    ),
     "Reasons": "The first criterion that was missed, with the figure that was needed.",
 }
 DEFINITIONS = (
@@ -123,8 +126,8 @@ def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
     """Describe the results of a run's finished steps. steps: those that were trained, the unpruned network first."""
     first = data.plain_row(steps.iloc[0])
     sentences = [
-        f"{spec.network.name}, unpruned, reaches {words.step_figure_text(first, 'test_accuracy', digits=1)} accuracy "
-        "on the test set "
+        f"{spec.trained_network.name}, unpruned, reaches {words.step_figure_text(first, 'test_accuracy', digits=1)} "
+        "accuracy on the test set "
         f"with {words.count_text(first['parameters'])} parameters"
         + (" and meets the baseline." if first["accepted"] else f"; it misses the baseline: {first['reason']}.")
         + f" All trainings took {words.duration_text(steps['seconds'].sum())}."
@@ -248,6 +251,8 @@ def training_texts(step: dict[str, Any]) -> dict[str, str]:
         "Time": words.duration_text(step["seconds"]),
         "An epoch": words.duration_text(step["epoch_seconds"]),
         "Images/s": words.number_text(step["images_per_second"], 3),
+        "Precision": step["precision"] or words.NONE,
+        "Lost before": words.count_text(step["lost"] or 0),
         "Memory": words.bytes_text(step["peak_memory"]),
         "Device": step["device"] or words.NONE,
         "Worker": step["worker"] or words.NONE,
@@ -326,6 +331,23 @@ def learning_curves(
             )
 
 
+def signs(run_id: str, step: int, epochs: pd.DataFrame) -> None:
+    """Chart by choice what shows whether a network learns at all."""
+    sign = st.segmented_control(
+        "Why a network does not learn", list(training_charts.SIGNS), key="sign", bind="query-params",
+        format_func=lambda each: training_charts.SIGNS[each][0], wrap=True,
+        help="A network is lost where all units of its head are 0 for every image: its gradient is then 0, and all "
+        "images get the same probabilities. A warm-up or batch normalisation after the dense layers helps.",
+    )  # fmt: skip
+    if sign:
+        components.chart(
+            partial(training_charts.sign_chart, epochs, sign, theme=components.theme()),
+            alt=f"{training_charts.SIGNS[sign][0]} by epoch",
+            key=f"sign_{sign}",
+            depends=(run_id, step, len(epochs), components.theme()),
+        )
+
+
 def baseline_of(limits: Baseline, quantity: str) -> dict[str, float]:
     """Return the least training and validation figure of a quantity; empty where the baseline asks for none."""
     if quantity not in ("accuracy", "precision"):
@@ -353,6 +375,7 @@ def curves_section(run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None:
         "at the epoch's end. Dotted: the baseline. Dashed: the epoch whose weights are kept, the best in validation "
         "accuracy among those that meet the baseline, else among all."
     )
+    signs(run.id, step["step"], epochs[epochs["step"] == step["step"]])
     if not has_figures(step):
         return
     st.markdown("**Two definitions of precision and recall**")

@@ -76,12 +76,13 @@ def act_tables(options: argparse.Namespace) -> int:
     """Print the tables, or write one file per table; what is left out goes to stderr."""
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-    trained = results.trainings(Store(Settings.from_environment().database))
+    store = Store(Settings.from_environment().database)
+    trained, lost = results.trainings(store), store.lost_trainings()
     choice = Choice(dataset=options.dataset, runs=options.runs, every_setting=options.every_setting)
     numbers = {str(number): number for number in TABLES}
     written = []
     for number in numbers.values() if options.number == ALL else [numbers[options.number]]:
-        selection = results.select(trained, number, choice)
+        selection = results.select(trained, number, choice, lost)
         made = tables.article_table(number, selection.steps, with_intervals=options.intervals)
         text = tables.WRITERS[options.format](made)
         for sentence in selection.left_out:

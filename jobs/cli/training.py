@@ -161,7 +161,9 @@ def _train_here(options: argparse.Namespace, specs: Sequence[TrainSpec], dataset
         for result in _results(spec, data, folder):
             results.append(result)
             verdict = "accepted" if result.accepted else f"not accepted: {result.reason}"
-            print(f"{spec.network.name} seed {spec.training.seed}, {result.name}: {_figures(result)}; {verdict}")
+            print(
+                f"{spec.trained_network.name} seed {spec.training.seed}, {result.name}: {_figures(result)}; {verdict}"
+            )
         complete = complete and not any(result.failure for result in results)
         if options.export:
             write_steps(export_path(options.export, spec, alone=len(specs) == 1), results)
@@ -175,7 +177,7 @@ def _results(spec: TrainSpec, data: Any, folder: Path) -> Iterator[StepResult]:
     with bar_of("", unit=" epochs") as bar:
         for event in run_here(spec, data, folder):
             if isinstance(event, Stop):
-                print(f"{spec.network.name} seed {spec.training.seed}: {event.reason}")
+                print(f"{spec.trained_network.name} seed {spec.training.seed}: {event.reason}")
                 continue
             step, result = event
             if isinstance(result, StepResult):
@@ -183,7 +185,7 @@ def _results(spec: TrainSpec, data: Any, folder: Path) -> Iterator[StepResult]:
                 yield result
             else:
                 bar.total = spec.training.epochs
-                bar.set_description(f"{spec.network.name} {step.name}")
+                bar.set_description(f"{spec.trained_network.name} {step.name}")
                 bar.update()
 
 

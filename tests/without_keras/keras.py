@@ -26,8 +26,8 @@ FIELDS, CHANNELS, METADATA, CLASSES = 4, 3, 3, 4
 class Variable:
     """An array that replaces a trainable tensor."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = np.asarray(value)
+    def __init__(self, value: Any, path: str = "") -> None:
+        self.value, self.path = np.asarray(value), path
 
     def assign(self, value: Any) -> None:
         assert self.value.shape == np.shape(value)
@@ -42,8 +42,8 @@ class Adam:
         self.variables: list[Variable] = []
 
     def build(self, trained: list[Variable]) -> None:
-        zeros = [np.zeros_like(each.value) for each in trained for _ in range(2)]
-        self.variables = [Variable(np.array(0)), *map(Variable, zeros)]
+        names = [(each, name) for each in trained for name in ("momentum", "velocity")]
+        self.variables = [Variable(np.array(0)), *(Variable(np.zeros_like(each.value), name) for each, name in names)]
 
     def apply(self, trained: list[Variable], gradients: list[Any]) -> None:
         steps, *moments = self.variables
@@ -58,14 +58,19 @@ class Adam:
 
 
 class Model:
-    """The softmax regression, with the methods of a Keras model that the product calls."""
+    """The softmax regression, with the methods of a Keras model that the product calls.
 
-    def __init__(self, inputs: Any, outputs: Any, name: str) -> None:
-        self.name, self.layers = name, [SimpleNamespace()]
+    A model of another model's inputs gives that one's probabilities twice.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str = "") -> None:
+        self.name, self.inputs, self.output = name, self, None
+        self.observed = inputs if isinstance(inputs, Model) else None
         features = FIELDS * FIELDS * CHANNELS + METADATA
         weights = np.random.default_rng(random.seed).normal(0, 0.01, (features, CLASSES))
         self.weights = [Variable(weights.astype(np.float32)), Variable(np.zeros(CLASSES, np.float32))]
         self.trainable_variables, self.non_trainable_variables = self.weights, []
+        self.layers = [SimpleNamespace(output=None, trainable_variables=self.weights[1:])]
 
     def compile(self, optimizer: Adam, *losses: Any, **options: Any) -> None:
         self.optimizer = optimizer
@@ -80,6 +85,8 @@ class Model:
             np.savez(file, *(each.value for each in self.weights))
 
     def predict_on_batch(self, inputs: dict[str, Any]) -> Any:
+        if self.observed:
+            return [self.observed.predict_on_batch(inputs)] * 2
         kernel, bias = (each.value for each in self.weights)
         scores = np.einsum("nf,fc->nc", features_of(inputs), kernel) + bias
         raised = np.exp(scores - scores.max(axis=1, keepdims=True))
