@@ -42,6 +42,15 @@ def test_the_exported_curves_have_the_documented_columns_and_every_iteration(tmp
     pd.testing.assert_frame_equal(pd.read_csv(path), expected, check_dtype=False)
 
 
+def test_the_curves_of_networks_with_batch_normalisation_count_it(tmp_path: Path) -> None:
+    path = tmp_path / "curves.csv"
+    assert main(["alexnet", "--batch-norm", "dense", "--iterations", "2", "--export", str(path)]) == 0
+    table = pd.read_csv(path)
+    assert set(table["network"]) == {"alexnet+bn"}
+    units = 1024 + 1024 + 512
+    assert table["parameters"][0] == network_cost(ALEXNET, 200, 100).parameters + 2 * units
+
+
 def test_the_exported_fits_have_the_documented_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     curves, fits = tmp_path / "curves.csv", tmp_path / "fits.csv"
     assert main(["all", "--scopes", ",".join(SCOPES), "--export", str(curves), "--fits", str(fits)]) == 0

@@ -149,6 +149,20 @@ def test_a_link_opens_the_same_view_of_the_curves(open_page: OpenPage) -> None:
     assert config["toImageButtonOptions"]["format"] == "svg"
 
 
+def test_batch_normalisation_is_added_to_the_curves_and_to_the_command(open_page: OpenPage) -> None:
+    shown = open_page("curves", networks=["small", "alexnet"], batch_norm="After dense layers")
+    assert set(table(shown, "Holds here")["Network"]) == {"small+bn", "alexnet+bn"}
+    command = next(code.value for code in shown.code if "jobs curves" in code.value)
+    assert "curves small,alexnet --batch-norm dense --size" in command
+
+
+def test_batch_normalisation_is_added_to_a_network_and_its_layers(open_page: OpenPage) -> None:
+    shown = open_page("networks", network="alexnet", batch_norm="After dense layers")
+    added = table(shown, "Filters or units").query("Layer == 'BatchNormalization'")
+    assert len(added) == 3
+    assert "Batch normalisation is added after each dense layer" in text(shown)
+
+
 def test_an_iteration_shows_the_pruned_layers(open_page: OpenPage) -> None:
     shown = open_page("curves", networks=["alexnet"], factors=["50"], scopes=["all convolutions"])
     ran(shown.slider(key="iteration").set_value(3))

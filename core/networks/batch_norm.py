@@ -44,6 +44,11 @@ def with_batch_norm(spec: NetworkSpec, choice: str) -> NetworkSpec:
     )
 
 
+def printed_name(name: str) -> str:
+    """Return a network's name without the added batch normalisation: alexnet for alexnet+bn."""
+    return name.partition("+")[0]
+
+
 def _normalised(layers: Sequence[Layer], kinds: tuple[type[Layer], ...]) -> Iterator[Layer]:
     for place, layer in enumerate(layers):
         yield layer

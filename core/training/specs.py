@@ -24,7 +24,7 @@ from core.data.datasets import Dataset
 from core.data.splits import SPLITS, Split, Targets, cached_split, require_sets
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
-from core.networks.batch_norm import BATCH_NORM, DENSE, PRINTED, with_batch_norm
+from core.networks.batch_norm import BATCH_NORM, DENSE, PRINTED, printed_name, with_batch_norm
 from core.networks.costs import check_trainable
 from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.pruning import FACTORS, SCOPES
@@ -226,7 +226,7 @@ class Baseline(Spec):
 
 def article_baseline(network: str) -> Baseline:
     """Return the article's thresholds for a network's name: 80 % in validation, 75 % for lenet5 and lenet5+bn."""
-    validation = ARTICLE_VALIDATION.get(network.partition("+")[0], 80.0)
+    validation = ARTICLE_VALIDATION.get(printed_name(network), 80.0)
     return Baseline(validation_accuracy=validation, validation_precision=validation)
 
 

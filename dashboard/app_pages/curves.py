@@ -12,6 +12,7 @@ import streamlit as st
 
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
+from core.networks.batch_norm import PRINTED, printed_name, with_batch_norm
 from core.networks.costs import QUANTITIES, Cost, compare_layers, curve_table, network_cost
 from core.networks.fits import CRITERIA, FIT_MODELS, CurveFits, claim_sentences, fit_curves, fit_table
 from core.networks.network_files import Networks
@@ -37,6 +38,7 @@ class View:
     """What the reader has chosen to see; all choices are kept in the URL."""
 
     networks: tuple[NetworkSpec, ...]
+    batch_norm: str
     factors: tuple[Decimal, ...]
     scopes: tuple[str, ...]
     size: tuple[int, int]
@@ -52,10 +54,11 @@ class View:
     @property
     def command(self) -> str:
         """The command that counts and fits the same."""
-        names = [spec.name for spec in self.networks]
+        names = [printed_name(spec.name) for spec in self.networks]
+        added = "" if self.batch_norm == PRINTED else f"--batch-norm {self.batch_norm} "
         return (
             f"python -m jobs curves {'all' if names == list(NETWORKS) else ','.join(names)} "
-            f"--size {self.size[0]}x{self.size[1]} --factors {','.join(map(str, self.factors))} "
+            f"{added}--size {self.size[0]}x{self.size[1]} --factors {','.join(map(str, self.factors))} "
             f"--scopes {','.join(self.scopes)} --iterations {self.iterations} --export curves.csv --fits fits.csv"
         )
 
@@ -97,11 +100,12 @@ def choices(found: Networks) -> View:
             )  # fmt: skip
             logarithmic = st.toggle("Logarithmic axis", key="log", bind="query-params")
             size = network_choices.size_choice()
+            batch_norm = network_choices.batch_norm_choice()
     for chosen, what in ((names, "network"), (typed, "pruning factor"), (scopes, "scope")):
         if not chosen:
             raise SpecError(f"Expected at least one {what}, got none.")
-    specs = tuple(found.networks[name] for name in names)
-    return View(specs, _factors(typed), tuple(scopes), size, count, quantity, logarithmic)
+    specs = tuple(with_batch_norm(found.networks[name], batch_norm) for name in names)
+    return View(specs, batch_norm, _factors(typed), tuple(scopes), size, count, quantity, logarithmic)
 
 
 def _factors(typed: Sequence[str]) -> tuple[Decimal, ...]:
@@ -240,7 +244,8 @@ def steps(spec: NetworkSpec, view: View) -> None:
         help="Opens the form with this network, factor, scope and size, and as many pruned networks at most.",
         query_params={
             "tab": "New run",
-            "point_network": spec.name,
+            "point_network": printed_name(spec.name),
+            "point_batch_norm": view.batch_norm,
             "point_size": f"{height}x{width}",
             "point_factor": f"{factor:f}",
             "point_scope": scope,

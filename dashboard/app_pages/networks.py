@@ -1,11 +1,14 @@
 """Networks: their layers as the article's tables print them, drawn, counted, and at every size."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
 from core.compression.specs import DEFAULT_SIZES
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
+from core.networks.batch_norm import with_batch_norm
 from core.networks.costs import layer_table, network_cost, size_table
 from core.networks.network_files import EXAMPLE_YAML, Networks
 from dashboard import words
@@ -81,11 +84,11 @@ def layers(spec: NetworkSpec, table: pd.DataFrame) -> None:
     components.downloads(spec.name, {"Layers": lambda: table}, key="layers")
 
 
-def sizes(found: Networks, spec: NetworkSpec, chosen: tuple[int, int] | None) -> None:
+def sizes(networks: Sequence[NetworkSpec], spec: NetworkSpec, chosen: tuple[int, int] | None) -> None:
     """Show what each size does to this network, and to all of them."""
     st.header("Cost at each size")
     wanted = [*DEFAULT_SIZES, *([chosen] if chosen else [])]
-    table = size_table(found.networks.values(), wanted)
+    table = size_table(networks, wanted)
     table["variant"] = table["height"].astype(str) + "x" + table["width"].astype(str)
     rows = table[table["network"] == spec.name].astype(object)
     rows = rows.where(rows.notna(), None)
@@ -171,9 +174,12 @@ with left:
     spec = pick_network(found)
 with right:
     size = pick_size()
+batch_norm = network_choices.batch_norm_choice()
+shown = {name: with_batch_norm(each, batch_norm) for name, each in found.networks.items()}
+spec = shown[spec.name]
 if size:
     with components.sentences():
         network(spec, *size)
-sizes(found, spec, size)
+sizes(list(shown.values()), spec, size)
 readings(spec)
 own_networks(found)

@@ -10,9 +10,10 @@ import streamlit as st
 from core.compression.specs import DEFAULT_SIZES
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
+from core.networks.batch_norm import BATCH_NORM, PRINTED
 from core.networks.network_files import FOLDER, Networks, all_networks
 from dashboard import data, words
-from dashboard.forms.fields import parsed
+from dashboard.forms.fields import CHOICES, parsed
 
 SIZES = tuple(f"{height}x{width}" for height, width in DEFAULT_SIZES)
 DEFAULT_SIZE = "200x100"
@@ -78,6 +79,15 @@ def size_choice() -> tuple[int, int]:
         raise SpecError(f"Expected one size with 1 to {LARGEST_SIDE:,} rows and columns, got {typed}.")
     height, width = sizes[0]
     return height, width
+
+
+def batch_norm_choice() -> str:
+    """Return which batch normalisation is added to the networks that are shown."""
+    return st.segmented_control(
+        "Batch normalisation", list(BATCH_NORM), default=PRINTED, key="batch_norm", bind="query-params", required=True,
+        format_func=CHOICES["batch_norm"].__getitem__, wrap=True,
+        help="The article prints none after dense layers. With it, networks learn at its learning rate.",
+    )  # fmt: skip
 
 
 def broken_files(found: Networks) -> None:

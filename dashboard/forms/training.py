@@ -13,6 +13,7 @@ import streamlit as st
 from core.data.datasets import Dataset
 from core.errors import QueueUnavailable, SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
+from core.networks.batch_norm import BATCH_NORM, PRINTED
 from core.networks.costs import network_cost
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPES
@@ -29,7 +30,7 @@ from jobs.queues import Submission
 
 FORM = Fields("training")
 TRAINING_KIND_LABELS = {"prune-train": "Prune and train, Algorithm 2", "train": "Train each network once"}
-FROM_ADDRESS = ("network", "size", "factor", "scope", "iteration")
+FROM_ADDRESS = ("network", "batch_norm", "size", "factor", "scope", "iteration")
 PLACED = ("height", "width", "seed", "epochs", "learning_rate", "batch_size")
 
 
@@ -66,10 +67,11 @@ def take_from_address(found: Networks) -> None:
                 given[name] = st.query_params.pop(each)
     if "network" not in given:
         return
-    given = {"scope": "all", "iteration": "1"} | given
+    given = {"scope": "all", "iteration": "1", "batch_norm": PRINTED} | given
     known = {
         "network": given["network"] in found.networks,
         "scope": given["scope"] in SCOPES,
+        "batch_norm": given["batch_norm"] in BATCH_NORM,
         "iteration": given["iteration"].isdecimal(),
     }
     values: dict[str, Any] = {"kind": "prune-train"}
@@ -79,6 +81,8 @@ def take_from_address(found: Networks) -> None:
         values["sizes"] = given["size"].replace("x", "×")
     if "factor" in given:
         values["factors"] = given["factor"]
+    if known["batch_norm"]:
+        values["batch_norm"] = given["batch_norm"]
     if known["scope"]:
         values["scope"] = given["scope"]
     if known["iteration"]:

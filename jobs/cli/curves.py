@@ -17,6 +17,7 @@ from typing import Any
 from core.errors import SpecError
 from core.files.exports import check_writable, write_rows
 from core.networks.architectures import DEFAULT_HEIGHT, DEFAULT_WIDTH, NETWORKS, NetworkSpec
+from core.networks.batch_norm import BATCH_NORM, PRINTED, with_batch_norm
 from core.networks.costs import CURVE_COLUMNS, CurvePoint, curve_points
 from core.networks.network_files import all_networks
 from core.networks.plain_yaml import MOST_DIGITS
@@ -35,6 +36,9 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     # The values stay text here, so that every bad one ends in one sentence.
     parser.add_argument(
         "networks", metavar="NETWORKS", help=f"{', '.join(NETWORKS)}, own ones by name; with commas; all for the four"
+    )
+    parser.add_argument(
+        "--batch-norm", choices=tuple(BATCH_NORM), default=PRINTED, help="what is added to them (default %(default)s)"
     )
     size = f"{DEFAULT_HEIGHT}x{DEFAULT_WIDTH}"
     parser.add_argument("--size", default=size, help=f"rows x columns of the images (default {size})")
@@ -102,7 +106,8 @@ def act_curves(options: argparse.Namespace) -> int:
     """Count, then print or write; raises SpecError for whatever cannot be counted."""
     check_writable(options.export)
     check_writable(options.fits)
-    networks = choose_networks(options.networks, Settings.from_environment())
+    chosen = choose_networks(options.networks, Settings.from_environment())
+    networks = [with_batch_norm(network, options.batch_norm) for network in chosen]
     factors, scopes = parse_factors(options.factors), parts(options.scopes, "scopes")
     height, width = parse_size(options.size)
     points = list(curve_points(networks, factors, scopes, parse_iterations(options.iterations), height, width))
