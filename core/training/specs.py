@@ -133,7 +133,7 @@ class TrainingProtocol(Spec):
     schedule: Annotated[
         Text,
         Setting(
-            "Learning rate after the warm-up", "Constant, or a cosine that ends at 0.",
+            "Schedule", "The learning rate after the warm-up: constant, or a cosine that ends at 0.",
             choices=(CONSTANT, COSINE), text="{schedule} learning rate",
         ),
         Field(exclude_if=CONSTANT.__eq__),
