@@ -23,7 +23,7 @@ class Estimate:
 
 def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset) -> Estimate:
     """Estimate from the newest finished step of the network, else of any; the cost is MACs × training images."""
-    steps = store.steps()
+    steps = store.steps(run.id for run in store.runs() if run.trains and run.origin_host is None)
     steps = steps[(steps["status"] == "finished") & steps["epoch_seconds"].notna()].sort_values("finished_at")
     if steps.empty:
         return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
@@ -54,7 +54,8 @@ def measuring_estimate(store: Store, spec: MeasuringSpec, dataset: Dataset, work
     The cost is pixels of the originals × rows per image, divided by the workers.
     """
     for kind in dict.fromkeys((spec.kind, SweepSpec.kind)):
-        latest = next((run for run in store.runs(kind, "finished") if run.work_seconds is not None), None)
+        own = (run for run in store.runs(kind, "finished") if run.origin_host is None)
+        latest = next((run for run in own if run.work_seconds is not None), None)
         pixels = 0 if latest is None else store.source_pixels(latest.id)
         if latest is not None and latest.work_seconds is not None and pixels:
             cost = latest.work_seconds / (pixels * len(variants(latest.told(MeasuringSpec))))

@@ -74,7 +74,7 @@ class Run:
     fingerprint: of the data set's images. source: the data set that a reconstruction was made from. total, done:
     images, or epochs of the steps that a training has begun so far. failed: images or steps. seconds: from start to
     finish; work_seconds: summed over images or steps. versions: JSON of Python and packages. study: what submitted it
-    with others.
+    with others. origin_host, origin_store: of an imported run, the host and the file of the store that recorded it.
     """
 
     id: str
@@ -103,6 +103,9 @@ class Run:
     source: str | None = None
     study: str | None = None
     claim: int = 0
+    origin_host: str | None = None
+    origin_store: str | None = None
+    imported_at: datetime | None = None
     live: Live = Live()
 
     @property

@@ -38,6 +38,8 @@ def fill(store: Store) -> None:
             "INSERT INTO verifications (run_id, image_id, variant, checked_at) "
             "VALUES ('r', 'a', 'k=2', '2026-11-26 07:00:00+00')"
         )
+        connection.execute("INSERT INTO run_datasets VALUES ('r', 'plain', NULL, NULL, 10, 0, 1000)")
+        connection.execute("INSERT INTO run_logs VALUES ('r', 1, 'a line')")
         connection.execute(
             "INSERT INTO predictions VALUES ('r', 0, 'test', 'a', NULL, 'nevus', 'nevus', 0.1, 0.7, 0.1, 0.1)"
         )

@@ -89,6 +89,11 @@ def _shut_in(path: Path) -> duckdb.DuckDBPyConnection:
     return instance
 
 
+def without_patterns(path: Path) -> str:
+    """Return a path as a pattern that matches only itself, for functions of DuckDB that read several files."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+
+
 def literal(value: object) -> str:
     """Return a text or a path as a literal of SQL."""
     return "'" + str(value).replace("'", "''") + "'"

@@ -65,6 +65,12 @@ def signs_of_learning(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"ALTER TABLE IF EXISTS steps ADD COLUMN {name} {kind}")
 
 
+def imported_runs(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add to runs where an imported one comes from; the tables of their logs and data sets are new."""
+    for name, kind in (("origin_host", "VARCHAR"), ("origin_store", "VARCHAR"), ("imported_at", "TIMESTAMPTZ")):
+        connection.execute(f"ALTER TABLE runs ADD COLUMN {name} {kind}")
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
@@ -77,6 +83,7 @@ MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
         predictions,
         given_splits,
         signs_of_learning,
+        imported_runs,
     )
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied

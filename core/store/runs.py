@@ -27,8 +27,13 @@ class RunRows(StoreFile):
         return next(iter(self._runs(run_id=run_id)), None)
 
     def finished_run(self, spec_hash: str) -> str | None:
-        """Return the id of the run with this hash that finished last and left no image out, or None."""
-        same = [run for run in self._runs(spec_hash=spec_hash, status="finished") if not run.failed and run.finished_at]
+        """Return the id of the run with this hash that finished last and left no image out, or None.
+
+        An imported reconstruction does not count: its images are elsewhere.
+        """
+        finished = self._runs(spec_hash=spec_hash, status="finished")
+        usable = [run for run in finished if run.origin_host is None or not run.writes]
+        same = [run for run in usable if not run.failed and run.finished_at]
         return max(same, key=lambda run: run.finished_at or run.submitted_at).id if same else None
 
     def _runs(self, **columns: object) -> list[Run]:
@@ -36,6 +41,14 @@ class RunRows(StoreFile):
         where = " AND ".join(f"{column} = ?" for column in given) or "TRUE"
         query = f"SELECT * FROM runs WHERE {where} ORDER BY submitted_at DESC, run_id DESC"
         return [run_from_columns(row) for row in self.rows(query, list(given.values()))]
+
+    def run_log(self, run_id: str) -> list[str]:
+        """Return the log that an imported run came with, oldest line first."""
+        return [row["text"] for row in self.rows("SELECT text FROM run_logs WHERE run_id = ? ORDER BY line", [run_id])]
+
+    def run_dataset(self, run_id: str) -> dict[str, Any] | None:
+        """Return how the data set of an imported run was registered where it ran, without folder; None if unknown."""
+        return next(iter(self.rows("SELECT * EXCLUDE run_id FROM run_datasets WHERE run_id = ?", [run_id])), None)
 
     def study(self, study_id: str) -> Study | None:
         """Return one study, or None when there is no such study."""

@@ -76,7 +76,26 @@ CREATE TABLE IF NOT EXISTS runs (
     command VARCHAR,                -- the command that repeats the run
     dataset_source VARCHAR,         -- for a run on a reconstruction: the data set that was made from
     study VARCHAR,                  -- what submitted several runs at once; NULL for a single run
-    claim BIGINT DEFAULT 0          -- of a training run, the newest one of this attempt
+    claim BIGINT DEFAULT 0,         -- of a training run, the newest one of this attempt
+    origin_host VARCHAR,            -- of an imported run, the host of the store that recorded it; else NULL
+    origin_store VARCHAR,           -- that store's file, on that host
+    imported_at TIMESTAMPTZ
+);
+
+CREATE TABLE IF NOT EXISTS run_datasets (         -- of imported runs, the registration of the data set where they ran
+    run_id VARCHAR NOT NULL,        -- key
+    layout VARCHAR NOT NULL,        -- as in datasets; the folder and the images stay where they are
+    source VARCHAR,
+    settings VARCHAR,
+    images BIGINT NOT NULL,
+    left_out BIGINT NOT NULL,
+    bytes BIGINT NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS run_logs (             -- of imported runs; the queue keeps the logs of the others for one day
+    run_id VARCHAR NOT NULL,        -- key, with line
+    line INTEGER NOT NULL,          -- from 1, the oldest
+    text VARCHAR NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS images (

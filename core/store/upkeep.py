@@ -11,6 +11,7 @@ from core.files.file_lock import file_lock
 from core.runs import ENDED
 from core.store.file import StoreFile, lock_path, log_path, one
 
+# The tables with rows of runs: what is deleted with a run, and what travels with it (core/store/snapshot.py).
 OF_RUNS = """
     SELECT table_name FROM duckdb_columns() JOIN duckdb_tables() USING (schema_oid, table_name)
     WHERE column_name = 'run_id' ORDER BY table_name
