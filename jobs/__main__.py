@@ -29,7 +29,7 @@ CURVES = "cli.curves"
 MODULES = (
     *("cli.measuring", CURVES, "cli.training", "cli.study", "cli.tables", "cli.datasets", "cli.runs", "cli.export"),
     *("cli.predictions", "cli.verify"),
-    *("upkeep.backup", "upkeep.snapshot", "upkeep.retention", "upkeep.prometheus", "upkeep.doctor"),
+    *("upkeep.backup", "upkeep.snapshot", "upkeep.imports", "upkeep.retention", "upkeep.prometheus", "upkeep.doctor"),
 )
 
 

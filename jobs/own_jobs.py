@@ -19,6 +19,7 @@ FUNCTIONS = frozenset(
         "jobs.train_task.train_step",
         "jobs.record_worker.write_waiting",
         "jobs.record_worker.reconcile",
+        "jobs.upkeep.imports.import_job",
     }
 )
 # The functions' names before the modules were renamed: workers still run the jobs of a queue of that time.

@@ -18,6 +18,11 @@ def submit(queues: Queues, run_id: str) -> str:
     SpecError where the run cannot be predicted again.
     """
     run, steps = steps_to_predict(queues, run_id)
+    if run.origin_host is not None and not (queues.settings.trained / run_id).is_dir():
+        raise SpecError(
+            f"Expected the weights of {run_id} on this host, got none: it was imported from {run.origin_host} without "
+            "them. Import a snapshot that was written there with --weights."
+        )
     dataset = queues.dataset_of(run)
     part = {
         "spec": run.told(TrainSpec).to_dict(),

@@ -289,6 +289,11 @@ class Queues:
             raise SpecError(f"Expected a run that is in the store, got {run_id}.")
         if not run.ended:
             raise SpecError(f"Expected a run that has ended, got {run_id}, which is {run.status}.")
+        if run.origin_host is not None:
+            raise SpecError(
+                f"Expected a run of this store, got {run_id}, which was imported from {run.origin_host}. Retry it "
+                f"there, or submit a new one here: `{run.command}`."
+            )
         kind, attempt = run_kind(run.spec, self.dataset_of(run), self.settings), run.attempt + 1
         work = kind.work_left(self.store, run_id, finished=run.status == Status.FINISHED)
         with self.connected() as connection:
@@ -303,6 +308,12 @@ class Queues:
     def dataset_of(self, run: Run) -> Dataset:
         """Return the data set that a run was submitted for. SpecError where it was removed or has changed."""
         dataset = self.store.dataset(run.dataset)
+        if run.origin_host is not None and (dataset is None or dataset.fingerprint != run.fingerprint):
+            found = "none" if dataset is None else "other images of that name"
+            raise SpecError(
+                f"Expected the images of data set {run.dataset} on this host, got {found}: {run.id} was imported from "
+                f"{run.origin_host}, and images do not travel. Register the same images here under that name."
+            )
         if dataset is None:
             raise SpecError(f"Expected data set {run.dataset} to be registered, got none.")
         if dataset.fingerprint != run.fingerprint:
@@ -335,9 +346,9 @@ class Queues:
         return run or self.store.run(run_id)
 
     def log(self, run_id: str) -> list[str]:
-        """Return the run's log, oldest line first. It is kept for one day after the run ends."""
+        """Return the run's log, oldest line first. It is kept for one day after the end; an imported one stays."""
         with self.connected() as connection:
-            return LiveRun(connection, run_id).log_lines()
+            return [*self.store.run_log(run_id), *LiveRun(connection, run_id).log_lines()]
 
     def workers(self) -> list[WorkerState]:
         """Return the workers that are alive, by queue and name."""

@@ -43,6 +43,9 @@ def act_status(options: argparse.Namespace) -> int:
     for state in states:
         progress = f"{state.done + state.failed}/{state.total}" + (f" ({state.failed} failed)" if state.failed else "")
         print("\t".join((state.id, state.kind, state.dataset, state.status, progress)))
+    if options.run is not None and states[0].imported_at is not None:
+        run = states[0]
+        print(f"imported {run.imported_at:%Y-%m-%d %H:%M} UTC from {run.origin_host}, {run.origin_store}")
     if options.run is not None and (found := queues.store.verification(options.run)):
         print(found.sentence)
     return 0

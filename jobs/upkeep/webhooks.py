@@ -94,6 +94,8 @@ def announce_new(settings: Settings, store: Store, connection: Connection) -> in
 
 
 def _is_new(ended: Run | Study, since: float, wanted: Collection[str]) -> bool:
+    if isinstance(ended, Run) and ended.origin_host is not None:  # announced where it ran
+        return False
     return ended.status in wanted and ended.finished_at is not None and ended.finished_at.timestamp() >= since
 
 
