@@ -161,7 +161,7 @@ ResultKey = tuple[str | int, ...]
 def _result_key(run: Run) -> ResultKey:
     """Return what a run's results depend on: its attempt and end, or the whole file's state while it is under way."""
     if run.ended:
-        return (str(settings().database), run.id, f"{run.attempt} {run.status} {run.finished_at}")
+        return (str(settings().database), run.id, f"{run.attempt} {run.status} {run.finished_at} {run.imported_at}")
     return (run.id, *stamp())
 
 
@@ -178,6 +178,12 @@ def statistics(run: Run) -> pd.DataFrame:
 def storage(run: Run) -> pd.DataFrame:
     """Return a finished run's sizes."""
     return store().storage(run.id)
+
+
+@st.cache_data(max_entries=200, show_spinner=False, hash_funcs=BY_RESULTS)
+def run_dataset(run: Run) -> dict[str, Any] | None:
+    """Return how the data set of an imported run was registered where it ran; None where that is not known."""
+    return store().run_dataset(run.id)
 
 
 @st.cache_data(max_entries=200, show_spinner=False, hash_funcs=BY_RESULTS)

@@ -62,7 +62,8 @@ def ended_table(runs: list[Run]) -> None:
 
 def details(run: Run) -> None:
     """Show one run: its status, why it failed, its log, and what can be done about it."""
-    st.markdown(f"{components.status_text(run.status)} `{run.id}` " + (components.SYNTHETIC if run.synthetic else ""))
+    synthetic = f" {components.SYNTHETIC}" if run.synthetic else ""
+    st.markdown(f"{components.status_text(run.status)} `{run.id}`{synthetic}{components.origin_badge(run)}")
     if run.error:
         st.error(words.sentence(run.error), icon=":material/error:")
     lines = [

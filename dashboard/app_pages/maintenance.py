@@ -1,4 +1,4 @@
-"""Maintenance: disk usage, what can be deleted, backups, snapshots and health checks."""
+"""Maintenance: disk usage, what can be deleted, backups, snapshots, imported runs and health checks."""
 
 import shlex
 import shutil
@@ -244,6 +244,34 @@ def snapshots() -> None:
     st.code(f'import duckdb\n\ncon = {opened}\ncon.sql("FROM runs ORDER BY submitted_at").df()', wrap_lines=True)
 
 
+def sharing() -> None:
+    """Say how runs travel between stores, and list the imported ones with where they come from."""
+    st.caption(
+        "Runs travel as a folder: write it where they ran, copy it, and import it here. Each run keeps its id and is "
+        "imported once. Images do not travel."
+    )
+    commands = "python -m jobs snapshot FOLDER --runs all --weights\npython -m jobs import FOLDER"
+    st.code(commands, language=None, wrap_lines=True)
+    imported = [run for run in components.runs() if run.origin_host is not None]
+    if not imported:
+        st.info("No run was imported.", icon=":material/inbox:")
+        return
+    components.table(
+        {
+            "From": [run.origin_host for run in imported],
+            "Imported": [components.moment(run.imported_at) for run in imported],
+            "Status": [run.status for run in imported],
+            "Kind": [words.RUN_KIND_LABELS[run.kind] for run in imported],
+            "Data set": [run.dataset + (" (synthetic)" if run.synthetic else "") for run in imported],
+            "Run": [run.id for run in imported],
+            "Store there": [run.origin_store for run in imported],
+        },
+        alt="Imported runs with the host and the store that they come from",
+        height="auto",
+        column_config={"Data set": st.column_config.TextColumn(width="medium")},
+    )
+
+
 def health() -> None:
     """Show what the doctor finds: what is wrong first, then everything."""
     text = "Starts Keras in a separate process, which takes some seconds."
@@ -275,7 +303,7 @@ def health() -> None:
     )
 
 
-VIEWS = {"Health": health, "Disk": disk, "Runs": runs, "Backups": backups, "Snapshots": snapshots}
+VIEWS = {"Health": health, "Disk": disk, "Runs": runs, "Backups": backups, "Snapshots": snapshots, "Sharing": sharing}
 view = components.view(list(VIEWS))
 with components.sentences():
     try:

@@ -243,7 +243,15 @@ def dataset_text(run: Run, length: int = 60, *, bold: bool = True) -> str:
 
 def run_title(run: Run, length: int = 48) -> str:
     """Return a run's status, kind and data set as Markdown."""
-    return f"{status_text(run.status)} **{words.RUN_KIND_LABELS[run.kind]}** of {dataset_text(run, length, bold=False)}"
+    named = f"**{words.RUN_KIND_LABELS[run.kind]}** of {dataset_text(run, length, bold=False)}"
+    return f"{status_text(run.status)} {named}{origin_badge(run)}"
+
+
+def origin_badge(run: Run) -> str:
+    """Return as a badge which host an imported run comes from; empty for a run of this store."""
+    if run.origin_host is None:
+        return ""
+    return f" :blue-badge[:material/move_to_inbox: from {words.escaped(words.shortened(run.origin_host, 30))}]"
 
 
 def copy_button(noun: str, copy: Callable[..., None], spec: Spec) -> None:
@@ -377,7 +385,8 @@ def run_facts(run: Run, title: str = "How this was measured") -> None:
 def facts(run: Run) -> None:
     """Show a run's facts and the command that repeats it."""
     own = _training_facts(run, run.spec) if isinstance(run.spec, TrainSpec) else _measuring_facts(run, run.spec)
-    st.table({**_named(run), **own, **_common_facts(run)}, border="horizontal", width="stretch", alt="Facts of the run")
+    found = {**_named(run), **own, **_common_facts(run), **_origin(run)}
+    st.table(found, border="horizontal", width="stretch", alt="Facts of the run")
     repeat_with(run.command)
 
 
@@ -417,6 +426,19 @@ def _training_facts(run: Run, spec: TrainSpec) -> dict[str, str]:
         "Epochs": f"{words.count_text(run.done)} trained of {words.count_text(run.total)}"
         + (f", {words.count_of(run.failed, 'step')} failed" if run.failed else ""),
     }
+
+
+def _origin(run: Run) -> dict[str, str]:
+    """Return where an imported run comes from, and what is known of its images there; nothing for one of this store."""
+    if run.origin_host is None:
+        return {}
+    host, store = words.escaped(run.origin_host), words.escaped(run.origin_store or "")
+    found = {"Imported": f"{moment(run.imported_at)} from {host}, {store}"}
+    if known := data.run_dataset(run):
+        layout = words.LAYOUTS.get(known["layout"], known["layout"])
+        told = (words.count_of(known["images"], "image"), words.bytes_text(known["bytes"]), layout)
+        found["Data set there"] = words.escaped(", ".join(told))
+    return found
 
 
 def _code(version: str | None, revision: str | None) -> str:

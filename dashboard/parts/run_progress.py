@@ -114,7 +114,9 @@ def progress_bar(run: Run) -> None:
 
 
 def retry_button(run: Run) -> None:
-    """Offer to measure or train what an ended run has left out."""
+    """Offer to measure or train what an ended run has left out; an imported one is retried where it ran."""
+    if run.origin_host is not None:
+        return
     if run.trains:
         if run.ended and (run.failed or run.status != "finished"):
             components.action_button(
