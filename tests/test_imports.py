@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 from laboratory import ROOT, wait_for, workers
 from recorded import START, record_measured, record_reconstruction, record_training
@@ -20,6 +21,8 @@ from redis import Redis
 from benchmarks.processes import Process
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.errors import DermSlimError, QueueUnavailable, SpecError, StoreError
+from core.networks.architectures import NETWORKS
+from core.networks.keras_models import build_model
 from core.settings import Settings
 from core.store import imports as store_imports
 from core.store import migrations, snapshot
@@ -27,6 +30,7 @@ from core.store.check import TABLES
 from core.store.file import empty_store
 from core.store.measurements import Store
 from core.store.upkeep import OF_RUNS, delete_run
+from core.training import loop as training
 from core.training.results import EpochResult
 from core.training.specs import Rules
 from jobs import predictions, verification
@@ -153,6 +157,23 @@ def test_weights_arrive_with_their_path_here_and_others_name_their_host(here: Se
     ]
     assert (here.trained / run_id / "0.keras").read_bytes() == b"the weights"
     assert sorted(path.name for path in here.trained.rglob("*")) == [*("0.keras", "about.json"), run_id]
+
+
+def test_imported_weights_predict_the_same(there: Settings, here: Settings, tmp_path: Path) -> None:
+    training.save_model(
+        build_model(NETWORKS["lenet5"], 48, 64), there.trained / run_of(there, "prune-train") / "0.keras"
+    )
+    take_snapshot(there, tmp_path / "s", EVERYTHING)
+    import_here_or_there(here, tmp_path / "s")
+    random = np.random.default_rng(1)
+    given = {"image": random.integers(0, 256, (4, 48, 64, 3), dtype=np.uint8), "metadata": random.random((4, 3))}
+    paths = [
+        there.trained / run_of(there, "prune-train") / "0.keras",
+        Path(Store(here.database).steps([run_of(here, "prune-train")])["weights"].iloc[0]),
+    ]
+    before, after = (training.load_model(path).predict(given, verbose=0) for path in paths)
+    assert here.trained in paths[1].parents
+    np.testing.assert_array_equal(after, before)
 
 
 def test_importing_twice_changes_nothing_and_adds_weights_that_were_left_out(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
-from pages import OpenPage, opener, text
-from recorded import record_measured, record_training
+from pages import OpenPage, opener, plain, text
+from recorded import record_measured, record_reconstruction, record_training
 
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import Rules
 from dashboard import training_data
+from jobs.upkeep.imports import import_here_or_there
+from jobs.upkeep.snapshot import Wanted, take_snapshot
 
 SPECS = (
     SweepSpec(dataset="ham"),
@@ -139,3 +143,28 @@ def test_pages_open_when_a_metric_is_undefined_for_every_image(
     for run_id in runs:
         assert run_id in text(opened("run", run=run_id))
     opened("claims")
+
+
+def test_an_imported_run_shows_where_it_comes_from_and_is_not_retried_here(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Settings(tmp_path / "there", (tmp_path,))
+    store = Store(there.database)
+    run_id = record_measured(store, SweepSpec(dataset="moles", ks=(2,)))
+    record_reconstruction(store, "moles", "ham", "k=2")
+    with store.transaction() as connection:
+        connection.execute("UPDATE runs SET total = 3, dataset_fingerprint = (SELECT fingerprint FROM datasets)")
+    take_snapshot(there, tmp_path / "s", Wanted([run_id], logs=False))
+    import_here_or_there(settings, tmp_path / "s")
+    open_own = opener(monkeypatch, settings.data_dir, str(settings.redis_url))
+    test = open_own("run", run=run_id)
+    facts = test.table[0].value.iloc[:, 0]
+    host = os.uname().nodename
+    assert plain(facts["Imported"]).endswith(f"from {host}, {there.database}")
+    assert plain(facts["Data set there"]) == "1 image, 1 bytes, plain folder, no labels"
+    assert f"from {host}" in text(test)
+    jobs = open_own("jobs", job=run_id)
+    assert f"from {host}" in text(jobs)
+    assert not any(button.label.startswith("Retry") for button in jobs.button)
+    listed = open_own("maintenance", tab="Sharing").dataframe[0].value
+    assert listed[["From", "Run"]].values.tolist() == [[host, run_id]]

@@ -210,7 +210,26 @@ CHECKED = {
     "trainings.py": {"table", "column", "assignments"},
     # The tables in the catalogue of the store.
     "check.py": {"quoted"},
-    "snapshot.py": {"table", "place", "mark", "same", "literal(snapshot)", "other", "OPENED", "FOLDER"},
+    "snapshot.py": {
+        *(
+            "table",
+            "place",
+            "mark",
+            "same",
+            "literal(snapshot)",
+            "other",
+            "OPENED",
+            "FOLDER",
+            "wanted",
+            "OF_CHOSEN",
+            "made",
+        ),
+    },
+    # The same; the tables of a snapshot are those of its files, whose names are letters (jobs/upkeep/imports.py).
+    "imports.py": {
+        *("table", "column", "kind", "VERSION", "fault", "source", "name", "THESE", "only", "reason(error)"),
+        "', '.join(sorted(chosen))",
+    },
     "upkeep.py": {"name", "table", "column", "key", "' UNION ALL '.join(each)"},
 }
 SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE)\b")

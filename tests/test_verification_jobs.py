@@ -204,9 +204,14 @@ def test_a_run_of_an_older_store_can_be_checked(
     older_store(settings.database, 3)
     with duckdb.connect(settings.database) as connection:
         connection.execute(f"ATTACH '{newer.path}' AS newer (READ_ONLY)")
-        for table in ("datasets", "runs", "images", "statistics", "storage", "optimal_k"):
+        for table in ("datasets", "images", "statistics", "storage", "optimal_k"):
             connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM newer.{table}")  # noqa: S608
-        for table, later in (("dataset_images", "split"), ("measurements", "decoded_crc32")):
+        later_columns = {
+            "runs": "(origin_host, origin_store, imported_at)",
+            "dataset_images": "split",
+            "measurements": "decoded_crc32",
+        }
+        for table, later in later_columns.items():
             connection.execute(f"INSERT INTO {table} BY NAME SELECT * EXCLUDE {later} FROM newer.{table}")  # noqa: S608
     queues = Queues(settings)
     for name, value in (("DATA_DIR", settings.data_dir), ("DATA_ROOTS", tmp_path), ("REDIS_URL", settings.redis_url)):
