@@ -33,6 +33,7 @@ TITLES = {
     6: "Table 6: pruning step by step",
     FURTHER: "Beyond the article: by class, sizes, times, memory",
 }
+TABS: dict[int | str, str] = {4: "Table 4", 5: "Table 5", 6: "Table 6", FURTHER: "Beyond the article"}
 NARROWING = {"networks", "seeds", "studies", "settings", "runs", "older"}  # what the address may narrow down by
 FIRST_CHARTED = {4: "validation_accuracy", 5: "test_accuracy", 6: "test_accuracy"}
 AVERAGES = ("macro_precision", "macro_recall", "lesion_accuracy")
@@ -193,5 +194,7 @@ if trained.empty:
 else:
     choice = choices(trained)
 with components.sentences():
-    for number in TABLES:
-        show(number, choice)
+    # One at a time: the browser needs a second to draw all of them again after each choice.
+    by_name = {table_name(number): number for number in TABLES}
+    chosen = components.view(list(by_name), param="table", format_func=lambda name: TABS[by_name[name]])
+    show(by_name[chosen], choice)
