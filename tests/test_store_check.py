@@ -44,7 +44,10 @@ def fill(store: Store) -> None:
             "INSERT INTO predictions VALUES ('r', 0, 'test', 'a', NULL, 'nevus', 'nevus', 0.1, 0.7, 0.1, 0.1)"
         )
         connection.execute(
-            "INSERT INTO epochs SELECT 'r', 0, epoch, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, true, false, "
+            "INSERT INTO epochs (run_id, step, epoch, attempt, train_loss, train_accuracy, train_precision, "
+            "train_recall, validation_loss, validation_accuracy, validation_precision, validation_recall, seconds, "
+            "images_per_second, meets_baseline, best, ended_at) "
+            "SELECT 'r', 0, epoch, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, true, false, "
             "'2026-11-26 07:00:00+00' FROM range(1, 4) AS epochs(epoch)"
         )
 

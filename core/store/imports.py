@@ -87,7 +87,7 @@ def _digests(store: StoreFile, run_ids: Sequence[str]) -> dict[str, dict[str, st
         columns: dict[str, list[str]] = {name: [] for name in names}
         for table, column, *_ in empty.execute(COLUMNS).fetchall():
             if table in columns and column not in PLACE.get(table, ()):
-                columns[table].append(str(column))
+                columns[table].append(f'"{column}"')  # `precision` is a word of SQL
     each = [
         f"SELECT '{table}' AS part, run_id, concat(count(*), ' ', sum(hash({', '.join(sorted(chosen))}))) AS digest "
         f"FROM {table} WHERE {THESE} GROUP BY run_id"
