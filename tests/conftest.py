@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import gc
 import os
 import sys
 import tempfile
@@ -44,6 +45,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
     count = collections.Counter(item.path for item in items)
     items.sort(key=lambda item: (-slow[item.path], -count[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is imported by now from garbage collection: Streamlit collects everything after each run of a page."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter end as usual; otherwise extension modules report their objects as leaks."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
