@@ -23,6 +23,9 @@ from jobs.server import running_server
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["DERMSLIM_ENV_FILE"] = ""  # the user may have a `.env` file here
 os.environ["WORKER_NICENESS"] = "0"  # tests wait for workers, so these need the normal priority
+# Otherwise hundreds of processes compile the same modules again, and each xdist process rewrites all assertions.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
