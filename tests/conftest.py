@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt what is imported by now from garbage collection: Streamlit collects everything after each run of a page."""
+    """Exempt imported modules from garbage collection: Streamlit collects all garbage after each run of a page."""
     gc.collect()
     gc.freeze()
 

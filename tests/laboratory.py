@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import psutil
+from forks import Forked
 
 from benchmarks.processes import Process, run_command
 from core.networks.architectures import CLASSES
@@ -33,6 +34,7 @@ WITHOUT_KERAS = {"PYTHONPATH": str(ROOT / "tests" / "without_keras")}
 WELL_BEGUN = 0.05  # seconds of CPU time after which the process of a job is set to end with its worker
 MEASURED = ["seconds", "epoch_seconds", "images_per_second", "peak_memory", "weights", "worker"]
 TIMES = ["attempt", "started_at", "finished_at", "ended_at", "run_id", *MEASURED]
+Worker = subprocess.Popen[bytes] | Forked
 Trained = tuple[list[Any], pd.DataFrame]  # a run's steps and epochs
 
 REFERENCE = """
@@ -83,11 +85,12 @@ def write_images(folder: Path, count: int, *, height: int = 40, width: int = 56,
 
 @contextmanager
 def workers(
-    settings: Settings, *kinds: str, beside: bool = False, keras: bool = False
-) -> Iterator[list[subprocess.Popen[bytes]]]:
+    settings: Settings, *kinds: str, beside: bool = False, keras: bool = False, forked: bool = True
+) -> Iterator[list[Worker]]:
     """Start workers and give their processes.
 
     beside: other workers may run already or have been killed. keras: train with Keras instead of its substitute.
+    forked: from a process that has imported what workers need, see `forks`; otherwise as `python -m jobs.worker`.
     """
     environment = {
         **os.environ,
@@ -96,7 +99,13 @@ def workers(
         "DATA_ROOTS": os.pathsep.join(map(str, settings.data_roots)),
         "REDIS_URL": str(settings.redis_url),
     }
-    started = [Process([sys.executable, "-m", "jobs.worker", kind], cwd=ROOT, env=environment) for kind in kinds]
+
+    def start(kind: str) -> Worker:
+        if forked:
+            return Forked(kind, environment)
+        return Process([sys.executable, "-m", "jobs.worker", kind], cwd=ROOT, env=environment)
+
+    started = [start(kind) for kind in kinds]
     try:
         queues = Queues(settings)
         pids = {process.pid for process in started}
@@ -111,13 +120,13 @@ def workers(
             wait_or_kill(process)
 
 
-def end(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+def end(process: Worker, seconds: float = 20) -> None:
     """Ask a process to end, and kill it if it has not ended after `seconds`."""
     process.terminate()
     wait_or_kill(process, seconds)
 
 
-def wait_or_kill(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+def wait_or_kill(process: Worker, seconds: float = 20) -> None:
     """Wait for a process that was asked to end; do not ask twice, because a worker would then drop its job."""
     try:
         process.wait(seconds)
@@ -147,7 +156,7 @@ def gone(process: psutil.Process) -> bool:
     return True
 
 
-def suspended_job(*workers: subprocess.Popen[bytes] | WorkerState, seconds: float = 120) -> psutil.Process:
+def suspended_job(*workers: Worker | WorkerState, seconds: float = 120) -> psutil.Process:
     """Wait for the process of a job of one of these workers and suspend it, so that only the test can end it."""
     found: list[psutil.Process] = []
 
