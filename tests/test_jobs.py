@@ -282,7 +282,7 @@ def test_cancel_stops_after_the_current_image_and_retry_measures_only_the_rest(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.run_kinds.CHUNKS", 2)  # one job has many images and would continue to the last
-    folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
+    folder = write_images(settings.data_roots[1] / "large", 16, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd"):
         dataset = registered(queues, folder)
@@ -295,23 +295,23 @@ def test_cancel_stops_after_the_current_image_and_retry_measures_only_the_rest(
         assert state.status == "cancelled"
         wait_for(lambda: queues.messages_waiting() == 0, 60)
         measured = queues.store.images(run_id)
-        assert 3 <= done <= len(measured) <= min(done + 1, 39), "the only worker finishes its current image"
+        assert 3 <= done <= len(measured) <= min(done + 1, 15), "the only worker finishes its current image"
         time.sleep(1)
         assert len(queues.store.images(run_id)) == len(measured)
         with pytest.raises(SpecError, match="cancelled"):
             queues.cancel(run_id)
         queues.retry(run_id)
         state = ended(queues, run_id)
-        assert (state.status, state.done, state.attempt) == ("finished", 40, 2)
+        assert (state.status, state.done, state.attempt) == ("finished", 16, 2)
         attempts = queues.store.images(run_id).set_index("image_id")["attempt"]
         assert (attempts.loc[measured["image_id"]] == 1).all()
-        assert (attempts == 2).sum() == 40 - len(measured)
-        assert len(queues.store.measurements(run_id)) == 160
+        assert (attempts == 2).sum() == 16 - len(measured)
+        assert len(queues.store.measurements(run_id)) == 64
 
 
 @pytest.mark.slow
 def test_a_killed_job_and_a_killed_worker_lose_no_result_and_leave_no_orphan_process(settings: Settings) -> None:
-    folder = write_images(settings.data_roots[1] / "large", 40, height=450, width=600)
+    folder = write_images(settings.data_roots[1] / "large", 16, height=450, width=600)
     queues = Queues(settings)
     with workers(settings, "record", "svd", "svd") as (_, first, second):
         dataset = registered(queues, folder)
@@ -322,8 +322,8 @@ def test_a_killed_job_and_a_killed_worker_lose_no_result_and_leave_no_orphan_pro
         first.kill()
         wait_for(lambda: gone(orphan), 20)  # it is suspended, so nothing else ends it
         state = ended(queues, run_id)
-        assert (state.status, state.done, state.failed) == ("finished", 40, 0)
-        assert len(queues.store.measurements(run_id)) == 160
+        assert (state.status, state.done, state.failed) == ("finished", 16, 0)
+        assert len(queues.store.measurements(run_id)) == 64
 
 
 @pytest.mark.slow
