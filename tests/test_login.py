@@ -1,72 +1,35 @@
-"""The login with real servers: protected paths, limited attempts, sessions, and the user that is recorded."""
+"""The login with real servers: protected paths, sessions, forms and limited attempts."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import hashlib
-import json
-import os
-import re
-import shutil
 import socket
 import stat
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.client import HTTPMessage
 from pathlib import Path
-from typing import IO
 
 import pytest
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from laboratory import ROOT, wait_for, write_images
-from playwright.sync_api import sync_playwright
-from streamlit.proto.BackMsg_pb2 import BackMsg
+from laboratory import ROOT
+from login_server import ADA, PASSWORD, Server, read_on, served, shown
 from streamlit.testing.v1 import AppTest
-from streamlit.web.server.starlette.starlette_app_utils import create_signed_value, generate_xsrf_token_string
-from test_deploy import reserved_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
-from benchmarks.processes import Process
-from core.compression.specs import SweepSpec
-from core.data.datasets import load_dataset
-from core.errors import QueueUnavailable, SpecError
-from core.settings import Settings
-from dashboard import __main__ as launcher
-from dashboard import data
 from dashboard.access import users as access_module
-from dashboard.access.guard import Line
 from dashboard.access.login import (
     ATTEMPTS,
-    ATTEMPTS_OF_ALL,
     COOKIE,
-    PACE,
     SESSION_SECONDS,
     WINDOW,
-    Attempts,
-    Login,
     PasswordHash,
     access,
-    is_loopback,
-    network_of,
 )
 from dashboard.access.origins import own_path
 from dashboard.access.signed_out import SignedOut
 from jobs.logs import MOST_ALIKE
-from jobs.queues import Queues
-
-PASSWORD = "correct horse battery staple"
-ADA = "Ada Lovelace"
-NOTHING: dict[str, str] = {}
-
 
 ELSEWHERE = (
     *(
@@ -94,112 +57,10 @@ ELSEWHERE = (
 )
 
 
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> None:
-        return None
-
-
-@dataclass
-class Answer:
-    status: int
-    text: str
-    headers: HTTPMessage
-
-    @property
-    def cookie(self) -> str:
-        found = re.search(rf"{COOKIE}=([^;]+);", self.headers["Set-Cookie"] or "")
-        assert found is not None, self.text
-        return found[1]
-
-
-@dataclass
-class Server:
-    port: int
-    data_dir: Path
-    log: Path
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(self, path: str, method: str = "GET", data: bytes | None = None, **headers: str) -> Answer:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.address + path, data, named, method=method)  # noqa: S310
-        try:
-            with urllib.request.build_opener(NoRedirect).open(request, timeout=60) as answer:
-                return Answer(answer.status, answer.read().decode(errors="replace"), answer.headers)
-        except urllib.error.HTTPError as error:
-            return Answer(error.code, error.read().decode(errors="replace"), error.headers)
-
-    def sign_in(self, name: str, password: str, path: str = "/signin", **headers: str) -> Answer:
-        form = urllib.parse.urlencode({"name": name, "password": password}).encode()
-        return self.ask(path, "POST", form, **headers)
-
-    def page(
-        self, cookie: str | None, origin: str | None = "own", *, host: str = "", token: str = "", **headers: str
-    ) -> ClientConnection:
-        """The websocket that a page in a browser opens."""
-        if cookie:
-            headers["Cookie"] = f"{COOKIE}={cookie}"
-        origin = self.address if origin == "own" else origin
-        return connect(
-            f"ws://{host or f'127.0.0.1:{self.port}'}/_stcore/stream",
-            sock=socket.create_connection(("127.0.0.1", self.port), timeout=60),
-            additional_headers=headers,
-            subprotocols=["streamlit", token] if token else ["streamlit"],  # type: ignore[list-item]
-            origin=origin,  # type: ignore[arg-type]
-            max_size=None,
-            open_timeout=60,
-        )
-
-
-def shown(page: ClientConnection, wanted: str, seconds: float = 60) -> bytes:
-    """Run the page's script and return what it sends until `wanted` is in it."""
-    message = BackMsg()
-    message.rerun_script.query_string = ""
-    page.send(message.SerializeToString())
-    received = b""
-    while wanted.encode() not in received:
-        part = page.recv(timeout=seconds)
-        received += part if isinstance(part, bytes) else part.encode()
-    return received
-
-
-def read_on(page: ClientConnection) -> None:
-    while True:
-        page.recv(timeout=60)
-
-
-@contextmanager
-def served(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
-    with reserved_port() as port:
-        server = Server(port, folder / "data", folder / "server.log")
-        server.data_dir.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "streamlit", "run", "dashboard/server.py"]
-        command += [f"--server.port={server.port}", "--server.fileWatcherType=none", *options]
-        with server.log.open("wb") as log:
-            process = Process(
-                command,
-                cwd=ROOT,
-                env={**os.environ, "DATA_DIR": str(server.data_dir), **environment},
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            wait_for(lambda: answers(server), 120)
-            yield server
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def answers(server: Server) -> bool:
-    try:
-        return server.ask("/healthz").status == 200
-    except OSError:
-        return False
+def password_file(folder: Path) -> Path:
+    file = folder / "password"
+    file.write_text(f"{PasswordHash.of(PASSWORD)}\n")
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -583,201 +444,6 @@ def test_behind_a_tls_proxy_the_own_origin_comes_from_its_header_or_dashboard_ur
     assert proxied.sign_in(ADA, PASSWORD, Host="inside:1", Origin="http://other.example").status == 403
 
 
-def test_the_login_queue_serves_fewest_attempts_first_and_then_the_newest() -> None:
-    async def served_in_order() -> list[str]:
-        line, order = Line(), []
-
-        async def one(name: str, tries: int) -> None:
-            async with line.turn(tries):
-                order.append(name)
-                await asyncio.sleep(0)
-
-        async with line.turn(1):
-            waiting = [
-                asyncio.create_task(one(*each)) for each in (("a", 5), ("b", 1), ("c", 1), ("gone", 1), ("d", 0))
-            ]
-            await asyncio.sleep(0)
-            waiting[3].cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        async with line.turn(1):
-            order.append("free again")
-        return order
-
-    assert asyncio.run(served_in_order()) == ["d", "c", "b", "a", "free again"]
-
-
-def test_a_cancelled_waiter_passes_its_turn_to_the_next() -> None:
-    async def goes_on() -> bool:
-        line = Line()
-        async with line.turn(1):
-            called = asyncio.create_task(line.turn(1).__aenter__())
-            await asyncio.sleep(0)
-        called.cancel()  # it has been given its turn but has not run yet
-        await asyncio.gather(called, return_exceptions=True)
-        async with asyncio.timeout(30), line.turn(1):
-            return True
-
-    assert asyncio.run(goes_on())
-
-
-def test_the_limit_for_all_addresses_together_does_not_delay_known_users() -> None:
-    attempts = Attempts()
-    assert attempts.wait("192.0.2.1", now=0) == 0
-    attempts.forget("192.0.2.1")
-    many = [f"198.51.{number // 200}.{number % 200}" for number in range(1000)]
-    assert [attempts.wait(each, now=1) for each in many].count(0) == ATTEMPTS_OF_ALL
-    assert 0 < attempts.wait("203.0.113.1", now=1) <= PACE, "the wait is short"
-    assert attempts.wait("203.0.113.1", now=1 + PACE) == 0
-    assert attempts.wait("192.0.2.1", now=1) == 0
-    attempts.forget("203.0.113.1")
-    assert attempts.wait("203.0.113.2", now=1 + PACE) == 0, "a right password does not use up attempts of others"
-
-
-def test_the_number_of_remembered_addresses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashboard.access.login.REMEMBERED", 10)
-    attempts = Attempts()
-    for number in range(200):
-        attempts.wait(f"198.51.100.{number}", now=number * PACE)
-        attempts.forget(f"203.0.113.{number}")
-    assert len(attempts._times) == len(attempts._known) == 10
-
-
-def password_file(folder: Path) -> Path:
-    file = folder / "password"
-    file.write_text(f"{PasswordHash.of(PASSWORD)}\n")
-    return file
-
-
-def test_attempts_are_counted_per_address_and_expire() -> None:
-    attempts = Attempts()
-    assert [attempts.wait("192.0.2.1", now=number) for number in range(ATTEMPTS)] == [0.0] * ATTEMPTS
-    assert attempts.wait("192.0.2.1", now=10) == WINDOW - 10
-    assert attempts.wait("192.0.2.2", now=10) == 0
-    assert attempts.wait("192.0.2.1", now=WINDOW) == 0, "the first attempt has expired"
-    assert attempts.wait("192.0.2.1", now=WINDOW + 0.5) > 0, "the second has not"
-    attempts.forget("192.0.2.1")
-    assert attempts.wait("192.0.2.1", now=WINDOW + 0.6) == 0
-
-
-def test_all_addresses_of_one_ipv6_network_count_as_one_client() -> None:
-    assert network_of("2001:db8:1:2::1") == network_of("2001:db8:1:2:ffff::9") != network_of("2001:db8:1:3::1")
-    assert network_of("192.0.2.1") != network_of("192.0.2.2")
-    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") != network_of("::ffff:192.0.2.2")
-
-
-@pytest.mark.parametrize("password", [PASSWORD, "ÄÖÜ:$ß µ 密码 \x00", " " * 12, "scrypt:1:2:3:4", "argon2id:v=19:x"])
-def test_a_hash_can_be_parsed_from_its_text_and_does_not_contain_the_password(password: str) -> None:
-    known = PasswordHash.of(password)
-    again = PasswordHash.parse(str(known))
-    assert again == known
-    assert again.fits(password)
-    assert not again.fits(password + "x")
-    assert password not in str(known) + repr(known)
-
-
-def test_a_hash_of_an_earlier_version_still_verifies_the_password(tmp_path: Path) -> None:
-    salt = b"0123456789abcdef"
-    digest = hashlib.scrypt(PASSWORD.encode(), salt=salt, n=2**15, r=8, p=1, maxmem=2**27, dklen=32)
-    old = ":".join(["scrypt:32768:8:1", *(base64.urlsafe_b64encode(part).decode() for part in (salt, digest))])
-    known = access({"DATA_DIR": str(tmp_path), "DASHBOARD_PASSWORD": old}).password
-    assert known is not None
-    assert known.fits(PASSWORD)
-    assert not known.fits(PASSWORD + "x")
-
-
-def test_a_new_hash_is_argon2id_that_other_programs_can_verify() -> None:
-    text = str(PasswordHash.of(PASSWORD))
-    assert text.startswith("argon2id:v=19:m=65536,t=3,p=4:")
-    assert "$" not in text, "Compose files and shells would expand it"
-    Argon2id.verify_phc_encoded(PASSWORD.encode(), "$" + text.replace(":", "$"))
-
-
-def test_two_hashes_of_one_password_differ() -> None:
-    assert str(PasswordHash.of(PASSWORD)) != str(PasswordHash.of(PASSWORD))
-
-
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [
-        ({"DASHBOARD_PASSWORD": "short"}, "12 to 1024 characters, got 5"),
-        ({"DASHBOARD_PASSWORD": "scrypt:1:2:3"}, "begins like a hash"),
-        ({"DASHBOARD_PASSWORD": f"scrypt:1073741824:8:1:AAAA:{'A' * 43}="}, "begins like a hash"),
-        ({"DASHBOARD_PASSWORD": "argon2id:v=19:m=65536,t=3,p=4:AAAA"}, "begins like a hash"),
-        ({"DASHBOARD_PASSWORD": f"argon2id:v=19:m=999999,t=3,p=4:{'A' * 22}:{'A' * 43}"}, "begins like a hash"),
-        ({"DASHBOARD_PASSWORD": f"argon2id:v=19:m=8,t=0,p=1:{'A' * 22}:{'A' * 43}"}, "begins like a hash"),
-        ({"DASHBOARD_PASSWORD": PASSWORD, "DASHBOARD_PASSWORD_FILE": "any"}, "got both"),
-        ({"DASHBOARD_PASSWORD_FILE": "/nowhere/at/all"}, "No such file"),
-    ],
-)
-def test_an_invalid_password_setting_is_refused_with_the_reason(environment: dict[str, str], reason: str) -> None:
-    with pytest.raises(SpecError, match=reason):
-        access(environment)
-
-
-def test_a_password_together_with_an_openid_provider_is_refused() -> None:
-    with pytest.raises(SpecError, match="got both"):
-        access({"DASHBOARD_PASSWORD": PASSWORD}, oidc=True)
-
-
-def test_a_session_ends_when_it_expires_or_is_signed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = access({"DATA_DIR": str(tmp_path), "DASHBOARD_PASSWORD": PASSWORD})
-    assert stat.S_IMODE((tmp_path / "dashboard-key").stat().st_mode) == 0o600
-    cookie = known.cookie(ADA)
-    session = known.session(cookie)
-    assert session is not None
-    assert session.name == ADA
-    known.sign_out(session.number, session.issued + SESSION_SECONDS)
-    assert known.session(cookie) is None
-    fresh = known.cookie(ADA)
-    from itsdangerous import timed
-
-    clock = timed.time.time  # type: ignore[attr-defined]
-    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: clock() + SESSION_SECONDS - 60)
-    assert known.session(fresh) is not None
-    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: clock() + SESSION_SECONDS + 60)
-    assert known.session(fresh) is None
-
-
-def test_own_path_accepts_only_paths_of_this_server() -> None:
-    assert own_path("/sweeps?run=a#b") == "/sweeps?run=a#b"
-    for elsewhere in ELSEWHERE:
-        assert own_path(elsewhere) == "/"
-    ours = ("/signin", "/signout")
-    for again in ("/signout", "/signin?next=/", "/%73ignout", "/a/../signout"):
-        assert own_path(again, not_below=ours) == "/"
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_this_machines_own_addresses_need_no_login(host: str) -> None:
-    assert is_loopback(host)
-    assert access(NOTHING).refusal(host) is None
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "dermslim.example", None])
-def test_any_other_address_needs_a_login(host: str | None, tmp_path: Path) -> None:
-    assert "DASHBOARD_PASSWORD" in (access(NOTHING).refusal(host) or "")
-    assert access({"DASHBOARD_PASSWORD": PASSWORD, "DATA_DIR": str(tmp_path)}).refusal(host) is None
-    assert access(NOTHING, oidc=True).refusal(host) is None
-
-
-def test_the_launcher_refuses_a_public_address_without_a_login(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    assert launcher.main(["--host", "0.0.0.0"], lambda settings, options: []) == 1
-    assert "Set DASHBOARD_PASSWORD or DASHBOARD_PASSWORD_FILE" in capsys.readouterr().err
-
-
-def test_the_launcher_limits_host_names_only_without_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def command() -> tuple[str, ...]:
-        return launcher.dashboard_program(Settings(tmp_path, (tmp_path,)), launcher.parse([])).command
-
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    assert "--server.allowedHosts" in command()
-    monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
-    assert "--server.allowedHosts" not in command()
-
-
 def test_a_server_on_a_public_address_without_a_login_serves_only_a_refusal(tmp_path: Path) -> None:
     # 127.1 is 127.0.0.1, but the guard does not recognize it as a loopback address.
     with served(tmp_path, "--server.address=127.1") as server:
@@ -801,138 +467,10 @@ def test_a_page_without_its_guard_shows_only_a_refusal(tmp_path: Path, monkeypat
     assert not page.title
 
 
-# The submitting user
-
-
-def test_a_submitted_run_records_the_signed_in_user(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset = load_dataset(write_images(tmp_path / "moles", 2))
-    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
-    monkeypatch.setenv("REDIS_URL", str(settings.redis_url))
-    monkeypatch.setattr(access_module, "current_user", lambda: ADA)
-    run = data.queues().submit(SweepSpec(dataset="moles", ks=(2,)), dataset).run_id
-    state = Queues(settings).run(run)
-    assert state is not None
-    assert state.submitted_by == ADA
-    data.queues().cancel(run)
-    assert Queues(settings).log(run)[-1].endswith(f"cancelled by {ADA}")
-
-
-def test_nothing_can_be_submitted_after_the_session_has_ended(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATA_DIR", str(settings.data_dir))
-    monkeypatch.setattr(access_module, "current_user", lambda: None)
-    with pytest.raises(QueueUnavailable, match="signed in"):
-        data.queues()
-
-
-def test_without_a_login_the_user_of_the_machine_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    assert access_module.current_user() == Queues(Settings(tmp_path, (tmp_path,))).user
-    assert "@" in str(access_module.current_user())
-
-
-# OpenID Connect
-
-
-def test_only_listed_users_with_a_verified_address_are_admitted() -> None:
-    everyone = access(NOTHING, oidc=True)
-    named = access({"DASHBOARD_USERS": "ada@lovelace.example, @clinic.example"}, oidc=True)
-    assert everyone.login is Login.OIDC
-    assert everyone.admits("anyone@anywhere.example", verified=True)
-    assert not everyone.admits("anyone@anywhere.example", verified=False)
-    assert not everyone.admits("", verified=True)
-    assert named.admits("Ada@Lovelace.example", verified=True)
-    assert named.admits("bob@clinic.example", verified=True)
-    for other in ("bob@lovelace.example", "bob@evilclinic.example", "ada@lovelace.example.evil", "clinic.example"):
-        assert not named.admits(other, verified=True)
-
-
-def test_a_signed_out_openid_session_is_refused_as_a_copy_and_after_a_restart(tmp_path: Path) -> None:
-    """Streamlit itself only asks the browser to delete the cookie."""
-    secrets = tmp_path / "secrets.toml"
-    with reserved_port() as unused:
-        provider = f"http://127.0.0.1:{unused}/.well-known/openid-configuration"
-    secrets.write_text(
-        f"""
-        [auth]
-        redirect_uri = "https://derm.example/oauth2callback"
-        cookie_secret = "a secret of the test alone"
-        client_id = "dermslim"
-        client_secret = "another"
-        server_metadata_url = "{provider}"
-        """
-    )
-    origin = "https://derm.example"
-    token = generate_xsrf_token_string()
-
-    def signed_in(email: str) -> str:
-        user = {"email": email, "email_verified": True, "is_logged_in": True, "origin": origin, "provider": "default"}
-        cookie = create_signed_value("a secret of the test alone", "_streamlit_user", json.dumps(user)).decode()
-        return f"_streamlit_xsrf={token}; _streamlit_user={cookie}; other=1"
-
-    def page(server: Server, cookie: str) -> ClientConnection:
-        return server.page(None, origin, host="derm.example", token=token, Cookie=cookie)
-
-    ada, bob = signed_in("AdaLovelace@clinic.example"), signed_in("BobHope@clinic.example")
-    respelled = ada.replace("; other", "=; other")
-    with served(tmp_path, f"--secrets.files={secrets}", DASHBOARD_URL=origin) as server:
-        for cookie, name in ((ada, "AdaLovelace"), (bob, "BobHope")):
-            with page(server, cookie) as open_page:
-                shown(open_page, name)
-        with page(server, ada) as open_page:
-            shown(open_page, "AdaLovelace")
-            server.ask("/auth/logout", Cookie=ada, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
-            assert shown(open_page, "AdaLovelace"), "another site cannot sign anyone out"
-            server.ask("/auth/logout", Cookie=ada)
-            with pytest.raises(ConnectionClosed):
-                read_on(open_page)
-        assert "Traceback" not in server.log.read_text()
-    with served(tmp_path, f"--secrets.files={secrets}", DASHBOARD_URL=origin) as server:
-        for cookie in (ada, respelled):
-            with page(server, cookie) as open_page:
-                assert b"AdaLovelace" not in shown(open_page, "Sign in")
-        with page(server, bob) as open_page:
-            shown(open_page, "BobHope")
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-def test_a_user_of_an_openid_provider_signs_in_and_is_shown_by_address(tmp_path: Path) -> None:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no browser: expected chromium or google-chrome on the path")
-    import oidc_provider_mock
-
-    claims = [
-        oidc_provider_mock.User(sub="1", claims={"email": "ada@clinic.example", "email_verified": True}),
-        oidc_provider_mock.User(sub="2", claims={"email": "eve@elsewhere.example", "email_verified": True}),
-    ]
-    with oidc_provider_mock.run_server_in_thread(user_claims=claims) as provider:
-        secrets = tmp_path / "secrets.toml"
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            with served(tmp_path, f"--secrets.files={secrets}", DASHBOARD_USERS="@clinic.example") as server:
-                secrets.write_text(
-                    f"""
-                    [auth]
-                    redirect_uri = "{server.address}/oauth2callback"
-                    cookie_secret = "a secret of the test alone"
-                    client_id = "dermslim"
-                    client_secret = "another"
-                    server_metadata_url = "http://127.0.0.1:{provider.server_port}/.well-known/openid-configuration"
-                    client_kwargs = {{ scope = "openid email" }}
-                    """
-                )
-                for number, text in (("1", "ada@clinic.example"), ("2", "may not use this dashboard")):
-                    page = browser.new_page()
-                    page.goto(server.address)
-                    page.get_by_role("button", name="Sign in").click()
-                    page.locator("input[name=sub]").fill(number)
-                    page.get_by_role("button", name="Authorize").click()
-                    page.get_by_text(text).wait_for(timeout=60_000)
-                    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for(timeout=60_000)
-                    assert page.get_by_text("Overview").count() == (0 if number == "2" else 2)
-                    page.close()
+def test_own_path_accepts_only_paths_of_this_server() -> None:
+    assert own_path("/sweeps?run=a#b") == "/sweeps?run=a#b"
+    for elsewhere in ELSEWHERE:
+        assert own_path(elsewhere) == "/"
+    ours = ("/signin", "/signout")
+    for again in ("/signout", "/signin?next=/", "/%73ignout", "/a/../signout"):
+        assert own_path(again, not_below=ours) == "/"
