@@ -16,6 +16,7 @@ from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -32,9 +33,10 @@ class Forked:
         context.set_forkserver_preload(["worker_imports"])
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
+            patch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # which the worker would import
             forkserver.ensure_running()
-        self._process: BaseProcess = context.Process(target=_work, args=(kind, dict(environment)))
-        self._process.start()
+            self._process: BaseProcess = context.Process(target=_work, args=(kind, dict(environment)))
+            self._process.start()
         self.pid = int(self._process.pid or 0)
 
     @property
