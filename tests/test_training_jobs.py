@@ -484,7 +484,7 @@ def test_a_step_that_kills_its_process_three_times_fails_and_a_retry_keeps_earli
     settings = replace(settings, data_roots=(*settings.data_roots, images.parent))
     queues = Queues(settings)
     spec = PruneTrainSpec(dataset="lesions", **COMMON, rules=RULES.replace(max_iterations=2))
-    with workers(settings, "record", "train") as (_, trainer):
+    with workers(settings, "record", "train", forked=False) as (_, trainer):
         dataset = registered(queues, images)
         run_id = queues.submit(spec, dataset).run_id
         live = live_run(settings, run_id)
