@@ -135,6 +135,12 @@ def test_the_command_of_a_run_describes_the_same_run(spec: TrainSpec) -> None:
     assert read == spec
 
 
+def test_the_option_of_older_commands_for_16_bit_floats_is_read() -> None:
+    options = build_parser().parse_args(["train", "moles", "--mixed-precision"])
+    (read,) = specs_of(options, "moles", Settings(Path("/nowhere"), ()))
+    assert read.training.precision == "float16"
+
+
 @given(specs, specs)
 @settings(max_examples=60, deadline=None)
 def test_settings_texts_differ_exactly_when_rows_must_not_be_averaged(one: TrainSpec, other: TrainSpec) -> None:

@@ -23,7 +23,7 @@ from core.training.algorithm2 import Stop
 from core.training.backend import require_backend
 from core.training.data import training_data
 from core.training.results import StepResult
-from core.training.specs import PRESETS, PruneTrainSpec, TrainSpec, training_grid
+from core.training.specs import FLOAT16, PRESETS, PruneTrainSpec, TrainSpec, training_grid
 from core.training.steps import run_here
 from jobs.cli.clock import next_moment, parse_time, wait_until
 from jobs.cli.curves import choose_networks
@@ -86,6 +86,11 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", choices=tuple(PRESETS), default="article",
         help="protocol to start from, whose size and epochs are then the defaults (default article)",
+    )  # fmt: skip
+    # In commands that older versions printed.
+    parser.add_argument(
+        "--mixed-precision", dest="--precision", action="store_const", const=FLOAT16, default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
     )  # fmt: skip
 
 
