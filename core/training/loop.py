@@ -47,6 +47,7 @@ from core.training.data import Examples
 from core.training.results import EpochResult, LostNetwork, TrainingError
 from core.training.specs import (
     BFLOAT16,
+    CONSTANT,
     COSINE,
     FLOAT16,
     FLOAT32,
@@ -249,13 +250,16 @@ def compiled_model(network: NetworkSpec, spec: TrainingProtocol, batches: int = 
 
 def learning_rate(spec: TrainingProtocol, batches: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Return the learning rate, or its schedule over the batches of the training. batches: of an epoch."""
-    schedules, warm_up = keras.optimizers.schedules, spec.warm_up_epochs * batches
+    warm_up = spec.warm_up_epochs * batches
+    if spec.schedule == CONSTANT and not warm_up:
+        return float(spec.learning_rate)
+    schedules = keras.optimizers.schedules
     if spec.schedule == COSINE:
         falling = max(1, (spec.epochs - spec.warm_up_epochs) * batches)
         if not warm_up:
             return schedules.CosineDecay(spec.learning_rate, falling)
         return schedules.CosineDecay(0.0, falling, warmup_target=spec.learning_rate, warmup_steps=warm_up)
-    return schedules.PolynomialDecay(0.0, warm_up, spec.learning_rate) if warm_up else spec.learning_rate
+    return schedules.PolynomialDecay(0.0, warm_up, spec.learning_rate)
 
 
 def gradient_norm(model: keras.Model) -> float:
