@@ -122,7 +122,7 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
 # Functions that draw only numbers, metrics and the article's classes.
 NAMELESS = {
     "metric_against_k", "small_multiples", "storage_against_k", "spectrum", "histograms", "metric_by_size",
-    "fits_chart", "residuals_chart", "learning_curve", "confusion",
+    "fits_chart", "residuals_chart", "learning_curve", "sign_chart", "confusion",
 }  # fmt: skip
 NO_FIGURES = {"titled_figure", "empty_figure"}
 CASES = [pytest.param(draw, id=f"{name}-{place}") for name, draws in NAMED.items() for place, draw in enumerate(draws)]

@@ -293,8 +293,8 @@ def test_the_curves_page_links_a_point_to_the_form(store: Store, open_page: Open
     parts = dict(each.split("=") for each in link.proto.query_string.split("&"))
     assert link.proto.page == "prune_train"
     assert parts == {
-        "tab": "New+run", "point_network": "alexnet", "point_size": "75x100", "point_factor": "33.33",
-        "point_scope": "all", "point_iteration": "1",
+        "tab": "New+run", "point_network": "alexnet", "point_batch_norm": "printed", "point_size": "75x100",
+        "point_factor": "33.33", "point_scope": "all", "point_iteration": "1",
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,16 @@ def test_without_epochs_the_figure_has_a_note() -> None:
     assert "No epoch" in training_charts.learning_curve(empty, "loss").layout.annotations[0].text
     groups = training_numbers.curves_over_seeds(empty.assign(run_id="", step=0), trained(Store(Path("nowhere")), []))
     assert "None of these runs" in training_charts.compared_curves(groups, "loss").layout.annotations[0].text
+
+
+def test_a_chart_of_signs_shows_the_recorded_epochs_and_how_many_units_there_are() -> None:
+    rows = frame([replace(epoch(number, 50.0), dead_units=4 + number, hidden_units=8) for number in (1, 2)])
+    figure = training_charts.sign_chart(rows, "dead_units")
+    assert list(figure.data[0].y) == [5, 6]
+    assert [line.y0 for line in figure.layout.shapes] == [8]
+    for sign in training_charts.SIGNS:
+        older = training_charts.sign_chart(frame([epoch(1, 50.0)]), sign)
+        assert "No epoch has recorded it" in older.layout.annotations[0].text
 
 
 # Over seeds
