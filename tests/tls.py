@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import trustme
 
@@ -22,19 +24,21 @@ def terminator(authority: trustme.CA, target: Path, name: str, address: str = "1
     authority.issue_cert(name).configure_cert(context)
     listener = socket.create_server((address, 0))
 
-    def hand_on(source: socket.socket, goal: socket.socket) -> None:
-        try:
-            while part := source.recv(65536):
-                goal.sendall(part)
-        except OSError:
-            pass  # one side closed
-        finally:
-            for each in (source, goal):
-                with suppress(OSError):  # it is already closed
-                    each.shutdown(
-                        socket.SHUT_RDWR
-                    )  # otherwise it stays open while the other direction waits for bytes,
-                each.close()  # and the server gives jobs to a client that has disconnected
+    def hand_on(secure: ssl.SSLSocket, either: selectors.BaseSelector) -> bool:
+        """Hand on what has come; return whether both sides are open.
+
+        One thread does it for both directions: Python 3.11 may crash where two threads use one SSL socket.
+        """
+        sides = either.get_map().values()
+        ready = (
+            [key for key in sides if key.fileobj is secure] if secure.pending() else [key for key, _ in either.select()]
+        )
+        for key in ready:
+            part = cast(socket.socket, key.fileobj).recv(65536)
+            if not part:
+                return False
+            key.data.sendall(part)
+        return True
 
     def serve() -> None:
         while True:
@@ -49,10 +53,13 @@ def terminator(authority: trustme.CA, target: Path, name: str, address: str = "1
             secure = context.wrap_socket(plain, server_side=True)
         except OSError:
             return  # no TLS, or a client that does not trust the certificate
-        server = socket.socket(socket.AF_UNIX)
-        server.connect(str(target))
-        threading.Thread(target=hand_on, args=(secure, server), daemon=True).start()
-        hand_on(server, secure)
+        with secure, socket.socket(socket.AF_UNIX) as server, selectors.DefaultSelector() as either:
+            server.connect(str(target))
+            for source, goal in ((secure, server), (server, secure)):
+                either.register(source, selectors.EVENT_READ, goal)
+            with suppress(OSError):  # one side closed
+                while hand_on(secure, either):
+                    pass
 
     threading.Thread(target=serve, daemon=True).start()
     with closing(listener):
