@@ -135,9 +135,9 @@ def has_ended(history: Sequence[EpochResult], spec: TrainingProtocol) -> bool:
         return False
     if is_lost(history[-1], spec):
         raise LostNetwork(
-            f"The network is lost: after epoch {history[-1].epoch} the probabilities of all validation images are equal"
-            f" to {history[-1].spread:.1g}. Try a warm-up, batch normalisation after dense layers, a smaller learning"
-            " rate, or another seed."
+            f"The network is lost: after epoch {history[-1].epoch} the probabilities of the validation images differ by"
+            f" at most {history[-1].spread:.1g}. Try a warm-up, batch normalisation after dense layers, a smaller"
+            " learning rate, or another seed."
         )
     patience = spec.epochs if spec.patience is None else spec.patience
     return len(history) >= spec.epochs or history[-1].epoch - kept_epoch(history) >= patience
@@ -147,7 +147,7 @@ def is_lost(result: EpochResult, spec: TrainingProtocol) -> bool:
     """Return whether a network gives every validation image the same probabilities, within `LOST_SPREAD`.
 
     It is checked from `FIRST_SIGN` epochs on, until as many have had the whole learning rate: a network may be lost as
-    the learning rate rises. Later it has learnt something before, and its best weights are kept.
+    the learning rate rises. A network that fails later has learnt something before, and its best weights are kept.
     """
     early = FIRST_SIGN <= result.epoch <= FIRST_SIGN + spec.warm_up_epochs
     return early and result.spread is not None and result.spread < LOST_SPREAD

@@ -174,9 +174,9 @@ class TrainingProtocol(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _older_precision(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _older_precision(cls, values: Any) -> Any:
         """Read the switch that float16 had before there were other precisions."""
-        if "mixed_precision" not in values:
+        if not isinstance(values, dict) or "mixed_precision" not in values:
             return values
         rest = {name: value for name, value in values.items() if name != "mixed_precision"}
         return {"precision": FLOAT16, **rest} if values["mixed_precision"] is True else rest
