@@ -13,7 +13,7 @@ from core.settings import Settings
 from core.training.data import TrainingData
 from core.training.evaluation import difference, evaluated, predicted, right_answers, verdicts
 from core.training.results import StepResult, TrainingError
-from core.training.specs import TrainSpec, training_spec_from_dict
+from core.training.specs import PruneTrainSpec, Rules, TrainSpec, training_spec_from_dict
 from jobs.hosts import left_to_others, worker_name
 from jobs.later_jobs import claimed
 from jobs.messages import StepPredicted, wake
@@ -51,12 +51,13 @@ def predict_steps(
         raise
     if encoding is not None and data.encoding.to_dict() != encoding:
         raise TrainingError(f"Expected the images that {run_id} was trained on, got sets with other metadata.")
+    rules = asked.rules if isinstance(asked, PruneTrainSpec) else Rules()
     unpruned: StepResult | None = None
     for step in steps:
         result = predict_again(StepResult.from_dict(step), asked, data, weights[step["step"]])
         if unpruned is not None:
             result = replace(result, **difference(right_answers(unpruned.predictions), result.predictions))
-        result = replace(result, **verdicts(asked.thresholds, unpruned.figures if unpruned else None, result))
+        result = replace(result, **verdicts(asked.thresholds, rules, unpruned.figures if unpruned else None, result))
         unpruned = unpruned or result
         claim.write(StepPredicted(run_id=run_id, attempt=attempt, claim=claim.number, result=result).command())
         wake(live.connection)

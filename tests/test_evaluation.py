@@ -142,15 +142,15 @@ def test_a_network_that_is_right_where_the_unpruned_one_is_right_is_not_inferior
 
 def test_non_inferiority_also_needs_the_thresholds_of_training_and_validation() -> None:
     figures = dict.fromkeys(CRITERIA, 95.0) | {DIFFERENCE_LOW: 1.0}
-    assert accept(figures, figures, Baseline(), NONINFERIOR).accepted
-    missed = accept(figures | {"validation_precision": 79.0}, figures, Baseline(), NONINFERIOR)
+    assert accept(figures, figures, Baseline(), Rules(accept=NONINFERIOR)).accepted
+    missed = accept(figures | {"validation_precision": 79.0}, figures, Baseline(), Rules(accept=NONINFERIOR))
     assert (missed.accepted, missed.criterion) == (False, "validation_precision")
 
 
 @pytest.mark.parametrize(("low", "accepted"), [(-2.0, True), (-2.01, False), (0.5, True)])
 def test_the_lower_end_may_reach_the_tolerance(low: float, accepted: bool) -> None:
     figures = dict.fromkeys(CRITERIA, 95.0) | {DIFFERENCE_LOW: low}
-    assert accept(figures, dict.fromkeys(CRITERIA, 99.0), Baseline(), NONINFERIOR).accepted == accepted
+    assert accept(figures, dict.fromkeys(CRITERIA, 99.0), Baseline(), Rules(accept=NONINFERIOR)).accepted == accepted
 
 
 def test_without_predictions_of_the_unpruned_network_non_inferiority_is_unknown() -> None:
@@ -171,6 +171,6 @@ def test_a_failed_step_is_accepted_by_neither_rule() -> None:
     step = next_training(asked, first_state(asked))
     assert isinstance(step, Step)
     result = replace(described(asked, step), status="failed", failure="There is too little memory.")
-    assert verdicts(EASY, None, result) == {"accepted_by_points": False, "noninferior": False}
+    assert verdicts(EASY, Rules(), None, result) == {"accepted_by_points": False, "noninferior": False}
     found, _ = judged(first_state(asked), step, result)
     assert (found.accepted, found.accepted_by_points, found.noninferior) == (False, False, False)

@@ -28,7 +28,6 @@ from core.training.specs import (
     CRITERIA,
     DIFFERENCE_LOW,
     NONINFERIOR,
-    POINTS,
     TRAINING,
     VALIDATION,
     Baseline,
@@ -96,15 +95,16 @@ def accept(
     figures: Mapping[str, float | None],
     unpruned: Mapping[str, float | None] | None,
     baseline: Baseline,
-    rule: str = POINTS,
+    rules: Rules | None = None,
 ) -> Acceptance:
     """Judge a network's figures, in percent; unpruned: those of the unpruned network, None for that network itself.
 
-    rule: of `core.training.specs.ACCEPT`; `NONINFERIOR` needs the figure `DIFFERENCE_LOW`, in points.
+    rules: `accept` and `validation_tolerance` decide; `NONINFERIOR` needs the figure `DIFFERENCE_LOW`, in points.
     """
-    noninferior = rule == NONINFERIOR and unpruned is not None
+    rules = rules or Rules()
+    noninferior = rules.accept == NONINFERIOR and unpruned is not None
     for criterion in (*TRAINING, *VALIDATION, DIFFERENCE_LOW) if noninferior else CRITERIA:
-        value, needed = figures.get(criterion), baseline.needed(criterion, unpruned)
+        value, needed = figures.get(criterion), baseline.needed(criterion, unpruned, rules.validation_tolerance)
         words = WORDS.get(criterion, criterion.replace("_", " "))
         if value is None:
             return Acceptance(False, criterion, None, needed, None, f"{words} is undefined")
@@ -232,7 +232,7 @@ def record(state: State, step: Step, metrics: Mapping[str, Any] | None, failure:
         if metrics.get(DIFFERENCE_LOW) is not None:
             figures[DIFFERENCE_LOW] = float(metrics[DIFFERENCE_LOW])
         unpruned = state.outcomes[0].figures if state.outcomes else None
-        outcome = Outcome(step.factors, figures, "", accept(figures, unpruned, state.baseline, state.rules.accept))
+        outcome = Outcome(step.factors, figures, "", accept(figures, unpruned, state.baseline, state.rules))
     return replace(state, outcomes=(*state.outcomes, outcome))
 
 

@@ -17,7 +17,7 @@ from core.predictions.rows import Columns, described, joined, lesions_of, predic
 from core.training.algorithm2 import State, Step, accept, record
 from core.training.data import TrainingData
 from core.training.results import StepResult
-from core.training.specs import ACCEPT, DIFFERENCE_LOW, Baseline
+from core.training.specs import ACCEPT, DIFFERENCE_LOW, Baseline, Rules
 
 
 def predicted(data: TrainingData, probabilities: Mapping[str, npt.NDArray[np.float32]]) -> Columns:
@@ -58,10 +58,13 @@ def judged(state: State, step: Step, result: StepResult) -> tuple[StepResult, St
     figures = None if result.failure else {**result.figures, DIFFERENCE_LOW: result.difference_low}
     after = record(state, step, figures, result.failure)
     unpruned = state.outcomes[0].figures if state.outcomes else None
-    return replace(result, **asdict(after.outcomes[-1].acceptance), **verdicts(state.baseline, unpruned, result)), after
+    judgements = verdicts(state.baseline, state.rules, unpruned, result)
+    return replace(result, **asdict(after.outcomes[-1].acceptance), **judgements), after
 
 
-def verdicts(baseline: Baseline, unpruned: Mapping[str, float | None] | None, result: StepResult) -> dict[str, Any]:
+def verdicts(
+    baseline: Baseline, rules: Rules, unpruned: Mapping[str, float | None] | None, result: StepResult
+) -> dict[str, Any]:
     """Return a step's verdict by either rule of acceptance, None where unknown.
 
     unpruned: the figures of the unpruned network; None for that network itself.
@@ -69,7 +72,8 @@ def verdicts(baseline: Baseline, unpruned: Mapping[str, float | None] | None, re
     if result.failure:
         return {"accepted_by_points": False, "noninferior": False}
     figures = {**result.figures, DIFFERENCE_LOW: result.difference_low}
-    by_points, noninferior = (accept(figures, unpruned, baseline, rule).accepted for rule in ACCEPT)
+    either = [rules.replace(accept=rule) for rule in ACCEPT]
+    by_points, noninferior = (accept(figures, unpruned, baseline, each).accepted for each in either)
     unknown = unpruned is not None and result.difference_low is None
     return {"accepted_by_points": by_points, "noninferior": None if unknown else noninferior}
 

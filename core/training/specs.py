@@ -207,21 +207,26 @@ class Baseline(Spec):
         _Percent("Test figures", "Points by which accuracy, precision and recall may be under the unpruned network's."),
     ] = 2.0
 
-    def needed(self, criterion: str, unpruned: Mapping[str, float | None] | None) -> float | None:
+    def needed(
+        self, criterion: str, unpruned: Mapping[str, float | None] | None, validation_tolerance: float | None = None
+    ) -> float | None:
         """Return the least value of a criterion; None where the unpruned network's figure is undefined.
 
         criterion: of `CRITERIA`, in percent, or `DIFFERENCE_LOW`, in points.
 
-        unpruned: the unpruned network's figures; None for that network itself, which meets its own test figures.
+        unpruned: the unpruned network's figures; None for that network itself, which meets its own figures.
+
+        validation_tolerance: of `Rules`, in points.
         """
         if criterion == DIFFERENCE_LOW:
             return -float(self.test_tolerance)
-        if criterion not in TEST:
+        tolerance = self.test_tolerance if criterion in TEST else validation_tolerance
+        if criterion in TRAINING or tolerance is None:
             return cast(float, getattr(self, criterion))
         if unpruned is None:
             return 0.0
         reference = unpruned.get(criterion)
-        return None if reference is None else reference - self.test_tolerance
+        return None if reference is None else reference - tolerance
 
 
 def article_baseline(network: str) -> Baseline:
@@ -282,6 +287,16 @@ class Rules(Spec):
         ),
         Field(exclude_if=POINTS.__eq__),
     ] = POINTS  # fmt: skip
+    validation_tolerance: Annotated[
+        Number | None,
+        Setting(
+            "Validation figures",
+            "Points by which accuracy and precision may be under the unpruned network's, in place of the baseline's.",
+            unit="points", empty="the baseline's", ge=0, le=100, step=0.5,
+            text="validation at most {validation_tolerance:g} points under the unpruned network's",
+        ),
+        Field(exclude_if=partial(operator.is_, None)),
+    ] = None  # fmt: skip
 
 
 # Settings that a study has too.
