@@ -318,6 +318,11 @@ def study_estimate(spec: ArticleSpec, found: Dataset, done: Mapping[str, float])
     return _study_estimate(str(settings().database), json.dumps(spec.to_dict()), shares, found)
 
 
+def forget_estimates() -> None:
+    """Have the durations of studies estimated again, because a speed has become known."""
+    _study_estimate.clear()
+
+
 @current(8)
 def study_claims(at: Stamp, runs: tuple[str, ...], chosen: Grounds) -> pd.DataFrame:
     """Return the claims as these trainings alone, and what else is chosen, decide them."""

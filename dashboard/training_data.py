@@ -186,6 +186,11 @@ def training_estimate(spec: TrainSpec, found: Dataset) -> Estimate:
     return _training_estimate(str(settings().database), found.fingerprint, text, spec, found)
 
 
+def forget_estimates() -> None:
+    """Have the durations of trainings estimated again, because a speed has become known."""
+    _training_estimate.clear()
+
+
 def identical_trainings(wanted: Sequence[tuple[TrainSpec, Dataset]]) -> list[str | None]:
     """Return for each the run that has trained, or is training, the same thing on the same images; None for none."""
     known = recorded_runs()

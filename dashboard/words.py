@@ -14,6 +14,7 @@ import pandas as pd
 from core.compression.metrics import METRICS_BY_NAME, Metric
 from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.compression.svd import break_even_k
+from core.estimates import Estimate
 from core.predictions.intervals import Interval, interval_text, intervals_of_step
 from core.runs import Run, RunSpec
 from core.training.specs import TrainSpec
@@ -384,11 +385,11 @@ def storage_sentences(row: Mapping[str, Any], spec: SweepSpec | ReconstructSpec)
     return sentences
 
 
-def estimate_sentence(seconds: float | None, basis: str) -> str:
+def estimate_sentence(estimate: Estimate) -> str:
     """Return the estimated duration of a run and the basis of the estimate."""
-    if seconds is None:
-        return basis
-    return f"About {duration_text(seconds)}: {basis}"
+    if estimate.seconds is None:
+        return estimate.basis
+    return f"About {duration_text(estimate.seconds)}: {estimate.basis}"
 
 
 def part_of(run: Run) -> str:

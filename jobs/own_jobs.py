@@ -16,6 +16,8 @@ FUNCTIONS = frozenset(
         "jobs.measure_task.measure_chunk",
         "jobs.measure_task.check_images",
         "jobs.predict_task.predict_steps",
+        "jobs.probe_task.probe_measuring",
+        "jobs.probe_task.probe_training",
         "jobs.train_task.train_step",
         "jobs.record_worker.write_waiting",
         "jobs.record_worker.reconcile",

@@ -20,17 +20,18 @@ from core.data.datasets import Dataset, load_dataset
 from core.data.folders import confine, is_there, refuse_no_text
 from core.data.names import default_name, name_fault
 from core.errors import DatasetError, QueueUnavailable, SpecError
-from core.estimates import Estimate
+from core.estimates import Estimate, Pace
 from core.runs import Run, RunSpec, Status, spec_from_json
 from core.settings import Settings
 from core.specs import spec_hash
 from core.store.measurements import Store
-from jobs import run_jobs
+from jobs import probes, run_jobs
 from jobs.cli.options import command_line
 from jobs.connection import NORMAL, QUEUES, RECORD, SVD, Connection, connect
 from jobs.hosts import disclaim_output
 from jobs.live_runs import LiveRun, RunFacts, active_runs, spec_key
 from jobs.messages import DatasetRegistered, DatasetRemoved, RunCancelled, RunRetried, RunSubmitted, send, waiting, wake
+from jobs.probes import Probe
 from jobs.provenance import code_revision, versions
 from jobs.provenance import user as local_user
 from jobs.run_kinds import RunKind, Work, run_kind
@@ -366,10 +367,43 @@ class Queues:
         """Return whether a record worker is there to write the store."""
         return any(worker.kind == RECORD for worker in self.workers())
 
-    def estimate(self, spec: RunSpec, dataset: Dataset) -> Estimate:
-        """Guess a run's length from what has been measured here."""
+    def estimate(
+        self,
+        spec: RunSpec,
+        dataset: Dataset,
+        *,
+        workers: Sequence[WorkerState] | None = None,
+        probe: Callable[[RunSpec, Dataset], Pace | None] | None = None,
+    ) -> Estimate:
+        """Guess a run's length from the runs that have finished here, else from a probe.
+
+        workers: those that are alive, where the caller knows them. probe: gives a speed; by default a worker's of the
+        last day, if it was asked for.
+        """
         kind = run_kind(spec, dataset, self.settings)
-        return kind.estimate(self.store, lambda: sum(worker.kind == SVD for worker in self.workers()))
+
+        def measuring_workers() -> int:
+            return sum(worker.kind == SVD for worker in (self.workers() if workers is None else workers))
+
+        found = kind.estimate(self.store, measuring_workers)
+        if found.seconds is None and (pace := (probe or self.probed_pace)(spec, dataset)) is not None:
+            found = kind.estimate(self.store, measuring_workers, pace)
+        return found
+
+    def probed_pace(self, spec: RunSpec, dataset: Dataset) -> Pace | None:
+        """Return the speed that a worker's probe has measured in the last day, or None."""
+        probe = self.probe(spec, dataset)
+        return None if probe is None else probe.pace
+
+    def probe(self, spec: RunSpec, dataset: Dataset) -> Probe | None:
+        """Return the probe that was asked for such a run, or None."""
+        with self.connected() as connection:
+            return probes.look(connection, spec, dataset)
+
+    def ask_probe(self, spec: RunSpec, dataset: Dataset) -> None:
+        """Have a worker measure the speed of such a run, for its estimate."""
+        with self.connected() as connection:
+            probes.ask(connection, spec, dataset)
 
     def wait(self, run_id: str, *, pause: float = 0.2) -> Iterator[Run]:
         """Yield the run's state again and again until it has ended."""

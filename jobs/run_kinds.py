@@ -10,7 +10,7 @@ from pathlib import Path
 from core.compression.specs import MeasuringSpec, ReconstructSpec, new_names, variants
 from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
-from core.estimates import Estimate, measuring_estimate, training_estimate
+from core.estimates import Estimate, Pace, measuring_estimate, training_estimate
 from core.runs import RunSpec
 from core.settings import Settings
 from core.store.measurements import Store
@@ -75,8 +75,8 @@ class RunKind:
         """Return what earlier attempts left out. SpecError where a run that has finished left nothing out."""
         raise NotImplementedError
 
-    def estimate(self, store: Store, workers: Callable[[], int]) -> Estimate:
-        """Guess the run's length from what has been measured here. workers: how many measure."""
+    def estimate(self, store: Store, workers: Callable[[], int], probed: Pace | None = None) -> Estimate:
+        """Guess the run's length from what has been measured here, else from a probe. workers: how many measure."""
         raise NotImplementedError
 
 
@@ -113,9 +113,9 @@ class Measuring(RunKind):
         timeout = max((_timeout(chunk, len(variants(self.spec))) for chunk in chunks), default=0)
         return Work(jobs, timeout, len(records), f"{len(records)} images to measure", done)
 
-    def estimate(self, store: Store, workers: Callable[[], int]) -> Estimate:
+    def estimate(self, store: Store, workers: Callable[[], int], probed: Pace | None = None) -> Estimate:
         """Guess the run's length, the images shared out to the workers."""
-        return measuring_estimate(store, self.spec, self.dataset, max(workers(), 1))
+        return measuring_estimate(store, self.spec, self.dataset, max(workers(), 1), probed)
 
 
 class Reconstructing(Measuring):
@@ -182,9 +182,9 @@ class Training(RunKind):
         jobs = {step: json.dumps(algorithm2.to_dict(state))}
         return Work(jobs, STEP_SECONDS, self.spec.training.epochs, f"from step {step}", step=step)
 
-    def estimate(self, store: Store, workers: Callable[[], int]) -> Estimate:
+    def estimate(self, store: Store, workers: Callable[[], int], probed: Pace | None = None) -> Estimate:
         """Guess the run's length on one worker."""
-        return training_estimate(store, self.spec, self.dataset)
+        return training_estimate(store, self.spec, self.dataset, probed)
 
 
 def run_kind(spec: RunSpec, dataset: Dataset, settings: Settings) -> RunKind:

@@ -10,8 +10,9 @@ import time
 import numpy as np
 
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
+from core.networks.costs import network_cost
 from core.training.loop import accelerators, compiled_model, explained
-from core.training.specs import BFLOAT16, FLOAT16, FLOAT32, TrainingProtocol
+from core.training.specs import AUTO, BFLOAT16, FLOAT16, FLOAT32, TrainingProtocol, TrainSpec
 
 SECONDS = 1.0  # of a trial, after the first batches, in which the backend compiles
 WARM_UP = 2  # batches
@@ -36,6 +37,16 @@ def images_per_second(network: NetworkSpec, training: TrainingProtocol, seconds:
             model.train_on_batch(inputs, labels)
             batches, elapsed = batches + 1, time.perf_counter() - began
     return batches * training.batch_size / elapsed
+
+
+def seconds_per_mac(spec: TrainSpec, seconds: float = 2 * SECONDS) -> tuple[float, float]:
+    """Return the seconds that a spec's unpruned network needs here per MAC and image, and its images per second."""
+    training = spec.training
+    if training.precision == AUTO:
+        training = training.replace(precision=fastest_precision(spec.trained_network, training, spec.device))
+    speed = images_per_second(spec.trained_network, training, seconds)
+    macs = network_cost(spec.trained_network, training.height, training.width).macs
+    return 1 / (speed * macs), speed
 
 
 def fastest_precision(network: NetworkSpec, training: TrainingProtocol, device: str) -> str:

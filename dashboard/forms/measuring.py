@@ -13,6 +13,7 @@ from core.data.datasets import Dataset
 from core.data.names import derived_name
 from core.errors import DermSlimError, QueueUnavailable, SpecError
 from dashboard import data, words
+from dashboard.forms import speed_probe
 from dashboard.forms.fields import Fields, draft, shown
 from dashboard.parts import components
 
@@ -186,6 +187,7 @@ def start_panel(
             if (state is None or state.ended) and st.button("Measure again", icon=":material/replay:", key="again"):
                 start(again=True)
         return
-    st.caption(f":material/timer: {words.escaped(words.estimate_sentence(estimate.seconds, estimate.basis))}")
+    st.caption(f":material/timer: {words.escaped(words.estimate_sentence(estimate))}")
+    speed_probe.offer([(spec, dataset)] if estimate.seconds is None else [])
     if st.button(label, type="primary", icon=":material/play_arrow:", key="start"):
         start(again=False)

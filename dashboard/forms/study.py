@@ -16,7 +16,7 @@ from core.errors import QueueUnavailable, SpecError
 from core.networks.network_files import Networks
 from core.training.specs import GIVEN, PRESETS, Baseline, TrainingProtocol
 from dashboard import data, training_data, words
-from dashboard.forms import network_choices
+from dashboard.forms import network_choices, speed_probe
 from dashboard.forms.fields import Fields, draft, shown, training_draft
 from dashboard.forms.measuring import NO_LABELS, choose_dataset, refused, submit
 from dashboard.forms.training import PLACED, sets_table
@@ -148,12 +148,16 @@ def outcome(spec: ArticleSpec, dataset: Dataset, priority: str, start_after: dat
     components.table(
         plan_table(spec, estimate, there),
         alt="The study's stages and their length",
-        column_config={"Stage": st.column_config.TextColumn(width="large")},
+        column_config={
+            "Stage": st.column_config.TextColumn(width="medium"),
+            "About": st.column_config.TextColumn(width="medium"),
+        },
     )
     rank = common_rank(dataset, spec.mode)
     if spec.ks == fitted_ks(DEFAULT_KS, rank) and (sentence := fit_sentence(DEFAULT_KS, spec.ks, rank)):
         st.caption(f":material/straighten: {sentence}")
     st.caption(f":material/timer: {words.escaped(estimate_text(estimate, start_after))}")
+    speed_probe.offer([(each, dataset) for each in estimate.to_probe])
     if estimate.seconds is not None:
         with st.expander("Basis of the estimate", icon=":material/speed:"):
             for stage in estimate.stages:
@@ -212,6 +216,7 @@ def estimate_text(estimate: StudyEstimate, start_after: datetime | None = None) 
     if estimate.seconds is None:
         return "No similar run has finished here yet, so the duration cannot be estimated."
     text = f"In all about {words.duration_text(estimate.seconds)}, one stage after the other"
+    text += ", by the speeds of short probes" if estimate.probed else ""
     if estimate.unknown:
         text += f"; not included, because no similar run has finished here: {', '.join(estimate.unknown)}"
     begin = start_after or datetime.now(UTC)

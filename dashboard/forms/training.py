@@ -12,6 +12,7 @@ import streamlit as st
 
 from core.data.datasets import Dataset
 from core.errors import QueueUnavailable, SpecError
+from core.estimates import Estimate
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.batch_norm import BATCH_NORM, PRINTED
 from core.networks.costs import network_cost
@@ -21,7 +22,7 @@ from core.training.backend import cannot_train
 from core.training.specs import GIVEN, PRESETS, Baseline, PruneTrainSpec, TrainingProtocol, TrainSpec, training_grid
 from dashboard import data, training_data, words
 from dashboard.charts import training_numbers
-from dashboard.forms import network_choices
+from dashboard.forms import network_choices, speed_probe
 from dashboard.forms.fields import KEPT, SET_NAMES, Fields, draft, training_draft
 from dashboard.forms.measuring import NO_DATASET, NO_LABELS, nothing_registered, refused, submit
 from dashboard.parts import components
@@ -291,18 +292,16 @@ def networks_preview(asked: Asked) -> list[str]:
     return too_small
 
 
-def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[float | None, str]:
-    """Return the seconds of all runs one after the other on one worker, None where unknown, and what that rests on."""
-    seconds, basis = 0.0, ""
-    for spec, dataset in runs:
-        estimate = training_data.training_estimate(spec, dataset)
-        basis = basis or estimate.basis
-        if estimate.seconds is None:
-            return None, estimate.basis
-        seconds += estimate.seconds
+def total_estimate(runs: Sequence[tuple[TrainSpec, Dataset]]) -> tuple[Estimate, list[tuple[TrainSpec, Dataset]]]:
+    """Return how long all runs take one after the other on one worker, and the runs whose speed is not known."""
+    found = [training_data.training_estimate(spec, dataset) for spec, dataset in runs]
+    unknown = [run for run, estimate in zip(runs, found, strict=True) if estimate.seconds is None]
+    if unknown:
+        return next(estimate for estimate in found if estimate.seconds is None), unknown
+    basis = found[0].basis
     if len(runs) > 1:
         basis = f"one run after the other on one worker; the first {basis}"
-    return seconds, basis
+    return Estimate(sum(estimate.seconds or 0.0 for estimate in found), basis), []
 
 
 def start_panel(asked: Asked) -> None:
@@ -318,11 +317,12 @@ def start_panel(asked: Asked) -> None:
     fewest, most = sum(low for low, _ in counted), sum(high for _, high in counted)
     trainings = words.count_of(fewest, "training") if fewest == most else f"{fewest:,} to {most:,} trainings"
     try:
-        seconds, basis = total_estimate(new)
+        estimate, unknown = total_estimate(new)
     except QueueUnavailable:
-        seconds, basis = None, "The queue does not answer."
+        estimate, unknown = Estimate(None, "The queue does not answer."), []
     work = f"{words.count_of(len(new), 'run')}, {trainings} of {words.count_of(asked.spec.training.epochs, 'epoch')}."
-    st.caption(f":material/timer: {work} {words.escaped(words.estimate_sentence(seconds, basis))}")
+    st.caption(f":material/timer: {work} {words.escaped(words.estimate_sentence(estimate))}")
+    speed_probe.offer(unknown)
     if asked.start_after is not None:
         st.caption(f":material/alarm: Starts at {components.moment(asked.start_after)} at the earliest.")
     no_worker()

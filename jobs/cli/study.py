@@ -19,6 +19,7 @@ from core.article.plan import (
     STAGES,
     UNDER_WAY,
     ArticleSpec,
+    Part,
     common_rank,
     fit_sentence,
     fitted_ks,
@@ -27,11 +28,14 @@ from core.article.plan import (
     preset_values,
     spec_ahead,
 )
-from core.compression.specs import DEFAULT_KS
+from core.compression.specs import DEFAULT_KS, MeasuringSpec
 from core.data.datasets import Dataset
-from core.errors import QueueUnavailable, SpecError
+from core.errors import DermSlimError, QueueUnavailable, SpecError
+from core.estimates import Pace
 from core.networks.architectures import NetworkSpec
+from core.runs import RunSpec
 from core.settings import Settings
+from core.training.backend import require_backend
 from core.training.specs import TrainSpec
 from jobs import studies
 from jobs.cli.curves import choose_networks
@@ -39,11 +43,15 @@ from jobs.cli.datasets import Command, bar_of, resolve_and_register
 from jobs.cli.options import add_options, build, given
 from jobs.cli.training import DATASET_HELP, add_preset, add_queue_options, next_time, seeds
 from jobs.connection import PRIORITIES
+from jobs.probe_task import measuring_pace, training_pace
+from jobs.probes import probe_id, worker_kind
+from jobs.provenance import quiet_tensorflow
 from jobs.queues import Queues
 from jobs.study_estimates import StudyEstimate, estimate_study
 
 TEXT = "submit the article's whole study"
-PAUSE = 1.0  # seconds between two looks at a study that is waited for
+PAUSE = 1.0  # seconds between two looks at a study or a probe that is waited for
+LONGEST_PROBES = 120  # seconds that `--dry-run` waits for workers
 
 READ_HERE = ("networks", "seeds", "training.seed")
 
@@ -80,7 +88,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, ArticleSpec, READ_HERE)
     add_queue_options(parser)
     parser.add_argument("--wait", action="store_true", help="show progress until the study has ended")
-    parser.add_argument("--dry-run", action="store_true", help="print the runs and how long they take; submit nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the runs and how long they take; submit nothing. Where no such run has finished, workers measure "
+        "their speed for two seconds",
+    )
+    parser.add_argument("--local", action="store_true", help="with --dry-run: measure such speeds here, not on workers")
 
 
 def spec_of(options: argparse.Namespace, dataset: Dataset, networks: list[NetworkSpec]) -> ArticleSpec:
@@ -107,7 +121,9 @@ def act_article(options: argparse.Namespace) -> int:
     start = next_time(options.start_after) if options.start_after else None
     if options.dry_run:
         dataset = queues.resolve(options.folder)
-        return _show_plan(queues, spec_of(options, dataset, networks), dataset)
+        return _show_plan(queues, spec_of(options, dataset, networks), dataset, local=options.local)
+    if options.local:
+        raise SpecError("Expected --local with --dry-run, got it alone: a study's runs need workers.")
     dataset = resolve_and_register(queues, options.folder)
     spec = spec_of(options, dataset, networks)
     study = studies.submit_study(queues, spec, dataset, priority=options.priority, start_after=start)
@@ -115,7 +131,7 @@ def act_article(options: argparse.Namespace) -> int:
     return _watch(queues, study) if options.wait else 0
 
 
-def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset) -> int:
+def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset, *, local: bool) -> int:
     spec = spec.replace(fingerprint=dataset.fingerprint)
     spec.check(dataset)
     there = {each.part.key: each.run.id for each in studies.existing(queues, spec) if each.run is not None}
@@ -126,14 +142,73 @@ def _show_plan(queues: Queues, spec: ArticleSpec, dataset: Dataset) -> int:
         known = f"already there: {there[part.key]}" if part.key in there else ""
         print("\t".join(filter(None, (named_part(part), told, waits, known))))
     print("Parameter curves\tcounted from the layers, without a run")
+    left = [part for part in plan(spec) if part.key not in there]
     try:
-        estimate = estimate_study(queues, spec, dataset, [part for part in plan(spec) if part.key not in there])
+        estimate = _estimated_here(queues, spec, dataset, left) if local else _estimated(queues, spec, dataset, left)
     except QueueUnavailable as error:
         print(f"No estimate: {error}", file=sys.stderr)
         return 0
     for line in estimate_lines(estimate):
         print(line)
     return 0
+
+
+def _estimated(queues: Queues, spec: ArticleSpec, dataset: Dataset, left: list[Part]) -> StudyEstimate:
+    """Estimate a study; speeds that are not known are measured by the workers that are free."""
+    known = estimate_study(queues, spec, dataset, left)
+    kinds = {worker.kind for worker in queues.workers()}
+    asked = list({probe_id(each, dataset): each for each in known.to_probe if worker_kind(each) in kinds}.values())
+    if any(worker_kind(each) not in kinds for each in known.to_probe):
+        print(
+            "Some speeds are not known, and no worker runs that could measure them. --local measures here.",
+            file=sys.stderr,
+        )
+    if not asked:
+        return known
+    print(f"Workers measure {len(asked)} speeds that no finished run tells …", file=sys.stderr)
+    for each in asked:
+        queues.ask_probe(each, dataset)
+    ends = time.monotonic() + LONGEST_PROBES
+    while any((probe := queues.probe(each, dataset)) and probe.under_way for each in asked):
+        if time.monotonic() > ends:
+            print("The workers are busy. --local measures here.", file=sys.stderr)
+            break
+        time.sleep(PAUSE)
+    for each in asked:
+        if (probe := queues.probe(each, dataset)) and probe.failure:
+            print(probe.failure, file=sys.stderr)
+    return estimate_study(queues, spec, dataset, left)
+
+
+def _estimated_here(queues: Queues, spec: ArticleSpec, dataset: Dataset, left: list[Part]) -> StudyEstimate:
+    """Estimate a study; speeds that are not known are measured in this process."""
+    paces: dict[str, Pace | None] = {}
+
+    def probe(asked: RunSpec, images: Dataset) -> Pace | None:
+        name = probe_id(asked, images)
+        if name not in paces:
+            print("Measuring a speed that no finished run tells …", file=sys.stderr)
+            paces[name] = _pace_here(asked, images)
+        return paces[name]
+
+    try:
+        workers = queues.workers()
+    except QueueUnavailable:
+        workers = []  # as if there were one of each kind
+    return estimate_study(queues, spec, dataset, left, workers=workers, probe=probe)
+
+
+def _pace_here(spec: RunSpec, dataset: Dataset) -> Pace | None:
+    try:
+        if isinstance(spec, TrainSpec):
+            require_backend()
+            quiet_tensorflow()
+            return training_pace(spec, "here")
+        if isinstance(spec, MeasuringSpec):
+            return measuring_pace(spec, dataset.root, list(dataset.sample(None, spec.seed)), "here")
+    except DermSlimError as error:
+        print(error, file=sys.stderr)
+    return None
 
 
 def estimate_lines(estimate: StudyEstimate) -> list[str]:
