@@ -84,11 +84,28 @@ def fill(settings: Settings) -> Store:
     return store
 
 
-@pytest.fixture
-def there(tmp_path: Path) -> Settings:
-    settings = Settings(tmp_path / "there", (tmp_path,))
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Give the place that runs come from; tests only read it."""
+    place = tmp_path_factory.mktemp("imports")
+    settings = Settings(place / "there", (place,))
     fill(settings)
     return settings
+
+
+@pytest.fixture(scope="module")
+def written(there: Settings) -> Path:
+    """Give a snapshot of all of it; tests only read it."""
+    folder = there.data_dir.with_name("written")
+    take_snapshot(there, folder, EVERYTHING)
+    return folder
+
+
+@pytest.fixture
+def changing(there: Settings, tmp_path: Path) -> Settings:
+    """Give a copy of the place that a test may change."""
+    shutil.copytree(there.data_dir, tmp_path / "there")
+    return Settings(tmp_path / "there", (tmp_path,))
 
 
 @pytest.fixture
@@ -97,9 +114,9 @@ def here(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def folder(there: Settings, tmp_path: Path) -> Path:
-    take_snapshot(there, tmp_path / "s", EVERYTHING)
-    return tmp_path / "s"
+def folder(written: Path, tmp_path: Path) -> Path:
+    """Give a copy of the snapshot that a test may change."""
+    return Path(shutil.copytree(written, tmp_path / "s"))
 
 
 def tables_of_runs() -> list[str]:
@@ -159,16 +176,16 @@ def test_weights_arrive_with_their_path_here_and_others_name_their_host(here: Se
     assert sorted(path.name for path in here.trained.rglob("*")) == [*("0.keras", "about.json"), run_id]
 
 
-def test_imported_weights_predict_the_same(there: Settings, here: Settings, tmp_path: Path) -> None:
+def test_imported_weights_predict_the_same(changing: Settings, here: Settings, tmp_path: Path) -> None:
     training.save_model(
-        build_model(NETWORKS["lenet5"], 48, 64), there.trained / run_of(there, "prune-train") / "0.keras"
+        build_model(NETWORKS["lenet5"], 48, 64), changing.trained / run_of(changing, "prune-train") / "0.keras"
     )
-    take_snapshot(there, tmp_path / "s", EVERYTHING)
+    take_snapshot(changing, tmp_path / "s", EVERYTHING)
     import_here_or_there(here, tmp_path / "s")
     random = np.random.default_rng(1)
     given = {"image": random.integers(0, 256, (4, 48, 64, 3), dtype=np.uint8), "metadata": random.random((4, 3))}
     paths = [
-        there.trained / run_of(there, "prune-train") / "0.keras",
+        changing.trained / run_of(changing, "prune-train") / "0.keras",
         Path(Store(here.database).steps([run_of(here, "prune-train")])["weights"].iloc[0]),
     ]
     before, after = (training.load_model(path).predict(given, verbose=0) for path in paths)
@@ -192,11 +209,15 @@ def test_importing_twice_changes_nothing_and_adds_weights_that_were_left_out(
 
 
 def test_chosen_runs_travel_alone_and_those_under_way_are_named(
-    there: Settings, here: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    changing: Settings,
+    here: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    running = record_training(Store(there.database), ends=False)
-    sweep = run_of(there, "svd-sweep")
-    monkeypatch.setenv("DATA_DIR", str(there.data_dir))
+    running = record_training(Store(changing.database), ends=False)
+    sweep = run_of(changing, "svd-sweep")
+    monkeypatch.setenv("DATA_DIR", str(changing.data_dir))
     assert main(["snapshot", str(tmp_path / "s"), "--runs", sweep, running, "--without-logs"]) == 1
     assert f"Left out, because they have not ended: {running}." in capsys.readouterr().err
     assert main(["snapshot", str(tmp_path / "s"), "--runs", running, "--without-logs"]) == 1
@@ -213,9 +234,9 @@ def test_chosen_runs_travel_alone_and_those_under_way_are_named(
     assert [run.id for run in Store(here.database).runs()] == [sweep]
 
 
-def test_a_snapshot_of_the_whole_store_can_be_imported_too(there: Settings, here: Settings, tmp_path: Path) -> None:
-    running = record_training(Store(there.database), ends=False)
-    take_snapshot(there, tmp_path / "s")
+def test_a_snapshot_of_the_whole_store_can_be_imported_too(changing: Settings, here: Settings, tmp_path: Path) -> None:
+    running = record_training(Store(changing.database), ends=False)
+    take_snapshot(changing, tmp_path / "s")
     found = import_here_or_there(here, tmp_path / "s")
     assert (len(found.new), found.under_way) == (7, (running,))
     assert Store(here.database).datasets().empty
