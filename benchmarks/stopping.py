@@ -128,7 +128,7 @@ def training_cancelled(queues: Queues, folder: Path) -> float:
     """Cancel a training at once; return the seconds until no worker works on it."""
     dataset = load_dataset(folder)
     with workers(queues.settings, "record", "train"):
-        spec = training.spec_of("lenet5", dataset, 96, 200)
+        spec = training.spec_of("lenet5", dataset, 96, 200, "float32")
         run_id = queues.submit(spec, dataset, again=True).run_id
         until(lambda: len(queues.store.epochs([run_id])) > 1)
         queues.cancel(run_id, force=True)

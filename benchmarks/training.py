@@ -12,6 +12,7 @@ measured in a separate run, because asking the store fifty times per second take
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -23,12 +24,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.precision import processor
 from benchmarks.processes import run_command
 from benchmarks.workers import ROOT, workers
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.networks.architectures import CLASSES, NETWORKS
-from core.settings import Settings
+from core.settings import Settings, usable_cores
 from core.training.data import training_data
 from core.training.specs import TrainingProtocol, TrainSpec, training_spec_from_dict
 from jobs.queues import Queues
@@ -50,9 +52,9 @@ def write_images(folder: Path, count: int) -> Dataset:
     return load_dataset(folder)
 
 
-def spec_of(network: str, dataset: Dataset, images: int, epochs: int) -> TrainSpec:
+def spec_of(network: str, dataset: Dataset, images: int, epochs: int, precision: str) -> TrainSpec:
     """Return the spec of a training with `images` training images and a third as many for validation."""
-    training = TrainingProtocol(epochs=epochs, batch_size=BATCH, height=HEIGHT, width=WIDTH)
+    training = TrainingProtocol(epochs=epochs, batch_size=BATCH, height=HEIGHT, width=WIDTH, precision=precision)
     targets = Targets(train=images, validation=max(4, images // 3), test=4)
     return TrainSpec(dataset=dataset.name, network=NETWORKS[network], training=training, targets=targets)
 
@@ -129,9 +131,9 @@ def reading_seconds(queues: Queues, dataset: Dataset, spec: TrainSpec) -> float:
     return float((found[1:] - ends[1:] + after).max())
 
 
-def start_seconds(queues: Queues, dataset: Dataset, network: str) -> float:
+def start_seconds(queues: Queues, dataset: Dataset, network: str, precision: str) -> float:
     """Return the seconds from the submission to the end of the first epoch, which has one batch."""
-    spec = spec_of(network, dataset, BATCH, 1)
+    spec = spec_of(network, dataset, BATCH, 1, precision)
     submitted = time.time()
     run_id = queues.submit(spec, dataset, again=True).run_id
     for _ in queues.wait(run_id, pause=0.05):
@@ -139,17 +141,44 @@ def start_seconds(queues: Queues, dataset: Dataset, network: str) -> float:
     return float(queues.store.epochs([run_id])["ended_at"].iloc[0].timestamp() - submitted)
 
 
+def compared(queues: Queues, dataset: Dataset, spec: TrainSpec, rounds: int) -> bool:
+    """Print the speed of a run against `model.fit`, and how long it takes to start; return whether both are met."""
+    network, precision, images = spec.network.name, spec.training.precision, IMAGES[spec.network.name]
+    finished(queues, dataset, spec_of(network, dataset, BATCH, 2, precision))  # creates the image array
+    ratios = []
+    for _ in range(rounds):
+        alone = bare_seconds(dataset, queues.settings.arrays, spec)
+        run = run_seconds(queues, dataset, spec)
+        ratios.append(alone / run)
+        print(
+            f"{network}, {precision}: bare {images / alone:.0f} images/s, run {images / run:.0f} images/s, "
+            f"ratio {ratios[-1]:.3f}",
+            flush=True,
+        )
+    ratio = statistics.median(ratios)
+    start = statistics.median(start_seconds(queues, dataset, network, precision) for _ in range(rounds))
+    good = ratio >= RATIO_TARGET and start < START_TARGET
+    print(
+        f"{network}, {precision}: {ratio:.3f} of bare model.fit (target {RATIO_TARGET}), first batch after "
+        f"{start:.1f} s (target {START_TARGET:.0f}): {'met' if good else 'MISSED'}",
+        flush=True,
+    )
+    return good
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each kind (default 3)")
     parser.add_argument("--epochs", type=int, default=4, help="of a turn (default 4)")
     parser.add_argument("--networks", default="lenet5,alexnet", help="(default lenet5,alexnet)")
+    parser.add_argument("--precisions", default="float32,bfloat16", help="(default float32,bfloat16)")
     parser.add_argument("--bare", nargs=3, metavar=("FOLDER", "CACHE", "SPEC"), help="the peer alone: prints seconds")
     options = parser.parse_args()
     if options.bare:
         bare(*options.bare)
         return 0
-    met = True
+    met, readings = True, []
+    print(f"{usable_cores()} cores of {processor()[0]}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = Settings(folder / "data", (folder,))
@@ -159,30 +188,10 @@ def main() -> int:
             dataset = write_images(folder / "images", 1101)
             queues.register(dataset)
             with workers(queues.settings, "record", "train"):
-                readings = []
-                for network in options.networks.split(","):
-                    spec = spec_of(network, dataset, IMAGES[network], options.epochs)
-                    finished(queues, dataset, spec_of(network, dataset, BATCH, 2))  # creates the image array
-                    ratios = []
-                    for _ in range(options.rounds):
-                        alone = bare_seconds(dataset, settings.arrays, spec)
-                        run = run_seconds(queues, dataset, spec)
-                        ratios.append(alone / run)
-                        print(
-                            f"{network}: bare {IMAGES[network] / alone:.0f} images/s, run "
-                            f"{IMAGES[network] / run:.0f} images/s, ratio {ratios[-1]:.3f}",
-                            flush=True,
-                        )
-                    ratio = statistics.median(ratios)
+                for network, precision in itertools.product(options.networks.split(","), options.precisions.split(",")):
+                    spec = spec_of(network, dataset, IMAGES[network], options.epochs, precision)
+                    met &= compared(queues, dataset, spec, options.rounds)
                     readings.append(reading_seconds(queues, dataset, spec))
-                    start = statistics.median(start_seconds(queues, dataset, network) for _ in range(options.rounds))
-                    good = ratio >= RATIO_TARGET and start < START_TARGET
-                    met &= good
-                    print(
-                        f"{network}: {ratio:.3f} of bare model.fit (target {RATIO_TARGET}), first batch after "
-                        f"{start:.1f} s (target {START_TARGET:.0f}): {'met' if good else 'MISSED'}",
-                        flush=True,
-                    )
     reading = max(readings)
     met &= reading < READING_TARGET
     verdict = "met" if reading < READING_TARGET else "MISSED"

@@ -209,6 +209,15 @@ def test_chosen_runs_are_always_shown_and_unknown_ones_are_refused(store: Store)
         select(trainings(store), 7)
 
 
+def test_a_seed_that_was_taken_after_a_lost_one_counts_once(store: Store) -> None:
+    lost = record_training(store, "alexnet", [60.0], seed=1)
+    again = record_training(store, "alexnet", [60.0], seed=2)
+    with store.transaction() as connection:
+        connection.execute("UPDATE steps SET seed = 2, lost = 1 WHERE run_id = ?", [lost])
+    row = chosen_rows(store, 5).iloc[0]
+    assert (row["runs"], row["seeds"], row["run_ids"]) == (1, "2", again)
+
+
 def test_a_table_can_be_limited_to_networks_seeds_studies_and_settings(store: Store) -> None:
     record_training(store, "lenet5", [50.0], seed=1, study="grid-1")
     record_training(store, "lenet5", [60.0], seed=2, study="grid-2")

@@ -90,7 +90,8 @@ class TrainingRows(RunRows):
     def trainings(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the finished steps of these runs, or of all, in the order of submission: `STEP_COLUMNS` and more.
 
-        The further columns are those of the view `trainings`, training_settings: the key of the settings without the
+        seed: the one that the step was trained with, which is not the run's where earlier seeds were lost. The further
+        columns are those of the view `trainings`, training_settings: the key of the settings without the
         rules of pruning, and layers, which tells networks of one name apart.
         """
         query = (
@@ -103,7 +104,8 @@ class TrainingRows(RunRows):
             for text, spec in specs.items()
         }
         steps["network"] = [specs[text].network.name for text in steps["spec"]]
-        steps["seed"] = pd.array([specs[text].training.seed for text in steps["spec"]], dtype="int64")
+        asked = pd.Series([specs[text].training.seed for text in steps["spec"]], index=steps.index, dtype="int64")
+        steps["seed"] = steps["seed"].fillna(asked).astype("int64")
         for place, column in enumerate(("settings", "training_settings", "layers")):
             steps[column] = pd.Series([keys[text][place] for text in steps["spec"]], index=steps.index, dtype=object)
         return steps[[*STEP_COLUMNS, *steps.columns.drop(list(STEP_COLUMNS))]]
