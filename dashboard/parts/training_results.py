@@ -38,10 +38,9 @@ FIGURE_NAMES = {
 LADDER = {  # the columns of the steps: the view's name, and what it shows
     "Verdict": (
         "Accepted: yes, or the first criterion that was missed and by how many points. Of unpruned: share of the "
-        "unpruned network's parameters. By tolerance: test figures at "
-        "most the tolerated points below the unpruned network. Non-inferior: the lower end of the paired interval of "
-        "test accuracy is at most the tolerated points below the unpruned network. In square brackets: 95 % intervals, "
-        "where the step has predictions."
+        "unpruned network's parameters. Both rules: first by tolerance (test figures at most the tolerated points "
+        "below the unpruned network), then non-inferior (the lower end of the paired interval of test accuracy is at most "
+        "the tolerated points below it). In square brackets: 95 % intervals, where the step has predictions."
     ),
     "Test figures": (
         "Of the weights that were kept; precision and recall by the article's definition. In square brackets: 95 % "
@@ -207,8 +206,7 @@ def verdict_texts(step: dict[str, Any], unpruned: int | None) -> dict[str, str]:
     """Return whether a step was accepted, and the figures that this depends on. unpruned: parameters."""
     return {
         "Accepted": accepted_text(step),
-        "By tolerance": YES_OR_NO[step["accepted_by_points"]],
-        "Non-inferior": YES_OR_NO[step["noninferior"]],
+        "Both rules": f"{YES_OR_NO[step['accepted_by_points']]} / {YES_OR_NO[step['noninferior']]}",
         "Of unpruned": share_text(step["parameters"], unpruned),
         "Test accuracy": words.step_figure_text(step, "test_accuracy"),
         "Against unpruned": difference_text(step),
