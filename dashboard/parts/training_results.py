@@ -39,7 +39,7 @@ LADDER = {  # the columns of the steps: the view's name, and what it shows
     "Verdict": (
         "Accepted: yes, or the first criterion that was missed and by how many points. Of unpruned: share of the "
         "unpruned network's parameters. Both rules: first by tolerance (test figures at most the tolerated points "
-        "below the unpruned network), then non-inferior (the lower end of the paired interval of test accuracy is at most "
+        "below the unpruned network), then non-inferior (the lower end of the paired interval of test accuracy at most "
         "the tolerated points below it). In square brackets: 95 % intervals, where the step has predictions."
     ),
     "Test figures": (
