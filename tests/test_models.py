@@ -1,5 +1,6 @@
 """Keras models of network specs, compared with Keras's counts, shapes, bytes and arithmetic."""
 
+import csv
 import os
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # hides TensorFlow's start m
 import keras
 import numpy as np
 import pytest
+from laboratory import write_lesions
 
 from benchmarks.processes import run_command
 from core.errors import SpecError
@@ -195,6 +197,12 @@ def test_an_input_size_that_is_too_small_is_refused_before_building() -> None:
         build_model(CUSTOM1, 63, 63)
 
 
+MOLES_ONCE = (
+    "--network lenet5 --size 32x32 --epochs 2 --batch-size 8 --targets 32,12,12 --factors 50 --max-iterations 1 "
+    "--batch-norm dense --warm-up-epochs 1 --schedule cosine --precision bfloat16 --baseline 0,0,0,0,100"
+)
+
+
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_another_backend_builds_the_same_networks_without_tensorflow(backend) -> None:
     if find_spec(backend) is None:
@@ -210,6 +218,24 @@ def test_another_backend_builds_the_same_networks_without_tensorflow(backend) ->
     environment = os.environ | {"KERAS_BACKEND": backend}
     done = run_command([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_same_command_prunes_and_trains_with_another_backend(backend: str, tmp_path: Path) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; TensorFlow is the default backend")
+    images, rows = write_lesions(tmp_path / "moles"), tmp_path / "rows.csv"
+    command = [*MOLES_ONCE.split(), "--local", "--export", str(rows)]
+    environment = os.environ | {
+        "KERAS_BACKEND": backend,
+        "DATA_DIR": str(tmp_path / "data"),
+        "DATA_ROOTS": str(tmp_path),
+    }
+    run_command([sys.executable, "-m", "jobs", "prune-train", str(images), *command], env=environment, check=True)
+    with rows.open(newline="") as file:
+        steps = list(csv.DictReader(file))
+    assert [step["name"] for step in steps] == ["Original", "R1: 50%"]
+    assert all(float(step["seconds"]) > 0 and step["test_accuracy"] for step in steps)
 
 
 def test_building_a_model_imports_only_keras() -> None:
