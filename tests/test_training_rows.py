@@ -151,6 +151,14 @@ def test_progress_counts_the_epochs_of_started_steps(store: Store) -> None:
     assert (run(store).done, run(store).total) == (3, 4)
 
 
+def test_a_step_that_patience_has_ended_counts_the_epochs_that_it_had(store: Store) -> None:
+    record_epochs(store, [1])
+    store.record_step("prune-train-1", 1, replace(trained(0), epochs=1), "w", NOW, NOW)
+    assert (run(store).done, run(store).total) == (1, 1)
+    store.record_step("prune-train-1", 1, step_of(1), "w", NOW, None)
+    assert (run(store).done, run(store).total) == (1, 3)
+
+
 def test_rows_of_an_older_attempt_are_dropped(store: Store) -> None:
     store.record_step("prune-train-1", 1, trained(0), "w", NOW, NOW)
     record_epochs(store, [1, 2])

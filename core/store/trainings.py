@@ -293,12 +293,16 @@ def _replace_predictions(
 
 
 def _count_epochs(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Count a training run's progress: epochs trained, and those that the steps begun so far have in all."""
+    """Count a training run's progress: epochs trained, and those that the steps begun so far have in all.
+
+    A finished step has as many as it was trained for, which patience may have ended early.
+    """
     connection.execute(
         "UPDATE runs SET measured = (SELECT count(*) FROM epochs e WHERE e.run_id = runs.run_id), "
-        "total = CAST(json_extract(spec, '$.training.epochs') AS BIGINT) * "
-        "greatest(1, (SELECT count(*) FROM steps s WHERE s.run_id = runs.run_id AND s.status <> 'failed')) "
-        "WHERE run_id = ?",
+        "total = coalesce((SELECT sum(if(s.status = 'finished', s.epochs, asked.epochs)) FROM steps s "
+        "WHERE s.run_id = runs.run_id AND s.status <> 'failed'), asked.epochs) "
+        "FROM (SELECT run_id, CAST(json_extract(spec, '$.training.epochs') AS BIGINT) AS epochs FROM runs) asked "
+        "WHERE runs.run_id = asked.run_id AND runs.run_id = ?",
         [run_id],
     )
 
