@@ -77,7 +77,7 @@ def ask(connection: Connection, spec: RunSpec, dataset: Dataset) -> None:
         arguments |= {"root": str(dataset.root), "records": [record.to_dict() for record in sample]}
     try:
         queue(queue_name(worker_kind(spec), HIGH), connection).enqueue(
-            f"jobs.probe_task.probe_{'training' if isinstance(spec, TrainSpec) else 'measuring'}",
+            "jobs.probe_task.probe_training" if isinstance(spec, TrainSpec) else "jobs.probe_task.probe_measuring",
             kwargs=arguments,
             job_id=probe_id(spec, dataset),
             unique=True,
