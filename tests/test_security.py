@@ -120,7 +120,8 @@ def test_workers_run_exactly_the_functions_that_are_submitted() -> None:
         if source.name != "own_job.py"
         for call in calls(source)
         if name_of(call) in ("enqueue", "prepare_data", "JobKind", "LaterKind")
-        for node in call.args
+        for argument in call.args
+        for node in ast.walk(argument)
         if isinstance(node, ast.Constant) and str(node.value).startswith("jobs.")
     }
     assert named == FUNCTIONS
