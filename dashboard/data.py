@@ -16,6 +16,7 @@ import streamlit as st
 from core.article import evidence as results
 from core.article.claims import claims_table
 from core.article.evidence import Choice, Grounds, Offers
+from core.article.leaks import leak_sentences
 from core.article.plan import KIND as ARTICLE_STUDY
 from core.article.plan import ArticleSpec, plan
 from core.article.tables import MeasuredTable, article_table
@@ -275,6 +276,12 @@ def offers(at: Stamp) -> Offers:
 def claims(at: Stamp, chosen: Grounds) -> pd.DataFrame:
     """Return the claims with their verdicts, see `core.article.claims.claims_table`."""
     return claims_table(results.known(store(), trainings(), offers(), chosen))
+
+
+@current(8)
+def leaks(at: Stamp, family: str | None) -> list[str]:
+    """Return how far sets drawn image by image flatter, see `core.article.leaks.leak_sentences`."""
+    return leak_sentences(trainings(), family)
 
 
 def table_file(frame: pd.DataFrame, kind: str) -> bytes:

@@ -110,17 +110,20 @@ def record_training(
     ends: bool = True,
     weights: Path | None = None,
     images: int = 0,
+    leaky: bool = False,
 ) -> str:
     """Record a run whose steps reach these test accuracies, one minute after the previous run; return its id.
 
     rules: makes it a prune-train run. sets: whether the training data are recorded too. ends: whether it has finished.
     images: per class and set, whose predictions are recorded, see `predictions`; every figure then follows from them.
+    leaky: whether the sets were drawn image by image.
     """
     common = {
         "dataset": dataset,
         "network": NETWORKS[network] if isinstance(network, str) else network,
         "training": training.replace(seed=seed),
         "baseline": EASY,
+        "leaky_split": leaky,
     }
     spec = TrainSpec(**common) if rules is None else PruneTrainSpec(rules=rules, **common)
     at = START + timedelta(minutes=next(minutes))

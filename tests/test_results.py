@@ -24,6 +24,7 @@ from core.article.evidence import (
     table_name,
     trainings,
 )
+from core.article.leaks import leak_sentences
 from core.article.tables import FURTHER, TABLES, UNPRINTED, article_table, cell, to_markdown
 from core.compression.specs import ResizeSpec, SweepSpec
 from core.errors import SpecError
@@ -216,6 +217,22 @@ def test_a_seed_that_was_taken_after_a_lost_one_counts_once(store: Store) -> Non
         connection.execute("UPDATE steps SET seed = 2, lost = 1 WHERE run_id = ?", [lost])
     row = chosen_rows(store, 5).iloc[0]
     assert (row["runs"], row["seeds"], row["run_ids"]) == (1, "2", again)
+
+
+def test_sets_drawn_image_by_image_are_in_no_table_and_in_a_sentence_of_their_own(store: Store) -> None:
+    for seed, by_lesion, by_image in ((1, 60.0, 70.0), (2, 62.0, 75.0)):
+        record_training(store, "lenet5", [by_lesion], seed=seed)
+        record_training(store, "lenet5", [by_image], seed=seed, leaky=True)
+    record_training(store, "lenet5", [90.0], seed=3, leaky=True)  # without a partner
+    record_training(store, "custom2", [80.0], leaky=True)
+    rows = chosen_rows(store, 5).set_index("network")
+    assert rows.loc["lenet5", "test_accuracy"] == 61
+    assert rows.loc["custom2", "test_accuracy"] == 80  # there is nothing else
+    assert "3 trainings of lenet5 with other settings" in left_out(store, 5)
+    (sentence,) = leak_sentences(trainings(store), "ham")
+    assert "reaches a test accuracy of 72.50 % where the sets are drawn image by image, and 61.00 %" in sentence
+    assert "mean difference +11.50 ± 2.12 points, n = 2" in sentence
+    assert leak_sentences(trainings(store), "another") == []
 
 
 def test_a_table_can_be_limited_to_networks_seeds_studies_and_settings(store: Store) -> None:

@@ -228,9 +228,9 @@ def test_lenet5_has_a_lower_validation_baseline() -> None:
     assert start(ALEXNET).baseline == Baseline()
 
 
-def test_a_validation_tolerance_compares_with_the_unpruned_network_in_place_of_the_baseline() -> None:
+def test_with_a_validation_tolerance_the_unpruned_network_sets_the_baseline() -> None:
     state = start(ALEXNET, Rules(validation_tolerance=2))
-    low = GOOD | {"validation_accuracy": 70.0, "validation_precision": 71.0}  # the article asks for 80
+    low = GOOD | {"train_accuracy": 85.0, "validation_accuracy": 70.0, "validation_precision": 71.0}  # not 90, 80
     state = record(state, next_step(state), low)
     state = record(state, next_step(state), low | {"validation_accuracy": 68.0})
     state = record(state, next_step(state), low | {"validation_precision": 68.9})

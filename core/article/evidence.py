@@ -26,7 +26,7 @@ from core.store.measurements import Store
 from core.store.trainings import ALIKE, STEP_COLUMNS
 from core.training.specs import PruneTrainSpec
 
-RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "images", INTERVALS)
+RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "leaky", "images", INTERVALS)
 MEASURED_COLUMNS = (
     *("weights_bytes", "checkpoint_bytes", "peak_memory", "epoch_seconds", "images_per_second", "device"),
     *("lesion_accuracy", *(f"recall_{label}" for label in CLASSES)),
@@ -44,8 +44,8 @@ def trainings(store: Store) -> pd.DataFrame:
     """Return one row per finished step, in the order in which they were trained: `STEP_COLUMNS`, and more.
 
     kind, study, status: the run's. family: the original data set, also of trainings on a reconstruction made from it.
-    training_settings: the settings without the rules of pruning. images: the numbers of images in the sets, in words.
-    intervals: those of the step's figures, by name. Then
+    training_settings: the settings without the rules of pruning. leaky: whether the sets were drawn image by image.
+    images: the numbers of images in the sets, in words. intervals: those of the step's figures, by name. Then
     `MEASURED_COLUMNS`: bytes, seconds, and percent on the test images. Data sets, or networks, that differ under one
     name are told apart by their fingerprints.
     """
@@ -199,19 +199,21 @@ def _known(wanted: Sequence[str], there: Sequence[str] | pd.Series, what: str) -
 def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> pd.Series:
     """Return a mask of the steps with their network's newest settings.
 
-    A quick trial (under `TRIAL` of the most epochs of any of its trainings) is taken only where there is nothing else.
-    Among the other settings, those of trainings on both original and reconstructed images are preferred, then the
-    newest. by: the columns that have settings of their own: the network, and possibly whether it is `pruned`.
+    Sets drawn image by image, and then a quick trial (under `TRIAL` of the most epochs of any of its trainings), are
+    taken only where there is nothing else. Among the other settings, those of trainings on both original and
+    reconstructed images are preferred, then the newest. by: the columns that have settings of their own: the network,
+    and possibly whether it is `pruned`.
     """
     if steps.empty:
         return pd.Series(False, index=steps.index, dtype=bool)
     placed = steps.assign(place=range(len(steps)), pruned=steps["step"] > 0)
     keys = [*by, "settings"]
     ranked = placed.groupby(keys, sort=False).agg(
-        epochs=("epochs", "max"), versions=("version", "nunique"), newest=("place", "max")
+        epochs=("epochs", "max"), versions=("version", "nunique"), newest=("place", "max"), leaky=("leaky", "max")
     )
     whole = ranked["epochs"] >= TRIAL * ranked.groupby(list(by))["epochs"].transform("max")
-    ranked = ranked.assign(whole=whole).reset_index().sort_values(["whole", "versions", "newest"])
+    ranked = ranked.assign(whole=whole, by_lesion=~ranked["leaky"]).reset_index()
+    ranked = ranked.sort_values(["by_lesion", "whole", "versions", "newest"])
     ranked = ranked.drop_duplicates(list(by), keep="last")
     chosen = pd.MultiIndex.from_frame(ranked[keys])
     return pd.Series(pd.MultiIndex.from_frame(placed[keys]).isin(chosen), index=steps.index)

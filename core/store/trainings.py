@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from core.errors import StoreError
@@ -91,8 +92,8 @@ class TrainingRows(RunRows):
         """Return the finished steps of these runs, or of all, in the order of submission: `STEP_COLUMNS` and more.
 
         seed: the one that the step was trained with, which is not the run's where earlier seeds were lost. The further
-        columns are those of the view `trainings`, training_settings: the key of the settings without the
-        rules of pruning, and layers, which tells networks of one name apart.
+        columns are those of the view `trainings`; leaky, whether the sets were drawn image by image; training_settings,
+        the key of the settings without the rules of pruning; and layers, which tells networks of one name apart.
         """
         query = (
             "SELECT * FROM trainings WHERE $1 IS NULL OR list_contains($1, run_id) ORDER BY submitted_at, run_id, step"
@@ -106,6 +107,7 @@ class TrainingRows(RunRows):
         steps["network"] = [specs[text].network.name for text in steps["spec"]]
         asked = pd.Series([specs[text].training.seed for text in steps["spec"]], index=steps.index, dtype="int64")
         steps["seed"] = steps["seed"].fillna(asked).astype("int64")
+        steps["leaky"] = np.array([specs[text].leaky_split for text in steps["spec"]], dtype=bool)
         for place, column in enumerate(("settings", "training_settings", "layers")):
             steps[column] = pd.Series([keys[text][place] for text in steps["spec"]], index=steps.index, dtype=object)
         return steps[[*STEP_COLUMNS, *steps.columns.drop(list(STEP_COLUMNS))]]

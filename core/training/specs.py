@@ -216,14 +216,14 @@ class Baseline(Spec):
 
         unpruned: the unpruned network's figures; None for that network itself, which meets its own figures.
 
-        validation_tolerance: of `Rules`, in points.
+        validation_tolerance: of `Rules`, in points; with it no fixed threshold counts.
         """
         if criterion == DIFFERENCE_LOW:
             return -float(self.test_tolerance)
         tolerance = self.test_tolerance if criterion in TEST else validation_tolerance
-        if criterion in TRAINING or tolerance is None:
+        if tolerance is None:
             return cast(float, getattr(self, criterion))
-        if unpruned is None:
+        if unpruned is None or criterion in TRAINING:
             return 0.0
         reference = unpruned.get(criterion)
         return None if reference is None else reference - tolerance
@@ -291,8 +291,9 @@ class Rules(Spec):
         Number | None,
         Setting(
             "Validation figures",
-            "Points by which accuracy and precision may be under the unpruned network's, in place of the baseline's.",
-            unit="points", empty="the baseline's", ge=0, le=100, step=0.5,
+            "Points by which accuracy and precision may be under the unpruned network's. The baseline's thresholds for "
+            "training and validation then do not decide.",
+            unit="points", empty="the baseline's thresholds", ge=0, le=100, step=0.5,
             text="validation at most {validation_tolerance:g} points under the unpruned network's",
         ),
         Field(exclude_if=partial(operator.is_, None)),

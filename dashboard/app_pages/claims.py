@@ -159,4 +159,9 @@ with components.sentences():
     else:
         for claim in overview(shown).to_dict("records"):
             card({str(name): str(value) for name, value in claim.items()})
-    files(table, basis(found, chosen))
+    leaks = data.leaks(chosen.dataset)
+    if leaks:
+        st.header("A split image by image flatters")
+        st.markdown("\n".join(f"- {words.escaped(sentence)}" for sentence in leaks))
+        st.caption("The article does not say whether its sets keep the images of a lesion together.")
+    files(table, [*basis(found, chosen), *leaks])

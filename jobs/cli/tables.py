@@ -16,6 +16,7 @@ from typing import Any
 from core.article import claims, tables
 from core.article import evidence as results
 from core.article.evidence import Choice, Grounds
+from core.article.leaks import leak_sentences
 from core.article.tables import TABLES
 from core.errors import SpecError
 from core.files.exports import check_writable
@@ -120,7 +121,9 @@ def act_claims(options: argparse.Namespace) -> int:
     )
     chosen = results.grounds(offered, wanted)
     table = claims.claims_table(results.known(store, trained, offered, chosen))
-    text = claims.WRITERS[chosen_format](table, results.basis(offered, chosen))
+    text = claims.WRITERS[chosen_format](
+        table, [*results.basis(offered, chosen), *leak_sentences(trained, chosen.dataset)]
+    )
     if options.output is None:
         print(text, end="")
     else:
