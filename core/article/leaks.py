@@ -32,8 +32,8 @@ def leak_sentences(trained: pd.DataFrame, family: str | None) -> list[str]:
         found = over_seeds((figures[0] - figures[1]).tolist())
         sentences.append(
             f"{network} on {dataset} ({by_lesion['settings'].iloc[0]}) reaches a test accuracy of"
-            f" {figures[0].mean():.2f} % where the sets are drawn image by image, and {figures[1].mean():.2f} % where they"
-            f" are drawn by lesion ({found.text})."
+            f" {figures[0].mean():.2f} % where the sets are drawn image by image, and {figures[1].mean():.2f} % where"
+            f" they are drawn by lesion ({found.text})."
         )
     return sentences
 
