@@ -65,6 +65,7 @@ LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
 POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16", FLOAT16: "mixed_float16"}  # Keras's, by precision
 LOST_SPREAD = 1e-4  # of a probability between the validation images
 FIRST_SIGN = 2  # epochs after which a network may count as lost
+TOGETHER = 16  # batches that are trained between two returns to Python, which changes no figure
 AT_ONCE = 4  # batches that are predicted together: without gradients, four fit where one is trained
 
 Pixels = npt.NDArray[np.uint8]
@@ -111,6 +112,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with explained(spec):
         model = compiled_model(network, spec, batches_of(data, spec))
+        if keras.backend.backend() == "tensorflow":  # JAX would compile every batch of them
+            model.steps_per_execution = TOGETHER
         history = list(restore(folder, model, identity))
     observer = observing(model)
     yield from history
