@@ -54,7 +54,14 @@ def write_images(folder: Path, count: int) -> Dataset:
 
 def spec_of(network: str, dataset: Dataset, images: int, epochs: int, precision: str) -> TrainSpec:
     """Return the spec of a training with `images` training images and a third as many for validation."""
-    training = TrainingProtocol(epochs=epochs, batch_size=BATCH, height=HEIGHT, width=WIDTH, precision=precision)
+    training = TrainingProtocol(
+        epochs=epochs,
+        batch_size=BATCH,
+        height=HEIGHT,
+        width=WIDTH,
+        precision=precision,
+        learning_rate=0.0001,  # the article's loses alexnet, and a lost network ends its run
+    )
     targets = Targets(train=images, validation=max(4, images // 3), test=4)
     return TrainSpec(dataset=dataset.name, network=NETWORKS[network], training=training, targets=targets)
 
