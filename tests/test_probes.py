@@ -16,6 +16,8 @@ from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import LENET5
+from core.networks.costs import network_cost
+from core.networks.pruning import prune
 from core.runs import RunSpec
 from core.settings import Settings
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
@@ -75,9 +77,9 @@ def test_a_probe_gives_the_first_estimate_of_a_training_and_of_its_pruned_networ
     assert twice.seconds == pytest.approx(2 * once.seconds - pace.start)
     assert "from a probe on train-" in once.basis
     pruned = PruneTrainSpec(**dict(spec), rules=Rules(factors=(50,), max_iterations=1))
-    longer = lab.estimate(pruned, dataset)
-    assert longer.seconds is not None
-    assert once.seconds < longer.seconds < 2 * once.seconds
+    unpruned, half = (network_cost(network, 32, 32).macs for network in (LENET5, prune(LENET5, 50)))
+    of_epochs = (once.seconds - pace.start) * (1 + half / unpruned)
+    assert lab.estimate(pruned, dataset).seconds == pytest.approx(of_epochs + 2 * pace.start)
 
 
 def test_a_probe_that_cannot_measure_says_why_and_can_be_asked_for_again(lab: Queues) -> None:

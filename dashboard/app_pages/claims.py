@@ -161,7 +161,7 @@ with components.sentences():
             card({str(name): str(value) for name, value in claim.items()})
     leaks = data.leaks(chosen.dataset)
     if leaks:
-        st.header("A split image by image flatters")
+        st.header("Sets drawn image by image")
         st.markdown("\n".join(f"- {words.escaped(sentence)}" for sentence in leaks))
         st.caption("The article does not say whether its sets keep the images of a lesion together.")
     files(table, [*basis(found, chosen), *leaks])
