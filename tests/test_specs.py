@@ -277,6 +277,14 @@ def test_every_field_can_be_passed_by_json_and_command_line(
             assert leg(spec, store) == spec, leg.__name__
 
 
+@pytest.mark.parametrize(("model", "path"), EVERY_FIELD, ids=[f"{each[0].__name__}-{each[1]}" for each in EVERY_FIELD])
+@given(data=st.data())
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_field_has_a_text_in_the_settings_of_a_run(model: type[Spec], path: str, data: st.DataObject) -> None:
+    spec = data.draw(with_one(model, path))
+    assert all(text and not set("{}") & set(text) for _, _, text in spec.said())
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 @given(data=st.data())
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))

@@ -294,7 +294,7 @@ class Rules(Spec):
             "Points by which accuracy and precision may be under the unpruned network's. The baseline's thresholds for "
             "training and validation then do not decide.",
             unit="points", empty="the baseline's thresholds", ge=0, le=100, step=0.5,
-            text="validation at most {validation_tolerance:g} points under the unpruned network's",
+            text="validation at most {validation_tolerance} points under the unpruned network's",
         ),
         Field(exclude_if=partial(operator.is_, None)),
     ] = None  # fmt: skip
