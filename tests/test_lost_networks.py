@@ -24,16 +24,17 @@ BATCHES = 7
 
 
 @pytest.mark.parametrize(
-    ("epoch", "spread", "warm_up", "lost"),
+    ("epoch", "spread", "gradient", "warm_up", "lost"),
     [
-        (1, 0.0, 0, False), (2, 0.0, 0, True), (2, 9e-5, 0, True), (2, 1e-4, 0, False), (2, None, 0, False),
-        (3, 0.0, 0, False), (3, 0.0, 5, True), (7, 0.0, 5, True), (8, 0.0, 5, False),
+        (1, 0.0, 0.0, 0, False), (2, 0.0, 0.0, 0, True), (2, 9e-5, 0.0, 0, True), (2, 1e-4, 0.0, 0, False),
+        (2, None, 0.0, 0, False), (3, 0.0, 0.0, 0, False), (3, 0.0, 0.0, 5, True), (7, 0.0, 0.0, 5, True),
+        (8, 0.0, 0.0, 5, False), (2, 0.0, 2e-9, 0, True), (2, 1e-8, 1.1, 0, False), (2, 0.0, None, 0, True),
     ],
 )  # fmt: skip
-def test_a_network_is_lost_where_early_epochs_tell_no_image_from_another(
-    epoch: int, spread: float | None, warm_up: int, lost: bool
+def test_a_network_is_lost_where_early_epochs_tell_no_image_from_another_and_no_gradient_is_left(
+    epoch: int, spread: float | None, gradient: float | None, warm_up: int, lost: bool
 ) -> None:
-    result = replace(RESULT, epoch=epoch, spread=spread)
+    result = replace(RESULT, epoch=epoch, spread=spread, gradient_norm=gradient)
     assert loop.is_lost(result, TrainingProtocol(warm_up_epochs=warm_up)) is lost
 
 
@@ -84,12 +85,12 @@ def test_a_dead_head_is_seen_in_dead_units_spread_and_gradient() -> None:
 
 
 def lost_until(seed: int) -> Callable[..., EpochResult]:
-    """Return a training of an epoch that tells no images apart with smaller seeds."""
+    """Return a training of an epoch that learns nothing with smaller seeds."""
     train_epoch = loop.train_epoch
 
     def trained(model: object, observer: object, data: object, spec: TrainingProtocol, *rest: object) -> EpochResult:
         result = train_epoch(model, observer, data, spec, *rest)
-        return result if spec.seed >= seed else replace(result, spread=0.0)
+        return result if spec.seed >= seed else replace(result, spread=0.0, gradient_norm=0.0)
 
     return trained
 

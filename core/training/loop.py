@@ -64,6 +64,7 @@ DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZip
 LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
 POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16", FLOAT16: "mixed_float16"}  # Keras's, by precision
 LOST_SPREAD = 1e-4  # of a probability between the validation images
+LOST_GRADIENT = 1e-4  # its norm: about 1 where a network learns, under 1e-8 where the head is dead
 FIRST_SIGN = 2  # epochs after which a network may count as lost
 TOGETHER = 16  # batches that are trained between two returns to Python, which changes no figure
 AT_ONCE = 4  # batches that are predicted together: without gradients, four fit where one is trained
@@ -140,7 +141,7 @@ def has_ended(history: Sequence[EpochResult], spec: TrainingProtocol) -> bool:
     if is_lost(history[-1], spec):
         raise LostNetwork(
             f"The network is lost: after epoch {history[-1].epoch} the probabilities of the validation images differ by"
-            f" at most {history[-1].spread:.1g}. Try a warm-up, batch normalisation after dense layers, a smaller"
+            f" at most {history[-1].spread:.1g}, and the gradient is gone. Try a warm-up, batch normalisation after dense layers, a smaller"
             " learning rate, or another seed."
         )
     patience = spec.epochs if spec.patience is None else spec.patience
@@ -148,13 +149,16 @@ def has_ended(history: Sequence[EpochResult], spec: TrainingProtocol) -> bool:
 
 
 def is_lost(result: EpochResult, spec: TrainingProtocol) -> bool:
-    """Return whether a network gives every validation image the same probabilities, within `LOST_SPREAD`.
+    """Return whether a network gives every validation image the same probabilities, and has no gradient left.
 
-    It is checked from `FIRST_SIGN` epochs on, until as many have had the whole learning rate: a network may be lost as
-    the learning rate rises. A network that fails later has learnt something before, and its best weights are kept.
+    Within `LOST_SPREAD` and `LOST_GRADIENT`. Equal probabilities alone do not suffice: in the first epochs the running
+    statistics of batch normalisation lag behind, and a network that learns may give every image the same class. It is
+    checked from `FIRST_SIGN` epochs on, until as many have had the whole learning rate: a network may be lost as the
+    learning rate rises. A network that fails later has learnt something before, and its best weights are kept.
     """
     early = FIRST_SIGN <= result.epoch <= FIRST_SIGN + spec.warm_up_epochs
-    return early and result.spread is not None and result.spread < LOST_SPREAD
+    equal = result.spread is not None and result.spread < LOST_SPREAD
+    return early and equal and (result.gradient_norm is None or result.gradient_norm < LOST_GRADIENT)
 
 
 def train_epoch(
