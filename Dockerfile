@@ -22,6 +22,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY jobs jobs
 COPY dashboard dashboard
+COPY docs/results docs/results
 RUN pip install --no-deps --no-build-isolation --editable . && python -m compileall -q core jobs dashboard
 
 # A number, so that Kubernetes and others can check that the user is not root.

@@ -1,6 +1,7 @@
-"""Create the demo data set, register it and queue its runs: `python -m dashboard.demo`.
+"""Create the demo data set, queue its runs, and import the results on real images: `python -m dashboard.demo`.
 
-Repeating it is harmless: an existing data set stays, and a queued, running or finished run is not queued again.
+Repeating it is harmless: an existing data set stays, a queued, running or finished run is not queued again, and a run
+that was imported stays as it is.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import load_dataset
@@ -18,8 +20,10 @@ from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
 from jobs.queues import Queues
+from jobs.upkeep.imports import import_here_or_there
 
 NAME = "demo"
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"  # of docs/results.md, as a snapshot
 UNDER_WAY_OR_DONE = ("queued", "running", "suspended", "scheduled", "finished")
 # With small images and small batches, 276 training images suffice for batch normalisation, and the network learns in a
 # minute or two. Each of the 32 test images counts 3 points, so the article's tolerance of 2 would allow no miss.
@@ -48,6 +52,23 @@ def prepare_demo(settings: Settings, images: int) -> None:
             print(f"{spec.kind}: queued before")
         else:
             print(f"{spec.kind}: {queues.submit(spec, dataset).run_id}")
+    import_results(settings)
+
+
+def import_results(settings: Settings, folder: Path = RESULTS) -> None:
+    """Import the runs on real images, so that tables and claims show measured figures at once.
+
+    The demo works without them, so that an error is only printed.
+    """
+    if not folder.is_dir():
+        print(f"no results on real images: there is no {folder}")
+        return
+    try:
+        found = import_here_or_there(settings, folder)
+    except (DermSlimError, OSError) as error:
+        print(f"the results on real images could not be imported: {error}")
+    else:
+        print(f"{len(found.new)} runs on real images imported from {folder}, {len(found.there)} were here before")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from pathlib import Path
 from core import __version__
 
 PACKAGES = ("numpy", "scipy", "opencv-python-headless", "scikit-image", "mahotas", "numba", "kneed", "duckdb", "rq")
-BACKENDS = ("keras", "tensorflow")  # where networks are trained
 
 
 @cache
@@ -42,9 +41,13 @@ def quiet_tensorflow() -> None:
 
 @cache
 def versions() -> str:
-    """Return, as JSON, the versions of DermSlim, of Python and of the packages that the figures depend on."""
+    """Return, as JSON, the versions of DermSlim, of Python and of the packages that the figures depend on.
+
+    Keras's backend is the one that `KERAS_BACKEND` names here; each trained step names the one that trained it.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     found = {"dermslim": __version__, "python": platform.python_version()}
-    for package in (*PACKAGES, *BACKENDS):
+    for package in (*PACKAGES, "keras", backend):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -427,7 +427,7 @@ def test_downloaded_tables_equal_the_output_of_the_command(
         folder = tmp_path / kind
         assert command(["tables", "--dataset", "demo", "--format", kind, "--output", str(folder)]) == 0
         for table in ("table4", "table5", "table6", FURTHER):
-            buttons = button(visitor.open(f"tables?table={table}"), label)
+            buttons = button(visitor.open(f"tables?dataset=demo&table={table}"), label)
             expect(buttons).to_have_count(1)
             name, given = visitor.download(buttons.first)
             assert given.strip()

@@ -1,6 +1,7 @@
 """Keras models of network specs, compared with Keras's counts, shapes, bytes and arithmetic."""
 
 import csv
+import json
 import os
 import sys
 from importlib.util import find_spec
@@ -35,6 +36,7 @@ from core.networks.architectures import (
 from core.networks.costs import network_cost
 from core.networks.keras_models import build_model
 from core.networks.pruning import FACTORS, SCOPES, iterations, prune
+from jobs.provenance import versions
 
 SIZES = ((200, 100), (101, 75), (300, 300))
 STEPS = 4  # in addition to the unpruned network
@@ -236,6 +238,16 @@ def test_the_same_command_prunes_and_trains_with_another_backend(backend: str, t
         steps = list(csv.DictReader(file))
     assert [step["name"] for step in steps] == ["Original", "R1: 50%"]
     assert all(float(step["seconds"]) > 0 and step["test_accuracy"] for step in steps)
+
+
+@pytest.mark.parametrize(("given", "backend"), [("", "tensorflow"), ("jax", "jax")])
+def test_the_versions_of_a_run_name_the_backend_that_is_set(
+    given: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", given)
+    found = json.loads(versions.__wrapped__())
+    assert {"keras", backend} <= set(found)
+    assert len(set(found) & {"tensorflow", "jax", "torch"}) == 1
 
 
 def test_building_a_model_imports_only_keras() -> None:

@@ -141,8 +141,8 @@ def has_ended(history: Sequence[EpochResult], spec: TrainingProtocol) -> bool:
     if is_lost(history[-1], spec):
         raise LostNetwork(
             f"The network is lost: after epoch {history[-1].epoch} the probabilities of the validation images differ by"
-            f" at most {history[-1].spread:.1g}, and the gradient is gone. Try a warm-up, batch normalisation after dense layers, a smaller"
-            " learning rate, or another seed."
+            f" at most {history[-1].spread:.1g}, and the gradient is gone. Try a warm-up, batch normalisation after"
+            " dense layers, a smaller learning rate, or another seed."
         )
     patience = spec.epochs if spec.patience is None else spec.patience
     return len(history) >= spec.epochs or history[-1].epoch - kept_epoch(history) >= patience

@@ -159,6 +159,7 @@ with components.sentences():
     else:
         for claim in overview(shown).to_dict("records"):
             card({str(name): str(value) for name, value in claim.items()})
+        components.imported_note(run_id for ids in shown["runs"] for run_id in ids.split())
     leaks = data.leaks(chosen.dataset)
     if leaks:
         st.header("Sets drawn image by image")

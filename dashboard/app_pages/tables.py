@@ -121,6 +121,7 @@ def show(number: int | str, choice: Choice) -> None:
         st.table(shown(made, made.metrics), border="horizontal", alt=TITLES[number])
         st.caption("In round brackets behind the printed figure: measured minus printed.")
     st.caption(words.escaped(made.caption))
+    components.imported_note(run_id for ids in made.rows["run_ids"] for run_id in ids.split())
     if left_out:
         st.caption(f":material/visibility_off: Left out: {words.escaped(' '.join(left_out))}")
     with st.container(horizontal=True):

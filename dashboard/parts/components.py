@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -236,15 +236,14 @@ def view(names: Sequence[str], param: str = "tab", format_func: Callable[[str], 
 
 
 def dataset_text(run: Run, length: int = 60, *, bold: bool = True) -> str:
-    """Return the name of a run's data set as Markdown, synthetic ones marked."""
+    """Return the name of a run's data set as Markdown; synthetic ones and imported runs are marked."""
     name = words.escaped(words.shortened(run.dataset, length))
-    return (f"**{name}**" if bold else name) + (f" {SYNTHETIC}" if run.synthetic else "")
+    return (f"**{name}**" if bold else name) + (f" {SYNTHETIC}" if run.synthetic else "") + origin_badge(run)
 
 
 def run_title(run: Run, length: int = 48) -> str:
     """Return a run's status, kind and data set as Markdown."""
-    named = f"**{words.RUN_KIND_LABELS[run.kind]}** of {dataset_text(run, length, bold=False)}"
-    return f"{status_text(run.status)} {named}{origin_badge(run)}"
+    return f"{status_text(run.status)} **{words.RUN_KIND_LABELS[run.kind]}** of {dataset_text(run, length, bold=False)}"
 
 
 def origin_badge(run: Run) -> str:
@@ -370,6 +369,15 @@ def runs(kind: str | None = None) -> list[Run]:
     except DermSlimError as error:
         st.error(words.sentence(error), icon=":material/error:")
         return []
+
+
+def imported_note(run_ids: Iterable[str]) -> None:
+    """Say how many of these runs were imported, and from where; nothing where none was."""
+    wanted = set(run_ids)
+    found = [run for run in runs() if run.id in wanted and run.origin_host is not None]
+    if found:
+        badges = "".join(dict.fromkeys(map(origin_badge, found)))
+        st.markdown(f"{len(found)} of the {words.count_of(len(wanted), 'run')} behind this were imported:{badges}")
 
 
 # -- facts ---------------------------------------------------------------------------------------------------------
