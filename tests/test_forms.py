@@ -38,7 +38,7 @@ TRAINING = TrainingProtocol(
 )  # fmt: skip
 RULES = Rules(
     factors=(12.3456789, 33.3333333), scope="first_two", max_failures=4, max_iterations=6, on_reject="continue",
-    accept="noninferior", validation_tolerance=1.2345678,
+    accept="noninferior", validation_tolerance=1.2345678, initialise="l1",
 )  # fmt: skip
 SETS: dict[str, Any] = {
     "targets": Targets(train=41, validation=12, test=8),

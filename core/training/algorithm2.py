@@ -55,11 +55,15 @@ def step_name(factors: tuple[float, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One network to train. index: 0 for the unpruned. factors: those that led to it, one per pruning step."""
+    """One network to train. index: 0 for the unpruned. factors: those that led to it, one per pruning step.
+
+    base: the step whose network was shrunk; None for the unpruned network.
+    """
 
     index: int
     factors: tuple[float, ...]
     network: NetworkSpec
+    base: Step | None = None
 
     @property
     def name(self) -> str:
@@ -208,7 +212,8 @@ def next_step(state: State) -> Step | Stop:
     base, factor = pruned(state, at.base), rules.factors[at.factor]
     if not can_shrink(base, factor, rules.scope):
         return Stop(f"Nothing shrinks any more: every layer in scope of {step_name(at.base)} has size 1.")
-    return Step(trained, (*at.base, factor), prune(base, factor, rules.scope))
+    index = max(number for number, outcome in enumerate(state.outcomes) if outcome.factors == at.base)
+    return Step(trained, (*at.base, factor), prune(base, factor, rules.scope), Step(index, at.base, base))
 
 
 def record(state: State, step: Step, metrics: Mapping[str, Any] | None, failure: str = "") -> State:

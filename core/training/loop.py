@@ -38,6 +38,7 @@ from core.data.splits import SPLITS, Indices, epoch_indices
 from core.errors import DermSlimError, SpecError
 from core.files.plain_files import whole_file
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
+from core.networks.inheritance import Weights
 from core.networks.keras_models import build_model
 from core.networks.plain_data import network_to_dict
 from core.predictions.classification import classify
@@ -98,21 +99,25 @@ def train(
     folder: Path,
     baseline: Baseline | None = None,
     check: Callable[[], None] = lambda: None,
+    initial: Weights | None = None,
 ) -> Generator[EpochResult]:
     """Train a network and yield each epoch; to cancel, close the generator, which waits for the checkpoint.
 
     Epochs in the checkpoint of `folder` are yielded first, then the training continues. The kept weights are those of
     the best validation accuracy among the epochs that meet the baseline (by default the article's), else among all; of
     equal ones the first. spec: its precision is not auto. check: called before a checkpoint is written; its exceptions
-    end the training. Raises SpecError where the data do not fit or the folder holds another training; LostNetwork after
-    the epoch that shows that nothing is learnt; TrainingError where the loss is not finite or memory does not suffice.
+    end the training. initial: the weights to begin with, by layer; None: fresh ones. Raises SpecError where the data do
+    not fit or the folder holds another training; LostNetwork after the epoch that shows that nothing is learnt;
+    TrainingError where the loss is not finite or memory does not suffice.
     """
     check_data(data, spec)
     baseline = baseline or article_baseline(network.name)
-    identity = identify(network, data, spec, baseline)
+    identity = identify(network, data, spec, baseline, initial)
     folder.mkdir(parents=True, exist_ok=True)
     with explained(spec):
         model = compiled_model(network, spec, batches_of(data, spec))
+        for name, values in (initial or {}).items():
+            model.get_layer(name).set_weights(values)
         if keras.backend.backend() == "tensorflow":  # JAX would compile every batch of them
             model.steps_per_execution = TOGETHER
         history = list(restore(folder, model, identity))
@@ -211,7 +216,9 @@ def check_data(data: Examples, spec: TrainingProtocol) -> None:
         raise SpecError(f"Expected labels from 0 to {len(CLASSES) - 1} for the images of the split, got others.")
 
 
-def identify(network: NetworkSpec, data: Examples, spec: TrainingProtocol, baseline: Baseline) -> str:
+def identify(
+    network: NetworkSpec, data: Examples, spec: TrainingProtocol, baseline: Baseline, initial: Weights | None = None
+) -> str:
     """Return a hash of everything that determines a training, except the pixels, which take long to read."""
     backend = (keras.backend.backend(), keras.__version__)
     sets = asdict(data.split) | {"targets": data.split.targets.to_dict()}
@@ -220,6 +227,10 @@ def identify(network: NetworkSpec, data: Examples, spec: TrainingProtocol, basel
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(data.metadata, dtype=np.float32).tobytes())
     digest.update(np.ascontiguousarray(data.labels, dtype=np.int64).tobytes())
+    for name, arrays in (initial or {}).items():
+        digest.update(name.encode())
+        for each in arrays:
+            digest.update(np.ascontiguousarray(each, dtype=np.float32).tobytes())
     return digest.hexdigest()
 
 
@@ -554,6 +565,11 @@ def predict(model: keras.Model, data: Examples, spec: TrainingProtocol) -> dict[
 def load_model(path: Path) -> keras.Model:
     """Return the network of a `.keras` file, to predict with."""
     return keras.saving.load_model(path, compile=False)
+
+
+def weights_of(path: Path) -> Weights:
+    """Return the weights of a `.keras` file by layer."""
+    return {layer.name: layer.get_weights() for layer in load_model(path).layers if layer.weights}
 
 
 def save_model(model: keras.Model, path: Path) -> None:

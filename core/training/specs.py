@@ -26,6 +26,7 @@ from core.errors import SpecError
 from core.networks.architectures import NetworkSpec, walk
 from core.networks.batch_norm import BATCH_NORM, DENSE, PRINTED, printed_name, with_batch_norm
 from core.networks.costs import check_trainable
+from core.networks.inheritance import INITIALISE, SCRATCH
 from core.networks.plain_data import network_from_dict, network_to_dict
 from core.networks.pruning import FACTORS, SCOPES
 from core.specs import LARGEST_SEED, Number, Setting, Spec, Switch, Text, Whole, spec_of_kind
@@ -298,6 +299,14 @@ class Rules(Spec):
         ),
         Field(exclude_if=partial(operator.is_, None)),
     ] = None  # fmt: skip
+    initialise: Annotated[
+        Text,
+        Setting(
+            "Initial weights", "Of a pruned network: fresh, or those of the network that was shrunk.",
+            choices=tuple(INITIALISE), text="initial weights: {initialise}",
+        ),
+        Field(exclude_if=SCRATCH.__eq__),
+    ] = SCRATCH  # fmt: skip
 
 
 # Settings that a study has too.

@@ -10,6 +10,7 @@ import json
 import re
 import resource
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from core.data.splits import SPLITS
+from core.errors import NotOnThisHost
 from core.files.plain_files import whole_file
 from core.networks.architectures import NetworkSpec
 from core.networks.costs import QUANTITIES, network_cost, quantities
+from core.networks.inheritance import SCRATCH, Weights, inherited
 from core.networks.plain_data import network_to_dict
 from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
@@ -167,7 +170,8 @@ def train_step(
     called before anything is written; what it raises ends the training. To cancel, close the generator: the next call
     goes on after the last whole epoch. A step that cannot be trained (too little memory, a loss that is no number)
     gives a failed result instead of an error. A lost network is trained again with the next seed, from epoch 1 on, as
-    often as the protocol's `retry_lost` allows.
+    often as the protocol's `retry_lost` allows. Raises NotOnThisHost where a pruned network should begin with weights
+    that this host does not have.
     """
     from core.training import loop as training  # Keras: 4 s, and only in the process that trains
     from core.training.probe import fastest_precision
@@ -185,7 +189,8 @@ def train_step(
                 choices.write(place)
             while True:
                 protocol, history = choices.protocol(spec.training), []
-                trained = training.train(step.network, data, protocol, place, spec.thresholds, check)
+                first = initial_weights(spec, step, folder, protocol.seed)
+                trained = training.train(step.network, data, protocol, place, spec.thresholds, check, first)
                 try:
                     with closing(trained) as epochs:
                         for epoch in epochs:
@@ -228,6 +233,26 @@ def train_step(
         checkpoint_bytes=(place / training.CHECKPOINT_NAME).stat().st_size,
         **evaluated(found, kept=spec.predicted_splits),
     )
+
+
+def initial_weights(spec: TrainSpec, step: Step, folder: Path, seed: int) -> Weights | None:
+    """Return the weights that a step's network begins with, by layer; None for fresh ones.
+
+    folder: the run's, which keeps the weights of the network that was shrunk. Raises NotOnThisHost without them.
+    """
+    choice = spec.rules.initialise if isinstance(spec, PruneTrainSpec) else SCRATCH
+    if step.base is None or choice == SCRATCH:
+        return None
+    from core.training.loop import weights_of
+
+    kept = folder / f"{step.base.index}.keras"
+    if not kept.is_file():
+        raise NotOnThisHost(
+            f"Expected the weights of {step.base.name} at {kept} on {socket.gethostname()}, got none: {step.name}"
+            " begins with them. Train it where they are, or with fresh weights (--initialise scratch)."
+        )
+    size = spec.training.height, spec.training.width
+    return inherited(step.base.network, step.network, *size, weights_of(kept), choice, seed)
 
 
 def peak_memory() -> int:

@@ -20,6 +20,7 @@ from core.data.splits import Targets
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
 from core.networks.batch_norm import ALL, DENSE, PRINTED
+from core.networks.inheritance import INITIALISE
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPE_LABELS
 from core.specs import Spec, bare, bounds, settings_of
@@ -52,6 +53,7 @@ CHOICES: dict[str, Mapping[str, str]] = {
     "scope": SCOPE_LABELS,
     "on_reject": {"stop at accepted": "Back to the last accepted", "continue": "Shrink it further"},
     "accept": {"points": "Tolerance in points", "noninferior": "Not inferior (interval)"},
+    "initialise": {"scratch": "Fresh", "l1": "Of largest L1 norm", "random": "Drawn at random"},
     "split": {"drawn": "Drawn, by lesion", "given": "As the data set gives them"},
     "device": {"auto": "GPU, else processor", "cpu": "Processor", "gpu": "GPU only"},
     "rule": words.RULES,
@@ -199,7 +201,7 @@ class Fields:
     def rules(self) -> Rules:
         """Return the rules of Algorithm 2. Raises SpecError."""
         rules = Rules(**self.grid(Rules, settings_of(Rules), width=200))
-        st.caption(f"{ON_REJECT[rules.on_reject]} {ACCEPT[rules.accept]}")
+        st.caption(f"{ON_REJECT[rules.on_reject]} {ACCEPT[rules.accept]} {INITIALISE[rules.initialise]}")
         return rules
 
     def targets(self) -> Targets:
