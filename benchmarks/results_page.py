@@ -19,15 +19,14 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from unittest import mock
 
 from core.settings import Settings
+from dashboard.demo import RESULTS
 from jobs.__main__ import main as run_command
 from jobs.upkeep.imports import import_here_or_there
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE, RESULTS = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
+PAGE = RESULTS.with_suffix(".md")
 BLOCK = re.compile(r"(?<=<!-- )(python -m jobs [^\n]+)( -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
 SOURCES = ("tables", "tables --every-setting", "claims")  # what the text may quote, besides the tables of the page
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
@@ -35,13 +34,10 @@ NUMBER = re.compile(r"\d[\d,]*\.\d+")
 
 
 @contextlib.contextmanager
-def store_of_results(folder: Path = RESULTS) -> Iterator[Callable[[str], str]]:
-    """Import the snapshot of a folder into a new store; give what runs a command of `python -m jobs` on it."""
-    with (
-        tempfile.TemporaryDirectory() as name,
-        mock.patch.dict(os.environ, {"DATA_DIR": name, "DERMSLIM_ENV_FILE": ""}),
-    ):
-        import_here_or_there(Settings.from_environment(), folder)
+def store_of_results() -> Iterator[Callable[[str], str]]:
+    """Import docs/results into a new store; give what runs a command of `python -m jobs` on it."""
+    with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"DATA_DIR": name}):
+        import_here_or_there(Settings.from_environment(), RESULTS)
         yield printed
 
 
