@@ -77,10 +77,14 @@ Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot la
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches that are made on demand, so that a memory-mapped array need not be in memory."""
+    """Batches that are made on demand, in order, so that a memory-mapped array need not be in memory.
+
+    Two threads make them ahead of the training. With one, Keras leaves that to TensorFlow, which then takes up to a
+    second to end an epoch.
+    """
 
     def __init__(self, make: Callable[[int], Any], count: int) -> None:
-        super().__init__()
+        super().__init__(workers=2)
         self.make, self.count = make, count
 
     def __len__(self) -> int:
@@ -289,7 +293,7 @@ def gradient_norm(model: keras.Model) -> float:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 is trained with a scaled loss
     last = len(model.layers[-1].trainable_variables)
     means = [each for each in optimizer.variables if each.path.endswith("momentum")][:-last]
-    return math.sqrt(sum(float(np.square(each, dtype=np.float64).sum()) for each in copied(means)))
+    return math.hypot(*(float(np.linalg.norm(np.ravel(keras.ops.convert_to_numpy(each)))) for each in means))
 
 
 def observing(model: keras.Model) -> keras.Model:
@@ -476,7 +480,7 @@ def state(model: keras.Model) -> list[keras.Variable]:
 
 def copied(variables: Sequence[keras.Variable]) -> Arrays:
     """Return copies of the variables' values, because a backend may return memory that training changes."""
-    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+    return [np.require(keras.ops.convert_to_numpy(variable), requirements=["OWNDATA"]) for variable in variables]
 
 
 def save(folder: Path, values: Arrays, weights: Arrays | None, history: Sequence[EpochResult], identity: str) -> None:

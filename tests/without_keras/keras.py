@@ -161,6 +161,13 @@ def nothing(*arguments: Any, **options: Any) -> None:
     """Stand for a setting, a loss or a metric of Keras: the model has its own."""
 
 
+class PyDataset:
+    """Keras's base of data that are made batch by batch."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+
 random = SimpleNamespace(seed=0)
 Input, layers = Layer, AnyLayer()
 backend = SimpleNamespace(backend=lambda: "numpy")
@@ -168,7 +175,7 @@ config = SimpleNamespace(dtype_policy=nothing, set_dtype_policy=nothing)
 distribution = SimpleNamespace(list_devices=lambda: ["cpu:0"])
 losses = SimpleNamespace(CategoricalCrossentropy=nothing)
 metrics = SimpleNamespace(CategoricalAccuracy=nothing, Precision=nothing, Recall=nothing)
-ops = SimpleNamespace(convert_to_numpy=lambda variable: variable.value)
+ops = SimpleNamespace(convert_to_numpy=lambda variable: variable.value.view())
 optimizers = SimpleNamespace(Adam=Adam)
 saving = SimpleNamespace(load_model=load_model)
-utils = SimpleNamespace(PyDataset=object, set_random_seed=set_random_seed)
+utils = SimpleNamespace(PyDataset=PyDataset, set_random_seed=set_random_seed)
