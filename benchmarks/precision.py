@@ -11,13 +11,13 @@ import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NETWORKS, NetworkSpec
+from core.processes import processor
 from core.training.loop import compiled_model
 from core.training.probe import fastest_precision
 from core.training.specs import FLOAT32, TrainingProtocol
@@ -25,15 +25,6 @@ from core.training.specs import FLOAT32, TrainingProtocol
 SIZE, ROUNDS, SECONDS = (56, 75), 5, 2.0
 FASTER, NOT_SLOWER = 1.9, 0.97  # times float32; the second leaves room for the noise of two equal trainings
 FLAGS = ("amx_bf16", "avx512_bf16")
-
-
-def processor() -> tuple[str, list[str]]:
-    """Return the processor's name and which of `FLAGS` it has; unknown where there is no /proc/cpuinfo."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    known = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    flags = known.get("flags", "").split()
-    return known.get("model name", "unknown").strip(), [flag for flag in FLAGS if flag in flags]
 
 
 def speeds(network: NetworkSpec, training: TrainingProtocol, precisions: list[str]) -> dict[str, float]:
@@ -60,7 +51,8 @@ def speeds(network: NetworkSpec, training: TrainingProtocol, precisions: list[st
 
 
 def main() -> int:
-    name, flags = processor()
+    name, every = processor()
+    flags = [flag for flag in FLAGS if flag in every]
     print(f"on {name}, {' and '.join(flags) or 'without 16-bit arithmetic'}")
     met = True
     for network in NETWORKS.values():

@@ -24,12 +24,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.precision import processor
 from benchmarks.processes import run_command
 from benchmarks.workers import ROOT, workers
 from core.data.datasets import Dataset, load_dataset
 from core.data.splits import Targets
 from core.networks.architectures import CLASSES, NETWORKS
+from core.processes import processor
 from core.settings import Settings, usable_cores
 from core.training.data import training_data
 from core.training.specs import TrainingProtocol, TrainSpec, training_spec_from_dict

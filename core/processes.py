@@ -1,11 +1,13 @@
-"""Processes that end with the process that started them."""
+"""Processes that end with the process that started them, and what a process takes."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
+from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -21,3 +23,17 @@ def die_with_parent(parent: int) -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def processor() -> tuple[str, frozenset[str]]:
+    """Return the processor's name and its flags, such as avx2; unknown where there is no /proc/cpuinfo."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    known = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    return known.get("model name", "unknown").strip(), frozenset(known.get("flags", "").split())

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
@@ -28,6 +26,7 @@ from core.networks.inheritance import SCRATCH, Weights, inherited
 from core.networks.plain_data import network_to_dict
 from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
+from core.processes import peak_memory
 from core.specs import LARGEST_SEED
 from core.training.algorithm2 import State, Step, Stop, next_step, start
 from core.training.data import TrainingData
@@ -253,12 +252,6 @@ def initial_weights(spec: TrainSpec, step: Step, folder: Path, seed: int) -> Wei
         )
     size = spec.training.height, spec.training.width
     return inherited(step.base.network, step.network, *size, weights_of(kept), choice, seed)
-
-
-def peak_memory() -> int:
-    """Return the largest resident memory that this process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def forget_checkpoint(place: Path) -> None:
