@@ -38,6 +38,9 @@ class LaterKind:
 CHECK = LaterKind("check", SVD, "jobs.measure_task.check_images", "checked by the reference")
 PREDICT = LaterKind("predict", TRAIN, "jobs.predict_task.predict_steps", "predicted again from kept weights", 24 * 3600)
 
+CONVERT = LaterKind("convert", TRAIN, "jobs.deploy_task.convert_steps", "converted for devices", 24 * 3600)
+LATENCY = LaterKind("latency", TRAIN, "jobs.deploy_task.measure_latencies", "latency of converted networks")
+
 
 def submit(
     connection: Connection, kind: LaterKind, run_id: str, attempt: int, parts: Sequence[Mapping[str, Any]]

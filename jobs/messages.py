@@ -18,6 +18,8 @@ from rq import Retry
 
 from core.compression.image_results import ImageResult
 from core.data.datasets import Dataset
+from core.deployment.formats import Conversion
+from core.deployment.latency import Latency
 from core.runs import Run, fields_of
 from core.training.results import EpochResult, StepResult
 from jobs.connection import RECORD, Connection, queue
@@ -155,6 +157,22 @@ class StepPredicted(RunMessage, kinds=["step_predicted"]):
     """The kept weights of a finished step have predicted its images again."""
 
     result: StepResult
+
+
+class StepConverted(RunMessage, kinds=["step_converted"]):
+    """A kept network of a finished step is converted to a format, or could not be."""
+
+    result: Conversion
+    worker: str
+    at: AwareDatetime = Field(default_factory=now)
+
+
+class LatenciesMeasured(RunMessage, kinds=["latencies"]):
+    """The latencies of converted networks of a run are measured."""
+
+    results: tuple[Latency, ...]
+    worker: str
+    at: AwareDatetime = Field(default_factory=now)
 
 
 class TrainingEnded(RunMessage, kinds=["training_ended"]):

@@ -15,6 +15,8 @@ FUNCTIONS = frozenset(
     {
         "jobs.measure_task.measure_chunk",
         "jobs.measure_task.check_images",
+        "jobs.deploy_task.convert_steps",
+        "jobs.deploy_task.measure_latencies",
         "jobs.predict_task.predict_steps",
         "jobs.probe_task.probe_measuring",
         "jobs.probe_task.probe_training",

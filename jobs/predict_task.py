@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rq import Retry
+from rq.job import Job
 
 from core.errors import NotOnThisHost
 from core.settings import Settings
@@ -16,6 +17,7 @@ from core.training.results import StepResult, TrainingError
 from core.training.specs import PruneTrainSpec, Rules, TrainSpec, training_spec_from_dict
 from jobs.hosts import left_to_others, worker_name
 from jobs.later_jobs import claimed
+from jobs.live_runs import LiveRun
 from jobs.messages import StepPredicted, wake
 from jobs.run_jobs import ends_when_taken_over, fetch_dataset
 from jobs.train_task import data_here
@@ -39,18 +41,11 @@ def predict_steps(
     if (found := claimed(run_id, attempt)) is None:
         return None
     job, claim = found
-    live, settings = claim.live, Settings.from_environment()
-    asked = training_spec_from_dict(spec)
-    try:
-        weights = weights_here(settings.trained / run_id, [step["step"] for step in steps])
-        data = data_here(fetch_dataset(live.connection, fingerprint), asked, settings)
-    except NotOnThisHost as reason:
-        if again := left_to_others(job, live, str(reason)):
-            return again
-        live.log(f"{worker_name()}: {reason}")
-        raise
-    if encoding is not None and data.encoding.to_dict() != encoding:
-        raise TrainingError(f"Expected the images that {run_id} was trained on, got sets with other metadata.")
+    live, asked = claim.live, training_spec_from_dict(spec)
+    kept = kept_networks(job, live, asked, fingerprint, encoding, [step["step"] for step in steps])
+    if isinstance(kept, Retry):
+        return kept
+    data, weights = kept
     rules = asked.rules if isinstance(asked, PruneTrainSpec) else Rules()
     unpruned: StepResult | None = None
     for step in steps:
@@ -64,6 +59,27 @@ def predict_steps(
         live.log(f"{worker_name()}: {result.name}: predicted again, {len(result.predictions['image_id'])} rows")
     live.end(None, attempt)
     return None
+
+
+def kept_networks(
+    job: Job, live: LiveRun, spec: TrainSpec, fingerprint: str, encoding: dict[str, Any] | None, steps: list[int]
+) -> tuple[TrainingData, dict[int, Path]] | Retry:
+    """Return what a run's networks were fed and the weights of these steps, or a Retry, which leaves it to others.
+
+    NotOnThisHost where no worker has them. TrainingError where the images are not those of the run any more.
+    """
+    settings = Settings.from_environment()
+    try:
+        weights = weights_here(settings.trained / live.run_id, steps)
+        data = data_here(fetch_dataset(live.connection, fingerprint), spec, settings)
+    except NotOnThisHost as reason:
+        if again := left_to_others(job, live, str(reason)):
+            return again
+        live.log(f"{worker_name()}: {reason}")
+        raise
+    if encoding is not None and data.encoding.to_dict() != encoding:
+        raise TrainingError(f"Expected the images that {live.run_id} was trained on, got sets with other metadata.")
+    return data, weights
 
 
 def weights_here(folder: Path, steps: list[int]) -> dict[int, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.errors import SpecError
 from core.runs import Run
+from core.settings import Settings
 from core.training.results import StepResult
 from core.training.specs import TrainSpec
 from jobs import later_jobs
@@ -18,11 +19,7 @@ def submit(queues: Queues, run_id: str) -> str:
     SpecError where the run cannot be predicted again.
     """
     run, steps = steps_to_predict(queues, run_id)
-    if run.origin_host is not None and not (queues.settings.trained / run_id).is_dir():
-        raise SpecError(
-            f"Expected the weights of {run_id} on this host, got none: it was imported from {run.origin_host} without "
-            "them. Import a snapshot that was written there with --weights."
-        )
+    require_weights(queues.settings, run)
     dataset = queues.dataset_of(run)
     part = {
         "spec": run.told(TrainSpec).to_dict(),
@@ -33,6 +30,15 @@ def submit(queues: Queues, run_id: str) -> str:
     with queues.connected() as connection:
         leave_dataset(connection, dataset)
         return later_jobs.submit(connection, PREDICT, run_id, run.attempt, [part])[0]
+
+
+def require_weights(settings: Settings, run: Run) -> None:
+    """Raise SpecError for a run that was imported without its weights. Those of other runs may be on any host."""
+    if run.origin_host is not None and not (settings.trained / run.id).is_dir():
+        raise SpecError(
+            f"Expected the weights of {run.id} on this host, got none: it was imported from {run.origin_host} without "
+            "them. Import a snapshot that was written there with --weights."
+        )
 
 
 def steps_to_predict(queues: Queues, run_id: str) -> tuple[Run, list[StepResult]]:

@@ -19,6 +19,8 @@ from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, variants
 from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import SPLITS
+from core.deployment.formats import Conversion
+from core.deployment.latency import Latency
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.predictions.classification import Classification, classify
 from core.predictions.rows import Columns, joined, prediction_columns
@@ -201,3 +203,16 @@ def record_measured(
 def record_reconstruction(store: Store, name: str, source: str, settings: str) -> None:
     record = DatasetImage("a", "a.jpg", 1, 450, 600, "0" * 64)
     store.record_dataset(Dataset(name, Path("/images"), "plain", (record,), source=source, settings=settings), START)
+
+
+def conversion(**values: Any) -> Conversion:
+    """Return the conversion of a step that agrees with Keras."""
+    known = {"images": 200, "same_class": 200, "largest_difference": 0.0, "bytes": 1, "sha256": "a"}
+    return Conversion(**({"step": 0, "format": "litert-float32"} | known | values))
+
+
+def latency(step: int = 0, **values: Any) -> Latency:
+    """Return the latency of a step's network."""
+    times = dict.fromkeys(("wall_median", "wall_p95", "cpu_median", "cpu_p95", "load"), 1.5)
+    known = {"format": "litert-float32", "threads": 1, "rounds": 9, "peak_memory": 5, "runtime": "r", "processor": "p"}
+    return Latency(step=step, cores=2, **(known | times | values))

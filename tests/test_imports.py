@@ -15,7 +15,7 @@ import duckdb
 import numpy as np
 import pytest
 from laboratory import ROOT, wait_for, workers
-from recorded import START, record_measured, record_reconstruction, record_training
+from recorded import START, conversion, latency, record_measured, record_reconstruction, record_training
 from redis import Redis
 
 from benchmarks.processes import Process
@@ -76,6 +76,8 @@ def fill(settings: Settings) -> Store:
         connection.execute("UPDATE runs SET status = 'running' WHERE run_id = ?", [pruned])
     store.record_epochs(pruned, 1, 0, [values], START)
     store.record_training_ended(pruned, 1, None, START)
+    store.record_conversion(pruned, 1, conversion(), "a worker", START)
+    store.record_latencies(pruned, 1, [latency()], "a worker", START)
     folder = settings.trained / pruned
     folder.mkdir(parents=True)
     (folder / "0.keras").write_bytes(b"the weights")
@@ -335,10 +337,10 @@ def test_a_snapshot_of_an_older_version_is_migrated(here: Settings, folder: Path
     """As one that a release without imported runs would have written."""
     rewritten(folder, "runs", "SELECT * EXCLUDE (origin_host, origin_store, imported_at) FROM {table}")
     about = json.loads((folder / "snapshot.json").read_text())
-    new = ("run_logs", "run_datasets")
+    new = ("run_logs", "run_datasets", "conversions", "latencies")
     changed(
         folder,
-        migrations=list(migrations.MIGRATIONS)[:-1],
+        migrations=list(migrations.MIGRATIONS)[: list(migrations.MIGRATIONS).index("imported_runs")],
         rows={name: count for name, count in about["rows"].items() if name not in new},
         files={name: facts for name, facts in about["files"].items() if name.partition(".")[0] not in new},
     )

@@ -209,6 +209,7 @@ CHECKED = {
     "measurements.py": {"table", "column", "where", "', '.join(chosen)", "metric", "order", "same"},
     "file.py": {"table"},
     "trainings.py": {"table", "column", "assignments"},
+    "deployments.py": {"names", "of_key"},
     # The tables in the catalogue of the store.
     "check.py": {"quoted"},
     "snapshot.py": {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from recorded import record_measured, record_reconstruction, record_training
+from recorded import START, conversion, latency, record_measured, record_reconstruction, record_training
 
 from benchmarks.processes import run_command
 from core.compression.specs import SweepSpec
@@ -25,7 +25,9 @@ HEADERS = 3 * 4096  # bytes of DuckDB's three headers, before the first block
 
 def fill(store: Store) -> None:
     """Write rows into every table."""
-    record_training(store, accuracies=(70.0,), rules=Rules(factors=(50,)), sets=True, study="s")
+    run_id = record_training(store, accuracies=(70.0,), rules=Rules(factors=(50,)), sets=True, study="s")
+    store.record_conversion(run_id, 1, conversion(), "a worker", START)
+    store.record_latencies(run_id, 1, [latency()], "a worker", START)
     record_measured(store, SweepSpec(dataset="moles", ks=(2, 4)))
     record_reconstruction(store, "made", "moles", "k=2")
     with store.transaction() as connection:

@@ -70,7 +70,7 @@ def probabilities_of(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
     return rows[list(PROBABILITIES)].to_numpy(dtype=np.float64)
 
 
-def lesions_of(rows: pd.DataFrame) -> list[str]:
+def lesions_of(rows: pd.DataFrame | Mapping[str, Sequence[Any]]) -> list[str]:
     """Return what is resampled together: an image's lesion, or the image where it has none."""
     return [
         f"image {image}" if lesion is None or lesion != lesion else str(lesion)

@@ -1,7 +1,8 @@
 """Every result, in one DuckDB file: what is read from it, and what the record worker writes.
 
 Every write replaces its own key and carries its run's attempt, so that a record delivered twice, or late, changes
-nothing. `core.store.file` opens the file; `core.store.trainings` holds what belongs to training runs.
+nothing. `core.store.file` opens the file; `core.store.trainings` and `core.store.deployments` hold what belongs
+to training runs.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from core.compression.verification import Verification, compare
 from core.data.datasets import Dataset, DatasetImage
 from core.data.metadata import LeftOut
 from core.errors import StoreError
+from core.store.deployments import DeploymentRows
 from core.store.file import insert, one
 from core.store.runs import begin_attempt
-from core.store.trainings import TrainingRows
 
 MEASUREMENT_KEYS = ("run_id", *MEASUREMENT_COLUMNS)
 TEXT = ("run_id", "image_id", "variant", "codec", "reason")
@@ -38,7 +39,7 @@ MEASUREMENT_TYPES = pa.schema(
 )
 
 
-class Store(TrainingRows):
+class Store(DeploymentRows):
     """Every result, in one DuckDB file.
 
     timeout: seconds that an operation waits for the file before it raises StoreBusy.

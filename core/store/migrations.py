@@ -71,6 +71,10 @@ def imported_runs(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"ALTER TABLE runs ADD COLUMN {name} {kind}")
 
 
+def conversions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Change nothing: the tables of converted networks and their latencies are new."""
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
@@ -84,6 +88,7 @@ MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
         given_splits,
         signs_of_learning,
         imported_runs,
+        conversions,
     )
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied

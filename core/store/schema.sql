@@ -336,6 +336,46 @@ CREATE TABLE IF NOT EXISTS predictions (          -- what a step's network says 
     p_negative FLOAT NOT NULL
 );
 
+CREATE TABLE IF NOT EXISTS conversions (          -- a step's network in a format: core/deployment/formats.py, Conversion
+    run_id VARCHAR NOT NULL,        -- key, with step and format
+    step INTEGER NOT NULL,
+    format VARCHAR NOT NULL,        -- litert-float32 | litert-float16 | litert-int8 | onnx-float32
+    failure VARCHAR NOT NULL,       -- why it could not be converted or run, else empty
+    bytes BIGINT,                   -- of the file, which lies beside the step's weights
+    sha256 VARCHAR,
+    images BIGINT NOT NULL,         -- of the test set, on which it was verified
+    same_class BIGINT,              -- that get the same class as from Keras
+    largest_difference DOUBLE,      -- of a probability from Keras's
+    accuracy DOUBLE,                -- of the file on the test set, percent
+    accuracy_low DOUBLE,            -- its 95 % interval
+    accuracy_high DOUBLE,
+    keras_accuracy DOUBLE,          -- of Keras with the same weights at float32
+    calibration_images BIGINT NOT NULL,
+    versions VARCHAR NOT NULL,      -- JSON: the packages that converted and ran it
+    seconds DOUBLE,
+    worker VARCHAR NOT NULL,
+    converted_at TIMESTAMPTZ NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS latencies (            -- core/deployment/latency.py, Latency
+    run_id VARCHAR NOT NULL,        -- key, with step, format, threads and worker
+    step INTEGER NOT NULL,
+    format VARCHAR NOT NULL,
+    threads INTEGER NOT NULL,       -- of the runtime
+    rounds BIGINT NOT NULL,         -- predictions of one image that were timed
+    wall_median DOUBLE NOT NULL,    -- milliseconds
+    wall_p95 DOUBLE NOT NULL,
+    cpu_median DOUBLE NOT NULL,     -- of all threads of the process
+    cpu_p95 DOUBLE NOT NULL,
+    peak_memory BIGINT NOT NULL,    -- bytes, the largest resident memory of the process
+    runtime VARCHAR NOT NULL,       -- with its version
+    processor VARCHAR NOT NULL,
+    cores INTEGER NOT NULL,
+    load DOUBLE NOT NULL,           -- processes that wanted a core when the measurement began, one-minute average
+    worker VARCHAR NOT NULL,
+    measured_at TIMESTAMPTZ NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS epochs (               -- core/training/protocol.py, EpochResult
     run_id VARCHAR NOT NULL,        -- key, with step and epoch
     step INTEGER NOT NULL,

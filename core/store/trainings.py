@@ -260,7 +260,7 @@ class TrainingRows(RunRows):
         """Start a new attempt from a step on: its rows and those of later steps are forgotten."""
         with self.transaction() as connection:
             if begin_attempt(connection, run_id, attempt):
-                for table in ("steps", "epochs", "predictions"):
+                for table in ("steps", "epochs", "predictions", "conversions", "latencies"):
                     connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND step >= ?", [run_id, step])
                 _count_epochs(connection, run_id)
 

@@ -1,0 +1,1 @@
+"""Trained networks as files for small devices: conversion, verification, latency and the bundle."""

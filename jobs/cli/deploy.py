@@ -1,0 +1,98 @@
+"""The commands that bring networks to devices: `convert`, `latency` and `bundle`.
+
+python -m jobs convert prune-train-20260101-120000-abc123
+python -m jobs latency prune-train-20260101-120000-abc123
+python -m jobs bundle prune-train-20260101-120000-abc123 --step 2 --output network.zip
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from core.deployment.formats import FORMATS
+from core.deployment.latency import ROUNDS
+from core.errors import DermSlimError
+from core.settings import Settings
+from jobs import deployment
+from jobs.cli.datasets import Command
+from jobs.later_jobs import CONVERT, LATENCY, LaterKind, under_way
+from jobs.queues import Queues
+
+
+def add_commands(commands: Any, command: Command) -> None:
+    """Add `convert`, `latency` and `bundle`; command: adds one."""
+    text = "convert trained networks for devices, to LiteRT and ONNX, and verify each on the test images"
+    parser = command(commands, "convert", text, act_convert)
+    parser.add_argument("run", metavar="RUN", help="the id of a training run that has ended, from `status`")
+    parser.add_argument(
+        "--step", type=int, action="append", default=[], metavar="N",
+        help="a step; may be repeated (default: the unpruned network and the smallest accepted one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", action="append", choices=list(FORMATS), help="a format; may be repeated (default: all)"
+    )
+    text = "measure the latency and memory of the converted networks of runs, beside each other"
+    parser = command(commands, "latency", text, act_latency)
+    parser.add_argument("run", nargs="+", metavar="RUN", help="the id of a training run with converted networks")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"timed predictions of each (default {ROUNDS})")
+    text = "write a ZIP file with a step's converted networks, a model card and a program that predicts with them"
+    parser = command(commands, "bundle", text, act_bundle)
+    parser.add_argument("run", metavar="RUN", help="the id of a training run with converted networks")
+    parser.add_argument("--step", type=int, metavar="N", help="(default: the smallest accepted one)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.zip")
+
+
+def act_convert(options: argparse.Namespace) -> int:
+    """Convert, wait, and print what came out; return 1 where a file is flawed."""
+    queues = Queues(Settings.from_environment())
+    formats = options.format or list(FORMATS)
+    steps = [step.step for step in deployment.steps_to_convert(queues, options.run, options.step)[1]]
+    wait(queues, CONVERT, deployment.submit_conversion(queues, options.run, steps, formats), options.run)
+    found = [each for each in queues.store.converted(options.run) if each.step in steps and each.format in formats]
+    if len(found) < len(steps) * len(formats):
+        raise DermSlimError("Expected a worker to convert the networks; none could. The run's log says why.")
+    for each in found:
+        told = each.failure or (
+            f"{each.bytes:,} bytes, the class of Keras for {each.agreement_text}, accuracy {each.accuracy_text}"
+        )
+        flaw = f". Flawed: {each.flaw}" if each.flaw and not each.failure else ""
+        print(f"step {each.step}, {FORMATS[each.format].title}: {told}{flaw}")
+    return 1 if any(each.flaw for each in found) else 0
+
+
+def act_latency(options: argparse.Namespace) -> int:
+    """Measure run after run, and print the figures."""
+    queues = Queues(Settings.from_environment())
+    for run_id in options.run:
+        wait(queues, LATENCY, deployment.submit_latency(queues, run_id, options.rounds), run_id)
+        found = queues.store.measured_latencies(run_id)
+        if not found:
+            raise DermSlimError("Expected a worker to measure the networks; none could. The run's log says why.")
+        print(run_id)
+        for each in found:
+            print(
+                f"  step {each.step}, {FORMATS[each.format].title}, {each.threads} thread{'s' * (each.threads > 1)}:"
+                f" median {each.wall_median:.2f} ms, 95th percentile {each.wall_p95:.2f} ms;"
+                f" CPU {each.cpu_median:.2f} ms; memory {each.peak_memory / 1e6:.0f} MB"
+            )
+        print(f"  {each.rounds} rounds on {each.cores} cores of {each.processor}, load {each.load:.1f}")
+    return 0
+
+
+def act_bundle(options: argparse.Namespace) -> int:
+    """Write a bundle, and print what it holds."""
+    bundle = deployment.bundle_of(Queues(Settings.from_environment()), options.run, options.step)
+    names = bundle.write(options.output)
+    print(f"{options.output}: {options.output.stat().st_size:,} bytes, step {bundle.step.step} ({bundle.step.name})")
+    print(*(f"  {name}" for name in names), sep="\n")
+    return 0
+
+
+def wait(queues: Queues, kind: LaterKind, job_id: str, run_id: str) -> None:
+    """Wait until a job has been recorded."""
+    with queues.connected() as connection:
+        while under_way(connection, kind, run_id):
+            time.sleep(0.2)

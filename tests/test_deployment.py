@@ -1,0 +1,298 @@
+"""Converted networks give what Keras gives, also in a program that knows neither Keras nor DermSlim."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from laboratory import wait_for, workers, write_lesions
+from recorded import conversion, latency, record_training
+
+from benchmarks.processes import run_command
+from core.data.splits import Targets
+from core.deployment.formats import FORMATS, file_name
+from core.deployment.latency import NetworkFile, Predictor, latencies
+from core.deployment.predict import shares
+from core.deployment.runtimes import RuntimeMissing, classifier
+from core.deployment.verification import calibration_rows, verified
+from core.errors import DermSlimError, SpecError
+from core.networks.architectures import CLASSES, LENET5
+from core.predictions.intervals import intervals
+from core.predictions.rows import PROBABILITIES
+from core.settings import Settings, usable_cores
+from core.store.measurements import Store
+from core.training.specs import TrainingProtocol, TrainSpec
+from jobs import deployment
+from jobs.__main__ import main
+from jobs.queues import Queues
+
+pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a busy machine
+
+CONVERTED = ("litert-float32", "litert-int8", "onnx-float32")
+SIZE = (24, 32)
+
+
+# A run, converted
+
+
+@pytest.fixture(scope="module")
+def lab(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queues]:
+    """Give queues whose `train` worker trains with Keras, and a finished run of lenet5."""
+    folder = tmp_path_factory.mktemp("deployment")
+    images = write_lesions(folder / "lesions", height=61, width=83)
+    lab_settings = Settings(folder / "data", (folder,), given_redis_url=valkey_server.replace("?db=0", "?db=6"))
+    lab_settings.data_dir.mkdir()
+    with workers(lab_settings, "record", "train", keras=True):
+        queues = Queues(lab_settings)
+        dataset = queues.resolve(str(images))
+        queues.register(dataset)
+        wait_for(lambda: queues.store.dataset(dataset.name) == dataset, 60)
+        training = TrainingProtocol(epochs=2, batch_size=8, height=SIZE[0], width=SIZE[1], learning_rate=0.0005)
+        targets = Targets(train=48, validation=16, test=16)
+        spec = TrainSpec(dataset=dataset.name, network=LENET5, training=training, targets=targets)
+        *_, run = queues.wait(queues.submit(spec, dataset).run_id)
+        assert run.status == "finished", run.error
+        yield queues
+
+
+@pytest.fixture
+def command(lab: Queues, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let commands find the queues; give the id of the run."""
+    monkeypatch.setenv("DATA_DIR", str(lab.settings.data_dir))
+    monkeypatch.setenv("DATA_ROOTS", str(lab.settings.data_roots[0]))
+    monkeypatch.setenv("REDIS_URL", str(lab.settings.redis_url))
+    (run,) = lab.runs()
+    return run.id
+
+
+def folder_of(queues: Queues, run_id: str) -> Path:
+    return queues.settings.trained / run_id
+
+
+@pytest.fixture
+def converted(lab: Queues, command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Give the id of the run once its network has been converted to the formats `CONVERTED`."""
+    if not lab.store.converted(command):
+        code = main(["convert", command, *(word for name in CONVERTED for word in ("--format", name))])
+        told = capsys.readouterr().out.splitlines()
+        assert [line.split(":")[0] for line in told] == [f"step 0, {FORMATS[name].title}" for name in CONVERTED]
+        assert code == (1 if any("Flawed" in line for line in told) else 0)
+    return command
+
+
+def test_a_conversion_gives_the_probabilities_that_the_training_recorded(lab: Queues, converted: str) -> None:
+    rows = lab.store.predictions([converted], step=0, split="test")
+    found = {each.format: each for each in lab.store.converted(converted)}
+    assert set(found) == set(CONVERTED)
+    labels = np.array([CLASSES.index(label) for label in rows["label"]])
+    for name in ("litert-float32", "onnx-float32"):
+        each = found[name]
+        assert (each.flaw, each.images, each.same_class) == ("", 16, 16)
+        assert each.largest_difference is not None
+        assert each.largest_difference < 1e-4
+        accuracy = 100 * (rows["predicted"] == rows["label"]).mean()
+        assert each.accuracy == pytest.approx(accuracy)
+        limits = intervals(rows[list(PROBABILITIES)].to_numpy(float), labels, [f"image {i}" for i in rows["image_id"]])
+        assert (each.accuracy_low, each.accuracy_high) == pytest.approx(limits["accuracy"])
+    assert found["litert-int8"].calibration_images == 48  # all training images, each once
+
+
+def test_a_converted_file_is_the_one_that_is_recorded(lab: Queues, converted: str) -> None:
+    for each in lab.store.converted(converted):
+        path = folder_of(lab, converted) / file_name(each.step, each.format)
+        assert (each.bytes, each.sha256) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    sizes = {each.format: each.bytes or 0 for each in lab.store.converted(converted)}
+    assert sizes["litert-int8"] < 0.4 * sizes["litert-float32"]
+
+
+def test_the_program_in_the_bundle_prints_the_recorded_probabilities(
+    lab: Queues, converted: str, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "network.zip"
+    assert main(["bundle", converted, "--output", str(bundle)]) == 0
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(tmp_path / "bundle")
+    # Python finds neither DermSlim nor the packages of the dashboard and of training.
+    hidden = ("keras", "tensorflow", "cv2", "pandas", "core", "jobs")
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n")
+    environment = {"PYTHONPATH": str(tmp_path / "path")}
+    rows = lab.store.predictions([converted], step=0, split="test")
+    dataset = lab.dataset_of(lab.runs()[0])
+    files = {record.image_id: dataset.root / record.path for record in dataset.records}
+    for name in ("litert-float32.tflite", "onnx-float32.onnx"):
+        for row in rows.iloc[:3].to_dict("records"):
+            done = run_command(
+                [sys.executable, "predict.py", str(files[row["image_id"]]), "--network", name],
+                cwd=tmp_path / "bundle",
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            told = dict(line.split() for line in done.stdout.splitlines())
+            for label in CLASSES:
+                assert float(told[label]) == pytest.approx(row[f"p_{label}"], abs=1e-4)
+
+
+def test_the_program_in_the_bundle_has_at_most_sixty_lines_and_refuses_small_images(
+    converted: str, tmp_path: Path
+) -> None:
+    assert main(["bundle", converted, "--output", str(tmp_path / "network.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "network.zip") as archive:
+        archive.extractall(tmp_path)
+    assert len((tmp_path / "predict.py").read_text().splitlines()) <= 60
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 40, 3), np.uint8))
+    done = run_command([sys.executable, "predict.py", "small.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (1, "Expected at least 24x32 pixels, got 20x40.")
+
+
+def test_the_model_card_says_what_the_store_says(lab: Queues, converted: str) -> None:
+    bundle = deployment.bundle_of(lab, converted)
+    card = bundle.card()
+    (step,) = lab.store.step_results(converted)
+    assert "no medical device" in card
+    assert f"{step.figures['test_accuracy']:.1f} % [" in card
+    assert f"with {step.parameters:,} parameters" in card
+    for each in lab.store.converted(converted):
+        assert f"| {each.bytes:,} | {each.agreement_text} |" in card
+    about = bundle.about(["a"])
+    assert (about["height"], about["width"], about["classes"]) == (*SIZE, list(CLASSES))
+    assert about["mean_age"] == lab.store.metadata_encoding(converted)["mean_age"]  # type: ignore[index]
+
+
+def test_latencies_are_measured_with_one_thread_and_with_all(
+    lab: Queues, converted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["latency", converted, "--rounds", "3"]) == 0
+    found = lab.store.measured_latencies(converted)
+    threads = sorted({1, usable_cores()})
+    assert [(each.format, each.threads) for each in found] == [(name, count) for name in CONVERTED for count in threads]
+    for each in found:
+        assert each.rounds == 3
+        assert 0 < each.wall_median <= each.wall_p95
+        assert each.peak_memory > sum(path.stat().st_size for path in folder_of(lab, converted).glob("0-litert-int8*"))
+    assert f"{len(found)}" == str(len(re.findall("median", capsys.readouterr().out)))
+
+
+def test_what_cannot_be_converted_is_refused_with_a_sentence(lab: Queues, converted: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"Expected trained steps of .*: 0; got 4"):
+        deployment.submit_conversion(lab, converted, [4])
+    with pytest.raises(SpecError, match=r"Expected formats among litert-float32, .*, got gif"):
+        deployment.submit_conversion(lab, converted, [0], ["gif"])
+    with pytest.raises(SpecError, match="Expected at least 1 round, got 0"):
+        deployment.submit_latency(lab, converted, 0)
+    with pytest.raises(SpecError, match="Expected a training run that is in the store, got none-such"):
+        deployment.submit_conversion(lab, "none-such")
+
+
+# Files and runtimes
+
+
+def test_a_file_that_is_no_network_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    for name in ("litert-float32", "onnx-float32"):
+        path = tmp_path / file_name(0, name)
+        path.write_bytes(b"no network")
+        with pytest.raises(RuntimeMissing, match=f"Expected {re.escape(str(path))} to be a network for"):
+            classifier(path, name)
+        with pytest.raises(DermSlimError, match=f"Expected {re.escape(str(path))} to be a network for"):
+            latencies([NetworkFile(0, name, path, *SIZE)], rounds=1)
+
+
+def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for name, wanted in (("litert-float32", "ai-edge-litert"), ("onnx-float32", "onnxruntime")):
+        with pytest.raises(RuntimeMissing, match=f"install {wanted}"):
+            classifier(tmp_path / file_name(0, name), name)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 9), st.integers(0, 9), st.integers(0, 2**32 - 1))
+def test_the_bundle_s_resizing_is_opencv_s_area_interpolation(
+    height: int, width: int, more_rows: int, more_columns: int, seed: int
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (height + more_rows, width + more_columns, 3), dtype=np.uint8)
+    down, across = shares(height + more_rows, height), shares(width + more_columns, width)
+    assert np.allclose(down.sum(axis=1), 1)
+    found = np.einsum("yh,hwc,xw->yxc", down, image, across)
+    expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    assert np.abs(found - expected).max() <= 0.5 + 1e-3  # OpenCV rounds
+
+
+# What is recorded of them
+
+
+def test_each_format_is_flagged_below_what_it_must_keep() -> None:
+    assert conversion().flaw == ""
+    assert "99.50 %" in conversion(same_class=199).flaw
+    assert "difference of 2.0e-04" in conversion(largest_difference=2e-4).flaw
+    assert conversion(format="litert-float16", same_class=198, largest_difference=0.1).flaw == ""
+    assert "98.50 %" in conversion(format="litert-float16", same_class=197).flaw
+    assert conversion(format="litert-int8", same_class=194).flaw == ""
+    assert "at least 97 %" in conversion(format="litert-int8", same_class=193).flaw
+    assert conversion(failure="It broke.").flaw == "It broke."
+    assert "no test images" in conversion(images=0, same_class=None, largest_difference=None).flaw
+
+
+def test_calibration_takes_the_classes_in_turn() -> None:
+    labels = np.array([0] * 50 + [1] * 3 + [2] * 50 + [-1] * 10)
+    rows = tuple(range(0, 103))
+    found = calibration_rows(labels, rows, 21)
+    assert Counter(labels[found].tolist()) == {0: 9, 1: 3, 2: 9}
+    assert sorted(set(found.tolist())) == found.tolist()
+    assert len(calibration_rows(labels, rows, 1000)) == 103
+
+
+def test_agreement_and_difference_are_those_of_a_plain_comparison() -> None:
+    generator = np.random.default_rng(5)
+    chances, other = (generator.dirichlet(np.ones(4), 40).astype(np.float32) for _ in range(2))
+    labels = generator.integers(0, 4, 40)
+    found = verified(
+        lambda images, metadata: other,
+        np.zeros((40, 2, 2, 3)), np.zeros((40, 3), np.float32), labels, [str(n) for n in range(40)], chances,
+    )  # fmt: skip
+    assert found["same_class"] == sum(a.argmax() == b.argmax() for a, b in zip(chances, other, strict=True))
+    assert found["largest_difference"] == pytest.approx(
+        max(abs(a - b).max() for a, b in zip(chances, other, strict=True))
+    )
+    assert found["accuracy"] == pytest.approx(100 * np.mean(other.argmax(axis=1) == labels))
+    assert found["keras_accuracy"] == pytest.approx(100 * np.mean(chances.argmax(axis=1) == labels))
+
+
+def test_the_times_of_a_network_are_percentiles_in_milliseconds() -> None:
+    predictor = Predictor.__new__(Predictor)
+    predictor.times = [(0.001 * number, 0.002 * number) for number in range(1, 102)]
+    assert predictor.figures() == pytest.approx({"wall_median": 51, "wall_p95": 96, "cpu_median": 102, "cpu_p95": 192})
+
+
+def test_a_new_file_replaces_the_old_one_and_forgets_its_latencies(tmp_path: Path) -> None:
+    store, now = Store(tmp_path / "store.duckdb"), datetime.now(UTC)
+    store.migrate()
+    run_id = record_training(store, LENET5)
+    store.record_conversion(run_id, 1, conversion(), "w", now)
+    store.record_conversion(run_id, 1, conversion(step=1), "w", now)
+    store.record_latencies(run_id, 1, [latency(), latency(1)], "w", now)
+    store.record_conversion(run_id, 1, conversion(), "w", now)  # the same file again
+    assert len(store.measured_latencies(run_id)) == 2
+    store.record_conversion(run_id, 1, conversion(sha256="b"), "w", now)
+    assert [each.step for each in store.measured_latencies(run_id)] == [1]
+    store.record_latencies(run_id, 1, [latency(1, rounds=10)], "w", now)
+    assert [each.rounds for each in store.measured_latencies(run_id)] == [10]
+    store.record_conversion(run_id, 2, conversion(sha256="c"), "w", now)  # of an attempt that is not the run's
+    assert [each.sha256 for each in store.converted(run_id)] == ["b", "a"]
+    assert isinstance(store.conversions(), pd.DataFrame)
+    assert json.loads(store.converted(run_id)[0].versions) == {}
