@@ -28,6 +28,7 @@ PAGES = {
         ("study", "Whole study", "nights_stay", "All runs of the article in one submission, and their summary."),
         ("prune_train", "Prune and train", "model_training", "Train networks, prune them, and compare the results."),
     ),
+    "Devices": (("deploy", "Deploy", "memory", "Networks as LiteRT and ONNX files: verified, measured, bundled."),),
     "Results": (
         ("tables", "Tables", "table_chart", "Tables 4, 5 and 6 of the article: measured, printed, and the difference."),
         ("claims", "Claims", "rule", "Each claim of the article: reproduced, not reproduced, or not measured yet."),

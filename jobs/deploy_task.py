@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -153,9 +154,8 @@ def measure_latencies(
             claim.check()
 
     results = tuple(latencies(networks, rounds=rounds, progress=report))
-    message = LatenciesMeasured(
-        run_id=run_id, attempt=attempt, claim=claim.number, results=results, worker=worker_name()
-    )
+    host = socket.gethostname()
+    message = LatenciesMeasured(run_id=run_id, attempt=attempt, claim=claim.number, results=results, host=host)
     claim.write(message.command())
     wake(live.connection)
     live.log(f"{worker_name()}: the latency of {len(networks)} networks is measured, {rounds} rounds")

@@ -171,7 +171,7 @@ class LatenciesMeasured(RunMessage, kinds=["latencies"]):
     """The latencies of converted networks of a run are measured."""
 
     results: tuple[Latency, ...]
-    worker: str
+    host: str
     at: AwareDatetime = Field(default_factory=now)
 
 

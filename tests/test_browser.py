@@ -59,6 +59,7 @@ RESULT_PAGES = {
     "prune_train": "Steps",
     "prune_train?tab=Compare": "Where they differ",
     "tables": "Table 4: training and validation",
+    "deploy": "Convert and verify",
     "claims": "Choose a row to read the claim in full.*",
     "jobs": "Ended",
     "maintenance?tab=Runs": "Delete",

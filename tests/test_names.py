@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import pytest
 from google.protobuf.message import Message
 from pages import OpenPage, opener, plain, ran, text
-from recorded import record_measured, record_training
+from recorded import conversion, latency, record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
 from core.article.printed import TABLE_METRICS
@@ -34,6 +34,7 @@ from core.store.measurements import Store
 from core.training.specs import Rules
 from dashboard import words
 from dashboard.charts import datasets as dataset_charts
+from dashboard.charts import deployment as deployment_charts
 from dashboard.charts import measuring as charts
 from dashboard.charts import networks as network_charts
 from dashboard.charts import style
@@ -66,6 +67,11 @@ EPOCHS = pd.DataFrame(
     | {
         f"{split}_accuracy{part}": [50.0, 60.0] for split in ("train", "validation") for part in ("", "_std")
     }
+)  # fmt: skip
+
+CONVERTED = pd.DataFrame(
+    {"name": [MARKED], "flaw": MARKED, "format": "onnx-float32", "bytes": 10, "front": True,
+     "accuracy": 70.0, "accuracy_low": 60.0, "accuracy_high": 80.0}
 )  # fmt: skip
 
 
@@ -117,6 +123,7 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
         )
     ],
     "compared_curves": [lambda: training_charts.compared_curves(EPOCHS, "accuracy")],
+    "cost_against_accuracy": [lambda: deployment_charts.cost_against_accuracy(CONVERTED, "bytes")],
     "compared_sizes": [lambda: training_charts.compared_sizes(RUNS, [MARKED], "test_accuracy")],
 }
 # Functions that draw only numbers, metrics and the article's classes.
@@ -139,7 +146,7 @@ def strings(part: Any) -> Iterator[str]:
 def test_every_chart_function_is_tested_with_markup_names_or_takes_no_names() -> None:
     drawing = {
         name
-        for module in (charts, dataset_charts, network_charts, style, table_charts, training_charts)
+        for module in (charts, dataset_charts, deployment_charts, network_charts, style, table_charts, training_charts)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation == "go.Figure" and not name.startswith("_")
     }
@@ -280,7 +287,12 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         record_measured(store, spec)
     network = replace(LENET5, name="net_a_b", title=HOSTILE, source=HOSTILE)
-    record_training(store, network, (90, 80), dataset=HOSTILE, rules=Rules(factors=(50,), max_iterations=1), sets=True)
+    run_id = record_training(
+        store, network, (90, 80), dataset=HOSTILE, rules=Rules(factors=(50,), max_iterations=1), sets=True
+    )
+    store.record_conversion(run_id, 1, conversion(), HOSTILE, NOW)
+    store.record_conversion(run_id, 1, conversion(format="litert-int8", failure=HOSTILE), HOSTILE, NOW)
+    store.record_latencies(run_id, 1, [latency(processor=HOSTILE, runtime=HOSTILE)], HOSTILE, NOW)
     record_training(store, network, (70,), dataset=HOSTILE, seed=2)
     networks = folder / "data" / "networks"
     networks.mkdir()
@@ -344,6 +356,7 @@ def shown_markdown(test: AppTest) -> list[str]:
         ("prune_train", {"tab": "Compare", "runs": HOSTILE}),
         ("study", {"tab": "New study"}),
         ("tables", {}),
+        ("deploy", {}),
         ("claims", {}),
         ("jobs", {}),
         ("run", {"run": HOSTILE}),

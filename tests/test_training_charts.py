@@ -22,8 +22,8 @@ from core.networks.pruning import can_shrink, kept_share, prune, shrink
 from core.store.measurements import Store
 from core.training.results import EpochResult
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
+from dashboard.charts import style, training_numbers
 from dashboard.charts import training as training_charts
-from dashboard.charts import training_numbers
 from dashboard.charts.tables import measured_against_printed
 
 SPEC = PruneTrainSpec(dataset="ham", network=LENET5, training=TrainingProtocol(epochs=3, height=48, width=64))
@@ -99,7 +99,7 @@ def test_size_against_accuracy_has_the_intervals_as_error_bars_within_the_axis()
 
 @pytest.mark.parametrize(("number", "text"), [(20, "20"), (5000, "5 k"), (200_000, "200 k"), (10_000_000, "10 M")])
 def test_parameter_counts_are_shortened_on_the_axis(number: int, text: str) -> None:
-    assert training_charts.count_in_words(number) == text
+    assert style.count_in_words(number) == text
 
 
 # Layers

@@ -7,13 +7,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from core.data.training_arrays import COLOUR_ORDER
 from core.deployment import predict
 from core.deployment.formats import FORMATS, Conversion, file_name
 from core.errors import SpecError
-from core.files.plain_files import whole_file
 from core.networks.architectures import CLASSES
 from core.predictions.curves import brier_score, calibration_error
 from core.predictions.intervals import LEVEL, RESAMPLES, interval_text
@@ -58,20 +57,19 @@ class Bundle:
     predictions: pd.DataFrame = field(repr=False)
     folder: Path = Path()
 
-    def write(self, path: Path) -> list[str]:
-        """Write the bundle atomically; return the names of its files. SpecError where no converted network is here."""
+    def write(self, file: IO[bytes]) -> list[str]:
+        """Write the bundle to a file; return the names in it. SpecError where no converted network is here."""
         networks = self.networks()
         texts = {
             ABOUT: json.dumps(self.about(list(networks)), indent=1, ensure_ascii=False),
             CARD: self.card(),
             PREDICT: Path(predict.__file__).read_text(encoding="utf-8"),
         }
-        half = path.with_name(f"half-{path.name}")
-        with whole_file(path, half) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in texts.items():
                 archive.writestr(name, text)
-            for name, file in networks.items():
-                archive.write(file, name)
+            for name, place in networks.items():
+                archive.write(place, name)
         return [*texts, *networks]
 
     def networks(self) -> dict[str, Path]:

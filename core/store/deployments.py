@@ -28,7 +28,7 @@ class DeploymentRows(TrainingRows):
         return [Conversion(**row) for row in rows]
 
     def latencies(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return one row per step, format, threads and worker of these runs, or of all: every column of `latencies`."""
+        """Return one row per step, format, threads and host of these runs, or of all: every column of `latencies`."""
         query = "SELECT * FROM latencies WHERE $1 IS NULL OR list_contains($1, run_id) ORDER BY run_id, step, rowid"
         return self.read(query, [None if run_ids is None else list(run_ids)])
 
@@ -57,19 +57,17 @@ class DeploymentRows(TrainingRows):
             row = {**result.to_dict(), "run_id": run_id, "worker": worker, "converted_at": at}
             insert(connection, "conversions", pd.DataFrame([row]))
 
-    def record_latencies(
-        self, run_id: str, attempt: int, results: Sequence[Latency], worker: str, at: datetime
-    ) -> None:
-        """Replace this worker's measurements of networks of a run; dropped where the run is gone or was retried."""
+    def record_latencies(self, run_id: str, attempt: int, results: Sequence[Latency], host: str, at: datetime) -> None:
+        """Replace a host's measurements of networks of a run; dropped where the run is gone or was retried."""
         with self.transaction() as connection:
             if not one(connection, CURRENT, [run_id, attempt]):
                 return
             for each in results:
                 connection.execute(
-                    "DELETE FROM latencies WHERE run_id = ? AND step = ? AND format = ? AND threads = ? AND worker = ?",
-                    [run_id, each.step, each.format, each.threads, worker],
+                    "DELETE FROM latencies WHERE run_id = ? AND step = ? AND format = ? AND threads = ? AND host = ?",
+                    [run_id, each.step, each.format, each.threads, host],
                 )
-            rows = [{**each.to_dict(), "run_id": run_id, "worker": worker, "measured_at": at} for each in results]
+            rows = [{**each.to_dict(), "run_id": run_id, "host": host, "measured_at": at} for each in results]
             insert(connection, "latencies", pd.DataFrame(rows))
 
 

@@ -358,7 +358,7 @@ CREATE TABLE IF NOT EXISTS conversions (          -- a step's network in a forma
 );
 
 CREATE TABLE IF NOT EXISTS latencies (            -- core/deployment/latency.py, Latency
-    run_id VARCHAR NOT NULL,        -- key, with step, format, threads and worker
+    run_id VARCHAR NOT NULL,        -- key, with step, format, threads and host
     step INTEGER NOT NULL,
     format VARCHAR NOT NULL,
     threads INTEGER NOT NULL,       -- of the runtime
@@ -372,7 +372,7 @@ CREATE TABLE IF NOT EXISTS latencies (            -- core/deployment/latency.py,
     processor VARCHAR NOT NULL,
     cores INTEGER NOT NULL,
     load DOUBLE NOT NULL,           -- processes that wanted a core when the measurement began, one-minute average
-    worker VARCHAR NOT NULL,
+    host VARCHAR NOT NULL,
     measured_at TIMESTAMPTZ NOT NULL
 );
 

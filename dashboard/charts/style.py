@@ -7,6 +7,7 @@ outside pass through `plain_text`, and an axis of names through `name_axis`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -115,3 +116,24 @@ def band(
     yield go.Scatter(x=x[defined], y=lower[defined], name=names[0], **edge | {"showlegend": False})
     fill = translucent(colour, opacity)
     yield go.Scatter(x=x[defined], y=upper[defined], name=names[1], fill="tonexty", fillcolor=fill, **edge)
+
+
+def log_axis(values: pd.Series[Any]) -> dict[str, Any]:
+    """Return a range with room for the names beside the outermost points, and few whole ticks in words."""
+    low, high = math.log10(values.min()), math.log10(values.max())
+    room = max(0.25, 0.15 * (high - low))
+    ticks = [
+        digit * 10**power
+        for power in range(math.floor(low - room), math.ceil(high + room) + 1)
+        for digit in ((1, 2, 5) if high - low < 2 else (1,))
+        if low - room <= math.log10(digit * 10**power) <= high + room
+    ]
+    return {"range": [low - room, high + room], "tickvals": ticks, "ticktext": [count_in_words(tick) for tick in ticks]}
+
+
+def count_in_words(number: float) -> str:
+    """Return a number for an axis: 200 k, 5 M."""
+    for scale, unit in ((1e6, " M"), (1e3, " k")):
+        if number >= scale:
+            return f"{number / scale:g}{unit}"
+    return f"{number:g}"

@@ -8,13 +8,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from core.networks.architectures import CLASSES
-from dashboard.charts.style import MARK, band, class_names, empty_figure, name_axis, palette, plain_text, titled_figure
+from dashboard.charts.style import (
+    MARK,
+    band,
+    class_names,
+    empty_figure,
+    log_axis,
+    name_axis,
+    palette,
+    plain_text,
+    titled_figure,
+)
 
 QUANTITIES = {"loss": "Loss", "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall"}
 SIGNS = {  # of a network that learns or does not: name and the axis
@@ -176,33 +185,12 @@ def size_against_accuracy(
             },
             hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters<br>%{customdata[1]}<extra></extra>",
         )
-    figure.update_xaxes(title="learnable parameters", type="log", **_log_axis(shown["parameters"]))
+    figure.update_xaxes(title="learnable parameters", type="log", **log_axis(shown["parameters"]))
     values = pd.concat([shown[metric], *(limits.loc[shown.index, end] for end in ("low", "high"))])
     low, high = float(values.min()), float(values.max())
     room = max(2.0, 0.2 * (high - low))
     figure.update_yaxes(title=f"{METRICS[metric]}, %", range=[low - room, high + room])
     return figure
-
-
-def _log_axis(values: pd.Series[Any]) -> dict[str, Any]:
-    """Return a range with room for the names beside the outermost points, and few whole ticks in words."""
-    low, high = math.log10(values.min()), math.log10(values.max())
-    room = max(0.25, 0.15 * (high - low))
-    ticks = [
-        digit * 10**power
-        for power in range(math.floor(low - room), math.ceil(high + room) + 1)
-        for digit in ((1, 2, 5) if high - low < 2 else (1,))
-        if low - room <= math.log10(digit * 10**power) <= high + room
-    ]
-    return {"range": [low - room, high + room], "tickvals": ticks, "ticktext": [count_in_words(tick) for tick in ticks]}
-
-
-def count_in_words(number: float) -> str:
-    """Return a number of parameters for an axis: 200 k, 5 M."""
-    for scale, unit in ((1e6, " M"), (1e3, " k")):
-        if number >= scale:
-            return f"{number / scale:g}{unit}"
-    return f"{number:g}"
 
 
 def layer_shares(sizes: pd.DataFrame, names: Sequence[str], *, theme: str | None = None) -> go.Figure:
@@ -337,6 +325,6 @@ def compared_sizes(groups: pd.DataFrame, names: Sequence[str], metric: str, *, t
             customdata=rows[["name", "n"]],
             hovertemplate="%{customdata[0]}: %{y:.2f} %, %{x:,} parameters, n = %{customdata[1]}<extra></extra>",
         )
-    figure.update_xaxes(title="learnable parameters", type="log", **_log_axis(groups["parameters"]))
+    figure.update_xaxes(title="learnable parameters", type="log", **log_axis(groups["parameters"]))
     figure.update_yaxes(title=f"{label}, %")
     return figure

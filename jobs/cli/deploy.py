@@ -15,6 +15,7 @@ from typing import Any
 from core.deployment.formats import FORMATS
 from core.deployment.latency import ROUNDS
 from core.errors import DermSlimError
+from core.files.plain_files import whole_file
 from core.settings import Settings
 from jobs import deployment
 from jobs.cli.datasets import Command
@@ -85,7 +86,9 @@ def act_latency(options: argparse.Namespace) -> int:
 def act_bundle(options: argparse.Namespace) -> int:
     """Write a bundle, and print what it holds."""
     bundle = deployment.bundle_of(Queues(Settings.from_environment()), options.run, options.step)
-    names = bundle.write(options.output)
+    output: Path = options.output
+    with whole_file(output, output.with_name(f"half-{output.name}")) as draft, draft.open("wb") as file:
+        names = bundle.write(file)
     print(f"{options.output}: {options.output.stat().st_size:,} bytes, step {bundle.step.step} ({bundle.step.name})")
     print(*(f"  {name}" for name in names), sep="\n")
     return 0
