@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,12 +20,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laboratory import wait_for, workers, write_lesions
+from pages import opener, text
 from recorded import conversion, latency, record_training
 
 from benchmarks.processes import run_command
 from core.data.splits import Targets
 from core.deployment.formats import FORMATS, file_name
 from core.deployment.latency import NetworkFile, Predictor, latencies
+from core.deployment.occlusion import occlusion_map
 from core.deployment.predict import shares
 from core.deployment.runtimes import RuntimeMissing, classifier
 from core.deployment.verification import calibration_rows, verified
@@ -41,6 +44,7 @@ from jobs.queues import Queues
 
 pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a busy machine
 
+Array = np.ndarray[Any, np.dtype[Any]]
 CONVERTED = ("litert-float32", "litert-int8", "onnx-float32")
 SIZE = (24, 32)
 
@@ -197,6 +201,65 @@ def test_what_cannot_be_converted_is_refused_with_a_sentence(lab: Queues, conver
         deployment.submit_latency(lab, converted, 0)
     with pytest.raises(SpecError, match="Expected a training run that is in the store, got none-such"):
         deployment.submit_conversion(lab, "none-such")
+
+
+def test_the_inspector_shows_the_recorded_probabilities_and_where_the_network_looks(
+    lab: Queues, converted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = lab.store.predictions([converted], step=0, split="test").iloc[0]
+    open_page = opener(monkeypatch, lab.settings.data_dir, str(lab.settings.redis_url), "inspector")
+    page = open_page(dataset="lesions", image=row["image_id"], k="5", codec="PNG", occlusion="true")
+    (answers,) = (each.value for each in page.dataframe if "Class" in each.value)
+    assert answers["Image"].tolist() == ["the original", "k = 5, PNG"]
+    assert answers["Class"].iloc[0] == row["predicted"].replace("_", "-")
+    for label in CLASSES:
+        assert answers[label.replace("_", "-")].iloc[0] == f"{100 * row[f'p_{label}']:.1f} %"
+    assert "what the network relies on" in text(page)
+
+
+# Where a network looks
+
+
+def test_an_occlusion_map_is_high_only_where_the_network_looks() -> None:
+    """The network knows only the brightness of the top left quarter."""
+    image = np.full((40, 60, 3), 50, np.uint8)
+    image[5:15, 5:25] = 250
+
+    def predict(images: Array, metadata: Array) -> Array:
+        bright = images[:, :20, :30].mean(axis=(1, 2, 3)) / 255
+        return np.stack([bright, 0.1 + 0 * bright, 0 * bright, 0 * bright], axis=1).astype(np.float32)
+
+    found = occlusion_map(predict, image, np.zeros(3, np.float32))
+    assert found.shape == (40, 60)
+    assert found[5:15, 5:25].min() > 0.01
+    assert np.abs(found[28:, 40:]).max() < 1e-6  # no patch there reaches the quarter
+    assert np.unravel_index(found.argmax(), found.shape)[0] < 20
+
+
+def test_an_occlusion_map_is_the_mean_drop_over_the_patches_that_cover_a_pixel() -> None:
+    generator = np.random.default_rng(3)
+    image, weights = generator.integers(0, 256, (10, 15, 3), dtype=np.uint8), generator.normal(size=(10, 15, 3, 4))
+
+    def predict(images: Array, metadata: Array) -> Array:
+        return np.tensordot(images / 255, weights, 3).astype(np.float32)
+
+    found, label = occlusion_map(predict, image, np.zeros(3, np.float32)), int(predict(image[None], image)[0].argmax())
+    colour = np.rint(image.mean(axis=(0, 1)))
+    for row, column in ((0, 0), (4, 7), (9, 14)):
+        drops = []
+        for top in range(-1, 10):  # patches of 2×2, one pixel apart
+            for left in range(-1, 15):
+                if top <= row < top + 2 and left <= column < left + 2:
+                    rows, columns = slice(max(top, 0), top + 2), slice(max(left, 0), left + 2)
+                    changed = (image[rows, columns] - colour) / 255
+                    drops.append((changed * weights[rows, columns, :, label]).sum())
+        assert found[row, column] == pytest.approx(np.mean(drops), abs=1e-5)
+
+
+def test_a_map_does_not_change_where_the_image_has_one_colour() -> None:
+    image = np.full((12, 12, 3), 90, np.uint8)
+    found = occlusion_map(lambda images, metadata: np.tensordot(images, np.ones((12, 12, 3, 4)), 3), image, np.zeros(3))
+    assert not found.any()
 
 
 # Files and runtimes

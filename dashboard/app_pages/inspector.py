@@ -7,13 +7,13 @@ import streamlit as st
 
 from core.compression.metrics import METRICS, METRICS_BY_NAME
 from core.compression.svd import MODES, break_even_k, factor_bytes
-from core.data.datasets import Dataset
+from core.data.datasets import Dataset, DatasetImage
 from core.data.images import CODECS
 from core.errors import DermSlimError
 from dashboard import data, words
 from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
-from dashboard.parts import components, pictures
+from dashboard.parts import components, explanation, pictures
 from dashboard.parts.compare import Pane, compare
 
 MATCHES = 12
@@ -122,7 +122,9 @@ def lesion_images(dataset: Dataset, image_id: str) -> None:
 
 
 @st.fragment
-def inspected(image: pictures.Decomposed, mode: str, codec: str, quality: int | None) -> None:
+def inspected(
+    image: pictures.Decomposed, mode: str, codec: str, quality: int | None, record: DatasetImage | None
+) -> None:
     """Draw everything that depends on k; only this part runs again when the slider moves."""
     rank = image.factors.rank
     if rank == 1:
@@ -157,6 +159,7 @@ def inspected(image: pictures.Decomposed, mode: str, codec: str, quality: int | 
             key="histograms",
         )
     metric_table(reconstruction)
+    explanation.explanation(image.image, reconstruction.pixels, record, f"k = {k}, {words.codec_text(codec, quality)}")
 
 
 def sizes(
@@ -279,4 +282,5 @@ with components.sentences():
     with st.spinner("Decomposing"):
         pictures.compiled()
         image = pictures.decomposed(content, pictures.digest_of(content), mode)
-    inspected(image, mode, codec, quality)
+    record = data.records(dataset.name)[title] if source == "registered" and dataset is not None else None
+    inspected(image, mode, codec, quality, record)

@@ -70,7 +70,7 @@ class Decomposed:
 class Reconstruction:
     """What one k, codec and quality makes of the inspected image.
 
-    stored, difference, ssim: PNG files for the browser, ssim None for images below 7 pixels.
+    stored, difference, ssim: PNG files for the browser, ssim None for images below 7 pixels. pixels: of the stored one.
     histograms: pixels at each level (2, 3, 256), of the original and of the stored image, blue first.
     """
 
@@ -83,6 +83,7 @@ class Reconstruction:
     stored_bytes: int
     control_bytes: int
     histograms: npt.NDArray[np.int64]
+    pixels: Pixels
 
 
 NUMBA = threading.Lock()
@@ -128,6 +129,7 @@ def reconstructed(
         stored_bytes=len(encoded),
         control_bytes=len(encode(image, codec, quality)),
         histograms=np.stack([channel_histograms(image), channel_histograms(stored)]),
+        pixels=stored,
     )
 
 
