@@ -1,7 +1,7 @@
 """Create the demo data set, queue its runs, and import the results on real images: `python -m dashboard.demo`.
 
 Repeating it is harmless: an existing data set stays, a queued, running or finished run is not queued again, and a run
-that was imported stays as it is.
+that was imported stays as it is. Once the demo's networks are trained, they are converted for the pages on devices.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from core.files.private import private_folder
 from core.networks.architectures import LENET5
 from core.settings import Settings
 from core.training.specs import Baseline, PruneTrainSpec, Rules, TrainingProtocol
+from jobs import deployment, later_jobs
 from jobs.queues import Queues
 from jobs.upkeep.imports import import_here_or_there
 
@@ -55,6 +56,20 @@ def prepare_demo(settings: Settings, images: int) -> None:
     import_results(settings)
 
 
+def convert_networks(queues: Queues, run_id: str, pause: float = 2.0) -> None:
+    """Wait for a training run, convert its networks, and measure their latency, for the pages that show devices.
+
+    Nothing happens where it does not finish, or where its networks have been converted before.
+    """
+    *_, run = queues.wait(run_id, pause=pause)
+    if run.status != "finished" or queues.store.converted(run_id):
+        return
+    deployment.submit_conversion(queues, run_id)
+    with queues.connected() as connection:
+        later_jobs.wait(connection, later_jobs.CONVERT, run_id, pause)
+    deployment.submit_latency(queues, run_id)
+
+
 def import_results(settings: Settings, folder: Path = RESULTS) -> None:
     """Import the runs on real images, so that tables and claims show measured figures at once.
 
@@ -78,6 +93,11 @@ if __name__ == "__main__":
     options = parser.parse_args()
     os.nice(10)  # the dashboard starts at the same time and has priority
     try:
-        prepare_demo(Settings.from_environment(), options.images)
+        settings = Settings.from_environment()
+        prepare_demo(settings, options.images)
+        queues = Queues(settings)
+        trained = [run.id for run in queues.runs() if run.dataset == NAME and run.kind == PRUNING.kind]
+        if trained:
+            convert_networks(queues, trained[0])
     except (DermSlimError, OSError) as error:
         sys.exit(f"the demo data set could not be prepared: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,3 +94,9 @@ def under_way(connection: Connection, kind: LaterKind, run_id: str) -> bool:
     jobs = Job.fetch_many(found, connection=connection, serializer=JSONSerializer)
     unended = any(job is not None and job.get_status(refresh=False) not in ENDED_JOBS for job in jobs)
     return unended or (bool(found) and waiting(connection) > 0)
+
+
+def wait(connection: Connection, kind: LaterKind, run_id: str, pause: float = 0.2) -> None:
+    """Return once no such job of the run is under way."""
+    while under_way(connection, kind, run_id):
+        time.sleep(pause)

@@ -38,8 +38,10 @@ from core.predictions.rows import PROBABILITIES
 from core.settings import Settings, usable_cores
 from core.store.measurements import Store
 from core.training.specs import TrainingProtocol, TrainSpec
+from dashboard.demo import convert_networks
 from jobs import deployment
 from jobs.__main__ import main
+from jobs.later_jobs import CONVERT, under_way
 from jobs.queues import Queues
 
 pytestmark = pytest.mark.timeout(900)  # each start of Keras takes half a minute on a busy machine
@@ -215,6 +217,23 @@ def test_the_inspector_shows_the_recorded_probabilities_and_where_the_network_lo
     for label in CLASSES:
         assert answers[label.replace("_", "-")].iloc[0] == f"{100 * row[f'p_{label}']:.1f} %"
     assert "what the network relies on" in text(page)
+
+
+def test_the_demo_converts_its_networks_once_they_are_trained(lab: Queues, converted: str) -> None:
+    with lab.store.transaction() as connection:  # as after the training
+        connection.execute("DELETE FROM conversions")
+        connection.execute("DELETE FROM latencies")
+    convert_networks(lab, converted, pause=0.2)
+    wait_for(lambda: lab.store.measured_latencies(converted), 120)
+    assert {each.format for each in lab.store.converted(converted) if not each.flaw} >= {
+        "litert-float32",
+        "onnx-float32",
+    }
+    known = lab.store.conversions([converted])["converted_at"].tolist()
+    convert_networks(lab, converted, pause=0.2)
+    with lab.connected() as connection:
+        assert not under_way(connection, CONVERT, converted)
+    assert lab.store.conversions([converted])["converted_at"].tolist() == known
 
 
 # Where a network looks

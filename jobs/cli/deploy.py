@@ -8,7 +8,6 @@ python -m jobs bundle prune-train-20260101-120000-abc123 --step 2 --output netwo
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from core.files.plain_files import whole_file
 from core.settings import Settings
 from jobs import deployment
 from jobs.cli.datasets import Command
-from jobs.later_jobs import CONVERT, LATENCY, LaterKind, under_way
+from jobs.later_jobs import CONVERT, LATENCY, wait
 from jobs.queues import Queues
 
 
@@ -51,7 +50,9 @@ def act_convert(options: argparse.Namespace) -> int:
     queues = Queues(Settings.from_environment())
     formats = options.format or list(FORMATS)
     steps = [step.step for step in deployment.steps_to_convert(queues, options.run, options.step)[1]]
-    wait(queues, CONVERT, deployment.submit_conversion(queues, options.run, steps, formats), options.run)
+    deployment.submit_conversion(queues, options.run, steps, formats)
+    with queues.connected() as connection:
+        wait(connection, CONVERT, options.run)
     found = [each for each in queues.store.converted(options.run) if each.step in steps and each.format in formats]
     if len(found) < len(steps) * len(formats):
         raise DermSlimError("Expected a worker to convert the networks; none could. The run's log says why.")
@@ -68,7 +69,9 @@ def act_latency(options: argparse.Namespace) -> int:
     """Measure run after run, and print the figures."""
     queues = Queues(Settings.from_environment())
     for run_id in options.run:
-        wait(queues, LATENCY, deployment.submit_latency(queues, run_id, options.rounds), run_id)
+        deployment.submit_latency(queues, run_id, options.rounds)
+        with queues.connected() as connection:
+            wait(connection, LATENCY, run_id)
         found = queues.store.measured_latencies(run_id)
         if not found:
             raise DermSlimError("Expected a worker to measure the networks; none could. The run's log says why.")
@@ -92,10 +95,3 @@ def act_bundle(options: argparse.Namespace) -> int:
     print(f"{options.output}: {options.output.stat().st_size:,} bytes, step {bundle.step.step} ({bundle.step.name})")
     print(*(f"  {name}" for name in names), sep="\n")
     return 0
-
-
-def wait(queues: Queues, kind: LaterKind, job_id: str, run_id: str) -> None:
-    """Wait until a job has been recorded."""
-    with queues.connected() as connection:
-        while under_way(connection, kind, run_id):
-            time.sleep(0.2)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from core.store.measurements import Store
 from core.store.trainings import ALIKE
 from jobs import predictions
 from jobs.cli.datasets import Command
-from jobs.later_jobs import PREDICT, under_way
+from jobs.later_jobs import PREDICT, wait
 from jobs.queues import Queues
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ def act_predict(options: argparse.Namespace) -> int:
     queues = Queues(Settings.from_environment())
     predictions.submit(queues, options.run)
     with queues.connected() as connection:
-        while under_way(connection, PREDICT, options.run):
-            time.sleep(0.2)
+        wait(connection, PREDICT, options.run)
     steps = queues.store.predicted_steps([options.run])
     if steps.empty:
         raise DermSlimError("Expected a worker to predict the images; none could. The run's log says why.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from core.errors import DermSlimError, SpecError
 from core.settings import Settings
 from jobs import verification
 from jobs.cli.datasets import Command
-from jobs.later_jobs import CHECK, under_way
+from jobs.later_jobs import CHECK, wait
 from jobs.queues import Queues
 
 
@@ -55,8 +54,7 @@ def told(found: Verification | None) -> int:
 def _checked_by_workers(queues: Queues, options: argparse.Namespace) -> Verification | None:
     verification.submit(queues, options.run, options.images)
     with queues.connected() as connection:
-        while under_way(connection, CHECK, options.run):
-            time.sleep(0.2)
+        wait(connection, CHECK, options.run)
     return queues.store.verification(options.run)
 
 
