@@ -25,6 +25,7 @@ from recorded import conversion, latency, record_training
 
 from benchmarks.processes import run_command
 from core.data.splits import Targets
+from core.deployment.conversion import equalise
 from core.deployment.formats import FORMATS, file_name
 from core.deployment.latency import NetworkFile, Predictor, latencies
 from core.deployment.occlusion import occlusion_map
@@ -32,7 +33,9 @@ from core.deployment.predict import shares
 from core.deployment.runtimes import RuntimeMissing, classifier
 from core.deployment.verification import calibration_rows, verified
 from core.errors import DermSlimError, SpecError
-from core.networks.architectures import CLASSES, LENET5
+from core.networks.architectures import CLASSES, LENET5, NETWORKS
+from core.networks.batch_norm import ALL, with_batch_norm
+from core.networks.keras_models import build_model
 from core.predictions.intervals import intervals
 from core.predictions.rows import PROBABILITIES
 from core.settings import Settings, usable_cores
@@ -313,6 +316,27 @@ def test_the_bundle_s_resizing_is_opencv_s_area_interpolation(
     found = np.einsum("yh,hwc,xw->yxc", down, image, across)
     expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     assert np.abs(found - expected).max() <= 0.5 + 1e-3  # OpenCV rounds
+
+
+@pytest.mark.parametrize("name", ["lenet5", "custom1", "custom2"])
+def test_a_network_gives_the_same_once_its_deviations_have_moved(name: str) -> None:
+    """With units that are always 0 and units of the order of 10⁵, as in trained networks with batch normalisation."""
+    model = build_model(with_batch_norm(NETWORKS[name], ALL), 75, 100)
+    generator = np.random.default_rng(2)
+    norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
+    for norm in norms:
+        units = norm.get_weights()[0].shape
+        spread = np.where(generator.random(units) < 0.3, 0, 10 ** generator.uniform(-2, 4, units))
+        norm.set_weights([generator.normal(1, 0.3, units), generator.normal(0, 0.3, units), spread / 2, spread**2])
+    inputs = {
+        "image": generator.integers(0, 256, (4, 75, 100, 3)).astype(np.float32),
+        "metadata": generator.normal(size=(4, 3)).astype(np.float32),
+    }
+    before, weights = model.predict_on_batch(inputs), [norm.get_weights()[3].copy() for norm in norms]
+    equalise(model)
+    assert np.abs(model.predict_on_batch(inputs) - before).max() < 1e-5
+    moved = [not np.array_equal(norm.get_weights()[3], old) for norm, old in zip(norms, weights, strict=True)]
+    assert sum(moved) >= 4, "deviations were moved"
 
 
 # What is recorded of them
