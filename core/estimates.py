@@ -9,8 +9,10 @@ from core.compression.specs import MeasuringSpec, SweepSpec, variants
 from core.data.datasets import Dataset
 from core.networks.costs import network_cost
 from core.store.measurements import Store
-from core.training.specs import TrainSpec
+from core.training.specs import PruneTrainSpec, TrainSpec
 from core.training.steps import likely_networks
+
+PASSES = 3  # of a training, about equally long: forward, and two for the gradients. A teacher has the first.
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def training_estimate(store: Store, spec: TrainSpec, dataset: Dataset, probed: P
         return Estimate(None, "No network has been trained yet, so there is no speed to go by.")
     networks = likely_networks(spec)
     size = spec.training.height, spec.training.width
-    work = sum(network_cost(network, *size).macs for network in networks) * len(spec.sets(dataset).oversampled)
+    macs = [network_cost(network, *size).macs for network in networks]
+    taught = len(networks) - 1 if isinstance(spec, PruneTrainSpec) and spec.rules.distil else 0
+    work = (sum(macs) + taught * macs[0] / PASSES) * len(spec.sets(dataset).oversampled)
     basis = f"{pace.basis} and {pace.start:.0f} s to start"
     if len(networks) > 1:
         pruned = f"{len(networks) - 1} pruned ones" if len(networks) > 2 else "one pruned one"

@@ -39,6 +39,7 @@ TRAINING = TrainingProtocol(
 RULES = Rules(
     factors=(12.3456789, 33.3333333), scope="first_two", max_failures=4, max_iterations=6, on_reject="continue",
     accept="noninferior", validation_tolerance=1.2345678, initialise="l1",
+    distil=True, temperature=4.3210987, teacher_weight=0.6543219,
 )  # fmt: skip
 SETS: dict[str, Any] = {
     "targets": Targets(train=41, validation=12, test=8),

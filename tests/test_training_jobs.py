@@ -450,16 +450,17 @@ def test_an_earlier_failed_job_does_not_block_its_successor(settings: Settings) 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rules", [RULES, RULES.replace(distil=True)], ids=["alone", "taught"])
 def test_a_run_with_killed_processes_ends_like_an_uninterrupted_one(
-    settings: Settings, images: Path, tmp_path: Path
+    settings: Settings, images: Path, tmp_path: Path, rules: Rules
 ) -> None:
     """Kill the job's process during an epoch, then the record worker, then the `train` worker."""
     settings = replace(settings, data_roots=(*settings.data_roots, images.parent))
     queues = Queues(settings)
-    undisturbed = trained_here(PruneTrainSpec(dataset="lesions", rules=RULES, **COMMON), images, tmp_path)
+    undisturbed = trained_here(PruneTrainSpec(dataset="lesions", rules=rules, **COMMON), images, tmp_path)
     with workers(settings, "record", "train", "train") as (recorder, *trainers):
         dataset = registered(queues, images)
-        run_id = queues.submit(PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON), dataset).run_id
+        run_id = queues.submit(PruneTrainSpec(dataset=dataset.name, rules=rules, **COMMON), dataset).run_id
         at_epoch(queues, run_id, 2)
         suspended_job(*trainers).kill()
         recorder.kill()

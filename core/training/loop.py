@@ -25,7 +25,7 @@ import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,25 @@ FIRST_SIGN = 2  # epochs after which a network may count as lost
 TOGETHER = 16  # batches that are trained between two returns to Python, which changes no figure
 AT_ONCE = 4  # batches that are predicted together: without gradients, four fit where one is trained
 
+CROSS_ENTROPY = "cross_entropy"  # the metric that is a taught network's own loss
+
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Arrays = list[npt.NDArray[Any]]
 Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot labels
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained network that teaches another one. weights: all of its arrays, see `weights_in_order`.
+
+    temperature, weight: of its loss, see `core.training.specs.Rules`.
+    """
+
+    network: NetworkSpec
+    weights: Sequence[npt.NDArray[Any]]
+    temperature: float
+    weight: float
 
 
 class Batches(keras.utils.PyDataset):
@@ -104,33 +119,36 @@ def train(
     baseline: Baseline | None = None,
     check: Callable[[], None] = lambda: None,
     initial: Weights | None = None,
+    teacher: Teacher | None = None,
 ) -> Generator[EpochResult]:
     """Train a network and yield each epoch; to cancel, close the generator, which waits for the checkpoint.
 
     Epochs in the checkpoint of `folder` are yielded first, then the training continues. The kept weights are those of
     the best validation accuracy among the epochs that meet the baseline (by default the article's), else among all; of
     equal ones the first. spec: its precision is not auto. check: called before a checkpoint is written; its exceptions
-    end the training. initial: the weights to begin with, by layer; None: fresh ones. Raises SpecError where the data do
-    not fit or the folder holds another training; LostNetwork after the epoch that shows that nothing is learnt;
-    TrainingError where the loss is not finite or memory does not suffice.
+    end the training. initial: the weights to begin with, by layer; None: fresh ones. teacher: a network whose answers
+    the loss takes into account too. Raises SpecError where the data do not fit or the folder holds another training;
+    LostNetwork after the epoch that shows that nothing is learnt; TrainingError where the loss is not finite or memory
+    does not suffice.
     """
     check_data(data, spec)
     baseline = baseline or article_baseline(network.name)
-    identity = identify(network, data, spec, baseline, initial)
+    identity = identify(network, data, spec, baseline, initial, teacher)
     folder.mkdir(parents=True, exist_ok=True)
     with explained(spec):
         model = compiled_model(network, spec, batches_of(data, spec))
         for name, values in (initial or {}).items():
             model.get_layer(name).set_weights(values)
+        learner = model if teacher is None else taught(model, teacher, spec)
         if keras.backend.backend() == "tensorflow":  # JAX would compile every batch of them
-            model.steps_per_execution = TOGETHER
+            learner.steps_per_execution = TOGETHER
         history = list(restore(folder, model, identity))
     observer = observing(model)
     yield from history
     written: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # its end waits for the last checkpoint, also where the generator is closed
         while not has_ended(history, spec):
-            result = train_epoch(model, observer, data, spec, len(history) + 1, baseline)
+            result = train_epoch(model, learner, observer, data, spec, len(history) + 1, baseline)
             result = replace(result, best=rank(result) > max(map(rank, history), default=(False, -1.0)))
             history.append(result)
             if written is not None:
@@ -172,18 +190,23 @@ def is_lost(result: EpochResult, spec: TrainingProtocol) -> bool:
 
 def train_epoch(
     model: keras.Model,
+    learner: keras.Model,
     observer: keras.Model,
     data: Examples,
     spec: TrainingProtocol,
     epoch: int,
     baseline: Baseline,
 ) -> EpochResult:
-    """Train one epoch and return its figures. Raises TrainingError for infinite losses or too little memory."""
+    """Train one epoch and return its figures. Raises TrainingError for infinite losses or too little memory.
+
+    learner: the model, or what `taught` makes of it. observer: what `observing` makes of it.
+    """
     began = time.perf_counter()
     with explained(spec):
-        logs = model.fit(training_batches(data, spec, epoch), epochs=1, shuffle=False, verbose=0).history
+        logs = learner.fit(training_batches(data, spec, epoch), epochs=1, shuffle=False, verbose=0).history
         trained = time.perf_counter() - began
         chances, hidden = predicted(observer, data, data.split.validation, spec.batch_size)
+    logs["loss"] = logs.get(CROSS_ENTROPY, logs["loss"])
     loss = float(logs["loss"][0])
     if not (math.isfinite(loss) and np.isfinite(chances).all()):
         raise TrainingError(
@@ -221,7 +244,12 @@ def check_data(data: Examples, spec: TrainingProtocol) -> None:
 
 
 def identify(
-    network: NetworkSpec, data: Examples, spec: TrainingProtocol, baseline: Baseline, initial: Weights | None = None
+    network: NetworkSpec,
+    data: Examples,
+    spec: TrainingProtocol,
+    baseline: Baseline,
+    initial: Weights | None = None,
+    teacher: Teacher | None = None,
 ) -> str:
     """Return a hash of everything that determines a training, except the pixels, which take long to read."""
     backend = (keras.backend.backend(), keras.__version__)
@@ -234,6 +262,11 @@ def identify(
     for name, arrays in (initial or {}).items():
         digest.update(name.encode())
         for each in arrays:
+            digest.update(np.ascontiguousarray(each, dtype=np.float32).tobytes())
+    if teacher is not None:
+        about = [network_to_dict(teacher.network), float(teacher.temperature), float(teacher.weight)]
+        digest.update(json.dumps(about, sort_keys=True).encode())
+        for each in teacher.weights:
             digest.update(np.ascontiguousarray(each, dtype=np.float32).tobytes())
     return digest.hexdigest()
 
@@ -257,18 +290,54 @@ def seeded_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
 def compiled_model(network: NetworkSpec, spec: TrainingProtocol, batches: int = 1) -> keras.Model:
     """Build a network and its optimizer. batches: of an epoch, which a schedule of the learning rate needs."""
     model = seeded_model(network, spec)
+    compile_for(spec, model, keras.optimizers.Adam(learning_rate(spec, batches)))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def compile_for(
+    spec: TrainingProtocol, model: keras.Model, optimizer: keras.optimizers.Optimizer, *further: keras.metrics.Metric
+) -> None:
+    """Give a model its optimizer, loss and metrics, and further ones."""
     model.compile(
-        keras.optimizers.Adam(learning_rate(spec, batches)),
+        optimizer,
         keras.losses.CategoricalCrossentropy(),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.Precision(thresholds=0.5, name="precision"),
             keras.metrics.Recall(thresholds=0.5, name="recall"),
+            *further,
         ],
         jit_compile=spec.jit_compile or keras.backend.backend() == "jax",  # which would run op by op without
     )
-    model.optimizer.build(model.trainable_variables)
-    return model
+
+
+class LogitsOfProbabilities(keras.distillation.LogitsDistillation):
+    """Keras's loss of logits, for networks that end in a softmax.
+
+    The logarithms of an image's probabilities are its logits minus one number, and a softmax at any temperature is the
+    same for both.
+    """
+
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **options: Any) -> Any:
+        """Return T² · KL(softmax(teacher's logits / T) ‖ softmax(student's logits / T)), the mean over the images."""
+        logits = [keras.ops.log(keras.ops.maximum(each, LEAST_CHANCE)) for each in (teacher_outputs, student_outputs)]
+        return super().compute_loss(*logits, **options)
+
+
+def taught(model: keras.Model, teacher: Teacher, spec: TrainingProtocol) -> keras.Model:
+    """Return a model that trains a compiled network with its optimizer, taught by another network.
+
+    The loss is (1 − weight) · the network's own + weight · `LogitsOfProbabilities`. The teacher does not change, and
+    answers without dropout. Metrics are the network's; its own loss is the metric `CROSS_ENTROPY`.
+    """
+    teaching = seeded_model(teacher.network, spec)
+    teaching.set_weights(teacher.weights)
+    # Given by its name, Keras would take the divergence of the logits, which are no probabilities.
+    loss = LogitsOfProbabilities(float(teacher.temperature), loss=keras.losses.KLDivergence())
+    learner = keras.distillation.Distiller(teaching, model, loss, student_loss_weight=1 - float(teacher.weight))
+    compile_for(spec, learner, model.optimizer, keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY))
+    return learner
 
 
 def learning_rate(spec: TrainingProtocol, batches: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
@@ -569,6 +638,11 @@ def predict(model: keras.Model, data: Examples, spec: TrainingProtocol) -> dict[
 def load_model(path: Path) -> keras.Model:
     """Return the network of a `.keras` file, to predict with."""
     return keras.saving.load_model(path, compile=False)
+
+
+def weights_in_order(path: Path) -> Arrays:
+    """Return all weights of a `.keras` file, as the network itself takes them."""
+    return copied(load_model(path).weights)
 
 
 def weights_of(path: Path) -> Weights:

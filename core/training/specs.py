@@ -54,6 +54,9 @@ ACCEPT: dict[str, str] = {
     ),
 }
 
+# Keras's own defaults for a network that is taught by another.
+TEMPERATURE, TEACHER_WEIGHT = 3.0, 0.5
+
 # How the learning rate changes after the warm-up.
 CONSTANT, COSINE = "constant", "cosine"
 
@@ -307,6 +310,27 @@ class Rules(Spec):
         ),
         Field(exclude_if=SCRATCH.__eq__),
     ] = SCRATCH  # fmt: skip
+    distil: Annotated[
+        Switch,
+        Setting("Distil", "The unpruned network teaches the pruned ones.", text="taught by the unpruned network"),
+        Field(exclude_if=operator.not_),
+    ] = False
+    temperature: Annotated[
+        Number,
+        Setting(
+            "Temperature", "Of the probabilities that the teacher's loss compares: the higher, the more alike.",
+            gt=0, le=100, step=0.5, needs="distil", text="temperature {temperature}",
+        ),
+        Field(exclude_if=partial(operator.eq, TEMPERATURE)),
+    ] = TEMPERATURE  # fmt: skip
+    teacher_weight: Annotated[
+        Number,
+        Setting(
+            "Weight of the teacher's loss", "As a share; the loss against the labels has the rest.",
+            ge=0, le=1, step=0.05, needs="distil", text="weight of the teacher's loss {teacher_weight}",
+        ),
+        Field(exclude_if=partial(operator.eq, TEACHER_WEIGHT)),
+    ] = TEACHER_WEIGHT  # fmt: skip
 
 
 # Settings that a study has too.

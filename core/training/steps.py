@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.data.splits import SPLITS
 from core.errors import NotOnThisHost
@@ -28,11 +28,14 @@ from core.networks.pruning import iterations
 from core.predictions.classification import FIGURES
 from core.processes import peak_memory
 from core.specs import LARGEST_SEED
-from core.training.algorithm2 import State, Step, Stop, next_step, start
+from core.training.algorithm2 import ORIGINAL, State, Step, Stop, next_step, start
 from core.training.data import TrainingData
 from core.training.evaluation import evaluated, judged, predicted
 from core.training.results import EpochResult, LostNetwork, StepResult, TrainingError
 from core.training.specs import AUTO, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
+
+if TYPE_CHECKING:
+    from core.training.loop import Teacher
 
 CHOICES_NAME = "choices.json"  # beside a step's checkpoint
 STEP_FIGURES = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
@@ -169,8 +172,8 @@ def train_step(
     called before anything is written; what it raises ends the training. To cancel, close the generator: the next call
     goes on after the last whole epoch. A step that cannot be trained (too little memory, a loss that is no number)
     gives a failed result instead of an error. A lost network is trained again with the next seed, from epoch 1 on, as
-    often as the protocol's `retry_lost` allows. Raises NotOnThisHost where a pruned network should begin with weights
-    that this host does not have.
+    often as the protocol's `retry_lost` allows. Raises NotOnThisHost where a pruned network should begin with weights,
+    or be taught by a network, that this host does not have.
     """
     from core.training import loop as training  # Keras: 4 s, and only in the process that trains
     from core.training.probe import fastest_precision
@@ -186,10 +189,11 @@ def train_step(
                 choices = replace(choices, precision=taken)
                 check()
                 choices.write(place)
+            teacher = teacher_of(spec, step, folder)
             while True:
                 protocol, history = choices.protocol(spec.training), []
                 first = initial_weights(spec, step, folder, protocol.seed)
-                trained = training.train(step.network, data, protocol, place, spec.thresholds, check, first)
+                trained = training.train(step.network, data, protocol, place, spec.thresholds, check, first, teacher)
                 try:
                     with closing(trained) as epochs:
                         for epoch in epochs:
@@ -244,14 +248,34 @@ def initial_weights(spec: TrainSpec, step: Step, folder: Path, seed: int) -> Wei
         return None
     from core.training.loop import weights_of
 
-    kept = folder / f"{step.base.index}.keras"
-    if not kept.is_file():
-        raise NotOnThisHost(
-            f"Expected the weights of {step.base.name} at {kept} on {socket.gethostname()}, got none: {step.name}"
-            " begins with them. Train it where they are, or with fresh weights (--initialise scratch)."
-        )
+    otherwise = "with fresh weights (--initialise scratch)"
+    kept = kept_weights(folder, step.base.index, step.base.name, f"{step.name} begins with them", otherwise)
     size = spec.training.height, spec.training.width
     return inherited(step.base.network, step.network, *size, weights_of(kept), choice, seed)
+
+
+def teacher_of(spec: TrainSpec, step: Step, folder: Path) -> Teacher | None:
+    """Return the unpruned network that teaches a step's network; None where none does.
+
+    folder: the run's, which keeps its weights. Raises NotOnThisHost without them.
+    """
+    if step.base is None or not (isinstance(spec, PruneTrainSpec) and spec.rules.distil):
+        return None
+    from core.training.loop import Teacher, weights_in_order
+
+    kept = kept_weights(folder, 0, ORIGINAL, f"it teaches {step.name}", "without a teacher (--no-distil)")
+    return Teacher(spec.trained_network, weights_in_order(kept), spec.rules.temperature, spec.rules.teacher_weight)
+
+
+def kept_weights(folder: Path, index: int, name: str, use: str, otherwise: str) -> Path:
+    """Return the file of the weights of a step that a later one needs. NotOnThisHost, whose sentence ends so."""
+    kept = folder / f"{index}.keras"
+    if not kept.is_file():
+        raise NotOnThisHost(
+            f"Expected the weights of {name} at {kept} on {socket.gethostname()}, got none: {use}. Train it where they"
+            f" are, or {otherwise}."
+        )
+    return kept
 
 
 def forget_checkpoint(place: Path) -> None:

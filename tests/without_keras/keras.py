@@ -93,6 +93,10 @@ class Model:
         return raised / raised.sum(axis=1, keepdims=True)
 
     def fit(self, batches: Any, **options: Any) -> Any:
+        return self.trained(batches, lambda inputs, found, wanted: found - wanted)
+
+    def trained(self, batches: Any, error_of: Any) -> Any:
+        """Train an epoch. error_of: the loss's derivative by the logits, of inputs, probabilities and labels."""
         while time.process_time() < BUSY_SECONDS:
             pass
         time.sleep(EPOCH_SECONDS)
@@ -100,12 +104,37 @@ class Model:
         for number in range(len(batches)):
             inputs, wanted = batches[number]
             found = self.predict_on_batch(inputs)
-            error = (found - wanted) / len(wanted)
+            error = error_of(inputs, found, wanted) / len(wanted)
             gradients = [np.einsum("nf,nc->fc", features_of(inputs), error), error.sum(axis=0)]
             self.optimizer.apply(self.weights, gradients)
             chances.append(found)
             labels.append(wanted)
         return SimpleNamespace(history=figures(np.concatenate(chances), np.concatenate(labels)))
+
+
+class Distiller(Model):
+    """A softmax regression that is taught by another one."""
+
+    def __init__(self, teacher: Model, student: Model, loss: LogitsDistillation, student_loss_weight: float) -> None:
+        self.teacher, self.student, self.temperature, self.own = teacher, student, loss.temperature, student_loss_weight
+
+    def fit(self, batches: Any, **options: Any) -> Any:
+        def softened(chances: Any) -> Any:
+            raised = chances ** (1 / self.temperature)
+            return raised / raised.sum(axis=1, keepdims=True)
+
+        def error_of(inputs: Any, found: Any, wanted: Any) -> Any:
+            apart = softened(found) - softened(self.teacher.predict_on_batch(inputs))
+            return self.own * (found - wanted) + (1 - self.own) * self.temperature * apart
+
+        return self.student.trained(batches, error_of)
+
+
+class LogitsDistillation:
+    """The loss of a taught network."""
+
+    def __init__(self, temperature: float, loss: Any) -> None:
+        self.temperature = temperature
 
 
 def features_of(inputs: dict[str, Any]) -> Any:
@@ -173,8 +202,11 @@ Input, layers = Layer, AnyLayer()
 backend = SimpleNamespace(backend=lambda: "numpy")
 config = SimpleNamespace(dtype_policy=nothing, set_dtype_policy=nothing)
 distribution = SimpleNamespace(list_devices=lambda: ["cpu:0"])
-losses = SimpleNamespace(CategoricalCrossentropy=nothing)
-metrics = SimpleNamespace(CategoricalAccuracy=nothing, Precision=nothing, Recall=nothing)
+distillation = SimpleNamespace(Distiller=Distiller, LogitsDistillation=LogitsDistillation)
+losses = SimpleNamespace(CategoricalCrossentropy=nothing, KLDivergence=nothing)
+metrics = SimpleNamespace(
+    CategoricalAccuracy=nothing, CategoricalCrossentropy=nothing, Precision=nothing, Recall=nothing
+)
 ops = SimpleNamespace(convert_to_numpy=lambda variable: variable.value.view())
 optimizers = SimpleNamespace(Adam=Adam)
 saving = SimpleNamespace(load_model=load_model)
