@@ -38,6 +38,7 @@ class LaterKind:
 
 CHECK = LaterKind("check", SVD, "jobs.measure_task.check_images", "checked by the reference")
 PREDICT = LaterKind("predict", TRAIN, "jobs.predict_task.predict_steps", "predicted again from kept weights", 24 * 3600)
+SVD_DENSE = LaterKind("svd-dense", TRAIN, "jobs.svd_dense_task.factor_steps", "dense layers of low rank", 24 * 3600)
 
 CONVERT = LaterKind("convert", TRAIN, "jobs.deploy_task.convert_steps", "converted for devices", 24 * 3600)
 LATENCY = LaterKind("latency", TRAIN, "jobs.deploy_task.measure_latencies", "latency of converted networks")

@@ -21,7 +21,7 @@ from core.data.datasets import Dataset
 from core.deployment.formats import Conversion
 from core.deployment.latency import Latency
 from core.runs import Run, fields_of
-from core.training.results import EpochResult, StepResult
+from core.training.results import EpochResult, FactoredResult, StepResult
 from jobs.connection import RECORD, Connection, queue
 from jobs.live_runs import PREFIX, Command
 
@@ -172,6 +172,13 @@ class LatenciesMeasured(RunMessage, kinds=["latencies"]):
 
     results: tuple[Latency, ...]
     host: str
+    at: AwareDatetime = Field(default_factory=now)
+
+
+class DenseFactored(RunMessage, kinds=["svd_dense"]):
+    """A finished step's network was tried with dense layers of low rank."""
+
+    result: FactoredResult
     at: AwareDatetime = Field(default_factory=now)
 
 

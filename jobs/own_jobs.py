@@ -20,6 +20,7 @@ FUNCTIONS = frozenset(
         "jobs.predict_task.predict_steps",
         "jobs.probe_task.probe_measuring",
         "jobs.probe_task.probe_training",
+        "jobs.svd_dense_task.factor_steps",
         "jobs.train_task.train_step",
         "jobs.record_worker.write_waiting",
         "jobs.record_worker.reconcile",

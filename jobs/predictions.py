@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from core.errors import SpecError
 from core.runs import Run
 from core.settings import Settings
 from core.training.results import StepResult
 from core.training.specs import TrainSpec
 from jobs import later_jobs
-from jobs.later_jobs import PREDICT
+from jobs.later_jobs import PREDICT, LaterKind
 from jobs.queues import Queues
 from jobs.run_jobs import leave_dataset
 
@@ -18,18 +20,27 @@ def submit(queues: Queues, run_id: str) -> str:
 
     SpecError where the run cannot be predicted again.
     """
-    run, steps = steps_to_predict(queues, run_id)
+    return submit_with_weights(queues, PREDICT, *steps_to_predict(queues, run_id))
+
+
+def submit_with_weights(
+    queues: Queues, kind: LaterKind, run: Run, steps: Sequence[StepResult], **further: object
+) -> str:
+    """Queue a job that needs the images of an ended run and the weights of these steps; return its id.
+
+    further: arguments of the kind's function, besides the usual ones. SpecError for an imported run without weights.
+    """
     require_weights(queues.settings, run)
     dataset = queues.dataset_of(run)
     part = {
         "spec": run.told(TrainSpec).to_dict(),
         "fingerprint": dataset.fingerprint,
-        "encoding": queues.store.metadata_encoding(run_id),
+        "encoding": queues.store.metadata_encoding(run.id),
         "steps": [step.to_dict() | {"predictions": {}} for step in steps],
     }
     with queues.connected() as connection:
         leave_dataset(connection, dataset)
-        return later_jobs.submit(connection, PREDICT, run_id, run.attempt, [part])[0]
+        return later_jobs.submit(connection, kind, run.id, run.attempt, [part | further])[0]
 
 
 def require_weights(settings: Settings, run: Run) -> None:

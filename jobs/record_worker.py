@@ -134,6 +134,8 @@ def _write(store: Store, given: Sequence[Message]) -> None:
             store.record_conversion(told.run_id, told.attempt, converted, worker, told.at)
         case messages.LatenciesMeasured(results=measured, host=host) as told:
             store.record_latencies(told.run_id, told.attempt, measured, host, told.at)
+        case messages.DenseFactored(result=factored) as told:
+            store.record_svd_dense(told.run_id, told.attempt, factored, told.at)
         case messages.TrainingEnded() as told:
             store.record_training_ended(told.run_id, told.attempt, told.error, told.at, claim=told.claim)
             _forget(store, told.run_id)

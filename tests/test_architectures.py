@@ -154,7 +154,9 @@ def test_an_impossible_input_size_is_refused(size) -> None:
 
 
 def test_networks_can_be_written_to_json_and_read_back() -> None:
-    for spec in NETWORKS.values():
+    ranked = replace(LENET5, name="ranked", image=(*LENET5.image[:-1], Dense(120, rank=9)))
+    assert network_to_dict(ranked)["image"][-1] == {"layer": "dense", "units": 120, "rank": 9}
+    for spec in (*NETWORKS.values(), ranked):
         assert network_from_dict(json.loads(json.dumps(network_to_dict(spec)))) == spec
 
 

@@ -31,7 +31,7 @@ from core.store.file import empty_store
 from core.store.measurements import Store
 from core.store.upkeep import OF_RUNS, delete_run
 from core.training import loop as training
-from core.training.results import EpochResult
+from core.training.results import EpochResult, FactoredResult
 from core.training.specs import Rules
 from jobs import predictions, verification
 from jobs.__main__ import main
@@ -75,6 +75,8 @@ def fill(settings: Settings) -> Store:
         values = EpochResult(1, 1.0, 50.0, 50.0, 50.0, 1.0, 40.0, 40.0, 40.0, seconds=1.0, images_per_second=9.0)
         connection.execute("UPDATE runs SET status = 'running' WHERE run_id = ?", [pruned])
     store.record_epochs(pruned, 1, 0, [values], START)
+    factored = FactoredResult(0, 99.0, {}, 9, 8, 36, 70.0, 100.0, {"test": {}}, {"a": "nevus"})
+    store.record_svd_dense(pruned, 1, factored, START)
     store.record_training_ended(pruned, 1, None, START)
     store.record_conversion(pruned, 1, conversion(), "a worker", START)
     store.record_latencies(pruned, 1, [latency()], "a worker", START)
@@ -337,10 +339,11 @@ def test_a_snapshot_of_an_older_version_is_migrated(here: Settings, folder: Path
     """As one that a release without imported runs would have written."""
     rewritten(folder, "runs", "SELECT * EXCLUDE (origin_host, origin_store, imported_at) FROM {table}")
     about = json.loads((folder / "snapshot.json").read_text())
-    new = ("run_logs", "run_datasets", "conversions", "latencies")
+    new = ("run_logs", "run_datasets", "conversions", "latencies", "svd_dense")
+    names = list(migrations.MIGRATIONS)
     changed(
         folder,
-        migrations=list(migrations.MIGRATIONS)[: list(migrations.MIGRATIONS).index("imported_runs")],
+        migrations=names[: names.index("imported_runs")],
         rows={name: count for name, count in about["rows"].items() if name not in new},
         files={name: facts for name, facts in about["files"].items() if name.partition(".")[0] not in new},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from core.errors import NotOnThisHost, SpecError
-from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, NetworkSpec
+from core.networks.architectures import ALEXNET, CUSTOM1, CUSTOM2, LENET5, Dense, NetworkSpec
 from core.networks.batch_norm import ALL, DENSE, with_batch_norm
 from core.networks.inheritance import L1, RANDOM, SCRATCH, inherited
 from core.networks.keras_models import build_model
@@ -25,9 +26,11 @@ from tests.test_lost_networks import DATA_OF_RUN
 from tests.test_training import DATA, NETWORK, SPEC
 
 HEIGHT, WIDTH = 64, 64
+FACTORED = replace(CUSTOM2, image=(*CUSTOM2.image[:-2], Dense(40, rank=7), Dense(30, rank=5)))
 CASES = [
     (LENET5, "all"), (ALEXNET, "all"), (CUSTOM1, "all"), (CUSTOM2, "all"), (with_batch_norm(ALEXNET, DENSE), "all"),
     (with_batch_norm(CUSTOM2, ALL), "all"), (CUSTOM2, "first"), (CUSTOM2, "first_three"), (LENET5, "first"),
+    (replace(FACTORED, name="factored"), "all"),
 ]  # fmt: skip
 
 
@@ -43,8 +46,8 @@ def parent_of(spec: NetworkSpec) -> keras.Model:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([generator.uniform(0.5, 1.5, each.shape) for each in layer.get_weights()])
         elif layer.weights:
-            kernel, bias = layer.get_weights()
-            layer.set_weights([kernel, generator.normal(0, 0.1, bias.shape)])
+            kernel, *biases = layer.get_weights()
+            layer.set_weights([kernel, *(generator.normal(0, 0.1, bias.shape) for bias in biases)])
     return model
 
 
@@ -57,7 +60,7 @@ def outputs(model: keras.Model) -> np.ndarray:
 def silence(parent: keras.Model, child: dict[str, list[np.ndarray]], choice: str) -> None:
     """Set to 0 what the child lacks: outputs whose bias, or gamma and beta, are not among the child's."""
     for layer in parent.layers:
-        if layer.name not in child:
+        if layer.name not in child or layer.name.endswith("_factor"):
             continue
         weights, kept = layer.get_weights(), child[layer.name]
         gone = ~np.isin(weights[1], kept[1])  # biases and betas are random numbers, so that they tell units apart

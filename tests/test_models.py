@@ -109,9 +109,10 @@ def test_unusual_layers_have_the_counts_and_shapes_of_keras() -> None:
             GlobalAveragePool(),
             BatchNorm(),
             Dense(9),
+            Dense(8, rank=3),
         ),
-        metadata=(BatchNorm(), Dense(3)),
-        head=(Dense(4),),
+        metadata=(BatchNorm(), Dense(3, rank=2)),
+        head=(Dense(4, rank=6),),
     )
     with keras.StatelessScope():
         model = build_model(spec, 41, 38)
@@ -227,7 +228,7 @@ def test_the_same_command_prunes_and_trains_with_another_backend(backend: str, t
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; TensorFlow is the default backend")
     images, rows = write_lesions(tmp_path / "moles"), tmp_path / "rows.csv"
-    command = [*MOLES_ONCE.split(), "--local", "--export", str(rows)]
+    command = [*MOLES_ONCE.split(), "--distil", "--local", "--export", str(rows)]
     environment = os.environ | {
         "KERAS_BACKEND": backend,
         "DATA_DIR": str(tmp_path / "data"),

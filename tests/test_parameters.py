@@ -42,6 +42,7 @@ def test_the_four_networks_have_the_expected_parameter_counts_at_200x100() -> No
     [
         (Conv(7, 3), (10, 9, 2), (8, 7, 7), 3 * 3 * 2 * 7 + 7, 0, 3 * 3 * 2 * 7 * 56),
         (Dense(6), (60,), (6,), 366, 0, 360),
+        (Dense(6, rank=4), (60,), (6,), 4 * (60 + 6) + 6, 0, 4 * (60 + 6)),
         # two 3×3 convolutions and two normalisations, without and with a projection
         (Residual(4), (5, 3, 4), (5, 3, 4), 2 * (9 * 16 + 4) + 16, 16, 2 * 9 * 16 * 15),
         (Residual(4), (5, 3, 2), (5, 3, 4), 76 + 148 + 12 + 16, 16, (72 + 144 + 8) * 15),

@@ -208,6 +208,43 @@ def test_the_weights_of_an_ended_run_predict_again_what_was_recorded(
     assert main(["compare", f"{run_id}:0", "nothing-such"]) == 1
 
 
+def test_dense_layers_of_an_ended_run_are_factored_recorded_and_forgotten_with_the_step(
+    keras_lab: Queues, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab, dataset = keras_lab, registered(keras_lab, images)
+    common = COMMON | {"training": COMMON["training"].replace(epochs=2, seed=5)}
+    run_id = lab.submit(PruneTrainSpec(dataset=dataset.name, rules=RULES, **common), dataset).run_id
+    ended(lab, run_id)
+    for name, value in (
+        ("DATA_DIR", lab.settings.data_dir),
+        ("DATA_ROOTS", os.pathsep.join(map(str, lab.settings.data_roots))),
+        ("REDIS_URL", lab.settings.redis_url),
+    ):
+        monkeypatch.setenv(name, str(value))
+    assert main(["svd-dense", run_id, "--energy", "60,100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    steps = lab.store.step_results(run_id)
+    assert lines[1].startswith(f"100 %: {steps[0].parameters:,} parameters, {steps[0].bytes_weights:,} bytes")
+    assert lines[1].endswith("agreement 100.00 %")
+    assert main(["svd-dense", run_id, "--energy", "60"]) == 0  # replaces its row
+    assert main(["svd-dense", run_id, "--energy", "60", "--step", "1"]) == 0
+    rows = lab.store.svd_dense([run_id])
+    assert rows[["step", "energy"]].to_numpy().tolist() == [[0, 60], [0, 100], [1, 60]]
+    assert (rows["parameters"] < [steps[0].parameters, steps[0].parameters + 1, steps[1].parameters]).all()
+    assert rows["difference"].notna().all()
+    predicted = lab.store.predictions([run_id], step=0, split="test").set_index("image_id")["predicted"]
+    assert json.loads(rows["predicted"][1]) == predicted.to_dict()
+    capsys.readouterr()
+    for arguments, message in (
+        (["--step", "7"], "(0, 1), got 7"),
+        (["--energy", "0"], "above 0 and at most 100 percent, got 0"),
+    ):
+        assert main(["svd-dense", run_id, *arguments]) == 1
+        assert message in capsys.readouterr().err
+    lab.store.record_training_retry(run_id, attempt=2, step=1)
+    assert lab.store.svd_dense([run_id])["step"].tolist() == [0, 0]
+
+
 def test_predictions_that_are_made_again_survive_killed_processes_without_doubles(
     settings: Settings, images: Path
 ) -> None:

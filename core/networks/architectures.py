@@ -123,13 +123,19 @@ class GlobalAveragePool:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """Fully connected with bias, then ReLU (softmax for the last of the head)."""
+    """Fully connected with bias, then ReLU (softmax for the last of the head).
+
+    rank: two matrices, inputs × rank and rank × units, take the place of one; None: one matrix.
+    """
 
     units: int
+    rank: int | None = None
 
     def __post_init__(self) -> None:
         """Validate the sizes."""
         require_positive("dense", MOST_CHANNELS, units=self.units)
+        if self.rank is not None:
+            require_positive("dense", MOST_CHANNELS, rank=self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +253,11 @@ class PlacedLayer:
     layer: Layer
     input_shape: Shape
     output_shape: Shape
+
+
+def factor_name(name: str) -> str:
+    """Return the name of a dense layer's first matrix where it has two; the second has the layer's own name."""
+    return f"{name}_factor"
 
 
 def output_shape(layer: Layer, shape: Shape) -> Shape:

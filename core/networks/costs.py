@@ -91,8 +91,9 @@ def layer_cost(placed: PlacedLayer) -> Cost:
         case Conv(filters, kernel):
             height, width, _ = placed.output_shape
             return convolution_cost(kernel, shape[2], filters, height * width)
-        case Dense(units):
-            return Cost(shape[0] * units + units, 0, shape[0] * units)
+        case Dense(units, rank):
+            weights = shape[0] * units if rank is None else (shape[0] + units) * rank
+            return Cost(weights + units, 0, weights)
         case BatchNorm():
             return normalisation_cost(shape[-1])
         case Residual(filters, kernel):
@@ -147,8 +148,8 @@ def layer_row(placed: PlacedLayer) -> dict[str, object]:
             stride = pool.step
         case ZeroPad(kernel):
             detail = "zeros on each side"
-        case Dense(size):
-            pass
+        case Dense(size, rank):
+            detail = "" if rank is None else f"two matrices of rank {rank}"
         case Dropout(rate):
             detail = f"drops {100 * rate:g} %"
     cost = layer_cost(placed)

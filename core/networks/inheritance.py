@@ -28,6 +28,7 @@ from core.networks.architectures import (
     NetworkSpec,
     PlacedLayer,
     Residual,
+    factor_name,
     walk,
 )
 
@@ -72,6 +73,12 @@ class _Inheritance:
             case Concatenate():
                 (image,) = large.input_shape
                 self.left["head"] = np.concatenate([self.left["image"], image + self.left["metadata"]])
+            case Dense(size, int(rank)):
+                first, second = self.weights[factor_name(name)][0], self.weights[name]
+                kept = self.kept(first @ second[0], size)
+                self.found[factor_name(name)] = [first[self.left[branch]]]
+                self.found[name] = cut(second, np.arange(rank), kept)
+                self.left[branch] = kept
             case Conv(size) | Dense(size):
                 kept = self.kept(self.weights[name][0], size)
                 self.found[name] = cut(self.weights[name], self.left[branch], kept)

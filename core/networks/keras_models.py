@@ -22,6 +22,7 @@ from core.networks.architectures import (
     PlacedLayer,
     Residual,
     ZeroPad,
+    factor_name,
     walk,
 )
 
@@ -64,7 +65,9 @@ def apply(placed: PlacedLayer, x: keras.KerasTensor, activation: str) -> keras.K
             return keras.layers.Flatten(data_format=LAYOUT, name=name)(x)
         case GlobalAveragePool():
             return keras.layers.GlobalAveragePooling2D(data_format=LAYOUT, name=name)(x)
-        case Dense(units):
+        case Dense(units, rank):
+            if rank is not None:
+                x = keras.layers.Dense(rank, use_bias=False, name=factor_name(name))(x)
             return keras.layers.Dense(units, activation=activation, name=name)(x)
         case Residual() as block:
             return residual_block(x, block, name)

@@ -50,7 +50,7 @@ def prune(spec: NetworkSpec, factor: Factor, scope: str = "all") -> NetworkSpec:
     """Return the network one pruning step smaller: `factor` in percent, `scope` one of `SCOPES`.
 
     A residual block counts as one convolution layer and shrinks as a whole; a block outside the scope keeps its filters
-    and projects its input. The metadata branch and the head keep their sizes.
+    and projects its input. The metadata branch and the head keep their sizes, and a dense layer keeps its rank.
     """
     if scope not in SCOPES:
         raise SpecError(f"Expected a scope of {', '.join(SCOPES)}, got {scope!r}.")
@@ -63,8 +63,8 @@ def prune(spec: NetworkSpec, factor: Factor, scope: str = "all") -> NetworkSpec:
         match image[place]:
             case Conv(filters) | Residual(filters) as layer:
                 image[place] = replace(layer, filters=shrink(filters, share))
-            case Dense(units):
-                image[place] = Dense(shrink(units, share))
+            case Dense(units) as layer:
+                image[place] = replace(layer, units=shrink(units, share))
     return replace(spec, image=tuple(image))
 
 

@@ -23,7 +23,7 @@ from core.store.upkeep import OF_RUNS
 
 # What does not tell two copies of a run apart: where the copy is, and what is added to a run after its end.
 PLACE = {"runs": ("origin_host", "origin_store", "imported_at"), "steps": ("weights",)}
-ADDED_LATER = ("run_datasets", "run_logs", "verifications", "conversions", "latencies")
+ADDED_LATER = ("run_datasets", "run_logs", "verifications", "conversions", "latencies", "svd_dense")
 MEMORY = "1GB"  # 8.7 million rows take as long as without a limit, and a third of the memory
 THESE = "run_id IN (SELECT unnest(?::VARCHAR[]))"
 

@@ -75,6 +75,10 @@ def conversions(connection: duckdb.DuckDBPyConnection) -> None:
     """Change nothing: the tables of converted networks and their latencies are new."""
 
 
+def svd_dense(connection: duckdb.DuckDBPyConnection) -> None:
+    """Change nothing: the table of networks with dense layers of low rank is new."""
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
@@ -89,6 +93,7 @@ MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
         signs_of_learning,
         imported_runs,
         conversions,
+        svd_dense,
     )
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied

@@ -376,6 +376,24 @@ CREATE TABLE IF NOT EXISTS latencies (            -- core/deployment/latency.py,
     measured_at TIMESTAMPTZ NOT NULL
 );
 
+CREATE TABLE IF NOT EXISTS svd_dense (            -- a step's network with dense layers of low rank: core/training/svd_dense.py
+    run_id VARCHAR NOT NULL,        -- key, with step and energy
+    step INTEGER NOT NULL,
+    energy DOUBLE NOT NULL,         -- percent of the squared singular values that each such layer keeps
+    network VARCHAR NOT NULL,       -- JSON of every layer
+    parameters BIGINT NOT NULL,
+    macs BIGINT NOT NULL,           -- of one image
+    bytes_weights BIGINT NOT NULL,  -- counted, float32
+    test_accuracy DOUBLE,           -- percent
+    agreement DOUBLE NOT NULL,      -- percent of the test images that get the class that the step's own network gives them
+    classification VARCHAR NOT NULL, -- JSON as in steps, of the test set alone
+    predicted VARCHAR NOT NULL,     -- JSON: the class of each test image, by its id
+    difference DOUBLE,              -- test accuracy minus the unpruned network's, points
+    difference_low DOUBLE,          -- its 95 % paired interval
+    difference_high DOUBLE,
+    computed_at TIMESTAMPTZ NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS epochs (               -- core/training/protocol.py, EpochResult
     run_id VARCHAR NOT NULL,        -- key, with step and epoch
     step INTEGER NOT NULL,

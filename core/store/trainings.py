@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from core.networks.plain_data import network_to_dict
 from core.predictions.rows import prediction_frame
 from core.store.file import insert, one
 from core.store.runs import RunRows, begin_attempt
-from core.training.results import EpochResult, StepResult
+from core.training.results import EpochResult, FactoredResult, StepResult
 from core.training.specs import TrainSpec, training_spec_from_dict
 from core.training.steps import STEP_FIGURES
 
@@ -87,6 +87,14 @@ class TrainingRows(RunRows):
             "ORDER BY image_id, predicted",
             [list(run_ids), split],
         )
+
+    def svd_dense(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return one row per step and energy of these runs, or of all: every column of `svd_dense`.
+
+        network, classification, predicted: JSON texts.
+        """
+        query = "SELECT * FROM svd_dense WHERE $1 IS NULL OR list_contains($1, run_id) ORDER BY run_id, step, energy"
+        return self.read(query, [None if run_ids is None else list(run_ids)])
 
     def trainings(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """Return the finished steps of these runs, or of all, in the order of submission: `STEP_COLUMNS` and more.
@@ -224,6 +232,28 @@ class TrainingRows(RunRows):
             if changed:
                 _replace_predictions(connection, run_id, result.step, result.predictions)
 
+    def record_svd_dense(self, run_id: str, attempt: int, result: FactoredResult, computed_at: datetime) -> None:
+        """Replace the row of a finished step's network with dense layers of low rank, of the same energy.
+
+        Nothing changes for a step of another attempt.
+        """
+        values = asdict(result)
+        texts = {name: json.dumps(values[name]) for name in ("network", "classification", "predicted")}
+        with self.transaction() as connection:
+            trained = one(
+                connection,
+                "SELECT count(*) FROM steps JOIN runs USING (run_id) "
+                "WHERE run_id = ? AND step = ? AND steps.status = 'finished' AND runs.attempt = ?",
+                [run_id, result.step, attempt],
+            )
+            if trained:
+                connection.execute(
+                    "DELETE FROM svd_dense WHERE run_id = ? AND step = ? AND energy = ?",
+                    [run_id, result.step, result.energy],
+                )
+                row = {**values, **texts, "run_id": run_id, "computed_at": computed_at}
+                insert(connection, "svd_dense", pd.DataFrame([row]))
+
     def record_epochs(
         self, run_id: str, attempt: int, step: int, epochs: Sequence[EpochResult], ended_at: datetime, *, claim: int = 0
     ) -> None:
@@ -260,7 +290,7 @@ class TrainingRows(RunRows):
         """Start a new attempt from a step on: its rows and those of later steps are forgotten."""
         with self.transaction() as connection:
             if begin_attempt(connection, run_id, attempt):
-                for table in ("steps", "epochs", "predictions", "conversions", "latencies"):
+                for table in ("steps", "epochs", "predictions", "conversions", "latencies", "svd_dense"):
                     connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND step >= ?", [run_id, step])
                 _count_epochs(connection, run_id)
 

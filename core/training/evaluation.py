@@ -21,15 +21,15 @@ from core.training.specs import ACCEPT, DIFFERENCE_LOW, Baseline, Rules
 
 
 def predicted(data: TrainingData, probabilities: Mapping[str, npt.NDArray[np.float32]]) -> Columns:
-    """Return a row for each image of the three sets, see `core.predictions.rows`.
+    """Return a row for each image of the sets that were predicted, see `core.predictions.rows`.
 
     probabilities: by split, (images, classes).
     """
     parts = []
-    for name in SPLITS:
+    for name, chances in probabilities.items():
         indices = list(getattr(data.split, name))
         images, lesions = ([column[index] for index in indices] for column in (data.image_ids, data.lesion_ids))
-        parts.append(prediction_columns(name, images, lesions, data.labels[indices], probabilities[name]))
+        parts.append(prediction_columns(name, images, lesions, data.labels[indices], chances))
     return joined(parts)
 
 

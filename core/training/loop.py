@@ -37,7 +37,7 @@ import numpy.typing as npt
 from core.data.splits import SPLITS, Indices, epoch_indices
 from core.errors import DermSlimError, SpecError
 from core.files.plain_files import whole_file
-from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
+from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec, factor_name
 from core.networks.inheritance import Weights
 from core.networks.keras_models import build_model
 from core.networks.plain_data import network_to_dict
@@ -367,10 +367,9 @@ def gradient_norm(model: keras.Model) -> float:
 
 def observing(model: keras.Model) -> keras.Model:
     """Return a model of the same weights that gives the probabilities and the head's last hidden layer."""
-    hidden = next(
-        (each for each in reversed(model.layers[:-1]) if isinstance(each, keras.layers.Dense) and "head" in each.name),
-        model.layers[-1],
-    )
+    dense = (each for each in reversed(model.layers[:-1]) if isinstance(each, keras.layers.Dense))
+    factor = factor_name("")
+    hidden = next((each for each in dense if "head" in each.name and factor not in each.name), model.layers[-1])
     return keras.Model(model.inputs, [model.output, hidden.output])
 
 
@@ -628,11 +627,21 @@ def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> ke
     return model
 
 
-def predict(model: keras.Model, data: Examples, spec: TrainingProtocol) -> dict[str, npt.NDArray[np.float32]]:
-    """Return a network's probabilities for the images of each of `SPLITS`; every training image once, not augmented."""
+def predict(
+    model: keras.Model, data: Examples, spec: TrainingProtocol, splits: Sequence[str] = SPLITS
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return a network's probabilities for the images of each split; every training image once, not augmented."""
     check_data(data, spec)
     with explained(spec):
-        return {name: probabilities(model, data, getattr(data.split, name), spec.batch_size) for name in SPLITS}
+        return {name: probabilities(model, data, getattr(data.split, name), spec.batch_size) for name in splits}
+
+
+def model_with(network: NetworkSpec, spec: TrainingProtocol, weights: Weights) -> keras.Model:
+    """Return a network with these weights, by layer, to predict with. spec: its precision is not auto."""
+    model = seeded_model(network, spec)
+    for name, values in weights.items():
+        model.get_layer(name).set_weights(values)
+    return model
 
 
 def load_model(path: Path) -> keras.Model:

@@ -114,3 +114,29 @@ class StepResult:
     def from_dict(cls, values: Mapping[str, Any]) -> StepResult:
         """Return the result that `to_dict` described."""
         return cls(**{**values, "factors": tuple(values["factors"])})
+
+
+@dataclass(frozen=True)
+class FactoredResult:
+    """A step's network with dense layers of low rank, see `core.networks.factoring`; columns of the table `svd_dense`.
+
+    energy: percent of the squared singular values that each such layer keeps. parameters, macs, bytes_weights: counted.
+    classification: of the test images, as in `StepResult`; test_accuracy: in percent. agreement: percent of the test
+    images that get the class that the step's own network gives them. difference: test accuracy minus the unpruned
+    network's, in points, with the ends of its 95 % paired interval, None where unknown. predicted: the class of each
+    test image, by its id.
+    """
+
+    step: int
+    energy: float
+    network: dict[str, Any]
+    parameters: int
+    macs: int
+    bytes_weights: int
+    test_accuracy: float | None
+    agreement: float
+    classification: dict[str, Any]
+    predicted: dict[str, str] = field(compare=False, repr=False)
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None

@@ -1,0 +1,62 @@
+"""The command `svd-dense`: a trained network whose dense layers are replaced by two smaller ones.
+
+python -m jobs svd-dense prune-train-20260101-120000-abc123 --step 0 --energy 90,95,99,99.9
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from core.errors import DermSlimError
+from core.networks.factoring import ENERGIES
+from core.predictions.intervals import interval_text, intervals_of_step
+from core.settings import Settings
+from jobs import svd_dense
+from jobs.cli.datasets import Command
+from jobs.cli.options import read
+from jobs.later_jobs import SVD_DENSE, under_way
+from jobs.queues import Queues
+
+
+def energies(text: str) -> tuple[float, ...]:
+    """Parse `90,95,99.9`, each once."""
+    try:
+        return tuple(dict.fromkeys(read(tuple[float, ...], text)))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"Expected percentages such as 90,99.9, got {text}.") from None
+
+
+def add_commands(commands: Any, command: Command) -> None:
+    """Add `svd-dense`; command: adds one."""
+    text = "replace each dense layer of a trained network by two of low rank, and test it, without new training"
+    parser = command(commands, "svd-dense", text, act)
+    parser.add_argument("run", metavar="RUN", help="the id of an ended training run, from `status`")
+    parser.add_argument("--step", type=int, default=0, metavar="N", help="(default 0, the unpruned network)")
+    parser.add_argument(
+        "--energy", type=energies, default=ENERGIES, metavar="PERCENT,PERCENT",
+        help="of the squared singular values that a layer keeps "
+        f"(default {','.join(f'{energy:g}' for energy in ENERGIES)})",
+    )  # fmt: skip
+
+
+def act(options: argparse.Namespace) -> int:
+    """Queue the job, wait until its results are recorded, and print them."""
+    queues = Queues(Settings.from_environment())
+    svd_dense.submit(queues, options.run, options.step, options.energy)
+    with queues.connected() as connection:
+        while under_way(connection, SVD_DENSE, options.run):
+            time.sleep(0.2)
+    rows = queues.store.svd_dense([options.run])
+    rows = rows[(rows["step"] == options.step) & rows["energy"].isin(list(options.energy))]
+    if len(rows) < len(options.energy):
+        raise DermSlimError("Expected a worker to factor the dense layers; none could. The run's log says why.")
+    for row in rows.to_dict("records"):
+        limits = intervals_of_step(row["classification"]).get("test_accuracy")
+        print(
+            f"{row['energy']:g} %: {row['parameters']:,} parameters, {row['bytes_weights']:,} bytes, {row['macs']:,} "
+            f"MACs, test accuracy {row['test_accuracy']:.2f} % {interval_text(limits)}, agreement "
+            f"{row['agreement']:.2f} %"
+        )
+    return 0
