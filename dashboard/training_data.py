@@ -24,6 +24,7 @@ from core.training.specs import TrainSpec
 from dashboard.charts.training_numbers import layer_sizes as layer_sizes_of
 from dashboard.data import BY_IMAGES, BY_RESULTS, Stamp, current, queues, recorded_runs, settings, store, watched
 from jobs import predictions as predicted_again
+from jobs import svd_dense as dense_layers
 
 # -- single training runs ------------------------------------------------------------------------------------------
 
@@ -109,6 +110,17 @@ def hard_images(at: Stamp, run_ids: tuple[str, ...], split: str) -> pd.DataFrame
 def predict_again(run_id: str) -> None:
     """Queue the job that predicts with a run's kept weights. SpecError where the run cannot be predicted again."""
     predicted_again.submit(queues(), run_id)
+
+
+@current(20)
+def svd_dense(at: Stamp, run_id: str) -> pd.DataFrame:
+    """Return the networks of a run with dense layers of low rank, one row per step and energy."""
+    return store().svd_dense([run_id])
+
+
+def factor_dense(run_id: str, step: int) -> None:
+    """Queue the job that factors the dense layers of a step's network. SpecError where it cannot be done."""
+    dense_layers.submit(queues(), run_id, step)
 
 
 def trained_file(run_id: str, name: str) -> Path | None:

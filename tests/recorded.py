@@ -23,12 +23,14 @@ from core.deployment.formats import Conversion
 from core.deployment.latency import Latency
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.predictions.classification import Classification, classify
-from core.predictions.rows import Columns, joined, prediction_columns
+from core.predictions.rows import Columns, joined, prediction_columns, prediction_frame
+from core.predictions.rows import described as described_rows
 from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store
 from core.training.algorithm2 import Step
-from core.training.evaluation import evaluated, judged
+from core.training.evaluation import difference, evaluated, judged, right_answers
+from core.training.results import FactoredResult
 from core.training.specs import TEST, Baseline, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from core.training.steps import STEP_FIGURES, described, first_state, next_training
 
@@ -171,6 +173,34 @@ def record_training(
     if ends:
         store.record_training_ended(run_id, 1, None, at + timedelta(seconds=55))
     return run_id
+
+
+def record_svd_dense(store: Store, run_id: str, accuracies: Mapping[float, float], images: int, step: int = 0) -> None:
+    """Record a step's network with dense layers of low rank. accuracies: in percent, by energy.
+
+    images: per class, as of the run.
+    """
+    unpruned, own = (store.predictions([run_id], step=each, split="test") for each in (0, step))
+    right = right_answers({str(name): list(unpruned[name]) for name in unpruned})
+    rows = store.steps([run_id]).set_index("step")
+    for energy, accuracy in accuracies.items():
+        columns = predictions(accuracy, images)
+        found = prediction_frame(columns)
+        found = found[found["split"] == "test"].reset_index(drop=True)
+        result = FactoredResult(
+            step=step,
+            energy=energy,
+            network=json.loads(rows.loc[step, "network"]),
+            parameters=int(rows.loc[step, "parameters"] * energy / 100),
+            macs=1000,
+            bytes_weights=4000,
+            test_accuracy=accuracy,
+            agreement=100 * float((found["predicted"] == own["predicted"]).mean()),
+            classification={"test": described_rows(found)},
+            predicted=dict(zip(found["image_id"], found["predicted"], strict=True)),
+            **difference(right, columns),
+        )
+        store.record_svd_dense(run_id, 1, result, START)
 
 
 def record_measured(

@@ -122,6 +122,11 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
             pd.DataFrame({"a": [4, 4, 4], "b": [2, 2, 2]}, index=[MARKED, "1", "0"]), ["2019", MARKED]
         )
     ],
+    "energy_curve": [
+        lambda: training_charts.energy_curve(
+            pd.DataFrame({"name": [MARKED, "2019"], "test_accuracy": 70.0, "low": 60.0, "high": 75.0, "parameters": 9})
+        )
+    ],
     "compared_curves": [lambda: training_charts.compared_curves(EPOCHS, "accuracy")],
     "cost_against_accuracy": [lambda: deployment_charts.cost_against_accuracy(CONVERTED, "bytes")],
     "compared_sizes": [lambda: training_charts.compared_sizes(RUNS, [MARKED], "test_accuracy")],

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from core.networks.architectures import CLASSES
 from dashboard.charts.style import (
@@ -190,6 +191,49 @@ def size_against_accuracy(
     low, high = float(values.min()), float(values.max())
     room = max(2.0, 0.2 * (high - low))
     figure.update_yaxes(title=f"{METRICS[metric]}, %", range=[low - room, high + room])
+    return figure
+
+
+def energy_curve(rows: pd.DataFrame, *, theme: str | None = None) -> go.Figure:
+    """Draw test accuracy and parameters of a network's dense layers of low rank against the energy that they keep.
+
+    rows: name (of an energy, or of the network itself), test_accuracy in percent, low and high (its interval, missing
+    where unknown), parameters; one row per point, from left to right.
+    """
+    panels = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    figure = titled_figure("Test accuracy and parameters against the energy kept", theme, panels)
+    figure.update_layout(showlegend=False, height=460)
+    if rows.empty:
+        return empty_figure(figure, "Nothing is factored yet.")
+    colours, names = palette(theme), rows["name"].map(plain_text)
+    figure.add_scatter(
+        x=names,
+        y=rows["test_accuracy"],
+        mode="lines+markers",
+        line={"color": colours[0], "width": 2},
+        marker={"size": 9},
+        error_y={
+            "type": "data",
+            "array": rows["high"] - rows["test_accuracy"],
+            "arrayminus": rows["test_accuracy"] - rows["low"],
+            "thickness": 1.5,
+            "width": 5,
+        },
+        hovertemplate="%{x}: %{y:.2f} %<extra></extra>",
+        row=1,
+        col=1,
+    )
+    figure.add_bar(
+        x=names,
+        y=rows["parameters"],
+        marker={"color": colours[1]},
+        hovertemplate="%{x}: %{y:,} parameters<extra></extra>",
+        row=2,
+        col=1,
+    )
+    figure.update_yaxes(title="test accuracy, %", row=1, col=1)
+    figure.update_yaxes(title="learnable parameters", rangemode="tozero", row=2, col=1)
+    figure.update_xaxes(**name_axis(list(rows["name"])))
     return figure
 
 

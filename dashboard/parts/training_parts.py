@@ -11,9 +11,9 @@ from core.data.splits import SPLITS
 from core.runs import Run
 from core.training.specs import TrainSpec
 from dashboard import training_data
-from dashboard.parts import components, prediction_images, predictions, training_results
+from dashboard.parts import components, prediction_images, predictions, svd_dense, training_results
 
-PARTS = ("Curves", "Predictions", "Confusion", "Layers", "Data", "Log")
+PARTS = ("Curves", "Predictions", "Confusion", "Layers", "Low rank", "Data", "Log")
 
 
 def choose_part(names: tuple[str, ...]) -> str:
@@ -47,6 +47,8 @@ def show_part(part: str, run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None
         training_results.layers_section(run, spec, steps)
     elif trained.empty:
         st.caption("No step of this run was trained to its end.")
+    elif part == "Low rank":
+        svd_dense.svd_dense_section(run, trained)
     elif part == "Predictions":
         predictions.predictions_section(run, trained)
     else:
