@@ -152,9 +152,12 @@ class Spec(BaseModel):
                 values = {each: inner if isinstance(inner, Spec) else value_text(inner) for each, inner in self}
                 yield name, value, setting.text.format(**values)
 
-    def settings_key(self, *, without: str = "") -> SettingsKey:
-        """Return the settings that runs must share to be averaged: those that have a text. without: a part's name."""
-        said = [each for each in self.said() if not without or not each[0].startswith(f"{without}.")]
+    def settings_key(self, *, without: tuple[str, ...] = ()) -> SettingsKey:
+        """Return the settings that runs must share to be averaged: those that have a text.
+
+        without: parts, such as `rules`, and single settings, such as `training.epochs`.
+        """
+        said = [each for each in self.said() if not f"{each[0]}.".startswith(tuple(f"{path}." for path in without))]
         texts = dict.fromkeys(text for _, _, text in said)
         return SettingsKey(tuple((path, value) for path, value, _ in said), tuple(texts))
 

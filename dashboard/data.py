@@ -262,7 +262,8 @@ def measured_table(at: Stamp, number: int | str, choice: Choice) -> tuple[Measur
 
     SpecError where a run or a data set that is asked for has no training.
     """
-    selection = results.select(trainings(), number, choice, store().lost_trainings())
+    rows = results.rows_of(store(), trainings(), number)
+    selection = results.select(rows, number, choice, store().lost_trainings())
     return article_table(number, selection.steps, with_intervals=True), selection.left_out
 
 

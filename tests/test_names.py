@@ -22,7 +22,7 @@ from recorded import conversion, latency, record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
 from core.article.printed import TABLE_METRICS
-from core.article.tables import article_table
+from core.article.tables import WAYS, article_table
 from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.networks.architectures import LENET5
@@ -59,6 +59,16 @@ MEASURED = pd.DataFrame(
     {"run_id": "r", "network": MARKED, "dataset": "d", "version": "original", "seed": 1, "step": 0, "name": "Original",
      "intervals": [{"test_accuracy": (65.0, 75.0)}]} | dict.fromkeys(TABLE_METRICS[6], 70.0)
 )  # fmt: skip
+OTHER_WAYS = MEASURED.assign(
+    name=MARKED,
+    way=["l1"],
+    total_epochs=40,
+    parameters=9,
+    bytes_weights=36,
+    difference=1.0,
+    naive=2.0,
+    naive_parameters=9,
+)
 RUNS = pd.DataFrame(
     {"network": [MARKED], "parameters": [90], "test_accuracy": [70.0], "test_accuracy_std": [1.0], "n": [2]}
 )
@@ -117,6 +127,7 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
     "measured_against_printed": [
         lambda: table_charts.measured_against_printed(article_table(6, MEASURED, with_intervals=True), "test_accuracy")
     ],
+    "ways_chart": [lambda: table_charts.ways_chart(article_table(WAYS, OTHER_WAYS, with_intervals=True), MARKED)],
     "layer_shares": [
         lambda: training_charts.layer_shares(
             pd.DataFrame({"a": [4, 4, 4], "b": [2, 2, 2]}, index=[MARKED, "1", "0"]), ["2019", MARKED]

@@ -20,12 +20,13 @@ from core.article.evidence import (
     grounds,
     known,
     offers,
+    rows_of,
     select,
     table_name,
     trainings,
 )
 from core.article.leaks import leak_sentences
-from core.article.tables import FURTHER, TABLES, UNPRINTED, article_table, cell, to_markdown
+from core.article.tables import FURTHER, TABLES, UNPRINTED, WAYS, article_table, cell, to_markdown
 from core.compression.specs import ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, LENET5, NETWORKS
@@ -61,7 +62,7 @@ def test_an_empty_store_has_no_training_and_gives_the_printed_tables(store: Stor
     assert list(STEP_COLUMNS) == list(found.columns)[: len(STEP_COLUMNS)]
     assert families(found) == []
     for number in TABLES:
-        selection = select(found, number)
+        selection = select(rows_of(store, found, number), number)
         assert selection.left_out == ()
         assert not article_table(number, selection.steps).rows["runs"].any()
 
@@ -164,8 +165,8 @@ def test_each_network_has_its_own_newest_settings_which_the_caption_names(store:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Give trainings of randomly drawn runs, many of which repeat the same training."""
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Give a store with trainings of randomly drawn runs, many of which repeat the same training."""
     store = Store(tmp_path_factory.mktemp("mixed") / "dermslim.duckdb")
     generator = np.random.default_rng(3)
     for _ in range(16):
@@ -180,14 +181,16 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
             rules=HALVINGS if prunes else None,
             training=QUICK if generator.random() < 0.5 else LONGER,
         )
-    return trainings(store)
+    return store
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_no_training_is_counted_twice_and_no_row_mixes_data_or_settings(mixed: pd.DataFrame, number: int | str) -> None:
-    assert mixed.duplicated(list(SAME_TRAINING)).any()
-    selection = select(mixed, number, Choice(every_setting=True))
-    assert not selection.steps.duplicated(list(SAME_TRAINING)).any()
+def test_no_training_is_counted_twice_and_no_row_mixes_data_or_settings(mixed: Store, number: int | str) -> None:
+    rows = rows_of(mixed, trainings(mixed), number)
+    same = [*SAME_TRAINING, *(("way", "total_epochs") if number == WAYS else ())]
+    assert rows.duplicated(same).any()
+    selection = select(rows, number, Choice(every_setting=True))
+    assert not selection.steps.duplicated(same).any()
     rows = article_table(number, selection.steps).rows
     assert rows["runs"].sum() == len(selection.steps)
     by_run = selection.steps.assign(key=selection.steps["run_id"] + selection.steps["name"]).set_index("key")
@@ -206,7 +209,7 @@ def test_chosen_runs_are_always_shown_and_unknown_ones_are_refused(store: Store)
         select(trainings(store), 5, Choice(runs=("no-such",)))
     with pytest.raises(SpecError, match=r"Expected a data set with finished trainings \(ham, demo\), got nowhere"):
         select(trainings(store), 5, Choice(dataset="nowhere"))
-    with pytest.raises(SpecError, match="Expected table 4, 5, 6 or further, got 7"):
+    with pytest.raises(SpecError, match="Expected table 4, 5, 6, further or ways, got 7"):
         select(trainings(store), 7)
 
 

@@ -52,7 +52,7 @@ def test_each_energy_has_its_size_accuracy_and_agreement_beside_the_network_itse
     assert table["Test accuracy"].tolist()[:2] == [f"60.00 % {limits[0]}", f"80.00 % {limits[1]}"]
     assert table["Agreement"].tolist() == ["80.00 %", "100.00 %", "–"]
     assert table["Of the network"].tolist() == ["90.0 %", "99.9 %", "100.0 %"]
-    assert table["Minus unpruned, points"].iloc[0].startswith("−20.00 [")
+    assert table["Against unpruned"].iloc[0].startswith("−20.00 [")
     assert [each.label for each in shown.button if each.key == "factor_dense"] == ["Factor the dense layers again"]
     other = open_page(run=run_id, part="Low rank", step="1")
     assert not [frame for frame in other.dataframe if "Energy" in frame.value]

@@ -191,7 +191,7 @@ def test_escapes_replace_each_character_once() -> None:
 
 
 def test_unknown_tables_and_invalid_steps_are_refused() -> None:
-    with pytest.raises(SpecError, match="Expected table 4, 5, 6 or further, got 7"):
+    with pytest.raises(SpecError, match="Expected table 4, 5, 6, further or ways, got 7"):
         article_table(7, steps(step()))
     with pytest.raises(SpecError, match=r"got none of \['test_recall'\]"):
         article_table(5, steps(step()).drop(columns="test_recall"))

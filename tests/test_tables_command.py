@@ -50,12 +50,12 @@ def test_a_table_of_the_command_equals_that_of_the_page(folder: Path, capsys: py
 def test_the_command_writes_a_file_for_every_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables", "--format", "csv", "--output", str(tmp_path / "made")]) == 0
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
-        "further.csv", "table4.csv", "table5.csv", "table6.csv",
+        "further.csv", "table4.csv", "table5.csv", "table6.csv", "ways.csv",
     ]  # fmt: skip
     rows = pd.read_csv(tmp_path / "made" / "table5.csv").query("runs > 0")
     assert rows["test_accuracy"].tolist() == pytest.approx([(70 + 72 + 73) / 3, 70])
     assert rows["synthetic"].astype(str).tolist() == ["False", "False"]
-    assert capsys.readouterr().out.count("written to") == 4
+    assert capsys.readouterr().out.count("written to") == 5
 
 
 def test_a_data_set_and_single_runs_can_be_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_latex_has_every_environment_closed_and_compiles(
     assert main(["tables", "--format", "latex", "--runs", runs]) == 0
     tables = capsys.readouterr().out
     for environment in ("table*", "tabular"):
-        assert tables.count(rf"\begin{{{environment}}}") == tables.count(rf"\end{{{environment}}}") == 4
+        assert tables.count(rf"\begin{{{environment}}}") == tables.count(rf"\end{{{environment}}}") == 5
     assert r"a\_demo \& 100\%" in tables
     compiler = shutil.which("pdflatex")
     if compiler is None:

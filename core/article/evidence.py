@@ -14,7 +14,8 @@ import pandas as pd
 from core.article.compression_claims import ARTICLE_K
 from core.article.findings import Known
 from core.article.network_claims import CURVES
-from core.article.tables import FURTHER, INTERVALS, check_number, counted, images_text
+from core.article.tables import FURTHER, INTERVALS, WAYS, check_number, counted, images_text
+from core.article.ways import ways
 from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, NETWORKS
@@ -23,11 +24,15 @@ from core.networks.fits import CurveFits, fit_curves
 from core.predictions.intervals import intervals_of_step
 from core.runs import Run
 from core.store.measurements import Store
-from core.store.trainings import ALIKE, STEP_COLUMNS
+from core.store.trainings import ALIKE, KEYS_WITHOUT, STEP_COLUMNS
 from core.training.specs import PruneTrainSpec
 
-RUN_COLUMNS = ("kind", "study", "status", "family", "training_settings", "leaky", "images", INTERVALS)
+RUN_COLUMNS = (
+    *("kind", "study", "status", "family", "training_settings", "way_settings", "leaky", "factors", "images"),
+    INTERVALS,
+)
 MEASURED_COLUMNS = (
+    *("difference", "difference_low", "difference_high"),
     *("weights_bytes", "checkpoint_bytes", "peak_memory", "epoch_seconds", "images_per_second", "device"),
     *("lesion_accuracy", *(f"recall_{label}" for label in CLASSES)),
 )
@@ -44,7 +49,8 @@ def trainings(store: Store) -> pd.DataFrame:
     """Return one row per finished step, in the order in which they were trained: `STEP_COLUMNS`, and more.
 
     kind, study, status: the run's. family: the original data set, also of trainings on a reconstruction made from it.
-    training_settings: the settings without the rules of pruning. leaky: whether the sets were drawn image by image.
+    training_settings: the settings without the rules of pruning; way_settings: without the epochs too. leaky: whether
+    the sets were drawn image by image. factors: JSON of those that led to the network.
     images: the numbers of images in the sets, in words. intervals: those of the step's figures, by name. Then
     `MEASURED_COLUMNS`: bytes, seconds, and percent on the test images. Data sets, or networks, that differ under one
     name are told apart by their fingerprints.
@@ -56,7 +62,7 @@ def trainings(store: Store) -> pd.DataFrame:
     marks = found["dataset_fingerprint"].str[:FINGERPRINT].radd(" [") + "]"
     found["dataset"] = found["dataset"] + marks.where(several, "")
     several = _several(found["network"], found["layers"])
-    for column in ("settings", "training_settings"):
+    for column in KEYS_WITHOUT:
         keys = zip(found[column], found["layers"].str[:FINGERPRINT], several, strict=True)
         marked = [key.with_setting("layers", layers, f"layers {layers}") if add else key for key, layers, add in keys]
         found[column] = pd.Series(marked, index=found.index, dtype=object)
@@ -108,16 +114,24 @@ class Selection:
     left_out: tuple[str, ...]
 
 
+def rows_of(store: Store, trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
+    """Return what a table may show: the trainings, and for the table of ways the networks made of them too."""
+    return ways(store, trained) if number == WAYS else trained
+
+
 def of_table(trained: pd.DataFrame, number: int | str) -> pd.DataFrame:
     """Return the trainings that a table can show, with the settings that count there.
 
-    Tables 4 and 5 take the unpruned networks of all runs, Table 6 the pruning runs. An unpruned network's training
-    follows no rules of pruning, so its settings are those of the training alone. In Table 6 a history is one run, and
-    its settings include the rules.
+    trained: as `rows_of` gives them for the table. Tables 4 and 5 take the unpruned networks of all runs, Table 6 the
+    pruning runs. An unpruned network's training follows no rules of pruning, so its settings are those of the training
+    alone. In Table 6 a history is one run, and its settings include the rules. The table of ways compares rules and
+    epochs.
     """
     check_number(number)
     if number == 6:
         return trained[trained["kind"] == PruneTrainSpec.kind]
+    if number == WAYS:
+        return trained.assign(settings=trained["way_settings"])
     unpruned = trained["step"] == 0
     found = trained.assign(settings=trained["settings"].where(~unpruned, trained["training_settings"]))
     return found if number == FURTHER else found[unpruned]
@@ -157,13 +171,13 @@ def select(
         if values:
             steps = steps[steps[column].map(str).isin(map(str, values))]
     if not (choice.settings or choice.every_setting or choice.runs):
-        older = ~newest_settings(steps, ("network",) if number != FURTHER else ("network", "pruned"))
+        older = ~newest_settings(steps, ("network", "pruned") if number == FURTHER else ("network",))
         left_out += [
             f"{counted(len(rows), 'training')} of {network} with other settings: {settings}."
             for (network, settings), rows in steps[older].groupby(["network", "settings"], sort=False)
         ]
         steps = steps[~older]
-    once = steps.drop_duplicates(list(SAME_TRAINING), keep="last")
+    once = steps.drop_duplicates([*SAME_TRAINING, *(("way", "total_epochs") if number == WAYS else ())], keep="last")
     if repeats := len(steps) - len(once):
         left_out.append(
             f"{counted(repeats, 'training')} that others repeat with the same settings and seed; the newest counts."
@@ -177,7 +191,7 @@ def _lost_sentence(lost: pd.DataFrame, number: int | str, choice: Choice, shown:
     """Return a sentence about the lost trainings that belong to a table; shown: the original data sets in it."""
     if number == 6:
         lost = lost[lost["kind"] == PruneTrainSpec.kind]
-    elif number != FURTHER:
+    elif number not in (FURTHER, WAYS):
         lost = lost[lost["step"] == 0]
     lost = lost[lost["run_id"].isin(choice.runs)] if choice.runs else lost[lost["family"].isin(shown)]
     if lost.empty:
@@ -221,7 +235,7 @@ def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> 
 
 def table_name(number: int | str) -> str:
     """Return the name of a table's file: table4, …, further."""
-    return number if number == FURTHER else f"table{number}"
+    return f"table{number}" if isinstance(number, int) else number
 
 
 # Claims

@@ -18,6 +18,7 @@ from core.article.printed import table as printed_table
 from core.errors import SpecError
 from core.files import exports
 from core.networks.architectures import CLASSES, NETWORKS
+from core.networks.inheritance import INITIALISE
 from core.predictions.intervals import Interval, interval_text
 from core.specs import SettingsKey, told_apart
 from core.training.algorithm2 import ORIGINAL
@@ -34,11 +35,13 @@ PARTS = ("measured", PRINTED_PART, "difference")
 SUFFIXES = ("", "_std", "_count", "_printed", "_difference", "_best")
 
 FURTHER = "further"  # the table of what the article does not print
+WAYS = "ways"  # the table of other ways to a smaller network, `core.article.ways`
 KEYS: dict[int | str, tuple[str, ...]] = {
     4: ("network", "version"),
     5: ("network", "version"),
     6: ("network", "name"),
     FURTHER: ("network", "name"),
+    WAYS: ("network", "name", "way", "total_epochs"),
 }
 TABLES = tuple(KEYS)
 VARYING = ("version", "dataset", "settings")  # that rows are not averaged over, besides a table's keys
@@ -52,6 +55,8 @@ LABELS = {
     "network": "Architecture",
     "version": "Images",
     "name": "Model",
+    "way": "Way",
+    "total_epochs": "Total epochs",
     "dataset": "Data set",
     "settings": "Settings",
     "runs": "Runs",
@@ -63,7 +68,7 @@ class Figure:
     """A column of figures: its name and label, the column of a step that it comes from, and that one's unit in it.
 
     digits: after the point, as shown. best: whether the highest is marked as the best. interval: the name of its
-    interval, empty where it has none.
+    interval, empty where it has none. missing: what is shown where no run defines it.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Figure:
     digits: int = DIGITS
     best: bool = True
     interval: str = ""
+    missing: str = "undefined"
 
 
 PRINTED = tuple(
@@ -106,7 +112,21 @@ UNPRINTED = (
     Figure("epoch_seconds", "An epoch, s", "epoch_seconds", digits=2, best=False),
     Figure("peak_memory", "Peak memory, MB", "peak_memory", 1e6, digits=0, best=False),
 )
-FIGURES = {figure.name: figure for figure in (*PRINTED, *UNPRINTED)}
+OF_WAYS = (
+    Figure("size", "Weights, MB", "bytes_weights", 1e6, best=False),
+    Figure("difference", "Minus unpruned, points", "difference", best=False, interval="difference", missing="–"),
+    Figure("naive", "Scratch minus this way, points", "naive", best=False, interval="naive", missing="–"),
+    Figure("naive_parameters", "Its parameters", "naive_parameters", digits=0, best=False, missing="–"),
+)
+FIGURES = {figure.name: figure for figure in (*PRINTED, *UNPRINTED, *OF_WAYS)}
+WAYS_FIGURES = ("parameters", "size", "test_accuracy", "difference", "naive", "naive_parameters")
+WAYS_TITLE = (
+    "Ways to a smaller network, by total epochs: those of a network and of the networks that it inherits or learns "
+    "from. The last columns compare at equal total epochs, with the same seed, on the same images: the article's "
+    "training from scratch minus the way of the row; for svd_dense, the network from scratch nearest in parameters"
+)
+UNPRUNED, DISTIL, SVD_DENSE, INT8 = "unpruned", "distil", "svd_dense", "int8"  # ways that are no `INITIALISE`
+WAY_ORDER = (UNPRUNED, *INITIALISE, DISTIL, SVD_DENSE, INT8)
 FURTHER_FIGURES = tuple(figure.name for figure in UNPRINTED)
 FURTHER_TITLE = "Test figures by class, sizes and times, which the article does not print"
 
@@ -136,7 +156,7 @@ class MeasuredTable:
 
 
 def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: bool = False) -> MeasuredTable:
-    """Return Table 4, 5 or 6 for measured steps, beside what the article prints, or the `FURTHER` one.
+    """Return Table 4, 5 or 6 for measured steps, beside what the article prints, or one of `FURTHER` and `WAYS`.
 
     steps: columns `NEEDED`, the sources of the table's figures, and any of `OPTIONAL`. images: a run's images in words,
     such as '3300 training, 1100 validation and 360 test images'. Tables 4 and 5 take the unpruned networks.
@@ -145,7 +165,9 @@ def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: boo
     check_number(number)
     parts: tuple[str, ...] = PARTS if isinstance(number, int) else PARTS[:1]
     metrics, title = FURTHER_FIGURES, FURTHER_TITLE
-    if isinstance(number, int):
+    if number == WAYS:
+        metrics, title = WAYS_FIGURES, WAYS_TITLE
+    elif isinstance(number, int):
         metrics = TABLE_METRICS[number]
         title = f"Table {number} of the article, measured again. {TITLES[number]}, in percent"
     steps = _checked(steps, metrics)
@@ -165,6 +187,11 @@ def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: boo
     return MeasuredTable(number, keys, metrics, rows, caption, parts, shortened)
 
 
+def way_kind(way: str) -> str:
+    """Return the first word of a way, one of `WAY_ORDER`: svd_dense of `svd_dense 90 %`."""
+    return way.partition(" ")[0].rstrip(",")
+
+
 def without_intervals(table: MeasuredTable) -> MeasuredTable:
     """Return a table with intervals as it is without."""
     ends = [f"{metric}_{end}" for metric in table.metrics for end in ENDS]
@@ -175,7 +202,7 @@ def without_intervals(table: MeasuredTable) -> MeasuredTable:
 def check_number(number: int | str) -> None:
     """Raise SpecError for a table that does not exist."""
     if number not in TABLES:
-        raise SpecError(f"Expected table 4, 5, 6 or {FURTHER}, got {number}.")
+        raise SpecError(f"Expected table 4, 5, 6, {FURTHER} or {WAYS}, got {number}.")
 
 
 def _checked(steps: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -255,7 +282,12 @@ def _beside(
     table = measured.astype(texts).merge(printed.astype(texts), on=keys, how="outer")
     table["place"] = table["network"].map({name: place for place, name in enumerate(NETWORKS)}).fillna(len(NETWORKS))
     # Within a network: the article's rows in its order, then the others in the order of the steps.
-    table = table.sort_values(["place", "network", *differing, "order", "step"], kind="stable", na_position="last")
+    further = []
+    if number == WAYS:
+        table["way_order"] = [WAY_ORDER.index(way_kind(way)) for way in table["way"]]
+        further = ["way_order", "total_epochs", "way"]
+    ordered = ["place", "network", *differing, "order", "step", *further]
+    table = table.sort_values(ordered, kind="stable", na_position="last")
     table = table.reset_index(drop=True)
     counts = ["runs", *(f"{metric}_count" for metric in metrics)]
     table[counts] = table[counts].astype("float64").fillna(0).astype("int64")
@@ -356,14 +388,14 @@ def cell(row: pd.Series, metric: str) -> Cell:
     """Return a row's texts for one metric."""
     digits = FIGURES[metric].digits
     measured, deviation = row[metric], row[f"{metric}_std"]
-    text = f"{measured:,.{digits}f}" if pd.notna(measured) else "undefined" if row["runs"] else ""
+    text = f"{measured:,.{digits}f}" if pd.notna(measured) else FIGURES[metric].missing if row["runs"] else ""
     if pd.notna(deviation) and (deviation or FIGURES[metric].best):  # what is counted is the same for all seeds
         text += f" ± {deviation:,.{digits}f}"
     if 0 < row[f"{metric}_count"] < row["runs"]:
         text += f" (n = {row[f'{metric}_count']})"
     printed, difference = row[f"{metric}_printed"], row[f"{metric}_difference"]
     return Cell(
-        text,
+        text.replace("-", "−"),
         "" if pd.isna(printed) else f"{printed:.{digits}f}",
         "" if pd.isna(difference) else f"{round(difference, digits) + 0.0:+.{digits}f}".replace("-", "−"),
         bool(row[f"{metric}_best"]),

@@ -33,6 +33,7 @@ STEP_COLUMNS = (
     *("epochs", "seconds", "synthetic"),
 )
 ALIKE = ("network", "dataset", "version", "settings", "name")  # of steps whose figures are averaged over seeds
+KEYS_WITHOUT = {"settings": (), "training_settings": ("rules",), "way_settings": ("rules", "training.epochs")}
 JSON_COLUMNS = ("factors", "network", "classification")
 COMPARED = ("difference", "difference_low", "difference_high", "accepted_by_points", "noninferior")
 
@@ -101,7 +102,8 @@ class TrainingRows(RunRows):
 
         seed: the one that the step was trained with, which is not the run's where earlier seeds were lost. The further
         columns are those of the view `trainings`; leaky, whether the sets were drawn image by image; training_settings,
-        the key of the settings without the rules of pruning; and layers, which tells networks of one name apart.
+        the key of the settings without the rules of pruning; way_settings, without the epochs too; and layers, which
+        tells networks of one name apart.
         """
         query = (
             "SELECT * FROM trainings WHERE $1 IS NULL OR list_contains($1, run_id) ORDER BY submitted_at, run_id, step"
@@ -109,14 +111,14 @@ class TrainingRows(RunRows):
         steps = self.read(query, [None if run_ids is None else list(run_ids)])
         specs = {text: training_spec_from_dict(json.loads(text)) for text in steps["spec"].unique()}
         keys = {
-            text: (spec.settings_key(), spec.settings_key(without="rules"), _layers(spec))
+            text: (*(spec.settings_key(without=each) for each in KEYS_WITHOUT.values()), _layers(spec))
             for text, spec in specs.items()
         }
         steps["network"] = [specs[text].network.name for text in steps["spec"]]
         asked = pd.Series([specs[text].training.seed for text in steps["spec"]], index=steps.index, dtype="int64")
         steps["seed"] = steps["seed"].fillna(asked).astype("int64")
         steps["leaky"] = np.array([specs[text].leaky_split for text in steps["spec"]], dtype=bool)
-        for place, column in enumerate(("settings", "training_settings", "layers")):
+        for place, column in enumerate((*KEYS_WITHOUT, "layers")):
             steps[column] = pd.Series([keys[text][place] for text in steps["spec"]], index=steps.index, dtype=object)
         return steps[[*STEP_COLUMNS, *steps.columns.drop(list(STEP_COLUMNS))]]
 

@@ -148,7 +148,7 @@ def train(
     written: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:  # its end waits for the last checkpoint, also where the generator is closed
         while not has_ended(history, spec):
-            result = train_epoch(model, learner, observer, data, spec, len(history) + 1, baseline)
+            result = train_epoch(model, observer, data, spec, len(history) + 1, baseline, learner)
             result = replace(result, best=rank(result) > max(map(rank, history), default=(False, -1.0)))
             history.append(result)
             if written is not None:
@@ -190,16 +190,16 @@ def is_lost(result: EpochResult, spec: TrainingProtocol) -> bool:
 
 def train_epoch(
     model: keras.Model,
-    learner: keras.Model,
     observer: keras.Model,
     data: Examples,
     spec: TrainingProtocol,
     epoch: int,
     baseline: Baseline,
+    learner: keras.Model,
 ) -> EpochResult:
     """Train one epoch and return its figures. Raises TrainingError for infinite losses or too little memory.
 
-    learner: the model, or what `taught` makes of it. observer: what `observing` makes of it.
+    observer: what `observing` makes of the model. learner: the model, or what `taught` makes of it.
     """
     began = time.perf_counter()
     with explained(spec):

@@ -1,4 +1,4 @@
-"""Tables 4, 5 and 6 of the article as measured here, beside its own figures; and what it does not print."""
+"""Tables 4, 5 and 6 of the article as measured here, beside its own figures; what it does not print; and other ways."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,12 +16,14 @@ from core.article.tables import (
     PRINTED_PART,
     TABLES,
     VERSIONS,
+    WAYS,
     WRITERS,
     MeasuredTable,
     cell,
     key_texts,
     without_intervals,
 )
+from core.article.ways import naive_sentences
 from core.networks.architectures import CLASSES
 from dashboard import data, words
 from dashboard.charts import tables as charts
@@ -32,8 +34,15 @@ TITLES = {
     5: "Table 5: testing",
     6: "Table 6: pruning step by step",
     FURTHER: "Beyond the article: by class, sizes, times, memory",
+    WAYS: "Other ways to a smaller network, at equal total epochs",
 }
-TABS: dict[int | str, str] = {4: "Table 4", 5: "Table 5", 6: "Table 6", FURTHER: "Beyond the article"}
+TABS: dict[int | str, str] = {
+    4: "Table 4",
+    5: "Table 5",
+    6: "Table 6",
+    FURTHER: "Beyond the article",
+    WAYS: "Ways to a smaller network",
+}
 NARROWING = {"networks", "seeds", "studies", "settings", "runs", "older"}  # what the address may narrow down by
 FIRST_CHARTED = {4: "validation_accuracy", 5: "test_accuracy", 6: "test_accuracy"}
 AVERAGES = ("macro_precision", "macro_recall", "lesion_accuracy")
@@ -108,14 +117,16 @@ def several(label: str, values: pd.Series, param: str, placeholder: str) -> tupl
 def show(number: int | str, choice: Choice) -> None:
     """Show one table with its caption, what it leaves out, and its files."""
     full, left_out = data.measured_table(number, choice)
-    made = full if st.session_state.get("intervals", False) else without_intervals(full)
+    made = full if st.session_state.get("intervals", False) or number == WAYS else without_intervals(full)
     st.header(TITLES[number], anchor=table_name(number))
-    if number == FURTHER and made.rows.empty:
+    if not isinstance(number, int) and made.rows.empty:
         st.caption("Nothing measured yet.")
         return
     if number == FURTHER:
         for title, metrics in FURTHER_PARTS.items():
             st.table(shown(made, metrics), border="horizontal", alt=title)
+    elif number == WAYS:
+        ways(made)
     else:
         dumbbells(int(number), full)
         st.table(shown(made, made.metrics), border="horizontal", alt=TITLES[number])
@@ -133,6 +144,31 @@ def show(number: int | str, choice: Choice) -> None:
                 mime=mime,
                 key=f"{table_name(number)}_{kind}",
             )
+
+
+def ways(made: MeasuredTable) -> None:
+    """Chart the ways of one network, say how the article's compares, and show the table."""
+    network = components.url_choice(
+        st.segmented_control, "Network", list(made.rows["network"].unique()), param="network", required=True,
+        label_visibility="collapsed",
+    )  # fmt: skip
+    components.chart(
+        charts.ways_chart(made, network, theme=components.theme()),
+        alt=f"Test accuracy of {network} against its parameters, for each way to a smaller network",
+        key="ways",
+    )
+    st.caption(
+        "Points: means over the seeds. Bars: the 95 % interval of each run. Ways at the same size stand side by side."
+    )
+    st.subheader("The article's way against the others", anchor=False)
+    for sentence in naive_sentences(made, network):
+        st.markdown(f"- {words.escaped(sentence)}")
+    st.caption(
+        "`prune-train` trains in other ways with `--initialise l1`, `--initialise random` and `--distil`; "
+        "`svd-dense RUN` makes a trained network smaller without new training. Fewer `--epochs` make totals equal."
+    )
+    st.subheader("All ways", anchor=False)
+    st.table(shown(made, made.metrics), border="horizontal", alt=TITLES[WAYS])
 
 
 def dumbbells(number: int, made: MeasuredTable) -> None:

@@ -8,10 +8,21 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.article.tables import FIGURES, MeasuredTable, cell, intervals_of, key_texts
-from dashboard.charts.style import MARK, empty_figure, name_axis, palette, plain_text, titled_figure, translucent
+from core.article.tables import FIGURES, WAY_ORDER, MeasuredTable, cell, intervals_of, key_texts, way_kind
+from dashboard.charts.style import (
+    MARK,
+    empty_figure,
+    log_axis,
+    name_axis,
+    palette,
+    plain_text,
+    titled_figure,
+    translucent,
+)
 
 ROW_HEIGHT = 26  # pixels
+APART = 1.06  # between two ways at the same size, as a factor
+SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star")  # of `WAY_ORDER`
 
 
 def measured_against_printed(table: MeasuredTable, metric: str, *, theme: str | None = None) -> go.Figure:
@@ -55,6 +66,52 @@ def measured_against_printed(table: MeasuredTable, metric: str, *, theme: str | 
     figure.update_yaxes(**name_axis(names), autorange="reversed", automargin=True)
     figure.update_xaxes(title=f"{FIGURES[metric].label}, %")
     figure.update_layout(height=150 + ROW_HEIGHT * len(rows))
+    return figure
+
+
+def ways_chart(table: MeasuredTable, network: str, *, theme: str | None = None) -> go.Figure:
+    """Draw test accuracy against parameters of a network's rows in the table of ways, one colour for each kind of way.
+
+    A point is the mean over the runs; the interval of each run is a bar behind it. Ways at one size stand side by side.
+    """
+    figure = titled_figure("Accuracy against parameters: up and to the left is better", theme)
+    rows = table.rows[(table.rows["network"] == network) & table.rows["test_accuracy"].notna()]
+    if rows.empty:
+        return empty_figure(figure, "Nothing measured yet.")
+    colours, kinds = palette(theme), rows["way"].map(way_kind)
+    for place, kind in enumerate(WAY_ORDER):
+        own, colour = rows[kinds == kind], colours[place]
+        aside = APART ** (place - len(WAY_ORDER) // 2)
+        for _, row in own.iterrows():
+            for low, high in filter(None, intervals_of(row, "test_accuracy")):
+                figure.add_scatter(
+                    x=[aside * row["parameters"]] * 2,
+                    y=[low, high],
+                    mode="lines",
+                    line={"color": translucent(colour, 0.35), "width": 6},
+                    legendgroup=kind,
+                    showlegend=False,
+                    hoverinfo="skip",
+                )
+        if own.empty:
+            continue
+        texts = [
+            f"{row['name']}, {row['way']}, {row['total_epochs']} total epochs: {cell(row, 'test_accuracy').whole} %, "
+            f"{row['parameters']:,.0f} parameters"
+            for _, row in own.iterrows()
+        ]
+        figure.add_scatter(
+            x=aside * own["parameters"],
+            y=own["test_accuracy"],
+            name=kind,
+            legendgroup=kind,
+            mode="markers",
+            marker={"color": colour, "symbol": SYMBOLS[place], "size": 11},
+            customdata=[plain_text(text) for text in texts],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    figure.update_xaxes(title="learnable parameters", type="log", **log_axis(rows["parameters"]))
+    figure.update_yaxes(title="test accuracy, %")
     return figure
 
 

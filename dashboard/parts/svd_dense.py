@@ -93,7 +93,7 @@ def table(found: pd.DataFrame, step: dict[str, Any]) -> pd.DataFrame:
                 "MACs per image": words.count_text(row["macs"]),
                 "Test accuracy": words.figure_text(row["test_accuracy"], limits(row)),
                 "Agreement": words.NONE if itself else words.percent_text(row["agreement"], 2),
-                "Minus unpruned, points": training_results.difference_text(row),
+                "Against unpruned": training_results.difference_text(row),
             }
         )
     return pd.DataFrame(rows)

@@ -17,7 +17,8 @@ from core.article import claims, tables
 from core.article import evidence as results
 from core.article.evidence import Choice, Grounds
 from core.article.leaks import leak_sentences
-from core.article.tables import TABLES
+from core.article.tables import TABLES, WAYS
+from core.article.ways import naive_sentences
 from core.errors import SpecError
 from core.files.exports import check_writable
 from core.settings import Settings
@@ -31,7 +32,9 @@ By default each table takes the real data set that was trained on last, with the
 each network its newest settings: those trained on original and reconstructed images before others, and no quick trial
 of less than half the epochs where there are longer trainings. What is left out is said. Several trainings of the same
 network, data set, settings and seed count once, the newest. `further` is a table of what the article does not print:
-macro-averages, lesion accuracy, recall by class, sizes, times and memory."""
+macro-averages, lesion accuracy, recall by class, sizes, times and memory. `ways` compares other ways to a smaller
+network with the article's, at equal total epochs: initial weights, a teacher, dense layers of low rank. It always has
+intervals, and sentences about the comparison go to stderr."""
 CLAIMS_HELP = """One row per claim: its status (reproduced, not reproduced or not measured yet), the figure, the runs it
 rests on, and where the article contradicts itself. Only the store is read. By default real images come before synthetic
 ones, then settings close to the article's, then the newest run; the choice is printed."""
@@ -83,9 +86,11 @@ def act_tables(options: argparse.Namespace) -> int:
     numbers = {str(number): number for number in TABLES}
     written = []
     for number in numbers.values() if options.number == ALL else [numbers[options.number]]:
-        selection = results.select(trained, number, choice, lost)
-        made = tables.article_table(number, selection.steps, with_intervals=options.intervals)
+        selection = results.select(results.rows_of(store, trained, number), number, choice, lost)
+        made = tables.article_table(number, selection.steps, with_intervals=options.intervals or number == WAYS)
         text = tables.WRITERS[options.format](made)
+        for sentence in naive_sentences(made) if number == WAYS else ():
+            print(f"{results.table_name(number)}: {sentence}", file=sys.stderr)
         for sentence in selection.left_out:
             print(f"{results.table_name(number)}: left out: {sentence}", file=sys.stderr)
         if options.output is None:
