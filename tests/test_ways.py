@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pages import OpenPage, opener, text
-from recorded import QUICK, record_svd_dense, record_training
+from recorded import QUICK, START, conversion, record_svd_dense, record_training
 
 from core.article.evidence import Choice, rows_of, select, trainings
 from core.article.tables import WAYS, article_table, cell, to_csv, to_latex, to_markdown
@@ -137,6 +137,21 @@ def test_a_network_made_without_training_is_compared_with_the_nearest_one_from_s
     sizes = found[found["way"] == "scratch"].set_index("name")["parameters"]
     assert factored["naive_parameters"] == sizes["R1: 50%"]  # 50 % is nearer to 90 % than 25 %
     assert factored["naive"] == pytest.approx((80 + 85) / 2 - 70)
+
+
+def test_networks_of_8_bits_are_shown_with_the_bytes_of_their_file_and_not_paired(store: Store) -> None:
+    trained = trainings(store)
+    run_id = str(trained.loc[(trained["epochs"] == 40) & (trained["step"] == 1), "run_id"].iloc[0])
+    values = {"accuracy": 71.0, "accuracy_low": 60.0, "accuracy_high": 80.0}
+    for name, failure in (("litert-int8", ""), ("litert-float16", "")):
+        made = conversion(step=1, format=name, failure=failure, bytes=123_000, **values)
+        store.record_conversion(run_id, 1, made, "a worker", START)
+    store.record_conversion(run_id, 1, conversion(step=2, format="litert-int8", failure="too large"), "w", START)
+    (quantised,) = [each for _, each in rows(store).iterrows() if each["way"] == "int8"]
+    assert (quantised["name"], quantised["total_epochs"], quantised["runs"]) == ("R1: 50%", 40, 1)
+    assert (quantised["test_accuracy"], quantised["size"]) == (71, 0.123)
+    assert (quantised["test_accuracy_low"], quantised["test_accuracy_high"]) == ("60.0", "80.0")
+    assert cell(quantised, "difference").whole == cell(quantised, "naive").whole == "–"
 
 
 def test_only_equal_totals_are_compared(tmp_path: Path) -> None:

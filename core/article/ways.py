@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from core.article.tables import DISTIL, INTERVALS, SVD_DENSE, UNPRUNED, MeasuredTable, intervals_of
+from core.article.tables import DISTIL, INT8, INTERVALS, SVD_DENSE, UNPRUNED, MeasuredTable, intervals_of
+from core.deployment import formats
 from core.networks.inheritance import L1, RANDOM, SCRATCH
 from core.predictions.comparison import compare
 from core.predictions.intervals import interval_text, intervals_of_step
@@ -98,8 +99,24 @@ def factored(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
     return found[list(rows.columns)]
 
 
+def quantised(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the networks of trainings whose numbers have 8 bits, as rows of `ways`; bytes_weights: of the file.
+
+    A conversion records no answers on single images, so nothing about it is paired.
+    """
+    made = store.conversions(list(rows["run_id"].unique()))
+    made = made[(made["format"] == formats.INT8) & (made["failure"] == "") & made["accuracy_low"].notna()]
+    ends = ["accuracy_low", "accuracy_high"]
+    found = made[["run_id", "step", "bytes", "accuracy", *ends]].merge(rows, on=["run_id", "step"])
+    found = found.assign(way=INT8, bytes_weights=found["bytes"], test_accuracy=found["accuracy"])
+    found[["difference", "difference_low", "difference_high"]] = math.nan
+    limits = [{"test_accuracy": pair} for pair in found[ends].itertuples(index=False, name=None)]
+    found[INTERVALS] = pd.Series(limits, index=found.index, dtype=object)
+    return found[list(rows.columns)]
+
+
 # Where the networks come from that are made of trained ones: each takes the rows of trainings and returns such rows.
-SOURCES: tuple[Callable[[Store, pd.DataFrame], pd.DataFrame], ...] = (factored,)
+SOURCES: tuple[Callable[[Store, pd.DataFrame], pd.DataFrame], ...] = (factored, quantised)
 
 
 def beside_naive(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +143,7 @@ def partner_of(row: pd.Series[Any], naive: pd.DataFrame) -> Any:
 
     The same network; for one that was made without training, which is no pruned network, the nearest in parameters.
     """
-    if row["way"] in (UNPRUNED, SCRATCH):
+    if row["way"] in (UNPRUNED, SCRATCH, INT8):
         return None
     made = row["way"].startswith(SVD_DENSE)
     for name in (*ALIKE, *(() if made else SAME_NETWORK)):
