@@ -158,7 +158,7 @@ def ways(made: MeasuredTable) -> None:
         key="ways",
     )
     st.caption(
-        "Points: means over the seeds. Bars: the 95 % interval of each run. Ways at the same size stand side by side."
+        "Points: means over the seeds. Bars: 95 % interval of each run. Pruned networks of one size stand side by side."
     )
     st.subheader("The article's way against the others", anchor=False)
     for sentence in naive_sentences(made, network):

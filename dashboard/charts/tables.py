@@ -8,7 +8,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.article.tables import FIGURES, WAY_ORDER, MeasuredTable, cell, intervals_of, key_texts, way_kind
+from core.article.tables import DISTIL, FIGURES, WAY_ORDER, MeasuredTable, cell, intervals_of, key_texts, way_kind
+from core.networks.inheritance import INITIALISE
 from dashboard.charts.style import (
     MARK,
     empty_figure,
@@ -21,7 +22,8 @@ from dashboard.charts.style import (
 )
 
 ROW_HEIGHT = 26  # pixels
-APART = 1.06  # between two ways at the same size, as a factor
+TRAINED = (*INITIALISE, DISTIL)  # give networks of equal sizes
+APART = 1.06  # between two of them, as a factor
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star")  # of `WAY_ORDER`
 
 
@@ -72,7 +74,8 @@ def measured_against_printed(table: MeasuredTable, metric: str, *, theme: str | 
 def ways_chart(table: MeasuredTable, network: str, *, theme: str | None = None) -> go.Figure:
     """Draw test accuracy against parameters of a network's rows in the table of ways, one colour for each kind of way.
 
-    A point is the mean over the runs; the interval of each run is a bar behind it. Ways at one size stand side by side.
+    A point is the mean over the runs; the interval of each run is a bar behind it. Pruned networks of one size stand
+    side by side.
     """
     figure = titled_figure("Accuracy against parameters: up and to the left is better", theme)
     rows = table.rows[(table.rows["network"] == network) & table.rows["test_accuracy"].notna()]
@@ -81,7 +84,7 @@ def ways_chart(table: MeasuredTable, network: str, *, theme: str | None = None) 
     colours, kinds = palette(theme), rows["way"].map(way_kind)
     for place, kind in enumerate(WAY_ORDER):
         own, colour = rows[kinds == kind], colours[place]
-        aside = APART ** (place - len(WAY_ORDER) // 2)
+        aside = APART ** (TRAINED.index(kind) - 1.5) if kind in TRAINED else 1.0
         for _, row in own.iterrows():
             for low, high in filter(None, intervals_of(row, "test_accuracy")):
                 figure.add_scatter(
