@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.compression.specs import MeasuringSpec, SweepSpec, variants
-from core.data.datasets import Dataset
+from core.data.datasets import Dataset, DatasetImage
 from core.networks.costs import network_cost
 from core.store.measurements import Store
 from core.training.specs import PruneTrainSpec, TrainSpec
@@ -81,17 +82,17 @@ def _trained_pace(store: Store, spec: TrainSpec) -> Pace | None:
 
 
 def measuring_estimate(
-    store: Store, spec: MeasuringSpec, dataset: Dataset, workers: int, probed: Pace | None = None
+    store: Store, spec: MeasuringSpec, images: Sequence[DatasetImage], workers: int, probed: Pace | None = None
 ) -> Estimate:
     """Estimate from the newest finished run of the kind, else from the newest sweep, else from a probe.
 
-    The cost is pixels of the originals × rows per image, divided by the workers.
+    images: those that the run measures. The cost is pixels of the originals × rows per image, divided by the workers.
     """
     known = _measured_pace(store, spec)
     pace = known or probed
     if pace is None:
         return Estimate(None, f"No {spec.kind} has finished yet, so there is no speed to go by.")
-    asked = sum(each.height * each.width for each in dataset.sample(spec.sample_size, spec.seed))
+    asked = sum(each.height * each.width for each in images)
     basis = f"{pace.basis}, {pace.cost * 1e6:.2f} s a megapixel and row, {workers} worker{'s' if workers > 1 else ''}"
     return Estimate(pace.start + pace.cost * asked * len(variants(spec)) / workers, basis, known is None)
 

@@ -28,7 +28,7 @@ from jobs import logs
 CURVES = "cli.curves"
 MODULES = (
     *("cli.measuring", CURVES, "cli.training", "cli.study", "cli.tables", "cli.datasets", "cli.runs", "cli.export"),
-    *("cli.predictions", "cli.verify", "cli.deploy", "cli.svd_dense"),
+    *("cli.predictions", "cli.diagnosis", "cli.verify", "cli.deploy", "cli.svd_dense"),
     *("upkeep.backup", "upkeep.snapshot", "upkeep.imports", "upkeep.retention", "upkeep.prometheus", "upkeep.doctor"),
 )
 

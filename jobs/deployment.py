@@ -13,9 +13,10 @@ from core.training.results import StepResult
 from core.training.specs import TrainSpec
 from jobs import later_jobs
 from jobs.later_jobs import CONVERT, LATENCY
-from jobs.predictions import require_weights, steps_to_predict
+from jobs.predictions import steps_to_predict
 from jobs.queues import Queues
 from jobs.run_jobs import leave_dataset
+from jobs.run_kinds import require_weights
 
 
 def submit_conversion(
@@ -28,7 +29,7 @@ def submit_conversion(
     run, chosen = steps_to_convert(queues, run_id, steps)
     if wrong := [name for name in formats if name not in FORMATS]:
         raise SpecError(f"Expected formats among {', '.join(FORMATS)}, got {wrong[0]}.")
-    require_weights(queues.settings, run)
+    require_weights(run, queues.settings)
     dataset = queues.dataset_of(run)
     part = {
         "spec": run.told(TrainSpec).to_dict(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rq import Retry
 
 from core.compression.image_results import ImageResult
 from core.compression.measure import measure
-from core.compression.specs import MeasuringSpec, measuring_spec_from_dict
+from core.compression.specs import measuring_spec_from_dict
 from core.compression.verification import measure_again
 from core.data.datasets import DatasetImage
 from core.data.folders import images_here
@@ -27,6 +27,9 @@ from jobs.run_jobs import claim_job, ends_when_taken_over, note_start
 MOMENT, MOMENT_PIXELS = 2.0, 1_000_000  # seconds, pixels of an image that takes no longer
 
 
+MeasureImage = Callable[[DatasetImage], ImageResult]
+
+
 @ends_when_taken_over
 def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: Any) -> Retry | None:
     """Measure a chunk of a run's images and send the results to the record worker.
@@ -36,17 +39,31 @@ def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: A
     then returned), and given up if there is none. Nothing is sent if another worker has taken the job over.
     told: the spec, folders, records and names, in a job that an older version enqueued.
     """
+    return measure_part(run_id, attempt, chunk, told, _prepared)
+
+
+def measure_part(
+    run_id: str,
+    attempt: int,
+    chunk: int | None,
+    told: dict[str, Any],
+    prepare: Callable[[dict[str, Any], str, Settings], MeasureImage],
+) -> Retry | None:
+    """Measure a chunk of images, see `measure_chunk`.
+
+    prepare: returns what measures one image, from what the job does, the run's id and this host's settings. It raises
+    NotOnThisHost where this host lacks the files.
+    """
     if (taken := claim_job(run_id, attempt, chunk)) is None:
         return None
-    (job, claim), settings = taken, Settings.from_environment()
+    job, claim = taken
     live = claim.live
     if (told := told or _told(live, chunk)) == {}:
         return None
     chosen = [DatasetImage(**each) for each in told["records"]]
     unreachable = ""
     try:
-        folder = images_here(Path(told["root"]), settings)
-        output = output_here(Path(told["output"]), run_id, settings) if told["output"] else None
+        measure_image = prepare(told, run_id, Settings.from_environment())
     except NotOnThisHost as reason:
         if again := left_to_others(job, live, str(reason)):
             return again
@@ -58,9 +75,7 @@ def measure_chunk(run_id: str, attempt: int, chunk: int | None = None, **told: A
         live.log(f"{worker_name()}: {unreachable}")
         parts = iter([[_given_up(claim, record, unreachable) for record in chosen]])
     else:
-        names = dict(zip((record.path for record in chosen), told["names"] or (), strict=False))
-        spec = measuring_spec_from_dict(told["spec"])
-        parts = _parts(_measured(claim, spec, folder, chosen, output, names), chosen)
+        parts = _parts(_measured(claim, chosen, measure_image), chosen)
     for part in parts:
         message = ImagesMeasured(
             run_id=run_id, attempt=attempt, claim=claim.number, worker=worker_name(), results=tuple(part)
@@ -112,6 +127,16 @@ def check_images(
     return None
 
 
+def _prepared(told: dict[str, Any], run_id: str, settings: Settings) -> MeasureImage:
+    """Return what measures one image. NotOnThisHost where this host lacks the images, or cannot write others."""
+    folder = images_here(Path(told["root"]), settings)
+    output = output_here(Path(told["output"]), run_id, settings) if told["output"] else None
+    spec = measuring_spec_from_dict(told["spec"])
+    paths = (each["path"] for each in told["records"])
+    names = dict(zip(paths, told["names"] or (), strict=False))
+    return lambda record: measure(record, folder, spec, output, names.get(record.path))
+
+
 def _told(live: LiveRun, chunk: int | None) -> dict[str, Any]:
     """Return what a job measures, from the run's facts and the job's own part; nothing where its run has ended."""
     facts, text = live.facts(), live.job(chunk or 0)
@@ -141,14 +166,7 @@ def _given_up(claim: Claim, record: DatasetImage, reason: str) -> ImageResult:
     return ImageResult(record.image_id, "failed", reason, 0.0)
 
 
-def _measured(
-    claim: Claim,
-    spec: MeasuringSpec,
-    root: Path,
-    records: Sequence[DatasetImage],
-    output: Path | None,
-    names: Mapping[str, str],
-) -> Iterator[ImageResult]:
+def _measured(claim: Claim, records: Sequence[DatasetImage], measure_image: MeasureImage) -> Iterator[ImageResult]:
     live = claim.live
     for record in records:
         if live.stopped(claim.attempt, claim) or live.suspended():
@@ -157,7 +175,7 @@ def _measured(
             reason = f"Expected to measure {record.path}, got {MAX_TRIES} deaths of the process at this image."
             result = ImageResult(record.image_id, "failed", reason, 0.0)
         else:
-            result = measure(record, root, spec, output, names.get(record.path))
+            result = measure_image(record)
         claim.end_image(record.image_id, failed=result.status == "failed")
         if result.reason:
             live.log(f"{worker_name()}: {record.image_id}: {result.reason}")

@@ -17,6 +17,7 @@ FUNCTIONS = frozenset(
         "jobs.measure_task.check_images",
         "jobs.deploy_task.convert_steps",
         "jobs.deploy_task.measure_latencies",
+        "jobs.diagnose_task.diagnose_chunk",
         "jobs.predict_task.predict_steps",
         "jobs.probe_task.probe_measuring",
         "jobs.probe_task.probe_training",

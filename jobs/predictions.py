@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from core.errors import SpecError
 from core.runs import Run
-from core.settings import Settings
 from core.training.results import StepResult
 from core.training.specs import TrainSpec
 from jobs import later_jobs
 from jobs.later_jobs import PREDICT, LaterKind
 from jobs.queues import Queues
 from jobs.run_jobs import leave_dataset
+from jobs.run_kinds import require_weights
 
 
 def submit(queues: Queues, run_id: str) -> str:
@@ -30,7 +30,7 @@ def submit_with_weights(
 
     further: arguments of the kind's function, besides the usual ones. SpecError for an imported run without weights.
     """
-    require_weights(queues.settings, run)
+    require_weights(run, queues.settings)
     dataset = queues.dataset_of(run)
     part = {
         "spec": run.told(TrainSpec).to_dict(),
@@ -41,15 +41,6 @@ def submit_with_weights(
     with queues.connected() as connection:
         leave_dataset(connection, dataset)
         return later_jobs.submit(connection, kind, run.id, run.attempt, [part | further])[0]
-
-
-def require_weights(settings: Settings, run: Run) -> None:
-    """Raise SpecError for a run that was imported without its weights. Those of other runs may be on any host."""
-    if run.origin_host is not None and not (settings.trained / run.id).is_dir():
-        raise SpecError(
-            f"Expected the weights of {run.id} on this host, got none: it was imported from {run.origin_host} without "
-            "them. Import a snapshot that was written there with --weights."
-        )
 
 
 def steps_to_predict(queues: Queues, run_id: str) -> tuple[Run, list[StepResult]]:

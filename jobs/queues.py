@@ -27,7 +27,7 @@ from core.specs import spec_hash
 from core.store.measurements import Store
 from jobs import probes, run_jobs
 from jobs.cli.options import command_line
-from jobs.connection import NORMAL, QUEUES, RECORD, SVD, Connection, connect
+from jobs.connection import NORMAL, QUEUES, RECORD, Connection, connect
 from jobs.hosts import disclaim_output
 from jobs.live_runs import LiveRun, RunFacts, active_runs, spec_key
 from jobs.messages import DatasetRegistered, DatasetRemoved, RunCancelled, RunRetried, RunSubmitted, send, waiting, wake
@@ -172,7 +172,7 @@ class Queues:
                 if other is not None:
                     kind.give_back(run_id)
                     return Submission(other.decode(), True)
-            work = kind.work()
+            work = kind.work(self.store)
             run = Run(
                 id=run_id,
                 kind=spec.kind,
@@ -382,12 +382,12 @@ class Queues:
         """
         kind = run_kind(spec, dataset, self.settings)
 
-        def measuring_workers() -> int:
-            return sum(worker.kind == SVD for worker in (self.workers() if workers is None else workers))
+        def own_workers() -> int:
+            return sum(worker.kind == kind.worker for worker in (self.workers() if workers is None else workers))
 
-        found = kind.estimate(self.store, measuring_workers)
+        found = kind.estimate(self.store, own_workers)
         if found.seconds is None and (pace := (probe or self.probed_pace)(spec, dataset)) is not None:
-            found = kind.estimate(self.store, measuring_workers, pace)
+            found = kind.estimate(self.store, own_workers, pace)
         return found
 
     def probed_pace(self, spec: RunSpec, dataset: Dataset) -> Pace | None:

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -18,9 +19,9 @@ from itertools import takewhile
 from core.compression.image_results import Chunk, ImageResult
 from core.compression.results import run_results
 from core.compression.specs import MeasuringSpec, ReconstructSpec, measuring_spec_from_dict
-from core.data.datasets import Dataset, complete_folder
+from core.data.datasets import Dataset, DatasetImage, complete_folder
 from core.data.metadata import LeftOut
-from core.errors import DermSlimError, StoreError, StoreUnavailable
+from core.errors import DermSlimError, SpecError, StoreError, StoreUnavailable
 from core.runs import Run
 from core.settings import Settings
 from core.store.measurements import Store
@@ -32,6 +33,7 @@ from jobs.lost_jobs import begin_lost_again, enqueue_missing
 from jobs.messages import MESSAGES, REJECTED, Message, RunDeleted, read, waiting, wake
 from jobs.queues import Queues
 from jobs.run_jobs import enqueue, failure_of, is_under_way, jobs_of, own_job, resume
+from jobs.run_kinds import Measuring, run_kind
 from jobs.upkeep import retention, webhooks
 
 LOG = logging.getLogger(__name__)
@@ -285,7 +287,11 @@ def _give_up(store: Store, live: LiveRun, facts: RunFacts, reason: str) -> None:
     recorded = set(store.images(live.run_id)["image_id"])
     spec = measuring_spec_from_dict(json.loads(facts.spec))
     source = store.dataset(spec.dataset)
-    sample = () if source is None else source.sample(spec.sample_size, spec.seed)
+    sample: Sequence[DatasetImage] = ()
+    kind = None if source is None else run_kind(spec, source, Settings.from_environment())
+    if isinstance(kind, Measuring):
+        with suppress(SpecError):  # the training run of a diagnosis was deleted
+            sample = kind.images(store)
     missing = [record.image_id for record in sample if record.image_id not in recorded]
     lost = [ImageResult(image_id, "failed", reason, 0.0) for image_id in missing]
     if lost:

@@ -24,6 +24,7 @@ from rq.job import Job, JobStatus
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
+from core.compression.specs import DiagnosisSpec
 from core.data.datasets import Dataset
 from core.errors import DatasetError, SpecError, TakenOver
 from jobs.connection import PRIORITIES, SVD, TRAIN, Connection, queue, queue_name
@@ -50,6 +51,7 @@ class JobKind:
 
 # A job is begun again when its process dies; an image, or an epoch, is given up after `live_runs.MAX_TRIES`.
 MEASURING = JobKind(SVD, "jobs.measure_task.measure_chunk", number="chunk", retry=Retry(max=12))
+DIAGNOSING = JobKind(TRAIN, "jobs.diagnose_task.diagnose_chunk", number="chunk", retry=Retry(max=12))
 TRAINING = JobKind(TRAIN, "jobs.train_task.train_step", number="step", retry=Retry(max=1000, enqueue_at_front=True))
 
 
@@ -104,7 +106,7 @@ def enqueue(live: LiveRun) -> None:
     facts, numbers = live.facts(), live.jobs_left()
     if facts is None or facts.suspended or not numbers:
         return
-    kind = TRAINING if facts.trains else MEASURING
+    kind = TRAINING if facts.trains else DIAGNOSING if facts.kind == DiagnosisSpec.kind else MEASURING
     target = queue(queue_name(kind.worker, facts.priority), live.connection)
     ids = {number: job_id(live, facts.attempt, number) for number in numbers}
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from core.compression.specs import MeasuringSpec, ReconstructSpec, new_names, variants
+from core.compression.specs import DiagnosisSpec, MeasuringSpec, ReconstructSpec, new_names, variants
 from core.data.datasets import Dataset, DatasetImage
 from core.errors import SpecError
 from core.estimates import Estimate, Pace, measuring_estimate, training_estimate
-from core.runs import RunSpec
+from core.runs import Run, RunSpec
 from core.settings import Settings
+from core.store.file import plain_rows
 from core.store.measurements import Store
 from core.training import algorithm2
 from core.training.algorithm2 import State, Stop
 from core.training.evaluation import judged
 from core.training.specs import TrainSpec
 from core.training.steps import first_state, next_training
-from jobs.connection import Connection
+from jobs.connection import SVD, TRAIN, Connection
 from jobs.hosts import claim_output, disclaim_output, mark_output
 from jobs.run_jobs import STEP_SECONDS, leave_dataset
 
 LARGEST_CHUNK = 16  # images per job
+DIAGNOSIS_CHUNKS = 4  # of a diagnosis
 CHUNKS = 24  # jobs of a small run, at least, if it has so many images
 PIXELS = 450 * 600  # of an image of HAM10000; LARGEST_CHUNK is for images of this size
 
@@ -45,7 +48,12 @@ class Work:
 
 
 class RunKind:
-    """A run's spec, data set and settings. The subclass of each kind of run says what its jobs do."""
+    """A run's spec, data set and settings. The subclass of each kind of run says what its jobs do.
+
+    worker: the kind of worker that runs them.
+    """
+
+    worker = SVD
 
     def __init__(self, spec: RunSpec, dataset: Dataset, settings: Settings) -> None:
         self.spec, self.dataset, self.settings = spec, dataset, settings
@@ -67,7 +75,7 @@ class RunKind:
         """Return the folders that workers read images from and write them to, by their paths on this host."""
         return {}
 
-    def work(self) -> Work:
+    def work(self, store: Store) -> Work:
         """Return the work of the whole run."""
         raise NotImplementedError
 
@@ -81,41 +89,48 @@ class RunKind:
 
 
 class Measuring(RunKind):
-    """A run whose jobs each measure a chunk of images."""
+    """A run whose jobs each measure a chunk of images. chunks: the least number of jobs."""
 
     spec: MeasuringSpec
+    chunks = CHUNKS
 
     def folders(self) -> dict[str, str]:
         """Return the folder that workers read images from."""
         return {"root": str(self.dataset.root)}
 
-    def work(self) -> Work:
+    def work(self, store: Store) -> Work:
         """Return the chunks of all images of the sample."""
-        return self._work(self._sample(), frozenset())
+        return self._work(store, self.images(store), frozenset())
 
     def work_left(self, store: Store, run_id: str, *, finished: bool) -> Work:
         """Return the chunks of the images that were not measured."""
         done = frozenset(store.images(run_id, "measured")["image_id"])
-        missing = [record for record in self._sample() if record.image_id not in done]
+        missing = [record for record in self.images(store) if record.image_id not in done]
         if finished and not missing:
             raise SpecError(f"Expected a run with images left to measure, got {run_id} with all {len(done)} measured.")
-        return self._work(missing, done)
+        return self._work(store, missing, done)
 
-    def _sample(self) -> Sequence[DatasetImage]:
+    def images(self, store: Store) -> Sequence[DatasetImage]:
+        """Return the images that the run measures. SpecError where the data set lacks them."""
         return self.dataset.sample(self.spec.sample_size, self.spec.seed)
 
-    def _work(self, records: Sequence[DatasetImage], done: frozenset[str]) -> Work:
-        names, chunks = new_names(self.dataset, self.spec), list(_chunks(records))
+    def told(self, store: Store) -> dict[str, Any]:
+        """Return what each job needs besides its images."""
+        return {}
+
+    def _work(self, store: Store, records: Sequence[DatasetImage], done: frozenset[str]) -> Work:
+        names, chunks = new_names(self.dataset, self.spec), list(_chunks(records, self.chunks))
+        told = self.told(store)
         jobs = {}
         for number, chunk in enumerate(chunks):
             files = [names[record.path] for record in chunk] if names else None
-            jobs[number] = json.dumps({"records": [record.to_dict() for record in chunk], "names": files})
+            jobs[number] = json.dumps({"records": [record.to_dict() for record in chunk], "names": files, **told})
         timeout = max((_timeout(chunk, len(variants(self.spec))) for chunk in chunks), default=0)
         return Work(jobs, timeout, len(records), f"{len(records)} images to measure", done)
 
     def estimate(self, store: Store, workers: Callable[[], int], probed: Pace | None = None) -> Estimate:
         """Guess the run's length, the images shared out to the workers."""
-        return measuring_estimate(store, self.spec, self.dataset, max(workers(), 1), probed)
+        return measuring_estimate(store, self.spec, self.images(store), max(workers(), 1), probed)
 
 
 class Reconstructing(Measuring):
@@ -151,16 +166,67 @@ class Reconstructing(Measuring):
         return {**super().folders(), "output": str(self.output)}
 
 
+class Diagnosing(Measuring):
+    """A measuring run whose images a trained network predicts, in few jobs, because each starts Keras."""
+
+    spec: DiagnosisSpec
+    worker = TRAIN
+    chunks = DIAGNOSIS_CHUNKS
+
+    def check(self, store: Store) -> None:
+        """Raise SpecError also where the network's weights are not here, or the data set lacks its images."""
+        run = self._run(store)
+        require_weights(run, self.settings)
+        if store.metadata_encoding(run.id) is None:
+            raise SpecError(f"Expected a run with the encoding of its metadata, got {run.id} without it.")
+        self.spec.check(replace(self.dataset, records=self._split(store)))
+
+    def images(self, store: Store) -> Sequence[DatasetImage]:
+        """Return the images of the sample, with the labels and lesions of the training run."""
+        chosen = replace(self.dataset, records=self._split(store))
+        return chosen.sample(self.spec.sample_size, self.spec.seed)
+
+    def told(self, store: Store) -> dict[str, Any]:
+        """Return what the network needs: the encoding of metadata, the size of its input and its device."""
+        asked = self._run(store).told(TrainSpec)
+        size = (asked.training.height, asked.training.width)
+        return {"encoding": store.metadata_encoding(self.spec.run), "size": size, "device": asked.device}
+
+    def _run(self, store: Store) -> Run:
+        run = store.run(self.spec.run)
+        if run is None or not run.trains:
+            raise SpecError(f"Expected a training run that is in the store, got {self.spec.run}.")
+        return run
+
+    def _split(self, store: Store) -> tuple[DatasetImage, ...]:
+        spec, known = self.spec, {record.image_id: record for record in self.dataset.records}
+        rows = plain_rows(store.predictions([spec.run], step=spec.step, split=spec.image_split))
+        if not rows:
+            raise SpecError(
+                f"Expected a step of {spec.run} with predictions of {spec.image_split} images, got step {spec.step} "
+                f"without any. `python -m jobs predict {spec.run}` makes those of trained steps from the kept weights."
+            )
+        missing = [row["image_id"] for row in rows if row["image_id"] not in known]
+        if missing:
+            raise SpecError(
+                f"Expected the {len(rows):,} {spec.image_split} images of {spec.run} in {self.dataset.name}, got "
+                f"{len(rows) - len(missing):,} of them; {missing[0]} is not there."
+            )
+        rows.sort(key=lambda row: str(row["image_id"]))
+        return tuple(replace(known[row["image_id"]], label=row["label"], lesion_id=row["lesion_id"]) for row in rows)
+
+
 class Training(RunKind):
     """A run whose jobs each train a step, one after the other."""
 
     spec: TrainSpec
+    worker = TRAIN
 
     def prepare(self, connection: Connection, run_id: str) -> None:
         """Write the data set's description to Redis; every step needs all of it."""
         leave_dataset(connection, self.dataset)
 
-    def work(self) -> Work:
+    def work(self, store: Store) -> Work:
         """Return the first step."""
         return self._work(first_state(self.spec))
 
@@ -191,15 +257,30 @@ def run_kind(spec: RunSpec, dataset: Dataset, settings: Settings) -> RunKind:
     """Return the kind of run that a spec asks for."""
     if isinstance(spec, TrainSpec):
         return Training(spec, dataset, settings)
+    if isinstance(spec, DiagnosisSpec):
+        return Diagnosing(spec, dataset, settings)
     return (Reconstructing if isinstance(spec, ReconstructSpec) else Measuring)(spec, dataset, settings)
 
 
-def _chunks(records: Sequence[DatasetImage]) -> Iterator[Sequence[DatasetImage]]:
-    """Split images into chunks of equal size: fewer images per chunk where they are large or few."""
+def require_weights(run: Run, settings: Settings) -> None:
+    """Raise SpecError for an imported training run that came without its weights."""
+    if run.origin_host is not None and not (settings.trained / run.id).is_dir():
+        raise SpecError(
+            f"Expected the weights of {run.id} on this host, got none: it was imported from {run.origin_host} without "
+            "them. Import a snapshot that was written there with --weights."
+        )
+
+
+def _chunks(records: Sequence[DatasetImage], least: int) -> Iterator[Sequence[DatasetImage]]:
+    """Split images into chunks of equal size: fewer images per chunk where they are large or few.
+
+    least: the number of chunks of a small run, if it has so many images.
+    """
     if not records:
         return
     pixels = sum(record.height * record.width for record in records) / len(records)
-    size = min(LARGEST_CHUNK, int(LARGEST_CHUNK * PIXELS / max(pixels, 1.0)), -(-len(records) // CHUNKS))
+    largest = LARGEST_CHUNK * CHUNKS // least
+    size = min(largest, int(largest * PIXELS / max(pixels, 1.0)), -(-len(records) // least))
     for start in range(0, len(records), max(1, size)):
         yield records[start : start + max(1, size)]
 

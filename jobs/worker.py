@@ -49,7 +49,7 @@ from jobs.lost_jobs import LOST, enqueue_started
 from jobs.messages import LONGEST
 from jobs.own_jobs import OwnJob
 from jobs.provenance import quiet_tensorflow
-from jobs.run_jobs import MEASURING
+from jobs.run_jobs import DIAGNOSING, MEASURING
 
 WORKER_TTL = 30  # seconds: an idle worker looks for jobs of dead workers every half of it
 HEARTBEAT = 5  # seconds between two heartbeats while a job runs
@@ -111,7 +111,7 @@ class ForkingWorker(KnownWorker, Worker):
 
         The process stops by itself after the current image, but one image may take minutes within a single call.
         """
-        if job.func_name != MEASURING.function:
+        if job.func_name not in (MEASURING.function, DIAGNOSING.function):
             return
         live, now = LiveRun(self.connection, job.kwargs["run_id"]), time.monotonic()
         if not live.stopped(job.kwargs["attempt"]):
@@ -224,6 +224,7 @@ def prepare_training() -> None:
     """Import what every training needs but Keras, which must not be there before a job is forked."""
     quiet_tensorflow()
     __import__("jobs.train_task")
+    __import__("jobs.diagnose_task")
     gc.collect()
     gc.freeze()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.compression.metrics import METRICS
 
+ORIGINAL = "original"  # the variant of an image as it came, in predictions of stored images
 METRIC_COLUMNS = tuple(metric.name for metric in METRICS)
 SIZE_COLUMNS = ("source_bytes", "stored_bytes", "control_bytes", "factor_bytes")
 # decoded_crc32: of the stored and decoded image that was compared
@@ -19,7 +20,8 @@ MEASUREMENT_COLUMNS = ("image_id", "variant", *SETTINGS, *SIZE_COLUMNS, *METRIC_
 class ImageResult:
     """The result of one image: its rows, or the reason why it has none.
 
-    rows: dicts with the keys MEASUREMENT_COLUMNS. file: the reconstruction's record (reconstruct only).
+    rows: dicts with the keys MEASUREMENT_COLUMNS. file: the reconstruction's record (reconstruct only). diagnoses: what
+    a network says of the image in each way, see `core.predictions.diagnosis` (diagnosis only).
     """
 
     image_id: str
@@ -28,11 +30,12 @@ class ImageResult:
     seconds: float
     rows: tuple[dict[str, Any], ...] = ()
     file: dict[str, Any] | None = None
+    diagnoses: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ImageResult:
         """Return the result that `dataclasses.asdict` and JSON described."""
-        return cls(**{**values, "rows": tuple(values["rows"])})
+        return cls(**{**values, "rows": tuple(values["rows"]), "diagnoses": tuple(values.get("diagnoses", ()))})
 
 
 @dataclass(frozen=True)

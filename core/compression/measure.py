@@ -6,28 +6,47 @@ import hashlib
 import secrets
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.compression.comparison import Image, Original
-from core.compression.image_results import MEASUREMENT_COLUMNS, ImageResult
-from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, codec_name
+from core.compression.image_results import MEASUREMENT_COLUMNS, ORIGINAL, ImageResult
+from core.compression.specs import (
+    DiagnosisSpec,
+    MeasuringSpec,
+    ReconstructSpec,
+    ResizeSpec,
+    RivalsSpec,
+    SweepSpec,
+    Way,
+    codec_name,
+)
 from core.compression.svd import check_cost, decompose, factor_bytes
 from core.data.datasets import DatasetImage, read_registered
 from core.data.images import CODECS, decode, encode, resize
 from core.errors import DermSlimError, ImageError, SpecError
 from core.files.plain_files import whole_file
 
+# What a network says of one image in several ways: one dict per way of the table `diagnoses`, without the run's id.
+Predict = Callable[[DatasetImage, Sequence[tuple[str, Image]]], tuple[dict[str, Any], ...]]
+
 
 def measure(
-    record: DatasetImage, root: Path, spec: MeasuringSpec, output: Path | None = None, name: str | None = None
+    record: DatasetImage,
+    root: Path,
+    spec: MeasuringSpec,
+    output: Path | None = None,
+    name: str | None = None,
+    predict: Predict | None = None,
 ) -> ImageResult:
     """Measure one image as `spec` says; a file that cannot be measured gives a failed result, never an exception.
 
     output: folder that a reconstruction is written to, under the name that `new_names` gives (ReconstructSpec only).
+    predict: gives a network's predictions of the original and of each stored image, by variant (DiagnosisSpec only).
     """
     started = time.perf_counter()
+    answers: tuple[dict[str, Any], ...] = ()
     try:
         try:
             data = read_registered(record, root)
@@ -38,6 +57,12 @@ def measure(
                 raise SpecError("Expected the folder of the new data set, got none.")
             name = name or Path(record.path).with_suffix(CODECS[spec.codec].extension).as_posix()
             rows, file = _reconstruct(record, data, spec, output, name)
+        elif isinstance(spec, DiagnosisSpec):
+            stored = list(_stored_ways(record, data, spec))
+            rows, file = tuple(row for row, _ in stored), None
+            if predict is not None:
+                images = ((row["variant"], decode(each, own=True)) for row, each in stored if each)
+                answers = predict(record, [(ORIGINAL, decode(data)), *images])
         else:
             rows, file = tuple(_ROWS[type(spec)](record, data, spec)), None
     except DermSlimError as error:
@@ -45,7 +70,7 @@ def measure(
     except MemoryError:
         reason = f"Expected enough memory for a {record.height}×{record.width} image, got less."
         return ImageResult(record.image_id, "failed", reason, time.perf_counter() - started)
-    return ImageResult(record.image_id, "measured", None, time.perf_counter() - started, rows, file)
+    return ImageResult(record.image_id, "measured", None, time.perf_counter() - started, rows, file, answers)
 
 
 def _row(record: DatasetImage, variant: str, **values: Any) -> dict[str, Any]:
@@ -99,12 +124,30 @@ def _sweep_rows(record: DatasetImage, data: bytes, spec: SweepSpec) -> Iterator[
 
 
 def _rival_rows(record: DatasetImage, data: bytes, spec: RivalsSpec) -> Iterator[dict[str, Any]]:
+    for row, _ in _encoded(record, data, spec):
+        yield row
+
+
+def _encoded(record: DatasetImage, data: bytes, spec: RivalsSpec) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield a row and the stored file for each codec and quality."""
     image = decode(data)
     original = Original(image, spec.metrics)
     for codec, quality in spec.rivals:
         stored = encode(image, codec, quality)
         figures = _compared(original, decode(stored, own=True), data, stored)
-        yield _row(record, codec_name(codec, quality), codec=codec, quality=quality, **figures)
+        yield _row(record, codec_name(codec, quality), codec=codec, quality=quality, **figures), stored
+
+
+def _stored_ways(record: DatasetImage, data: bytes, spec: DiagnosisSpec) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the rows and files of each part of a diagnosis, with the variants' names in the diagnosis."""
+    for part in spec.parts:
+        mode = None if isinstance(part, RivalsSpec) else part.mode
+        if isinstance(part, RivalsSpec):
+            stored = _encoded(record, data, part)
+        else:
+            stored = _reconstructions(record, data, part.ks, part)
+        for row, file in stored:
+            yield {**row, "variant": Way(mode, row["k"], row["codec"], row["quality"]).variant}, file
 
 
 def _resize_rows(record: DatasetImage, data: bytes, spec: ResizeSpec) -> Iterator[dict[str, Any]]:

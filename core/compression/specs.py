@@ -1,13 +1,13 @@
-"""The specs of measuring runs: an SVD sweep over k, the rivals, the resize comparison, a reconstruction."""
+"""The specs of measuring runs: SVD sweep, rivals, resize comparison, reconstruction, diagnosis of stored images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import annotated_types as at
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from core.compression.svd import MODES, MOST_BYTES, check_cost, decomposition_bytes, largest_k
 from core.data.datasets import Dataset
@@ -22,6 +22,12 @@ DEFAULT_RIVALS = (
     *(("jpeg", quality) for quality in (75, 80, 85, 90, 95)),
     *(("webp", quality) for quality in (75, 85, 95)),
     *(("avif", quality) for quality in (60, 75, 90)),
+)
+DIAGNOSIS_KS = (2, 5, 10, 20, 50, 100)  # recall of melanoma falls below 20
+DIAGNOSIS_RIVALS = (
+    *(("jpeg", quality) for quality in (10, 20, 50, 75, 90, 95)),
+    *(("webp", quality) for quality in (10, 50, 75, 90)),
+    *(("avif", quality) for quality in (20, 40, 60, 80)),
 )
 
 
@@ -74,6 +80,13 @@ Mode = Annotated[
     ),
 ]
 CodecName = Annotated[Text, Setting("Codec", "How a reconstruction is stored.", choices=tuple(CODECS), always=True)]
+Rivals = Annotated[
+    tuple[tuple[CodecName, Annotated[Whole, at.Interval(ge=0, le=100)] | None], ...],
+    at.MinLen(1),
+    AfterValidator(normal_rivals),
+    Once,
+    Setting("Rivals", "Codecs without SVD, each with its quality.", unit="with a quality", always=True),
+]
 Quality = Annotated[
     Whole | None,
     Setting("Quality", "By default the codec's.", ge=0, le=100, always=True),
@@ -147,13 +160,7 @@ class RivalsSpec(MeasuringSpec):
     """The same images through other codecs and qualities, without SVD."""
 
     kind: ClassVar[str] = "rivals"
-    rivals: Annotated[
-        tuple[tuple[CodecName, Annotated[Whole, at.Interval(ge=0, le=100)] | None], ...],
-        at.MinLen(1),
-        AfterValidator(normal_rivals),
-        Once,
-        Setting("Rivals", "Codecs, each with its quality.", unit="with a quality", always=True),
-    ] = DEFAULT_RIVALS
+    rivals: Rivals = DEFAULT_RIVALS
 
 
 class ResizeSpec(MeasuringSpec):
@@ -198,9 +205,100 @@ class ReconstructSpec(MeasuringSpec):
         return f"k={self.k} {self.mode} {codec_name(self.codec, self.quality)}"
 
 
+class Way(NamedTuple):
+    """One way of storing an image. mode, k: None without SVD. quality: None where the codec has none."""
+
+    mode: str | None
+    k: int | None
+    codec: str
+    quality: int | None
+
+    @property
+    def variant(self) -> str:
+        """The name of its rows: `jpeg 90`, `k=5 jpeg 95`, `k=5 unfolded jpeg 95`."""
+        stored = codec_name(self.codec, self.quality)
+        if self.k is None:
+            return stored
+        return f"k={self.k} {stored}" if self.mode == MODES[0] else f"k={self.k} {self.mode} {stored}"
+
+
+class DiagnosisSpec(MeasuringSpec):
+    """Store the images of a trained network's test set in several ways; the network predicts each stored image.
+
+    run, step: whose kept weights predict. image_split: the set of that run whose images are used. ks, modes, codecs,
+    qualities: every combination is one way of storing a reconstruction; a lossless codec has no quality. rivals: the
+    other ways, without SVD. dataset: the same images, of any size. sample_size: of the set's images.
+    """
+
+    kind: ClassVar[str] = "diagnosis"
+    run: Annotated[Text, at.MinLen(1), Setting("Training run", "Whose network predicts.", name="run", flag="RUN")]
+    step: Annotated[Whole, Setting("Step", "0 is the unpruned network.", ge=0, le=10_000, always=True)] = 0
+    image_split: Annotated[
+        Text,
+        Setting(
+            "Images of", "The weights were chosen by the validation images.", name="split", flag="--split",
+            choices=("test", "validation"), always=True,
+        ),
+    ] = "test"  # fmt: skip
+    ks: Ks = DIAGNOSIS_KS
+    modes: Annotated[
+        tuple[Mode, ...], at.MinLen(1), Once, Setting("Modes", "Of the reconstructions.", flag="--modes", always=True)
+    ] = ("per_channel",)
+    codecs: Annotated[
+        tuple[CodecName, ...],
+        at.MinLen(1),
+        Once,
+        Setting("Codecs of the reconstructions", name="codecs", flag="--codecs", always=True),
+    ] = ("jpeg",)
+    qualities: Annotated[
+        tuple[Annotated[Whole, at.Interval(ge=0, le=100)], ...],
+        at.MinLen(1),
+        Once,
+        Setting("Qualities of the reconstructions", "Of each codec that has one.", name="qualities", always=True),
+    ] = (95,)
+    rivals: Rivals = DIAGNOSIS_RIVALS
+
+    @field_validator("qualities")
+    @classmethod
+    def _qualities_of_codecs(cls, qualities: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        for codec in info.data.get("codecs", ()):
+            for quality in qualities if CODECS[codec].qualities else ():
+                quality_of(codec, quality)
+        return qualities
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse a k above the rank of every image."""
+        super().check(dataset)
+        for mode in self.modes:
+            _check_rank(self.ks, mode, dataset)
+
+    @property
+    def parts(self) -> tuple[SweepSpec | RivalsSpec, ...]:
+        """The runs that store images in these ways: a sweep for each mode, codec and quality, and the rivals."""
+        stored = [
+            (codec, quality)
+            for codec in self.codecs
+            for quality in (self.qualities if CODECS[codec].qualities else (None,))
+        ]
+        sweep = SweepSpec(dataset=self.dataset, metrics=self.metrics, ks=self.ks)
+        sweeps = [
+            sweep.replace(mode=mode, codec=codec, quality=quality) for mode in self.modes for codec, quality in stored
+        ]
+        return *sweeps, RivalsSpec(dataset=self.dataset, metrics=self.metrics, rivals=self.rivals)
+
+
 SPECS: dict[str, type[MeasuringSpec]] = {
-    spec.kind: spec for spec in (SweepSpec, RivalsSpec, ResizeSpec, ReconstructSpec)
+    spec.kind: spec for spec in (SweepSpec, RivalsSpec, ResizeSpec, ReconstructSpec, DiagnosisSpec)
 }
+
+
+def ways(part: SweepSpec | RivalsSpec | DiagnosisSpec) -> tuple[Way, ...]:
+    """Return the ways in which a run stores each image, in the order of its rows."""
+    if isinstance(part, DiagnosisSpec):
+        return tuple(way for each in part.parts for way in ways(each))
+    if isinstance(part, RivalsSpec):
+        return tuple(Way(None, None, codec, quality) for codec, quality in part.rivals)
+    return tuple(Way(part.mode, k, part.codec, part.quality) for k in part.ks)
 
 
 def measuring_spec_from_dict(values: Mapping[str, Any]) -> MeasuringSpec:
@@ -232,6 +330,8 @@ def variants(spec: MeasuringSpec) -> tuple[str, ...]:
         return tuple(codec_name(codec, quality) for codec, quality in spec.rivals)
     if isinstance(spec, ResizeSpec):
         return tuple(f"{rows}x{columns}" for rows, columns in spec.sizes)
+    if isinstance(spec, DiagnosisSpec):
+        return tuple(way.variant for way in ways(spec))
     return (f"k={spec.k}",) if isinstance(spec, ReconstructSpec) else ()
 
 

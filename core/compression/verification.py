@@ -18,7 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from core.compression.image_results import METRIC_COLUMNS
-from core.compression.specs import MeasuringSpec, ResizeSpec, RivalsSpec, SweepSpec, codec_name
+from core.compression.specs import (
+    DiagnosisSpec,
+    MeasuringSpec,
+    ResizeSpec,
+    RivalsSpec,
+    SweepSpec,
+    codec_name,
+    variants,
+    ways,
+)
 from core.compression.svd import decompose
 from core.data.datasets import DatasetImage, read_registered
 from core.data.images import decode, encode, resize
@@ -84,6 +93,12 @@ def _compared(image: Image, spec: Any) -> Iterator[tuple[str, Image, Image, dict
     """Yield each variant, the two images that a run compares for it, and the reference's further figures."""
     from core.compression import reference
 
+    if isinstance(spec, DiagnosisSpec):
+        for part in spec.parts:
+            names = {plain: way.variant for plain, way in zip(variants(part), ways(part), strict=True)}
+            for variant, one, other, further in _compared(image, part):
+                yield names[variant], one, other, further
+        return
     if isinstance(spec, RivalsSpec):
         for codec, quality in spec.rivals:
             stored = encode(image, codec, quality)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -291,6 +291,12 @@ class MetadataEncoding:
     def to_dict(self) -> dict[str, Any]:
         """Return the encoding as JSON-ready values."""
         return {**asdict(self), "sexes": list(self.sexes), "localizations": list(self.localizations)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MetadataEncoding:
+        """Return the encoding that `to_dict` described."""
+        lists = {name: tuple(values[name]) for name in ("sexes", "localizations")}
+        return cls(**{**values, **lists})
 
     def encode(self, records: Sequence[DatasetImage]) -> npt.NDArray[np.float32]:
         """Return (n, 3) numbers in the order of `METADATA_FEATURES`: standardised age, code of sex, of localization."""

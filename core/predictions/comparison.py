@@ -162,14 +162,20 @@ def over_seeds(differences: Sequence[float]) -> OverSeeds:
     return OverSeeds(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values))
 
 
-LOST, GAINED = "lost", "gained"
+LOST, GAINED, STILL_WRONG = "lost", "gained", "still wrong"
 
 
 def changed_sides(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Return the images that only one of two predictors has right, melanomas first, then by how much changed.
+    """Return the images that only one of two predictors has right: the rows of `changed_classes` of two sides."""
+    changed = changed_classes(first, second)
+    return changed[changed["side"] != STILL_WRONG].reset_index(drop=True)
 
-    Columns: image_id, lesion_id, label, side (`lost`: only the first has it right; `gained`: only the second),
-    predicted and predicted_second, probability and probability_second (of the image's own class), change.
+
+def changed_classes(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return the images that two predictors give different classes, melanomas first, then by how much changed.
+
+    Columns: image_id, lesion_id, label, side (`lost`: only the first has it right; `gained`: only the second; `still
+    wrong`), predicted and predicted_second, probability and probability_second (of the image's own class), change.
     """
     both = paired(first, second)
     of_first, of_second = right(both), (both["predicted_second"] == both["label"]).to_numpy(dtype=bool)
@@ -178,9 +184,10 @@ def changed_sides(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     both["probability"] = both[list(PROBABILITIES)].to_numpy()[rows, places]
     both["probability_second"] = both[[f"{name}_second" for name in PROBABILITIES]].to_numpy()[rows, places]
     both["change"] = both["probability_second"] - both["probability"]
-    both["side"] = np.where(of_first, LOST, GAINED)
+    both["side"] = np.select([of_first, of_second], [LOST, GAINED], STILL_WRONG)
     found: pd.DataFrame = both.assign(melanoma=both["label"] == "melanoma", size=both["change"].abs())
-    found = found[of_first != of_second].sort_values(["melanoma", "size", "image_id"], ascending=[False, False, True])
+    found = found[found["predicted"] != found["predicted_second"]]
+    found = found.sort_values(["melanoma", "size", "image_id"], ascending=[False, False, True])
     columns = ["image_id", "lesion_id", "label", "side", "predicted", "predicted_second"]
     columns += ["probability", "probability_second", "change"]
     return found[columns].reset_index(drop=True)

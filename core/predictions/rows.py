@@ -47,6 +47,20 @@ def prediction_columns(
     }
 
 
+def diagnosis_rows(
+    image_id: str, lesion_id: str | None, label: str, variants: Sequence[str], probabilities: npt.NDArray[np.float32]
+) -> tuple[dict[str, Any], ...]:
+    """Return what a network says of one image in several ways: rows of table `diagnoses`, without the run's id.
+
+    probabilities: (variants, classes).
+    """
+    count = len(variants)
+    labels = np.full(count, CLASSES.index(label))
+    columns = prediction_columns("", [image_id] * count, [lesion_id] * count, labels, probabilities)
+    named = {"variant": list(variants), **{name: columns[name] for name in COLUMNS if name != "split"}}
+    return tuple(dict(zip(named, values, strict=True)) for values in zip(*named.values(), strict=True))
+
+
 def joined(parts: Sequence[Columns]) -> Columns:
     """Return the rows of several splits."""
     return {name: [value for part in parts for value in part[name]] for name in COLUMNS}

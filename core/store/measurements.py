@@ -123,6 +123,20 @@ class Store(DeploymentRows):
         )
         return compare(measured, checks)
 
+    def diagnoses(self, run_id: str) -> pd.DataFrame:
+        """Return what a network says of each image in each way and as it came, by image, with size and quality.
+
+        Columns: those of table `diagnoses` without the run's id; bytes of the stored file, or of the original; psnr and
+        ssim, none for the original.
+        """
+        return self.read(
+            "SELECT d.* EXCLUDE run_id, coalesce(m.stored_bytes, s.bytes) AS bytes, m.psnr, m.ssim FROM diagnoses d "
+            "LEFT JOIN measurements m USING (run_id, image_id, variant) "
+            "LEFT JOIN (SELECT run_id, image_id, any_value(source_bytes) AS bytes FROM measurements GROUP BY ALL) s "
+            "USING (run_id, image_id) WHERE d.run_id = ? ORDER BY d.image_id, d.rowid",
+            [run_id],
+        )
+
     def worst_images(self, run_id: str, metric: str, variant: str, n: int = 12) -> pd.DataFrame:
         """Return image_id, value and path of the n images that `metric` judges worst at `variant`."""
         _check_columns([metric], METRIC_COLUMNS)
@@ -251,7 +265,7 @@ def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tup
             if kept:
                 _replace_images(connection, kept)
             return
-        for table in ("images", "measurements"):  # delivered again, or a failure that a retry replaces
+        for table in ("images", "measurements", "diagnoses"):  # delivered again, or a failure that a retry replaces
             connection.execute(f"DELETE FROM {table} AS old WHERE {same}")
     connection.execute("INSERT INTO images BY NAME SELECT * FROM incoming")
     rows = [{**row, "run_id": chunk.run_id} for chunk, result in results for row in result.rows]
@@ -259,6 +273,9 @@ def _replace_images(connection: duckdb.DuckDBPyConnection, results: Sequence[tup
         connection.register("incoming", pa.Table.from_pylist(rows, schema=MEASUREMENT_TYPES))
         connection.execute("INSERT INTO measurements BY NAME SELECT * FROM incoming")
     connection.unregister("incoming")
+    answers = [{**row, "run_id": chunk.run_id} for chunk, result in results for row in result.diagnoses]
+    if answers:
+        insert(connection, "diagnoses", pd.DataFrame(answers))
 
 
 def _replace_dataset(connection: duckdb.DuckDBPyConnection, dataset: Dataset, registered_at: datetime) -> None:

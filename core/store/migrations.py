@@ -79,6 +79,10 @@ def svd_dense(connection: duckdb.DuckDBPyConnection) -> None:
     """Change nothing: the table of networks with dense layers of low rank is new."""
 
 
+def diagnoses(connection: duckdb.DuckDBPyConnection) -> None:
+    """Change nothing: the table of predictions of stored images is new."""
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
@@ -94,6 +98,7 @@ MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
         imported_runs,
         conversions,
         svd_dense,
+        diagnoses,
     )
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied

@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS dataset_left_out (
 
 CREATE TABLE IF NOT EXISTS runs (
     run_id VARCHAR NOT NULL,        -- key
-    kind VARCHAR NOT NULL,          -- svd-sweep | rivals | resize-study | reconstruct | train | prune-train
+    kind VARCHAR NOT NULL,          -- svd-sweep | rivals | resize-study | reconstruct | diagnosis | train | prune-train
     dataset VARCHAR NOT NULL,
     dataset_fingerprint VARCHAR NOT NULL,
     synthetic BOOLEAN NOT NULL,
@@ -113,7 +113,7 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE TABLE IF NOT EXISTS measurements (         -- one row per image and variant; definitions: core/compression/metrics.py
     run_id VARCHAR NOT NULL,        -- key, with image_id and variant
     image_id VARCHAR NOT NULL,
-    variant VARCHAR NOT NULL,       -- 'k=350' | 'jpeg 90' | '200x100'
+    variant VARCHAR NOT NULL,       -- 'k=350' | 'jpeg 90' | '200x100'; of a diagnosis 'k=5 jpeg 95', 'jpeg 90'
     k INTEGER,                      -- singular values kept
     codec VARCHAR,
     quality INTEGER,
@@ -392,6 +392,17 @@ CREATE TABLE IF NOT EXISTS svd_dense (            -- a step's network with dense
     difference_low DOUBLE,          -- its 95 % paired interval
     difference_high DOUBLE,
     computed_at TIMESTAMPTZ NOT NULL
+CREATE TABLE IF NOT EXISTS diagnoses (            -- what a network says of an image stored in one way: core/predictions/diagnosis.py
+    run_id VARCHAR NOT NULL,        -- key, with image_id and variant
+    image_id VARCHAR NOT NULL,
+    variant VARCHAR NOT NULL,       -- as in measurements, which has bytes and metrics; 'original' for the image as it came
+    lesion_id VARCHAR,
+    label VARCHAR NOT NULL,
+    predicted VARCHAR NOT NULL,     -- the class of the largest probability
+    p_melanoma FLOAT NOT NULL,
+    p_nevus FLOAT NOT NULL,
+    p_non_melanoma FLOAT NOT NULL,
+    p_negative FLOAT NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS epochs (               -- core/training/protocol.py, EpochResult

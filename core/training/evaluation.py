@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from core.training.algorithm2 import State, Step, accept, record
 from core.training.data import TrainingData
 from core.training.results import StepResult
 from core.training.specs import ACCEPT, DIFFERENCE_LOW, Baseline, Rules
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def predicted(data: TrainingData, probabilities: Mapping[str, npt.NDArray[np.float32]]) -> Columns:
@@ -95,3 +98,9 @@ def difference(unpruned: Mapping[str, bool], rows: Columns) -> dict[str, Any]:
         return {}
     found = paired_difference(right(both), np.array([unpruned[image] for image in both["image_id"]]), lesions_of(both))
     return {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
+
+
+def smallest_accepted(steps: pd.DataFrame) -> pd.Series[Any]:
+    """Return the smallest step that met the baseline, else the first one. steps: rows of the store, not empty."""
+    accepted = steps[steps["accepted"].astype("boolean").fillna(False)]
+    return accepted.sort_values("parameters").iloc[0] if len(accepted) else steps.iloc[0]

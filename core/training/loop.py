@@ -391,6 +391,11 @@ def probabilities(model: keras.Model, data: Examples, indices: Sequence[int], ba
     return np.concatenate([np.zeros((0, len(CLASSES)), dtype=np.float32), *found]).astype(np.float32)
 
 
+def softmax(model: keras.Model, images: Pixels, metadata: Floats) -> Floats:
+    """Return a network's probabilities, (n, classes), of images (n, H, W, 3) and metadata (n, 3), all at once."""
+    return np.asarray(model.predict_on_batch({"image": images, "metadata": metadata})).astype(np.float32)
+
+
 def input_batches(data: Examples, indices: Sequence[int], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Yield the inputs of these images, `AT_ONCE` batches of a training together."""
     rows, count = np.array(indices, dtype=np.int64), AT_ONCE * batch_size

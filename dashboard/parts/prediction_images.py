@@ -12,12 +12,12 @@ from core.networks.architectures import CLASSES
 from core.predictions.comparison import GAINED, LOST
 from core.runs import Run
 from core.store.file import plain_rows
+from core.training.evaluation import smallest_accepted
 from dashboard import data, training_data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts.predictions import shown_class
 from dashboard.forms.fields import SET_NAMES
 from dashboard.parts import components
-from dashboard.parts.training_results import smallest_accepted
 
 AT_ONCE = 24  # images that are shown before the reader asks for more
 EVERY = "every"  # class, or side

@@ -16,6 +16,7 @@ from core.predictions.classification import FIGURES, recall_name
 from core.predictions.intervals import MACRO_AUC, interval_text, intervals_of_step
 from core.runs import Run
 from core.store.file import plain_rows
+from core.training.evaluation import smallest_accepted
 from core.training.specs import Baseline, PruneTrainSpec, TrainSpec
 from dashboard import data, training_data, words
 from dashboard.charts import training as training_charts
@@ -146,12 +147,6 @@ def answer_sentences(spec: TrainSpec, steps: pd.DataFrame) -> list[str]:
         f"({words.count_text(best['parameters'])}) and reaches "
         f"{words.step_figure_text(best, 'test_accuracy', digits=1)}.",
     ]
-
-
-def smallest_accepted(steps: pd.DataFrame) -> pd.Series[Any]:
-    """Return the smallest step that met the baseline, else the unpruned network."""
-    accepted = steps[steps["accepted"].astype("boolean").fillna(False)]
-    return accepted.sort_values("parameters").iloc[0] if len(accepted) else steps.iloc[0]
 
 
 def share_text(part: object, whole: object) -> str:

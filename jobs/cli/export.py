@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.compression.specs import DiagnosisSpec, variants
 from core.errors import SpecError
 from core.files.exports import check_writable, write_table
 from core.settings import Settings
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IMAGES, STEPS, EPOCHS, SPLITS = "images", "steps", "epochs", "splits"
+DIAGNOSES, WAYS = "diagnoses", "ways"
 DESCRIBED = {
     IMAGES: "one row per image and k of a measuring run",
     STEPS: "one row per trained network",
     EPOCHS: "one row per epoch",
     SPLITS: "the images of each class in the three sets",
+    DIAGNOSES: "what the network of a diagnosis says of each image in each way",
+    WAYS: "the figures of each way of a diagnosis",
 }
 
 
@@ -37,7 +41,9 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     parser = command(commands, "export", "write a run's rows as CSV or Parquet", act_export)
     parser.add_argument("run", metavar="RUN", help="the run's id, from `status`, or a study's, from `studies`")
     what = "; ".join(f"{name}: {text}" for name, text in DESCRIBED.items())
-    parser.add_argument("--table", choices=tuple(DESCRIBED), help=f"{what} (default: images, or steps of trainings)")
+    parser.add_argument(
+        "--table", choices=tuple(DESCRIBED), help=f"{what} (default: images, steps of trainings, diagnoses)"
+    )
     parser.add_argument("--output", type=Path, help="file ending in .csv or .parquet (default: RUN.csv)")
     parser.add_argument("--to", choices=("mlflow",), help="write a training run to MLflow instead of a file")
     parser.add_argument("--uri", help="with --to: MLflow's address, sqlite:///FILE or http://HOST:PORT")
@@ -67,9 +73,9 @@ def write(store: Store, run_or_study: str, path: Path, table: str | None = None)
     table: one of `DESCRIBED`; by default the one that the run has. SpecError where there is none to write.
     """
     trained, kind = _runs(store, run_or_study)
-    chosen = table or (STEPS if kind in TRAINING_SPECS else IMAGES)
-    if (chosen == IMAGES) == (kind in TRAINING_SPECS):
-        known = (IMAGES,) if chosen != IMAGES else (STEPS, EPOCHS, SPLITS)
+    known = _TABLES.get(kind, (IMAGES,))
+    chosen = table or known[0]
+    if chosen not in known:
         raise SpecError(f"Expected table {' or '.join(known)} of a {kind} run, got {chosen}.")
     frame = _FRAMES[chosen](store, trained)
     if frame.empty:
@@ -99,9 +105,22 @@ def _splits(store: Store, runs: list[str]) -> pd.DataFrame:
     return table[["run_id", *table.columns.drop("run_id")]]
 
 
+def _ways(store: Store, runs: list[str]) -> pd.DataFrame:
+    from core.predictions.diagnosis import way_figures
+
+    run = store.run(runs[0])
+    return way_figures(store.diagnoses(runs[0]), variants(run.told(DiagnosisSpec)) if run else ())
+
+
+_TABLES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(TRAINING_SPECS, (STEPS, EPOCHS, SPLITS)),
+    DiagnosisSpec.kind: (DIAGNOSES, WAYS, IMAGES),
+}
 _FRAMES: dict[str, Callable[[Store, list[str]], pd.DataFrame]] = {
     IMAGES: lambda store, runs: store.measurements(runs[0], columns=EXPORT_COLUMNS),
     STEPS: Store.steps,
     EPOCHS: Store.epochs,
     SPLITS: _splits,
+    DIAGNOSES: lambda store, runs: store.diagnoses(runs[0]),
+    WAYS: _ways,
 }

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from core.article.plan import KIND, ArticleSpec, Override
+from core.compression.specs import DiagnosisSpec
 from core.errors import SpecError
 from core.networks.architectures import NetworkSpec
 from core.runs import RunSpec
@@ -177,7 +178,8 @@ def command_line(spec: RunSpec | ArticleSpec) -> str:
     """Return the command that submits a spec again."""
     unseen = ("training.seed",) if isinstance(spec, ArticleSpec) else ()  # of a study, `seeds` count
     words = [word for option in options_of(type(spec), unseen) for word in option.words(spec)]
-    words = [*words, "--", spec.dataset] if spec.dataset.startswith("-") else [spec.dataset, *words]
+    named = [spec.run, spec.dataset] if isinstance(spec, DiagnosisSpec) else [spec.dataset]
+    words = [*words, "--", *named] if any(name.startswith("-") for name in named) else [*named, *words]
     return shlex.join(["python", "-m", "jobs", spec.kind or KIND, *words])
 
 

@@ -60,12 +60,16 @@ def act_change(options: argparse.Namespace) -> int:
 # -- submitting and waiting --------------------------------------------------------------------------------------------
 
 
-def add_run_options(parser: argparse.ArgumentParser, verb: str, row: str) -> None:
-    """Add the options of every command that submits runs. verb: what a run does. row: what a row of the export is."""
+def add_run_options(parser: argparse.ArgumentParser, verb: str, row: str, *, local: bool = True) -> None:
+    """Add the options of every command that submits runs. verb: what a run does. row: what a row of the export is.
+
+    local: whether the command can do the work itself.
+    """
     text = f"one row per {row}, to a file that ends in .csv or .parquet; waits for the run"
-    parser.add_argument("--local", action="store_true", help=f"{verb} here, without Redis or a queue")
+    if local:
+        parser.add_argument("--local", action="store_true", help=f"{verb} here, without Redis or a queue")
     parser.add_argument("--export", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--wait", action="store_true", help="without --local: show progress until the end")
+    parser.add_argument("--wait", action="store_true", help=f"{'without --local: ' * local}show progress until the end")
     parser.add_argument("--again", action="store_true", help=f"{verb} even where an identical run has finished")
 
 
@@ -75,12 +79,14 @@ def submit(
     options: argparse.Namespace,
     export: Callable[[Any, str], object],
     *,
+    report: Callable[[str], object] = lambda run_id: None,
     priority: str = NORMAL,
     start_after: datetime | None = None,
 ) -> int:
     """Submit runs and print their ids; wait for them and export them as the options say.
 
-    export: writes the rows of a run, given its spec and id. Return 1 where a run did not finish or images failed.
+    export: writes the rows of a run, given its spec and id. report: prints the results of a finished run. Return 1
+    where a run did not finish or images failed.
     """
     submissions = queues.submit_together(wanted, again=options.again, priority=priority, start_after=start_after)
     for submission in submissions:
@@ -90,6 +96,9 @@ def submit(
     if not (options.wait or options.export):
         return 0
     states = [watch(queues, submission.run_id) for submission in submissions]
+    for state in states:
+        if state.status == "finished":
+            report(state.id)
     if options.export:
         for (spec, _), submission in zip(wanted, submissions, strict=True):
             export(spec, submission.run_id)
