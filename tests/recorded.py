@@ -14,9 +14,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from core.compression.image_results import MEASUREMENT_COLUMNS, Chunk, ImageResult
+from core.compression.image_results import MEASUREMENT_COLUMNS, ORIGINAL, Chunk, ImageResult
 from core.compression.results import run_results
-from core.compression.specs import MeasuringSpec, variants
+from core.compression.specs import DiagnosisSpec, MeasuringSpec, variants
 from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import SPLITS
 from core.deployment.formats import Conversion
@@ -25,6 +25,7 @@ from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.predictions.classification import Classification, classify
 from core.predictions.rows import Columns, joined, prediction_columns, prediction_frame
 from core.predictions.rows import described as described_rows
+from core.predictions.rows import Columns, diagnosis_rows, joined, prediction_columns
 from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store
@@ -206,7 +207,10 @@ def record_svd_dense(store: Store, run_id: str, accuracies: Mapping[float, float
 def record_measured(
     store: Store, spec: MeasuringSpec, *, synthetic: bool = False, figures: Mapping[str, float | None] | None = None
 ) -> str:
-    """Record a finished run of two images, one minute after the previous run. figures: values to change."""
+    """Record a finished run of two images, one minute after the previous run. figures: values to change.
+
+    A diagnosis has two melanomas, which the first way alone loses.
+    """
     at = START + timedelta(minutes=next(minutes))
     run_id = f"{spec.kind}-{at:%Y%m%d-%H%M%S}-0001"
     store.record_run(
@@ -222,9 +226,16 @@ def record_measured(
     for image in ("a", "b"):
         rows = []
         for name in variants(spec):
-            k = int(name.removeprefix("k=")) if name.startswith("k=") else 350
+            k = int(name.partition(" ")[0].removeprefix("k=")) if name.startswith("k=") else 350
             rows.append({**dict.fromkeys(MEASUREMENT_COLUMNS), "image_id": image, "variant": name, "k": k} | values)
-        results.append(ImageResult(image, "measured", None, 0.1, tuple(rows)))
+        answers = ()
+        if isinstance(spec, DiagnosisSpec):
+            ways = [ORIGINAL, *variants(spec)]
+            chances = np.full((len(ways), 4), 0.1, dtype=np.float32)
+            chances[:, 0] = 0.7
+            chances[1] = (0.1, 0.7, 0.1, 0.1)
+            answers = diagnosis_rows(image, None, "melanoma", ways, chances)
+        results.append(ImageResult(image, "measured", None, 0.1, tuple(rows), diagnoses=answers))
     store.record_images([Chunk(run_id, 1, "svd-1", results)])
     store.record_results(run_id, run_results(spec, store.measurements(run_id), 2), at)
     return run_id

@@ -301,7 +301,12 @@ def test_the_sentence_states_bytes_agreement_recall_and_accuracy() -> None:
 
 @pytest.mark.parametrize(
     ("variant", "expected"),
-    [("jpeg 90", "JPEG 90"), ("png", "PNG"), ("k=3 jpeg 90", "k = 3 as JPEG 90"), ("k=3 unfolded png", "k = 3 unfolded as PNG")],
+    [
+        ("jpeg 90", "JPEG 90"),
+        ("png", "PNG"),
+        ("k=3 jpeg 90", "k = 3 as JPEG 90"),
+        ("k=3 unfolded png", "k = 3 unfolded as PNG"),
+    ],
 )  # fmt: skip
 def test_a_way_is_written_with_k_mode_and_codec(variant: str, expected: str) -> None:
     assert [way_text(way) for way in ways(SPEC) if way.variant == variant] == [expected]

@@ -19,7 +19,7 @@ from recorded import START, conversion, latency, record_measured, record_reconst
 from redis import Redis
 
 from benchmarks.processes import Process
-from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from core.compression.specs import DiagnosisSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.errors import DermSlimError, QueueUnavailable, SpecError, StoreError
 from core.networks.architectures import NETWORKS
 from core.networks.keras_models import build_model
@@ -47,6 +47,7 @@ SPECS = (
     RivalsSpec(dataset="ham"),
     ResizeSpec(dataset="ham"),
     ReconstructSpec(dataset="ham", name="smaller"),
+    DiagnosisSpec(dataset="ham", run="train-1"),
 )
 EVERYTHING = Wanted([ALL], logs=False, weights=True)
 Rows = list[dict[str, Any]]
@@ -153,7 +154,7 @@ def test_every_table_of_a_store_travels_with_its_runs_or_is_named_as_one_that_do
 def test_runs_of_every_kind_arrive_with_equal_rows(there: Settings, here: Settings, folder: Path) -> None:
     found = import_here_or_there(here, folder)
     source, target = Store(there.database), Store(here.database)
-    assert (len(found.new), found.there, found.under_way) == (7, (), ())
+    assert (len(found.new), found.there, found.under_way) == (8, (), ())
     for table in tables_of_runs():
         if table != "run_datasets":
             without = store_imports.PLACE.get(table, ())
@@ -206,7 +207,7 @@ def test_importing_twice_changes_nothing_and_adds_weights_that_were_left_out(
     run_id = run_of(here, "prune-train")
     assert not (here.trained / run_id).exists()
     again = import_here_or_there(here, folder)
-    assert (again.new, len(again.there), again.rows) == ((), 7, 0)
+    assert (again.new, len(again.there), again.rows) == ((), 8, 0)
     assert {table: rows(Store(here.database), table, "weights") for table in tables_of_runs()} == before
     assert Store(here.database).steps([run_id])["weights"].iloc[0] == str(here.trained / run_id / "0.keras")
     assert import_here_or_there(here, folder).weights == ()
@@ -242,7 +243,7 @@ def test_a_snapshot_of_the_whole_store_can_be_imported_too(changing: Settings, h
     running = record_training(Store(changing.database), ends=False)
     take_snapshot(changing, tmp_path / "s")
     found = import_here_or_there(here, tmp_path / "s")
-    assert (len(found.new), found.under_way) == (7, (running,))
+    assert (len(found.new), found.under_way) == (8, (running,))
     assert Store(here.database).datasets().empty
 
 
@@ -256,7 +257,7 @@ def test_runs_of_several_stores_join_in_one_and_keep_where_they_ran(
     take_snapshot(here, tmp_path / "joined", EVERYTHING)
     import_here_or_there(third, tmp_path / "joined")
     runs = {run.id: run for run in Store(third.database).runs()}
-    assert len(runs) == 8
+    assert len(runs) == 9
     assert runs[own].origin_store == str(here.database)
     assert {run.origin_store for run in runs.values()} == {str(here.database), str(there.database)}
 
@@ -344,10 +345,15 @@ def test_a_snapshot_of_an_older_version_is_migrated(here: Settings, folder: Path
     changed(
         folder,
         migrations=names[: names.index("imported_runs")],
+    new = ("run_logs", "run_datasets", "diagnoses")
+    known = list(migrations.MIGRATIONS)
+    changed(
+        folder,
+        migrations=known[: known.index("imported_runs")],
         rows={name: count for name, count in about["rows"].items() if name not in new},
         files={name: facts for name, facts in about["files"].items() if name.partition(".")[0] not in new},
     )
-    assert len(import_here_or_there(here, folder).new) == 7
+    assert len(import_here_or_there(here, folder).new) == 8
 
 
 def test_a_failure_while_rows_are_added_leaves_neither_rows_nor_weights(
@@ -385,7 +391,7 @@ def test_an_import_that_is_killed_adds_nothing_and_the_next_one_adds_all(
     killed = Process(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     assert killed.wait(60) == -signal.SIGKILL
     assert Store(here.database).runs() == []
-    assert len(import_here_or_there(here, folder).new) == 7
+    assert len(import_here_or_there(here, folder).new) == 8
     assert [path.name for path in here.trained.iterdir()] == [run_of(here, "prune-train")]
 
 
@@ -411,7 +417,7 @@ def test_the_record_worker_imports_while_everything_runs_and_leaves_imported_run
 ) -> None:
     store = Store(settings.database)
     with workers(settings, "record"):
-        assert len(import_here_or_there(settings, folder).new) == 7
+        assert len(import_here_or_there(settings, folder).new) == 8
         (folder / "steps.parquet").write_bytes(b"")
         with pytest.raises(ImportRefused, match=r"Expected steps\.parquet as"):
             import_here_or_there(settings, folder)

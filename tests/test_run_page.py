@@ -10,7 +10,7 @@ import pytest
 from pages import OpenPage, opener, plain, text
 from recorded import record_measured, record_reconstruction, record_training
 
-from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from core.compression.specs import DiagnosisSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.settings import Settings
 from core.store.measurements import Store
 from core.training.specs import Rules
@@ -23,6 +23,7 @@ SPECS = (
     RivalsSpec(dataset="ham"),
     ResizeSpec(dataset="ham"),
     ReconstructSpec(dataset="ham", name="smaller"),
+    DiagnosisSpec(dataset="ham", run="train-1"),
 )
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from recorded import new_run
 
 from core.article.plan import KIND, ArticleSpec
+from core.compression.specs import DiagnosisSpec
 from core.data.datasets import Dataset
 from core.errors import SpecError
 from core.networks.architectures import NETWORKS, NetworkSpec
@@ -29,7 +30,7 @@ from core.store.measurements import Store
 from core.training.specs import PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 from jobs import messages, record_worker
 from jobs.__main__ import build_parser
-from jobs.cli import measuring, study, training
+from jobs.cli import diagnosis, measuring, study, training
 from jobs.cli.options import command_line, fields_of
 from jobs.messages import Message, NewStudy, RunSubmitted, StudySubmitted
 
@@ -136,7 +137,7 @@ def test_the_articles_baseline_does_not_count_as_a_changed_setting() -> None:
 # Every field of every spec is passed through JSON, the queue's messages, the store and the command line.
 
 MODELS: tuple[type[Spec], ...] = (*RUN_SPECS.values(), ArticleSpec)
-REQUIRED = {"dataset": "moles", "network": NETWORKS["lenet5"], "name": "made"}
+REQUIRED = {"dataset": "moles", "network": NETWORKS["lenet5"], "name": "made", "run": "train-1"}
 FIXED = {"training.seed": ArticleSpec}  # a study uses `seeds`
 
 # Values that types and bounds do not describe: input sizes that fit the networks, and the existing networks.
@@ -250,6 +251,9 @@ def through_command_line(spec: Spec, store: Store) -> Spec:
     if isinstance(spec, TrainSpec):
         (one,) = training.specs_of(options, options.folder, Settings(data_dir=Path("/nowhere"), data_roots=()))
         return one
+    if isinstance(spec, DiagnosisSpec):
+        assert options.run == spec.run
+        return diagnosis.spec_of(options, options.folder, step=0)
     return measuring.spec_of(options, options.folder)
 
 
