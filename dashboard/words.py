@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from core.compression.metrics import METRICS_BY_NAME, Metric
-from core.compression.specs import ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec
+from core.compression.specs import DiagnosisSpec, ReconstructSpec, ResizeSpec, RivalsSpec, SweepSpec, ways
 from core.compression.svd import break_even_k
 from core.estimates import Estimate
 from core.predictions.intervals import Interval, interval_text, intervals_of_step
@@ -25,6 +25,7 @@ RUN_KIND_LABELS = {
     "rivals": "Rivals",
     "resize-study": "Resize comparison",
     "reconstruct": "Reconstruction",
+    "diagnosis": "Compression and diagnosis",
     "train": "Training",
     "prune-train": "Pruning and training",
 }
@@ -232,6 +233,9 @@ def spec_text(spec: RunSpec) -> str:
     sample = "all images" if spec.sample_size is None else count_of(spec.sample_size, "image")
     if isinstance(spec, RivalsSpec):
         return " · ".join([", ".join(codec_text(*pair) for pair in spec.rivals), sample])
+    if isinstance(spec, DiagnosisSpec):
+        network = f"{shortened(spec.run)} step {spec.step}"
+        return " · ".join([network, count_of(len(ways(spec)), "way"), f"{spec.image_split} images", sample])
     if not isinstance(spec, SweepSpec | ResizeSpec | ReconstructSpec):
         return sample
     stored = [MODES[spec.mode], codec_text(spec.codec, spec.quality)]

@@ -140,6 +140,10 @@ class Queues:
         # Where neither knew it, it may have finished between the two questions.
         return running.decode() if running else self.store.finished_run(wanted)
 
+    def check(self, spec: RunSpec, dataset: Dataset) -> None:
+        """Raise SpecError where the data set cannot be measured, or trained on, with this spec."""
+        run_kind(spec, dataset, self.settings).check(self.store)
+
     def submit(
         self,
         spec: RunSpec,

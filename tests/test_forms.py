@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 from test_specs import whole
 
 from core.article.plan import ArticleSpec, Override
-from core.compression.specs import MetricParameters, ResizeSpec, SweepSpec
+from core.compression.specs import DiagnosisSpec, MetricParameters, ResizeSpec, SweepSpec
 from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import Targets
 from core.errors import SpecError
@@ -65,6 +65,20 @@ SPECS = [
         mode="unfolded",
         codec="avif",
         quality=61,
+        sample_size=2,
+        seed=9,
+        metrics=METRICS,
+    ),
+    DiagnosisSpec(
+        dataset="d",
+        run="train-1",
+        step=2,
+        image_split="validation",
+        ks=(3, 7),
+        modes=("unfolded", "per_channel"),
+        codecs=("webp", "png"),
+        qualities=(55, 40),
+        rivals=(("avif", 61), ("png", None)),
         sample_size=2,
         seed=9,
         metrics=METRICS,
@@ -115,8 +129,8 @@ SPECS = [
 LOSSLESS = [
     SPECS[0].replace(codec="png", quality=None),
     SPECS[1].replace(codec="png", quality=None, sample_size=None),
-    SPECS[4].replace(codec="png", quality=None, sample_size=48, baseline=None, k=None, reconstruction=""),
-    SPECS[3].replace(baseline=None, rules=Rules(max_iterations=None)),
+    SPECS[5].replace(codec="png", quality=None, sample_size=48, baseline=None, k=None, reconstruction=""),
+    SPECS[4].replace(baseline=None, rules=Rules(max_iterations=None)),
     SPECS[0].replace(metrics=MetricParameters(changed_threshold=255, radial_cutoff=math.nextafter(math.sqrt(0.5), 0))),
     SPECS[0].replace(metrics=MetricParameters(changed_threshold=0, radial_cutoff=1e-7)),
 ]
@@ -133,9 +147,13 @@ def sweep_app() -> None:
 
     spec = st.session_state["spec"]
     if "made" not in st.session_state:
-        {"svd-sweep": forms.SWEEP, "resize-study": forms.RESIZE}[spec.kind].put(draft(spec))
-    draw = forms.sweep_fields if spec.kind == "svd-sweep" else forms.resize_fields
-    st.session_state["made"] = draw(data.dataset("d"))
+        forms_by_kind = {"svd-sweep": forms.SWEEP, "resize-study": forms.RESIZE, "diagnosis": forms.DIAGNOSIS}
+        forms_by_kind[spec.kind].put(draft(spec))
+    if spec.kind == "diagnosis":
+        st.session_state["made"] = forms.diagnosis_fields(data.dataset("d"), spec.run, spec.step)
+    else:
+        draw = forms.sweep_fields if spec.kind == "svd-sweep" else forms.resize_fields
+        st.session_state["made"] = draw(data.dataset("d"))
 
 
 def training_app() -> None:

@@ -35,6 +35,7 @@ from core.training.specs import Rules
 from dashboard import words
 from dashboard.charts import datasets as dataset_charts
 from dashboard.charts import deployment as deployment_charts
+from dashboard.charts import diagnosis as diagnosis_charts
 from dashboard.charts import measuring as charts
 from dashboard.charts import networks as network_charts
 from dashboard.charts import style
@@ -145,7 +146,7 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
 # Functions that draw only numbers, metrics and the article's classes.
 NAMELESS = {
     "metric_against_k", "small_multiples", "storage_against_k", "spectrum", "histograms", "metric_by_size",
-    "fits_chart", "residuals_chart", "learning_curve", "sign_chart", "confusion",
+    "fits_chart", "residuals_chart", "learning_curve", "sign_chart", "confusion", "diagnosis_chart",
 }  # fmt: skip
 NO_FIGURES = {"titled_figure", "empty_figure"}
 CASES = [pytest.param(draw, id=f"{name}-{place}") for name, draws in NAMED.items() for place, draw in enumerate(draws)]
@@ -163,6 +164,7 @@ def test_every_chart_function_is_tested_with_markup_names_or_takes_no_names() ->
     drawing = {
         name
         for module in (charts, dataset_charts, deployment_charts, network_charts, style, table_charts, training_charts)
+        for module in (charts, dataset_charts, diagnosis_charts, network_charts, style, table_charts, training_charts)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation == "go.Figure" and not name.startswith("_")
     }

@@ -496,20 +496,30 @@ def to_latex(table: MeasuredTable) -> str:
             body.append(r"\midrule")
         previous = network
         body.append(" & ".join(_latex_cell(text) for text in texts) + r" \\")
+    lines = [*grouped, " & ".join(heads) + r" \\", r"\midrule", *body]
+    return _latex_environment(table.caption, f"table{table.number}", columns, lines)
+
+
+def texts_to_latex(texts: pd.DataFrame, caption: str, label: str) -> str:
+    """Return a table of texts as a table environment for LaTeX; all columns but the first stand at the right."""
+    rows = [list(map(str, texts.columns)), *(list(map(str, row)) for row in texts.itertuples(index=False))]
+    head, *body = (" & ".join(map(latex_escape, row)) + r" \\" for row in rows)
+    columns = "l" + "r" * (len(texts.columns) - 1)
+    return _latex_environment(caption, label, columns, [head, r"\midrule", *body])
+
+
+def _latex_environment(caption: str, label: str, columns: str, lines: Iterable[str]) -> str:
     return "\n".join(
         [
             "% needs \\usepackage{booktabs,graphicx}",
             r"\begin{table*}",
             r"\centering\small\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{latex_escape(table.caption)}}}",
-            rf"\label{{table{table.number}}}",
+            rf"\caption{{{latex_escape(caption)}}}",
+            rf"\label{{{label}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            *grouped,
-            " & ".join(heads) + r" \\",
-            r"\midrule",
-            *body,
+            *lines,
             r"\bottomrule",
             r"\end{tabular}}",
             r"\end{table*}",

@@ -6,7 +6,7 @@ from core.runs import Run
 from dashboard import data, words
 from dashboard.parts import components, run_progress
 
-WITH_PAGE = ("svd-sweep", "resize-study", "train", "prune-train")  # the others are shown here
+WITH_PAGE = ("svd-sweep", "resize-study", "diagnosis", "train", "prune-train")  # the others are shown here
 
 
 @st.fragment(run_every=2)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args, get_origin
 
 import streamlit as st
 
@@ -23,7 +23,7 @@ from core.networks.batch_norm import ALL, DENSE, PRINTED
 from core.networks.inheritance import INITIALISE
 from core.networks.network_files import Networks
 from core.networks.pruning import SCOPE_LABELS
-from core.specs import Spec, bare, bounds, settings_of
+from core.specs import Setting, Spec, bare, bounds, settings_of
 from core.training.specs import (
     ACCEPT,
     AUTO,
@@ -49,6 +49,9 @@ PRESET_NAMES = {"article": "Article", "laptop": "Laptop", "quick": "Quick"}
 SET_NAMES = {"train": "Training", "validation": "Validation", "test": "Test"}
 CHOICES: dict[str, Mapping[str, str]] = {
     "mode": words.MODES,
+    "modes": words.MODES,
+    "codecs": {name: words.codec_text(name) for name in CODECS},
+    "image_split": SET_NAMES,
     "codec": {name: words.codec_text(name) for name in CODECS},
     "scope": SCOPE_LABELS,
     "on_reject": {"stop at accepted": "Back to the last accepted", "continue": "Shrink it further"},
@@ -101,6 +104,8 @@ class Fields:
         if setting.choices:
             texts = CHOICES[name]
             return st.selectbox(options=list(setting.choices), format_func=texts.__getitem__, **common)
+        if get_origin(kind) is tuple and (item := choices_of(get_args(kind)[0])):
+            return tuple(st.multiselect(options=item, format_func=CHOICES[name].__getitem__, **common))
         if kind in (int, float):
             limits = bounds(metadata)
             least, most = limits.get("ge", limits.get("gt", 0)), limits.get("le", limits.get("lt"))
@@ -226,6 +231,11 @@ class Fields:
             return MetricParameters(**self.grid(MetricParameters, settings_of(MetricParameters), width=200))
 
 
+def choices_of(annotation: Any) -> list[str]:
+    """Return the permitted texts of a type; none where it has no choices."""
+    return next((list(each.choices) for each in bare(annotation)[1] if isinstance(each, Setting)), [])
+
+
 def parsed(kind: Any, text: str, name: str, example: str) -> Any:
     """Return the values that were typed, separated by commas, semicolons or spaces. SpecError where they are none."""
     plain = text.replace("×", "x").replace("%", " ").replace(";", ",").replace(" x ", "x")
@@ -236,8 +246,11 @@ def parsed(kind: Any, text: str, name: str, example: str) -> Any:
 
 
 def shown(values: tuple[Any, ...]) -> str:
-    """Return several values as a field shows them: 100, 200 and 200×100, 256×256."""
-    return ", ".join("×".join(map(typed, each)) if isinstance(each, tuple) else typed(each) for each in values)
+    """Return several values as a field shows them: 100, 200 and 200×100, 256×256 and jpeg:85, png."""
+    return ", ".join(
+        "×".join(map(typed, each)) if isinstance(each, tuple) and isinstance(each[0], int) else typed((each,))
+        for each in values
+    )
 
 
 def draft(spec: Spec) -> dict[str, Any]:
@@ -247,6 +260,8 @@ def draft(spec: Spec) -> dict[str, Any]:
         value = getattr(spec, name)
         if isinstance(value, Spec):
             values |= draft(value)
+        elif isinstance(value, tuple) and choices_of(get_args(bare(info.annotation)[0])[0]):
+            values[name] = list(value)
         elif isinstance(value, tuple) and not any(isinstance(each, NetworkSpec) for each in value):
             values[name] = shown(value)
         else:

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
-from core.compression.specs import MeasuringSpec, ReconstructSpec, ResizeSpec, SweepSpec
+from core.compression.specs import DiagnosisSpec, MeasuringSpec, ReconstructSpec, ResizeSpec, SweepSpec, ways
 from core.data.datasets import Dataset
 from core.data.names import derived_name
 from core.errors import DermSlimError, QueueUnavailable, SpecError
+from core.runs import Run
 from dashboard import data, words
 from dashboard.forms import speed_probe
 from dashboard.forms.fields import Fields, draft, shown
@@ -25,16 +26,17 @@ S = TypeVar("S", bound=MeasuringSpec)
 T = TypeVar("T")
 
 
-SWEEP, RESIZE, REBUILD = Fields("sweep"), Fields("resize"), Fields("rebuild")
+SWEEP, RESIZE, REBUILD, DIAGNOSIS = Fields("sweep"), Fields("resize"), Fields("rebuild"), Fields("diagnosis")
 IMAGES = ("codec", "quality", "sample_size", "seed")
 
 
 def choose_dataset(
-    known: pd.DataFrame | None = None, nothing: str = "No data set is registered yet."
+    known: pd.DataFrame | None = None, nothing: str = "No data set is registered yet.", default: str | None = None
 ) -> Dataset | None:
-    """Return the data set that the reader chooses, the newest at first; None (and what to do) where there is none.
+    """Return the data set that the reader chooses; None (and what to do) where there is none.
 
-    known: rows of `data.datasets`, by default all of them. nothing: what to say where there is none.
+    known: rows of `data.datasets`, by default all of them. nothing: what to say where there is none. default: the name
+    of the one that is chosen at first, where it is known; else it is the newest.
     """
     known = data.datasets() if known is None else known
     if known.empty:
@@ -46,7 +48,7 @@ def choose_dataset(
         "Data set",
         list(synthetic),
         param="dataset",
-        default=known.sort_values("registered_at")["name"].iloc[-1],
+        default=default if default in synthetic else known.sort_values("registered_at")["name"].iloc[-1],
         format_func=lambda name: words.shortened(name, 60) + (" (synthetic)" if synthetic[name] else ""),
     )
     return data.dataset(name)
@@ -106,10 +108,37 @@ def resize_fields(dataset: Dataset) -> ResizeSpec:
     return _fields(RESIZE, ResizeSpec, dataset, ("sizes",), ("k", "mode"), IMAGES)
 
 
-def _fields(form: Fields, model: type[S], dataset: Dataset, *rows: tuple[str, ...]) -> S:
-    """Draw rows of fields, then what remains of the model's settings; return the spec. Raises SpecError."""
-    form.begin(draft(model(dataset=dataset.name)))
-    values: dict[str, Any] = {"dataset": dataset.name}
+def diagnosis_form(choose_network: Callable[[], tuple[Run, int] | None]) -> None:
+    """Draw the form of a diagnosis. choose_network: asks for a training run and a step; None where there is none."""
+    with st.container(border=True):
+        if (chosen := choose_network()) is None:
+            return
+        run, step = chosen
+        dataset = choose_dataset(default=run.dataset)
+        if dataset is None:
+            return
+        try:
+            spec = diagnosis_fields(dataset, run.id, step)
+            data.queues().check(spec, dataset)
+        except SpecError as error:
+            refused(error)
+            return
+        start_panel(spec, dataset, f"Compress and predict in {words.count_of(len(ways(spec)), 'way')}", param="run")
+
+
+def diagnosis_fields(dataset: Dataset, run: str, step: int) -> DiagnosisSpec:
+    """Draw the fields of a diagnosis and return what they describe. Raises SpecError."""
+    rows = (("ks",), ("modes", "codecs", "qualities"), ("rivals",), ("image_split", "sample_size", "seed"))
+    return _fields(DIAGNOSIS, DiagnosisSpec, dataset, *rows, run=run, step=step)
+
+
+def _fields(form: Fields, model: type[S], dataset: Dataset, *rows: tuple[str, ...], **given: Any) -> S:
+    """Draw rows of fields, then what remains of the model's settings; return the spec. Raises SpecError.
+
+    given: settings without a field.
+    """
+    form.begin(draft(model(dataset=dataset.name, **given)))
+    values: dict[str, Any] = {"dataset": dataset.name, **given}
     for names in rows:
         values |= form.grid(model, names)
     values |= form.rest(model, without=values)

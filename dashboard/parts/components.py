@@ -19,7 +19,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.compression.specs import MeasuringSpec
+from core.compression.specs import DiagnosisSpec, MeasuringSpec, Way
+from core.compression.svd import MODES, largest_k
+from core.data.datasets import DatasetImage
 from core.errors import DermSlimError, QueueUnavailable
 from core.runs import Run
 from core.specs import Spec
@@ -33,6 +35,7 @@ PAGES = {  # where a run of each kind is shown, and the query parameter that nam
     "resize-study": ("app_pages/resize.py", "study"),
     "rivals": ("app_pages/jobs.py", "job"),
     "reconstruct": ("app_pages/jobs.py", "job"),
+    "diagnosis": ("app_pages/diagnosis.py", "run"),
     "train": ("app_pages/prune_train.py", "run"),
     "prune-train": ("app_pages/prune_train.py", "run"),
 }
@@ -159,8 +162,9 @@ def health_banner() -> None:
         no_worker("svd", "Runs that are started stay queued")
     if not health.store and lacks_worker("train"):
         with sentences():
-            if waiting_trainings := sum(run.trains and run.status in WAITING for run in data.runs()):
-                no_worker("train", f"{words.count_of(waiting_trainings, 'training run')} cannot go on")
+            queued = [run for run in data.runs() if run.status in WAITING]
+            if count := sum(run.trains or run.kind == DiagnosisSpec.kind for run in queued):
+                no_worker("train", f"{words.count_of(count, 'run')} with a network cannot go on")
 
 
 def lacks_worker(kind: str) -> bool:
@@ -350,10 +354,20 @@ def run_address(run_id: str) -> str:
     return f"run?{urlencode({'run': run_id})}"
 
 
-def inspector_link(dataset: str, image_id: str, label: str, k: int | None = None) -> None:
-    """Show a link that opens an image in the inspector."""
-    params = {"dataset": dataset, "image": image_id} | ({} if k is None else {"k": str(k)})
+def inspector_link(
+    dataset: str, image_id: str, label: str, k: int | None = None, further: Mapping[str, str] | None = None
+) -> None:
+    """Show a link that opens an image in the inspector. further: parameters of that page, see `way_in_inspector`."""
+    params = {"dataset": dataset, "image": image_id, **(further or {})} | ({} if k is None else {"k": str(k)})
     page_link("inspector", words.escaped(label), icon="", query_params=params)
+
+
+def way_in_inspector(way: Way, record: DatasetImage) -> dict[str, str]:
+    """Return the inspector's parameters for an image stored in one way; without SVD, k is the image's rank."""
+    mode = way.mode or MODES[0]
+    k = largest_k(record.height, record.width, mode) if way.k is None else way.k
+    quality = {} if way.quality is None else {f"quality_{way.codec}": str(way.quality)}
+    return {"mode": mode, "codec": way.codec, "k": str(k), **quality}
 
 
 def status_text(status: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -23,7 +24,8 @@ FIRST_COLUMN = "Mean ± standard deviation"
 class MeasuringPage:
     """The page of one kind of run. noun: what a run is called. param: the query parameter that names the run.
 
-    form: its fields, which `draw_form` draws. results: draws a finished run.
+    form: its fields, which `draw_form` draws. results: draws a finished run. named: the query parameters by which the
+    form finds what a spec is about.
     """
 
     kind: str
@@ -33,6 +35,7 @@ class MeasuringPage:
     form: Fields
     draw_form: Callable[[], None]
     results: Callable[[Run], None]
+    named: Callable[[Any], Mapping[str, str]] = lambda spec: {"dataset": spec.dataset}
 
     def show(self) -> None:
         """Show the form, or the run that the reader chooses: its progress or its results."""
@@ -63,7 +66,7 @@ class MeasuringPage:
 
     def _copy_settings(self, spec: MeasuringSpec) -> None:
         self.form.put(draft(spec))
-        st.query_params["dataset"] = spec.dataset
+        st.query_params.update(self.named(spec))
         self._show_form()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from core.data.datasets import DatasetImage
 from core.networks.architectures import CLASSES
 from core.predictions.comparison import GAINED, LOST
 from core.runs import Run
@@ -25,10 +26,17 @@ SIDES = {EVERY: "Lost and gained", LOST: "Lost", GAINED: "Gained"}
 ORDERS = {"melanoma": "Melanomas first, then by change", "change": "Largest change first"}
 
 
-def image_cards(run: Run, rows: pd.DataFrame, about: Callable[[dict[str, Any]], list[str]], key: str) -> None:
+def image_cards(
+    run: Run,
+    rows: pd.DataFrame,
+    about: Callable[[dict[str, Any]], list[str]],
+    key: str,
+    inspected: Callable[[DatasetImage], dict[str, str]] = lambda record: {},
+) -> None:
     """Show images as thumbnails that open in the inspector, `AT_ONCE` of them until the reader asks for more.
 
     rows: one row per image, with image_id. about: lines of plain text for a row. key: other rows have another.
+    inspected: the inspector's parameters for an image.
     """
     dataset, records = data.dataset(run.dataset), data.records(run.dataset)
     if dataset is None:
@@ -42,7 +50,9 @@ def image_cards(run: Run, rows: pd.DataFrame, about: Callable[[dict[str, Any]], 
                 record = records.get(image_id)
                 if dataset is not None and record is not None:
                     components.thumbnail(dataset.root / record.path, record.sha256, image_id)
-                    components.inspector_link(run.dataset, image_id, words.shortened(image_id, 20))
+                    components.inspector_link(
+                        run.dataset, image_id, words.shortened(image_id, 20), further=inspected(record)
+                    )
                 else:
                     st.markdown(words.escaped(words.shortened(image_id, 20)))
                 for line in about(row):
