@@ -18,12 +18,7 @@ PAGES = {
     "Compression": (
         ("sweeps", "SVD sweeps", "query_stats", "Measure a data set at several k and choose k."),
         ("resize", "Resize comparison", "aspect_ratio", "Compare originals and reconstructions at the input sizes."),
-        (
-            "diagnosis",
-            "Compression and diagnosis",
-            "stethoscope",
-            "What compressed images change for a trained network.",
-        ),
+        ("diagnosis", "Effect on diagnosis", "stethoscope", "What a network predicts of compressed images."),
         ("inspector", "Image inspector", "compare", "One image, original beside reconstruction, at any k."),
     ),
     "Networks": (

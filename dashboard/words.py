@@ -25,7 +25,7 @@ RUN_KIND_LABELS = {
     "rivals": "Rivals",
     "resize-study": "Resize comparison",
     "reconstruct": "Reconstruction",
-    "diagnosis": "Compression and diagnosis",
+    "diagnosis": "Diagnosis",
     "train": "Training",
     "prune-train": "Pruning and training",
 }

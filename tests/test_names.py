@@ -24,6 +24,8 @@ from streamlit.testing.v1 import AppTest
 from core.article.printed import TABLE_METRICS
 from core.article.tables import WAYS, article_table
 from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
+from core.article.tables import article_table
+from core.compression.specs import DiagnosisSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.networks.architectures import LENET5
 from core.networks.costs import curve_table, layer_table
@@ -302,6 +304,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         SweepSpec(dataset=HOSTILE, ks=(5, 10)),
         RivalsSpec(dataset=HOSTILE, rivals=(("jpeg", 75),)),
         ResizeSpec(dataset=HOSTILE, sizes=((20, 28),), k=5),
+        DiagnosisSpec(dataset=HOSTILE, run=HOSTILE, ks=(5,)),
     ):
         record_measured(store, spec)
     network = replace(LENET5, name="net_a_b", title=HOSTILE, source=HOSTILE)
@@ -367,6 +370,8 @@ def shown_markdown(test: AppTest) -> list[str]:
         ("sweeps", {"tab": "New sweep", "dataset": HOSTILE}),
         ("sweeps", {"run": HOSTILE}),
         ("resize", {}),
+        ("diagnosis", {}),
+        ("diagnosis", {"way": HOSTILE}),
         ("networks", {"network": "2019"}),
         ("curves", {"networks": "2019"}),
         ("prune_train", {}),

@@ -1,4 +1,4 @@
-"""Compression and diagnosis: what a trained network predicts of its test images once they are compressed."""
+"""Effect on diagnosis: what a trained network predicts of its test images once they are compressed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -298,6 +298,16 @@ def results(run: Run) -> None:
     second_protocol(run, spec, by_variant)
 
 
+def label(run: Run) -> str:
+    """Return a diagnosis's label in lists: time, network, data set, ways."""
+    spec, training = run.told(DiagnosisSpec), data.run(run.told(DiagnosisSpec).run)
+    network = spec.run if training is None else short_label(training)
+    parts = [components.moment(run.submitted_at), network, words.count_of(len(ways(spec)), "way")]
+    if run.dataset != (training.dataset if training else ""):
+        parts.append(words.shortened(run.dataset, 32))
+    return " · ".join([*parts, f"{spec.image_split} images"])
+
+
 def named(spec: DiagnosisSpec) -> dict[str, str]:
     """Return the query parameters of the form for a spec."""
     return {"dataset": spec.dataset, "network": spec.run, "step": str(spec.step)}
@@ -305,6 +315,6 @@ def named(spec: DiagnosisSpec) -> dict[str, str]:
 
 PAGE = MeasuringPage(
     "diagnosis", "diagnosis", "run", ":material/stethoscope:", forms.DIAGNOSIS,
-    lambda: forms.diagnosis_form(choose_network), results, named,
+    lambda: forms.diagnosis_form(choose_network), results, named, label,
 )  # fmt: skip
 PAGE.show()

@@ -25,7 +25,7 @@ class MeasuringPage:
     """The page of one kind of run. noun: what a run is called. param: the query parameter that names the run.
 
     form: its fields, which `draw_form` draws. results: draws a finished run. named: the query parameters by which the
-    form finds what a spec is about.
+    form finds what a spec is about. label: of a run in lists.
     """
 
     kind: str
@@ -36,6 +36,7 @@ class MeasuringPage:
     draw_form: Callable[[], None]
     results: Callable[[Run], None]
     named: Callable[[Any], Mapping[str, str]] = lambda spec: {"dataset": spec.dataset}
+    label: Callable[[Run], str] | None = None
 
     def show(self) -> None:
         """Show the form, or the run that the reader chooses: its progress or its results."""
@@ -46,7 +47,9 @@ class MeasuringPage:
                 self.draw_form()
             elif runs := components.runs(self.kind):
                 default = next((run.id for run in runs if run.status == "finished"), None)
-                run = components.choose_run(runs, self.noun.capitalize(), param=self.param, default=default)
+                run = components.choose_run(
+                    runs, self.noun.capitalize(), param=self.param, default=default, name=self.label
+                )
                 run_progress.show_run(run, self.results)
             else:
                 st.info(f"No {self.noun} has been measured yet.", icon=self.icon)
