@@ -50,7 +50,9 @@ def trained_on_compressed(at: Stamp, run_id: str, step: int) -> pd.DataFrame:
         return trained.iloc[:0]
     first = own.iloc[0]
     same = (trained["version"] == "reconstructed") & (trained["dataset"] != first["dataset"])
-    for column in ("network", "seed", "name", "family", "settings"):
+    # The unpruned network of a pruning run counts as a training, whatever the rules of pruning.
+    settings = "training_settings" if step == 0 else "settings"
+    for column in ("network", "seed", "name", "family", settings):
         same &= trained[column] == first[column]
     rows = []
     before = store().predictions([run_id], step=step, split="test")

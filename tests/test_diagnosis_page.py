@@ -18,7 +18,7 @@ from core.compression.specs import DiagnosisSpec, ReconstructSpec, variants, way
 from core.data.datasets import Dataset, DatasetImage
 from core.predictions.diagnosis import FIGURES, way_figures
 from core.store.measurements import Store
-from core.training.specs import TrainSpec
+from core.training.specs import Rules, TrainSpec
 from dashboard.charts.diagnosis import FIGURES as CHARTED
 from dashboard.charts.diagnosis import diagnosis_chart
 from dashboard.parts.components import way_in_inspector
@@ -159,15 +159,18 @@ def test_networks_trained_on_a_reconstruction_are_compared_and_others_are_not(
     page = open_page("diagnosis")
     assert "Trained and tested on" not in [name for frame in page.dataframe for name in frame.value]
     same = record_training(store, accuracies=[50.0], images=4, dataset="ham-k5", source="ham")
+    pruned = record_training(
+        store, accuracies=[50.0, 50.0], images=4, dataset="ham-k5", source="ham", rules=Rules(factors=(50,))
+    )
     record_training(store, accuracies=[50.0], images=4, dataset="ham-k5", source="ham", seed=2)
     record_training(store, "alexnet", accuracies=[50.0], images=4, dataset="ham-k5", source="ham")
     table = next(frame.value for frame in open_page("diagnosis").dataframe if "Trained and tested on" in frame.value)
-    assert table["Page"].tolist() == [f"run?run={same}"]
-    assert table["Stored as"].tolist() == ["k=5 per_channel jpeg 95"]
+    assert table["Page"].tolist() == [f"run?run={same}", f"run?run={pruned}"]  # its unpruned network
+    assert table["Stored as"].tolist() == ["k=5 per_channel jpeg 95"] * 2
     assert table["Accuracy"].iloc[0].startswith("50.0 % [")
     assert table["Accuracy, minus trained on originals"].iloc[0].startswith("−50.0 [−")
-    assert table["McNemar p"].tolist() == ["0.0078"]  # 8 of 16 images lost, none gained: 2 / 2⁸
-    assert table["Images"].tolist() == [16]
+    assert table["McNemar p"].tolist() == ["0.0078"] * 2  # 8 of 16 images lost, none gained: 2 / 2⁸
+    assert table["Images"].tolist() == [16, 16]
 
 
 def test_the_commands_store_the_data_set_in_that_way_and_train_the_same_network(

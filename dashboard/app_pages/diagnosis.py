@@ -110,9 +110,9 @@ def limits_text(row: Mapping[str, Any], name: str) -> str:
 def chart_section(run: Run, shown: tuple[Way, ...], table: pd.DataFrame) -> None:
     """Chart a figure of the reader's choice against the bytes of an image."""
     st.header("Bytes and diagnosis")
-    figure = st.segmented_control(
-        "Figure", list(CHARTED), default="agreement", key="figure", bind="query-params", required=True, wrap=True,
-        format_func=CHARTED.__getitem__, label_visibility="collapsed",
+    figure = components.url_choice(
+        st.segmented_control, "Figure", list(CHARTED), param="figure", format_func=CHARTED.__getitem__, required=True,
+        wrap=True, label_visibility="collapsed",
     )  # fmt: skip
     components.chart(
         lambda: diagnosis_chart(table, shown, figure, theme=components.theme()),
@@ -120,7 +120,7 @@ def chart_section(run: Run, shown: tuple[Way, ...], table: pd.DataFrame) -> None
         key="diagnosis",
         depends=(run.id, str(run.finished_at), figure, components.theme()),
     )
-    dotted = "" if figure == "agreement" else " Dotted and shaded: the images as they came."
+    dotted = "" if figure == "agreement" else " Grey, shaded: the images as they came."
     st.caption(
         f"Bars: 95 % intervals by resampling lesions. Dotted lines: reconstructions, a point for each k.{dotted}"
     )
@@ -149,7 +149,7 @@ def way_section(run: Run, by_variant: Mapping[str, Way], table: pd.DataFrame) ->
     changed = prediction_images.sides_shown(changed, prediction_images.EVERY, prediction_images.EVERY, order)
     neither = int((changed["side"] == STILL_WRONG).sum())
     further = f" {words.count_of(neither, 'image')} wrong before and after, as another class." if neither else ""
-    st.caption(f"{prediction_images.sides_text(changed)}{further}")
+    st.caption(f"{prediction_images.sides_text(changed, 'as it came → as it is stored')}{further}")
     prediction_images.image_cards(
         run, changed, prediction_images.changed_text, key=f"changed_{variant}_{order}",
         inspected=lambda record: components.way_in_inspector(way, record),
@@ -204,19 +204,15 @@ def table_section(run: Run, spec: DiagnosisSpec, by_variant: Mapping[str, Way], 
     caption = (
         f"Predictions of {spec.image_split} images stored in several ways, {words.spec_text(spec)}; 95 % intervals."
     )
-    with st.container(horizontal=True):
-        components.downloads(
-            run.id,
-            {"Figures": lambda: table, "Every image and way": lambda: data.store().diagnoses(run.id)},
-            key="table",
-        )
-        components.download(
-            "Figures, LaTeX",
-            data=lambda: texts_to_latex(texts, caption, LABEL).encode(),
-            file_name=f"{run.id}-figures.tex",
-            mime="text/x-tex",
-            key="table_latex",
-        )
+    frames = {"Figures": lambda: table, "Every image and way": lambda: data.store().diagnoses(run.id)}
+    components.downloads(run.id, frames, key="table")
+    components.download(
+        "Figures, LaTeX",
+        data=lambda: texts_to_latex(texts, caption, LABEL).encode(),
+        file_name=f"{run.id}-figures.tex",
+        mime="text/x-tex",
+        key="table_latex",
+    )
 
 
 # -- trained and tested on compressed images ---------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def diagnosis_chart(table: pd.DataFrame, ways: Sequence[Way], figure: str, *, th
         return empty_figure(chart, f"{FIGURES[figure]}: no way has a value.")
     colours, reconstructions = palette(theme), 0
     for name, own in points.groupby("line", sort=False):
-        rows = own.sort_values("bytes")
+        rows = own.sort_values(["k", "quality"])
         dash = "solid"
         if rows["k"].isna().all():
             colour, symbol = CODECS[rows["codec"].iloc[0]]

@@ -145,14 +145,14 @@ def sides_shown(changed: pd.DataFrame, label: str, side: str, order: str) -> pd.
     return shown
 
 
-def sides_text(changed: pd.DataFrame) -> str:
-    """Return how many images, and how many melanomas among them, were lost and gained."""
+def sides_text(changed: pd.DataFrame, order: str = "first → second") -> str:
+    """Return how many images, and how many melanomas among them, were lost and gained. order: of the probabilities."""
     parts = []
     for side in (LOST, GAINED):
         own = changed[changed["side"] == side]
         melanomas = words.count_of(int((own["label"] == "melanoma").sum()), "melanoma")
         parts.append(f"{words.count_of(len(own), 'image')} {side}, {melanomas} among them")
-    return f"{'; '.join(parts)}. Each probability is that of the image's own class, first → second."
+    return f"{'; '.join(parts)}. Each probability is that of the image's own class, {order}."
 
 
 def changed_text(row: Mapping[str, Any]) -> list[str]:
