@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from laboratory import write_images
+from recorded import new_run
 from scipy.stats import binomtest
 
-from core.compression.image_results import ORIGINAL
+from core.compression.image_results import ORIGINAL, Chunk, ImageResult
 from core.compression.measure import measure
 from core.compression.specs import DiagnosisSpec, RivalsSpec, SweepSpec, variants, ways
 from core.compression.verification import measure_again
@@ -33,6 +34,7 @@ from core.predictions.rows import (
     lesions_of,
     probabilities_of,
 )
+from core.store.measurements import Store
 
 COMMON: dict[str, Any] = {"dataset": "moles", "run": "train-1"}
 SPEC = DiagnosisSpec(
@@ -327,9 +329,24 @@ def test_images_of_another_class_are_listed_though_both_classes_are_wrong() -> N
     assert (changed.loc[changed["side"] == LOST, "predicted"] == changed.loc[changed["side"] == LOST, "label"]).all()
 
 
-def test_a_result_without_predictions_is_read_from_an_older_message() -> None:
-    from core.compression.image_results import ImageResult
+def test_rows_that_are_delivered_again_or_late_are_stored_once(moles: Dataset, tmp_path: Path) -> None:
+    store = Store(tmp_path / "dermslim.duckdb")
+    store.record_run(new_run("diagnosis-1", SPEC, total=9))
+    results = [measure(record, moles.root, SPEC, predict=brightness) for record in moles.records]
+    older = [dataclasses.replace(each, diagnoses=each.diagnoses[:1]) for each in results]
+    for claim, delivered in ((2, results), (2, results), (1, older)):
+        store.record_images([Chunk("diagnosis-1", 1, "train-1", delivered, claim)])
+        rows = store.diagnoses("diagnosis-1")
+        assert len(rows) == len(moles.records) * (1 + len(ways(SPEC)))
+        assert not rows[["image_id", "variant"]].duplicated().any()
+    expected = pd.DataFrame([row for each in results for row in each.diagnoses])
+    pd.testing.assert_frame_equal(rows[list(expected)], expected, check_dtype=False, check_exact=True)
+    sizes = {(row["image_id"], row["variant"]): row["stored_bytes"] for each in results for row in each.rows}
+    sizes |= {(record.image_id, ORIGINAL): record.bytes for record in moles.records}
+    assert {(row["image_id"], row["variant"]): row["bytes"] for row in rows.to_dict("records")} == sizes
 
+
+def test_a_result_without_predictions_is_read_from_an_older_message() -> None:
     values = dataclasses.asdict(ImageResult("a", "measured", None, 0.1, ({"k": 1},)))
     older = {name: value for name, value in values.items() if name != "diagnoses"}
     assert ImageResult.from_dict(older) == ImageResult.from_dict(values)

@@ -24,7 +24,12 @@ from dashboard.charts.diagnosis import diagnosis_chart
 from dashboard.parts.components import way_in_inspector
 from jobs.__main__ import build_parser
 
-WAYS = {"ks": (2, 5), "codecs": ("png", "jpeg"), "qualities": (95,), "rivals": (("jpeg", 20), ("png", None))}
+WAYS = {
+    "ks": (2, 5),
+    "codecs": ("png", "jpeg"),
+    "qualities": (95,),
+    "rivals": (("jpeg", 20), ("webp", 30), ("png", None)),
+}
 RECORD = DatasetImage("a", "a.jpg", 1, 450, 600, "0" * 64)
 
 
@@ -92,7 +97,8 @@ def test_a_finished_diagnosis_shows_its_figures_and_what_one_way_changes(
     assert "2 images lost, 2 melanomas among them; 0 images gained, 0 melanomas among them." in said
     table = next(frame.value for frame in page.dataframe if "Way" in frame.value)
     assert table["Way"].tolist() == [
-        "Original", "k = 2 as PNG", "k = 5 as PNG", "k = 2 as JPEG 95", "k = 5 as JPEG 95", "JPEG 20", "PNG",
+        "Original", "k = 2 as PNG", "k = 5 as PNG", "k = 2 as JPEG 95", "k = 5 as JPEG 95", "JPEG 20", "WebP 30",
+        "PNG",
     ]  # fmt: skip
     assert table["Predictions that stay, %"].tolist()[:3] == [
         "100.0 [100.0, 100.0]", "0.0 [0.0, 0.0]", "100.0 [100.0, 100.0]",
@@ -108,12 +114,12 @@ def test_an_image_that_changes_opens_in_the_inspector_at_the_way(open_page: Open
     record_measured(store, spec)
     links = [parse_qs(each.proto.query_string) for each in open_page("diagnosis").page_link]
     assert [link for link in links if "image" in link] == [
-        {"dataset": ["ham"], "image": [image], "mode": ["per_channel"], "codec": ["png"], "k": ["2"]}
+        {"dataset": ["ham"], "image": [image], "mode": ["per channel"], "codec": ["PNG"], "k": ["2"]}
         for image in ("a", "b")
     ]
     by_variant = {way.variant: way for way in ways(spec.replace(modes=("unfolded",)))}
     assert way_in_inspector(by_variant["jpeg 20"], RECORD) == {
-        "mode": "per_channel", "codec": "jpeg", "quality_jpeg": "20", "k": "450",
+        "mode": "per channel", "codec": "JPEG", "quality_jpeg": "20", "k": "450",
     }  # fmt: skip
     assert way_in_inspector(by_variant["k=5 unfolded jpeg 95"], RECORD)["mode"] == "unfolded"
 
@@ -127,10 +133,13 @@ def test_the_inspector_shows_an_image_as_the_link_names_it(store: Store, tmp_pat
     cv2.imwrite(str(folder / "a.png"), np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8))
     record = DatasetImage("a", "a.png", 1, 40, 56, "0" * 64)
     store.record_dataset(Dataset("noise", folder, "plain", (record,)), START)
-    way = next(each for each in ways(DiagnosisSpec(dataset="noise", run="r", **WAYS)) if each.variant == "jpeg 20")
-    page = open_page("inspector", dataset="noise", image="a", **way_in_inspector(way, record))
-    assert (page.selectbox(key="codec").value, page.number_input(key="quality_jpeg").value) == ("jpeg", 20)
-    assert page.slider(key="k").value == 40
+    spec = DiagnosisSpec(dataset="noise", run="r", **WAYS | {"modes": ("unfolded",), "codecs": ("webp",)})
+    found = []
+    for way in (way for way in ways(spec) if way.variant in ("webp 30", "k=5 unfolded webp 95")):
+        page = open_page("inspector", dataset="noise", image="a", **way_in_inspector(way, record))
+        choices = [page.selectbox(key=key).value for key in ("mode", "codec")]
+        found.append((*choices, page.number_input(key="quality_webp").value, page.slider(key="k").value))
+    assert found == [("unfolded", "webp", 95, 5), ("per_channel", "webp", 30, 40)]
 
 
 def test_a_diagnosis_outlives_the_training_run(open_page: OpenPage, store: Store) -> None:
@@ -146,7 +155,7 @@ def test_the_copied_settings_fill_the_form(open_page: OpenPage, store: Store) ->
     page = open_page("diagnosis")
     page = ran(next(each for each in page.button if each.label.startswith("Use these settings")).click())
     assert page.selectbox(key="choice_network").value == training
-    assert page.text_input(key="diagnosis_rivals").value == "jpeg:20, png"
+    assert page.text_input(key="diagnosis_rivals").value == "jpeg:20, webp:30, png"
     assert page.multiselect(key="diagnosis_codecs").value == ["png", "jpeg"]
 
 
@@ -209,7 +218,7 @@ def test_the_chart_has_a_line_per_codec_and_per_kind_of_reconstruction(figure: s
     spec = DiagnosisSpec(dataset="d", run="r", **WAYS)
     table = figures(spec)
     chart = diagnosis_chart(table, ways(spec), figure)
-    assert [trace.name for trace in chart.data] == ["SVD as PNG", "SVD as JPEG 95", "JPEG", "PNG"]
+    assert [trace.name for trace in chart.data] == ["SVD as PNG", "SVD as JPEG 95", "JPEG", "WebP", "PNG"]
     drawn = {
         point[0]: (x, y) for trace in chart.data for point, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
     }

@@ -313,4 +313,8 @@ PAGE = MeasuringPage(
     "diagnosis", "diagnosis", "run", ":material/stethoscope:", forms.DIAGNOSIS,
     lambda: forms.diagnosis_form(choose_network), results, named, label,
 )  # fmt: skip
+st.caption(
+    "Each test image of a trained network is stored in every way, decoded, resized to the network's input and "
+    "predicted: which predictions change, and at how many bytes an image?"
+)
 PAGE.show()

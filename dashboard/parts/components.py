@@ -363,11 +363,14 @@ def inspector_link(
 
 
 def way_in_inspector(way: Way, record: DatasetImage) -> dict[str, str]:
-    """Return the inspector's parameters for an image stored in one way; without SVD, k is the image's rank."""
+    """Return the inspector's parameters for an image stored in one way; without SVD, k is the image's rank.
+
+    Streamlit reads a choice from the address by its label.
+    """
     mode = way.mode or MODES[0]
     k = largest_k(record.height, record.width, mode) if way.k is None else way.k
     quality = {} if way.quality is None else {f"quality_{way.codec}": str(way.quality)}
-    return {"mode": mode, "codec": way.codec, "k": str(k), **quality}
+    return {"mode": words.MODES[mode], "codec": words.codec_text(way.codec), "k": str(k), **quality}
 
 
 def status_text(status: str) -> str:
