@@ -42,6 +42,8 @@ PAGES = {
     "datasets": "Start a sweep on it",
     "sweeps?tab=New+sweep": "Start the sweep|Open it",
     "resize?tab=New+comparison": "Start the resize comparison|Open it",
+    "diagnosis": "New diagnosis",
+    "diagnosis?tab=New+diagnosis": "Train a network|Compress and predict",
     "inspector": "All metrics",
     "networks": "Layers",
     "curves": "Curves",
