@@ -89,10 +89,14 @@ class RunKind:
 
 
 class Measuring(RunKind):
-    """A run whose jobs each measure a chunk of images. chunks: the least number of jobs."""
+    """A run whose jobs each measure a chunk of images."""
 
     spec: MeasuringSpec
-    chunks = CHUNKS
+
+    @property
+    def least_chunks(self) -> int:
+        """The number of jobs of a small run, if it has so many images."""
+        return CHUNKS
 
     def folders(self) -> dict[str, str]:
         """Return the folder that workers read images from."""
@@ -119,7 +123,7 @@ class Measuring(RunKind):
         return {}
 
     def _work(self, store: Store, records: Sequence[DatasetImage], done: frozenset[str]) -> Work:
-        names, chunks = new_names(self.dataset, self.spec), list(_chunks(records, self.chunks))
+        names, chunks = new_names(self.dataset, self.spec), list(_chunks(records, self.least_chunks))
         told = self.told(store)
         jobs = {}
         for number, chunk in enumerate(chunks):
@@ -167,11 +171,15 @@ class Reconstructing(Measuring):
 
 
 class Diagnosing(Measuring):
-    """A measuring run whose images a trained network predicts, in few jobs, because each starts Keras."""
+    """A measuring run whose images a trained network predicts."""
 
     spec: DiagnosisSpec
     worker = TRAIN
-    chunks = DIAGNOSIS_CHUNKS
+
+    @property
+    def least_chunks(self) -> int:
+        """Few jobs, because each starts Keras."""
+        return DIAGNOSIS_CHUNKS
 
     def check(self, store: Store) -> None:
         """Raise SpecError also where the network's weights are not here, or the data set lacks its images."""
@@ -279,7 +287,7 @@ def _chunks(records: Sequence[DatasetImage], least: int) -> Iterator[Sequence[Da
     if not records:
         return
     pixels = sum(record.height * record.width for record in records) / len(records)
-    largest = LARGEST_CHUNK * CHUNKS // least
+    largest = LARGEST_CHUNK * CHUNKS // least  # the fewer the jobs, the larger
     size = min(largest, int(largest * PIXELS / max(pixels, 1.0)), -(-len(records) // least))
     for start in range(0, len(records), max(1, size)):
         yield records[start : start + max(1, size)]

@@ -29,7 +29,6 @@ from core.training.specs import Baseline, TrainingProtocol, TrainSpec
 from jobs.__main__ import main
 from jobs.live_runs import LiveRun
 from jobs.queues import Queues
-from jobs.run_kinds import Diagnosing
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -155,7 +154,7 @@ def test_one_chunk_and_several_give_the_same_rows(
     spec = DiagnosisSpec(dataset=lesions.name, run=trained, **WAYS)
     found = []
     for chunks in (1, 5):
-        monkeypatch.setattr(Diagnosing, "chunks", chunks)
+        monkeypatch.setattr("jobs.run_kinds.DIAGNOSIS_CHUNKS", chunks)
         state = diagnosed(lab, spec, lesions)
         with lab.connected() as connection:
             assert len(LiveRun(connection, state.id).job_ids()) >= chunks
