@@ -23,9 +23,8 @@ from core.deployment.formats import Conversion
 from core.deployment.latency import Latency
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
 from core.predictions.classification import Classification, classify
-from core.predictions.rows import Columns, joined, prediction_columns, prediction_frame
+from core.predictions.rows import Columns, diagnosis_rows, joined, prediction_columns, prediction_frame
 from core.predictions.rows import described as described_rows
-from core.predictions.rows import Columns, diagnosis_rows, joined, prediction_columns
 from core.runs import Run, RunSpec
 from core.specs import spec_hash
 from core.store.measurements import Store

@@ -23,8 +23,6 @@ from streamlit.testing.v1 import AppTest
 
 from core.article.printed import TABLE_METRICS
 from core.article.tables import WAYS, article_table
-from core.compression.specs import ResizeSpec, RivalsSpec, SweepSpec
-from core.article.tables import article_table
 from core.compression.specs import DiagnosisSpec, ResizeSpec, RivalsSpec, SweepSpec
 from core.data.datasets import Dataset, DatasetImage, load_dataset
 from core.networks.architectures import LENET5
@@ -150,6 +148,10 @@ NAMELESS = {
     "metric_against_k", "small_multiples", "storage_against_k", "spectrum", "histograms", "metric_by_size",
     "fits_chart", "residuals_chart", "learning_curve", "sign_chart", "confusion", "diagnosis_chart",
 }  # fmt: skip
+MODULES = (
+    *(charts, dataset_charts, deployment_charts, diagnosis_charts, network_charts, style, table_charts),
+    training_charts,
+)
 NO_FIGURES = {"titled_figure", "empty_figure"}
 CASES = [pytest.param(draw, id=f"{name}-{place}") for name, draws in NAMED.items() for place, draw in enumerate(draws)]
 
@@ -165,8 +167,7 @@ def strings(part: Any) -> Iterator[str]:
 def test_every_chart_function_is_tested_with_markup_names_or_takes_no_names() -> None:
     drawing = {
         name
-        for module in (charts, dataset_charts, deployment_charts, network_charts, style, table_charts, training_charts)
-        for module in (charts, dataset_charts, diagnosis_charts, network_charts, style, table_charts, training_charts)
+        for module in MODULES
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if inspect.signature(function).return_annotation == "go.Figure" and not name.startswith("_")
     }

@@ -392,6 +392,8 @@ CREATE TABLE IF NOT EXISTS svd_dense (            -- a step's network with dense
     difference_low DOUBLE,          -- its 95 % paired interval
     difference_high DOUBLE,
     computed_at TIMESTAMPTZ NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS diagnoses (            -- what a network says of an image stored in one way: core/predictions/diagnosis.py
     run_id VARCHAR NOT NULL,        -- key, with image_id and variant
     image_id VARCHAR NOT NULL,

@@ -8,11 +8,12 @@ import streamlit as st
 from core.deployment import comparison
 from core.deployment.formats import FORMATS
 from core.runs import Run
+from core.training.evaluation import smallest_accepted
 from core.training.specs import TrainSpec
 from dashboard import data, deployment_data, training_data, words
 from dashboard.charts import deployment as charts
 from dashboard.parts import components, training_comparison
-from dashboard.parts.training_results import numbered, smallest_accepted
+from dashboard.parts.training_results import numbered
 from jobs.later_jobs import CONVERT, LATENCY
 
 
