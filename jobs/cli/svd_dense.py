@@ -6,7 +6,6 @@ python -m jobs svd-dense prune-train-20260101-120000-abc123 --step 0 --energy 90
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 from core.errors import DermSlimError
@@ -16,7 +15,7 @@ from core.settings import Settings
 from jobs import svd_dense
 from jobs.cli.datasets import Command
 from jobs.cli.options import read
-from jobs.later_jobs import SVD_DENSE, under_way
+from jobs.later_jobs import SVD_DENSE, wait
 from jobs.queues import Queues
 
 
@@ -46,8 +45,7 @@ def act(options: argparse.Namespace) -> int:
     queues = Queues(Settings.from_environment())
     svd_dense.submit(queues, options.run, options.step, options.energy)
     with queues.connected() as connection:
-        while under_way(connection, SVD_DENSE, options.run):
-            time.sleep(0.2)
+        wait(connection, SVD_DENSE, options.run)
     rows = queues.store.svd_dense([options.run])
     rows = rows[(rows["step"] == options.step) & rows["energy"].isin(list(options.energy))]
     if len(rows) < len(options.energy):
