@@ -41,20 +41,19 @@ def convert_steps(
     spec: dict[str, Any],
     fingerprint: str,
     encoding: dict[str, Any] | None,
-    steps: dict[str, Any],
+    steps: list[dict[str, Any]],
     formats: list[str],
 ) -> Retry | None:
     """Convert kept networks of a run to formats, verify each on the test images, and send what came out.
 
-    spec, encoding: as `to_dict` gives them. steps: each network, as `network_to_dict` gives it, by the step's number
-    (a text in JSON). A network that cannot be converted is sent with the reason. Images or weights that this host does
-    not have are left to another one's worker.
+    spec, encoding, steps: as `to_dict` gives them. A network that cannot be converted is sent with the reason. Images
+    or weights that this host does not have are left to another one's worker.
     """
     if (found := claimed(run_id, attempt)) is None:
         return None
     job, claim = found
     live, asked = claim.live, training_spec_from_dict(spec)
-    networks = {int(step): network for step, network in steps.items()}
+    networks = {step["step"]: step["network"] for step in steps}
     kept = kept_networks(job, live, asked, fingerprint, encoding, sorted(networks))
     if isinstance(kept, Retry):
         return kept

@@ -13,10 +13,8 @@ from core.training.results import StepResult
 from core.training.specs import TrainSpec
 from jobs import later_jobs
 from jobs.later_jobs import CONVERT, LATENCY
-from jobs.predictions import steps_to_predict
+from jobs.predictions import steps_to_predict, submit_with_weights
 from jobs.queues import Queues
-from jobs.run_jobs import leave_dataset
-from jobs.run_kinds import require_weights
 
 
 def submit_conversion(
@@ -29,18 +27,7 @@ def submit_conversion(
     run, chosen = steps_to_convert(queues, run_id, steps)
     if wrong := [name for name in formats if name not in FORMATS]:
         raise SpecError(f"Expected formats among {', '.join(FORMATS)}, got {wrong[0]}.")
-    require_weights(run, queues.settings)
-    dataset = queues.dataset_of(run)
-    part = {
-        "spec": run.told(TrainSpec).to_dict(),
-        "fingerprint": dataset.fingerprint,
-        "encoding": queues.store.metadata_encoding(run_id),
-        "steps": {str(step.step): step.network for step in chosen},
-        "formats": list(formats),
-    }
-    with queues.connected() as connection:
-        leave_dataset(connection, dataset)
-        return later_jobs.submit(connection, CONVERT, run_id, run.attempt, [part])[0]
+    return submit_with_weights(queues, CONVERT, run, chosen, formats=list(formats))
 
 
 def submit_latency(queues: Queues, run_id: str, rounds: int = ROUNDS) -> str:

@@ -49,9 +49,7 @@ def fill(store: Store) -> None:
             "INSERT INTO svd_dense VALUES ('r', 0, 99, '{}', 9, 8, 36, 70, 100, '{}', '{}', 0, -1, 1, "
             "'2026-11-26 07:00:00+00')"
         )
-        connection.execute(
-            "INSERT INTO diagnoses VALUES ('r', 'a', 'k=2', NULL, 'nevus', 'nevus', 0.1, 0.7, 0.1, 0.1)"
-        )
+        connection.execute("INSERT INTO diagnoses VALUES ('r', 'a', 'k=2', NULL, 'nevus', 'nevus', 0.1, 0.7, 0.1, 0.1)")
         connection.execute(
             "INSERT INTO epochs (run_id, step, epoch, attempt, train_loss, train_accuracy, train_precision, "
             "train_recall, validation_loss, validation_accuracy, validation_precision, validation_recall, seconds, "
