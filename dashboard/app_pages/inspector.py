@@ -158,8 +158,8 @@ def inspected(
             alt="Histograms of the channels, original and reconstruction",
             key="histograms",
         )
-    metric_table(reconstruction)
     explanation.explanation(image.image, reconstruction.pixels, record, f"k = {k}, {words.codec_text(codec, quality)}")
+    metric_table(reconstruction)
 
 
 def sizes(

@@ -10,7 +10,7 @@ import streamlit as st
 from core.data.datasets import DatasetImage
 from core.networks.architectures import CLASSES
 from core.training.specs import TrainSpec
-from dashboard import deployment_data, words
+from dashboard import deployment_data
 from dashboard.charts.predictions import shown_class
 from dashboard.deployment_data import Floats, Network, Pixels
 from dashboard.parts import components, pictures
@@ -69,7 +69,7 @@ def name_of(networks: list[Network]) -> str:
     """Return a run's name in the list."""
     run = networks[0].run
     spec = run.told(TrainSpec)
-    return f"{words.escaped(spec.trained_network.name)} on {run.dataset}, seed {spec.training.seed} · {run.id[-4:]}"
+    return f"{spec.trained_network.name} on {run.dataset}, seed {spec.training.seed} · {run.id[-4:]}"
 
 
 def answer(network: Network, title: str, image: Pixels, record: DatasetImage | None) -> dict[str, str]:
