@@ -10,10 +10,11 @@ import pytest
 from pages import OpenPage, opener, ran, text
 from recorded import START, conversion, latency, record_training
 
-from core.deployment.comparison import beside_each_other, pareto_front, to_latex
+from core.deployment.comparison import beside_each_other, pareto_front, texts_of
 from core.store.measurements import Store
 from core.training.specs import Rules
 from dashboard.charts.deployment import COSTS, cost_against_accuracy
+from jobs.__main__ import main
 
 LOW, HIGH = {"accuracy": 60.0, "accuracy_low": 55.0, "accuracy_high": 65.0}, {
     "accuracy": 70.0, "accuracy_low": 66.0, "accuracy_high": 74.0,
@@ -115,9 +116,23 @@ def test_the_comparison_has_the_latency_of_the_number_of_threads_that_is_asked_f
         assert found["agreement"].tolist() == [100, 50]
         assert found["name"].tolist() == ["R1: 50%"] * 2
         assert found["format"].tolist() == ["litert-float32", "litert-int8"]  # what failed is left out
-    table = to_latex(found, "A 100% caption")
-    assert table.count(r"\\") == 3
-    assert r"R1: 50\% & LiteRT float32" in table
+    texts = texts_of(found)
+    assert texts["Latency, ms"].tolist() == ["2.50", "–"]
+    assert texts["Test accuracy"].tolist() == ["70.00 % [66.0, 74.0]", "60.00 % [55.0, 65.0]"]
+
+
+def test_the_command_prints_the_networks_of_runs_as_markdown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = recorded(folder)
+    monkeypatch.setenv("DATA_DIR", str(folder))
+    assert main(["devices", run_id]) == 0
+    head, _, first, second = capsys.readouterr().out.strip().splitlines()
+    assert head.startswith("| Network | Format | Parameters | Bytes |")
+    assert first.startswith("| lenet5, R1: 50% | LiteRT float32 |")
+    assert "| 100.00 | 0.0e+00 | 70.00 % [66.0, 74.0] | 8.25 | 9.00 |" in first.replace("\\", "")
+    assert second.endswith("| – | – | – |")
+    assert main(["devices", "none-such"]) == 1
 
 
 def test_the_chart_has_each_network_with_its_interval_and_marks_the_flawed(folder: Path) -> None:

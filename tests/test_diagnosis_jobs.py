@@ -257,6 +257,8 @@ def test_the_command_waits_prints_what_each_way_changes_and_exports_its_rows(
     assert sentences[-1].count("100.0 % [100.0, 100.0] of the predictions stay") == 1
     pd.testing.assert_frame_equal(pd.read_csv(path)[["image_id", "variant", "predicted"]],
                                   lab.store.diagnoses(run_id)[["image_id", "variant", "predicted"]])  # fmt: skip
+    assert main(["diagnosis", run_id]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"- {text}" for text in sentences]
     table = tmp_path / "ways.csv"
     assert main(["export", run_id, "--table", "ways", "--output", str(table)]) == 0
     assert pd.read_csv(table)["variant"].tolist()[:2] == [ORIGINAL, "k=2 jpeg 30"]

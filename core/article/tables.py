@@ -500,6 +500,13 @@ def to_latex(table: MeasuredTable) -> str:
     return _latex_environment(table.caption, f"table{table.number}", columns, lines)
 
 
+def texts_to_markdown(texts: pd.DataFrame) -> str:
+    """Return a table of texts in Markdown; all columns but the first stand at the right."""
+    rule = ["---", *["---:"] * (len(texts.columns) - 1)]
+    rows = [[markdown_escape(str(text)) for text in row] for row in [list(texts.columns), *texts.to_numpy().tolist()]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:])) + "\n"
+
+
 def texts_to_latex(texts: pd.DataFrame, caption: str, label: str) -> str:
     """Return a table of texts as a table environment for LaTeX; all columns but the first stand at the right."""
     rows = [list(map(str, texts.columns)), *(list(map(str, row)) for row in texts.itertuples(index=False))]

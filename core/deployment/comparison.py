@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from core.deployment.formats import FORMATS, Conversion
@@ -49,6 +51,13 @@ def beside_each_other(
     )
 
 
+def newest_host(conversions: pd.DataFrame, latencies: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """Return `beside_each_other` with the latencies of the host that measured last."""
+    hosts = latencies.sort_values("measured_at")["host"]
+    own = latencies[latencies["host"] == hosts.iloc[-1]] if len(hosts) else latencies
+    return beside_each_other(conversions, own, steps)
+
+
 def conversions_of(rows: pd.DataFrame) -> list[Conversion]:
     """Return rows with the columns of table `conversions` as conversions."""
     own = rows[list(Conversion.__dataclass_fields__)].astype(object)
@@ -68,6 +77,23 @@ def readable(networks: pd.DataFrame) -> pd.DataFrame:
     return networks[list(COLUMNS)].rename(columns=COLUMNS)
 
 
-def to_latex(networks: pd.DataFrame, caption: str) -> str:
-    """Return the rows of `beside_each_other` as a LaTeX table (package booktabs)."""
-    return readable(networks).to_latex(index=False, escape=True, caption=caption, float_format="%.4g", na_rep="--")
+def texts_of(networks: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `beside_each_other` as texts, for tables that are printed. A dash where nothing is known."""
+
+    def text(values: pd.Series[Any], form: str) -> list[str]:
+        return ["–" if pd.isna(value) else form.format(value) for value in values]
+
+    return pd.DataFrame(
+        {
+            "Step": networks["name"],
+            "Format": networks["title"],
+            "Parameters": text(networks["parameters"], "{:,}"),
+            "Bytes": text(networks["bytes"], "{:,}"),
+            "As Keras, %": text(networks["agreement"], "{:.2f}"),
+            "Apart by": text(networks["largest_difference"], "{:.1e}"),
+            "Test accuracy": [each.accuracy_text for each in conversions_of(networks)],
+            "Latency, ms": text(networks["wall_median"], "{:.2f}"),
+            "95th percentile": text(networks["wall_p95"], "{:.2f}"),
+            "Memory, MB": text(networks["peak_memory"] / 1e6, "{:.0f}"),
+        }
+    )

@@ -5,6 +5,7 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
+from core.article.tables import texts_to_latex
 from core.deployment import comparison
 from core.deployment.formats import FORMATS
 from core.runs import Run
@@ -170,7 +171,7 @@ def files_section(run: Run, networks: pd.DataFrame) -> None:
         caption = f"Converted networks of {run.id}."
         components.download(
             "Figures, LaTeX",
-            data=lambda: comparison.to_latex(networks, caption),
+            data=lambda: texts_to_latex(comparison.texts_of(networks), caption, "devices").encode(),
             file_name=f"{run.id}-deploy.tex",
             mime="text/x-tex",
         )

@@ -1,4 +1,4 @@
-"""The commands that bring networks to devices: `convert`, `latency` and `bundle`.
+"""The commands that bring networks to devices: `convert`, `latency`, `devices` and `bundle`.
 
 python -m jobs convert prune-train-20260101-120000-abc123
 python -m jobs latency prune-train-20260101-120000-abc123
@@ -11,11 +11,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from core.deployment.formats import FORMATS
 from core.deployment.latency import ROUNDS
-from core.errors import DermSlimError
+from core.errors import DermSlimError, SpecError
 from core.files.plain_files import whole_file
 from core.settings import Settings
+from core.store.measurements import Store
+from core.training.specs import TrainSpec
 from jobs import deployment
 from jobs.cli.datasets import Command
 from jobs.later_jobs import CONVERT, LATENCY, wait
@@ -23,7 +27,7 @@ from jobs.queues import Queues
 
 
 def add_commands(commands: Any, command: Command) -> None:
-    """Add `convert`, `latency` and `bundle`; command: adds one."""
+    """Add `convert`, `latency`, `devices` and `bundle`; command: adds one."""
     text = "convert trained networks for devices, to LiteRT and ONNX, and verify each on the test images"
     parser = command(commands, "convert", text, act_convert)
     parser.add_argument("run", metavar="RUN", help="the id of a training run that has ended, from `status`")
@@ -38,6 +42,9 @@ def add_commands(commands: Any, command: Command) -> None:
     parser = command(commands, "latency", text, act_latency)
     parser.add_argument("run", nargs="+", metavar="RUN", help="the id of a training run with converted networks")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"timed predictions of each (default {ROUNDS})")
+    text = "print the converted networks of runs with size, agreement, accuracy and latency, as Markdown"
+    parser = command(commands, "devices", text, act_devices)
+    parser.add_argument("run", nargs="+", metavar="RUN", help="the id of a training run with converted networks")
     text = "write a ZIP file with a step's converted networks, a model card and a program that predicts with them"
     parser = command(commands, "bundle", text, act_bundle)
     parser.add_argument("run", metavar="RUN", help="the id of a training run with converted networks")
@@ -83,6 +90,27 @@ def act_latency(options: argparse.Namespace) -> int:
                 f" CPU {each.cpu_median:.2f} ms; memory {each.peak_memory / 1e6:.0f} MB"
             )
         print(f"  {each.rounds} rounds on {each.cores} cores of {each.processor}, load {each.load:.1f}")
+    return 0
+
+
+def act_devices(options: argparse.Namespace) -> int:
+    """Print a table of the converted networks."""
+    from core.article.tables import texts_to_markdown
+    from core.deployment.comparison import newest_host, texts_of
+
+    store, tables = Store(Settings.from_environment().database), []
+    for run_id in options.run:
+        run = store.run(run_id)
+        if run is None or not run.trains:
+            raise SpecError(f"Expected a training run that is in the store, got {run_id}.")
+        networks = newest_host(store.conversions([run_id]), store.latencies([run_id]), store.steps([run_id]))
+        tables.append(
+            texts_of(networks).assign(Step=[f"{run.told(TrainSpec).network.name}, {name}" for name in networks["name"]])
+        )
+    found = pd.concat(tables).rename(columns={"Step": "Network"})
+    if found.empty:
+        raise SpecError("Expected runs with converted networks, got none. `python -m jobs convert RUN` makes them.")
+    print(texts_to_markdown(found))
     return 0
 
 

@@ -24,7 +24,8 @@ def add_commands(commands: Any, command: Command) -> None:
     """Add `diagnosis`; command: adds one."""
     text = "store a network's test images in several ways, and compare its predictions of them"
     parser = command(commands, DiagnosisSpec.kind, text, act_diagnosis)
-    parser.add_argument("run", metavar="RUN", help="the id of a training run, from `status`")
+    text = "the id of a training run, from `status`; of a diagnosis: what it found is printed"
+    parser.add_argument("run", metavar="RUN", help=text)
     parser.add_argument(
         "folder", metavar="DATASET", nargs="?",
         help="folder or registered data set with the same images, of any size (default: the run's own)",
@@ -43,6 +44,9 @@ def act_diagnosis(options: argparse.Namespace) -> int:
     check_writable(options.export)
     queues = Queues(Settings.from_environment())
     run = queues.store.run(options.run)
+    if run is not None and run.kind == DiagnosisSpec.kind:
+        print_ways(queues.store, run.id, run.told(DiagnosisSpec), mark="- ")
+        return 0
     if run is None or not run.trains:
         raise SpecError(f"Expected a training run that is in the store, got {options.run}.")
     dataset = resolve_and_register(queues, options.folder or run.dataset)
@@ -67,11 +71,11 @@ def smallest_step(store: Store, run_id: str) -> int:
     return int(smallest_accepted(trained)["step"])
 
 
-def print_ways(store: Store, run_id: str, spec: DiagnosisSpec) -> None:
-    """Print one sentence for each way."""
+def print_ways(store: Store, run_id: str, spec: DiagnosisSpec, mark: str = "") -> None:
+    """Print one sentence for each way. mark: before each, as in a list of Markdown."""
     from core.predictions.diagnosis import way_figures, way_sentence
 
     by_variant = {way.variant: way for way in ways(spec)}
     for figures in way_figures(store.diagnoses(run_id), list(by_variant)).to_dict("records"):
         if (way := by_variant.get(str(figures["variant"]))) is not None:
-            print(way_sentence(way, {str(name): value for name, value in figures.items()}))
+            print(mark + way_sentence(way, {str(name): value for name, value in figures.items()}))
