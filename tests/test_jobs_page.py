@@ -104,7 +104,7 @@ def test_a_queued_training_shows_its_epochs_and_that_no_worker_runs(queues: Queu
     waiting(queues)
     test = open_page("jobs")
     assert progress_texts(test) == ["Queued\\: 3 epochs per step to train"]
-    assert "1 training run cannot go on until one runs: `python -m jobs.worker train`" in "".join(
+    assert "1 training or diagnosis run cannot go on until one runs: `python -m jobs.worker train`" in "".join(
         each.value for each in test.warning
     )
     queues.suspend(queues.runs()[0].id)

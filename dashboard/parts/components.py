@@ -164,7 +164,7 @@ def health_banner() -> None:
         with sentences():
             queued = [run for run in data.runs() if run.status in WAITING]
             if count := sum(run.trains or run.kind == DiagnosisSpec.kind for run in queued):
-                no_worker("train", f"{words.count_of(count, 'run')} with a network cannot go on")
+                no_worker("train", f"{words.count_of(count, 'training or diagnosis run')} cannot go on")
 
 
 def lacks_worker(kind: str) -> bool:
