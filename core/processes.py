@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import sys
@@ -26,9 +27,14 @@ def die_with_parent(parent: int) -> None:
 
 
 def peak_memory() -> int:
-    """Return the largest resident memory that this process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    """Return the largest resident memory that this program has had, in bytes.
+
+    Linux's `ru_maxrss` would include the process that started it, if that was larger.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.findall(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
 
 
 def processor() -> tuple[str, frozenset[str]]:

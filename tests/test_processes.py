@@ -7,10 +7,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 from laboratory import ROOT, gone, wait_for
 
-from benchmarks.processes import Process
+from benchmarks.processes import Process, run_command
+from core.processes import peak_memory
 
 ENDLESS = """
 import time
@@ -51,3 +53,10 @@ def test_every_process_of_a_test_or_a_benchmark_ends_with_the_one_that_started_i
     }
     assert starting <= {Path(__file__).name}
     assert len(files) > 50
+
+
+def test_the_memory_of_a_program_is_not_that_of_the_process_that_started_it() -> None:
+    large = np.ones(50_000_000)  # 400 MB here
+    command = [sys.executable, "-c", "from core.processes import peak_memory; print(peak_memory())"]
+    done = run_command(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 1e6 < int(done.stdout) < 100e6 < large.nbytes <= peak_memory()
