@@ -24,12 +24,13 @@ from pages import opener, text
 from recorded import conversion, latency, record_training
 
 from benchmarks.processes import run_command
+from core.data.images import resize
 from core.data.splits import Targets
 from core.deployment.conversion import equalise
 from core.deployment.formats import FORMATS, file_name
 from core.deployment.latency import NetworkFile, Predictor, latencies
 from core.deployment.occlusion import occlusion_map
-from core.deployment.predict import shares
+from core.deployment.predict import pixels, shares
 from core.deployment.runtimes import RuntimeMissing, classifier
 from core.deployment.verification import calibration_rows, verified
 from core.errors import DermSlimError, SpecError
@@ -337,6 +338,15 @@ def test_a_network_gives_the_same_once_its_deviations_have_moved(name: str) -> N
     assert np.abs(model.predict_on_batch(inputs) - before).max() < 1e-5
     moved = [not np.array_equal(norm.get_weights()[3], old) for norm, old in zip(norms, weights, strict=True)]
     assert sum(moved) >= 4, "deviations were moved"
+
+
+@pytest.mark.parametrize(("height", "width"), [(75, 100), (150, 200), (450, 600), (157, 211), (150, 300)])
+def test_the_bundle_prepares_a_photograph_as_the_training_does(tmp_path: Path, height: int, width: int) -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    apart = np.abs(pixels(tmp_path / "photo.png", 75, 100)[0] - resize(photo, 75, 100).astype(int))
+    assert apart.max() <= (0 if height % 75 == width % 100 == 0 and height <= 150 and width <= 200 else 1)
+    assert (apart > 0).mean() < 0.02  # halves, which 32-bit and 64-bit numbers round differently
 
 
 # What is recorded of them

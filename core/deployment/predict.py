@@ -1,7 +1,6 @@
 """Predict the class of a photograph: `python predict.py image.jpg --age 50 --sex male --site back`.
 
-For research: no medical device, no diagnosis. It needs about.json, NumPy, Pillow, ai-edge-litert (.onnx: onnxruntime).
-"""
+For research: no medical device, no diagnosis. Needs about.json, NumPy, Pillow, ai-edge-litert or onnxruntime."""
 
 import argparse
 import json
@@ -19,7 +18,8 @@ def pixels(path: Path, height: int, width: int) -> Any:
     if photo.height < height or photo.width < width:
         raise SystemExit(f"Expected at least {height}x{width} pixels, got {photo.height}x{photo.width}.")
     down, across = shares(photo.height, height), shares(photo.width, width)
-    return np.rint(np.einsum("yh,hwc,xw->yxc", down, np.asarray(photo), across, optimize=True))[None, ..., 2::-1]
+    up = 1e-9 if (photo.height, photo.width) == (2 * height, 2 * width) else 0  # OpenCV rounds halves up here
+    return np.rint(up + np.einsum("yh,hwc,xw->yxc", down, np.asarray(photo), across, optimize=True))[None, ..., 2::-1]
 
 
 def shares(old: int, new: int) -> Any:
