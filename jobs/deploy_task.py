@@ -24,11 +24,11 @@ from core.networks.plain_data import network_from_dict
 from core.predictions.rows import lesions_of
 from core.settings import Settings
 from core.training.data import TrainingData
-from core.training.specs import FLOAT32, TrainSpec, training_spec_from_dict
+from core.training.specs import FLOAT32, TrainSpec
 from jobs.hosts import left_to_others, worker_name
 from jobs.later_jobs import claimed
 from jobs.messages import LatenciesMeasured, StepConverted, wake
-from jobs.predict_task import kept_networks
+from jobs.predict_task import Kept, kept_networks
 from jobs.run_jobs import ends_when_taken_over
 
 REPORT = 20  # rounds of a measurement between two checks of the claim
@@ -49,17 +49,13 @@ def convert_steps(
     spec, encoding, steps: as `to_dict` gives them. A network that cannot be converted is sent with the reason. Images
     or weights that this host does not have are left to another one's worker.
     """
-    if (found := claimed(run_id, attempt)) is None:
-        return None
-    job, claim = found
-    live, asked = claim.live, training_spec_from_dict(spec)
     networks = {step["step"]: step["network"] for step in steps}
-    kept = kept_networks(job, live, asked, fingerprint, encoding, sorted(networks))
-    if isinstance(kept, Retry):
+    kept = kept_networks(run_id, attempt, spec, fingerprint, encoding, sorted(networks))
+    if not isinstance(kept, Kept):
         return kept
-    data, weights = kept
+    claim, live, data, weights = kept.claim, kept.claim.live, kept.data, kept.weights
     for step, network in sorted(networks.items()):
-        reference = keras_probabilities(weights[step], network, asked, data)
+        reference = keras_probabilities(weights[step], network, kept.spec, data)
         for name in formats:
             result = convert(step, weights[step], network, data, reference, name, claim.check)
             message = StepConverted(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rq import Retry
-from rq.job import Job
 
 from core.errors import NotOnThisHost
 from core.settings import Settings
@@ -17,7 +16,7 @@ from core.training.results import StepResult, TrainingError
 from core.training.specs import PruneTrainSpec, Rules, TrainSpec, training_spec_from_dict
 from jobs.hosts import left_to_others, worker_name
 from jobs.later_jobs import claimed
-from jobs.live_runs import LiveRun
+from jobs.live_runs import Claim
 from jobs.messages import StepPredicted, wake
 from jobs.run_jobs import ends_when_taken_over, fetch_dataset
 from jobs.train_task import data_here
@@ -38,14 +37,10 @@ def predict_steps(
     host does not have are left to another one's worker. TrainingError where no worker has them, or where the images
     are not those of the run any more.
     """
-    if (found := claimed(run_id, attempt)) is None:
-        return None
-    job, claim = found
-    live, asked = claim.live, training_spec_from_dict(spec)
-    kept = kept_networks(job, live, asked, fingerprint, encoding, [step["step"] for step in steps])
-    if isinstance(kept, Retry):
+    kept = kept_networks(run_id, attempt, spec, fingerprint, encoding, [step["step"] for step in steps])
+    if not isinstance(kept, Kept):
         return kept
-    data, weights = kept
+    claim, live, asked, data, weights = kept.claim, kept.claim.live, kept.spec, kept.data, kept.weights
     rules = asked.rules if isinstance(asked, PruneTrainSpec) else Rules()
     unpruned: StepResult | None = None
     for step in steps:
@@ -61,25 +56,44 @@ def predict_steps(
     return None
 
 
-def kept_networks(
-    job: Job, live: LiveRun, spec: TrainSpec, fingerprint: str, encoding: dict[str, Any] | None, steps: list[int]
-) -> tuple[TrainingData, dict[int, Path]] | Retry:
-    """Return what a run's networks were fed and the weights of these steps, or a Retry, which leaves it to others.
+@dataclass(frozen=True)
+class Kept:
+    """What a job has that needs the kept networks of a run: its claim, the spec, the data, and the weights by step."""
 
-    NotOnThisHost where no worker has them. TrainingError where the images are not those of the run any more.
+    claim: Claim
+    spec: TrainSpec
+    data: TrainingData
+    weights: dict[int, Path]
+
+
+def kept_networks(
+    run_id: str,
+    attempt: int,
+    spec: dict[str, Any],
+    fingerprint: str,
+    encoding: dict[str, Any] | None,
+    steps: list[int],
+) -> Kept | Retry | None:
+    """Claim the worker's job; return what a run's networks were fed and the weights of these steps.
+
+    None where another worker has taken the job over; a Retry leaves it to others. NotOnThisHost where no worker has
+    images and weights. TrainingError where the images are not those of the run any more.
     """
-    settings = Settings.from_environment()
+    if (found := claimed(run_id, attempt)) is None:
+        return None
+    job, claim = found
+    live, settings, asked = claim.live, Settings.from_environment(), training_spec_from_dict(spec)
     try:
-        weights = weights_here(settings.trained / live.run_id, steps)
-        data = data_here(fetch_dataset(live.connection, fingerprint), spec, settings)
+        weights = weights_here(settings.trained / run_id, steps)
+        data = data_here(fetch_dataset(live.connection, fingerprint), asked, settings)
     except NotOnThisHost as reason:
         if again := left_to_others(job, live, str(reason)):
             return again
         live.log(f"{worker_name()}: {reason}")
         raise
     if encoding is not None and data.encoding.to_dict() != encoding:
-        raise TrainingError(f"Expected the images that {live.run_id} was trained on, got sets with other metadata.")
-    return data, weights
+        raise TrainingError(f"Expected the images that {run_id} was trained on, got sets with other metadata.")
+    return Kept(claim, asked, data, weights)
 
 
 def weights_here(folder: Path, steps: list[int]) -> dict[int, Path]:

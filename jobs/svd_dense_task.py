@@ -7,12 +7,10 @@ from typing import Any
 from rq import Retry
 
 from core.training.results import StepResult
-from core.training.specs import training_spec_from_dict
 from core.training.svd_dense import factored_results
 from jobs.hosts import worker_name
-from jobs.later_jobs import claimed
 from jobs.messages import DenseFactored, wake
-from jobs.predict_task import kept_networks
+from jobs.predict_task import Kept, kept_networks
 from jobs.run_jobs import ends_when_taken_over
 
 
@@ -31,16 +29,12 @@ def factor_steps(
 
     Arguments as of `jobs.predict_task.predict_steps`, and those of `core.training.svd_dense.factored_results`.
     """
-    if (found := claimed(run_id, attempt)) is None:
-        return None
-    job, claim = found
-    live, asked = claim.live, training_spec_from_dict(spec)
-    needed = kept_networks(job, live, asked, fingerprint, encoding, [step["step"] for step in steps])
-    if isinstance(needed, Retry):
-        return needed
-    data, weights = needed
+    kept = kept_networks(run_id, attempt, spec, fingerprint, encoding, [step["step"] for step in steps])
+    if not isinstance(kept, Kept):
+        return kept
+    claim, live, data, weights = kept.claim, kept.claim.live, kept.data, kept.weights
     for step in map(StepResult.from_dict, steps):
-        for result in factored_results(asked, step, data, weights[step.step], energies, unpruned):
+        for result in factored_results(kept.spec, step, data, weights[step.step], energies, unpruned):
             claim.write(DenseFactored(run_id=run_id, attempt=attempt, claim=claim.number, result=result).command())
             wake(live.connection)
             live.log(f"{worker_name()}: {step.name}: dense layers with {result.energy:g} % of the energy")

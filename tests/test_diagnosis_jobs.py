@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,11 @@ WAYS: dict[str, Any] = {
 
 
 def ended(queues: Queues, run_id: str, seconds: float = 300) -> Run:
-    deadline = time.monotonic() + seconds
-    for state in queues.wait(run_id, pause=0.1):
-        assert time.monotonic() < deadline, f"still {state}\n" + "\n".join(queues.log(run_id))
+    wait_for(lambda: (state := queues.run(run_id)) is not None and state.ended, seconds)
     wait_for(lambda: queues.messages_waiting() == 0, 60)
-    return state
+    run = queues.run(run_id)
+    assert run is not None
+    return run
 
 
 def registered(queues: Queues, folder: Path) -> Dataset:

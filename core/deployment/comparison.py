@@ -51,11 +51,10 @@ def beside_each_other(
     )
 
 
-def newest_host(conversions: pd.DataFrame, latencies: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
-    """Return `beside_each_other` with the latencies of the host that measured last."""
+def of_newest_host(latencies: pd.DataFrame) -> pd.DataFrame:
+    """Return the latencies of the host that measured last."""
     hosts = latencies.sort_values("measured_at")["host"]
-    own = latencies[latencies["host"] == hosts.iloc[-1]] if len(hosts) else latencies
-    return beside_each_other(conversions, own, steps)
+    return latencies[latencies["host"] == hosts.iloc[-1]] if len(hosts) else latencies
 
 
 def conversions_of(rows: pd.DataFrame) -> list[Conversion]:

@@ -201,8 +201,7 @@ def run_view(run: Run) -> None:
         "As Keras: test images that get the same class from the file as from Keras with the same weights at float32."
         " Apart by: the largest difference of a probability. In brackets: 95 % intervals, by resampling lesions."
     )
-    hosts = latencies.sort_values("measured_at")["host"]
-    newest = latencies[latencies["host"] == hosts.iloc[-1]] if len(hosts) else latencies
+    newest = comparison.of_newest_host(latencies)
     networks = comparison.beside_each_other(conversions, newest, trained)
     if networks.empty:
         return

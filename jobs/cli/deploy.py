@@ -96,14 +96,16 @@ def act_latency(options: argparse.Namespace) -> int:
 def act_devices(options: argparse.Namespace) -> int:
     """Print a table of the converted networks."""
     from core.article.tables import texts_to_markdown
-    from core.deployment.comparison import newest_host, texts_of
+    from core.deployment.comparison import beside_each_other, of_newest_host, texts_of
 
     store, tables = Store(Settings.from_environment().database), []
     for run_id in options.run:
         run = store.run(run_id)
         if run is None or not run.trains:
             raise SpecError(f"Expected a training run that is in the store, got {run_id}.")
-        networks = newest_host(store.conversions([run_id]), store.latencies([run_id]), store.steps([run_id]))
+        networks = beside_each_other(
+            store.conversions([run_id]), of_newest_host(store.latencies([run_id])), store.steps([run_id])
+        )
         tables.append(
             texts_of(networks).assign(Step=[f"{run.told(TrainSpec).network.name}, {name}" for name in networks["name"]])
         )
