@@ -93,6 +93,16 @@ class Variables(BaseModel):
         default=(), description="Ends that it gets: finished, failed, cancelled. Default: all."
     )
     webhook_secret: str | None = Field(default=None, repr=False, description="Key that signs the message.")
+    kiosk: bool = Field(
+        default=False,
+        title="true or false",
+        description="Whether the dashboard serves the kiosk alone, as `--kiosk` does.",
+    )
+    kiosk_keep: bool = Field(
+        default=False,
+        title="true or false",
+        description="Whether the kiosk keeps photographs and answers in DATA_DIR/kiosk.",
+    )
     log_format: Literal["text", "json"] = Field(
         default="text", title="text or json", description="Format of the lines on standard error."
     )
@@ -127,7 +137,15 @@ def described() -> Iterator[tuple[str, str, str]]:
         yield name.upper(), default, about.description or ""
 
 
-AS_GIVEN = ("webhook_url", "webhook_events", "webhook_secret", "dashboard_url", "worker_niceness")
+AS_GIVEN = (
+    "webhook_url",
+    "webhook_events",
+    "webhook_secret",
+    "dashboard_url",
+    "worker_niceness",
+    "kiosk",
+    "kiosk_keep",
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,8 @@ class Settings:
     mapped_roots: tuple[tuple[PurePosixPath, Path], ...] = ()
     worker_niceness: int = Variables().worker_niceness
     embedded_port: int | None = None
+    kiosk: bool = False
+    kiosk_keep: bool = False
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:

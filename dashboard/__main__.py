@@ -111,7 +111,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--svd-workers", type=_number(0, 1024), default=given.svd_workers, help=svd)
     train = "networks trained at once; default: TRAIN_WORKERS, else 1; 0 for none"
     parser.add_argument("--train-workers", type=_number(0, 64), default=given.train_workers, help=train)
-    return parser.parse_args(arguments)
+    kiosk = "serve only the kiosk, and start no worker: for a screen that visitors touch (docs/kiosk.md)"
+    parser.add_argument("--kiosk", action="store_true", default=given.kiosk, help=kiosk)
+    options = parser.parse_args(arguments)
+    if options.kiosk and options.demo:
+        parser.error("--kiosk needs networks that are there; start --demo without it first")
+    return options
 
 
 def all_programs(settings: Settings, options: argparse.Namespace) -> list[Program]:
@@ -127,6 +132,8 @@ def all_programs(settings: Settings, options: argparse.Namespace) -> list[Progra
         *(worker(f"svd-{number}", "svd") for number in range(1, options.svd_workers + 1)),
         *(worker(f"train-{number}", "train") for number in range(1, options.train_workers + 1)),
     ]
+    if options.kiosk:
+        workers = []
     demo = (python, "-m", "dashboard.demo", "--images", str(options.demo))
     tasks = [Program("demo-data", demo, environment, task=True)] if options.demo else []
     return [*server_program(settings), dashboard_program(settings, options), *workers, *tasks]
@@ -168,7 +175,8 @@ def dashboard_program(settings: Settings, options: argparse.Namespace) -> Progra
         # Without it a page elsewhere could reach the dashboard through a host name that it points here (DNS rebinding).
         for name in dict.fromkeys(("localhost", "127.0.0.1", "::1", options.host)):
             command += ["--server.allowedHosts", name]
-    return Program("dashboard", tuple(command), {"DATA_DIR": str(settings.data_dir)})
+    environment = {"DATA_DIR": str(settings.data_dir), "KIOSK": "true" if options.kiosk else ""}
+    return Program("dashboard", tuple(command), environment)
 
 
 def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Program], signals: Signals) -> int:

@@ -1,9 +1,12 @@
 """The dashboard's entry point: the pages, and the elements above each of them. Run it with `python -m dashboard`."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import streamlit as st
 
+from core.errors import SpecError
+from dashboard import data
 from dashboard.access import users as access
 from dashboard.parts import components
 
@@ -44,6 +47,21 @@ st.set_page_config(page_title="DermSlim", page_icon=str(HERE / "icon.svg"), layo
 st.logo(str(HERE / "logo.svg"), size="large")
 access.require_user()
 
+KIOSK = "app_pages/kiosk.py"
+
+
+def only_kiosk() -> bool:
+    """Return whether this dashboard serves the kiosk alone."""
+    try:
+        return data.settings().kiosk
+    except SpecError:  # the pages say it
+        return False
+
+
+if only_kiosk():
+    st.navigation([st.Page(KIOSK, title="DermSlim", default=True)], position="hidden").run()
+    st.stop()
+
 sections = {
     section: [
         st.Page(f"app_pages/{name}.py", title=title, icon=f":material/{icon}:", help=text, default=name == "overview")
@@ -52,6 +70,11 @@ sections = {
     for section, pages in PAGES.items()
 }
 sections["Results"].append(st.Page("app_pages/run.py", title="Run", icon=":material/tag:", visibility="hidden"))
+kiosk = st.Page(KIOSK, title="Kiosk", icon=":material/touch_app:", visibility="hidden")
+sections["Devices"].append(kiosk)
+if urlsplit(st.context.url or "").path.endswith("/kiosk"):
+    st.navigation(sections, position="hidden").run()
+    st.stop()
 page = st.navigation(sections, expanded=True)
 
 components.health_banner()

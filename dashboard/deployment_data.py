@@ -117,13 +117,7 @@ def _converted(at: Stamp) -> pd.DataFrame:
 def encoding(at: Stamp, run_id: str) -> MetadataEncoding | None:
     """Return how a run's metadata became numbers; None where that is not recorded."""
     known = store().metadata_encoding(run_id)
-    return None if known is None else encoding_of(known)
-
-
-def encoding_of(values: dict[str, Any]) -> MetadataEncoding:
-    """Return the encoding that `MetadataEncoding.to_dict` described."""
-    lists = {name: tuple(values[name]) for name in ("sexes", "localizations")}
-    return MetadataEncoding(**{**values, **lists})
+    return None if known is None else MetadataEncoding.from_dict(known)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -136,6 +130,11 @@ def _loaded(path: str, sha256: str) -> Classifier:
             return predict(images, metadata)
 
     return alone
+
+
+def loaded(network: Network) -> Classifier:
+    """Return what predicts with a network, which stays in memory. Raises RuntimeMissing."""
+    return _loaded(str(network.path), network.sha256)
 
 
 def inputs_of(network: Network, pixels: Pixels, record: DatasetImage | None) -> tuple[Pixels, npt.NDArray[np.float32]]:
@@ -154,7 +153,7 @@ def inputs_of(network: Network, pixels: Pixels, record: DatasetImage | None) -> 
 def probabilities(network: Network, pixels: Pixels, record: DatasetImage | None) -> npt.NDArray[np.float32]:
     """Return a network's probabilities of an image, (classes,). Raises SpecError, RuntimeMissing."""
     image, numbers = inputs_of(network, pixels, record)
-    found: npt.NDArray[np.float32] = _loaded(str(network.path), network.sha256)(image[None], numbers[None])[0]
+    found: npt.NDArray[np.float32] = loaded(network)(image[None], numbers[None])[0]
     return found
 
 

@@ -19,6 +19,7 @@ from core.compression.results import run_results
 from core.compression.specs import DiagnosisSpec, MeasuringSpec, variants
 from core.data.datasets import Dataset, DatasetImage
 from core.data.splits import SPLITS
+from core.data.training_arrays import MetadataEncoding
 from core.deployment.formats import Conversion
 from core.deployment.latency import Latency
 from core.networks.architectures import CLASSES, NETWORKS, NetworkSpec
@@ -44,6 +45,9 @@ RESULT = {"kept_epoch": 2, "seconds": 60.0, "epoch_seconds": 20.0, "images_per_s
 minutes = count(1)
 OLDER = Path(__file__).with_name("older_schemas.sql").read_text()
 OLDER_SCHEMAS = re.split(r"^-- version \d+$", OLDER, flags=re.MULTILINE)[1:]
+
+
+ENCODING = MetadataEncoding(50.0, 48.0, 15.0, ("female", "male"), ("back", "face"))
 
 
 def new_run(run_id: str, spec: RunSpec, at: datetime = START, *, fingerprint: str = "f", **values: Any) -> Run:
@@ -148,7 +152,7 @@ def record_training(
     ]
     if sets:
         notes = ["Split by lesion. Nothing leaks."]
-        store.record_training_data(run_id, 1, {"encoding": {"ages": 1}, "notes": notes, "reached": reached})
+        store.record_training_data(run_id, 1, {"encoding": ENCODING.to_dict(), "notes": notes, "reached": reached})
     state = first_state(spec)
     for accuracy in accuracies:
         step = next_training(spec, state)
