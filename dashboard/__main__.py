@@ -198,6 +198,8 @@ def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Prog
             if not ready and answers(children, address):
                 ready = True
                 say(f"ready: {address}")
+                if options.demo:
+                    say(f"kiosk, once the demo's networks are trained and converted: {address}/kiosk")
             time.sleep(PAUSE)
     finally:
         if signals.received:

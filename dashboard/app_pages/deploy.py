@@ -209,8 +209,15 @@ def run_view(run: Run) -> None:
     files_section(run, networks)
 
 
+def kiosk_link() -> None:
+    """Link to the kiosk, which fills a tab of its own."""
+    if deployment_data.networks_here():
+        st.link_button("Open the kiosk", "/kiosk", icon=":material/touch_app:")
+
+
 def view() -> None:
     """Show the run that the address names."""
+    kiosk_link()
     runs = [run for run in components.runs() if run.trains and run.ended]
     if runs:
         run_view(components.choose_run(runs, "Run", param="run", name=training_comparison.label))
