@@ -58,8 +58,16 @@ def only_kiosk() -> bool:
         return False
 
 
+kiosk = st.Page(KIOSK, title="Kiosk", icon=":material/touch_app:", visibility="hidden")
+
+
+def home() -> None:
+    """Lead to the kiosk, at its own address."""
+    st.switch_page(kiosk)
+
+
 if only_kiosk():
-    st.navigation([st.Page(KIOSK, title="DermSlim", default=True)], position="hidden").run()
+    st.navigation([st.Page(home, title="DermSlim", default=True), kiosk], position="hidden").run()
     st.stop()
 
 sections = {
@@ -70,7 +78,6 @@ sections = {
     for section, pages in PAGES.items()
 }
 sections["Results"].append(st.Page("app_pages/run.py", title="Run", icon=":material/tag:", visibility="hidden"))
-kiosk = st.Page(KIOSK, title="Kiosk", icon=":material/touch_app:", visibility="hidden")
 sections["Devices"].append(kiosk)
 if urlsplit(st.context.url or "").path.endswith("/kiosk"):
     st.navigation(sections, position="hidden").run()

@@ -31,12 +31,16 @@ from core.store.measurements import Store
 from dashboard.demo import NAME as DEMO
 from jobs.queues import Queues
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--use-fake-device-for-media-stream",  # a camera with a moving picture; pages still need the permission
+)  # fmt: skip
 DEMO_IMAGES = 48
 STARTED_WITHIN = 180  # seconds; a cold start on an idle machine takes about ten
 FINISHED_WITHIN = 600  # seconds that a run of the demo, or a test's own, may take
 PATIENCE = 60_000  # milliseconds to wait for an expected element
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+KIOSK = {"width": 1080, "height": 1920}  # an upright screen
 FAILURES = ROOT / "test-results"
 
 # Streamlit has run the page to its end, and the page shows its heading and something below it.

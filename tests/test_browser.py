@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from browser import DESKTOP, FAILURES, PATIENCE, PHONE, Stack, Visitor, demo_stack, launched_browser, until
+from browser import DESKTOP, FAILURES, KIOSK, PATIENCE, PHONE, Stack, Visitor, demo_stack, launched_browser, until
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.article.evidence import FURTHER
@@ -27,6 +27,7 @@ from core.networks.architectures import NETWORKS
 from core.networks.costs import curve_table
 from core.training.specs import training_spec_from_dict
 from dashboard import words
+from dashboard.messages import messages
 from jobs.__main__ import main as command
 from jobs.queues import Queues
 
@@ -444,6 +445,57 @@ def test_a_page_with_results_is_accessible_in_light_and_dark_and_on_a_phone(
 ) -> None:
     run_id = finished_demo["prune-train"] if path.endswith("run=") else ""
     assert_accessible(visitor, path + run_id, RESULT_PAGES[path])
+
+
+@pytest.fixture
+def kiosk(finished_demo: dict[str, str], visitor: Visitor) -> Visitor:
+    """Give a visitor of the kiosk, whose networks the demo has converted by itself."""
+    run_id = finished_demo["prune-train"]
+    until(lambda: len(visitor.stack.store.conversions([run_id])), "the demo's converted networks")
+    return visitor
+
+
+def begun(visitor: Visitor, language: str) -> Page:
+    """Open the kiosk and choose a language."""
+    page = visitor.page
+    page.goto(f"{visitor.stack.url}/kiosk")
+    button(page, messages(language)("language")).click()
+    return page
+
+
+def test_the_kiosk_answers_a_photograph_of_the_camera_and_forgets_it(kiosk: Visitor) -> None:
+    kiosk.page.context.grant_permissions(["camera"])
+    for size, language in ((DESKTOP, "en"), (KIOSK, "hi"), (PHONE, "mr")):
+        say = messages(language)
+        kiosk.page.set_viewport_size(size)  # type: ignore[arg-type]
+        page = begun(kiosk, language)
+        expect(heading(page, say("photograph"))).to_be_visible()
+        expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+        page.get_by_test_id("stCameraInputButton").click()
+        anyway = main(page).get_by_text(say("use_anyway"))
+        expect(anyway.or_(heading(page, say("answers"))).first).to_be_visible()
+        if anyway.count():
+            anyway.click()
+        expect(heading(page, say("answers"))).to_be_visible()
+        expect(main(page).get_by_text(say("research")).last).to_be_visible()
+        assert not kiosk.scrolls_sideways()
+        button(page, say("start_over")).click()
+        expect(button(page, messages("en")("language"))).to_be_visible()
+
+
+def test_the_kiosk_says_why_the_camera_cannot_be_used_and_takes_a_file(kiosk: Visitor, tmp_path: Path) -> None:
+    say = messages("en")
+    kiosk.page.context.grant_permissions(["clipboard-read"])  # and so not the camera
+    page = begun(kiosk, "en")
+    expect(main(page).get_by_text(say("camera_refused"))).to_be_visible()
+    kiosk.page.context.grant_permissions(["camera"])
+    page.add_init_script("navigator.mediaDevices.enumerateDevices = async () => []")
+    page = begun(kiosk, "en")
+    expect(main(page).get_by_text(say("camera_none"))).to_be_visible()
+    main(page).get_by_text(say("file"), exact=True).first.click()
+    (tmp_path / "text.png").write_text("no photograph")
+    page.locator("input[type=file]").set_input_files(tmp_path / "text.png")
+    expect(main(page).get_by_text(say("broken"))).to_be_visible()
 
 
 def test_names_that_are_numbers_or_markup_are_shown_literally_and_load_nothing(visitor: Visitor) -> None:

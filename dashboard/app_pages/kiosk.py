@@ -19,8 +19,7 @@ from dashboard.kiosk_data import Answer, Kiosk
 from dashboard.messages import LANGUAGES, Messages, messages
 from dashboard.parts import pictures
 from dashboard.parts.camera import camera_state
-from dashboard.parts.compare import Pane, compare
-from dashboard.parts.explanation import FAINT, SHOWN_HEIGHT, overlay
+from dashboard.parts.explanation import FAINT, overlay
 
 IDLE = 60.0  # seconds without a touch until the page starts over
 WARNING = 15.0  # seconds before it that the page says so
@@ -37,6 +36,12 @@ header[data-testid="stHeader"], [data-testid="stSidebar"] { display: none; }
 .stMainBlockContainer .stSelectbox [data-baseweb="select"] > div, .stMainBlockContainer .stNumberInput input {
   min-height: 3.25rem;
 }
+.stMainBlockContainer .stCheckbox label { min-height: 3.5rem; align-items: center; padding-right: 1rem; }
+</style>"""
+# Streamlit's camera has its button's text in English only.
+CAMERA_BUTTON = """<style>
+[data-testid="stCameraInputButton"] { font-size: 0; }
+[data-testid="stCameraInputButton"]::after { content: "TEXT"; font-size: 1.15rem; }
 </style>"""
 
 
@@ -106,6 +111,7 @@ def photograph_of(say: Messages) -> bytes | None:
     if source == "camera":
         camera_state(say("camera_none"), say("camera_refused"), say("camera_insecure"), key=key("state"))
         taken = st.camera_input(say("camera_hint"), key=key("camera"))
+        st.html(CAMERA_BUTTON.replace("TEXT", say("camera" if taken is None else "again")))
     else:
         taken = st.file_uploader(say("file"), type=("jpg", "jpeg", "png", "webp"), key=key("file"))
     return None if taken is None else taken.getvalue()
@@ -188,11 +194,9 @@ def compression_section(say: Messages, pixels: Pixels, digest: str) -> None:
     rank = factors.rank
     k = st.slider(say("k"), 1, rank, min(rank, 50), key=key("k"))
     stored = encode(factors.reconstruct(k), "jpeg", 95)
-    panes = [
-        Pane(pictures.shown(image), say("original")),
-        Pane(pictures.shown(decode(stored, own=True)), say("reduced", k=k)),
-    ]
-    compare(panes, (image.shape[0], image.shape[1]), "side", key=key("compared"))
+    shown = (image, say("original")), (decode(stored, own=True), say("reduced", k=k))
+    for place, (picture, title) in zip(st.columns(2), shown, strict=True):
+        place.image(pictures.shown(picture), caption=title, width="stretch")
     plain = words.bytes_text(len(encode(image, "jpeg", 95)))
     st.caption(say("k_bytes", k=k, rank=rank, bytes=words.bytes_text(len(stored)), plain=plain))
 
@@ -213,11 +217,8 @@ def occlusion_section(say: Messages, shown: Kiosk, pixels: Pixels, record: Datas
         return
     maps = [kiosk_data.occlusion(network, pixels, record) for network in shown.networks]
     scale = max(FAINT, *(float(each.max()) for each in maps))
-    panes = [
-        Pane(overlay(pixels, each, scale), say(title))
-        for title, each in zip(("unpruned", "smallest"), maps, strict=False)
-    ]
-    compare(panes, (SHOWN_HEIGHT, round(SHOWN_HEIGHT * pixels.shape[1] / pixels.shape[0])), "side", key=key("maps"))
+    for place, title, each in zip(st.columns(2), ("unpruned", "smallest"), maps, strict=False):
+        place.image(overlay(pixels, each, scale), caption=say(title), width="stretch")
     st.caption(say("look_text"))
 
 
