@@ -200,6 +200,7 @@ def run(settings: Settings, options: argparse.Namespace, programs: Sequence[Prog
                 say(f"ready: {address}")
                 if options.demo:
                     say(f"kiosk, once the demo's networks are trained and converted: {address}/kiosk")
+                    say(f"guided tour: {address}/tour")
             time.sleep(PAUSE)
     finally:
         if signals.received:

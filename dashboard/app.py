@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 PAGES = {
     "": (
         ("overview", "Overview", "home", "Running and recently finished work, and the headline figures."),
+        ("tour", "Guided tour", "tour", "The whole in six steps: a photograph, its bytes, a network, its answer."),
         ("datasets", "Data sets", "photo_library", "Register folders of images; see classes, sizes, files left out."),
     ),
     "Compression": (

@@ -40,6 +40,7 @@ KS = "k, the numbers of singular values kept"
 # Pages without and with results. The value shows that a page is loaded: the main button of its form, or a part of its
 # content.
 PAGES = {
+    "tour": "A photograph",
     "datasets": "Start a sweep on it",
     "sweeps?tab=New+sweep": "Start the sweep|Open it",
     "resize?tab=New+comparison": "Start the resize comparison|Open it",
@@ -57,6 +58,11 @@ PAGES = {
 }
 RESULT_PAGES = {
     "": "Headline figures",
+    "tour?step=2": "The same photograph at k",
+    "tour?step=3": "What it takes as a file",
+    "tour?step=4": "The network shrinks",
+    "tour?step=5": "Its answer for the photograph",
+    "tour?step=6": "What it means, and how sure it is",
     "sweeps": "Quality against k",
     "resize": "Quality by size",
     "prune_train": "Steps",

@@ -34,7 +34,7 @@ from dashboard import data, words
 from dashboard.parts import pictures
 from jobs.queues import Queues
 
-PAGES = ("overview", "datasets", "sweeps", "resize", "inspector", "jobs")
+PAGES = ("overview", "tour", "datasets", "sweeps", "resize", "inspector", "jobs")
 KS = (5, 10, 20, 40)
 NOW = datetime(2026, 11, 22, 21, 45, tzinfo=UTC)
 

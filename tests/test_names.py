@@ -40,6 +40,7 @@ from dashboard.charts import measuring as charts
 from dashboard.charts import networks as network_charts
 from dashboard.charts import style
 from dashboard.charts import tables as table_charts
+from dashboard.charts import tour as tour_charts
 from dashboard.charts import training as training_charts
 from dashboard.parts import components
 
@@ -141,6 +142,7 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
     ],
     "compared_curves": [lambda: training_charts.compared_curves(EPOCHS, "accuracy")],
     "cost_against_accuracy": [lambda: deployment_charts.cost_against_accuracy(CONVERTED, "bytes")],
+    "bars": [lambda: tour_charts.bars("Sizes", [MARKED, *NUMBERS], range(1, 7), [MARKED, *NUMBERS])],
     "compared_sizes": [lambda: training_charts.compared_sizes(RUNS, [MARKED], "test_accuracy")],
 }
 # Functions that draw only numbers, metrics and the article's classes.
@@ -151,6 +153,7 @@ NAMELESS = {
 MODULES = (
     *(charts, dataset_charts, deployment_charts, diagnosis_charts, network_charts, style, table_charts),
     training_charts,
+    tour_charts,
 )
 NO_FIGURES = {"titled_figure", "empty_figure"}
 CASES = [pytest.param(draw, id=f"{name}-{place}") for name, draws in NAMED.items() for place, draw in enumerate(draws)]
@@ -359,6 +362,7 @@ def shown_markdown(test: AppTest) -> list[str]:
     ("page", "params"),
     [
         ("overview", {}),
+        *[("tour", {"step": step}) for step in "123456"],
         *[
             ("datasets", {"dataset": HOSTILE, "view": view})
             for view in ("Images", "Classes", "Left out", "Reconstruct")

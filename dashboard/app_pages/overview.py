@@ -160,6 +160,7 @@ def finished_last(ended: list[Run]) -> None:
         components.page_link("jobs", f"All {words.count_of(len(ended), 'run')}")
 
 
+components.page_link("tour", "Guided tour: the whole in six steps", icon=":material/tour:")
 runs = components.runs()
 ended = sorted((run for run in runs if run.ended), key=lambda run: run.finished_at or run.submitted_at)
 ended.reverse()
