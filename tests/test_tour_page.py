@@ -60,18 +60,19 @@ def filled(folder: Path) -> Store:
     store = Store(folder / "dermslim.duckdb")
     store.record_dataset(dataset, START)
     record_measured(store, SweepSpec(dataset="demo", ks=(5, 10)), synthetic=True)
-    record_training(
+    run_id = record_training(
         store, accuracies=(80, 80), dataset="demo", rules=Rules(factors=(50,), max_iterations=1), synthetic=True,
-        fingerprint=dataset.fingerprint, images=50, sets=True,
+        fingerprint=dataset.fingerprint, images=50, ends=False,
     )  # fmt: skip
+    tested = {"label": "melanoma", "split": "test", "quota": 90, "lesions": 4, "images": 50, "oversampled": 50}
+    store.record_training_data(run_id, 1, {"encoding": ENCODING.to_dict(), "notes": [], "reached": [tested]})
+    store.record_training_ended(run_id, 1, None, START)
     return store
 
 
 def convert(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, chances: dict[int, list[float]]) -> None:
     """Record conversions of the run's steps, which give these probabilities without LiteRT."""
     run_id = next(run.id for run in store.runs() if run.kind == "prune-train")
-    values = {"encoding": ENCODING.to_dict(), "notes": [], "reached": []}
-    store.record_training_data(run_id, 1, values)
     (folder / "trained" / run_id).mkdir(parents=True)
     for step in chances:
         (folder / "trained" / run_id / file_name(step, FLOAT32)).write_bytes(b"a network")
@@ -98,7 +99,7 @@ def test_every_step_shows_its_results_and_links_to_the_page_behind_them(
         ),
         "4": ("R1: 50%, keeps ", "trained on demo", "prune_train"),
         "5": ("Both networks give the same answer", "The data set says melanoma", "deploy"),
-        "6": ("80.00 % [", "The difference is +0.00", "claims"),
+        "6": ("accuracy on 50 test images", "The difference is +0.00 [", "claims"),
     }
     for step, (first, second, page) in expected.items():
         shown = open_page(step=step)

@@ -285,7 +285,8 @@ def how_sure(told: Story) -> None:
         said = f"The unpruned network has {figures[0]} accuracy{where}"
         st.markdown(said + (f", the smallest accepted one {figures[1]}." if best["step"] > 0 else "."))
         if best["step"] > 0 and words.known(best["difference_low"]):
-            loss = f"; a loss of {-best['difference_low']:.1f} points is not excluded" * (best["difference_low"] < 0)
+            low = float(best["difference_low"])
+            loss = f"; a loss of {-low:.1f} points is not excluded" if low < 0 else ""
             difference = words.escaped(training_results.difference_text(best))
             st.markdown(f"The difference is {difference} points{loss}. In brackets: 95 % intervals.")
         if run.synthetic:
