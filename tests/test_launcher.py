@@ -120,13 +120,19 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     started: list[Launched] = []
 
     def start(
-        *others: tuple[str, str, bool], data_dir: Path | None = None, port: int = 0, patience: float = 3, **env: str
+        *others: tuple[str, str, bool],
+        data_dir: Path | None = None,
+        port: int = 0,
+        patience: float = 3,
+        options: tuple[str, ...] = (),
+        **env: str,
     ) -> Launched:
         data_dir, port = data_dir or tmp_path / "data", port or free_port()
         output = tmp_path / f"output-{len(started)}"
+        script = SCRIPT.format(page=PAGE, others=others, patience=patience)
         with output.open("w") as stream:
             process = Process(
-                [sys.executable, "-c", SCRIPT.format(page=PAGE, others=others, patience=patience), "--port", str(port)],
+                [sys.executable, "-c", script, "--port", str(port), *options],
                 cwd=ROOT,
                 env={**os.environ, "DATA_DIR": str(data_dir), **env},
                 stdout=stream,
@@ -164,6 +170,11 @@ def test_a_signal_ends_every_process_even_those_that_ignore_sigterm(
     assert all_gone(processes)
     assert not (launched.data_dir / "valkey" / "url").exists(), "the address of a stopped server is removed"
     assert "Traceback" not in launched.said()
+
+
+def test_the_demo_prints_the_address_of_the_guided_tour(launch: Launch) -> None:
+    launched = launch(options=("--demo",))
+    launched.wait_for(f"guided tour: http://127.0.0.1:{launched.port}/tour")
 
 
 def test_a_second_signal_stops_without_waiting(launch: Launch) -> None:

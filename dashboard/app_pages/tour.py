@@ -198,9 +198,9 @@ def stored_bytes(told: Story) -> None:
         bars("Size of this photograph, lower is better", names, sizes, [words.bytes_text(size) for size in sizes])
     if told.sweep is None or told.sizes is None:
         return missing("sweep")
-    st.markdown(f"The sweep measured the same on {components.dataset_text(told.sweep)}")
-    sentences = words.storage_sentences(told.sizes, told.sweep.told(SweepSpec))[:2]
-    st.markdown(" ".join([*sentences, share_of_codec(told.sizes, told.sweep.told(SweepSpec))]))
+    st.markdown(f"The sweep measured the same on {components.dataset_text(told.sweep)}:")
+    first, *further = words.storage_sentences(told.sizes, told.sweep.told(SweepSpec))
+    st.markdown(" ".join([first, share_of_codec(told.sizes, told.sweep.told(SweepSpec)) or " ".join(further[:1])]))
     components.run_link(told.sweep.id, told.sweep.kind, "The sweep with all its sizes", ":material/query_stats:")
 
 
@@ -230,7 +230,7 @@ def network_shrinks(told: Story) -> None:
     )
     share = training_results.share_text(smallest["parameters"], told.steps.iloc[0]["parameters"])
     pruned = smallest["step"] > 0
-    accepted = f"The smallest that still meets the baseline, {smallest['name']}, keeps {share} of the parameters."
+    accepted = f"The smallest that meets the baseline, {smallest['name']}, keeps {share} of the parameters."
     st.markdown(words.escaped(accepted if pruned else "No pruned network of this run meets the baseline."))
     rejected = ~told.steps["accepted"].astype("boolean").fillna(False)
     names = [name + ", rejected" * bool(no)
@@ -290,9 +290,7 @@ def how_sure(told: Story) -> None:
             difference = words.escaped(training_results.difference_text(best))
             st.markdown(f"The difference is {difference} points{loss}. In brackets: 95 % intervals.")
         if run.synthetic:
-            st.markdown(
-                "The images are synthetic: none of this holds for patients. Tables and claims have real images."
-            )
+            st.markdown("The images are synthetic: none of this holds for patients. Tables and claims have real ones.")
         front = training_numbers.pareto_front(steps, "test_accuracy")
         limits = training_numbers.limits(steps, "test_accuracy")
         components.chart(
@@ -301,6 +299,8 @@ def how_sure(told: Story) -> None:
             key="tour_accuracy",
         )
         components.run_link(run.id, run.kind, "All figures of the run", ":material/model_training:")
+    if told.sweep:
+        components.run_link(told.sweep.id, told.sweep.kind, "All figures of the sweep", ":material/query_stats:")
     components.page_link("tables", "The article's tables, measured", icon=":material/table_chart:")
     components.page_link("claims", "The article's claims, judged", icon=":material/rule:")
 
