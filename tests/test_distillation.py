@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,20 +32,43 @@ from core.training.results import EpochResult, StepResult
 from core.training.specs import BFLOAT16, CRITERIA, FLOAT32, PruneTrainSpec, Rules, TrainingProtocol
 from tests.laboratory import write_lesions
 from tests.test_lost_networks import DATA_OF_RUN
-from tests.test_training import DATA, NETWORK, ROOT, SPEC, final, same
+from tests.test_training import DATA, NETWORK, ROOT, SPEC, UNPRUNED, final, same
 
 SHORT = SPEC.replace(epochs=2)
 
 
 def teacher(weight: float = 0.5, temperature: float = 3.0, seed: int = 7) -> Teacher:
     """Return an unpruned network with sharp answers: untrained ones are nearly alike for all classes."""
-    model = loop.seeded_model(LENET5, SPEC.replace(seed=seed))
+    model = loop.seeded_model(UNPRUNED, SPEC.replace(seed=seed))
     weights = loop.copied(model.weights)
-    return Teacher(LENET5, [*weights[:-2], 30 * weights[-2], weights[-1]], temperature, weight)
+    return Teacher(UNPRUNED, [*weights[:-2], 5 * weights[-2], weights[-1]], temperature, weight)
 
 
 def trained(folder: Path, given: Teacher | None, spec: TrainingProtocol = SHORT, data=DATA) -> list[EpochResult]:
     return list(train(NETWORK, data, spec, folder, teacher=given))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a short training without a teacher."""
+    folder = tmp_path_factory.mktemp("plain")
+    trained(folder, None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of the same training with a teacher."""
+    folder = tmp_path_factory.mktemp("taught")
+    trained(folder, teacher())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[EpochResult], Path]:
+    """Give an uninterrupted training of all epochs with a teacher: its epochs and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return trained(folder, teacher(), SPEC), folder
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0, 20.0])
@@ -60,7 +84,7 @@ def test_the_loss_of_probabilities_is_that_of_the_logits_before_the_softmax(temp
 
 def test_the_whole_loss_weighs_labels_and_teacher() -> None:
     given = teacher(weight=0.7, temperature=4.0)
-    model, teaching = loop.compiled_model(NETWORK, SPEC), loop.seeded_model(LENET5, SPEC)
+    model, teaching = loop.compiled_model(NETWORK, SPEC), loop.seeded_model(UNPRUNED, SPEC)
     teaching.set_weights(given.weights)
     inputs, labels = loop.training_batches(DATA, SPEC, 1)[0]
     ones, others = (np.asarray(each(inputs, training=False), dtype=np.float64) for each in (teaching, model))
@@ -88,15 +112,13 @@ def test_a_teacher_without_weight_changes_nothing(precision: str, tmp_path: Path
     assert same(final(tmp_path / "a"), final(tmp_path / "b"))
 
 
-def test_labels_count_by_one_minus_the_weight_and_the_teacher_by_the_weight(tmp_path: Path) -> None:
+def test_labels_count_by_one_minus_the_weight_and_the_teacher_by_the_weight(tmp_path: Path, taught: Path) -> None:
     other_labels = replace(DATA, labels=(DATA.labels + 1) % 4)
-    places = {
-        name: tmp_path / name for name in ("only taught", "other labels", "other teacher", "both", "both, other labels")
-    }
+    names = ("only taught", "other labels", "other teacher", "both, other labels")
+    places = {"both": taught} | {name: tmp_path / name for name in names}
     trained(places["only taught"], teacher(1.0))
     trained(places["other labels"], teacher(1.0), data=other_labels)
     trained(places["other teacher"], teacher(1.0, seed=8))
-    trained(places["both"], teacher(0.5))
     trained(places["both, other labels"], teacher(0.5), data=other_labels)
     states = {name: loop.read_arrays(place / loop.CHECKPOINT_NAME) for name, place in places.items()}
     assert same(states["only taught"], states["other labels"])
@@ -112,25 +134,27 @@ def test_the_recorded_loss_is_the_networks_own(tmp_path: Path) -> None:
     assert with_teacher.train_accuracy == plain.train_accuracy
 
 
-def test_the_checkpoint_and_the_kept_weights_are_those_of_the_taught_network_alone(tmp_path: Path) -> None:
-    trained(tmp_path / "a", None)
-    trained(tmp_path / "b", teacher())
-    plain, with_teacher = final(tmp_path / "a"), final(tmp_path / "b")
-    assert [each.shape for each in plain] == [each.shape for each in with_teacher]
-    assert not same(plain, with_teacher)
+def test_the_checkpoint_and_the_kept_weights_are_those_of_the_taught_network_alone(plain: Path, taught: Path) -> None:
+    without, with_teacher = final(plain), final(taught)
+    assert [each.shape for each in without] == [each.shape for each in with_teacher]
+    assert not same(without, with_teacher)
 
 
-def test_a_stopped_training_with_a_teacher_resumes_with_the_result_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = trained(tmp_path / "whole", teacher(), SPEC)
+def test_a_stopped_training_with_a_teacher_resumes_with_the_result_of_an_uninterrupted_one(
+    whole: tuple[list[EpochResult], Path], tmp_path: Path
+) -> None:
     stopped = train(NETWORK, DATA, SPEC, tmp_path / "stopped", teacher=teacher())
     next(stopped), next(stopped)
     stopped.close()
     keras.utils.set_random_seed(99)
-    assert trained(tmp_path / "stopped", teacher(), SPEC) == whole
-    assert same(final(tmp_path / "stopped"), final(tmp_path / "whole"))
+    assert trained(tmp_path / "stopped", teacher(), SPEC) == whole[0]
+    assert same(final(tmp_path / "stopped"), final(whole[1]))
 
 
-def test_a_killed_training_with_a_teacher_ends_with_the_result_of_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_training_with_a_teacher_ends_with_the_result_of_an_uninterrupted_one(
+    whole: tuple[list[EpochResult], Path], tmp_path: Path
+) -> None:
     code = (
         "import sys, pathlib; sys.path.insert(0, 'tests'); import test_distillation as t\n"
         "place = pathlib.Path(sys.argv[1])\n"
@@ -141,13 +165,13 @@ def test_a_killed_training_with_a_teacher_ends_with_the_result_of_an_uninterrupt
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         process.send_signal(signal.SIGKILL)
-    assert trained(tmp_path / "killed", teacher(), SPEC) == trained(tmp_path / "whole", teacher(), SPEC)
-    assert same(final(tmp_path / "killed"), final(tmp_path / "whole"))
+    assert trained(tmp_path / "killed", teacher(), SPEC) == whole[0]
+    assert same(final(tmp_path / "killed"), final(whole[1]))
 
 
 @pytest.mark.parametrize("other", [None, teacher(0.4), teacher(temperature=2.0), teacher(seed=8)])
-def test_a_checkpoint_of_another_teacher_is_refused(other: Teacher | None, tmp_path: Path) -> None:
-    trained(tmp_path, teacher())
+def test_a_checkpoint_of_another_teacher_is_refused(other: Teacher | None, taught: Path, tmp_path: Path) -> None:
+    shutil.copytree(taught, tmp_path, dirs_exist_ok=True)
     with pytest.raises(SpecError, match="another training's checkpoint"):
         trained(tmp_path, other)
 
@@ -159,6 +183,7 @@ def run_of(folder: Path, rules: Rules) -> tuple[list[StepResult], np.ndarray]:
     return results, loop.load_model(folder / "1.keras").get_layer("head_dense2").get_weights()[0]
 
 
+@pytest.mark.slow
 def test_the_unpruned_network_of_a_run_teaches_its_pruned_ones(tmp_path: Path) -> None:
     limit = {"factors": (50,), "max_iterations": 1}
     plain, kernel = run_of(tmp_path / "plain", Rules(**limit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from core.networks.inheritance import L1, RANDOM, SCRATCH, inherited
 from core.networks.keras_models import build_model
 from core.networks.pruning import prune
 from core.training import loop, steps
-from core.training.algorithm2 import Step, Stop, next_step, record, start
+from core.training.algorithm2 import State, Step, Stop, next_step, record, start
+from core.training.evaluation import judged
 from core.training.results import StepResult
 from core.training.specs import CRITERIA, PruneTrainSpec, Rules
 from tests.test_lost_networks import DATA_OF_RUN
@@ -54,7 +56,7 @@ def parent_of(spec: NetworkSpec) -> keras.Model:
 def outputs(model: keras.Model) -> np.ndarray:
     generator = np.random.default_rng(2)
     images = generator.integers(0, 256, (6, HEIGHT, WIDTH, 3)).astype(np.uint8)
-    return np.asarray(model.predict_on_batch({"image": images, "metadata": generator.normal(size=(6, 3))}))
+    return np.asarray(model({"image": images, "metadata": generator.normal(size=(6, 3))}, training=False))
 
 
 def silence(parent: keras.Model, child: dict[str, list[np.ndarray]], choice: str) -> None:
@@ -105,13 +107,40 @@ def kernels(path: Path) -> list[np.ndarray]:
     return [layer.get_weights()[0] for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
-@pytest.mark.parametrize("choice", [SCRATCH, L1, RANDOM])
-def test_a_pruned_step_begins_with_the_weights_of_the_network_that_was_shrunk(tmp_path: Path, choice: str) -> None:
+def run_of(choice: str) -> PruneTrainSpec:
+    """Return a run whose pruned networks begin with weights of this choice."""
     rules = Rules(factors=(50, 33.33), max_iterations=1, initialise=choice)
     still = SPEC.replace(epochs=1, learning_rate=1e-12)  # so small that no kernel moves
-    spec = PruneTrainSpec(dataset="moles", network=NETWORK, training=still, rules=rules)
-    results = [event[1] for event in steps.run_here(spec, DATA_OF_RUN, tmp_path) if not isinstance(event, Stop)]
-    assert [each.name for each in results if isinstance(each, StepResult)] == ["Original", "R1: 50%"]
+    return PruneTrainSpec(dataset="moles", network=NETWORK, training=still, rules=rules)
+
+
+def trained_step(spec: PruneTrainSpec, state: State, folder: Path) -> tuple[StepResult, State]:
+    """Train a run's next step; return its result and the state after it."""
+    step = steps.next_training(spec, state)
+    assert isinstance(step, Step)
+    *_, result = steps.train_step(spec, step, DATA_OF_RUN, folder)
+    assert isinstance(result, StepResult)
+    return judged(state, step, result)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StepResult]:
+    """Give the folder and the result of the first step, which is the same whatever the choice."""
+    folder = tmp_path_factory.mktemp("original")
+    return folder, trained_step(run_of(SCRATCH), steps.first_state(run_of(SCRATCH)), folder)[0]
+
+
+@pytest.mark.parametrize("choice", [SCRATCH, L1, RANDOM])
+def test_a_pruned_step_begins_with_the_weights_of_the_network_that_was_shrunk(
+    original: tuple[Path, StepResult], tmp_path: Path, choice: str
+) -> None:
+    spec, (folder, result) = run_of(choice), original
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    begun = steps.first_state(spec)
+    _, state = judged(begun, steps.next_training(spec, begun), result)
+    pruned, state = trained_step(spec, state, tmp_path)
+    assert [result.name, pruned.name] == ["Original", "R1: 50%"]
+    assert isinstance(steps.next_training(spec, state), Stop)
     large, small = kernels(tmp_path / "0.keras"), kernels(tmp_path / "1.keras")
     first = [
         np.isclose(large[0], filter_[..., None], atol=1e-6).all(axis=(0, 1, 2)).any() for filter_ in columns(small[0])

@@ -20,7 +20,7 @@ from benchmarks.processes import Process, run_command
 from core.data.datasets import DatasetImage
 from core.data.splits import Targets, epoch_indices, split_records
 from core.errors import SpecError
-from core.networks.architectures import LENET5
+from core.networks.architectures import LENET5, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool
 from core.networks.pruning import prune
 from core.predictions.classification import FIGURES, classify
 from core.training import loop as training
@@ -31,7 +31,14 @@ from core.training.specs import CRITERIA, PRESETS, Baseline
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, IMAGES = 32, 24, 24
 SPEC = TrainingProtocol(epochs=4, batch_size=5, height=HEIGHT, width=WIDTH, seed=3)
-NETWORK = prune(LENET5, 50)
+# A layer of each kind: half of the time of a short training passes before its first batch, and grows with the layers.
+UNPRUNED = replace(
+    LENET5,
+    name="small",
+    image=(Conv(8, 5), MaxPool(3), BatchNorm(), Flatten(), Dense(8)),
+    metadata=(Dense(4), Dropout(0.2), Dense(1)),
+)
+NETWORK = prune(UNPRUNED, 50)
 LABELS = np.array([0] * 9 + [1] * 7 + [2] * 5 + [3] * 3)
 
 
@@ -217,6 +224,7 @@ except t.TrainingError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_runs_out_of_memory_gives_a_hint(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STARVED, str(tmp_path)]
     answer = run_command(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
