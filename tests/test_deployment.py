@@ -10,6 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def converted(lab: Queues, command: str, capsys: pytest.CaptureFixture[str]) -> 
     return command
 
 
+@pytest.mark.slow
 def test_a_conversion_gives_the_probabilities_that_the_training_recorded(lab: Queues, converted: str) -> None:
     rows = lab.store.predictions([converted], step=0, split="test")
     found = {each.format: each for each in lab.store.converted(converted)}
@@ -223,7 +225,13 @@ def test_the_inspector_shows_the_recorded_probabilities_and_where_the_network_lo
     assert "what the network relies on" in text(page)
 
 
-def test_the_demo_converts_its_networks_once_they_are_trained(lab: Queues, converted: str) -> None:
+@pytest.mark.slow
+def test_the_demo_converts_its_networks_once_they_are_trained(
+    lab: Queues, converted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To two formats instead of all, because each conversion starts TensorFlow in a process of its own."""
+    few = partial(deployment.submit_conversion, formats=("litert-float32", "onnx-float32"))
+    monkeypatch.setattr(deployment, "submit_conversion", few)
     with lab.store.transaction() as connection:  # as after the training
         connection.execute("DELETE FROM conversions")
         connection.execute("DELETE FROM latencies")
