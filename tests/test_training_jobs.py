@@ -212,8 +212,7 @@ def test_dense_layers_of_an_ended_run_are_factored_recorded_and_forgotten_with_t
     keras_lab: Queues, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lab, dataset = keras_lab, registered(keras_lab, images)
-    common = COMMON | {"training": COMMON["training"].replace(epochs=2, seed=5)}
-    run_id = lab.submit(PruneTrainSpec(dataset=dataset.name, rules=RULES, **common), dataset).run_id
+    run_id = lab.submit(PruneTrainSpec(dataset=dataset.name, rules=RULES, **COMMON), dataset).run_id
     ended(lab, run_id)
     for name, value in (
         ("DATA_DIR", lab.settings.data_dir),
