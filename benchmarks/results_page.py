@@ -19,6 +19,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from unittest import mock
 
 from core.settings import Settings
@@ -35,10 +36,10 @@ NUMBER = re.compile(r"\d[\d,]*\.\d+")
 
 @contextlib.contextmanager
 def store_of_results() -> Iterator[Callable[[str], str]]:
-    """Import docs/results into a new store; give what runs a command of `python -m jobs` on it."""
+    """Import docs/results into a new store; give what runs a command of `python -m jobs` on it, each once."""
     with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"DATA_DIR": name}):
         import_here_or_there(Settings.from_environment(), RESULTS)
-        yield printed
+        yield cache(printed)
 
 
 def printed(command: str) -> str:
