@@ -76,6 +76,16 @@ SPEC = ArticleSpec(
 )
 
 
+class Alone(SimpleWorker):
+    """A worker that listens to no commands: RQ waits up to a second for the thread that does, at each end."""
+
+    def subscribe(self) -> None:
+        pass
+
+    def unsubscribe(self) -> None:
+        pass
+
+
 class Lab:
     """A queue and a store without workers; the test does the work of the workers."""
 
@@ -94,9 +104,7 @@ class Lab:
         """Do what the record worker does in one round."""
         records = queue(RECORD, self.redis)
         records.enqueue("jobs.record_worker.reconcile")
-        SimpleWorker([records], connection=self.redis, serializer=JSONSerializer).work(
-            burst=True, logging_level="ERROR"
-        )
+        Alone([records], connection=self.redis, serializer=JSONSerializer).work(burst=True, logging_level="ERROR")
 
     def submit(self, spec: ArticleSpec = SPEC, **arguments: Any) -> str:
         study = submit_study(self.queues, spec, self.dataset, **arguments)
