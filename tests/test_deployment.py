@@ -230,7 +230,7 @@ def test_the_demo_converts_its_networks_once_they_are_trained(
     lab: Queues, converted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To two formats instead of all, because each conversion starts TensorFlow in a process of its own."""
-    few = partial(deployment.submit_conversion, formats=("litert-float32", "onnx-float32"))
+    few = partial(deployment.submit_conversion, formats=("litert-float32", "litert-float16"))
     monkeypatch.setattr(deployment, "submit_conversion", few)
     with lab.store.transaction() as connection:  # as after the training
         connection.execute("DELETE FROM conversions")
@@ -239,7 +239,7 @@ def test_the_demo_converts_its_networks_once_they_are_trained(
     wait_for(lambda: lab.store.measured_latencies(converted), 120)
     assert {each.format for each in lab.store.converted(converted) if not each.flaw} >= {
         "litert-float32",
-        "onnx-float32",
+        "litert-float16",
     }
     known = lab.store.conversions([converted])["converted_at"].tolist()
     convert_networks(lab, converted, pause=0.2)

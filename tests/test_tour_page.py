@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from laboratory import write_images
 from pages import OpenPage, opener, ran, text
-from recorded import START, conversion, record_measured, record_training
+from recorded import ENCODING, START, conversion, record_measured, record_training
 from streamlit.testing.v1 import AppTest
 
 from core.compression.specs import SweepSpec
 from core.data.datasets import load_dataset
-from core.data.training_arrays import MetadataEncoding
 from core.deployment.formats import FLOAT32, file_name
 from core.store.measurements import Store
 from core.training.specs import Rules
@@ -28,7 +27,6 @@ HEADINGS = {
     "5": "Its answer for the photograph",
     "6": "What it means, and how sure it is",
 }
-ENCODING = MetadataEncoding(50.0, 50.0, 10.0, ("female", "male"), ("back",))
 
 
 def heading(shown: AppTest) -> str:
