@@ -10,7 +10,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from core.predictions.rows import PROBABILITIES
 from core.settings import Settings, usable_cores
 from core.store.measurements import Store
 from core.training.specs import TrainingProtocol, TrainSpec
-from dashboard.demo import convert_networks
+from dashboard import demo
 from jobs import deployment
 from jobs.__main__ import main
 from jobs.later_jobs import CONVERT, under_way
@@ -230,19 +229,18 @@ def test_the_demo_converts_its_networks_once_they_are_trained(
     lab: Queues, converted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To two formats instead of all, because each conversion starts TensorFlow in a process of its own."""
-    few = partial(deployment.submit_conversion, formats=("litert-float32", "litert-float16"))
-    monkeypatch.setattr(deployment, "submit_conversion", few)
+    monkeypatch.setattr(demo, "CONVERTED", (("litert-float32",), ("litert-float16",)))
     with lab.store.transaction() as connection:  # as after the training
         connection.execute("DELETE FROM conversions")
         connection.execute("DELETE FROM latencies")
-    convert_networks(lab, converted, pause=0.2)
+    demo.convert_networks(lab, converted, pause=0.2)
     wait_for(lambda: lab.store.measured_latencies(converted), 120)
     assert {each.format for each in lab.store.converted(converted) if not each.flaw} >= {
         "litert-float32",
         "litert-float16",
     }
     known = lab.store.conversions([converted])["converted_at"].tolist()
-    convert_networks(lab, converted, pause=0.2)
+    demo.convert_networks(lab, converted, pause=0.2)
     with lab.connected() as connection:
         assert not under_way(connection, CONVERT, converted)
     assert lab.store.conversions([converted])["converted_at"].tolist() == known

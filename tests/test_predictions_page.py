@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import OpenPage, opener, ran, text
-from recorded import START, record_training
+from recorded import START, conversion, record_training
 from streamlit.testing.v1 import AppTest
 
 from core.data.datasets import Dataset, DatasetImage
 from core.data.images import encode
+from core.deployment.formats import file_name
 from core.networks.architectures import CLASSES
 from core.predictions.comparison import changed_sides, compare, hard_images
 from core.predictions.curves import brier_score, calibration_error, one_against_rest
 from core.predictions.intervals import interval_text, intervals_of_step
 from core.store.measurements import Store
 from core.training.specs import Rules
+from dashboard import deployment_data
 
 IMAGES = 20  # per class: more melanomas change sides than are shown at once
 
@@ -26,7 +28,11 @@ IMAGES = 20  # per class: more melanomas change sides than are shown at once
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a data folder with a data set of readable images."""
-    found = tmp_path_factory.mktemp("predicted") / "data"
+    return with_images(tmp_path_factory.mktemp("predicted") / "data")
+
+
+def with_images(found: Path) -> Path:
+    """Fill a data folder with a data set of readable images; return the folder."""
     images = found / "images"
     images.mkdir(parents=True)
     (images / "a.png").write_bytes(encode(np.full((30, 40, 3), 90, dtype=np.uint8), "png", None))
@@ -131,6 +137,39 @@ def test_lost_and_gained_images_are_shown_with_melanomas_first_and_can_be_filter
     assert "14 images lost" in text(nevi)
     assert linked_images(open_page(**address, side="lost")) == []
     assert "Choose two different steps." in text(open_page(**address, first="1", second="1"))
+
+
+def test_lost_and_gained_images_show_where_both_networks_look_once_both_are_converted(
+    tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_images(tmp_path / "data")
+    open_page = opener(monkeypatch, folder, valkey_url, "prune_train")
+    run_id = recorded(folder, images=IMAGES, sets=True)
+    address = {"run": run_id, "part": "Predictions", "show": "Lost and gained"}
+    assert "once the page Deploy has converted both on this host" in text(open_page(**address))
+    for step in (0, 1):
+        Store(folder / "dermslim.duckdb").record_conversion(run_id, 1, conversion(step=step), "w", START)
+        file = folder / "trained" / run_id / file_name(step, "litert-float32")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+    def bright(image: np.ndarray) -> list[float]:
+        share = float(image[: image.shape[0] // 2].mean()) / 255
+        return [share, 0.0, 0.0, 0.0]
+
+    monkeypatch.setattr(
+        deployment_data,
+        "_loaded",
+        lambda path, digest: lambda images, metadata: np.array([bright(each) for each in images], dtype=np.float32),
+    )
+    shown = open_page(**address)
+    (look,) = [each for each in shown.toggle if each.label == "Show where they look"]
+    looked = ran(look.set_value(True))
+    images = len(linked_images(looked))
+    assert images > 0
+    assert len([each for each in looked.get("image") if "at most" in each.proto.imgs[0].caption]) == 2 * images
+    other = open_page(**address, second="2")
+    assert "Show where they look" not in [each.label for each in other.toggle]
 
 
 def test_a_cell_of_the_confusion_matrix_leads_to_its_images(folder: Path, run_id: str, open_page: OpenPage) -> None:

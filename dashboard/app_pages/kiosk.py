@@ -36,6 +36,7 @@ header[data-testid="stHeader"], [data-testid="stSidebar"] { display: none; }
 .stMainBlockContainer .stSelectbox [data-baseweb="select"] > div, .stMainBlockContainer .stNumberInput input {
   min-height: 3.25rem;
 }
+.stMainBlockContainer .stNumberInput button { min-width: 3.25rem; }
 .stMainBlockContainer .stCheckbox label { min-height: 3.5rem; align-items: center; padding-right: 1rem; }
 </style>"""
 # Streamlit's camera has its button's text in English only.

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from core.data.datasets import DatasetImage
+from core.data.images import decode
+from core.errors import DermSlimError
 from core.networks.architectures import CLASSES
 from core.predictions.comparison import GAINED, LOST
 from core.runs import Run
 from core.store.file import plain_rows
 from core.training.evaluation import smallest_accepted
-from dashboard import data, training_data, words
+from dashboard import data, deployment_data, training_data, words
 from dashboard.charts import training as training_charts
 from dashboard.charts.predictions import shown_class
+from dashboard.deployment_data import Network
 from dashboard.forms.fields import SET_NAMES
-from dashboard.parts import components
+from dashboard.parts import components, explanation, pictures
 
 AT_ONCE = 24  # images that are shown before the reader asks for more
 EVERY = "every"  # class, or side
@@ -32,11 +37,12 @@ def image_cards(
     about: Callable[[dict[str, Any]], list[str]],
     key: str,
     inspected: Callable[[DatasetImage], dict[str, str]] = lambda record: {},
+    below: Callable[[Path, DatasetImage], None] = lambda path, record: None,
 ) -> None:
     """Show images as thumbnails that open in the inspector, `AT_ONCE` of them until the reader asks for more.
 
     rows: one row per image, with image_id. about: lines of plain text for a row. key: other rows have another.
-    inspected: the inspector's parameters for an image.
+    inspected: the inspector's parameters for an image. below: draws below a thumbnail, of the image's file and record.
     """
     dataset, records = data.dataset(run.dataset), data.records(run.dataset)
     if dataset is None:
@@ -53,6 +59,7 @@ def image_cards(
                     components.inspector_link(
                         run.dataset, image_id, words.shortened(image_id, 20), further=inspected(record)
                     )
+                    below(dataset.root / record.path, record)
                 else:
                     st.markdown(words.escaped(words.shortened(image_id, 20)))
                 for line in about(row):
@@ -132,7 +139,35 @@ def lost_and_gained(run: Run, trained: pd.DataFrame, names: Mapping[int, str]) -
         )
     changed = sides_shown(changed, label, side, order)
     st.caption(sides_text(changed))
-    image_cards(run, changed, changed_text, key=f"changed_{split}_{first}_{second}_{label}_{side}_{order}")
+    key = f"changed_{split}_{first}_{second}_{label}_{side}_{order}"
+    image_cards(run, changed, changed_text, key, below=maps_by_choice(run.id, (first, second)))
+
+
+def maps_by_choice(run_id: str, steps: tuple[int, int]) -> Callable[[Path, DatasetImage], None]:
+    """Ask whether to show where the networks of two steps look; return what draws it for an image."""
+    here = {network.step: network for network in deployment_data.networks_here().get(run_id, [])}
+    if not set(steps) <= set(here):
+        st.caption(
+            "Where the two look can be shown for the unpruned and the smallest accepted network, once the page Deploy "
+            "has converted both on this host."
+        )
+        return lambda path, record: None
+    wanted = st.toggle("Show where they look", key="changed_maps", help=explanation.DEFINITION)
+    return partial(maps, [here[step] for step in steps]) if wanted else lambda path, record: None
+
+
+def maps(networks: Sequence[Network], path: Path, record: DatasetImage) -> None:
+    """Show the occlusion maps of an image by two networks, on one scale."""
+    try:
+        pixels = decode(pictures.read_file(path))
+        found = [deployment_data.occlusion(network, pixels, record) for network in networks]
+    except DermSlimError as error:  # the thumbnail says why a file cannot be read
+        st.caption(words.escaped(words.sentence(error)))
+        return
+    scale = max(explanation.FAINT, *(float(each.max()) for each in found))
+    for network, each in zip(networks, found, strict=True):
+        name = words.escaped(network.name)
+        st.image(explanation.overlay(pixels, each, scale), caption=f"{name}: at most {100 * each.max():.1f} points")
 
 
 def sides_shown(changed: pd.DataFrame, label: str, side: str, order: str) -> pd.DataFrame:
