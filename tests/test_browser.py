@@ -477,7 +477,10 @@ def test_the_kiosk_answers_a_photograph_of_the_camera_and_forgets_it(kiosk: Visi
         page = begun(kiosk, language)
         expect(heading(page, say("photograph"))).to_be_visible()
         expect(page.get_by_test_id("stSidebar")).to_be_hidden()
-        page.get_by_test_id("stCameraInputButton").click()
+        shutter = page.get_by_test_id("stCameraInputButton")
+        expect(shutter).to_be_enabled()
+        page.wait_for_function("document.querySelector('video')?.readyState >= 3")  # the camera gives pictures
+        shutter.click()
         anyway = main(page).get_by_text(say("use_anyway"))
         expect(anyway.or_(heading(page, say("answers"))).first).to_be_visible()
         if anyway.count():
