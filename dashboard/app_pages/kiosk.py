@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 
 import streamlit as st
 
@@ -23,6 +22,7 @@ from dashboard.parts.explanation import FAINT, overlay
 
 IDLE = 60.0  # seconds without a touch until the page starts over
 WARNING = 15.0  # seconds before it that the page says so
+TITLES = ("unpruned", "smallest")  # messages that name the networks, in their order
 SIDE = 600  # pixels of the longer side of the photograph whose k is chosen
 # Large targets for fingers, and no bar of Streamlit's own.
 STYLE = """<style>
@@ -177,7 +177,7 @@ def card(say: Messages, title: str, answer: Answer) -> None:
 def answers_section(say: Messages, found: list[Answer]) -> None:
     """Show the answers side by side, and how far they can be trusted."""
     st.header(say("answers"))
-    for place, title, answer in zip(st.columns(2), ("unpruned", "smallest"), found, strict=False):
+    for place, title, answer in zip(st.columns(2), TITLES, found, strict=False):
         with place:
             card(say, say(title), answer)
     labels = {answer.label for answer in found}
@@ -187,8 +187,10 @@ def answers_section(say: Messages, found: list[Answer]) -> None:
     st.warning(say("research"), icon=":material/science:")
 
 
+@st.fragment  # so that the slider predicts nothing again
 def compression_section(say: Messages, pixels: Pixels, digest: str) -> None:
     """Show the photograph at k, beside itself."""
+    touched()
     if not st.toggle(say("compress"), key=key("compress")):
         return
     image, factors = decomposed(pixels, digest)
@@ -218,7 +220,7 @@ def occlusion_section(say: Messages, shown: Kiosk, pixels: Pixels, record: Datas
         return
     maps = [kiosk_data.occlusion(network, pixels, record) for network in shown.networks]
     scale = max(FAINT, *(float(each.max()) for each in maps))
-    for place, title, each in zip(st.columns(2), ("unpruned", "smallest"), maps, strict=False):
+    for place, title, each in zip(st.columns(2), TITLES, maps, strict=False):
         place.image(overlay(pixels, each, scale), caption=say(title), width="stretch")
     st.caption(say("look_text"))
 
@@ -243,18 +245,6 @@ def answered(say: Messages, shown: Kiosk, data: bytes, given: tuple[float | None
     occlusion_section(say, shown, pixels, record)
 
 
-def in_words(say: Messages, part: Callable[[], None]) -> None:
-    """Draw a part of the page; show its error in the visitor's language."""
-    try:
-        part()
-    except RuntimeMissing as error:
-        logging.getLogger(__name__).error("%s", error)
-        st.error(say("no_runtime"), icon=":material/memory:")
-    except DermSlimError as error:
-        logging.getLogger(__name__).error("%s", error)
-        st.error(say("no_answers"), icon=":material/error:")
-
-
 def visit(say: Messages) -> None:
     """Ask for a photograph and show the answers."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
@@ -273,7 +263,7 @@ def visit(say: Messages) -> None:
 
 
 def view() -> None:
-    """Show the first screen, or the visitor's."""
+    """Show the first screen, or the visitor's; an error in the visitor's language."""
     st.html(STYLE)
     if seconds_left() <= 0:  # the next visitor's touch, where the browser slept
         start_over()
@@ -283,7 +273,14 @@ def view() -> None:
         return
     touched()
     say = messages(code)
-    in_words(say, lambda: visit(say))
+    try:
+        visit(say)
+    except RuntimeMissing as error:
+        logging.getLogger(__name__).error("%s", error)
+        st.error(say("no_runtime"), icon=":material/memory:")
+    except DermSlimError as error:
+        logging.getLogger(__name__).error("%s", error)
+        st.error(say("no_answers"), icon=":material/error:")
 
 
 view()
