@@ -2,7 +2,8 @@
 
 Speed: epochs of a run (with checkpoints, messages, progress and log) against a plain `model.fit` of the same network on
 the same arrays, both with validation, each in a separate process, in turns. The time from the end of one epoch to the
-end of the next is compared, so start times do not count. All classes are equally large, so nothing is augmented.
+end of the next is compared, so start times do not count; their mean, because not every epoch writes a checkpoint. All
+classes are equally large, so nothing is augmented.
 
 Start: from the submission to the end of the first epoch, which has one batch, with an idle worker. Reading: how long
 after the end of an epoch a reader of the store finds its row; the epoch ends before its checkpoint is written. It is
@@ -94,17 +95,17 @@ def bare(folder: str, cache: str, spec_text: str) -> None:
 
 
 def bare_seconds(dataset: Dataset, cache: Path, spec: TrainSpec) -> float:
-    """Return the median seconds of an epoch of a plain `model.fit`."""
+    """Return the mean seconds of an epoch of a plain `model.fit`."""
     command = [sys.executable, "-m", "benchmarks.training", "--bare", str(dataset.root), str(cache)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     text = json.dumps(spec.to_dict())
     done = run_command([*command, text], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
+    return statistics.mean(json.loads(done.stdout.splitlines()[-1]))
 
 
 def run_seconds(queues: Queues, dataset: Dataset, spec: TrainSpec) -> float:
-    """Train through the queue; return the median seconds from one epoch's end to the next."""
-    return float(np.median(np.diff(epoch_ends(queues, finished(queues, dataset, spec)))))
+    """Train through the queue; return the mean seconds from one epoch's end to the next."""
+    return float(np.mean(np.diff(epoch_ends(queues, finished(queues, dataset, spec)))))
 
 
 def finished(queues: Queues, dataset: Dataset, spec: TrainSpec) -> str:
@@ -176,7 +177,7 @@ def compared(queues: Queues, dataset: Dataset, spec: TrainSpec, rounds: int) -> 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each kind (default 3)")
-    parser.add_argument("--epochs", type=int, default=4, help="of a turn (default 4)")
+    parser.add_argument("--epochs", type=int, default=8, help="of a turn (default 8)")
     parser.add_argument("--networks", default="lenet5,alexnet", help="(default lenet5,alexnet)")
     parser.add_argument("--precisions", default="float32,bfloat16", help="(default float32,bfloat16)")
     parser.add_argument("--bare", nargs=3, metavar=("FOLDER", "CACHE", "SPEC"), help="the peer alone: prints seconds")

@@ -1,9 +1,9 @@
 """What a `train` worker runs: one step of a training run per job, in a process that ends with it.
 
-A message about an epoch is sent when the epoch ends, while its checkpoint is being written. If the process is killed,
-the job is started again, here or on another host, and continues after the last epoch that has a checkpoint there. A
-process may be paused for a while and continue when another process has started or ended its step. It has then lost its
-claim, and Redis refuses everything that it writes.
+A message about an epoch is sent when the epoch ends, before it is in a checkpoint. If the process is killed, the job is
+started again, here or on another host, and continues after the last epoch that has a checkpoint there. A process may be
+paused for a while and continue when another process has started or ended its step. It has then lost its claim, and
+Redis refuses everything that it writes.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class _Training:
             f"The process died {MAX_TRIES} times {where}, as it does where memory runs out: try a smaller batch or"
             " smaller images."
         )
-        return training_runs.failed(spec, step, failure)
+        return replace(training_runs.failed(spec, step, failure), epochs=epoch - 1)
 
     def _data(self, spec: TrainSpec, dataset: Dataset) -> TrainingData:
         data = data_here(dataset, spec, self.settings, self._progress())
@@ -263,7 +263,9 @@ class _Training:
                 done_here = event.epoch
                 self.live.log(f"{step.name}: {_epoch_line(event, spec)}")
                 self._check_stopped()
-                self.live.try_part(f"step {step.index} epoch {event.epoch + 1}")
+                # Checked for each epoch: the job may have begun some epochs before the one that ends its process.
+                if (failure := self._given_up(spec, step, event.epoch + 1)) is not None:
+                    return failure
         raise RuntimeError("Expected a training to end with a result, got none.")
 
     def _step_command(self, result: StepResult, began: datetime, *, ended: bool = False) -> Command:

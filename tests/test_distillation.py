@@ -27,6 +27,7 @@ from core.networks.pruning import prune
 from core.store.measurements import Store
 from core.training import loop, steps
 from core.training.algorithm2 import Step, Stop, next_step, record
+from core.training.checkpoints import CHECKPOINT_NAME, read_arrays
 from core.training.loop import Teacher, train
 from core.training.results import EpochResult, StepResult
 from core.training.specs import BFLOAT16, CRITERIA, FLOAT32, PruneTrainSpec, Rules, TrainingProtocol
@@ -120,7 +121,7 @@ def test_labels_count_by_one_minus_the_weight_and_the_teacher_by_the_weight(tmp_
     trained(places["other labels"], teacher(1.0), data=other_labels)
     trained(places["other teacher"], teacher(1.0, seed=8))
     trained(places["both, other labels"], teacher(0.5), data=other_labels)
-    states = {name: loop.read_arrays(place / loop.CHECKPOINT_NAME) for name, place in places.items()}
+    states = {name: read_arrays(place / CHECKPOINT_NAME) for name, place in places.items()}
     assert same(states["only taught"], states["other labels"])
     assert not same(states["only taught"], states["other teacher"])
     assert not same(states["only taught"], states["both"])

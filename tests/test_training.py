@@ -23,10 +23,12 @@ from core.errors import SpecError
 from core.networks.architectures import LENET5, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool
 from core.networks.pruning import prune
 from core.predictions.classification import FIGURES, classify
+from core.training import checkpoints
 from core.training import loop as training
 from core.training.data import Examples
 from core.training.loop import EpochResult, TrainingError, TrainingProtocol, augment, train, training_batches
 from core.training.specs import CRITERIA, PRESETS, Baseline
+from tests.laboratory import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH, IMAGES = 32, 24, 24
@@ -58,7 +60,7 @@ DATA = photographs()
 def final(folder: Path) -> list[np.ndarray]:
     """Return the final weights, the optimizer's state and the kept weights of a training."""
     kept = next(folder.glob("kept-*.npz"))
-    return training.read_arrays(folder / training.CHECKPOINT_NAME) + training.read_arrays(kept)
+    return checkpoints.read_arrays(folder / checkpoints.CHECKPOINT_NAME) + checkpoints.read_arrays(kept)
 
 
 def same(ones: list[np.ndarray], others: list[np.ndarray]) -> bool:
@@ -91,7 +93,7 @@ def test_a_stopped_training_resumes_with_the_result_of_an_uninterrupted_one(undi
     first = [next(stopped), next(stopped)]
     stopped.close()
     keras.utils.set_random_seed(99)  # other random numbers of the process must not matter
-    assert training.history_of(tmp_path) == tuple(first)
+    assert checkpoints.history_of(tmp_path) == tuple(first)
     resumed = list(train(NETWORK, DATA, SPEC, tmp_path))
     assert resumed[:2] == first
     assert [result.seconds for result in resumed[:2]] == [
@@ -111,7 +113,7 @@ def test_another_process_finishes_a_killed_training_with_the_same_result(undistu
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
         process.send_signal(signal.SIGKILL)
-    assert len(training.history_of(tmp_path)) <= 4  # it may have been killed before its first checkpoint was complete
+    assert len(checkpoints.history_of(tmp_path)) <= 4  # none, if it was killed before its first checkpoint was whole
     assert list(train(NETWORK, DATA, SPEC, tmp_path)) == undisturbed[0]
     assert same(final(tmp_path), final(undisturbed[1]))
 
@@ -135,10 +137,43 @@ def test_the_checkpoint_of_another_training_is_refused(undisturbed) -> None:
         next(train(NETWORK, DATA, SPEC.replace(learning_rate=0.01), folder))
 
 
+def test_checkpoints_take_at_most_a_twentieth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, began = 100.0, []
+    epoch = EpochResult(1, 1.0, 95.0, 95.0, 95.0, 1.0, 85.0, 85.0, 85.0, 1.0, 1.0)
+
+    def slow_save(*arguments: object) -> None:
+        nonlocal now
+        began.append(now)
+        now += 0.5
+
+    monkeypatch.setattr(checkpoints, "save", slow_save)
+    with checkpoints.CheckpointWriter(tmp_path, "a", clock=lambda: now) as writer:
+        for _ in range(12):
+            if writer.due():
+                writer.write([], None, [epoch])
+                wait_for(writer.written, 30)
+                writer.due()
+            now += 4
+    assert np.diff(began).tolist() == [12.5, 12.5, 12.5]
+
+
+def test_a_training_closed_between_two_checkpoints_resumes_after_its_last_epoch(
+    undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "PAUSE", 1e9)
+    stopped, checks = train(NETWORK, DATA, SPEC, tmp_path, check=lambda: checks.append(1)), []
+    first = [next(stopped), next(stopped), next(stopped)]
+    stopped.close()
+    assert len(checks) == 4  # once per epoch, and before the last checkpoint
+    assert checkpoints.history_of(tmp_path) == tuple(first)
+    assert list(train(NETWORK, DATA, SPEC, tmp_path)) == undisturbed[0]
+    assert same(final(tmp_path), final(undisturbed[1]))
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no archive"])
 def test_a_damaged_checkpoint_is_ignored(damage: bytes, tmp_path: Path) -> None:
-    (tmp_path / training.CHECKPOINT_NAME).write_bytes(damage)
-    assert training.history_of(tmp_path) == ()
+    (tmp_path / checkpoints.CHECKPOINT_NAME).write_bytes(damage)
+    assert checkpoints.history_of(tmp_path) == ()
     assert training.restore(tmp_path, None, "") == ()
 
 
@@ -170,10 +205,10 @@ def test_a_saved_network_gives_the_same_probabilities(undisturbed, tmp_path: Pat
 def test_an_epoch_that_meets_the_baseline_is_preferred_to_a_better_one_that_does_not() -> None:
     plain = EpochResult(1, 1.0, 95.0, 95.0, 95.0, 1.0, 85.0, 85.0, 85.0, 1.0, 1.0, meets_baseline=True)
     better = replace(plain, epoch=2, validation_accuracy=99.0, meets_baseline=False)
-    assert training.kept_epoch([plain, better]) == 1
-    assert training.kept_epoch([replace(plain, meets_baseline=False), better]) == 2
-    assert training.kept_epoch([plain, replace(plain, epoch=2)]) == 1
-    assert training.kept_epoch([replace(plain, validation_accuracy=None), replace(plain, epoch=2)]) == 2
+    assert checkpoints.kept_epoch([plain, better]) == 1
+    assert checkpoints.kept_epoch([replace(plain, meets_baseline=False), better]) == 2
+    assert checkpoints.kept_epoch([plain, replace(plain, epoch=2)]) == 1
+    assert checkpoints.kept_epoch([replace(plain, validation_accuracy=None), replace(plain, epoch=2)]) == 2
 
 
 def test_the_baseline_needs_all_four_metrics_and_includes_its_limits() -> None:
@@ -191,7 +226,7 @@ def test_the_baseline_needs_all_four_metrics_and_includes_its_limits() -> None:
 
 def test_a_nan_loss_ends_the_training_with_a_hint(tmp_path: Path) -> None:
     next(train(NETWORK, DATA, SPEC, tmp_path))
-    checkpoint = tmp_path / training.CHECKPOINT_NAME
+    checkpoint = tmp_path / checkpoints.CHECKPOINT_NAME
     with np.load(checkpoint) as file:
         arrays = dict(file)
     count = len(training.compiled_model(NETWORK, SPEC).trainable_variables)
@@ -201,7 +236,7 @@ def test_a_nan_loss_ends_the_training_with_a_hint(tmp_path: Path) -> None:
     assert next(resumed).epoch == 1
     with pytest.raises(TrainingError, match=r"epoch 2\. Try a learning rate under 0\.002"):
         next(resumed)
-    assert len(training.history_of(tmp_path)) == 1
+    assert len(checkpoints.history_of(tmp_path)) == 1
 
 
 STARVED = """

@@ -342,7 +342,9 @@ def test_cancel_stops_after_the_epoch_or_at_once_and_retry_continues_from_the_ch
     state = ended(lab, run_id)
     assert (state.status, state.done, state.attempt) == ("finished", 40, 3)
     epochs = trained_epochs(lab, run_id)
-    assert len(epochs) - len(set(epochs)) <= 1  # the interrupted epoch may have been almost finished
+    assert len(epochs[:reached]) == len(set(epochs[:reached]))
+    again = {each for each in epochs if epochs.count(each) > 1}
+    assert again.isdisjoint(epochs[:reached])  # only epochs of the killed process are trained again
     assert lab.store.epochs([run_id])["epoch"].tolist() == list(range(1, 41))
 
 
@@ -545,6 +547,22 @@ def test_a_step_that_kills_its_process_three_times_fails_and_a_retry_keeps_earli
         pd.testing.assert_frame_equal(after.iloc[:1], before.iloc[:1], check_dtype=False)
         queues.cancel(run_id, force=True)
         assert ended(queues, run_id).failed == 0
+
+
+def test_a_step_is_given_up_at_an_epoch_that_ended_its_process_three_times_however_old_its_checkpoint_is(
+    lab: Queues, dataset: Dataset
+) -> None:
+    later = datetime.now(UTC) + timedelta(hours=3)
+    spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=8)}))
+    run_id = lab.submit(spec, dataset, start_after=later).run_id
+    live = live_run(lab.settings, run_id)
+    for _ in range(3):
+        live.try_part("step 0 epoch 4")  # the processes had no checkpoint
+    lab.resume(run_id)
+    state = ended(lab, run_id)
+    assert state.status == "failed"
+    assert "The process died 3 times at epoch 4" in str(state.error)
+    assert lab.store.epochs([run_id])["epoch"].tolist() == [1, 2, 3]
 
 
 def test_runs_submitted_together_share_a_study(lab: Queues, dataset: Dataset) -> None:

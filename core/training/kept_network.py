@@ -14,6 +14,7 @@ from core.data.datasets import DatasetImage
 from core.data.images import Pixels, resize
 from core.data.training_arrays import MetadataEncoding
 from core.predictions.rows import diagnosis_rows
+from core.training.checkpoints import DAMAGED
 from core.training.results import TrainingError
 
 
@@ -38,7 +39,7 @@ class KeptNetwork:
 
         try:
             return loop.load_model(self.weights)
-        except loop.DAMAGED as error:
+        except DAMAGED as error:
             first = str(error).strip().partition("\n")[0]
             raise TrainingError(f"Expected a network of Keras in {self.weights}, got: {first}.") from error
 

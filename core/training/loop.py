@@ -1,7 +1,7 @@
 """Train one network epoch by epoch, with checkpoints from which a killed process resumes.
 
-A thread writes the checkpoint while the next epoch is trained. A process killed meanwhile trains that epoch again, with
-the same result.
+Checkpoints are written while the next epoch is trained, and not after every short epoch, see `CheckpointWriter`. A
+process that is killed trains the epochs after the last checkpoint again, with the same result.
 
 Only this module and `core.networks.keras_models` import Keras; nothing here calls a backend. The same seed on the same
 machine gives the same result: it determines weights, order, dropout and augmentation (on a GPU, as far as its kernels
@@ -21,9 +21,7 @@ import os
 import socket
 import subprocess
 import time
-import zipfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,6 +42,18 @@ from core.networks.plain_data import network_to_dict
 from core.predictions.classification import classify
 from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING
+from core.training.checkpoints import (
+    CHECKPOINT_NAME,
+    DAMAGED,
+    Arrays,
+    CheckpointWriter,
+    history_of,
+    kept_epoch,
+    kept_weights,
+    rank,
+    read_about,
+    read_arrays,
+)
 from core.training.data import Examples
 from core.training.results import EpochResult, LostNetwork, TrainingError
 from core.training.specs import (
@@ -59,9 +69,6 @@ from core.training.specs import (
     article_baseline,
 )
 
-CHECKPOINT_NAME = "checkpoint.npz"
-KEPT_NAME = "kept-{epoch}.npz"  # written before the checkpoint that refers to it
-DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile)  # NumPy's, for a damaged file
 LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
 POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16", FLOAT16: "mixed_float16"}  # Keras's, by precision
 LOST_SPREAD = 1e-4  # of a probability between the validation images
@@ -74,7 +81,6 @@ CROSS_ENTROPY = "cross_entropy"  # the metric that is a taught network's own los
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Arrays = list[npt.NDArray[Any]]
 Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot labels
 
 
@@ -125,11 +131,11 @@ def train(
 
     Epochs in the checkpoint of `folder` are yielded first, then the training continues. The kept weights are those of
     the best validation accuracy among the epochs that meet the baseline (by default the article's), else among all; of
-    equal ones the first. spec: its precision is not auto. check: called before a checkpoint is written; its exceptions
-    end the training. initial: the weights to begin with, by layer; None: fresh ones. teacher: a network whose answers
-    the loss takes into account too. Raises SpecError where the data do not fit or the folder holds another training;
-    LostNetwork after the epoch that shows that nothing is learnt; TrainingError where the loss is not finite or memory
-    does not suffice.
+    equal ones the first. spec: its precision is not auto. check: called after each epoch, and before a checkpoint is
+    written; its exceptions end the training. initial: the weights to begin with, by layer; None: fresh ones. teacher: a
+    network whose answers the loss takes into account too. Raises SpecError where the data do not fit or the folder
+    holds another training; LostNetwork after the epoch that shows that nothing is learnt; TrainingError where the loss
+    is not finite or memory does not suffice.
     """
     check_data(data, spec)
     baseline = baseline or article_baseline(network.name)
@@ -145,34 +151,42 @@ def train(
         history = list(restore(folder, model, identity))
     observer = observing(model)
     yield from history
-    written: Future[None] | None = None
-    with ThreadPoolExecutor(1) as writer:  # its end waits for the last checkpoint, also where the generator is closed
+    kept: Arrays | None = None  # the weights to keep, until a checkpoint has them
+    with CheckpointWriter(folder, identity) as writer:  # its end waits for the last checkpoint
         while not has_ended(history, spec):
             result = train_epoch(model, observer, data, spec, len(history) + 1, baseline, learner)
             result = replace(result, best=rank(result) > max(map(rank, history), default=(False, -1.0)))
             history.append(result)
-            if written is not None:
-                written.result()  # one at a time; raises the writer's exceptions
             check()
-            weights = copied(model.weights) if result.best else None
-            written = writer.submit(save, folder, copied(state(model)), weights, tuple(history), identity)
-            yield result
-    if written is not None:
-        written.result()
+            kept = copied(model.weights) if result.best else kept
+            if due := writer.due() or is_last(history, spec):
+                writer.write(copied(state(model)), kept, history)
+                kept = None
+            try:
+                yield result
+            except GeneratorExit:
+                if not due:
+                    check()
+                    writer.write(copied(state(model)), kept, history)
+                raise
 
 
 def has_ended(history: Sequence[EpochResult], spec: TrainingProtocol) -> bool:
     """Return whether no epoch follows. Raises LostNetwork where the last one shows that the network is lost."""
-    if not history:
-        return False
-    if is_lost(history[-1], spec):
+    if history and is_lost(history[-1], spec):
         raise LostNetwork(
             f"The network is lost: after epoch {history[-1].epoch} the probabilities of the validation images differ by"
             f" at most {history[-1].spread:.1g}, and the gradient is gone. Try a warm-up, batch normalisation after"
             " dense layers, a smaller learning rate, or another seed."
         )
+    return bool(history) and is_last(history, spec)
+
+
+def is_last(history: Sequence[EpochResult], spec: TrainingProtocol) -> bool:
+    """Return whether no epoch follows the last of these: enough are trained, none got better, or nothing is learnt."""
     patience = spec.epochs if spec.patience is None else spec.patience
-    return len(history) >= spec.epochs or history[-1].epoch - kept_epoch(history) >= patience
+    waited = history[-1].epoch - kept_epoch(history)
+    return len(history) >= spec.epochs or waited >= patience or is_lost(history[-1], spec)
 
 
 def is_lost(result: EpochResult, spec: TrainingProtocol) -> bool:
@@ -533,16 +547,6 @@ def judged(
     return replace(result, meets_baseline=meets)
 
 
-def rank(result: EpochResult) -> tuple[bool, float]:
-    """Return the key by which the kept epoch is chosen; higher is better."""
-    return result.meets_baseline, -1.0 if result.validation_accuracy is None else result.validation_accuracy
-
-
-def kept_epoch(history: Sequence[EpochResult]) -> int:
-    """Return the epoch whose weights are kept."""
-    return max(history, key=rank).epoch
-
-
 # Checkpoints
 
 
@@ -554,36 +558,6 @@ def state(model: keras.Model) -> list[keras.Variable]:
 def copied(variables: Sequence[keras.Variable]) -> Arrays:
     """Return copies of the variables' values, because a backend may return memory that training changes."""
     return [np.require(keras.ops.convert_to_numpy(variable), requirements=["OWNDATA"]) for variable in variables]
-
-
-def save(folder: Path, values: Arrays, weights: Arrays | None, history: Sequence[EpochResult], identity: str) -> None:
-    """Write the kept weights, then the checkpoint; a process killed meanwhile leaves the previous checkpoint.
-
-    weights: None where those that are kept have been written before.
-    """
-    kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
-    if weights is not None:
-        write_arrays(kept, weights)
-    about = {"identity": identity, "history": [asdict(result) for result in history]}
-    write_arrays(folder / CHECKPOINT_NAME, values, about)
-    for other in folder.glob(KEPT_NAME.format(epoch="*")):
-        if other != kept:
-            other.unlink()
-
-
-def write_arrays(path: Path, values: Arrays, about: dict[str, Any] | None = None) -> None:
-    """Write arrays, and values as JSON, to a file atomically."""
-    arrays: dict[str, Any] = {f"{number}": array for number, array in enumerate(values)}
-    with whole_file(path, path.with_suffix(".half")) as draft, draft.open("wb") as file:
-        np.savez(file, about=np.array(json.dumps(about)), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_arrays(path: Path) -> Arrays:
-    """Return the arrays of `write_arrays`. Raises one of `DAMAGED` where the file is damaged."""
-    with np.load(path, allow_pickle=False) as file:
-        return [file[f"{number}"] for number in range(len(file.files) - 1)]
 
 
 def restore(folder: Path, model: keras.Model, identity: str) -> tuple[EpochResult, ...]:
@@ -602,24 +576,7 @@ def restore(folder: Path, model: keras.Model, identity: str) -> tuple[EpochResul
     return history
 
 
-def read_about(folder: Path) -> tuple[str, tuple[EpochResult, ...]]:
-    """Return a checkpoint's identity and epochs; none where it is damaged, or it or the kept weights are missing."""
-    try:
-        with np.load(folder / CHECKPOINT_NAME, allow_pickle=False) as file:
-            about: dict[str, Any] = json.loads(str(file["about"]))
-        history = tuple(EpochResult(**values) for values in about["history"])
-        kept = folder / KEPT_NAME.format(epoch=kept_epoch(history))
-        return (str(about["identity"]), history) if kept.is_file() else ("", ())
-    except DAMAGED:
-        return "", ()
-
-
 # After training
-
-
-def history_of(folder: Path) -> tuple[EpochResult, ...]:
-    """Return the epochs of a folder's checkpoint."""
-    return read_about(folder)[1]
 
 
 def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> keras.Model:
@@ -628,7 +585,7 @@ def kept_model(network: NetworkSpec, spec: TrainingProtocol, folder: Path) -> ke
     if not history:
         raise TrainingError(f"Expected a trained epoch in {folder}, got none. Train first.")
     model = seeded_model(network, spec)
-    model.set_weights(read_arrays(folder / KEPT_NAME.format(epoch=kept_epoch(history))))
+    model.set_weights(kept_weights(folder, history))
     return model
 
 

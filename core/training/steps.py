@@ -29,6 +29,7 @@ from core.predictions.classification import FIGURES
 from core.processes import peak_memory
 from core.specs import LARGEST_SEED
 from core.training.algorithm2 import ORIGINAL, State, Step, Stop, next_step, start
+from core.training.checkpoints import CHECKPOINT_NAME, history_of, kept_epoch
 from core.training.data import TrainingData
 from core.training.evaluation import evaluated, judged, predicted
 from core.training.results import EpochResult, LostNetwork, StepResult, TrainingError
@@ -122,8 +123,6 @@ def take_over_checkpoint(folder: Path, step: Step, claim: int) -> Path:
 
 def epochs_done(place: Path) -> int:
     """Return how many epochs of a step have a checkpoint in its `checkpoint_folder`."""
-    from core.training.loop import history_of
-
     return len(history_of(place))
 
 
@@ -222,7 +221,7 @@ def train_step(
         described(spec, step),
         status="finished",
         epochs=len(history),
-        kept_epoch=training.kept_epoch(history),
+        kept_epoch=kept_epoch(history),
         seconds=sum(each.seconds for each in history) + time.perf_counter() - began_evaluation,
         epoch_seconds=sum(each.seconds for each in history) / len(history),
         images_per_second=sum(each.images_per_second for each in history) / len(history),
@@ -233,7 +232,7 @@ def train_step(
         precision=protocol.precision,
         weights=str(weights),
         weights_bytes=weights.stat().st_size,
-        checkpoint_bytes=(place / training.CHECKPOINT_NAME).stat().st_size,
+        checkpoint_bytes=(place / CHECKPOINT_NAME).stat().st_size,
         **evaluated(found, kept=spec.predicted_splits),
     )
 
