@@ -71,6 +71,13 @@ def calibration(at: Stamp, run_id: str, step: int) -> tuple[float, int]:
     return temperature_of(rows), len(rows)
 
 
+def prepare(shown: Kiosk) -> None:
+    """Load what the first answer of a process needs, while the visitor takes the photograph. Raises RuntimeMissing."""
+    for network in shown.networks:
+        calibration(network.run.id, network.step)
+        deployment_data.loaded(network)
+
+
 def answers(shown: Kiosk, pixels: Pixels, record: DatasetImage) -> list[Answer]:
     """Return what each network says of a photograph. record: its metadata. Raises RuntimeMissing."""
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import time
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def test_without_a_network_or_its_runtime_the_visitor_gets_a_sentence(
         raise RuntimeMissing("Expected LiteRT, got none.")
 
     monkeypatch.setattr(deployment_data, "loaded", missing)
-    assert ENGLISH("no_runtime") in text(photographed(begun(open_page), png(SHARP)))
+    assert ENGLISH("no_runtime") in text(begun(open_page))
 
 
 def test_a_store_that_cannot_be_read_gets_a_sentence(folder: Path, open_page: OpenPage) -> None:
@@ -234,6 +235,29 @@ def test_a_visitor_who_starts_over_is_forgotten(open_page: OpenPage, networks: s
     ran(press(shown, ENGLISH("language")))
     assert ENGLISH("answers") not in text(shown)
     assert shown.number_input[0].value is None
+
+
+def waiting_page() -> None:
+    """Show only what watches for touches: a page runs it again each second."""
+    from dashboard.messages import messages
+    from dashboard.parts.visitor import idle
+
+    idle(messages("en"))
+
+
+def test_a_quarter_of_a_minute_before_it_starts_over_the_page_says_so_and_a_touch_keeps_the_visitor() -> None:
+    shown = AppTest.from_function(waiting_page)
+    for seconds, announced in ((0, []), (40, []), (50, [ENGLISH("stay")])):
+        shown.session_state["kiosk_touched"] = time.monotonic() - seconds
+        ran(shown)
+        assert [each.label for each in shown.button] == announced
+    assert "starts over in" in text(shown)
+    ran(shown.button[0].click())
+    assert not shown.button
+    shown.session_state["kiosk_language"] = "en"
+    shown.session_state["kiosk_touched"] = time.monotonic() - 61
+    ran(shown)
+    assert "kiosk_language" not in shown.session_state
 
 
 def test_whoever_touches_the_page_after_a_minute_finds_the_first_screen(open_page: OpenPage, networks: str) -> None:

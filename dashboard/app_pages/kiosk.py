@@ -1,7 +1,6 @@
 """The kiosk: two networks answer a photograph. Full screen, for touch, in the visitor's language; nothing is kept."""
 
 import logging
-import time
 
 import streamlit as st
 
@@ -19,9 +18,8 @@ from dashboard.messages import LANGUAGES, Messages, messages
 from dashboard.parts import pictures
 from dashboard.parts.camera import camera_state
 from dashboard.parts.explanation import FAINT, overlay
+from dashboard.parts.visitor import idle, key, seconds_left, start_over, touched
 
-IDLE = 60.0  # seconds without a touch until the page starts over
-WARNING = 15.0  # seconds before it that the page says so
 TITLES = ("unpruned", "smallest")  # messages that name the networks, in their order
 SIDE = 600  # pixels of the longer side of the photograph whose k is chosen
 # Large targets for fingers, and no bar of Streamlit's own.
@@ -46,47 +44,10 @@ CAMERA_BUTTON = """<style>
 </style>"""
 
 
-def key(name: str) -> str:
-    """Return a widget's key, another one for each visitor."""
-    return f"kiosk_{name}_{st.session_state.setdefault('kiosk_visitor', 0)}"
-
-
-def touched() -> None:
-    """Note that somebody uses the page."""
-    st.session_state["kiosk_touched"] = time.monotonic()
-
-
-def seconds_left() -> float:
-    """Return the seconds until the page starts over."""
-    now = time.monotonic()
-    return float(IDLE - (now - st.session_state.get("kiosk_touched", now)))
-
-
-def start_over() -> None:
-    """Forget the visitor: language, photograph, answers."""
-    visitor = st.session_state.get("kiosk_visitor", 0)
-    for name in [name for name in st.session_state if str(name).startswith("kiosk_")]:
-        del st.session_state[name]
-    st.session_state["kiosk_visitor"] = visitor + 1
-
-
 def choose_language(code: str) -> None:
     """Begin in a language."""
     st.session_state["kiosk_language"] = code
     touched()
-
-
-@st.fragment(run_every=1.0)
-def idle(say: Messages) -> None:
-    """Start over where nobody has touched the page for `IDLE` seconds; say so `WARNING` seconds before."""
-    left = seconds_left()
-    if left <= 0:
-        start_over()
-        st.rerun(scope="app")
-    if left <= WARNING:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.warning(say("idle", seconds=round(left)), icon=":material/timer:")
-            st.button(say("stay"), on_click=touched, key=key("stay"), type="primary")
 
 
 def first_screen() -> None:
@@ -258,6 +219,7 @@ def visit(say: Messages) -> None:
         return
     data = photograph_of(say)
     given = metadata_of(say, shown)
+    kiosk_data.prepare(shown)
     if data is not None:
         answered(say, shown, data, given)
 
