@@ -1,5 +1,6 @@
 """The kiosk: two networks answer a photograph. Full screen, for touch, in the visitor's language; nothing is kept."""
 
+import json
 import logging
 
 import streamlit as st
@@ -21,6 +22,7 @@ from dashboard.parts.explanation import FAINT, overlay
 from dashboard.parts.visitor import idle, key, seconds_left, start_over, touched
 
 TITLES = ("unpruned", "smallest")  # messages that name the networks, in their order
+FILES = ("jpg", "jpeg", "png", "webp")  # suffixes
 SIDE = 600  # pixels of the longer side of the photograph whose k is chosen
 # Large targets for fingers, and no bar of Streamlit's own.
 STYLE = """<style>
@@ -36,11 +38,6 @@ header[data-testid="stHeader"], [data-testid="stSidebar"] { display: none; }
 }
 .stMainBlockContainer .stNumberInput button { min-width: 3.25rem; }
 .stMainBlockContainer .stCheckbox label { min-height: 3.5rem; align-items: center; padding-right: 1rem; }
-</style>"""
-# Streamlit's camera has its button's text in English only.
-CAMERA_BUTTON = """<style>
-[data-testid="stCameraInputButton"] { font-size: 0; }
-[data-testid="stCameraInputButton"]::after { content: "TEXT"; font-size: 1.15rem; }
 </style>"""
 
 
@@ -63,6 +60,13 @@ def first_screen() -> None:
             )  # fmt: skip
 
 
+def reword(test_id: str, text: str) -> None:
+    """Replace a text of Streamlit's own, which it has in English only."""
+    place, shown = f'[data-testid="{test_id}"]', json.dumps(text, ensure_ascii=False)
+    after = f"{place}::after {{ content: {shown}; font-size: 1.15rem; }}"
+    st.html(f"<style>{place}, {place} * {{ font-size: 0; }} {after}</style>")
+
+
 def photograph_of(say: Messages) -> bytes | None:
     """Ask for a photograph; return its file, or None as long as there is none."""
     st.header(say("photograph"))
@@ -73,9 +77,12 @@ def photograph_of(say: Messages) -> bytes | None:
     if source == "camera":
         camera_state(say("camera_none"), say("camera_refused"), say("camera_insecure"), key=key("state"))
         taken = st.camera_input(say("camera_hint"), key=key("camera"))
-        st.html(CAMERA_BUTTON.replace("TEXT", say("camera" if taken is None else "again")))
+        reword("stCameraInputButton", say("camera" if taken is None else "again"))
     else:
-        taken = st.file_uploader(say("file"), type=("jpg", "jpeg", "png", "webp"), key=key("file"))
+        taken = st.file_uploader(say("file"), type=FILES, key=key("file"))
+        reword('stFileUploaderDropzone"] [data-testid="stMarkdownContainer', say("file"))
+        largest = st.get_option("server.maxUploadSize")
+        reword("stFileUploaderDropzoneInstructions", f"≤ {largest} MB • {', '.join(FILES).upper()}")
     return None if taken is None else taken.getvalue()
 
 
