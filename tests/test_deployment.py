@@ -6,10 +6,13 @@ import hashlib
 import json
 import re
 import sys
+import venv
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laboratory import wait_for, workers, write_lesions
+from packaging.requirements import Requirement
 from pages import opener, text
 from recorded import conversion, latency, record_training
 
@@ -129,34 +133,49 @@ def test_a_converted_file_is_the_one_that_is_recorded(lab: Queues, converted: st
     assert sizes["litert-int8"] < 0.4 * sizes["litert-float32"]
 
 
-def test_the_program_in_the_bundle_prints_the_recorded_probabilities(
-    lab: Queues, converted: str, tmp_path: Path
+def python_with(folder: Path, *packages: str) -> Path:
+    """Make an environment with these installed packages and what they require, and nothing else; return its Python."""
+    venv.create(folder, symlinks=True)
+    (place,) = (folder / "lib").glob("python*/site-packages")
+    wanted, done = list(packages), set()
+    while wanted:
+        name = wanted.pop()
+        if name in done:
+            continue
+        done.add(name)
+        found = distribution(name)
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            with suppress(FileExistsError):  # of a namespace that two packages share
+                (place / top).symlink_to(str(found.locate_file(top)))
+        needed = [Requirement(each) for each in found.requires or ()]
+        wanted += [each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return folder / "bin" / "python"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "network"),
+    [("ai-edge-litert", "litert-float32.tflite"), ("onnxruntime", "onnx-float32.onnx")],
+)
+def test_the_program_in_the_bundle_prints_the_recorded_probabilities_in_an_environment_of_its_own(
+    lab: Queues, converted: str, tmp_path: Path, runtime: str, network: str
 ) -> None:
     bundle = tmp_path / "network.zip"
     assert main(["bundle", converted, "--output", str(bundle)]) == 0
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(tmp_path / "bundle")
-    # Python finds neither DermSlim nor the packages of the dashboard and of training.
-    hidden = ("keras", "tensorflow", "cv2", "pandas", "core", "jobs")
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n")
-    environment = {"PYTHONPATH": str(tmp_path / "path")}
+    python = python_with(tmp_path / "environment", runtime, "numpy", "pillow")
+    for absent in ("tensorflow", "cv2", "core"):
+        assert run_command([python, "-c", f"import {absent}"], cwd=tmp_path, capture_output=True).returncode == 1
     rows = lab.store.predictions([converted], step=0, split="test")
     dataset = lab.dataset_of(lab.runs()[0])
     files = {record.image_id: dataset.root / record.path for record in dataset.records}
-    for name in ("litert-float32.tflite", "onnx-float32.onnx"):
-        for row in rows.iloc[:3].to_dict("records"):
-            done = run_command(
-                [sys.executable, "predict.py", str(files[row["image_id"]]), "--network", name],
-                cwd=tmp_path / "bundle",
-                env=environment,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr
-            told = dict(line.split() for line in done.stdout.splitlines())
-            for label in CLASSES:
-                assert float(told[label]) == pytest.approx(row[f"p_{label}"], abs=1e-4)
+    for row in rows.iloc[:3].to_dict("records"):
+        command = [python, "predict.py", str(files[row["image_id"]]), "--network", network]
+        done = run_command(command, cwd=tmp_path / "bundle", capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told = dict(line.split() for line in done.stdout.splitlines())
+        for label in CLASSES:
+            assert float(told[label]) == pytest.approx(row[f"p_{label}"], abs=1e-4)
 
 
 def test_the_program_in_the_bundle_has_at_most_sixty_lines_and_refuses_small_images(
