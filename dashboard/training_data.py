@@ -118,9 +118,9 @@ def svd_dense(at: Stamp, run_id: str) -> pd.DataFrame:
     return store().svd_dense([run_id])
 
 
-def factor_dense(run_id: str, step: int) -> None:
+def factor_dense(run_id: str, step: int, fine_tune_epochs: int, latency: bool) -> None:
     """Queue the job that factors the dense layers of a step's network. SpecError where it cannot be done."""
-    dense_layers.submit(queues(), run_id, step)
+    dense_layers.submit(queues(), run_id, step, fine_tune_epochs=fine_tune_epochs, latency=latency)
 
 
 def trained_file(run_id: str, name: str) -> Path | None:

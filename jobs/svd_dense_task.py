@@ -6,8 +6,9 @@ from typing import Any
 
 from rq import Retry
 
+from core.networks.factoring import factored_name
 from core.training.results import StepResult
-from core.training.svd_dense import factored_results
+from core.training.svd_dense import Wanted, factored_results
 from jobs.hosts import worker_name
 from jobs.messages import DenseFactored, wake
 from jobs.predict_task import Kept, kept_networks
@@ -24,19 +25,29 @@ def factor_steps(
     steps: list[dict[str, Any]],
     energies: list[float],
     unpruned: dict[str, bool],
+    fine_tune_epochs: int = 0,
+    latency: bool = False,
 ) -> Retry | None:
     """Replace the dense layers of each step's network, test it at each energy, and send the results.
 
-    Arguments as of `jobs.predict_task.predict_steps`, and those of `core.training.svd_dense.factored_results`.
+    Arguments as of `jobs.predict_task.predict_steps`, and those of `core.training.svd_dense.factored_results`. A job
+    that an older version queued has no fine_tune_epochs and no latency.
     """
     kept = kept_networks(run_id, attempt, spec, fingerprint, encoding, [step["step"] for step in steps])
     if not isinstance(kept, Kept):
         return kept
     claim, live, data, weights = kept.claim, kept.claim.live, kept.data, kept.weights
+    wanted = Wanted(energies, fine_tune_epochs, latency)
     for step in map(StepResult.from_dict, steps):
-        for result in factored_results(kept.spec, step, data, weights[step.step], energies, unpruned):
+
+        def tell(line: str, name: str = step.name) -> None:
+            live.log(f"{name}, dense layers of low rank, {line}")
+
+        found = factored_results(kept.spec, step, data, weights[step.step], wanted, unpruned, claim.check, tell)
+        for result in found:
             claim.write(DenseFactored(run_id=run_id, attempt=attempt, claim=claim.number, result=result).command())
             wake(live.connection)
-            live.log(f"{worker_name()}: {step.name}: dense layers with {result.energy:g} % of the energy")
+            speed = "" if result.latency is None else f", {result.latency:.2f} ms an image"
+            tell(f"{factored_name(result.energy, result.fine_tune_epochs)}: {worker_name()} is done{speed}")
     live.end(None, attempt)
     return None

@@ -179,10 +179,12 @@ def record_training(
     return run_id
 
 
-def record_svd_dense(store: Store, run_id: str, accuracies: Mapping[float, float], images: int, step: int = 0) -> None:
+def record_svd_dense(
+    store: Store, run_id: str, accuracies: Mapping[float, float], images: int, step: int = 0, **further: Any
+) -> None:
     """Record a step's network with dense layers of low rank. accuracies: in percent, by energy.
 
-    images: per class, as of the run.
+    images: per class, as of the run. further: of `FactoredResult`.
     """
     unpruned, own = (store.predictions([run_id], step=each, split="test") for each in (0, step))
     right = right_answers({str(name): list(unpruned[name]) for name in unpruned})
@@ -203,6 +205,7 @@ def record_svd_dense(store: Store, run_id: str, accuracies: Mapping[float, float
             classification={"test": described_rows(found)},
             predicted=dict(zip(found["image_id"], found["predicted"], strict=True)),
             **difference(right, columns),
+            **further,
         )
         store.record_svd_dense(run_id, 1, result, START)
 

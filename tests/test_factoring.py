@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
 
-from core.networks.architectures import LENET5, Dense
+from core.deployment import conversion, latency
+from core.networks.architectures import LENET5, Dense, NetworkSpec
 from core.networks.costs import network_cost
 from core.networks.factoring import factored, factors, rank_of
 from core.predictions.classification import classify
 from core.predictions.rows import prediction_frame
 from core.training import loop, steps
 from core.training.algorithm2 import Step, Stop
-from core.training.evaluation import right_answers
+from core.training.evaluation import predicted, right_answers
 from core.training.results import StepResult
 from core.training.specs import BFLOAT16, TrainSpec
-from core.training.svd_dense import factored_results
+from core.training.svd_dense import Wanted, factored_results
 from tests.test_lost_networks import DATA_OF_RUN
 from tests.test_training import HEIGHT, SPEC, WIDTH
 
@@ -111,7 +114,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_all_the_energy_gives_the_figures_of_the_step(trained) -> None:
     spec, step, path = trained
-    (found,) = factored_results(spec, step, DATA_OF_RUN, path, [100], {})
+    (found,) = factored_results(spec, step, DATA_OF_RUN, path, Wanted([100]), {})
     assert (found.parameters, found.macs, found.bytes_weights) == (step.parameters, step.macs, step.bytes_weights)
     assert found.classification == {"test": step.classification["test"]}
     assert (found.agreement, found.difference, found.difference_low) == (100, 0, 0)
@@ -120,7 +123,7 @@ def test_all_the_energy_gives_the_figures_of_the_step(trained) -> None:
 
 def test_little_energy_gives_the_answers_of_the_truncated_kernels(trained) -> None:
     spec, step, path = trained
-    (found,) = factored_results(spec, step, DATA_OF_RUN, path, [20], {})
+    (found,) = factored_results(spec, step, DATA_OF_RUN, path, Wanted([20]), {})
     ((_, network, weights),) = factored(LENET5, *SIZE, loop.weights_of(path), [20])
     # The same product in one layer: the network itself with kernels of low rank.
     whole = {name: values for name, values in weights.items() if not name.endswith("_factor")}
@@ -141,9 +144,49 @@ def test_little_energy_gives_the_answers_of_the_truncated_kernels(trained) -> No
 def test_the_difference_to_the_unpruned_network_is_paired(trained, tmp_path: Path) -> None:
     spec, step, path = trained
     unpruned = right_answers(step.predictions)
-    (at_first,) = factored_results(spec, step, DATA_OF_RUN, path, [20], {})
+    (at_first,) = factored_results(spec, step, DATA_OF_RUN, path, Wanted([20]), {})
     later = StepResult.from_dict(step.to_dict() | {"step": 1})
-    (known,) = factored_results(spec, later, DATA_OF_RUN, path, [20], unpruned)
-    (unknown,) = factored_results(spec, later, DATA_OF_RUN, path, [20], {})
+    (known,) = factored_results(spec, later, DATA_OF_RUN, path, Wanted([20]), unpruned)
+    (unknown,) = factored_results(spec, later, DATA_OF_RUN, path, Wanted([20]), {})
     assert at_first.difference == known.difference == pytest.approx(known.test_accuracy - step.figures["test_accuracy"])
     assert unknown.difference is None
+
+
+def test_fine_tuning_trains_the_factored_network_on_and_keeps_its_size(trained, tmp_path: Path) -> None:
+    spec, step, path = trained
+    lines: list[str] = []
+    before, after = factored_results(
+        spec, step, DATA_OF_RUN, path, Wanted([20], fine_tune_epochs=2), {}, tell=lines.append
+    )
+    assert (before.fine_tune_epochs, after.fine_tune_epochs) == (0, 2)
+    assert (after.network, after.parameters, after.macs) == (before.network, before.parameters, before.macs)
+    ((_, network, weights),) = factored(LENET5, *SIZE, loop.weights_of(path), [20])
+    longer = spec.training.replace(epochs=2)
+    history = list(loop.train(network, DATA_OF_RUN, longer, tmp_path, spec.thresholds, initial=weights))
+    chances = loop.predict(loop.kept_model(network, longer, tmp_path), DATA_OF_RUN, longer)["test"]
+    rows = prediction_frame(predicted(DATA_OF_RUN, {"test": chances}))
+    assert after.predicted == dict(zip(rows["image_id"], rows["predicted"], strict=True))
+    assert [line.partition(":")[0] for line in lines] == ["20 %, 1 epoch", "20 %, 2 epochs"]
+    assert f"{history[-1].validation_accuracy:.2f} %" in lines[-1]
+
+
+def test_each_network_gets_its_own_latency_beside_that_of_the_network_itself(
+    trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, step, path = trained
+    sizes: list[int] = []
+
+    def counted(weights: Path, network: NetworkSpec, *others: object) -> None:
+        assert loop.load_model(weights).count_params() == loop.seeded_model(network, SPEC).count_params()
+        sizes.append(network_cost(network, *SIZE).parameters)
+
+    def as_long_as_it_is_large(files: list[latency.NetworkFile]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(threads=n, wall_median=n * sizes[each.step]) for each in files for n in (1, 2)]
+
+    monkeypatch.setattr(conversion, "converted", counted)
+    monkeypatch.setattr(latency, "latencies", as_long_as_it_is_large)
+    *first, low, high = factored_results(spec, step, DATA_OF_RUN, path, Wanted([20, 80], latency=True), {})
+    assert [each.latency for each in first] == [None, None]
+    assert first == [replace(each, latency=None, latency_itself=None) for each in (low, high)]
+    assert (low.latency, high.latency) == (low.parameters, high.parameters)
+    assert low.latency_itself == high.latency_itself == step.parameters

@@ -137,7 +137,16 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
     ],
     "energy_curve": [
         lambda: training_charts.energy_curve(
-            pd.DataFrame({"name": [MARKED, "2019"], "test_accuracy": 70.0, "low": 60.0, "high": 75.0, "parameters": 9})
+            pd.DataFrame(
+                {
+                    "name": [MARKED, "2019"],
+                    "test_accuracy": 70.0,
+                    "low": 60.0,
+                    "high": 75.0,
+                    "parameters": 9,
+                    "latency": [1.5, None],
+                }
+            )
         )
     ],
     "compared_curves": [lambda: training_charts.compared_curves(EPOCHS, "accuracy")],

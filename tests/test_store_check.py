@@ -47,7 +47,7 @@ def fill(store: Store) -> None:
         )
         connection.execute(
             "INSERT INTO svd_dense VALUES ('r', 0, 99, '{}', 9, 8, 36, 70, 100, '{}', '{}', 0, -1, 1, "
-            "'2026-11-26 07:00:00+00')"
+            "'2026-11-26 07:00:00+00', 0, 1.5, 2.5)"
         )
         connection.execute("INSERT INTO diagnoses VALUES ('r', 'a', 'k=2', NULL, 'nevus', 'nevus', 0.1, 0.7, 0.1, 0.1)")
         connection.execute(

@@ -226,10 +226,16 @@ def test_dense_layers_of_an_ended_run_are_factored_recorded_and_forgotten_with_t
     assert lines[1].startswith(f"100 %: {steps[0].parameters:,} parameters, {steps[0].bytes_weights:,} bytes")
     assert lines[1].endswith("agreement 100.00 %")
     assert main(["svd-dense", run_id, "--energy", "60"]) == 0  # replaces its row
-    assert main(["svd-dense", run_id, "--energy", "60", "--step", "1"]) == 0
+    capsys.readouterr()
+    options = ["--step", "1", "--fine-tune-epochs", "1", "--latency"]
+    assert main(["svd-dense", run_id, "--energy", "60", *options]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == ["60 %", "60 %, 1 epoch"]
     rows = lab.store.svd_dense([run_id])
-    assert rows[["step", "energy"]].to_numpy().tolist() == [[0, 60], [0, 100], [1, 60]]
-    assert (rows["parameters"] < [steps[0].parameters, steps[0].parameters + 1, steps[1].parameters]).all()
+    columns = ["step", "energy", "fine_tune_epochs"]
+    assert rows[columns].to_numpy().tolist() == [[0, 60, 0], [0, 100, 0], [1, 60, 0], [1, 60, 1]]
+    assert (rows["parameters"] < [steps[each].parameters + (each == 0) for each in rows["step"]]).all()
+    assert (rows["latency"][2:] > 0).all()
+    assert rows["latency"][:2].isna().all()
     assert rows["difference"].notna().all()
     predicted = lab.store.predictions([run_id], step=0, split="test").set_index("image_id")["predicted"]
     assert json.loads(rows["predicted"][1]) == predicted.to_dict()
@@ -237,6 +243,7 @@ def test_dense_layers_of_an_ended_run_are_factored_recorded_and_forgotten_with_t
     for arguments, message in (
         (["--step", "7"], "(0, 1), got 7"),
         (["--energy", "0"], "above 0 and at most 100 percent, got 0"),
+        (["--fine-tune-epochs", "-1"], "at least 0 epochs of fine-tuning, got -1"),
     ):
         assert main(["svd-dense", run_id, *arguments]) == 1
         assert message in capsys.readouterr().err

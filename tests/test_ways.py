@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from recorded import QUICK, START, conversion, record_svd_dense, record_training
 
 from core.article.evidence import Choice, rows_of, select, trainings
 from core.article.tables import WAYS, article_table, cell, to_csv, to_latex, to_markdown
-from core.article.ways import naive_sentences, totals, way_of
+from core.article.ways import naive_sentences, totals, way_of, ways
 from core.networks.architectures import LENET5
 from core.predictions.comparison import compare
 from core.specs import SettingsKey
@@ -137,6 +138,18 @@ def test_a_network_made_without_training_is_compared_with_the_nearest_one_from_s
     sizes = found[found["way"] == "scratch"].set_index("name")["parameters"]
     assert factored["naive_parameters"] == sizes["R1: 50%"]  # 50 % is nearer to 90 % than 25 %
     assert factored["naive"] == pytest.approx((80 + 85) / 2 - 70)
+
+
+def test_a_fine_tuned_network_of_low_rank_is_a_way_of_its_own_with_more_epochs(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.duckdb")
+    run_id = record_training(store, "lenet5", (80.0, 70.0), rules=Rules(factors=(50,)), images=IMAGES)
+    record_svd_dense(store, run_id, {90: 60.0}, IMAGES)
+    record_svd_dense(store, run_id, {90: 80.0}, IMAGES, fine_tune_epochs=5)
+    found = ways(store, trainings(store)).set_index("way")
+    before, after = found.loc["svd_dense 90 %"], found.loc["svd_dense 90 %, 5 epochs"]
+    assert after["total_epochs"] == before["total_epochs"] + 5
+    assert (before["test_accuracy"], after["test_accuracy"]) == (60, 80)
+    assert math.isnan(after["naive"])  # nothing from scratch has as many epochs
 
 
 def test_networks_of_8_bits_are_shown_with_the_bytes_of_their_file_and_not_paired(store: Store) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from core.article.tables import DISTIL, INT8, INTERVALS, SVD_DENSE, UNPRUNED, MeasuredTable, intervals_of
 from core.deployment import formats
+from core.networks.factoring import factored_name
 from core.networks.inheritance import L1, RANDOM, SCRATCH
 from core.predictions.comparison import compare
 from core.predictions.intervals import interval_text, intervals_of_step
@@ -93,8 +94,12 @@ def factored(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the networks of trainings with dense layers of low rank, as rows of `ways`."""
     made = store.svd_dense(list(rows["run_id"].unique()))
     kept = rows.drop(columns=[*(name for name in MADE if name != "step"), "predicted"])
-    found = made[["run_id", *MADE, "energy", "classification", "predicted"]].merge(kept, on=["run_id", "step"])
-    found["way"] = [f"{SVD_DENSE} {energy:g} %" for energy in found["energy"]]
+    further = ["energy", "fine_tune_epochs", "classification", "predicted"]
+    found = made[["run_id", *MADE, *further]].merge(kept, on=["run_id", "step"])
+    found["way"] = [
+        f"{SVD_DENSE} {factored_name(*each)}" for each in zip(found["energy"], found["fine_tune_epochs"], strict=True)
+    ]
+    found["total_epochs"] += found["fine_tune_epochs"]
     found[INTERVALS] = pd.Series(map(intervals_of_step, found["classification"]), index=found.index, dtype=object)
     return found[list(rows.columns)]
 

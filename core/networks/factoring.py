@@ -25,6 +25,12 @@ Floats = npt.NDArray[np.float64]
 Decomposition = tuple[Floats, Floats, Floats]  # as `numpy.linalg.svd` returns it
 
 
+def factored_name(energy: float, fine_tune_epochs: int) -> str:
+    """Return how a network with dense layers of low rank is named, such as `90 %` or `90 %, 5 epochs`."""
+    epochs = f", {fine_tune_epochs} epoch{'s' if fine_tune_epochs > 1 else ''}" if fine_tune_epochs else ""
+    return f"{energy:g} %{epochs}"
+
+
 def rank_of(values: Floats, energy: float) -> int:
     """Return the smallest rank that keeps `energy` percent of the sum of the squared singular values.
 

@@ -83,6 +83,14 @@ def diagnoses(connection: duckdb.DuckDBPyConnection) -> None:
     """Change nothing: the table of predictions of stored images is new."""
 
 
+def fine_tuning(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add to networks with dense layers of low rank how long they were trained, and their latency."""
+    table = "ALTER TABLE IF EXISTS svd_dense ADD COLUMN"
+    connection.execute(f"{table} fine_tune_epochs INTEGER DEFAULT 0")
+    for name in ("latency", "latency_itself"):
+        connection.execute(f"{table} {name} DOUBLE")
+
+
 # In the order in which they are applied. Never change one that has been released: append the next one.
 MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
     migration.__name__: migration
@@ -99,6 +107,7 @@ MIGRATIONS: dict[str, Callable[[duckdb.DuckDBPyConnection], None]] = {
         conversions,
         svd_dense,
         diagnoses,
+        fine_tuning,
     )
 }
 VERSION = len(MIGRATIONS)  # of a store to which all of them have been applied

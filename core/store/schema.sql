@@ -377,7 +377,7 @@ CREATE TABLE IF NOT EXISTS latencies (            -- core/deployment/latency.py,
 );
 
 CREATE TABLE IF NOT EXISTS svd_dense (            -- a step's network with dense layers of low rank: core/training/svd_dense.py
-    run_id VARCHAR NOT NULL,        -- key, with step and energy
+    run_id VARCHAR NOT NULL,        -- key, with step, energy and fine_tune_epochs
     step INTEGER NOT NULL,
     energy DOUBLE NOT NULL,         -- percent of the squared singular values that each such layer keeps
     network VARCHAR NOT NULL,       -- JSON of every layer
@@ -391,7 +391,10 @@ CREATE TABLE IF NOT EXISTS svd_dense (            -- a step's network with dense
     difference DOUBLE,              -- test accuracy minus the unpruned network's, points
     difference_low DOUBLE,          -- its 95 % paired interval
     difference_high DOUBLE,
-    computed_at TIMESTAMPTZ NOT NULL
+    computed_at TIMESTAMPTZ NOT NULL,
+    fine_tune_epochs INTEGER DEFAULT 0, -- that it was trained for after the layers were replaced
+    latency DOUBLE,                 -- ms for one image: LiteRT float32, one thread, median; NULL where not measured
+    latency_itself DOUBLE           -- of the step's own network, measured in turns with it
 );
 
 CREATE TABLE IF NOT EXISTS diagnoses (            -- what a network says of an image stored in one way: core/predictions/diagnosis.py

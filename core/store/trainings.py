@@ -90,11 +90,14 @@ class TrainingRows(RunRows):
         )
 
     def svd_dense(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return one row per step and energy of these runs, or of all: every column of `svd_dense`.
+        """Return one row per step, energy and epochs of fine-tuning of these runs, or of all.
 
-        network, classification, predicted: JSON texts.
+        The columns are those of the table `svd_dense`. network, classification, predicted: JSON texts.
         """
-        query = "SELECT * FROM svd_dense WHERE $1 IS NULL OR list_contains($1, run_id) ORDER BY run_id, step, energy"
+        query = (
+            "SELECT * FROM svd_dense WHERE $1 IS NULL OR list_contains($1, run_id) "
+            "ORDER BY run_id, step, energy, fine_tune_epochs"
+        )
         return self.read(query, [None if run_ids is None else list(run_ids)])
 
     def trainings(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -235,7 +238,7 @@ class TrainingRows(RunRows):
                 _replace_predictions(connection, run_id, result.step, result.predictions)
 
     def record_svd_dense(self, run_id: str, attempt: int, result: FactoredResult, computed_at: datetime) -> None:
-        """Replace the row of a finished step's network with dense layers of low rank, of the same energy.
+        """Replace the row of a finished step's network with dense layers of low rank, of the same energy and epochs.
 
         Nothing changes for a step of another attempt.
         """
@@ -250,8 +253,8 @@ class TrainingRows(RunRows):
             )
             if trained:
                 connection.execute(
-                    "DELETE FROM svd_dense WHERE run_id = ? AND step = ? AND energy = ?",
-                    [run_id, result.step, result.energy],
+                    "DELETE FROM svd_dense WHERE run_id = ? AND step = ? AND energy = ? AND fine_tune_epochs = ?",
+                    [run_id, result.step, result.energy, result.fine_tune_epochs],
                 )
                 row = {**values, **texts, "run_id": run_id, "computed_at": computed_at}
                 insert(connection, "svd_dense", pd.DataFrame([row]))

@@ -124,7 +124,9 @@ class FactoredResult:
     classification: of the test images, as in `StepResult`; test_accuracy: in percent. agreement: percent of the test
     images that get the class that the step's own network gives them. difference: test accuracy minus the unpruned
     network's, in points, with the ends of its 95 % paired interval, None where unknown. predicted: the class of each
-    test image, by its id.
+    test image, by its id. fine_tune_epochs: that it was trained for after the layers were replaced. latency: median of
+    the milliseconds for one image, of a LiteRT float32 file with one thread; latency_itself: of the step's own network,
+    measured in turns with it; None where not measured.
     """
 
     step: int
@@ -140,3 +142,6 @@ class FactoredResult:
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
+    fine_tune_epochs: int = 0
+    latency: float | None = None
+    latency_itself: float | None = None

@@ -195,14 +195,17 @@ def size_against_accuracy(
 
 
 def energy_curve(rows: pd.DataFrame, *, theme: str | None = None) -> go.Figure:
-    """Draw test accuracy and parameters of a network's dense layers of low rank against the energy that they keep.
+    """Draw what a network with dense layers of low rank is worth against the energy that they keep.
 
     rows: name (of an energy, or of the network itself), test_accuracy in percent, low and high (its interval, missing
-    where unknown), parameters; one row per point, from left to right.
+    where unknown), parameters, latency in milliseconds (missing where not measured); one row per point, from left to
+    right. Without any latency there is no panel for it.
     """
-    panels = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
-    figure = titled_figure("Test accuracy and parameters against the energy kept", theme, panels)
-    figure.update_layout(showlegend=False, height=460)
+    timed = bool(rows["latency"].notna().any())
+    panels = make_subplots(rows=3 if timed else 2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    drawn = "Test accuracy, parameters and latency" if timed else "Test accuracy and parameters"
+    figure = titled_figure(f"{drawn} against the energy kept", theme, panels)
+    figure.update_layout(showlegend=False, height=640 if timed else 460)
     if rows.empty:
         return empty_figure(figure, "Nothing is factored yet.")
     colours, names = palette(theme), rows["name"].map(plain_text)
@@ -233,6 +236,16 @@ def energy_curve(rows: pd.DataFrame, *, theme: str | None = None) -> go.Figure:
     )
     figure.update_yaxes(title="test accuracy, %", row=1, col=1)
     figure.update_yaxes(title="learnable parameters", rangemode="tozero", row=2, col=1)
+    if timed:
+        figure.add_bar(
+            x=names,
+            y=rows["latency"],
+            marker={"color": colours[2]},
+            hovertemplate="%{x}: %{y:.2f} ms<extra></extra>",
+            row=3,
+            col=1,
+        )
+        figure.update_yaxes(title="latency, ms", rangemode="tozero", row=3, col=1)
     figure.update_xaxes(**name_axis(list(rows["name"])))
     return figure
 
