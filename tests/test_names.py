@@ -144,6 +144,7 @@ NAMED: dict[str, list[Callable[[], go.Figure]]] = {
                     "low": 60.0,
                     "high": 75.0,
                     "parameters": 9,
+                    "epochs": 0,
                     "latency": [1.5, None],
                 }
             )

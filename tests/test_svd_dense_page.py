@@ -85,7 +85,7 @@ def test_the_button_queues_what_was_chosen(store: Store, open_page: OpenPage, mo
 def test_the_curve_draws_accuracy_with_its_interval_above_the_parameters() -> None:
     rows = pd.DataFrame(
         {"name": ["90 %", "itself"], "test_accuracy": [60.0, 70.0], "low": [55.0, float("nan")],
-         "high": [66.0, float("nan")], "parameters": [10, 20], "latency": float("nan")}
+         "high": [66.0, float("nan")], "parameters": [10, 20], "latency": float("nan"), "epochs": 0}
     )  # fmt: skip
     accuracy, parameters = energy_curve(rows).data
     assert (list(accuracy.y), list(parameters.y)) == ([60, 70], [10, 20])
@@ -93,4 +93,8 @@ def test_the_curve_draws_accuracy_with_its_interval_above_the_parameters() -> No
     assert list(accuracy.x) == list(parameters.x) == ["90 %", "itself"]
     *_, latency = energy_curve(rows.assign(latency=[0.5, 1.5])).data
     assert list(latency.y) == [0.5, 1.5]
+    tuned = rows.iloc[:1].assign(epochs=5, test_accuracy=65.0)
+    plain, other, sizes = energy_curve(pd.concat([rows, tuned])).data
+    assert [list(each.y) for each in (plain, other, sizes)] == [[60, 70], [65], [10, 20]]
+    assert [plain.name, other.name] == ["without new training", "fine-tuned, epochs: 5"]
     assert not energy_curve(rows.iloc[:0]).data

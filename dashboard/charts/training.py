@@ -197,56 +197,55 @@ def size_against_accuracy(
 def energy_curve(rows: pd.DataFrame, *, theme: str | None = None) -> go.Figure:
     """Draw what a network with dense layers of low rank is worth against the energy that they keep.
 
-    rows: name (of an energy, or of the network itself), test_accuracy in percent, low and high (its interval, missing
-    where unknown), parameters, latency in milliseconds (missing where not measured); one row per point, from left to
-    right. Without any latency there is no panel for it.
+    rows: name (of an energy, or of the network itself), epochs of fine-tuning, test_accuracy in percent, low and high
+    (its interval, missing where unknown), parameters, latency in milliseconds (missing where not measured); one row per
+    point, from left to right. Each number of epochs has a line. Without any latency there is no panel for it.
     """
     timed = bool(rows["latency"].notna().any())
     panels = make_subplots(rows=3 if timed else 2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     drawn = "Test accuracy, parameters and latency" if timed else "Test accuracy and parameters"
     figure = titled_figure(f"{drawn} against the energy kept", theme, panels)
-    figure.update_layout(showlegend=False, height=640 if timed else 460)
+    figure.update_layout(showlegend=rows["epochs"].nunique() > 1, height=640 if timed else 460, scattermode="group")
     if rows.empty:
         return empty_figure(figure, "Nothing is factored yet.")
-    colours, names = palette(theme), rows["name"].map(plain_text)
-    figure.add_scatter(
-        x=names,
-        y=rows["test_accuracy"],
-        mode="lines+markers",
-        line={"color": colours[0], "width": 2},
-        marker={"size": 9},
-        error_y={
-            "type": "data",
-            "array": rows["high"] - rows["test_accuracy"],
-            "arrayminus": rows["test_accuracy"] - rows["low"],
-            "thickness": 1.5,
-            "width": 5,
-        },
-        hovertemplate="%{x}: %{y:.2f} %<extra></extra>",
-        row=1,
-        col=1,
-    )
-    figure.add_bar(
-        x=names,
-        y=rows["parameters"],
-        marker={"color": colours[1]},
-        hovertemplate="%{x}: %{y:,} parameters<extra></extra>",
-        row=2,
-        col=1,
-    )
-    figure.update_yaxes(title="test accuracy, %", row=1, col=1)
-    figure.update_yaxes(title="learnable parameters", rangemode="tozero", row=2, col=1)
-    if timed:
-        figure.add_bar(
-            x=names,
-            y=rows["latency"],
-            marker={"color": colours[2]},
-            hovertemplate="%{x}: %{y:.2f} ms<extra></extra>",
-            row=3,
+    colours, rows = palette(theme), rows.assign(name=rows["name"].map(plain_text))
+    for (epochs, line), colour in zip(rows.groupby("epochs"), (colours[0], *colours[3:], *colours), strict=False):
+        figure.add_scatter(
+            x=line["name"],
+            y=line["test_accuracy"],
+            name=f"fine-tuned, epochs: {int(str(epochs))}" if epochs else "without new training",
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            marker={"size": 9},
+            error_y={
+                "type": "data",
+                "array": line["high"] - line["test_accuracy"],
+                "arrayminus": line["test_accuracy"] - line["low"],
+                "thickness": 1.5,
+                "width": 5,
+            },
+            hovertemplate="%{x}: %{y:.2f} %<extra></extra>",
+            row=1,
             col=1,
         )
-        figure.update_yaxes(title="latency, ms", rangemode="tozero", row=3, col=1)
-    figure.update_xaxes(**name_axis(list(rows["name"])))
+    figure.update_yaxes(title="test accuracy, %", row=1, col=1)
+    bars = [
+        ("parameters", "learnable parameters", "%{x}: %{y:,} parameters"),
+        ("latency", "latency, ms", "%{x}: %{y:.2f} ms"),
+    ]
+    once = rows.sort_values("epochs", kind="stable").groupby("name", sort=False).first().reset_index()
+    for place, (column, title, shown) in enumerate(bars[: 2 if timed else 1], start=2):
+        figure.add_bar(
+            x=once["name"],
+            y=once[column],
+            marker={"color": colours[place - 1]},
+            hovertemplate=f"{shown}<extra></extra>",
+            showlegend=False,
+            row=place,
+            col=1,
+        )
+        figure.update_yaxes(title=title, rangemode="tozero", row=place, col=1)
+    figure.update_xaxes(**name_axis(list(once["name"])))
     return figure
 
 

@@ -84,8 +84,9 @@ def curve(found: pd.DataFrame, step: dict[str, Any]) -> pd.DataFrame:
     points = []
     for row in [*plain_rows(found), itself(found, step)]:
         low, high = limits(row) or (None, None)
-        points.append((name_of(row), row["test_accuracy"], low, high, row["parameters"], row["latency"]))
-    columns = ["name", "test_accuracy", "low", "high", "parameters", "latency"]
+        name, epochs = (f"{row['energy']:g} %", row["fine_tune_epochs"]) if "energy" in row else (ITSELF, 0)
+        points.append((name, epochs, row["test_accuracy"], low, high, row["parameters"], row["latency"]))
+    columns = ["name", "epochs", "test_accuracy", "low", "high", "parameters", "latency"]
     numbers = ("test_accuracy", "low", "high", "latency")
     return pd.DataFrame(points, columns=columns).astype(dict.fromkeys(numbers, "float64"))
 
