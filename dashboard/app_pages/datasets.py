@@ -14,6 +14,7 @@ from dashboard.charts import datasets as charts
 from dashboard.forms import measuring as forms
 from dashboard.forms.fields import CHOICES, SET_NAMES
 from dashboard.parts import components, run_progress
+from dashboard.parts.run_facts import run_facts
 
 SAMPLES = 12
 MOST_LISTED, LISTING_HEIGHT = 10, 420  # data sets, and the pixels of a longer list, which scrolls
@@ -149,7 +150,7 @@ def before_and_after(row: dict[str, Any]) -> None:
             f"**{words.bytes_text(sizes_row['source_bytes'])} before, {words.bytes_text(sizes_row['stored_bytes'])} "
             f"after.** {' '.join(words.storage_sentences(sizes_row, spec)[:2])}"
         )
-        components.run_facts(run)
+        run_facts(run)
 
 
 def classes(dataset: Dataset) -> None:

@@ -14,6 +14,7 @@ from core.training.specs import TrainSpec
 from dashboard import data, deployment_data, training_data, words
 from dashboard.charts import deployment as charts
 from dashboard.parts import components, training_comparison
+from dashboard.parts.run_facts import repeat_with, show_log
 from dashboard.parts.training_results import numbered
 from jobs.later_jobs import CONVERT, LATENCY
 
@@ -58,10 +59,10 @@ def conversion_section(run: Run, trained: pd.DataFrame) -> None:
         disabled=waits or not steps or not formats,
         help="Needs a train worker on the host of the weights, and about 10 seconds for each file.",
     )
-    components.repeat_with(f"python -m jobs convert {run.id}" + "".join(f" --step {step}" for step in sorted(steps)))
+    repeat_with(f"python -m jobs convert {run.id}" + "".join(f" --step {step}" for step in sorted(steps)))
     with st.expander("Log of the run", icon=":material/article:", on_change="rerun", key="log") as opened:
         if opened.open:
-            components.log(run.id)
+            show_log(run.id)
 
 
 def conversion_table(found: pd.DataFrame, names: dict[int, str]) -> pd.DataFrame:
@@ -176,7 +177,7 @@ def files_section(run: Run, networks: pd.DataFrame) -> None:
             mime="text/x-tex",
         )
     components.downloads(run.id, {"Figures": lambda: comparison.readable(networks)}, key="deploy")
-    components.repeat_with(f"python -m jobs bundle {run.id} --step {step} --output network.zip")
+    repeat_with(f"python -m jobs bundle {run.id} --step {step} --output network.zip")
 
 
 def run_view(run: Run) -> None:

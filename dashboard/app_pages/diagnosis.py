@@ -25,6 +25,7 @@ from dashboard.charts.diagnosis import diagnosis_chart
 from dashboard.forms import measuring as forms
 from dashboard.parts import components, prediction_images, verification
 from dashboard.parts.measuring_page import MeasuringPage
+from dashboard.parts.run_facts import run_facts
 from dashboard.parts.training_comparison import short_label
 from jobs.cli.options import command_line
 
@@ -97,7 +98,7 @@ def answer(run: Run, by_variant: Mapping[str, Way], table: pd.DataFrame) -> None
                 CHARTED[name], words.percent_text(original[name]), border=True,
                 delta=limits_text(original, name) or None, delta_color="off", delta_arrow="off",
             )  # fmt: skip
-    components.run_facts(run)
+    run_facts(run)
     verification.check_section(run)
 
 

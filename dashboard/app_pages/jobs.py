@@ -5,6 +5,7 @@ import streamlit as st
 from core.runs import Run
 from dashboard import data, words
 from dashboard.parts import components, run_progress
+from dashboard.parts.run_facts import run_facts, show_log
 
 WITH_PAGE = ("svd-sweep", "resize-study", "diagnosis", "train", "prune-train")  # the others are shown here
 
@@ -80,9 +81,9 @@ def details(run: Run) -> None:
         if run.kind in WITH_PAGE:
             components.run_link(run.id, run.kind, "Open its results", icon=":material/query_stats:")
     run_progress.left_out_images(run)
-    components.run_facts(run)
+    run_facts(run)
     with st.expander("Log", icon=":material/notes:", expanded=True):
-        components.log(run.id)
+        show_log(run.id)
 
 
 @st.fragment(run_every=5)

@@ -13,6 +13,7 @@ from dashboard.forms import measuring as forms
 from dashboard.forms import network_choices
 from dashboard.parts import components, verification
 from dashboard.parts.measuring_page import MeasuringPage, statistics_columns, statistics_table
+from dashboard.parts.run_facts import run_facts
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "changed_percent")
 ARTICLE_SIZE = (200, 100)
@@ -41,7 +42,7 @@ def answer(run: Run, spec: ResizeSpec, statistics: pd.DataFrame, counts: pd.Data
                 f"{words.number_text(totals[smallest] / 1e6, 3)} million. The article takes "
                 f"{ARTICLE_SIZE[0]} × {ARTICLE_SIZE[1]}."
             )
-    components.run_facts(run)
+    run_facts(run)
     verification.check_section(run)
 
 

@@ -11,6 +11,7 @@ from core.store.file import plain_rows
 from core.training.specs import TrainSpec
 from dashboard import data, training_data, words
 from dashboard.parts import components, run_progress, training_parts, training_results, verification
+from dashboard.parts.run_facts import facts, show_log
 
 FACTS = "Facts and files"
 SIMILAR = 5  # runs that are offered instead of an unknown one
@@ -59,7 +60,7 @@ def training(run: Run) -> None:
         training_results.ladder(steps)
     part = training_parts.choose_part((FACTS, *training_parts.PARTS))
     if part == FACTS:
-        components.facts(run)
+        facts(run)
         files(run, steps)
     else:
         training_parts.show_part(part, run, spec, steps)
@@ -128,14 +129,14 @@ def show(run: Run) -> None:
         training(run)
         return
     st.header("Facts")
-    components.facts(run)
+    facts(run)
     run_progress.left_out_images(run)
     if run.status == "finished":
         st.header("Check")
         verification.check_section(run)
     files(run, training_data.steps(run.id))
     st.header("Log")
-    components.log(run.id)
+    show_log(run.id)
 
 
 run_id = st.query_params.get("run")

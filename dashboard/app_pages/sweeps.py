@@ -19,6 +19,7 @@ from dashboard.charts import measuring as charts
 from dashboard.forms import measuring as forms
 from dashboard.parts import components, run_progress, verification
 from dashboard.parts.measuring_page import MeasuringPage, statistics_columns, statistics_table
+from dashboard.parts.run_facts import run_facts
 
 MAIN_METRICS = ("ssim", "psnr", "haralick_distance", "explained_variance")
 
@@ -44,7 +45,7 @@ def answer(run: Run, spec: SweepSpec, storage: pd.DataFrame, rule: dict[str, Any
         st.metric(f"{codec} alone", words.ratio_text(sizes["control_ratio"]), border=True)
         st.metric("SVD adds", words.gain_text(sizes["svd_gain"]), border=True)
         st.metric("Storage saved", words.percent_text(sizes["saved_percent"]), border=True)
-    components.run_facts(run)
+    run_facts(run)
 
 
 def drawn_from(run: Run) -> tuple[object, ...]:
@@ -121,7 +122,7 @@ def rivals_section(run: Run, spec: SweepSpec, k: int | None) -> None:
             st.markdown(words.escaped(sentence))
     figure = charts.rate_distortion(ours, theirs, metric, k, theme=components.theme())
     components.chart(figure, alt=f"Bytes per pixel against {words.metric_label(metric)}, SVD and rivals", key="rivals")
-    components.run_facts(rivals, "How the rivals were measured")
+    run_facts(rivals, "How the rivals were measured")
 
 
 def rivals_of(run: Run, spec: SweepSpec) -> Run | None:

@@ -30,6 +30,7 @@ from core.store.file import plain_rows
 from dashboard import data, words
 from dashboard.forms.fields import shown
 from dashboard.parts import components
+from dashboard.parts.run_facts import repeat_with
 from jobs.connection import PRIORITIES
 from jobs.studies import StudyState, cancel_study, prioritise_study, resume_study, suspend_study
 from jobs.study_estimates import share_done
@@ -398,4 +399,4 @@ def settings(state: StudyState) -> None:
             "Pruning factors": words.escaped(", ".join(f"{factor:g} %" for factor in spec.rules.factors)),
         }
         st.table(facts, border="horizontal", width="stretch", alt="Settings of the study")
-        components.repeat_with(state.command)
+        repeat_with(state.command)

@@ -12,6 +12,7 @@ from core.runs import Run
 from core.training.specs import TrainSpec
 from dashboard import training_data
 from dashboard.parts import components, prediction_images, predictions, svd_dense, training_results
+from dashboard.parts.run_facts import show_log
 
 PARTS = ("Curves", "Predictions", "Confusion", "Layers", "Low rank", "Data", "Log")
 
@@ -35,7 +36,7 @@ def show_part(part: str, run: Run, spec: TrainSpec, steps: pd.DataFrame) -> None
     if part == "Data":
         training_results.data_section(run.id)
     elif part == "Log":
-        components.log(run.id)
+        show_log(run.id)
     elif steps.empty:
         st.caption("No step has begun yet.")
     elif part == "Curves":
