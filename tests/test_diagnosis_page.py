@@ -12,7 +12,7 @@ import pytest
 from pages import OpenPage, opener, ran, text
 from recorded import START, record_measured, record_reconstruction, record_training
 
-from core.article.tables import texts_to_latex
+from core.article.table_formats import texts_to_latex
 from core.compression.image_results import ORIGINAL
 from core.compression.specs import DiagnosisSpec, ReconstructSpec, variants, ways
 from core.data.datasets import Dataset, DatasetImage

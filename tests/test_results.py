@@ -26,7 +26,8 @@ from core.article.evidence import (
     trainings,
 )
 from core.article.leaks import leak_sentences
-from core.article.tables import FURTHER, TABLES, UNPRINTED, WAYS, article_table, cell, to_markdown
+from core.article.table_formats import cell, to_markdown
+from core.article.tables import FURTHER, TABLES, UNPRINTED, WAYS, article_table
 from core.compression.specs import ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, LENET5, NETWORKS

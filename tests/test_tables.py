@@ -9,18 +9,8 @@ import pytest
 
 from core.article.printed import TABLE_METRICS
 from core.article.printed import table as printed_table
-from core.article.tables import (
-    NEEDED,
-    WRITERS,
-    article_table,
-    cell,
-    latex_escape,
-    markdown_escape,
-    to_csv,
-    to_latex,
-    to_markdown,
-    without_intervals,
-)
+from core.article.table_formats import WRITERS, cell, latex_escape, markdown_escape, to_csv, to_latex, to_markdown
+from core.article.tables import NEEDED, article_table, without_intervals
 from core.errors import SpecError
 from core.specs import SettingsKey
 from core.store.trainings import STEP_COLUMNS

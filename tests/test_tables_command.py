@@ -14,7 +14,8 @@ from recorded import record_training
 from benchmarks.processes import run_command
 from core.article.claims import claims_table
 from core.article.evidence import basis, grounds, known, offers, select, trainings
-from core.article.tables import article_table, to_csv, to_latex, to_markdown
+from core.article.table_formats import to_csv, to_latex, to_markdown
+from core.article.tables import article_table
 from core.store.measurements import Store
 from core.training.specs import Rules
 from jobs.__main__ import main

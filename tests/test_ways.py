@@ -11,7 +11,8 @@ from pages import OpenPage, opener, text
 from recorded import QUICK, START, conversion, record_svd_dense, record_training
 
 from core.article.evidence import Choice, rows_of, select, trainings
-from core.article.tables import WAYS, article_table, cell, to_csv, to_latex, to_markdown
+from core.article.table_formats import cell, to_csv, to_latex, to_markdown
+from core.article.tables import WAYS, article_table
 from core.article.ways import naive_sentences, totals, way_of, ways
 from core.networks.architectures import LENET5
 from core.predictions.comparison import compare

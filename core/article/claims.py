@@ -15,7 +15,7 @@ from core.article import compression_claims as compression
 from core.article import network_claims as networks
 from core.article.findings import Finding, Known, NotMeasured
 from core.article.printed import claims as printed_claims
-from core.article.tables import markdown_escape
+from core.article.table_formats import markdown_escape
 from core.files import exports
 
 REPRODUCED, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "not reproduced", "not measured yet"

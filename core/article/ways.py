@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from core.article.tables import DISTIL, INT8, INTERVALS, SVD_DENSE, UNPRUNED, MeasuredTable, intervals_of
+from core.article.table_formats import intervals_of
+from core.article.tables import DISTIL, INT8, INTERVALS, SVD_DENSE, UNPRUNED, MeasuredTable
 from core.deployment import formats
 from core.networks.factoring import factored_name
 from core.networks.inheritance import L1, RANDOM, SCRATCH

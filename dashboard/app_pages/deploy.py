@@ -5,7 +5,7 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from core.article.tables import texts_to_latex
+from core.article.table_formats import texts_to_latex
 from core.deployment import comparison
 from core.deployment.formats import FORMATS
 from core.runs import Run

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from core.article.tables import texts_to_latex
+from core.article.table_formats import texts_to_latex
 from core.compression.image_results import ORIGINAL
 from core.compression.specs import DiagnosisSpec, ReconstructSpec, Way, ways
 from core.compression.svd import MODES, largest_k

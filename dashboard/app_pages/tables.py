@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from core.article.evidence import Choice, families, of_table, table_name
+from core.article.table_formats import ENDINGS, WRITERS, cell, key_texts
 from core.article.tables import (
-    ENDINGS,
     FIGURES,
     FURTHER,
     FURTHER_FIGURES,
@@ -17,10 +17,7 @@ from core.article.tables import (
     TABLES,
     VERSIONS,
     WAYS,
-    WRITERS,
     MeasuredTable,
-    cell,
-    key_texts,
     without_intervals,
 )
 from core.article.ways import naive_sentences

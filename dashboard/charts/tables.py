@@ -8,7 +8,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from core.article.tables import DISTIL, FIGURES, WAY_ORDER, MeasuredTable, cell, intervals_of, key_texts, way_kind
+from core.article.table_formats import cell, intervals_of, key_texts
+from core.article.tables import DISTIL, FIGURES, WAY_ORDER, MeasuredTable, way_kind
 from core.networks.inheritance import INITIALISE
 from dashboard.charts.style import (
     MARK,

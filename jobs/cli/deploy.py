@@ -95,7 +95,7 @@ def act_latency(options: argparse.Namespace) -> int:
 
 def act_devices(options: argparse.Namespace) -> int:
     """Print a table of the converted networks."""
-    from core.article.tables import texts_to_markdown
+    from core.article.table_formats import texts_to_markdown
     from core.deployment.comparison import beside_each_other, of_newest_host, texts_of
 
     store, tables = Store(Settings.from_environment().database), []

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.article import claims, tables
+from core.article import claims, table_formats, tables
 from core.article import evidence as results
 from core.article.evidence import Choice, Grounds
 from core.article.leaks import leak_sentences
@@ -58,7 +58,7 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     parser.add_argument(
         "--intervals", action="store_true", help="add each run's 95 %% interval to the figures that have one"
     )
-    parser.add_argument("--format", choices=tuple(tables.WRITERS), default="markdown", help="(default markdown)")
+    parser.add_argument("--format", choices=tuple(table_formats.WRITERS), default="markdown", help="(default markdown)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write table4.md, … there (default: print them)")
     text = "say of each claim of the article whether it was reproduced"
     parser = command(commands, "claims", text, act_claims)
@@ -88,7 +88,7 @@ def act_tables(options: argparse.Namespace) -> int:
     for number in numbers.values() if options.number == ALL else [numbers[options.number]]:
         selection = results.select(results.rows_of(store, trained, number), number, choice, lost)
         made = tables.article_table(number, selection.steps, with_intervals=options.intervals or number == WAYS)
-        text = tables.WRITERS[options.format](made)
+        text = table_formats.WRITERS[options.format](made)
         for sentence in naive_sentences(made) if number == WAYS else ():
             print(f"{results.table_name(number)}: {sentence}", file=sys.stderr)
         for sentence in selection.left_out:
@@ -96,7 +96,7 @@ def act_tables(options: argparse.Namespace) -> int:
         if options.output is None:
             written.append(text)
             continue
-        path = options.output / f"{results.table_name(number)}.{tables.ENDINGS[options.format]}"
+        path = options.output / f"{results.table_name(number)}.{table_formats.ENDINGS[options.format]}"
         path.write_text(text, encoding="utf-8", newline="")
         print(f"written to {path}")
     if written:
