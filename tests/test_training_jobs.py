@@ -444,7 +444,7 @@ def test_a_scheduled_run_starts_at_its_time(lab: Queues, dataset: Dataset) -> No
     spec = TrainSpec(dataset=dataset.name, **(COMMON | {"training": COMMON["training"].replace(seed=6)}))
     with pytest.raises(SpecError, match="time zone"):
         lab.submit(spec, dataset, start_after=datetime(2040, 1, 1))  # noqa: DTZ001
-    due = datetime.now(UTC) + timedelta(seconds=10)
+    due = datetime.now(UTC) + timedelta(seconds=4)
     run_id = lab.submit(spec, dataset, start_after=due).run_id
     forget_description(lab.settings, dataset)
     assert state_of(lab, run_id).status == "scheduled"
