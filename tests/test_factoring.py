@@ -152,6 +152,7 @@ def test_the_difference_to_the_unpruned_network_is_paired(trained, tmp_path: Pat
     assert unknown.difference is None
 
 
+@pytest.mark.parametrize("trained", ["float32"], indirect=True)
 def test_fine_tuning_trains_the_factored_network_on_and_keeps_its_size(trained, tmp_path: Path) -> None:
     spec, step, path = trained
     lines: list[str] = []
@@ -170,6 +171,7 @@ def test_fine_tuning_trains_the_factored_network_on_and_keeps_its_size(trained, 
     assert f"{history[-1].validation_accuracy:.2f} %" in lines[-1]
 
 
+@pytest.mark.parametrize("trained", ["float32"], indirect=True)
 def test_each_network_gets_its_own_latency_beside_that_of_the_network_itself(
     trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
