@@ -156,6 +156,16 @@ def test_a_quick_trial_does_not_replace_a_longer_training(store: Store) -> None:
     assert chosen_rows(store, 5)["test_accuracy"].tolist() == [40]
 
 
+def test_table_6_prefers_networks_from_scratch_to_newer_ones_that_inherit_weights_or_are_taught(store: Store) -> None:
+    record_training(store, "lenet5", [60.0, 55.0], rules=HALVINGS)
+    for accuracy, rules in ((70.0, {"initialise": "l1"}), (80.0, {"distil": True})):
+        record_training(store, "lenet5", [accuracy, accuracy], rules=HALVINGS.replace(**rules))
+    assert chosen_rows(store, 6)["test_accuracy"].tolist() == [60, 55]
+    assert "4 trainings of lenet5 with other settings" not in left_out(store, 6)
+    assert left_out(store, 6).count("2 trainings of lenet5 with other settings") == 2
+    assert chosen_rows(store, 5)["test_accuracy"].tolist() == [80]  # unpruned networks are all trained alike
+
+
 def test_each_network_has_its_own_newest_settings_which_the_caption_names(store: Store) -> None:
     record_training(store, "lenet5", [50.0])
     record_training(store, "custom2", [60.0], training=LONGER)

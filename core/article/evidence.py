@@ -15,14 +15,16 @@ from core.article.compression_claims import ARTICLE_K
 from core.article.findings import Known
 from core.article.network_claims import CURVES
 from core.article.tables import FURTHER, INTERVALS, WAYS, check_number, counted, images_text
-from core.article.ways import ways
+from core.article.ways import way_of, ways
 from core.compression.specs import DEFAULT_KS, DEFAULT_SIZES, ResizeSpec, SweepSpec
 from core.errors import SpecError
 from core.networks.architectures import CLASSES, NETWORKS
 from core.networks.costs import curve_table
 from core.networks.fits import CurveFits, fit_curves
+from core.networks.inheritance import SCRATCH
 from core.predictions.intervals import intervals_of_step
 from core.runs import Run
+from core.specs import SettingsKey
 from core.store.measurements import Store
 from core.store.trainings import ALIKE, KEYS_WITHOUT, STEP_COLUMNS
 from core.training.specs import PruneTrainSpec
@@ -214,9 +216,9 @@ def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> 
     """Return a mask of the steps with their network's newest settings.
 
     Sets drawn image by image, and then a quick trial (under `TRIAL` of the most epochs of any of its trainings), are
-    taken only where there is nothing else. Among the other settings, those of trainings on both original and
-    reconstructed images are preferred, then the newest. by: the columns that have settings of their own: the network,
-    and possibly whether it is `pruned`.
+    taken only where there is nothing else. Among the other settings, those that prune as the article does are preferred
+    (`is_naive`), then those of trainings on both original and reconstructed images, then the newest. by: the columns
+    that have settings of their own: the network, and possibly whether it is `pruned`.
     """
     if steps.empty:
         return pd.Series(False, index=steps.index, dtype=bool)
@@ -227,10 +229,16 @@ def newest_settings(steps: pd.DataFrame, by: tuple[str, ...] = ("network",)) -> 
     )
     whole = ranked["epochs"] >= TRIAL * ranked.groupby(list(by))["epochs"].transform("max")
     ranked = ranked.assign(whole=whole, by_lesion=~ranked["leaky"]).reset_index()
-    ranked = ranked.sort_values(["by_lesion", "whole", "versions", "newest"])
+    ranked["naive"] = ranked["settings"].map(is_naive)
+    ranked = ranked.sort_values(["by_lesion", "whole", "naive", "versions", "newest"])
     ranked = ranked.drop_duplicates(list(by), keep="last")
     chosen = pd.MultiIndex.from_frame(ranked[keys])
     return pd.Series(pd.MultiIndex.from_frame(placed[keys]).isin(chosen), index=steps.index)
+
+
+def is_naive(settings: SettingsKey) -> bool:
+    """Return whether settings prune as the article does: each network is trained from scratch, without a teacher."""
+    return way_of(1, settings) == SCRATCH
 
 
 def table_name(number: int | str) -> str:

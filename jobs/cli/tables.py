@@ -29,12 +29,12 @@ CLAIMS_ENDINGS = {".md": "markdown", ".csv": "csv"}
 TABLES_HELP = """Mean ± sample deviation over seeds, the printed figure and the difference, from the store alone.
 
 By default each table takes the real data set that was trained on last, with the reconstructions made from it, and of
-each network its newest settings: those trained on original and reconstructed images before others, and no quick trial
-of less than half the epochs where there are longer trainings. What is left out is said. Several trainings of the same
-network, data set, settings and seed count once, the newest. `further` is a table of what the article does not print:
-macro-averages, lesion accuracy, recall by class, sizes, times and memory. `ways` compares other ways to a smaller
-network with the article's, at equal total epochs: initial weights, a teacher, dense layers of low rank. It always has
-intervals, and sentences about the comparison go to stderr."""
+each network its newest settings: those that prune as the article does before other ways, those trained on original and
+reconstructed images before others, and no quick trial of less than half the epochs where there are longer trainings.
+What is left out is said. Several trainings of the same network, data set, settings and seed count once, the newest.
+`further` is a table of what the article does not print: macro-averages, lesion accuracy, recall by class, sizes, times
+and memory. `ways` compares other ways to a smaller network with the article's, at equal total epochs: initial weights,
+a teacher, dense layers of low rank. It always has intervals, and sentences about the comparison go to stderr."""
 CLAIMS_HELP = """One row per claim: its status (reproduced, not reproduced or not measured yet), the figure, the runs it
 rests on, and where the article contradicts itself. Only the store is read. By default real images come before synthetic
 ones, then settings close to the article's, then the newest run; the choice is printed."""
