@@ -29,8 +29,8 @@ sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of cores plus one, at most four, because some tests mostly wait. One more was not faster."""
-    return min(usable_cores() + 1, 4)
+    """Return the number of cores plus two, at most four, because many tests mostly wait for processes."""
+    return min(usable_cores() + 2, 4)
 
 
 def pytest_configure(config: pytest.Config) -> None:
