@@ -100,8 +100,8 @@ def factored_results(
 
 
 def fine_tuning(protocol: TrainingProtocol, epochs: int) -> TrainingProtocol:
-    """Return the protocol of a network's training with so many epochs after its layers were replaced: no warm-up."""
-    return protocol.replace(epochs=epochs, warm_up_epochs=0)
+    """Return the protocol of a training with exactly so many epochs after the layers were replaced: no warm-up."""
+    return protocol.replace(epochs=epochs, warm_up_epochs=0, patience=None)
 
 
 def timed(

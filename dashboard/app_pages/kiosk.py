@@ -60,9 +60,9 @@ def first_screen() -> None:
             )  # fmt: skip
 
 
-def reword(test_id: str, text: str) -> None:
-    """Replace a text of Streamlit's own, which it has in English only."""
-    place, shown = f'[data-testid="{test_id}"]', json.dumps(text, ensure_ascii=False)
+def reword(text: str, *test_ids: str) -> None:
+    """Replace a text that Streamlit has in English only. test_ids: of its element, the outer ones first."""
+    place, shown = " ".join(f'[data-testid="{each}"]' for each in test_ids), json.dumps(text, ensure_ascii=False)
     after = f"{place}::after {{ content: {shown}; font-size: 1.15rem; }}"
     st.html(f"<style>{place}, {place} * {{ font-size: 0; }} {after}</style>")
 
@@ -77,12 +77,12 @@ def photograph_of(say: Messages) -> bytes | None:
     if source == "camera":
         camera_state(say("camera_none"), say("camera_refused"), say("camera_insecure"), key=key("state"))
         taken = st.camera_input(say("camera_hint"), key=key("camera"))
-        reword("stCameraInputButton", say("camera" if taken is None else "again"))
+        reword(say("camera" if taken is None else "again"), "stCameraInputButton")
     else:
         taken = st.file_uploader(say("file"), type=FILES, key=key("file"))
-        reword('stFileUploaderDropzone"] [data-testid="stMarkdownContainer', say("file"))
+        reword(say("file"), "stFileUploaderDropzone", "stMarkdownContainer")
         largest = st.get_option("server.maxUploadSize")
-        reword("stFileUploaderDropzoneInstructions", f"≤ {largest} MB • {', '.join(FILES).upper()}")
+        reword(f"≤ {largest} MB • {', '.join(FILES).upper()}", "stFileUploaderDropzoneInstructions")
     return None if taken is None else taken.getvalue()
 
 
