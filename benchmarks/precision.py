@@ -18,7 +18,7 @@ import numpy as np
 
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NETWORKS, NetworkSpec
 from core.processes import processor
-from core.training.loop import compiled_model
+from core.training.models import compiled_model
 from core.training.probe import fastest_precision
 from core.training.specs import FLOAT32, TrainingProtocol
 

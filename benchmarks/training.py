@@ -71,7 +71,7 @@ def bare(folder: str, cache: str, spec_text: str) -> None:
     """Train only with `model.fit`, in the process of the peer; print the seconds from each epoch's end to the next."""
     import keras
 
-    from core.training.loop import compiled_model
+    from core.training.models import compiled_model
 
     spec = training_spec_from_dict(json.loads(spec_text))
     data = training_data(load_dataset(Path(folder)), spec, Path(cache))

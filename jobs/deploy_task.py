@@ -73,13 +73,13 @@ def keras_probabilities(
     weights: Path, network: dict[str, Any], spec: TrainSpec, data: TrainingData
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return Keras's softmax of the test images at float32, (images, classes), with the weights of a step."""
-    from core.training import loop as training  # Keras: 4 s, and only in the process that needs it
+    from core.training import devices, models  # Keras: 4 s, and only in the process that needs it
 
     protocol = spec.training.replace(precision=FLOAT32)
-    with training.on_device("cpu"):
-        model = training.seeded_model(network_from_dict(network), protocol)
-        model.set_weights(training.load_model(weights).get_weights())
-        return training.probabilities(model, data, data.split.test, protocol.batch_size)
+    with devices.on_device("cpu"):
+        model = models.seeded_model(network_from_dict(network), protocol)
+        model.set_weights(models.load_model(weights).get_weights())
+        return models.probabilities(model, data, data.split.test, protocol.batch_size)
 
 
 def convert(

@@ -106,8 +106,8 @@ def weights_here(folder: Path, steps: list[int]) -> dict[int, Path]:
 
 def predict_again(step: StepResult, spec: TrainSpec, data: TrainingData, weights: Path) -> StepResult:
     """Return a step with the predictions of its weights and the figures that follow from them."""
-    from core.training import loop as training  # Keras: 4 s, and only in the process that needs it
+    from core.training import devices, loop, models  # Keras: 4 s, and only in the process that needs it
 
-    with training.on_device(spec.device):
-        chances = training.predict(training.load_model(weights), data, spec.training)
+    with devices.on_device(spec.device):
+        chances = loop.predict(models.load_model(weights), data, spec.training)
     return replace(step, **evaluated(predicted(data, chances), kept=spec.predicted_splits))

@@ -20,7 +20,7 @@ from jobs.hosts import worker_name
 def training_pace(spec: TrainSpec, where: str) -> Pace:
     """Train a spec's unpruned network for some seconds in this process. where: in the sentence about the speed."""
     began = time.monotonic()
-    from core.training.loop import on_device  # here, because a worker imports Keras only in the process of a job
+    from core.training.devices import on_device  # here, because a worker imports Keras only in the process of a job
     from core.training.probe import SECONDS, seconds_per_mac
 
     with on_device(spec.device):

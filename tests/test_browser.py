@@ -505,6 +505,12 @@ def test_the_kiosk_says_why_the_camera_cannot_be_used_and_takes_a_file(kiosk: Vi
     (tmp_path / "text.png").write_text("no photograph")
     page.locator("input[type=file]").set_input_files(tmp_path / "text.png")
     expect(main(page).get_by_text(say("broken"))).to_be_visible()
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(51_000_000 + 2**20)
+    page.locator("input[type=file]").set_input_files(tmp_path / "huge.png")
+    expect(page.get_by_test_id("stFileChipIconError")).to_be_visible()
+    shown = "document.querySelector('[data-testid=stFileUploader]'), '::after'"
+    assert say("broken") in page.evaluate(f"getComputedStyle({shown}).content")
 
 
 def test_names_that_are_numbers_or_markup_are_shown_literally_and_load_nothing(visitor: Visitor) -> None:

@@ -25,10 +25,11 @@ from core.networks.architectures import LENET5
 from core.networks.costs import network_cost
 from core.networks.pruning import prune
 from core.store.measurements import Store
-from core.training import loop, steps
+from core.training import batches, models, steps
 from core.training.algorithm2 import Step, Stop, next_step, record
 from core.training.checkpoints import CHECKPOINT_NAME, read_arrays
-from core.training.loop import Teacher, train
+from core.training.loop import train
+from core.training.models import Teacher
 from core.training.results import EpochResult, StepResult
 from core.training.specs import BFLOAT16, CRITERIA, FLOAT32, PruneTrainSpec, Rules, TrainingProtocol
 from tests.laboratory import write_lesions
@@ -40,8 +41,8 @@ SHORT = SPEC.replace(epochs=2)
 
 def teacher(weight: float = 0.5, temperature: float = 3.0, seed: int = 7) -> Teacher:
     """Return an unpruned network with sharp answers: untrained ones are nearly alike for all classes."""
-    model = loop.seeded_model(UNPRUNED, SPEC.replace(seed=seed))
-    weights = loop.copied(model.weights)
+    model = models.seeded_model(UNPRUNED, SPEC.replace(seed=seed))
+    weights = models.copied(model.weights)
     return Teacher(UNPRUNED, [*weights[:-2], 5 * weights[-2], weights[-1]], temperature, weight)
 
 
@@ -78,27 +79,27 @@ def test_the_loss_of_probabilities_is_that_of_the_logits_before_the_softmax(temp
     logits = generator.normal(0, 2, (2, 40, 4))
     ones, others = softmax(logits / temperature, axis=-1)
     expected = temperature**2 * rel_entr(ones, others).sum(axis=-1).mean()
-    loss = loop.LogitsOfProbabilities(temperature, loss=keras.losses.KLDivergence())
+    loss = models.LogitsOfProbabilities(temperature, loss=keras.losses.KLDivergence())
     found = loss.compute_loss(*(softmax(each, axis=-1).astype(np.float32) for each in logits))
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_whole_loss_weighs_labels_and_teacher() -> None:
     given = teacher(weight=0.7, temperature=4.0)
-    model, teaching = loop.compiled_model(NETWORK, SPEC), loop.seeded_model(UNPRUNED, SPEC)
+    model, teaching = models.compiled_model(NETWORK, SPEC), models.seeded_model(UNPRUNED, SPEC)
     teaching.set_weights(given.weights)
-    inputs, labels = loop.training_batches(DATA, SPEC, 1)[0]
+    inputs, labels = batches.training_batches(DATA, SPEC, 1)[0]
     ones, others = (np.asarray(each(inputs, training=False), dtype=np.float64) for each in (teaching, model))
     softened = [each ** (1 / 4) / (each ** (1 / 4)).sum(axis=1, keepdims=True) for each in (ones, others)]
     own, of_teacher = -np.log((others * labels).sum(axis=1)).mean(), 16 * rel_entr(*softened).sum(axis=1).mean()
-    learner = loop.taught(model, given, SPEC)
+    learner = models.taught(model, given, SPEC)
     found = learner.compute_loss(inputs, labels, others.astype(np.float32))
     assert of_teacher > 0.1
     assert float(found) == pytest.approx(0.3 * own + 0.7 * of_teacher, rel=1e-4)
 
 
 def test_an_impossible_class_gives_a_finite_loss() -> None:
-    loss = loop.LogitsOfProbabilities(2.0, loss=keras.losses.KLDivergence())
+    loss = models.LogitsOfProbabilities(2.0, loss=keras.losses.KLDivergence())
     sure = np.eye(4, dtype=np.float32)
     assert np.isfinite(float(loss.compute_loss(sure, sure[::-1])))
 
@@ -181,7 +182,7 @@ def run_of(folder: Path, rules: Rules) -> tuple[list[StepResult], np.ndarray]:
     spec = PruneTrainSpec(dataset="moles", network=NETWORK, training=SHORT, rules=rules)
     events = [event for event in steps.run_here(spec, DATA_OF_RUN, folder) if not isinstance(event, Stop)]
     results = [result for _, result in events if isinstance(result, StepResult)]
-    return results, loop.load_model(folder / "1.keras").get_layer("head_dense2").get_weights()[0]
+    return results, models.load_model(folder / "1.keras").get_layer("head_dense2").get_weights()[0]
 
 
 @pytest.mark.slow

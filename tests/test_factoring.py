@@ -18,7 +18,7 @@ from core.networks.costs import network_cost
 from core.networks.factoring import factored, factors, rank_of
 from core.predictions.classification import classify
 from core.predictions.rows import prediction_frame
-from core.training import loop, steps
+from core.training import loop, models, steps
 from core.training.algorithm2 import Step, Stop
 from core.training.evaluation import predicted, right_answers
 from core.training.results import StepResult
@@ -57,7 +57,7 @@ def test_the_rank_is_the_smallest_that_keeps_the_energy(energy: float, rank: int
 
 def weights_of(network=LENET5, rank: int | None = None) -> dict[str, list[np.ndarray]]:
     """Return the weights of a network; rank: of the kernels of its dense layers after flatten."""
-    model = loop.seeded_model(network, SPEC)
+    model = models.seeded_model(network, SPEC)
     found = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
     if rank is not None:
         for name in ("image_dense1", "image_dense2"):
@@ -67,8 +67,8 @@ def weights_of(network=LENET5, rank: int | None = None) -> dict[str, list[np.nda
 
 
 def answers(network, weights) -> np.ndarray:
-    model = loop.model_with(network, SPEC, weights)
-    return loop.probabilities(model, DATA_OF_RUN, DATA_OF_RUN.split.test, 4)
+    model = models.model_with(network, SPEC, weights)
+    return models.probabilities(model, DATA_OF_RUN, DATA_OF_RUN.split.test, 4)
 
 
 def test_kernels_of_low_rank_are_replaced_without_a_change_of_the_answers() -> None:
@@ -88,7 +88,7 @@ def test_a_layer_that_two_matrices_would_not_make_smaller_stays_as_it_is() -> No
 def test_more_energy_keeps_more_parameters_and_the_counts_are_those_of_keras() -> None:
     counted = []
     for _, network, found in factored(LENET5, *SIZE, weights_of(), (50, 70, 90)):
-        model, cost = loop.model_with(network, SPEC, found), network_cost(network, *SIZE)
+        model, cost = models.model_with(network, SPEC, found), network_cost(network, *SIZE)
         assert sum(int(np.prod(each.shape)) for each in model.trainable_variables) == cost.parameters
         assert model.count_params() == cost.parameters + cost.statistics
         counted.append(cost.parameters)
@@ -124,13 +124,13 @@ def test_all_the_energy_gives_the_figures_of_the_step(trained) -> None:
 def test_little_energy_gives_the_answers_of_the_truncated_kernels(trained) -> None:
     spec, step, path = trained
     (found,) = factored_results(spec, step, DATA_OF_RUN, path, Wanted([20]), {})
-    ((_, network, weights),) = factored(LENET5, *SIZE, loop.weights_of(path), [20])
+    ((_, network, weights),) = factored(LENET5, *SIZE, models.weights_of(path), [20])
     # The same product in one layer: the network itself with kernels of low rank.
     whole = {name: values for name, values in weights.items() if not name.endswith("_factor")}
     for name in ("image_dense1", "image_dense2"):
         whole[name] = [weights[f"{name}_factor"][0] @ whole[name][0], whole[name][1]]
     indices = list(DATA_OF_RUN.split.test)
-    expected = loop.predict(loop.model_with(LENET5, spec.training, whole), DATA_OF_RUN, spec.training)["test"]
+    expected = loop.predict(models.model_with(LENET5, spec.training, whole), DATA_OF_RUN, spec.training)["test"]
     assert network.image[-1].rank is not None
     if spec.training.precision == "float32":
         assert found.test_accuracy == classify(expected, DATA_OF_RUN.labels[indices]).accuracy
@@ -161,7 +161,7 @@ def test_fine_tuning_trains_the_factored_network_on_and_keeps_its_size(trained, 
     )
     assert (before.fine_tune_epochs, after.fine_tune_epochs) == (0, 2)
     assert (after.network, after.parameters, after.macs) == (before.network, before.parameters, before.macs)
-    ((_, network, weights),) = factored(LENET5, *SIZE, loop.weights_of(path), [20])
+    ((_, network, weights),) = factored(LENET5, *SIZE, models.weights_of(path), [20])
     longer = spec.training.replace(epochs=2)
     history = list(loop.train(network, DATA_OF_RUN, longer, tmp_path, spec.thresholds, initial=weights))
     chances = loop.predict(loop.kept_model(network, longer, tmp_path), DATA_OF_RUN, longer)["test"]
@@ -179,7 +179,7 @@ def test_each_network_gets_its_own_latency_beside_that_of_the_network_itself(
     sizes: list[int] = []
 
     def counted(weights: Path, network: NetworkSpec, *others: object) -> None:
-        assert loop.load_model(weights).count_params() == loop.seeded_model(network, SPEC).count_params()
+        assert models.load_model(weights).count_params() == models.seeded_model(network, SPEC).count_params()
         sizes.append(network_cost(network, *SIZE).parameters)
 
     def as_long_as_it_is_large(files: list[latency.NetworkFile]) -> list[SimpleNamespace]:

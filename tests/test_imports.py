@@ -30,7 +30,7 @@ from core.store.check import TABLES
 from core.store.file import empty_store
 from core.store.measurements import Store
 from core.store.upkeep import OF_RUNS, delete_run
-from core.training import loop as training
+from core.training import models
 from core.training.results import EpochResult, FactoredResult
 from core.training.specs import Rules
 from jobs import predictions, verification
@@ -182,7 +182,7 @@ def test_weights_arrive_with_their_path_here_and_others_name_their_host(here: Se
 
 
 def test_imported_weights_predict_the_same(changing: Settings, here: Settings, tmp_path: Path) -> None:
-    training.save_model(
+    models.save_model(
         build_model(NETWORKS["lenet5"], 48, 64), changing.trained / run_of(changing, "prune-train") / "0.keras"
     )
     take_snapshot(changing, tmp_path / "s", EVERYTHING)
@@ -193,7 +193,7 @@ def test_imported_weights_predict_the_same(changing: Settings, here: Settings, t
         changing.trained / run_of(changing, "prune-train") / "0.keras",
         Path(Store(here.database).steps([run_of(here, "prune-train")])["weights"].iloc[0]),
     ]
-    before, after = (training.load_model(path).predict(given, verbose=0) for path in paths)
+    before, after = (models.load_model(path).predict(given, verbose=0) for path in paths)
     assert here.trained in paths[1].parents
     np.testing.assert_array_equal(after, before)
 

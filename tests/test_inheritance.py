@@ -19,11 +19,11 @@ from core.networks.batch_norm import ALL, DENSE, with_batch_norm
 from core.networks.inheritance import L1, RANDOM, SCRATCH, inherited
 from core.networks.keras_models import build_model
 from core.networks.pruning import prune
-from core.training import loop, steps
+from core.training import loop, models, steps
 from core.training.algorithm2 import State, Step, Stop, next_step, record, start
 from core.training.evaluation import judged
 from core.training.results import StepResult
-from core.training.specs import CRITERIA, PruneTrainSpec, Rules
+from core.training.specs import CONTINUE, CRITERIA, PruneTrainSpec, Rules
 from tests.test_lost_networks import DATA_OF_RUN
 from tests.test_training import DATA, NETWORK, SPEC
 
@@ -103,7 +103,7 @@ def test_l1_keeps_the_filters_of_largest_norm_in_their_order_and_random_depends_
 
 def kernels(path: Path) -> list[np.ndarray]:
     """Return the kernels of a kept network's convolutions."""
-    model = loop.load_model(path)
+    model = models.load_model(path)
     return [layer.get_weights()[0] for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
 
 
@@ -164,6 +164,20 @@ def test_the_network_that_was_shrunk_is_named_by_the_step(tmp_path: Path) -> Non
     assert (step.name, step.base) == ("R1, R2: 50%, 33%", Step(1, (50,), prune(LENET5, 50)))
 
 
+def test_a_network_shrunk_from_one_that_could_not_be_trained_takes_the_weights_before_it() -> None:
+    state = start(LENET5, Rules(factors=(50,), on_reject=CONTINUE, max_failures=9))
+    good = dict.fromkeys(CRITERIA, 99.0)
+    for number, figures in enumerate((good, good, None, None)):
+        step = next_step(state)
+        assert isinstance(step, Step)
+        assert (step.index, len(step.factors)) == (number, number)
+        state = record(state, step, figures, "" if figures else "killed three times")
+    step = next_step(state)
+    assert isinstance(step, Step)
+    assert step.factors == (50, 50, 50, 50)
+    assert step.base == Step(1, (50,), prune(LENET5, 50))
+
+
 def test_weights_that_this_host_does_not_have_leave_the_step_to_another_host(tmp_path: Path) -> None:
     spec = PruneTrainSpec(dataset="moles", network=LENET5, rules=Rules(initialise=L1))
     state = record(steps.first_state(spec), Step(0, (), LENET5), dict.fromkeys(CRITERIA, 99.0))
@@ -174,7 +188,7 @@ def test_weights_that_this_host_does_not_have_leave_the_step_to_another_host(tmp
 
 
 def test_a_checkpoint_of_other_initial_weights_is_refused(tmp_path: Path) -> None:
-    model = loop.compiled_model(NETWORK, SPEC)
+    model = models.compiled_model(NETWORK, SPEC)
     one = weights_of(model)
     other = {name: [each + 1 for each in arrays] for name, arrays in one.items()}
     spec = SPEC.replace(epochs=1)

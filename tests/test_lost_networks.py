@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from core.article import evidence
-from core.training import loop, probe, steps
+from core.training import batches, loop, models, probe, steps
 from core.training.results import EpochResult, LostNetwork, StepResult
 from core.training.specs import COSINE, TrainingProtocol, TrainSpec
 from tests.test_training import DATA, NETWORK, SPEC
@@ -41,7 +41,7 @@ def test_a_network_is_lost_where_early_epochs_tell_no_image_from_another_and_no_
 @pytest.mark.parametrize("schedule", ["constant", COSINE])
 def test_the_learning_rate_rises_linearly_over_the_warm_up(schedule: str) -> None:
     spec = TrainingProtocol(warm_up_epochs=2, epochs=6, schedule=schedule)
-    rate = loop.learning_rate(spec, BATCHES)
+    rate = models.learning_rate(spec, BATCHES)
     rising = [float(rate(step)) for step in range(2 * BATCHES + 1)]
     assert np.allclose(rising, np.linspace(0, spec.learning_rate, 2 * BATCHES + 1), atol=1e-9)
     end = float(rate(6 * BATCHES))
@@ -50,7 +50,7 @@ def test_the_learning_rate_rises_linearly_over_the_warm_up(schedule: str) -> Non
 
 def test_a_cosine_without_a_warm_up_falls_from_the_learning_rate_to_0() -> None:
     spec = TrainingProtocol(epochs=4, schedule=COSINE)
-    rate = loop.learning_rate(spec, BATCHES)
+    rate = models.learning_rate(spec, BATCHES)
     halfway = 0.5 * spec.learning_rate
     assert [float(rate(step)) for step in (0, 2 * BATCHES, 4 * BATCHES)] == pytest.approx([0.002, halfway, 0], abs=1e-9)
 
@@ -73,15 +73,15 @@ def test_an_epoch_records_the_signs_of_learning(tmp_path: Path) -> None:
 
 
 def test_a_dead_head_is_seen_in_dead_units_spread_and_gradient() -> None:
-    model = loop.compiled_model(NETWORK, SPEC)
+    model = models.compiled_model(NETWORK, SPEC)
     hidden = model.get_layer("head_dense1")
     kernel, bias = hidden.get_weights()
     hidden.set_weights([kernel, bias - 1e6])
-    model.fit(loop.training_batches(DATA, SPEC, 1), epochs=20, shuffle=False, verbose=0)
-    chances, units = loop.predicted(loop.observing(model), DATA, range(len(DATA.images)), 5)
+    model.fit(batches.training_batches(DATA, SPEC, 1), epochs=20, shuffle=False, verbose=0)
+    chances, units = models.predicted(models.observing(model), DATA, range(len(DATA.images)), 5)
     assert (units == 0).all()
     assert np.ptp(chances, axis=0).max() == 0
-    assert loop.gradient_norm(model) == 0
+    assert models.gradient_norm(model) == 0
 
 
 def lost_until(seed: int) -> Callable[..., EpochResult]:

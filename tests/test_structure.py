@@ -25,7 +25,7 @@ FORBIDDEN = {
     "jobs": {"streamlit", "dashboard", "benchmarks", "tests"},
     "dashboard": {"rq", "redis", "keras", "tensorflow", "benchmarks", "tests"},
 }
-KERAS_MODULES = {"keras_models.py", "loop.py", "conversion.py"}
+KERAS_MODULES = {"keras_models.py", "batches.py", "devices.py", "models.py", "loop.py", "conversion.py"}
 
 
 def sources(folder: str) -> list[Path]:

@@ -23,10 +23,11 @@ from core.errors import SpecError
 from core.networks.architectures import LENET5, BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool
 from core.networks.pruning import prune
 from core.predictions.classification import FIGURES, classify
-from core.training import checkpoints
+from core.training import checkpoints, devices, models
 from core.training import loop as training
+from core.training.batches import augment, training_batches
 from core.training.data import Examples
-from core.training.loop import EpochResult, TrainingError, TrainingProtocol, augment, train, training_batches
+from core.training.loop import EpochResult, TrainingError, TrainingProtocol, train
 from core.training.specs import CRITERIA, PRESETS, Baseline
 from tests.laboratory import wait_for
 
@@ -192,12 +193,12 @@ def test_the_kept_weights_are_those_of_the_best_epoch(undisturbed) -> None:
 
 def test_a_saved_network_gives_the_same_probabilities(undisturbed, tmp_path: Path) -> None:
     model = training.kept_model(NETWORK, SPEC, undisturbed[1])
-    training.save_model(model, tmp_path / "network.keras")
+    models.save_model(model, tmp_path / "network.keras")
     assert [path.name for path in tmp_path.iterdir()] == ["network.keras"]
     labels, split = DATA.labels, DATA.split
     loaded = keras.saving.load_model(tmp_path / "network.keras")
-    chances = training.probabilities(loaded, DATA, split.validation, 3)
-    ours = training.probabilities(model, DATA, split.validation, 100)
+    chances = models.probabilities(loaded, DATA, split.validation, 3)
+    ours = models.probabilities(model, DATA, split.validation, 100)
     np.testing.assert_allclose(chances, ours, rtol=1e-4, atol=1e-6)
     assert classify(chances, labels[list(split.validation)]).images == len(split.validation)
 
@@ -229,7 +230,7 @@ def test_a_nan_loss_ends_the_training_with_a_hint(tmp_path: Path) -> None:
     checkpoint = tmp_path / checkpoints.CHECKPOINT_NAME
     with np.load(checkpoint) as file:
         arrays = dict(file)
-    count = len(training.compiled_model(NETWORK, SPEC).trainable_variables)
+    count = len(models.compiled_model(NETWORK, SPEC).trainable_variables)
     arrays[f"{count - 1}"] = np.full(4, np.nan, np.float32)  # the softmax's biases
     np.savez(checkpoint, **arrays)
     resumed = train(NETWORK, DATA, SPEC, tmp_path)
@@ -268,9 +269,9 @@ def test_a_process_that_runs_out_of_memory_gives_a_hint(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_errors_get_a_hint_and_other_errors_are_unchanged() -> None:
-    with pytest.raises(TrainingError, match="smaller batch"), training.explained(SPEC):
+    with pytest.raises(TrainingError, match="smaller batch"), devices.explained(SPEC):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes")
-    with pytest.raises(RuntimeError, match="the device is gone"), training.explained(SPEC):
+    with pytest.raises(RuntimeError, match="the device is gone"), devices.explained(SPEC):
         raise RuntimeError("the device is gone")
 
 

@@ -1,4 +1,4 @@
-"""Keras models built from the layer records; with `core.training.loop` the only code that imports Keras.
+"""Keras models built from the layer records.
 
 Nothing here calls TensorFlow, so `KERAS_BACKEND` may be tensorflow (the default), jax or torch.
 """

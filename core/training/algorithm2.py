@@ -57,7 +57,7 @@ def step_name(factors: tuple[float, ...]) -> str:
 class Step:
     """One network to train. index: 0 for the unpruned. factors: those that led to it, one per pruning step.
 
-    base: the step whose network was shrunk; None for the unpruned network.
+    base: the step whose network was shrunk, or the last one before it that has weights; None for the unpruned network.
     """
 
     index: int
@@ -212,8 +212,18 @@ def next_step(state: State) -> Step | Stop:
     base, factor = pruned(state, at.base), rules.factors[at.factor]
     if not can_shrink(base, factor, rules.scope):
         return Stop(f"Nothing shrinks any more: every layer in scope of {step_name(at.base)} has size 1.")
-    index = max(number for number, outcome in enumerate(state.outcomes) if outcome.factors == at.base)
-    return Step(trained, (*at.base, factor), prune(base, factor, rules.scope), Step(index, at.base, base))
+    return Step(trained, (*at.base, factor), prune(base, factor, rules.scope), with_weights(state, at.base))
+
+
+def with_weights(state: State, factors: tuple[float, ...]) -> Step:
+    """Return the step with this history of factors; if it could not be trained, the last one before it that was."""
+    trained = [
+        (len(outcome.factors), number, outcome.factors)
+        for number, outcome in enumerate(state.outcomes)
+        if not outcome.failure and outcome.factors == factors[: len(outcome.factors)]
+    ]
+    _, index, history = max(trained)
+    return Step(index, history, pruned(state, history))
 
 
 def record(state: State, step: Step, metrics: Mapping[str, Any] | None, failure: str = "") -> State:

@@ -35,10 +35,10 @@ class KeptNetwork:
     @cached_property
     def model(self) -> Any:
         """The Keras model, read once. Raises TrainingError for a file that Keras cannot read."""
-        from core.training import loop  # Keras: 4 s, and only in the process that predicts
+        from core.training import models  # Keras: 4 s, and only in the process that predicts
 
         try:
-            return loop.load_model(self.weights)
+            return models.load_model(self.weights)
         except DAMAGED as error:
             first = str(error).strip().partition("\n")[0]
             raise TrainingError(f"Expected a network of Keras in {self.weights}, got: {first}.") from error
@@ -50,11 +50,11 @@ class KeptNetwork:
         training. They are predicted together, apart from other images, so that the result of an image does not depend
         on those that are predicted before it.
         """
-        from core.training import loop
+        from core.training import devices, models
 
         pixels = np.stack([resize(image, self.height, self.width) for _, image in images])
         metadata = np.repeat(self.encoding.encode([record]), len(images), axis=0)
-        with loop.on_device(self.device):
-            chances = loop.softmax(self.model, pixels, metadata)
+        with devices.on_device(self.device):
+            chances = models.softmax(self.model, pixels, metadata)
         variants = [variant for variant, _ in images]
         return diagnosis_rows(record.image_id, record.lesion_id, str(record.label), variants, chances)

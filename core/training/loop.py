@@ -3,13 +3,9 @@
 Checkpoints are written while the next epoch is trained, and not after every short epoch, see `CheckpointWriter`. A
 process that is killed trains the epochs after the last checkpoint again, with the same result.
 
-Only this module and `core.networks.keras_models` import Keras; nothing here calls a backend. The same seed on the same
-machine gives the same result: it determines weights, order, dropout and augmentation (on a GPU, as far as its kernels
-are deterministic).
-
-Only the repeats of small classes, marked by `Split.augmented`, are augmented. OpenCV does it on the 8-bit batch,
-because Keras's preprocessing layers draw different numbers on each backend, have a state that a resumed training must
-restore, and cannot skip images of a batch.
+The same seed on the same machine gives the same result: it determines weights, order, dropout and augmentation (on a
+GPU, as far as its kernels are deterministic). The model is made in `core.training.models`, its batches in
+`core.training.batches`.
 """
 
 from __future__ import annotations
@@ -17,31 +13,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from core.data.splits import SPLITS, Indices, epoch_indices
-from core.errors import DermSlimError, SpecError
-from core.files.plain_files import whole_file
-from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec, factor_name
+from core.data.splits import SPLITS, Indices
+from core.errors import SpecError
+from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
 from core.networks.inheritance import Weights
-from core.networks.keras_models import build_model
 from core.networks.plain_data import network_to_dict
 from core.predictions.classification import classify
-from core.settings import usable_cores
 from core.training.algorithm2 import ROUNDING
+from core.training.batches import batches_of, training_batches
 from core.training.checkpoints import (
     CHECKPOINT_NAME,
     DAMAGED,
@@ -55,66 +44,28 @@ from core.training.checkpoints import (
     read_arrays,
 )
 from core.training.data import Examples
-from core.training.results import EpochResult, LostNetwork, TrainingError
-from core.training.specs import (
-    BFLOAT16,
-    CONSTANT,
-    COSINE,
-    FLOAT16,
-    FLOAT32,
-    TRAINING,
-    VALIDATION,
-    Baseline,
-    TrainingProtocol,
-    article_baseline,
+from core.training.devices import explained
+from core.training.models import (
+    CROSS_ENTROPY,
+    LEAST_CHANCE,
+    Teacher,
+    compiled_model,
+    copied,
+    gradient_norm,
+    observing,
+    predicted,
+    probabilities,
+    seeded_model,
+    state,
+    taught,
 )
+from core.training.results import EpochResult, LostNetwork, TrainingError
+from core.training.specs import FLOAT32, TRAINING, VALIDATION, Baseline, TrainingProtocol, article_baseline
 
-LEAST_CHANCE = 1e-7  # the limit of Keras's cross-entropy
-POLICIES = {FLOAT32: "float32", BFLOAT16: "mixed_bfloat16", FLOAT16: "mixed_float16"}  # Keras's, by precision
 LOST_SPREAD = 1e-4  # of a probability between the validation images
 LOST_GRADIENT = 1e-4  # its norm: about 1 where a network learns, under 1e-8 where the head is dead
 FIRST_SIGN = 2  # epochs after which a network may count as lost
 TOGETHER = 16  # batches that are trained between two returns to Python, which changes no figure
-AT_ONCE = 4  # batches that are predicted together: without gradients, four fit where one is trained
-
-CROSS_ENTROPY = "cross_entropy"  # the metric that is a taught network's own loss
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Batch = tuple[dict[str, npt.NDArray[Any]], Floats]  # inputs by name, one-hot labels
-
-
-@dataclass(frozen=True, eq=False)
-class Teacher:
-    """A trained network that teaches another one. weights: all of its arrays, see `weights_in_order`.
-
-    temperature, weight: of its loss, see `core.training.specs.Rules`.
-    """
-
-    network: NetworkSpec
-    weights: Sequence[npt.NDArray[Any]]
-    temperature: float
-    weight: float
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches that are made on demand, in order, so that a memory-mapped array need not be in memory.
-
-    Two threads make them ahead of the training. With one, Keras leaves that to TensorFlow, which then takes up to a
-    second to end an epoch.
-    """
-
-    def __init__(self, make: Callable[[int], Any], count: int) -> None:
-        super().__init__(workers=2)
-        self.make, self.count = make, count
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return self.count
-
-    def __getitem__(self, index: int) -> Any:
-        """Return one batch."""
-        return self.make(index)
 
 
 def train(
@@ -285,244 +236,6 @@ def identify(
     return digest.hexdigest()
 
 
-# The model
-
-
-def seeded_model(network: NetworkSpec, spec: TrainingProtocol) -> keras.Model:
-    """Build a network with initial weights from the seed; its probabilities have 32 bits at any precision."""
-    keras.utils.set_random_seed(spec.seed)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(POLICIES[spec.precision])
-    try:
-        model = build_model(network, spec.height, spec.width)
-    finally:
-        keras.config.set_dtype_policy(before)
-    model.layers[-1].dtype_policy = "float32"  # a 16-bit softmax has no probability under 6e-8, and no loss above 17
-    return model
-
-
-def compiled_model(network: NetworkSpec, spec: TrainingProtocol, batches: int = 1) -> keras.Model:
-    """Build a network and its optimizer. batches: of an epoch, which a schedule of the learning rate needs."""
-    model = seeded_model(network, spec)
-    compile_for(spec, model, keras.optimizers.Adam(learning_rate(spec, batches)))
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def compile_for(
-    spec: TrainingProtocol, model: keras.Model, optimizer: keras.optimizers.Optimizer, *further: keras.metrics.Metric
-) -> None:
-    """Give a model its optimizer, loss and metrics, and further ones."""
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(),
-        metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.Precision(thresholds=0.5, name="precision"),
-            keras.metrics.Recall(thresholds=0.5, name="recall"),
-            *further,
-        ],
-        jit_compile=spec.jit_compile or keras.backend.backend() == "jax",  # which would run op by op without
-    )
-
-
-class LogitsOfProbabilities(keras.distillation.LogitsDistillation):
-    """Keras's loss of logits, for networks that end in a softmax.
-
-    The logarithms of an image's probabilities are its logits minus one number, and a softmax at any temperature is the
-    same for both.
-    """
-
-    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **options: Any) -> Any:
-        """Return T² · KL(softmax(teacher's logits / T) ‖ softmax(student's logits / T)), the mean over the images."""
-        logits = [keras.ops.log(keras.ops.maximum(each, LEAST_CHANCE)) for each in (teacher_outputs, student_outputs)]
-        return super().compute_loss(*logits, **options)
-
-
-def taught(model: keras.Model, teacher: Teacher, spec: TrainingProtocol) -> keras.Model:
-    """Return a model that trains a compiled network with its optimizer, taught by another network.
-
-    The loss is (1 − weight) · the network's own + weight · `LogitsOfProbabilities`. The teacher does not change, and
-    answers without dropout. Metrics are the network's; its own loss is the metric `CROSS_ENTROPY`.
-    """
-    teaching = seeded_model(teacher.network, spec)
-    teaching.set_weights(teacher.weights)
-    # Given by its name, Keras would take the divergence of the logits, which are no probabilities.
-    loss = LogitsOfProbabilities(float(teacher.temperature), loss=keras.losses.KLDivergence())
-    learner = keras.distillation.Distiller(teaching, model, loss, student_loss_weight=1 - float(teacher.weight))
-    compile_for(spec, learner, model.optimizer, keras.metrics.CategoricalCrossentropy(name=CROSS_ENTROPY))
-    return learner
-
-
-def learning_rate(spec: TrainingProtocol, batches: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate, or its schedule over the batches of the training. batches: of an epoch."""
-    warm_up = spec.warm_up_epochs * batches
-    if spec.schedule == CONSTANT and not warm_up:
-        return float(spec.learning_rate)
-    schedules = keras.optimizers.schedules
-    if spec.schedule == COSINE:
-        falling = max(1, (spec.epochs - spec.warm_up_epochs) * batches)
-        if not warm_up:
-            return schedules.CosineDecay(spec.learning_rate, falling)
-        return schedules.CosineDecay(0.0, falling, warmup_target=spec.learning_rate, warmup_steps=warm_up)
-    return schedules.PolynomialDecay(0.0, warm_up, spec.learning_rate)
-
-
-def gradient_norm(model: keras.Model) -> float:
-    """Return the L2 norm of Adam's running mean of the gradient, over all layers but the last.
-
-    Where every unit of a layer is dead, the gradient of all that comes before is 0, and the mean fades within an epoch.
-    """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 is trained with a scaled loss
-    last = len(model.layers[-1].trainable_variables)
-    means = [each for each in optimizer.variables if each.path.endswith("momentum")][:-last]
-    return math.hypot(*(float(np.linalg.norm(np.ravel(keras.ops.convert_to_numpy(each)))) for each in means))
-
-
-def observing(model: keras.Model) -> keras.Model:
-    """Return a model of the same weights that gives the probabilities and the head's last hidden layer."""
-    dense = (each for each in reversed(model.layers[:-1]) if isinstance(each, keras.layers.Dense))
-    factor = factor_name("")
-    hidden = next((each for each in dense if "head" in each.name and factor not in each.name), model.layers[-1])
-    return keras.Model(model.inputs, [model.output, hidden.output])
-
-
-def predicted(
-    observer: keras.Model, data: Examples, indices: Sequence[int], batch_size: int
-) -> tuple[Floats, npt.NDArray[Any]]:
-    """Return what `observing` gives: (indices, classes) and (indices, units)."""
-    # Not `predict`, whose setup takes longer than some hundred images.
-    found = [observer.predict_on_batch(each) for each in input_batches(data, indices, batch_size)]
-    if not found:
-        return np.zeros((0, len(CLASSES)), dtype=np.float32), np.zeros((0, 0))
-    chances, hidden = (np.concatenate(list(map(np.asarray, parts))) for parts in zip(*found, strict=True))
-    return chances.astype(np.float32), hidden
-
-
-def probabilities(model: keras.Model, data: Examples, indices: Sequence[int], batch_size: int) -> Floats:
-    """Return a network's softmax, (indices, classes)."""
-    found = [np.asarray(model.predict_on_batch(each)) for each in input_batches(data, indices, batch_size)]
-    return np.concatenate([np.zeros((0, len(CLASSES)), dtype=np.float32), *found]).astype(np.float32)
-
-
-def softmax(model: keras.Model, images: Pixels, metadata: Floats) -> Floats:
-    """Return a network's probabilities, (n, classes), of images (n, H, W, 3) and metadata (n, 3), all at once."""
-    return np.asarray(model.predict_on_batch({"image": images, "metadata": metadata})).astype(np.float32)
-
-
-def input_batches(data: Examples, indices: Sequence[int], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Yield the inputs of these images, `AT_ONCE` batches of a training together."""
-    rows, count = np.array(indices, dtype=np.int64), AT_ONCE * batch_size
-    for start in range(0, len(rows), count):
-        batch = rows[start : start + count]
-        yield {"image": data.images[batch], "metadata": data.metadata[batch]}
-
-
-@contextmanager
-def explained(spec: TrainingProtocol) -> Iterator[None]:
-    """Turn a backend's error about too little memory into a TrainingError with a hint; raise others unchanged."""
-    try:
-        yield
-    except Exception as error:  # each backend has its own class
-        if isinstance(error, DermSlimError) or not out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"There is too little memory for batches of {spec.batch_size} images of {spec.height}×{spec.width}. Try a"
-            " smaller batch or smaller images, or end other programs that use the device."
-        ) from error
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Return whether an error means that a backend ran out of memory."""
-    words = f"{type(error).__name__} {error}".lower()
-    signs = ("resource_exhausted", "resourceexhausted", "out of memory", "outofmemory", "failed to allocate memory")
-    return isinstance(error, MemoryError) or any(sign in words for sign in signs)
-
-
-# Devices
-
-
-def accelerators() -> list[str]:
-    """Return the accelerators that the backend sees, such as gpu:0; none where it has only the CPU."""
-    try:
-        found = keras.distribution.list_devices()
-    except (AttributeError, RuntimeError):  # a backend without a list
-        return []
-    return [name.lower() for name in found if not name.lower().startswith("cpu")]
-
-
-@contextmanager
-def on_device(device: str) -> Iterator[None]:
-    """Train on 'cpu', on 'gpu', or with 'auto' on the backend's default. Raises TrainingError without a GPU."""
-    if device == "auto":
-        yield
-        return
-    if device == "gpu" and not accelerators():
-        raise TrainingError(
-            f"Expected a GPU, but the backend {keras.backend.backend()} sees none on {socket.gethostname()}. Choose the"
-            " device auto or cpu, or check the driver."
-        )
-    with keras.device(f"{device}:0"):
-        yield
-
-
-def device_name(device: str) -> str:
-    """Return the device of a training with this choice: its name, product name, host and backend."""
-    accelerator = next(iter(accelerators()), None) if device != "cpu" else None
-    what = f"{usable_cores()} CPU cores" if accelerator is None else f"{accelerator} {gpu_name()}".strip()
-    return f"{what} on {socket.gethostname()}, {keras.backend.backend()}"
-
-
-def gpu_name() -> str:
-    """Return the product name of the first GPU in use from nvidia-smi; empty without that tool."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        command.append(f"--id={visible.partition(',')[0]}")
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return answer.strip().partition("\n")[0]
-
-
-# Batches
-
-
-def batches_of(data: Examples, spec: TrainingProtocol) -> int:
-    """Return the number of batches of an epoch."""
-    return math.ceil(len(data.split.oversampled) / spec.batch_size)
-
-
-def training_batches(data: Examples, spec: TrainingProtocol, epoch: int) -> Batches:
-    """Return one epoch's batches, which depend only on the seed and the epoch."""
-    order, augmented = epoch_indices(data.split, spec.seed, epoch)
-    one_hot = np.eye(len(CLASSES), dtype=np.float32)
-
-    def make(number: int) -> Batch:
-        places = range(number * spec.batch_size, min((number + 1) * spec.batch_size, len(order)))
-        rows = order[places.start : places.stop]
-        pixels = data.images[rows]  # a copy
-        if spec.augmentation:
-            for row, place in enumerate(places):
-                if augmented[place]:
-                    pixels[row] = augment(pixels[row], spec, np.random.default_rng([spec.seed, epoch, place]))
-        return {"image": pixels, "metadata": data.metadata[rows]}, one_hot[data.labels[rows]]
-
-    return Batches(make, batches_of(data, spec))
-
-
-def augment(image: Pixels, spec: TrainingProtocol, generator: np.random.Generator) -> Pixels:
-    """Return an image randomly flipped, rotated about its centre, zoomed and brightened, with mirrored edges."""
-    height, width = image.shape[:2]
-    across, down = generator.integers(0, 2, 2) * -2 + 1  # -1: flipped
-    angle, zoom, brightness = generator.uniform(-1, 1, 3) * (spec.rotation, spec.zoom, spec.brightness)
-    middle = ((width - 1) / 2, (height - 1) / 2)
-    turned = cv2.getRotationMatrix2D(middle, float(angle), 1 + float(zoom))
-    flipped = np.array([[across, 0, middle[0] * (1 - across)], [0, down, middle[1] * (1 - down)], [0, 0, 1]])
-    pixels = cv2.warpAffine(image, turned @ flipped, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 + float(brightness)), dtype=np.uint8)
-
-
 # Figures of an epoch
 
 
@@ -548,16 +261,6 @@ def judged(
 
 
 # Checkpoints
-
-
-def state(model: keras.Model) -> list[keras.Variable]:
-    """Return everything that training changes: weights, running statistics, dropout's random state, the optimizer."""
-    return [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
-
-
-def copied(variables: Sequence[keras.Variable]) -> Arrays:
-    """Return copies of the variables' values, because a backend may return memory that training changes."""
-    return [np.require(keras.ops.convert_to_numpy(variable), requirements=["OWNDATA"]) for variable in variables]
 
 
 def restore(folder: Path, model: keras.Model, identity: str) -> tuple[EpochResult, ...]:
@@ -596,32 +299,3 @@ def predict(
     check_data(data, spec)
     with explained(spec):
         return {name: probabilities(model, data, getattr(data.split, name), spec.batch_size) for name in splits}
-
-
-def model_with(network: NetworkSpec, spec: TrainingProtocol, weights: Weights) -> keras.Model:
-    """Return a network with these weights, by layer, to predict with. spec: its precision is not auto."""
-    model = seeded_model(network, spec)
-    for name, values in weights.items():
-        model.get_layer(name).set_weights(values)
-    return model
-
-
-def load_model(path: Path) -> keras.Model:
-    """Return the network of a `.keras` file, to predict with."""
-    return keras.saving.load_model(path, compile=False)
-
-
-def weights_in_order(path: Path) -> Arrays:
-    """Return all weights of a `.keras` file, as the network itself takes them."""
-    return copied(load_model(path).weights)
-
-
-def weights_of(path: Path) -> Weights:
-    """Return the weights of a `.keras` file by layer."""
-    return {layer.name: layer.get_weights() for layer in load_model(path).layers if layer.weights}
-
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """Write a network as a `.keras` file atomically."""
-    with whole_file(path, path.with_name(f"half-{path.name}")) as draft:  # Keras requires the suffix
-        model.save(draft)

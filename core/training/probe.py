@@ -1,6 +1,6 @@
 """A short trial of a training: how many images per second a network trains here, and at which precision most.
 
-It trains on random pixels, so no data set is needed. Only what `core.training.loop` builds is timed.
+It trains on random pixels, so no data set is needed. Only what `core.training.models` builds is timed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 
 from core.networks.architectures import CHANNELS, CLASSES, METADATA_FEATURES, NetworkSpec
 from core.networks.costs import network_cost
-from core.training.loop import accelerators, compiled_model, explained
+from core.training.devices import accelerators, explained
+from core.training.models import compiled_model
 from core.training.specs import AUTO, BFLOAT16, FLOAT16, FLOAT32, TrainingProtocol, TrainSpec
 
 SECONDS = 1.0  # of a trial, after the first batches, in which the backend compiles

@@ -36,7 +36,7 @@ from core.training.results import EpochResult, LostNetwork, StepResult, Training
 from core.training.specs import AUTO, PruneTrainSpec, Rules, TrainingProtocol, TrainSpec
 
 if TYPE_CHECKING:
-    from core.training.loop import Teacher
+    from core.training.models import Teacher
 
 CHOICES_NAME = "choices.json"  # beside a step's checkpoint
 STEP_FIGURES = tuple(f"{split}_{figure}" for split in SPLITS for figure in FIGURES)
@@ -174,7 +174,7 @@ def train_step(
     often as the protocol's `retry_lost` allows. Raises NotOnThisHost where a pruned network should begin with weights,
     or be taught by a network, that this host does not have.
     """
-    from core.training import loop as training  # Keras: 4 s, and only in the process that trains
+    from core.training import devices, loop, models  # Keras: 4 s, and only in the process that trains
     from core.training.probe import fastest_precision
 
     began = time.perf_counter()
@@ -182,7 +182,7 @@ def train_step(
     history: list[EpochResult] = []
     choices = Choices.read(place)
     try:
-        with training.on_device(spec.device):
+        with devices.on_device(spec.device):
             if spec.training.precision == AUTO and choices.precision is None:
                 taken = fastest_precision(step.network, spec.training, spec.device)
                 choices = replace(choices, precision=taken)
@@ -192,7 +192,7 @@ def train_step(
             while True:
                 protocol, history = choices.protocol(spec.training), []
                 first = initial_weights(spec, step, folder, protocol.seed)
-                trained = training.train(step.network, data, protocol, place, spec.thresholds, check, first, teacher)
+                trained = loop.train(step.network, data, protocol, place, spec.thresholds, check, first, teacher)
                 try:
                     with closing(trained) as epochs:
                         for epoch in epochs:
@@ -207,10 +207,10 @@ def train_step(
                     forget_checkpoint(place)
                     choices.write(place)
             began_evaluation = time.perf_counter()
-            model = training.kept_model(step.network, protocol, place)
-            found = predicted(data, training.predict(model, data, protocol))
+            model = loop.kept_model(step.network, protocol, place)
+            found = predicted(data, loop.predict(model, data, protocol))
             made, weights = place / f"{step.index}.keras", folder / f"{step.index}.keras"
-            training.save_model(model, made)
+            models.save_model(model, made)
             check()
             made.replace(weights)
     except TrainingError as error:
@@ -226,7 +226,7 @@ def train_step(
         epoch_seconds=sum(each.seconds for each in history) / len(history),
         images_per_second=sum(each.images_per_second for each in history) / len(history),
         peak_memory=peak_memory(),
-        device=training.device_name(spec.device),
+        device=devices.device_name(spec.device),
         seed=protocol.seed,
         lost=choices.lost,
         precision=protocol.precision,
@@ -245,7 +245,7 @@ def initial_weights(spec: TrainSpec, step: Step, folder: Path, seed: int) -> Wei
     choice = spec.rules.initialise if isinstance(spec, PruneTrainSpec) else SCRATCH
     if step.base is None or choice == SCRATCH:
         return None
-    from core.training.loop import weights_of
+    from core.training.models import weights_of
 
     otherwise = "with fresh weights (--initialise scratch)"
     kept = kept_weights(folder, step.base.index, step.base.name, f"{step.name} begins with them", otherwise)
@@ -260,7 +260,7 @@ def teacher_of(spec: TrainSpec, step: Step, folder: Path) -> Teacher | None:
     """
     if step.base is None or not (isinstance(spec, PruneTrainSpec) and spec.rules.distil):
         return None
-    from core.training.loop import Teacher, weights_in_order
+    from core.training.models import Teacher, weights_in_order
 
     kept = kept_weights(folder, 0, ORIGINAL, f"it teaches {step.name}", "without a teacher (--no-distil)")
     return Teacher(spec.trained_network, weights_in_order(kept), spec.rules.temperature, spec.rules.teacher_weight)

@@ -51,18 +51,18 @@ def factored_results(
     step was trained with. check: called after each epoch of a fine-tuning; what it raises ends it. tell: gets a line
     for each epoch. Raises TrainingError where fine-tuning fails, DermSlimError where no latency can be measured.
     """
-    from core.training import loop as training  # Keras: 4 s, and only in the process that needs it
+    from core.training import devices, loop, models  # Keras: 4 s, and only in the process that needs it
 
     protocol = spec.training.replace(precision=step.precision or FLOAT32)
     size = protocol.height, protocol.width
     made: list[tuple[FactoredResult, NetworkSpec, Path]] = []
-    with TemporaryDirectory(prefix="dermslim-") as name, training.on_device(spec.device):
+    with TemporaryDirectory(prefix="dermslim-") as name, devices.on_device(spec.device):
         folder = Path(name)
-        own = predicted(data, training.predict(training.load_model(weights), data, protocol, TEST))
+        own = predicted(data, loop.predict(models.load_model(weights), data, protocol, TEST))
         reference = right_answers(own) if step.step == 0 else unpruned
 
         def tested(network: NetworkSpec, model: Any, energy: float, epochs: int) -> FactoredResult:
-            rows = predicted(data, training.predict(model, data, protocol, TEST))
+            rows = predicted(data, loop.predict(model, data, protocol, TEST))
             cost, found = network_cost(network, *size), described(prediction_frame(rows))
             same = [one == other for one, other in zip(rows["predicted"], own["predicted"], strict=True)]
             result = FactoredResult(
@@ -81,18 +81,18 @@ def factored_results(
             )
             if wanted.latency:
                 made.append((result, network, folder / f"{len(made)}.keras"))
-                training.save_model(model, made[-1][2])
+                models.save_model(model, made[-1][2])
             return result
 
-        kept = training.weights_of(weights)
+        kept = models.weights_of(weights)
         for energy, network, arrays in factored(network_from_dict(step.network), *size, kept, wanted.energies):
-            yield tested(network, training.model_with(network, protocol, arrays), energy, 0)
+            yield tested(network, models.model_with(network, protocol, arrays), energy, 0)
             if wanted.fine_tune_epochs:
                 shorter, place = fine_tuning(protocol, wanted.fine_tune_epochs), folder / f"{energy:g}"
-                for epoch in training.train(network, data, shorter, place, spec.thresholds, check, arrays):
+                for epoch in loop.train(network, data, shorter, place, spec.thresholds, check, arrays):
                     accuracy = "–" if epoch.validation_accuracy is None else f"{epoch.validation_accuracy:.2f} %"
                     tell(f"{factored_name(energy, epoch.epoch)}: validation accuracy {accuracy}")
-                model = training.kept_model(network, shorter, place)
+                model = loop.kept_model(network, shorter, place)
                 yield tested(network, model, energy, wanted.fine_tune_epochs)
         if made:
             itself = (network_from_dict(step.network), weights)

@@ -67,6 +67,13 @@ def reword(text: str, *test_ids: str) -> None:
     st.html(f"<style>{place}, {place} * {{ font-size: 0; }} {after}</style>")
 
 
+def explain_refusal(text: str) -> None:
+    """Say why a file was not taken, which Streamlit says in English only, and only where a mouse hovers."""
+    shown = json.dumps(f"⚠ {text}", ensure_ascii=False)
+    refused = '[data-testid="stFileUploader"]:has([data-testid="stFileChipIconError"])'
+    st.html(f"<style>{refused}::after {{ content: {shown}; font-size: 1.15rem; }}</style>")
+
+
 def photograph_of(say: Messages) -> bytes | None:
     """Ask for a photograph; return its file, or None as long as there is none."""
     st.header(say("photograph"))
@@ -83,6 +90,7 @@ def photograph_of(say: Messages) -> bytes | None:
         reword(say("file"), "stFileUploaderDropzone", "stMarkdownContainer")
         largest = st.get_option("server.maxUploadSize")
         reword(f"≤ {largest} MB • {', '.join(FILES).upper()}", "stFileUploaderDropzoneInstructions")
+        explain_refusal(say("broken"))
     return None if taken is None else taken.getvalue()
 
 

@@ -1,7 +1,7 @@
 """A substitute for Keras: a softmax regression in NumPy, for tests that need trainings but no networks.
 
 Importing Keras takes three seconds in every process that trains. A process that has this folder on its `PYTHONPATH`
-imports this module instead. It has only what `core.networks.keras_models` and `core.training.loop` call, so batches,
+imports this module instead. It has only what `core.networks.keras_models` and `core.training` call, so batches,
 checkpoints, resumed trainings, evaluations and files are those of DermSlim. Its model always uses the mean colours of a
 4 × 4 grid of fields and the metadata, whatever the layers.
 """
