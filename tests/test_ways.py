@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -33,17 +34,23 @@ def pruned(store: Store, accuracies: tuple[float, ...], epochs: int, seed: int =
     )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Give a store with runs from scratch, of L1 norm, and taught, two seeds each, and a factored network."""
-    (tmp_path / "data").mkdir()
-    found = Store(tmp_path / "data" / "dermslim.duckdb")
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of a store with runs from scratch, of L1 norm, and taught, two seeds each, and a factored one."""
+    found = Store(tmp_path_factory.mktemp("ways") / "dermslim.duckdb")
     for seed in (1, 2):
         scratch = pruned(found, (80.0, 75.0 + 5 * seed, 80.0), 40, seed)
         pruned(found, (80.0, 90.0), 20, seed, initialise="l1")
         pruned(found, (80.0, 60.0), 20, seed, distil=True, temperature=5)
         record_svd_dense(found, scratch, {90: 70.0, 99.9: 80.0}, IMAGES)
-    return found
+    return found.path
+
+
+@pytest.fixture
+def store(recorded: Path, tmp_path: Path) -> Store:
+    """Give a copy of the recorded store, which a test may change."""
+    (tmp_path / "data").mkdir()
+    return Store(Path(shutil.copy(recorded, tmp_path / "data")))
 
 
 def rows(store: Store, choice: Choice | None = None) -> pd.DataFrame:

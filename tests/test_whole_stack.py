@@ -59,7 +59,7 @@ def upgrade(port: int, host: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_whole_stack_stops_and_continues_after_a_restart(tmp_path: Path, number: signal.Signals) -> None:
-    data_dir, port, images = tmp_path / "data", free_port(), 150
+    data_dir, port, images = tmp_path / "data", free_port(), 70
     command = [sys.executable, "-m", "dashboard", "--port", str(port), "--svd-workers", "1"]
     environment = {**os.environ, "DATA_DIR": str(data_dir)}
     launched: list[subprocess.Popen[bytes]] = []
