@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,15 @@ def code_revision() -> str | None:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def code_stamp() -> tuple[tuple[str, int, int], ...]:
+    """Return path, time of change and size of every module that workers use; another stamp means replaced code."""
+    root = Path(__file__).resolve().parent.parent
+    found = sorted(each for package in ("core", "jobs") for each in (root / package).rglob("*.py"))
+    with suppress(FileNotFoundError):  # it is being replaced
+        return tuple((str(each), (about := each.stat()).st_mtime_ns, about.st_size) for each in found)
+    return ()
 
 
 def quiet_tensorflow() -> None:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -34,6 +34,7 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
+from rq.worker.base import StopRequested
 
 from core.errors import DermSlimError, QueueUnavailable
 from core.files.private import keep_new_files_private, open_lock, private_folder, tighten
@@ -48,13 +49,14 @@ from jobs.live_runs import LiveRun, active_runs
 from jobs.lost_jobs import LOST, enqueue_started
 from jobs.messages import LONGEST
 from jobs.own_jobs import OwnJob
-from jobs.provenance import quiet_tensorflow
+from jobs.provenance import code_stamp, quiet_tensorflow
 from jobs.run_jobs import DIAGNOSING, MEASURING
 
 WORKER_TTL = 30  # seconds: an idle worker looks for jobs of dead workers every half of it
 HEARTBEAT = 5  # seconds between two heartbeats while a job runs
 GRACE = 10.0  # seconds that the current image may take after its run was cancelled
 CHECKPOINT_DAYS = 30  # that the checkpoint of a run which has ended waits for a retry
+SETTLED = 2.0  # seconds without a change after which replaced code is complete
 RECONCILE = 5.0  # seconds between two looks at runs that cannot end by themselves
 
 
@@ -65,10 +67,12 @@ class KnownWorker(BaseWorker):
     living worker.
     """
 
+    outdated = False  # whether it has stopped because the code was replaced
+
     def serve(self, *, burst: bool, logging_level: str) -> None:
         """Work until asked to stop; DermSlimError if RQ gave up by itself, which it only logs."""
         self.work(burst=burst, logging_level=logging_level)
-        if not burst and self._shutdown_requested_date is None:
+        if not burst and self._shutdown_requested_date is None and not self.outdated:
             raise DermSlimError("Expected to serve the queue until asked to stop, got an error, which is in the log.")
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
@@ -96,6 +100,21 @@ class ForkingWorker(KnownWorker, Worker):
     """RQ's forking worker; a job's process ends with it."""
 
     seen_cancelled: tuple[str, float] = ("", 0.0)  # a job, and since when its run is known here to be cancelled
+    code: object = None  # the `code_stamp` of the modules that it has imported; None: do not look
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a job in a forked process. If the code was replaced, give the job back and stop.
+
+        The job's process would have old modules from this one, and import new ones beside them.
+        """
+        if self.code is not None and code_stamp() != self.code:
+            self.log.warning("the code was replaced; this worker starts again, and job %s waits for that", job.id)
+            pipeline = self.connection.pipeline()
+            queue.push_job_id(job.id, pipeline=pipeline, at_front=True)
+            pipeline.lrem(queue.intermediate_queue_key, 1, job.id).execute()
+            self.outdated = True
+            raise StopRequested
+        super().execute_job(job, queue)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Return seconds without a heartbeat after which a job counts as abandoned and is enqueued again."""
@@ -201,7 +220,9 @@ def give_way(niceness: int) -> None:
     Trainings, one process each, get a higher priority than sweeps, which use every core.
     """
     os.nice(niceness)
-    if os.getsid(0) == os.getpid():  # Linux may weigh sessions, and a process's own value within its session only
+    if (
+        niceness and os.getsid(0) == os.getpid()
+    ):  # Linux may weigh sessions, and a process's own value within its session only
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(min(niceness, 19)))
 
@@ -260,8 +281,9 @@ def _only_record_worker(settings: Settings) -> int:
     return handle
 
 
-def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
-    """Serve one queue until asked to stop; burst: until it is empty."""
+def work(kind: str, settings: Settings, *, burst: bool = False) -> bool:
+    """Serve one queue until asked to stop; burst: until it is empty. Return whether the code was replaced meanwhile."""
+    code = code_stamp()
     connection = connect(settings, patient=True)
     name = f"{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     logs.note(worker=name)
@@ -288,7 +310,7 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
         webhooks.start_delivering(settings)
         worker.serve(burst=burst, logging_level="WARNING")
         os.close(lock)
-        return
+        return False
     # By this signal the main thread wakes to send heartbeats. After a pause of the whole process any thread that does
     # not block it may get it instead, and the main thread would send no heartbeat until its job ends.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
@@ -299,8 +321,22 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> None:
     else:
         prepare_measuring()
     served = [queue(each, connection) for each in SERVED[kind]]
-    ForkingWorker(served, **options).serve(burst=burst, logging_level="INFO")
+    forking = ForkingWorker(served, **options)
+    forking.code = code
+    forking.serve(burst=burst, logging_level="INFO")
     gc.unfreeze()
+    return forking.outdated
+
+
+def start_again(arguments: list[str]) -> NoReturn:
+    """Replace this process by the same worker with the code on disk, once that no longer changes."""
+    before = code_stamp()
+    time.sleep(SETTLED)
+    while (now := code_stamp()) != before:
+        before = now
+        time.sleep(SETTLED)
+    os.environ["WORKER_NICENESS"] = "0"  # because this process has given way
+    os.execv(sys.executable, [sys.executable, "-m", "jobs.worker", *arguments])  # noqa: S606 - its own command
 
 
 def without_password(url: str) -> str:
@@ -364,7 +400,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.gpu is not None:
             take_slot(options.gpu, options.at_most)  # held until the process ends
             os.environ.update(gpu_environment(options.gpu, options.at_most))
-        work(options.kind, settings, burst=options.burst)
+        if work(options.kind, settings, burst=options.burst):
+            start_again(sys.argv[1:] if arguments is None else arguments)
     except (redis.RedisError, QueueUnavailable) as error:
         logging.getLogger(__name__).error("%s", error)
         return 1

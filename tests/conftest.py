@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["DERMSLIM_ENV_FILE"] = ""  # the user may have a `.env` file here
 os.environ["WORKER_NICENESS"] = "0"  # tests wait for workers, so these need the normal priority
 # Hundreds of stores are written to disk and forgotten. A RAM disk with much space, 1.5 GB of which are used, is faster.
-RAM_DISK, MINIMUM_FREE = Path("/dev/shm"), 8 * 10**9  # noqa: S108 (pytest makes folders of its own there)
+RAM_DISK, MINIMUM_FREE = Path("/dev/shm"), 8 * 10**9  # noqa: S108 - pytest makes a folder of mode 700
 if "TMPDIR" not in os.environ and RAM_DISK.is_dir() and shutil.disk_usage(RAM_DISK).free > MINIMUM_FREE:
     os.environ["TMPDIR"], tempfile.tempdir = str(RAM_DISK), None
 # Otherwise hundreds of processes compile the same modules again, and each xdist process rewrites all assertions.
