@@ -175,6 +175,22 @@ def test_networks_of_8_bits_are_shown_with_the_bytes_of_their_file_and_not_paire
     assert cell(quantised, "difference").whole == cell(quantised, "naive").whole == "–"
 
 
+def test_a_network_made_of_one_that_inherits_is_in_no_row_of_one_made_of_another(store: Store) -> None:
+    steps = trainings(store)
+    inheriting = [run for run, key in zip(steps["run_id"], steps["settings"], strict=True) if way_of(1, key) == "l1"]
+    for run_id in steps["run_id"].unique():
+        made = conversion(step=1, format="litert-int8", bytes=1, accuracy=70, accuracy_low=60, accuracy_high=80)
+        store.record_conversion(run_id, 1, made, "w", START)
+    record_svd_dense(store, inheriting[0], {90: 70.0}, IMAGES, step=1)
+    found = rows(store)
+    made = found[found["name"] == "R1: 50%"].set_index("way")["runs"].to_dict()
+    expected = {"int8": 2, "int8 of l1": 2, "int8 of distil, temperature 5": 2, "svd_dense 90 % of l1": 1}
+    assert {way: count for way, count in made.items() if " of " in way or way == "int8"} == expected
+    eights = found[found["way"].str.startswith("int8")]
+    assert set(eights["naive_count"]) == {0}
+    assert ways_chart(article_table(WAYS, select(rows_of(store, steps, WAYS), WAYS).steps), "lenet5").data
+
+
 def test_only_equal_totals_are_compared(tmp_path: Path) -> None:
     store = Store(tmp_path / "dermslim.duckdb")
     pruned(store, (80.0, 80.0), 40)

@@ -186,7 +186,7 @@ def article_table(number: int | str, steps: pd.DataFrame, *, with_intervals: boo
 
 
 def way_kind(way: str) -> str:
-    """Return the first word of a way, one of `WAY_ORDER`: svd_dense of `svd_dense 90 %`."""
+    """Return the first word of a way, one of `WAY_ORDER`: svd_dense of `svd_dense 90 %`, int8 of `int8 of l1`."""
     return way.partition(" ")[0].rstrip(",")
 
 

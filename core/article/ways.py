@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from core.article.table_formats import intervals_of
-from core.article.tables import DISTIL, INT8, INTERVALS, SVD_DENSE, UNPRUNED, MeasuredTable
+from core.article.tables import DISTIL, INT8, INTERVALS, SVD_DENSE, UNPRUNED, MeasuredTable, way_kind
 from core.deployment import formats
 from core.networks.factoring import factored_name
 from core.networks.inheritance import L1, RANDOM, SCRATCH
@@ -77,6 +77,11 @@ def way_of(step: int, settings: SettingsKey) -> str:
     return ", ".join([DISTIL, *([] if initialise == SCRATCH else [initialise]), *further])
 
 
+def made_of(made: str, way: str) -> str:
+    """Return the way of a network that was made of one of another way: `int8 of l1`; `int8` of one from scratch."""
+    return made if way in (UNPRUNED, SCRATCH) else f"{made} of {way}"
+
+
 def totals(run: pd.DataFrame) -> list[int]:
     """Return the total epochs of each step of a run; run: its rows in the order of the steps."""
     found: list[int] = []
@@ -98,7 +103,8 @@ def factored(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
     further = ["energy", "fine_tune_epochs", "classification", "predicted"]
     found = made[["run_id", *MADE, *further]].merge(kept, on=["run_id", "step"])
     found["way"] = [
-        f"{SVD_DENSE} {factored_name(*each)}" for each in zip(found["energy"], found["fine_tune_epochs"], strict=True)
+        made_of(f"{SVD_DENSE} {factored_name(*each)}", way)
+        for *each, way in zip(found["energy"], found["fine_tune_epochs"], found["way"], strict=True)
     ]
     found["total_epochs"] += found["fine_tune_epochs"]
     found[INTERVALS] = pd.Series(map(intervals_of_step, found["classification"]), index=found.index, dtype=object)
@@ -114,7 +120,8 @@ def quantised(store: Store, rows: pd.DataFrame) -> pd.DataFrame:
     made = made[(made["format"] == formats.INT8) & (made["failure"] == "") & made["accuracy_low"].notna()]
     ends = ["accuracy_low", "accuracy_high"]
     found = made[["run_id", "step", "bytes", "accuracy", *ends]].merge(rows, on=["run_id", "step"])
-    found = found.assign(way=INT8, bytes_weights=found["bytes"], test_accuracy=found["accuracy"])
+    found["way"] = [made_of(INT8, way) for way in found["way"]]
+    found = found.assign(bytes_weights=found["bytes"], test_accuracy=found["accuracy"])
     found[["difference", "difference_low", "difference_high"]] = math.nan
     limits = [{"test_accuracy": pair} for pair in found[ends].itertuples(index=False, name=None)]
     found[INTERVALS] = pd.Series(limits, index=found.index, dtype=object)
@@ -149,7 +156,7 @@ def partner_of(row: pd.Series[Any], naive: pd.DataFrame) -> Any:
 
     The same network; for one that was made without training, which is no pruned network, the nearest in parameters.
     """
-    if row["way"] in (UNPRUNED, SCRATCH, INT8):
+    if way_kind(row["way"]) in (UNPRUNED, SCRATCH, INT8):
         return None
     made = row["way"].startswith(SVD_DENSE)
     for name in (*ALIKE, *(() if made else SAME_NETWORK)):
