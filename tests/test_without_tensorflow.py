@@ -29,7 +29,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"} | roots | {"PYTHONPATH": path}
 
 
-TRAINING = ("__init__.py", "keras_models.py", "loop.py", "probe.py")  # modules that import Keras
+# Modules that import Keras at once, or others that do.
+TRAINING = ("__init__.py", "keras_models.py", "batches.py", "devices.py", "models.py", "loop.py", "probe.py")
 
 
 def ran(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
