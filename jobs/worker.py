@@ -220,9 +220,8 @@ def give_way(niceness: int) -> None:
     Trainings, one process each, get a higher priority than sweeps, which use every core.
     """
     os.nice(niceness)
-    if (
-        niceness and os.getsid(0) == os.getpid()
-    ):  # Linux may weigh sessions, and a process's own value within its session only
+    # Linux may weigh sessions, and a process's own value within its session only.
+    if niceness and os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(min(niceness, 19)))
 
@@ -330,6 +329,8 @@ def work(kind: str, settings: Settings, *, burst: bool = False) -> bool:
 
 def start_again(arguments: list[str]) -> NoReturn:
     """Replace this process by the same worker with the code on disk, once that no longer changes."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # it holds no job, so it can end at once
     before = code_stamp()
     time.sleep(SETTLED)
     while (now := code_stamp()) != before:
