@@ -128,8 +128,9 @@ def test_the_command_prints_the_networks_of_runs_as_markdown(
     monkeypatch.setenv("DATA_DIR", str(folder))
     assert main(["devices", run_id]) == 0
     head, _, first, second = capsys.readouterr().out.strip().splitlines()
-    assert head.startswith("| Network | Format | Parameters | Bytes |")
-    assert first.startswith("| lenet5, R1: 50% | LiteRT float32 |")
+    assert head.startswith("| Network | Seed | Run | Format | Parameters | Bytes |")
+    seed = Store(folder / "dermslim.duckdb").steps([run_id])["seed"].iloc[-1]
+    assert first.startswith(f"| lenet5, R1: 50% | {seed} | {run_id[-4:]} | LiteRT float32 |")
     assert "| 100.00 | 0.0e+00 | 70.00 % [66.0, 74.0] | 8.25 | 9.00 |" in first.replace("\\", "")
     assert second.endswith("| – | – | – |")
     assert main(["devices", "none-such"]) == 1

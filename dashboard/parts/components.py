@@ -298,19 +298,19 @@ def chart(
 ) -> None:
     """Show a figure; one given as a function is drawn once for what it `depends` on, and kept.
 
-    save_as: name and kind, png or svg, of the file that the chart's camera button then gives. options: of
-    `st.plotly_chart`.
+    save_as: name and kind, png or svg, of the file that the chart's camera button gives, which is then always shown; by
+    default `key` and png. options: of `st.plotly_chart`.
     """
     shown = dressed(figure) if isinstance(figure, go.Figure) else _drawn((key, *depends), figure)
     if shown.title:
         st.markdown(f"**{words.escaped(shown.title)}**")
     if shown.subtitle:
         st.caption(words.escaped(shown.subtitle))
-    config: dict[str, Any] = {"displaylogo": False}
+    name, kind = save_as or (key, "png")
+    saved = {"format": kind, "filename": name, "scale": 1 if kind == "svg" else 3}
+    config: dict[str, Any] = {"displaylogo": False, "toImageButtonOptions": saved}
     if save_as:
-        name, kind = save_as
         config["displayModeBar"] = True
-        config["toImageButtonOptions"] = {"format": kind, "filename": name, "scale": 1 if kind == "svg" else 3}
         # The toolbar is above the panels; a file saved in dark mode stays readable elsewhere.
         shown.figure.update_layout(margin={"t": 55}, paper_bgcolor=BACKGROUNDS.get(theme() or "", "rgba(0,0,0,0)"))
     st.plotly_chart(shown.figure, alt=alt, key=key, config=config, **options)

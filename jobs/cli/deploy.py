@@ -103,13 +103,14 @@ def act_devices(options: argparse.Namespace) -> int:
         run = store.run(run_id)
         if run is None or not run.trains:
             raise SpecError(f"Expected a training run that is in the store, got {run_id}.")
-        networks = beside_each_other(
-            store.conversions([run_id]), of_newest_host(store.latencies([run_id])), store.steps([run_id])
-        )
-        tables.append(
-            texts_of(networks).assign(Step=[f"{run.told(TrainSpec).network.name}, {name}" for name in networks["name"]])
-        )
-    found = pd.concat(tables).rename(columns={"Step": "Network"})
+        steps = store.steps([run_id])
+        networks = beside_each_other(store.conversions([run_id]), of_newest_host(store.latencies([run_id])), steps)
+        table = texts_of(networks).rename(columns={"Step": "Network"})
+        table["Network"] = f"{run.told(TrainSpec).network.name}, " + table["Network"]
+        table.insert(1, "Seed", [str(seed) for seed in networks["step"].map(steps.set_index("step")["seed"])])
+        table.insert(2, "Run", run_id[-4:])  # tells apart runs of one network and seed
+        tables.append(table)
+    found = pd.concat(tables)
     if found.empty:
         raise SpecError("Expected runs with converted networks, got none. `python -m jobs convert RUN` makes them.")
     print(texts_to_markdown(found))
