@@ -149,6 +149,13 @@ def test_a_link_opens_the_same_view_of_the_curves(open_page: OpenPage) -> None:
     assert config["toImageButtonOptions"]["format"] == "svg"
 
 
+def test_each_chart_of_a_page_is_saved_under_its_own_name_and_large_enough_for_print(open_page: OpenPage) -> None:
+    charts = open_page("networks").get("plotly_chart")
+    saved = [json.loads(chart.proto.config)["toImageButtonOptions"] for chart in charts]
+    assert {each["filename"] for each in saved} == {"sizes", "drawing", "by_layer"}
+    assert {(each["format"], each["scale"]) for each in saved} == {("png", 3)}
+
+
 def test_batch_normalisation_is_added_to_the_curves_and_to_the_command(open_page: OpenPage) -> None:
     shown = open_page("curves", networks=["small", "alexnet"], batch_norm="After dense layers")
     assert set(table(shown, "Holds here")["Network"]) == {"small+bn", "alexnet+bn"}
