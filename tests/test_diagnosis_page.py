@@ -73,6 +73,18 @@ def test_the_form_names_the_smallest_accepted_step_and_the_ways(open_page: OpenP
     assert "Expected at least one value of codecs, got none." in text(ran(page))
 
 
+def test_the_form_begins_with_the_newest_network_whose_images_are_registered_here(
+    open_page: OpenPage, store: Store
+) -> None:
+    here = record_training(store, images=2, sets=True)
+    elsewhere = record_training(store, images=2, sets=True, dataset="imported")
+    page = open_page("diagnosis", tab="New diagnosis")
+    assert page.selectbox(key="choice_network").value == here
+    assert len(page.selectbox(key="choice_network").options) == 2
+    page = open_page("diagnosis", tab="New diagnosis", network=elsewhere)
+    assert page.selectbox(key="choice_network").value == elsewhere
+
+
 def test_a_data_set_without_the_test_images_is_refused(open_page: OpenPage, store: Store) -> None:
     run_id = record_training(store, images=2, sets=True)
     store.record_dataset(Dataset("other", Path("/other"), "plain", (RECORD,)), START)

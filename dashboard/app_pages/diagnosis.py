@@ -44,14 +44,16 @@ def choose_network() -> tuple[Run, int] | None:
         st.info("No trained network has predictions of test images yet.", icon=":material/model_training:")
         components.page_link("prune_train", "Train a network", icon=":material/add:")
         return None
-    run = components.choose_run(runs, "Network", param="network", name=short_label)
+    here = set(data.datasets()["name"])  # imported runs may have been trained on images that are elsewhere
+    default = next((run.id for run in runs if run.dataset in here), None)
+    run = components.choose_run(runs, "Network", param="network", default=default, name=short_label)
     steps = training_data.steps(run.id)
     names = {
         str(row["step"]): f"{row['step']}. {row['name']}" for row in plain_rows(steps) if row["step"] in known[run.id]
     }
-    default = str(smallest_accepted(steps[steps["status"] == "finished"])["step"])
+    smallest = str(smallest_accepted(steps[steps["status"] == "finished"])["step"])
     step = components.url_choice(
-        st.selectbox, "Step", list(names), param="step", default=default, dependent=True, format_func=names.__getitem__
+        st.selectbox, "Step", list(names), param="step", default=smallest, dependent=True, format_func=names.__getitem__
     )
     return run, int(step)
 
