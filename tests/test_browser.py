@@ -45,7 +45,7 @@ PAGES = {
     "sweeps?tab=New+sweep": "Start the sweep|Open it",
     "resize?tab=New+comparison": "Start the resize comparison|Open it",
     "diagnosis": "New diagnosis",
-    "diagnosis?tab=New+diagnosis": "Train a network|Compress and predict.*",
+    "diagnosis?tab=New+diagnosis": "Train a network|Compress and predict.*|Start",  # Start: no image is here
     "inspector": "All metrics",
     "networks": "Layers",
     "curves": "Curves",
